@@ -1,0 +1,19 @@
+/// @file
+/// One process.
+#pragma once
+
+#include <pushpull/concepts/communicator.hpp>
+#include <pushpull/concepts/policy.hpp>
+
+namespace pushpull::comm {
+
+/// This process alone: the default.
+struct single {
+  using policy_kind = communicator_tag;
+  int rank() const noexcept { return 0; }
+  int size() const noexcept { return 1; }
+};
+
+static_assert(Communicator<single>);
+
+}  // namespace pushpull::comm

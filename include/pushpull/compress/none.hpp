@@ -1,0 +1,19 @@
+/// @file
+/// Gradients travel as they are.
+#pragma once
+
+#include <pushpull/concepts/compressor.hpp>
+#include <pushpull/concepts/policy.hpp>
+
+namespace pushpull::compress {
+
+/// No compression: the default.
+struct none {
+  using policy_kind = compressor_tag;
+  template <class T>
+  using encoded_type = T;
+};
+
+static_assert(Compressor<none>);
+
+}  // namespace pushpull::compress

@@ -1,0 +1,12 @@
+/// @file
+/// All concepts.
+#pragma once
+
+#include <pushpull/concepts/communicator.hpp>
+#include <pushpull/concepts/compressor.hpp>
+#include <pushpull/concepts/device.hpp>
+#include <pushpull/concepts/policy.hpp>
+#include <pushpull/concepts/reduction.hpp>
+#include <pushpull/concepts/store.hpp>
+#include <pushpull/concepts/tensor.hpp>
+#include <pushpull/concepts/updater.hpp>

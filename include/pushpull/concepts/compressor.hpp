@@ -1,0 +1,16 @@
+/// @file
+/// How gradients travel from their sources to the owner of a slice.
+#pragma once
+
+namespace pushpull {
+
+/// Needs:  policy_kind = compressor_tag; a nested template encoded_type<T>: what one gradient element becomes on its way.
+///         The pass decodes it.
+/// Model:  compress::none.
+template <class C>
+concept Compressor = requires {
+  typename C::policy_kind;
+  typename C::template encoded_type<float>;
+};
+
+}  // namespace pushpull

@@ -1,0 +1,67 @@
+/// @file
+/// What a device is: where memory lives and work runs.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include <pushpull/config.hpp>
+
+namespace pushpull {
+
+struct host_memory {};  ///< Memory that every CPU of this process reads.
+struct cuda_memory {};  ///< Memory of one GPU.
+
+namespace detail {
+
+/// The least functions that a device must be able to run.
+struct index_probe {
+  PUSHPULL_HOST_DEVICE void operator()(std::int64_t) const {}
+};
+struct leaf_probe {
+  PUSHPULL_HOST_DEVICE double operator()(std::int64_t, std::int32_t, std::int32_t) const { return 0; }
+  PUSHPULL_HOST_DEVICE std::int64_t slot(std::int64_t i) const { return i; }
+};
+
+}  // namespace detail
+
+/// A place where parameters live and elementwise work runs, in the order in which it is enqueued. A cheap handle: copies
+/// name the same device.
+/// Needs:  memory_space: host_memory or cuda_memory; execution: pass::host_execution or pass::cuda_execution;
+///         id() -> int, for messages; name() -> string;
+///         allocate(bytes) -> void*, aligned to 64 bytes or more, throws out_of_memory; deallocate(p, bytes) noexcept;
+///         copy(to, from, bytes): enqueue; each pointer into host memory or memory of a device of this kind;
+///         fill_zero(p, bytes): enqueue;
+///         for_each(n, f): enqueue f(i) for every 0 <= i < n, in any order and in parallel;
+///         for_each_leaf(n, f, out): enqueue out[f.slot(i)] = sum over t < T of f(i, t, T), in a fixed order, for a
+///         T of its own;
+///         can_access(other): whether work here may read and write memory of `other`;
+///         wait_for(other): what is enqueued here from now on runs after what `other` has been given so far;
+///         synchronize(): return when everything enqueued here is finished.
+/// Models: cpu_device<System>, cuda_device. See also Store.
+template <class D>
+concept Device = std::copyable<D> && std::equality_comparable<D> &&
+                 requires(D const& device, D const& other, void* to, void const* from, double* out, std::size_t bytes,
+                          std::int64_t n) {
+                   typename D::memory_space;
+                   typename D::execution;
+                   { device.id() } -> std::convertible_to<int>;
+                   { device.name() } -> std::convertible_to<std::string>;
+                   { device.allocate(bytes) } -> std::same_as<void*>;
+                   { device.deallocate(to, bytes) } noexcept;
+                   { device.copy(to, from, bytes) } -> std::same_as<void>;
+                   { device.fill_zero(to, bytes) } -> std::same_as<void>;
+                   { device.for_each(n, detail::index_probe{}) } -> std::same_as<void>;
+                   { device.for_each_leaf(n, detail::leaf_probe{}, out) } -> std::same_as<void>;
+                   { device.can_access(other) } -> std::convertible_to<bool>;
+                   { device.wait_for(other) } -> std::same_as<void>;
+                   { device.synchronize() } -> std::same_as<void>;
+                 };
+
+/// A device whose memory the calling thread reads and writes directly.
+template <class D>
+concept HostDevice = Device<D> && std::same_as<typename D::memory_space, host_memory>;
+
+}  // namespace pushpull

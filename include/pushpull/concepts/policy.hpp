@@ -1,0 +1,13 @@
+/// @file
+/// Tags that say which place among a store's policies a type takes.
+#pragma once
+
+namespace pushpull {
+
+struct reduction_tag {};     ///< How the gradients of several sources become one. Default reduce::sum.
+struct compressor_tag {};    ///< How gradients travel. Default compress::none.
+struct communicator_tag {};  ///< Who else holds slices. Default comm::single.
+struct key_tag {};           ///< What keys are. Default string_keys.
+struct element_tag {};       ///< Element types that differ from the store's. Default element::uniform.
+
+}  // namespace pushpull

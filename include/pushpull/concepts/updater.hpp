@@ -1,0 +1,124 @@
+/// @file
+/// What an optimizer rule is, what a gradient transform is, and what both may ask for.
+#pragma once
+
+#include <array>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+#include <pushpull/config.hpp>
+#include <pushpull/pass/pack.hpp>
+
+namespace pushpull {
+
+/// What a rule knows about the step it is in; computed in `A`.
+template <class A>
+struct step {
+  using value_type = A;
+  std::int64_t t;  ///< Updates of this key so far, this one included: the first update sees 1.
+};
+
+/// Lists the names of a rule's state tensors, in the order in which its operator takes them: checkpoints use them.
+template <class... Names>
+constexpr std::array<std::string_view, sizeof...(Names)> states(Names... names) {
+  return {std::string_view(names)...};
+}
+
+namespace detail {
+
+template <class U>
+concept HasStateNames = requires {
+  { U::state_names.size() } -> std::convertible_to<std::size_t>;
+  requires U::state_names.size() == 0 || std::convertible_to<decltype(U::state_names[0]), std::string_view>;
+};
+
+template <class U>
+inline constexpr std::size_t state_count = U::state_names.size();
+
+/// What `prepare` of `U` returns, or the step itself.
+template <class U, class A>
+PUSHPULL_HOST_DEVICE auto prepare(U const& rule, step<A> const& s, double sum) {
+  if constexpr (requires { rule.prepare(s, sum); }) {
+    return rule.prepare(s, sum);
+  } else if constexpr (requires { rule.prepare(s); }) {
+    return rule.prepare(s);
+  } else {
+    return s;
+  }
+}
+
+template <class U, class A>
+using prepared_t = decltype(detail::prepare(std::declval<U const&>(), std::declval<step<A> const&>(), 0.0));
+
+template <std::size_t, class T>
+using repeat_t = T;
+
+template <class U, class V, class P, class I>
+struct is_updater_call : std::false_type {};
+template <class U, class V, class P, std::size_t... I>
+struct is_updater_call<U, V, P, std::index_sequence<I...>>
+    : std::bool_constant<requires(U const& rule, P const& p, V& w, V const& g, repeat_t<I, V>&... state) {
+        { rule(p, w, g, state...) } -> std::same_as<void>;
+      }> {};
+
+template <class U, class V, class P, class I>
+struct is_transform_call : std::false_type {};
+template <class U, class V, class P, std::size_t... I>
+struct is_transform_call<U, V, P, std::index_sequence<I...>>
+    : std::bool_constant<requires(U const& transform, P const& p, V const& w, V& g, repeat_t<I, V>&... state) {
+        { transform(p, w, g, state...) } -> std::same_as<void>;
+      }> {};
+
+/// A rule that changes the weight and keeps its states: `rule(prepared, w, g, state...)`.
+template <class U, class V, class A>
+concept UpdatesWeightWith = is_updater_call<U, V, prepared_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
+
+/// A transform that changes the gradient and keeps its states: `transform(prepared, w, g, state...)`.
+template <class U, class V, class A>
+concept TransformsGradientWith =
+    is_transform_call<U, V, prepared_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
+
+/// Packs of a whole register, unless the rule asks for single elements or takes nothing else.
+template <class U, class V, class A>
+inline constexpr bool runs_on = !requires { requires U::one_element_at_a_time; } &&
+                                (UpdatesWeightWith<U, V, A> || TransformsGradientWith<U, V, A>);
+
+}  // namespace detail
+
+/// A rule for one element: reads the gradient `g`, changes the weight `w` and the rule's states in place.
+/// Needs:  a static list `state_names` (see `states`), one name per state tensor, possibly empty;
+///         template <class V> void operator()(S const& s, V& w, V g, V&... state) const, PUSHPULL_HOST_DEVICE;
+///         trivially copyable, because it travels to the device by value.
+/// `V` is a `pack`: one element on a GPU, a vector register on a CPU. `S` is what the rule's own `prepare(step<A>)`
+/// returned, called once per step, or the `step<A>` itself where the rule has no `prepare`. A rule that branches on
+/// values says `static constexpr bool one_element_at_a_time = true`.
+/// Models: update::sgd, update::momentum, update::nesterov, update::adam, update::adamw, update::pipeline. See also GradientTransform.
+template <class U>
+concept Updater = std::is_trivially_copyable_v<U> && detail::HasStateNames<U> &&
+                  detail::UpdatesWeightWith<U, pack<float>, float>;
+
+/// Rewrites the gradient before the rule sees it; `transform | rule` is again an `Updater`, and one pass.
+/// Needs:  a static list `state_names`, possibly empty;
+///         template <class V> void operator()(S const& s, V const& w, V& g, V&... state) const, PUSHPULL_HOST_DEVICE;
+///         trivially copyable. `S` as for `Updater`.
+/// Models: update::rescale, update::clip_value, update::clip_global_norm, update::weight_decay.
+template <class T>
+concept GradientTransform = std::is_trivially_copyable_v<T> && detail::HasStateNames<T> &&
+                            detail::TransformsGradientWith<T, pack<float>, float> &&
+                            !detail::UpdatesWeightWith<T, pack<float>, float>;
+
+/// A stage that needs one sum over the gradients of all keys of a step before any weight may change. Only then does the
+/// step read its gradients in a phase before the pass.
+/// Needs:  template <class V> V pre_reduce(S const& s, V w, V g) const: the element's term, zero for w = g = 0;
+///         prepare(step<A>, double sum) -> S: called with 0 before that phase and with the sum of all terms after it.
+/// Model:  update::clip_global_norm, and every pipeline that holds one.
+template <class U>
+concept PreReduction = detail::HasStateNames<U> && requires(U const& stage, pack<float> const& v, step<float> const& s) {
+  { stage.pre_reduce(stage.prepare(s, 0.0), v, v) } -> std::same_as<pack<float>>;
+};
+
+}  // namespace pushpull

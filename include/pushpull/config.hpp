@@ -1,0 +1,73 @@
+/// @file
+/// Version, host/device annotations and feature detection: the only header that asks which compiler runs.
+#pragma once
+
+#define PUSHPULL_VERSION_MAJOR 0
+#define PUSHPULL_VERSION_MINOR 1
+#define PUSHPULL_VERSION_PATCH 0
+#define PUSHPULL_VERSION_STRING "0.1.0"
+
+/// Annotates functions that kernels call. Rules and transforms of the user carry it so that they also build for GPUs.
+#if defined(__CUDACC__)
+#define PUSHPULL_HOST_DEVICE __host__ __device__
+#define PUSHPULL_DEVICE_INLINE __host__ __device__ __forceinline__
+#else
+#define PUSHPULL_HOST_DEVICE
+#define PUSHPULL_DEVICE_INLINE inline __attribute__((always_inline))
+#endif
+
+/// Stands before a host-device template that is instantiated for the host alone with host-only operations.
+#if defined(__CUDACC__)
+#define PUSHPULL_EXEC_CHECK_DISABLE _Pragma("nv_exec_check_disable")
+#else
+#define PUSHPULL_EXEC_CHECK_DISABLE
+#endif
+
+/// Stands behind the parameters of a lambda that must be inlined wherever it is called, so that what it captures stays in
+/// registers.
+#define PUSHPULL_INLINE_LAMBDA __attribute__((always_inline))
+
+/// Stands before a loop that device code should keep small.
+#if defined(__CUDA_ARCH__)
+#define PUSHPULL_NO_UNROLL _Pragma("unroll 1")
+#else
+#define PUSHPULL_NO_UNROLL
+#endif
+
+/// 1 where the CUDA Toolkit's 16-bit floating-point types can be included; ours stand in elsewhere.
+#if __has_include(<cuda_fp16.h>) && __has_include(<cuda_bf16.h>)
+#define PUSHPULL_HAS_CUDA_FP16 1
+#else
+#define PUSHPULL_HAS_CUDA_FP16 0
+#endif
+
+/// 1 where the host has Linux's madvise, which asks for huge pages under large arenas.
+#if __has_include(<sys/mman.h>) && defined(__linux__)
+#define PUSHPULL_HAS_MADVISE 1
+#else
+#define PUSHPULL_HAS_MADVISE 0
+#endif
+
+/// Vector instruction sets that the 16-bit conversions and streaming stores have code for.
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#define PUSHPULL_HAS_AVX512 1
+#else
+#define PUSHPULL_HAS_AVX512 0
+#endif
+#if defined(__AVX2__) && defined(__F16C__)
+#define PUSHPULL_HAS_AVX2 1
+#else
+#define PUSHPULL_HAS_AVX2 0
+#endif
+#if defined(__SSE2__)
+#define PUSHPULL_HAS_SSE2 1
+#else
+#define PUSHPULL_HAS_SSE2 0
+#endif
+
+/// 1 where OpenMP is switched on for this translation unit.
+#if defined(_OPENMP)
+#define PUSHPULL_HAS_OPENMP 1
+#else
+#define PUSHPULL_HAS_OPENMP 0
+#endif

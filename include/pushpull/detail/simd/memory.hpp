@@ -1,0 +1,165 @@
+/// @file
+/// Loads, stores and streaming stores between memory of any element type and vector registers of floats or doubles.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <cstring>
+
+#include <pushpull/config.hpp>
+#include <pushpull/detail/simd/register.hpp>
+#include <pushpull/tensor/dtype.hpp>
+
+namespace pushpull::detail {
+
+#if defined(__CUDA_ARCH__)
+
+// See register.hpp: declared for the device pass, never used there.
+template <class T, class A>
+__host__ __device__ simd_register<A> simd_load(T const*, std::type_identity<simd_register<A>>);
+template <class T, class A>
+__host__ __device__ void simd_store(T*, simd_register<A> const&);
+template <class T, class A>
+__host__ __device__ void simd_stream(T*, simd_register<A> const&);
+__host__ __device__ void simd_fence();
+
+#else
+
+// Element by element through memory: every pair of types on every instruction set.
+template <class T, class Batch>
+Batch load_by_element(T const* from) {
+  using A = typename Batch::value_type;
+  alignas(Batch) A buffer[Batch::size];
+  for (std::size_t i = 0; i < Batch::size; ++i) buffer[i] = convert<A>(from[i]);
+  return Batch::load_aligned(buffer);
+}
+
+template <class T, class Batch>
+void store_by_element(T* to, Batch const& x) {
+  alignas(Batch) typename Batch::value_type buffer[Batch::size];
+  x.store_aligned(buffer);
+  for (std::size_t i = 0; i < Batch::size; ++i) to[i] = convert<T>(buffer[i]);
+}
+
+#if PUSHPULL_HAS_AVX512
+
+using half_register = __m256i;  // 16 elements of 16 bits
+inline constexpr std::size_t half_width = 64;
+
+inline half_register load_half(void const* p) { return _mm256_loadu_si256(static_cast<__m256i const*>(p)); }
+inline void store_half(void* p, half_register x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
+inline void stream_half(void* p, half_register x) { _mm256_stream_si256(static_cast<__m256i*>(p), x); }
+inline __m512 from_bfloat16(half_register x) {
+  return _mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xFFFF, _mm512_maskz_cvtepu16_epi32(0xFFFF, x), 16));
+}
+inline half_register to_bfloat16(__m512 x) {
+  __m512i const bits = _mm512_castps_si512(x);
+  __m512i const odd = _mm512_and_si512(_mm512_maskz_srli_epi32(0xFFFF, bits, 16), _mm512_set1_epi32(1));
+  __m512i const rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7FFF)), odd);
+  __m512i const quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+  __m512i const result = _mm512_mask_blend_epi32(_mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), rounded, quiet);
+  return _mm512_maskz_cvtepi32_epi16(0xFFFF, _mm512_maskz_srli_epi32(0xFFFF, result, 16));
+}
+inline __m512 from_half(half_register x) { return _mm512_maskz_cvtph_ps(0xFFFF, x); }
+inline half_register to_half(__m512 x) { return _mm512_maskz_cvtps_ph(0xFFFF, x, _MM_FROUND_TO_NEAREST_INT); }
+
+#elif PUSHPULL_HAS_AVX2
+
+using half_register = __m128i;  // 8 elements of 16 bits
+inline constexpr std::size_t half_width = 32;
+
+inline half_register load_half(void const* p) { return _mm_loadu_si128(static_cast<__m128i const*>(p)); }
+inline void store_half(void* p, half_register x) { _mm_storeu_si128(static_cast<__m128i*>(p), x); }
+inline void stream_half(void* p, half_register x) { _mm_stream_si128(static_cast<__m128i*>(p), x); }
+inline __m256 from_bfloat16(half_register x) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
+}
+inline half_register to_bfloat16(__m256 x) {
+  __m256i const bits = _mm256_castps_si256(x);
+  __m256i const odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  __m256i const rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7FFF)), odd);
+  __m256i const quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+  __m256i const nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+  __m256i const result = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
+  __m256i const packed = _mm256_packus_epi32(result, result);
+  return _mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08));
+}
+inline __m256 from_half(half_register x) { return _mm256_cvtph_ps(x); }
+inline half_register to_half(__m256 x) { return _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
+
+#endif
+
+template <class T>
+concept SixteenBit = std::same_as<T, bfloat16> || std::same_as<T, half>;
+
+template <class T, class A>
+simd_register<A> simd_load(T const* from, std::type_identity<simd_register<A>>) {
+  using batch = simd_register<A>;
+  if constexpr (std::same_as<T, A>) {
+    return batch::load_unaligned(from);
+  } else {
+#if PUSHPULL_HAS_AVX512 || PUSHPULL_HAS_AVX2
+    if constexpr (SixteenBit<T> && std::same_as<A, float> && sizeof(batch) == half_width) {
+      if constexpr (std::same_as<T, bfloat16>) {
+        return from_bfloat16(load_half(from));
+      } else {
+        return from_half(load_half(from));
+      }
+    }
+#endif
+    return load_by_element<T, batch>(from);
+  }
+}
+
+template <class T, class Batch>
+void simd_store(T* to, Batch const& x) {
+  if constexpr (std::same_as<T, typename Batch::value_type>) {
+    x.store_unaligned(to);
+    return;
+  } else {
+#if PUSHPULL_HAS_AVX512 || PUSHPULL_HAS_AVX2
+    if constexpr (SixteenBit<T> && std::same_as<typename Batch::value_type, float> && sizeof(Batch) == half_width) {
+      if constexpr (std::same_as<T, bfloat16>) {
+        store_half(to, to_bfloat16(x));
+      } else {
+        store_half(to, to_half(x));
+      }
+      return;
+    }
+#endif
+    store_by_element(to, x);
+  }
+}
+
+/// Stores past the caches; `to` is aligned to the bytes that are written. Where the instruction set or the types know
+/// no such store, an ordinary one.
+template <class T, class Batch>
+void simd_stream(T* to, Batch const& x) {
+  using A [[maybe_unused]] = typename Batch::value_type;
+#if PUSHPULL_HAS_AVX512
+  if constexpr (std::same_as<T, float> && std::same_as<A, float>) return _mm512_stream_ps(to, x);
+  if constexpr (std::same_as<T, double> && std::same_as<A, double>) return _mm512_stream_pd(to, x);
+#elif defined(__AVX__) && !defined(__AVX512F__)
+  if constexpr (std::same_as<T, float> && std::same_as<A, float>) return _mm256_stream_ps(to, x);
+  if constexpr (std::same_as<T, double> && std::same_as<A, double>) return _mm256_stream_pd(to, x);
+#elif PUSHPULL_HAS_SSE2 && !defined(__AVX__)
+  if constexpr (std::same_as<T, float> && std::same_as<A, float>) return _mm_stream_ps(to, x);
+  if constexpr (std::same_as<T, double> && std::same_as<A, double>) return _mm_stream_pd(to, x);
+#endif
+#if PUSHPULL_HAS_AVX512 || PUSHPULL_HAS_AVX2
+  if constexpr (std::same_as<T, bfloat16> && std::same_as<A, float>) return stream_half(to, to_bfloat16(x));
+  if constexpr (std::same_as<T, half> && std::same_as<A, float>) return stream_half(to, to_half(x));
+#endif
+  if constexpr (true) simd_store(to, x);
+}
+
+/// Orders streaming stores before everything that follows on this thread.
+inline void simd_fence() {
+#if PUSHPULL_HAS_SSE2
+  _mm_sfence();
+#endif
+}
+
+#endif
+
+}  // namespace pushpull::detail

@@ -1,0 +1,88 @@
+/// @file
+/// The vector register that rules run on when they run on a CPU: an xsimd batch.
+#pragma once
+
+#include <cstddef>
+
+#include <pushpull/config.hpp>
+
+#if !defined(__CUDA_ARCH__)
+#include <xsimd/xsimd.hpp>
+#endif
+
+namespace pushpull::detail {
+
+#if defined(__CUDA_ARCH__)
+
+// nvcc's device pass parses host code too and refuses vector types anywhere near a host-device function. A stand-in
+// with the same operations keeps that pass content; no device code ever uses it.
+template <class A>
+struct simd_register {
+  A unused[4];
+  simd_register() = default;
+  __host__ __device__ simd_register(A);
+};
+template <class A>
+struct simd_mask {
+  bool unused[4];
+};
+
+#define PUSHPULL_SIMD_DECLARE(result, op) \
+  template <class A>                      \
+  __host__ __device__ result<A> operator op(simd_register<A> const&, simd_register<A> const&);
+PUSHPULL_SIMD_DECLARE(simd_register, +)
+PUSHPULL_SIMD_DECLARE(simd_register, -)
+PUSHPULL_SIMD_DECLARE(simd_register, *)
+PUSHPULL_SIMD_DECLARE(simd_register, /)
+PUSHPULL_SIMD_DECLARE(simd_mask, <)
+PUSHPULL_SIMD_DECLARE(simd_mask, <=)
+PUSHPULL_SIMD_DECLARE(simd_mask, >)
+PUSHPULL_SIMD_DECLARE(simd_mask, >=)
+PUSHPULL_SIMD_DECLARE(simd_mask, ==)
+PUSHPULL_SIMD_DECLARE(simd_mask, !=)
+#undef PUSHPULL_SIMD_DECLARE
+template <class A>
+__host__ __device__ simd_register<A> operator-(simd_register<A> const&);
+template <class A>
+__host__ __device__ simd_register<A> simd_sqrt(simd_register<A> const&);
+template <class A>
+__host__ __device__ simd_register<A> simd_abs(simd_register<A> const&);
+template <class A>
+__host__ __device__ simd_register<A> simd_select(simd_mask<A> const&, simd_register<A> const&, simd_register<A> const&);
+
+#else
+
+template <class A>
+using simd_register = xsimd::batch<A>;
+
+template <class A, class Arch>
+xsimd::batch<A, Arch> simd_abs(xsimd::batch<A, Arch> const& x) {
+  return xsimd::abs(x);
+}
+
+template <class A, class Arch>
+xsimd::batch<A, Arch> simd_select(xsimd::batch_bool<A, Arch> const& m, xsimd::batch<A, Arch> const& a,
+                                  xsimd::batch<A, Arch> const& b) {
+  return xsimd::select(m, a, b);
+}
+
+template <class A, class Arch>
+xsimd::batch<A, Arch> simd_sqrt(xsimd::batch<A, Arch> const& x) {
+  return xsimd::sqrt(x);
+}
+
+#if PUSHPULL_HAS_AVX512
+// GCC 12's _mm512_sqrt_ps reads an "undefined" register that -Wuninitialized reports; the masked form does not.
+template <class Arch>
+xsimd::batch<float, Arch> simd_sqrt(xsimd::batch<float, Arch> const& x) {
+  return _mm512_maskz_sqrt_ps(static_cast<__mmask16>(-1), x);
+}
+template <class Arch>
+xsimd::batch<double, Arch> simd_sqrt(xsimd::batch<double, Arch> const& x) {
+  return _mm512_maskz_sqrt_pd(static_cast<__mmask8>(-1), x);
+}
+#endif
+
+#endif
+
+}  // namespace pushpull::detail

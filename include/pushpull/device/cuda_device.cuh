@@ -1,0 +1,211 @@
+/// @file
+/// CUDA devices: an ordinal and a stream; several logical ones may share a GPU.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <cub/block/block_reduce.cuh>
+#include <pushpull/concepts/device.hpp>
+#include <pushpull/detail/cuda/check.cuh>
+#include <pushpull/device/cuda_memory_resource.cuh>
+#include <pushpull/error.hpp>
+#include <pushpull/pass/cuda_execution.cuh>
+
+namespace pushpull {
+
+namespace detail {
+
+/// Threads per block of the kernel below.
+inline constexpr int index_threads = 256;
+
+/// f(i) for every 0 <= i < n, one thread each. Not cub::DeviceFor::Bulk: that gives each thread two items behind two
+/// paths, four copies of f, which costs Adam 62 registers for 48 and spills where gradients and mirrors are bfloat16.
+/// Internal linkage: two libraries that instantiate it with the same names must not launch each other's.
+template <class F>
+static __global__ void __launch_bounds__(index_threads) index_kernel(__grid_constant__ F const f, std::int64_t const n) {
+  std::int64_t const i = static_cast<std::int64_t>(blockIdx.x) * index_threads + threadIdx.x;
+  if (i < n) f(i);
+}
+
+/// Threads that sum one leaf of a norm's tree.
+inline constexpr int leaf_threads = 128;
+
+/// out[f.slot(leaf)] = sum over threads of f(leaf, thread, threads), in the fixed order of CUB's block reduction.
+template <class F>
+static __global__ void __launch_bounds__(leaf_threads) leaf_kernel(__grid_constant__ F const f, double* const out) {
+  using block_reduce = cub::BlockReduce<double, leaf_threads>;
+  __shared__ typename block_reduce::TempStorage scratch;
+  std::int64_t const leaf = blockIdx.x;
+  double const sum = block_reduce(scratch).Sum(f(leaf, static_cast<std::int32_t>(threadIdx.x), leaf_threads));
+  if (threadIdx.x == 0) out[f.slot(leaf)] = sum;
+}
+
+/// A stream with the events that order others after it.
+struct cuda_queue {
+  int ordinal;
+  cudaStream_t stream = nullptr;
+  bool owned;
+  cudaEvent_t event = nullptr;
+  cuda_memory_resource* resource;
+
+  cuda_queue(int ordinal, cuda_memory_resource& resource, cudaStream_t given, bool own)
+      : ordinal(ordinal), stream(given), owned(own), resource(&resource) {
+    current_device const current(ordinal);
+    if (owned) cuda_check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+    cudaError_t const created = cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
+    if (created != cudaSuccess && owned) static_cast<void>(cudaStreamDestroy(stream));
+    cuda_check(created, "cudaEventCreateWithFlags");
+  }
+  cuda_queue(cuda_queue const&) = delete;
+  cuda_queue& operator=(cuda_queue const&) = delete;
+  ~cuda_queue() {
+    static_cast<void>(cudaEventDestroy(event));
+    if (owned) static_cast<void>(cudaStreamDestroy(stream));
+  }
+};
+
+}  // namespace detail
+
+/// One GPU and one stream. Copies of a device share both; the stream of its own ends with the last copy.
+class cuda_device {
+ public:
+  using memory_space = cuda_memory;
+  using execution = pass::cuda_execution;
+
+  /// A stream of its own on GPU `ordinal`. Devices made so are distinct, also on one GPU.
+  /// @throws invalid_argument if there is no such GPU; cuda_error
+  explicit cuda_device(int ordinal = 0, cuda_memory_resource& resource = cuda_pool_resource::instance())
+      : queue_(std::make_shared<detail::cuda_queue>(checked(ordinal), resource, nullptr, true)) {}
+
+  /// The caller's stream, which must outlive the device.
+  cuda_device(int ordinal, cudaStream_t stream, cuda_memory_resource& resource = cuda_pool_resource::instance())
+      : queue_(std::make_shared<detail::cuda_queue>(checked(ordinal), resource, stream, false)) {}
+
+  int id() const noexcept { return queue_->ordinal; }
+  cudaStream_t stream() const noexcept { return queue_->stream; }
+  std::string name() const { return "cuda:" + std::to_string(queue_->ordinal); }
+
+  void* allocate(std::size_t bytes) const {
+    detail::current_device const current(id());
+    return queue_->resource->allocate(bytes, stream());
+  }
+  void deallocate(void* p, std::size_t bytes) const noexcept {
+    int before = 0;
+    static_cast<void>(cudaGetDevice(&before));
+    static_cast<void>(cudaSetDevice(id()));
+    queue_->resource->deallocate(p, bytes, stream());
+    static_cast<void>(cudaSetDevice(before));
+  }
+
+  void copy(void* to, void const* from, std::size_t bytes) const {
+    if (bytes == 0) return;
+    detail::current_device const current(id());
+    detail::cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream()), "cudaMemcpyAsync");
+  }
+  void fill_zero(void* p, std::size_t bytes) const {
+    if (bytes == 0) return;
+    detail::current_device const current(id());
+    detail::cuda_check(cudaMemsetAsync(p, 0, bytes, stream()), "cudaMemsetAsync");
+  }
+
+  template <class F>
+  void for_each(std::int64_t n, F const& f) const {
+    if (n == 0) return;
+    detail::current_device const current(id());
+    auto const blocks = static_cast<unsigned>((n + detail::index_threads - 1) / detail::index_threads);
+    detail::index_kernel<<<blocks, detail::index_threads, 0, stream()>>>(f, n);
+    detail::cuda_check(cudaGetLastError(), "index_kernel");
+  }
+
+  template <class F>
+  void for_each_leaf(std::int64_t n, F const& f, double* out) const {
+    if (n == 0) return;
+    detail::current_device const current(id());
+    detail::leaf_kernel<<<static_cast<unsigned>(n), detail::leaf_threads, 0, stream()>>>(f, out);
+    detail::cuda_check(cudaGetLastError(), "leaf_kernel");
+  }
+
+  /// The same GPU, or one whose memory this one reaches; peer access is switched on when first asked for.
+  bool can_access(cuda_device const& other) const {
+    if (id() == other.id()) return true;
+    int possible = 0;
+    detail::cuda_check(cudaDeviceCanAccessPeer(&possible, id(), other.id()), "cudaDeviceCanAccessPeer");
+    if (possible == 0) return false;
+    enable_peer(other.id());
+    return true;
+  }
+
+  void wait_for(cuda_device const& other) const {
+    if (queue_ == other.queue_ || stream() == other.stream()) return;
+    {
+      detail::current_device const current(other.id());
+      detail::cuda_check(cudaEventRecord(other.queue_->event, other.stream()), "cudaEventRecord");
+    }
+    detail::current_device const current(id());
+    detail::cuda_check(cudaStreamWaitEvent(stream(), other.queue_->event, 0), "cudaStreamWaitEvent");
+  }
+
+  void synchronize() const {
+    detail::current_device const current(id());
+    detail::cuda_check(cudaStreamSynchronize(stream()), "cudaStreamSynchronize");
+  }
+
+  /// The same GPU and stream.
+  friend bool operator==(cuda_device const& a, cuda_device const& b) noexcept {
+    return a.queue_ == b.queue_ || (a.id() == b.id() && a.stream() == b.stream());
+  }
+
+ private:
+  static int checked(int ordinal) {
+    int count = 0;
+    detail::cuda_check(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
+    detail::expects<invalid_argument>(ordinal >= 0 && ordinal < count, [&] {
+      return "cuda_device: an ordinal below " + std::to_string(count) + " expected, got " + std::to_string(ordinal);
+    });
+    return ordinal;
+  }
+
+  // Peer access to memory of a stream-ordered pool is a property of the pool, to other memory one of the context.
+  void enable_peer(int other) const {
+    {
+      detail::current_device const current(id());
+      cudaError_t const enabled = cudaDeviceEnablePeerAccess(other, 0);
+      if (enabled == cudaErrorPeerAccessAlreadyEnabled) {
+        static_cast<void>(cudaGetLastError());
+      } else {
+        detail::cuda_check(enabled, "cudaDeviceEnablePeerAccess");
+      }
+    }
+    cudaMemPool_t pool = nullptr;
+    detail::cuda_check(cudaDeviceGetDefaultMemPool(&pool, other), "cudaDeviceGetDefaultMemPool");
+    cudaMemAccessDesc access{};
+    access.location.type = cudaMemLocationTypeDevice;
+    access.location.id = id();
+    access.flags = cudaMemAccessFlagsProtReadWrite;
+    detail::cuda_check(cudaMemPoolSetAccess(pool, &access, 1), "cudaMemPoolSetAccess");
+  }
+
+  std::shared_ptr<detail::cuda_queue> queue_;
+};
+
+/// One device per GPU of the machine; none where there is no GPU or no driver.
+inline std::vector<cuda_device> cuda_devices() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess) {
+    static_cast<void>(cudaGetLastError());
+    return {};
+  }
+  std::vector<cuda_device> devices;
+  for (int ordinal = 0; ordinal < count; ++ordinal) devices.emplace_back(ordinal);
+  return devices;
+}
+
+static_assert(Device<cuda_device>);
+
+}  // namespace pushpull

@@ -1,0 +1,21 @@
+/// @file
+/// Thrust's oneTBB system.
+#pragma once
+
+#include <cstdint>
+
+#include <thrust/for_each.h>
+#include <thrust/iterator/counting_iterator.h>
+#include <thrust/system/tbb/execution_policy.h>
+
+namespace pushpull {
+
+/// Runs work on oneTBB's threads; the caller's arena and limits apply. Link TBB::tbb.
+struct tbb_system {
+  template <class F>
+  static void for_each(std::int64_t n, F const& f) {
+    thrust::for_each_n(thrust::tbb::par, thrust::make_counting_iterator<std::int64_t>(0), n, f);
+  }
+};
+
+}  // namespace pushpull

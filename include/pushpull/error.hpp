@@ -1,0 +1,77 @@
+/// @file
+/// The exceptions that pushpull throws. Catch `pushpull::error` for all of them.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+namespace pushpull {
+
+/// Base of every exception of this library. After any of them the object that threw holds what it held before.
+class error : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// An argument that can never be right: a bad hyperparameter, an empty device list, a negative extent.
+class invalid_argument : public error {
+ public:
+  using error::error;
+};
+
+/// A key that was never given to `init`.
+class unknown_key : public error {
+ public:
+  using error::error;
+};
+
+/// A key that was given to `init` before.
+class duplicate_key : public error {
+ public:
+  using error::error;
+};
+
+/// A tensor whose shape is not the key's, or ranges whose lengths do not agree.
+class shape_mismatch : public error {
+ public:
+  using error::error;
+};
+
+/// A device that the store does not have.
+class unknown_device : public error {
+ public:
+  using error::error;
+};
+
+/// A device that stands twice in one list.
+class duplicate_device : public error {
+ public:
+  using error::error;
+};
+
+/// Memory that a device could not provide.
+class out_of_memory : public error {
+ public:
+  using error::error;
+};
+
+/// A CUDA call that failed. `code()` is its cudaError_t.
+class cuda_error : public error {
+ public:
+  cuda_error(int code, std::string const& what) : error(what), code_(code) {}
+  int code() const noexcept { return code_; }
+
+ private:
+  int code_;
+};
+
+namespace detail {
+
+/// Throws `Error` with `message()` unless `condition`; the message is only built when it is needed.
+template <class Error, class Message>
+void expects(bool condition, Message&& message) {
+  if (!condition) throw Error(message());
+}
+
+}  // namespace detail
+}  // namespace pushpull

@@ -1,0 +1,140 @@
+/// @file
+/// A block: the elements that one iteration of the pass holds in registers, and how they come from and go to memory.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include <pushpull/config.hpp>
+#include <pushpull/detail/simd/memory.hpp>
+#include <pushpull/detail/static_for.hpp>
+#include <pushpull/pass/pack.hpp>
+#include <pushpull/tensor/dtype.hpp>
+
+namespace pushpull::pass {
+
+/// Whole arenas and slices are padded to this many elements, a multiple of every block's size. Zero stands in the gaps.
+inline constexpr std::int64_t padding = 64;
+
+namespace detail {
+
+using pushpull::detail::static_for;
+
+}  // namespace detail
+
+/// Blocks of vector registers of a CPU.
+struct simd_access {
+  static constexpr bool unrolled = false;
+  static constexpr bool any_alignment = true;
+
+  template <class T, class A, std::size_t N>
+  static void load(T const* from, pack<A, pushpull::detail::simd_register<A>> (&x)[N]) {
+    using V = pack<A, pushpull::detail::simd_register<A>>;
+    detail::static_for<N>([&](auto j) PUSHPULL_INLINE_LAMBDA {
+      x[j].value = pushpull::detail::simd_load(from + j * V::size, std::type_identity<decltype(x[j].value)>{});
+    });
+  }
+  template <class T, class A, std::size_t N>
+  static void store(T* to, pack<A, pushpull::detail::simd_register<A>> const (&x)[N], bool streaming) {
+    using V = pack<A, pushpull::detail::simd_register<A>>;
+    if (streaming) {
+      detail::static_for<N>(
+          [&](auto j) PUSHPULL_INLINE_LAMBDA { pushpull::detail::simd_stream(to + j * V::size, x[j].value); });
+    } else {
+      detail::static_for<N>(
+          [&](auto j) PUSHPULL_INLINE_LAMBDA { pushpull::detail::simd_store(to + j * V::size, x[j].value); });
+    }
+  }
+};
+
+/// Blocks of single elements: integers on CPUs.
+struct element_access {
+  static constexpr bool unrolled = false;
+  static constexpr bool any_alignment = true;
+
+  template <class T, class A, std::size_t N>
+  static void load(T const* from, pack<A> (&x)[N]) {
+    for (std::size_t j = 0; j < N; ++j) x[j].value = convert<A>(from[j]);
+  }
+  template <class T, class A, std::size_t N>
+  static void store(T* to, pack<A> const (&x)[N], bool) {
+    for (std::size_t j = 0; j < N; ++j) to[j] = convert<T>(x[j].value);
+  }
+};
+
+/// `Count` packs `V` that travel together; `Access` says how they reach memory.
+template <class V, std::size_t Count, class Access>
+struct block {
+  using pack_type = V;
+  using access = Access;
+  static constexpr std::size_t count = Count;
+  static constexpr std::int64_t size = static_cast<std::int64_t>(Count * V::size);
+
+  V x[Count];
+
+  /// Whether memory with `valid` elements left must be taken element by element: tails, and what an access that needs
+  /// alignment finds unaligned.
+  PUSHPULL_DEVICE_INLINE static bool by_element(std::int64_t valid, bool aligned) {
+    return valid < size || (!Access::any_alignment && !aligned);
+  }
+
+  /// Reads `size` elements.
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class T>
+  PUSHPULL_DEVICE_INLINE void load(T const* from) {
+    Access::load(from, x);
+  }
+
+  /// Writes `size` elements; past the caches if `streaming`.
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class T>
+  PUSHPULL_DEVICE_INLINE void store(T* to, bool streaming = false) const {
+    Access::store(to, x, streaming);
+  }
+
+  /// Reads `valid` elements one by one, from memory of any alignment; the others become zero. What an element becomes
+  /// must not depend on where its tensor ends, so the tail goes through the same packs as the rest.
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class T>
+  PUSHPULL_DEVICE_INLINE void load_partial(T const* from, std::int64_t valid) {
+    alignas(64) T buffer[static_cast<std::size_t>(size)];
+    detail::static_for<static_cast<std::size_t>(size)>([&](auto j) PUSHPULL_INLINE_LAMBDA {
+      if (static_cast<std::int64_t>(j) < valid) {
+        buffer[j] = from[j];
+      } else {
+        buffer[j] = convert<T>(0.0F);
+      }
+    });
+    load(static_cast<T const*>(buffer));
+  }
+
+  /// Writes the first `valid` elements one by one, to memory of any alignment.
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class T>
+  PUSHPULL_DEVICE_INLINE void store_partial(T* to, std::int64_t valid) const {
+    alignas(64) T buffer[static_cast<std::size_t>(size)];
+    store(static_cast<T*>(buffer));
+    detail::static_for<static_cast<std::size_t>(size)>([&](auto j) PUSHPULL_INLINE_LAMBDA {
+      if (static_cast<std::int64_t>(j) < valid) to[j] = buffer[j];
+    });
+  }
+};
+
+/// How CPUs execute the pass: tasks of 2^15 elements, four vector registers at a time.
+struct host_execution {
+  static constexpr std::int64_t grain = std::int64_t{1} << 15;
+  template <class A, class... Operands>
+  using block_type = std::conditional_t<std::is_floating_point_v<A>, block<pack<A, pushpull::detail::simd_register<A>>, 4, simd_access>,
+                                        block<pack<A>, 16, element_access>>;
+
+  /// Orders a task's streaming stores before what follows it.
+  static void end_task() { pushpull::detail::simd_fence(); }
+};
+
+/// Elements per task of an execution whose block is `Block`.
+template <class Execution, class Block>
+inline constexpr std::int64_t grain_of = Execution::grain == 0 ? Block::size : Execution::grain;
+
+}  // namespace pushpull::pass

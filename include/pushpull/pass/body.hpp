@@ -1,0 +1,203 @@
+/// @file
+/// The one pass over memory: reduce, transform, update, convert and mirror, for CPUs and GPUs alike.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+#include <utility>
+
+#include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
+#include <pushpull/detail/static_for.hpp>
+#include <pushpull/pass/block.hpp>
+#include <pushpull/pass/operands.hpp>
+
+namespace pushpull::pass {
+
+/// Where the operands of a launch lie.
+enum class memory {
+  arenas,  ///< All aligned, all whole blocks.
+  foreign  ///< Gradients and mirrors belong to the caller: any length, any alignment.
+};
+
+namespace detail {
+
+/// The only run of a launch, in the launch's arguments: its pointers cost a GPU no load.
+template <class Run>
+struct one_run {
+  using run_type = Run;
+  Run run;
+
+  PUSHPULL_DEVICE_INLINE Run const& find(std::int64_t&) const { return run; }
+};
+
+/// The runs of a launch in a table where the device reads it. (A kernel that took a run from either place would hold the
+/// run's pointers in registers or in local memory: 128 registers instead of 64 for Adam.)
+template <class Run>
+struct run_table {
+  using run_type = Run;
+  Run const* rows;
+  std::int64_t const* ends;  ///< ends[r]: number of tasks in runs 0..r.
+  std::int32_t size;
+
+  /// The run of `task`, which becomes the task's number within it.
+  PUSHPULL_DEVICE_INLINE Run const& find(std::int64_t& task) const {
+    std::int32_t low = 0;
+    for (std::int32_t high = size - 1; low < high;) {
+      std::int32_t const middle = (low + high) / 2;
+      if (ends[middle] > task) {
+        high = middle;
+      } else {
+        low = middle + 1;
+      }
+    }
+    if (low > 0) task -= ends[low - 1];
+    return rows[low];
+  }
+};
+
+/// f(operand) for operands first to count - 1. On GPUs guarded constants index the near ones: a run-time index would put
+/// the array of pointers into local memory.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <bool Unrolled, class Pointer, class F>
+PUSHPULL_DEVICE_INLINE void for_each_operand(Pointer const (&near)[inline_operands], Pointer const* far,
+                                             std::int32_t first, std::int32_t count, F const& f) {
+  if constexpr (Unrolled) {
+    static_for<inline_operands>([&](auto k) PUSHPULL_INLINE_LAMBDA {
+      constexpr auto index = static_cast<std::int32_t>(decltype(k)::value);
+      if (index >= first && index < count) f(near[index]);
+    });
+    PUSHPULL_NO_UNROLL
+    for (std::int32_t k = inline_operands; k < count; ++k) f(far[k - inline_operands]);
+  } else {
+    for (std::int32_t k = first; k < count; ++k) f(k < inline_operands ? near[k] : far[k - inline_operands]);
+  }
+}
+
+/// The reduction of a block over all sources, in source order.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class Reduction, memory Memory, class Block, class Run>
+PUSHPULL_DEVICE_INLINE void reduce(Block& total, Run const& r, std::int64_t i, std::int64_t valid) {
+  using source = typename Run::gradient_type const*;
+  auto const load = [&](Block& to, source from) PUSHPULL_INLINE_LAMBDA {
+    if constexpr (Memory == memory::foreign) {
+      if (Block::by_element(valid, r.aligned)) return to.load_partial(from + i, valid);
+    }
+    to.load(from + i);
+  };
+  load(total, r.gradient[0]);
+  for_each_operand<Block::access::unrolled>(
+      r.gradient, r.more_gradients, 1, r.gradients, [&](source from) PUSHPULL_INLINE_LAMBDA {
+        Block next;
+        load(next, from);
+        static_for<Block::count>(
+            [&](auto j) PUSHPULL_INLINE_LAMBDA { total.x[j] = Reduction{}(total.x[j], next.x[j]); });
+      });
+  static_for<Block::count>(
+      [&](auto j) PUSHPULL_INLINE_LAMBDA { total.x[j] = Reduction{}.finish(total.x[j], r.gradients); });
+}
+
+/// Writes a block to every mirror.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <memory Memory, class Block, class Run>
+PUSHPULL_DEVICE_INLINE void mirror(Block const& w, Run const& r, std::int64_t i, std::int64_t valid) {
+  for_each_operand<Block::access::unrolled>(
+      r.mirror, r.more_mirrors, 0, r.mirrors, [&](typename Run::mirror_type* to) PUSHPULL_INLINE_LAMBDA {
+        if constexpr (Memory == memory::foreign) {
+          if (Block::by_element(valid, r.aligned)) return w.store_partial(to + i, valid);
+        }
+        w.store(to + i, r.streaming);
+      });
+}
+
+/// One pack through the rule; lane by lane where the rule cannot take a register.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class Rule, class P, class V, std::size_t... S>
+PUSHPULL_DEVICE_INLINE void apply(Rule const& rule, P const& p, V& w, V const& g, V* state, std::index_sequence<S...>) {
+  using A = typename V::element_type;
+  if constexpr (V::size == 1 || pushpull::detail::runs_on<Rule, V, A>) {
+    rule(p, w, g, state[S]...);
+  } else {
+    for (std::size_t lane = 0; lane < V::size; ++lane) {
+      auto const at = [lane](auto& x) -> A& { return reinterpret_cast<A*>(&x)[lane]; };
+      pack<A> one(at(w));
+      pack<A> const h(reinterpret_cast<A const*>(&g)[lane]);
+      pack<A> s[sizeof...(S) + 1] = {pack<A>(at(state[S]))..., pack<A>(A(0))};
+      rule(p, one, h, s[S]...);
+      at(w) = one.value;
+      ((at(state[S]) = s[S].value), ...);
+    }
+  }
+}
+
+}  // namespace detail
+
+/// The pass as a function of a task's number: for each element i of a run
+///   g = reduce(gradient_k[i]);  w, state... = rule(prepared, w[i], g, state...[i]);  mirror_r[i] = w
+/// Every operand is read once and written once, g lives in registers.
+template <class Rule, class Reduction, class Types, class Execution, memory Memory,
+          template <class> class Schedule = detail::one_run>
+struct body {
+  using A = typename Types::accumulation;
+  static constexpr std::size_t states = pushpull::detail::state_count<Rule>;
+  using run_type = run<Types, states>;
+  using prepared_type = pushpull::detail::prepared_t<Rule, A>;
+  using block_type = typename Execution::template block_type<A, typename Types::gradient, typename Types::master,
+                                                             typename Types::state, typename Types::mirror>;
+  static constexpr std::int64_t grain = grain_of<Execution, block_type>;
+
+  Rule const* rule;                     ///< On the device, so that hyperparameters can change under a replayed graph.
+  clock<prepared_type> const* clocks;   ///< Likewise what depends on t.
+  Schedule<run_type> schedule;
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  PUSHPULL_HOST_DEVICE void operator()(std::int64_t task) const {
+    run_type const& r = schedule.find(task);
+    auto const [local_rule, prepared] = hyperparameters(r.clock);
+    std::int64_t const first = task * grain;
+    std::int64_t const last = first + grain < r.size ? first + grain : r.size;
+    for (std::int64_t i = first; i < last; i += block_type::size) {
+      std::int64_t valid = block_type::size;
+      if constexpr (Memory == memory::foreign) valid = r.size - i < valid ? r.size - i : valid;
+      element_block(r, local_rule, prepared, i, valid);
+    }
+    Execution::end_task();
+  }
+
+ private:
+  struct parameters {
+    Rule rule;
+    prepared_type prepared;
+  };
+
+  PUSHPULL_DEVICE_INLINE parameters hyperparameters(std::int32_t entry) const {
+    if constexpr (is_timeless<Rule>) {
+      return {};
+    } else {
+      return {*rule, clocks[entry].prepared};
+    }
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  PUSHPULL_DEVICE_INLINE void element_block(run_type const& r, Rule const& local_rule, prepared_type const& prepared,
+                                            std::int64_t i, std::int64_t valid) const {
+    using V = typename block_type::pack_type;
+    block_type g, w;
+    if constexpr (reads_gradient<Rule>) detail::reduce<Reduction, Memory>(g, r, i, valid);
+    if constexpr (reads_weight<Rule>) w.load(r.master + i);
+    block_type state[states + 1];
+    detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA { state[s].load(r.state[s] + i); });
+    detail::static_for<block_type::count>([&](auto j) PUSHPULL_INLINE_LAMBDA {
+      V lanes[states + 1];
+      detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA { lanes[s] = state[s].x[j]; });
+      detail::apply(local_rule, prepared, w.x[j], g.x[j], lanes, std::make_index_sequence<states>{});
+      detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA { state[s].x[j] = lanes[s]; });
+    });
+    if constexpr (writes_weight<Rule>) w.store(r.master + i);
+    detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA { state[s].store(r.state[s] + i); });
+    detail::mirror<Memory>(w, r, i, valid);
+  }
+};
+
+}  // namespace pushpull::pass

@@ -1,0 +1,113 @@
+/// @file
+/// What the pass is given: which memory each element of a slice is read from and written to.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include <pushpull/config.hpp>
+#include <pushpull/concepts/updater.hpp>
+#include <pushpull/pass/block.hpp>
+
+namespace pushpull::pass {
+
+/// The element types of one pass: gradients, accumulation, master weight, states, mirrors.
+template <class Gradient, class Accumulation, class Master, class State, class Mirror>
+struct element_types {
+  using gradient = Gradient;
+  using accumulation = Accumulation;
+  using master = Master;
+  using state = State;
+  using mirror = Mirror;
+};
+
+/// Gradients and mirrors beyond this count are found through a table in memory.
+inline constexpr int inline_operands = 8;
+
+/// A run: elements that lie side by side in every operand and share their hyperparameters. All pointers are to the run's
+/// first element.
+template <class Types, std::size_t States>
+struct run {
+  using gradient_type = typename Types::gradient;
+  using mirror_type = typename Types::mirror;
+
+  std::int64_t size;        ///< Elements. In arenas a multiple of `padding`.
+  std::int64_t leaf_phase;  ///< Elements between the last boundary of a norm's leaf and this run; a multiple of padding.
+  std::int64_t leaf;        ///< The slot of this run's first leaf among the partial sums of the step.
+  bool aligned;             ///< All gradients and mirrors are aligned to 16 bytes.
+  std::int32_t clock;       ///< The entry of the clock table that the run's keys share.
+  std::int32_t gradients;   ///< K: sources.
+  std::int32_t mirrors;     ///< R: outputs beside the master.
+  bool streaming;           ///< Mirrors go past the caches: all aligned, and too large to be read again soon.
+  gradient_type const* gradient[inline_operands];
+  mirror_type* mirror[inline_operands];
+  gradient_type const* const* more_gradients;  ///< Sources 8, 9, ...: a table where the pass runs.
+  mirror_type* const* more_mirrors;            ///< Outputs 8, 9, ...
+  typename Types::accumulation* reduced;  ///< Where a phase before the pass leaves the reduced gradient, or null.
+  typename Types::master* master;
+  typename Types::state* state[States == 0 ? 1 : States];
+};
+
+/// Per key and owner: updates so far, and what the rule computed from their number.
+template <class Prepared>
+struct clock {
+  std::int64_t t;
+  Prepared prepared;
+};
+
+/// The clock of rule `Rule` in a pass over `Types`.
+template <class Rule, class Types>
+using clock_of = clock<pushpull::detail::prepared_t<Rule, typename Types::accumulation>>;
+
+/// Rules that read no gradient, no weight, or write none say so; the pass then leaves that memory alone.
+template <class Rule>
+inline constexpr bool reads_gradient = !requires { requires !Rule::reads_gradient; };
+template <class Rule>
+inline constexpr bool reads_weight = !requires { requires !Rule::reads_weight; };
+template <class Rule>
+inline constexpr bool writes_weight = !requires { requires !Rule::writes_weight; };
+
+/// The operations below depend on no step and have no members: a launch of theirs needs neither rule nor clocks.
+template <class Rule>
+inline constexpr bool is_timeless = requires { requires Rule::timeless; };
+
+/// What push does in a store without an updater: stored = reduced gradients.
+struct assign {
+  static constexpr auto state_names = states();
+  static constexpr bool timeless = true;
+  static constexpr bool reads_weight = false;
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class S, class V>
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g) const {
+    w = g;
+  }
+};
+
+/// What a copy does: mirrors = gradient, with the conversion between their types; there is no stored value.
+struct forward {
+  static constexpr auto state_names = states();
+  static constexpr bool timeless = true;
+  static constexpr bool reads_weight = false;
+  static constexpr bool writes_weight = false;
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class S, class V>
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g) const {
+    w = g;
+  }
+};
+
+/// What pull does: the stored value goes to the mirrors as it is.
+struct hold {
+  static constexpr auto state_names = states();
+  static constexpr bool timeless = true;
+  static constexpr bool reads_gradient = false;
+  static constexpr bool writes_weight = false;
+
+  template <class S, class V>
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V&, V const&) const {}
+};
+
+}  // namespace pushpull::pass

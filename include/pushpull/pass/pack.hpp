@@ -1,0 +1,159 @@
+/// @file
+/// The value type that rules are written on: one element, or a register full of them.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <type_traits>
+#include <utility>
+
+#include <cuda/std/cmath>
+#include <pushpull/config.hpp>
+#include <pushpull/detail/simd/register.hpp>
+
+namespace pushpull {
+
+/// What comparisons of packs give: to be used in `select`. Converts to bool only where the pack holds one element.
+template <class Register>
+struct mask {
+  Register value;
+
+  PUSHPULL_DEVICE_INLINE operator bool() const
+    requires std::same_as<Register, bool>
+  {
+    return value;
+  }
+};
+
+/// Elements of type `A` in `Register`: `A` itself on GPUs and in the scalar fallback, an xsimd batch on CPUs.
+/// Arithmetic (+ - * / and their assignments), comparisons, `sqrt`, `abs`, `min`, `max` and `select` work elementwise.
+/// Any arithmetic scalar joins in by conversion to `A`, so that a rule may keep its hyperparameters in double and still
+/// compute in `A`.
+template <class A, class Register = A>
+struct pack {
+  using element_type = A;
+  static constexpr std::size_t size = sizeof(Register) / sizeof(A);
+
+  Register value;
+
+  pack() = default;
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class T>
+    requires std::is_arithmetic_v<T>
+  PUSHPULL_DEVICE_INLINE pack(T x) : value(static_cast<A>(x)) {}
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class T>
+    requires(std::same_as<T, Register> && !std::is_arithmetic_v<T>)
+  PUSHPULL_DEVICE_INLINE pack(T x) : value(x) {}
+};
+
+// The operations are free templates, not members: nvcc refuses vector registers in the signature of every host-device
+// function that is not a template.
+
+#define PUSHPULL_PACK_BINARY(op, ...)                                                         \
+  PUSHPULL_EXEC_CHECK_DISABLE                                                                 \
+  template <class A, class R>                                                                 \
+  PUSHPULL_DEVICE_INLINE auto operator op(pack<A, R> const& a, pack<A, R> const& b) {         \
+    return __VA_ARGS__{a.value op b.value};                                                   \
+  }                                                                                           \
+  PUSHPULL_EXEC_CHECK_DISABLE                                                                 \
+  template <class A, class R, class T>                                                        \
+    requires std::is_arithmetic_v<T>                                                          \
+  PUSHPULL_DEVICE_INLINE auto operator op(pack<A, R> const& a, T b) {                         \
+    return a op pack<A, R>(b);                                                                \
+  }                                                                                           \
+  PUSHPULL_EXEC_CHECK_DISABLE                                                                 \
+  template <class A, class R, class T>                                                        \
+    requires std::is_arithmetic_v<T>                                                          \
+  PUSHPULL_DEVICE_INLINE auto operator op(T a, pack<A, R> const& b) {                         \
+    return pack<A, R>(a) op b;                                                                \
+  }
+
+#define PUSHPULL_PACK_ARITHMETIC(op)                                                          \
+  PUSHPULL_PACK_BINARY(op, pack<A, R>)                                                        \
+  PUSHPULL_EXEC_CHECK_DISABLE                                                                 \
+  template <class A, class R>                                                                 \
+  PUSHPULL_DEVICE_INLINE pack<A, R>& operator op##=(pack<A, R>& a, pack<A, R> const& b) {     \
+    return a = a op b;                                                                        \
+  }                                                                                           \
+  PUSHPULL_EXEC_CHECK_DISABLE                                                                 \
+  template <class A, class R, class T>                                                        \
+    requires std::is_arithmetic_v<T>                                                          \
+  PUSHPULL_DEVICE_INLINE pack<A, R>& operator op##=(pack<A, R>& a, T b) {                     \
+    return a = a op pack<A, R>(b);                                                            \
+  }
+
+PUSHPULL_PACK_ARITHMETIC(+)
+PUSHPULL_PACK_ARITHMETIC(-)
+PUSHPULL_PACK_ARITHMETIC(*)
+PUSHPULL_PACK_ARITHMETIC(/)
+PUSHPULL_PACK_BINARY(<, mask<decltype(a.value < b.value)>)
+PUSHPULL_PACK_BINARY(<=, mask<decltype(a.value < b.value)>)
+PUSHPULL_PACK_BINARY(>, mask<decltype(a.value < b.value)>)
+PUSHPULL_PACK_BINARY(>=, mask<decltype(a.value < b.value)>)
+PUSHPULL_PACK_BINARY(==, mask<decltype(a.value < b.value)>)
+PUSHPULL_PACK_BINARY(!=, mask<decltype(a.value < b.value)>)
+#undef PUSHPULL_PACK_ARITHMETIC
+#undef PUSHPULL_PACK_BINARY
+
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class A, class R>
+PUSHPULL_DEVICE_INLINE pack<A, R> operator-(pack<A, R> const& a) {
+  return {R(-a.value)};
+}
+
+/// Elementwise square root.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class A, class R>
+PUSHPULL_DEVICE_INLINE pack<A, R> sqrt(pack<A, R> const& x) {
+  if constexpr (std::same_as<A, R>) {
+    return {static_cast<A>(cuda::std::sqrt(x.value))};
+  } else {
+    return {detail::simd_sqrt(x.value)};
+  }
+}
+
+/// Elementwise absolute value.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class A, class R>
+PUSHPULL_DEVICE_INLINE pack<A, R> abs(pack<A, R> const& x) {
+  if constexpr (std::same_as<A, R>) {
+    return {x.value < A(0) ? A(-x.value) : x.value};
+  } else {
+    return {detail::simd_abs(x.value)};
+  }
+}
+
+/// Elementwise `m ? a : b`; either may be an arithmetic scalar.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class M, class A, class R>
+PUSHPULL_DEVICE_INLINE pack<A, R> select(mask<M> const& m, pack<A, R> const& a,
+                                         std::type_identity_t<pack<A, R>> const& b) {
+  if constexpr (std::same_as<A, R>) {
+    return m.value ? a : b;
+  } else {
+    return {detail::simd_select(m.value, a.value, b.value)};
+  }
+}
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class M, class A, class R, class T>
+  requires std::is_arithmetic_v<T>
+PUSHPULL_DEVICE_INLINE pack<A, R> select(mask<M> const& m, T a, pack<A, R> const& b) {
+  return select(m, pack<A, R>(a), b);
+}
+
+/// Elementwise maximum. Where `a` is NaN the result is NaN; where only `b` is, it is `a`.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class A, class R>
+PUSHPULL_DEVICE_INLINE pack<A, R> max(pack<A, R> const& a, std::type_identity_t<pack<A, R>> const& b) {
+  return select(a < b, b, a);
+}
+
+/// Elementwise minimum; NaN as in `max`.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class A, class R>
+PUSHPULL_DEVICE_INLINE pack<A, R> min(pack<A, R> const& a, std::type_identity_t<pack<A, R>> const& b) {
+  return select(b < a, b, a);
+}
+
+}  // namespace pushpull

@@ -1,0 +1,209 @@
+/// @file
+/// A plan: the runs of one device that one launch covers, ready to be launched any number of times.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <vector>
+
+#include <pushpull/concepts/device.hpp>
+#include <pushpull/pass/body.hpp>
+#include <pushpull/pass/operands.hpp>
+#include <pushpull/pass/step_control.hpp>
+#include <pushpull/tensor/buffer.hpp>
+
+namespace pushpull::pass {
+
+namespace detail {
+
+/// A table that kernels read: in place where the device is the host, otherwise a copy that is renewed when it changed.
+template <Device D, class T>
+class table {
+ public:
+  std::vector<T> rows;
+
+  /// Where the device finds the rows. Allocates when the table grows, copies when a row changed.
+  T const* commit(D const& device) {
+    if constexpr (HostDevice<D>) {
+      return rows.data();
+    } else {
+      std::size_t const bytes = rows.size() * sizeof(T);
+      if (memory_.bytes() < bytes) {
+        device.synchronize();  // the old memory may still be read
+        memory_ = buffer<D>(device, 2 * bytes);
+        sent_.clear();
+      }
+      if (sent_.size() != rows.size() || std::memcmp(sent_.data(), rows.data(), bytes) != 0) {
+        sent_ = rows;
+        device.copy(memory_.data(), sent_.data(), bytes);
+      }
+      return static_cast<T const*>(memory_.data());
+    }
+  }
+
+ private:
+  buffer<D> memory_;
+  std::vector<T> sent_;
+};
+
+}  // namespace detail
+
+/// The runs of one launch on one device. Reused for the next call it allocates nothing.
+/// @tparam D       The device that runs the pass and owns the masters and states.
+/// @tparam Types   The pass's `element_types`.
+/// @tparam States  How many state arrays the rule has.
+template <Device D, class Types, std::size_t States>
+class plan {
+ public:
+  using run_type = run<Types, States>;
+  using gradient_type = typename Types::gradient;
+  using mirror_type = typename Types::mirror;
+  using execution = typename D::execution;
+
+  void clear() {
+    runs_.rows.clear();
+    clocks_.rows.clear();
+    gradients_.rows.clear();
+    mirrors_.rows.clear();
+    overflow_.clear();
+    elements_ = 0;
+  }
+
+  bool empty() const { return runs_.rows.empty(); }
+  std::size_t size() const { return runs_.rows.size(); }
+  /// Elements over all runs.
+  std::int64_t elements() const { return elements_; }
+  std::vector<run_type>& runs() { return runs_.rows; }
+
+  /// Appends a run with its sources and outputs; `r` brings the rest.
+  void add(run_type r, std::span<gradient_type const* const> gradients, std::span<mirror_type* const> mirrors) {
+    r.gradients = static_cast<std::int32_t>(gradients.size());
+    r.mirrors = static_cast<std::int32_t>(mirrors.size());
+    r.aligned = all_aligned(gradients, 16) && all_aligned(mirrors, 16);
+    // Short runs are read again before the caches forget them.
+    r.streaming = r.size >= streaming_threshold && all_aligned(mirrors, 64);
+    std::size_t const inline_gradients = std::min<std::size_t>(gradients.size(), inline_operands);
+    std::size_t const inline_mirrors = std::min<std::size_t>(mirrors.size(), inline_operands);
+    std::copy_n(gradients.begin(), inline_gradients, r.gradient);
+    std::copy_n(mirrors.begin(), inline_mirrors, r.mirror);
+    overflow_.push_back({gradients_.rows.size(), mirrors_.rows.size()});
+    gradients_.rows.insert(gradients_.rows.end(), gradients.begin() + static_cast<std::ptrdiff_t>(inline_gradients),
+                           gradients.end());
+    mirrors_.rows.insert(mirrors_.rows.end(), mirrors.begin() + static_cast<std::ptrdiff_t>(inline_mirrors),
+                         mirrors.end());
+    elements_ += r.size;
+    runs_.rows.push_back(r);
+  }
+
+  /// Names a clock that a step with this plan advances; `lead` if runs refer to it.
+  void add_clock(std::int32_t clock, bool lead) { clocks_.rows.push_back(lead ? clock : ~clock); }
+
+  /// Leaves of the norm's tree in this plan.
+  std::int64_t leaves() const {
+    std::int64_t total = 0;
+    for (run_type const& r : runs_.rows) total += leaves_of(r);
+    return total;
+  }
+
+  /// Makes the plan visible to the device. Once after the last `add`, before any launch.
+  void commit(D const& device) {
+    gradient_type const* const* const gradients = gradients_.commit(device);
+    mirror_type* const* const mirrors = mirrors_.commit(device);
+    using body_type = body<hold, void, Types, execution, memory::arenas>;
+    std::int64_t tasks = 0, leaves = 0;
+    task_ends_.rows.clear();
+    leaf_ends_.rows.clear();
+    for (std::size_t i = 0; i < runs_.rows.size(); ++i) {
+      run_type& r = runs_.rows[i];
+      r.more_gradients = gradients + overflow_[i].gradients;
+      r.more_mirrors = mirrors + overflow_[i].mirrors;
+      task_ends_.rows.push_back(tasks += (r.size + body_type::grain - 1) / body_type::grain);
+      leaf_ends_.rows.push_back(leaves += leaves_of(r));
+    }
+    bool const tabled = runs_.rows.size() > 1;
+    committed_.runs = tabled ? runs_.commit(device) : nullptr;
+    committed_.task_ends = tabled ? task_ends_.commit(device) : nullptr;
+    committed_.leaf_ends = tabled ? leaf_ends_.commit(device) : nullptr;
+    committed_.clocks = clocks_.rows.size() > 1 ? clocks_.commit(device) : nullptr;
+  }
+
+  /// Counts a step on every clock of the plan: one small launch.
+  template <class Rule>
+  void begin_step(D const& device, Rule const* rule, clock_of<Rule, Types>* clocks) const {
+    device.for_each(static_cast<std::int64_t>(clocks_.rows.size()),
+                    detail::begin_step<Rule, typename Types::accumulation>{rule, clocks, clock_list()});
+  }
+
+  /// Gives the rule's `prepare` the sum of the phase before: one small launch.
+  template <class Rule>
+  void finish_pre_reduction(D const& device, Rule const* rule, clock_of<Rule, Types>* clocks, double const* sum) const {
+    device.for_each(static_cast<std::int64_t>(clocks_.rows.size()),
+                    detail::finish_pre_reduction<Rule, typename Types::accumulation>{rule, clocks, clock_list(), sum});
+  }
+
+  /// The phase before the pass: partials[l] for each leaf l of the plan. One launch.
+  template <class Rule, class Reduction, memory Memory>
+  void pre_reduce(D const& device, Rule const* rule, clock_of<Rule, Types> const* clocks, double* partials) const {
+    if (empty()) return;
+    if (size() == 1) {
+      device.for_each_leaf(
+          leaves(), pre_reduction_body<Rule, Reduction, Types, execution, Memory>{rule, clocks, {runs_.rows[0]}},
+          partials);
+    } else {
+      device.for_each_leaf(leaves(),
+                           pre_reduction_body<Rule, Reduction, Types, execution, Memory, detail::run_table>{
+                               rule, clocks, {committed_.runs, committed_.leaf_ends, run_count()}},
+                           partials);
+    }
+  }
+
+  /// The pass: one launch.
+  template <class Rule, class Reduction, memory Memory>
+  void launch(D const& device, Rule const* rule, clock_of<Rule, Types> const* clocks) const {
+    if (empty()) return;
+    std::int64_t const tasks = task_ends_.rows.back();
+    if (size() == 1) {
+      device.for_each(tasks, body<Rule, Reduction, Types, execution, Memory>{rule, clocks, {runs_.rows[0]}});
+    } else {
+      device.for_each(tasks, body<Rule, Reduction, Types, execution, Memory, detail::run_table>{
+                                 rule, clocks, {committed_.runs, committed_.task_ends, run_count()}});
+    }
+  }
+
+ private:
+  static constexpr std::int64_t streaming_threshold = std::int64_t{1} << 16;
+
+  struct overflow {
+    std::size_t gradients, mirrors;
+  };
+  struct committed {
+    run_type const* runs = nullptr;
+    std::int64_t const* task_ends = nullptr;
+    std::int64_t const* leaf_ends = nullptr;
+    std::int32_t const* clocks = nullptr;
+  };
+
+  static bool all_aligned(auto const& pointers, std::uintptr_t bytes) {
+    return std::all_of(pointers.begin(), pointers.end(),
+                       [bytes](void const* p) { return reinterpret_cast<std::uintptr_t>(p) % bytes == 0; });
+  }
+  static std::int64_t leaves_of(run_type const& r) { return (r.leaf_phase + r.size + leaf_size - 1) / leaf_size; }
+  std::int32_t run_count() const { return static_cast<std::int32_t>(runs_.rows.size()); }
+  detail::clock_list clock_list() const {
+    return {clocks_.rows.empty() ? 0 : clocks_.rows.front(), committed_.clocks};
+  }
+
+  detail::table<D, run_type> runs_;
+  detail::table<D, std::int64_t> task_ends_, leaf_ends_;
+  detail::table<D, std::int32_t> clocks_;
+  detail::table<D, gradient_type const*> gradients_;
+  detail::table<D, mirror_type*> mirrors_;
+  std::vector<overflow> overflow_;
+  committed committed_;
+  std::int64_t elements_ = 0;
+};
+
+}  // namespace pushpull::pass

@@ -1,0 +1,8 @@
+/// @file
+/// pushpull.hpp and everything that needs nvcc.
+#pragma once
+
+#include <pushpull/device/cuda_device.cuh>
+#include <pushpull/device/cuda_memory_resource.cuh>
+#include <pushpull/pass/cuda_execution.cuh>
+#include <pushpull/pushpull.hpp>

@@ -1,0 +1,28 @@
+/// @file
+/// The largest of all sources.
+#pragma once
+
+#include <pushpull/concepts/policy.hpp>
+#include <pushpull/concepts/reduction.hpp>
+
+namespace pushpull::reduce {
+
+/// g = max(g_0, ..., g_{K-1}), elementwise.
+struct max {
+  using policy_kind = reduction_tag;
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class V>
+  PUSHPULL_DEVICE_INLINE V operator()(V const& a, V const& b) const {
+    return pushpull::max(a, b);
+  }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class V>
+  PUSHPULL_DEVICE_INLINE V finish(V const& largest, int) const {
+    return largest;
+  }
+};
+
+static_assert(Reduction<max>);
+
+}  // namespace pushpull::reduce

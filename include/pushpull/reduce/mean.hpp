@@ -1,0 +1,30 @@
+/// @file
+/// The mean of all sources.
+#pragma once
+
+#include <pushpull/concepts/policy.hpp>
+#include <pushpull/concepts/reduction.hpp>
+#include <pushpull/reduce/sum.hpp>
+
+namespace pushpull::reduce {
+
+/// g = (g_0 + ... + g_{K-1}) / K. Choose it where every source's gradient is a mean over equally many samples; where
+/// they are sums over samples, choose `sum` and rescale by the batch size. Integers round towards zero.
+struct mean {
+  using policy_kind = reduction_tag;
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class V>
+  PUSHPULL_DEVICE_INLINE V operator()(V const& a, V const& b) const {
+    return sum{}(a, b);
+  }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class V>
+  PUSHPULL_DEVICE_INLINE V finish(V const& total, int k) const {
+    return total / V(k);
+  }
+};
+
+static_assert(Reduction<mean>);
+
+}  // namespace pushpull::reduce

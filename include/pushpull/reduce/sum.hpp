@@ -1,0 +1,35 @@
+/// @file
+/// The sum of all sources: the default reduction.
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+
+#include <pushpull/concepts/policy.hpp>
+#include <pushpull/concepts/reduction.hpp>
+
+namespace pushpull::reduce {
+
+/// g = g_0 + g_1 + ... + g_{K-1}, added in this order. Integer sums wrap.
+struct sum {
+  using policy_kind = reduction_tag;
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class V>
+  PUSHPULL_DEVICE_INLINE V operator()(V const& a, V const& b) const {
+    if constexpr (std::integral<typename V::element_type>) {
+      return V(static_cast<std::int64_t>(static_cast<std::uint64_t>(a.value) + static_cast<std::uint64_t>(b.value)));
+    } else {
+      return a + b;
+    }
+  }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class V>
+  PUSHPULL_DEVICE_INLINE V finish(V const& total, int) const {
+    return total;
+  }
+};
+
+static_assert(Reduction<sum>);
+
+}  // namespace pushpull::reduce

@@ -1,0 +1,105 @@
+/// @file
+/// The tensors of one call, gathered from whatever ranges the caller gave, and reachable memory for each owner.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
+#include <optional>
+#include <ranges>
+#include <string>
+#include <vector>
+
+#include <pushpull/concepts/device.hpp>
+#include <pushpull/error.hpp>
+#include <pushpull/tensor/buffer.hpp>
+#include <pushpull/tensor/copy.hpp>
+#include <pushpull/tensor/tensor_view.hpp>
+
+namespace pushpull {
+
+/// A range of tensors: several devices' gradients of one key, or their outputs.
+template <class R, class T>
+concept TensorRangeOf = !TensorLike<R> && std::ranges::input_range<R> && TensorLikeOf<std::ranges::range_reference_t<R>, T>;
+
+/// One tensor or a range of tensors, of element type `T`.
+template <class R, class T>
+concept TensorsOf = TensorLikeOf<R, T> || TensorRangeOf<R, T>;
+
+/// For each key of a list, one tensor or a range of tensors.
+template <class R, class T>
+concept TensorListOf = !TensorLike<R> && std::ranges::input_range<R> && TensorsOf<std::ranges::range_reference_t<R>, T>;
+
+namespace detail {
+
+/// Elements of one tensor of a call. No device: host memory, while the store's devices are others.
+template <class T, Device D>
+struct operand {
+  T* data;
+  std::optional<D> device;
+  std::size_t size;
+};
+
+template <class T, Device D, class View>
+operand<T, D> operand_of(View const& view) {
+  using device_type = typename View::device_type;
+  static_assert(std::same_as<device_type, D> || HostDevice<device_type>,
+                "store: a tensor lives on a device of another kind than the store's, and not on the host");
+  std::optional<D> device;
+  if constexpr (std::same_as<device_type, D>) device = view.device();
+  return {view.data(), device, view.size()};
+}
+
+/// Whether work on `owner` may touch the operand's memory directly.
+template <class T, Device D>
+bool reaches(D const& owner, operand<T, D> const& x) {
+  return x.device ? owner.can_access(*x.device) : HostDevice<D>;
+}
+
+/// Memory on one owner for parts of tensors that it cannot reach. Kept from call to call.
+template <Device D>
+class staging {
+ public:
+  void clear() { used_ = 0; }
+
+  void* take(D const& owner, std::size_t bytes) {
+    if (used_ == buffers_.size()) buffers_.emplace_back();
+    buffer<D>& b = buffers_[used_++];
+    if (b.bytes() < bytes) b = buffer<D>(owner, bytes);
+    return b.data();
+  }
+
+ private:
+  std::vector<buffer<D>> buffers_;
+  std::size_t used_ = 0;
+};
+
+/// One tensor or a range of tensors of any element type.
+template <class R>
+concept TensorsOfAny = TensorLike<R> || (std::ranges::input_range<R> && TensorLike<std::ranges::range_reference_t<R>>);
+
+template <class R>
+struct element_in_type {
+  using type = typename element_in_type<std::ranges::range_reference_t<R>>::type;
+};
+template <TensorLike R>
+struct element_in_type<R> {
+  using type = element_of<R>;
+};
+/// The element type of one tensor, of those in a range, or of those in a range of ranges.
+template <class R>
+using element_in = typename element_in_type<R>::type;
+
+/// Calls f(view) for one tensor or for each of a range.
+template <class R, class F>
+void for_each_tensor(R&& tensors, F const& f) {
+  if constexpr (TensorLike<R>) {
+    f(view_of(tensors));
+  } else {
+    for (auto&& tensor : tensors) f(view_of(tensor));
+  }
+}
+
+}  // namespace detail
+}  // namespace pushpull

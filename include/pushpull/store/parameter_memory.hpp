@@ -1,0 +1,102 @@
+/// @file
+/// Where a parameter_store's mirrors and gradients live: in a ResidentStore's arenas, or in tensors of their own.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <pushpull/concepts/store.hpp>
+#include <pushpull/tensor/tensor.hpp>
+#include <pushpull/tensor/tensor_view.hpp>
+
+namespace pushpull::detail {
+
+/// Any Store: a tensor per parameter and device, and one pushpull over all keys per step.
+template <Store S>
+class parameter_memory {
+  using T = typename S::value_type;
+  using D = typename S::device_type;
+
+ public:
+  explicit parameter_memory(S& store) : store_(&store) {}
+
+  void init(std::vector<std::string> const& names, std::vector<tensor_view<T const, D>> const& values,
+            std::vector<bool> const& needs_gradient) {
+    std::map<std::string, memory, std::less<>> made;
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      memory m;
+      for (D const& device : store_->devices()) m.mirrors.emplace_back(device, values[i].shape());
+      made.emplace(names[i], std::move(m));
+    }
+    for (std::size_t i = 0; i < names.size(); ++i)
+      store_->broadcast(names[i], values[i], views(made.find(names[i])->second.mirrors));
+    memory_.merge(made);
+    for (std::size_t i = 0; i < names.size(); ++i)
+      if (needs_gradient[i]) require_gradient(names[i]);
+  }
+
+  tensor_view<T, D> mirror(std::string const& name, std::size_t n) { return memory_.find(name)->second.mirrors[n].view(); }
+  tensor_view<T, D> gradient(std::string const& name, std::size_t n) {
+    return memory_.find(name)->second.gradients[n].view();
+  }
+  void require_gradient(std::string const& name) {
+    memory& m = memory_.find(name)->second;
+    if (m.gradients.empty())
+      for (auto const& mirror : m.mirrors) m.gradients.emplace_back(mirror.device(), mirror.shape());
+  }
+  void plan(std::vector<std::string> names) { names_ = std::move(names); }
+  void update() {
+    for (std::string const& name : names_) {
+      memory& m = memory_.find(name)->second;
+      store_->pushpull(name, constant_views(m.gradients), views(m.mirrors));
+    }
+  }
+
+ private:
+  struct memory {
+    std::vector<tensor<T, D>> mirrors, gradients;
+  };
+  static std::vector<tensor_view<T, D>> views(std::vector<tensor<T, D>>& tensors) {
+    return {tensors.begin(), tensors.end()};
+  }
+  static std::vector<tensor_view<T const, D>> constant_views(std::vector<tensor<T, D>> const& tensors) {
+    return {tensors.begin(), tensors.end()};
+  }
+
+  S* store_;
+  std::map<std::string, memory, std::less<>> memory_;
+  std::vector<std::string> names_;
+};
+
+/// A ResidentStore: its arenas, and one pass per device and step.
+template <ResidentStore S>
+class parameter_memory<S> {
+  using T = typename S::value_type;
+  using D = typename S::device_type;
+
+ public:
+  explicit parameter_memory(S& store) : store_(&store) {}
+
+  void init(std::vector<std::string> const& names, std::vector<tensor_view<T const, D>> const& values,
+            std::vector<bool> const& needs_gradient) {
+    store_->init_resident(std::span<std::string const>(names), std::span<tensor_view<T const, D> const>(values),
+                          needs_gradient);
+  }
+  tensor_view<T, D> mirror(std::string const& name, std::size_t n) { return store_->mirror(name, n); }
+  tensor_view<T, D> gradient(std::string const& name, std::size_t n) { return store_->gradient(name, n); }
+  void require_gradient(std::string const& name) { store_->require_gradient(name); }
+  void plan(std::vector<std::string> names) { plan_.emplace(store_->make_plan(names)); }
+  void update() { store_->update(*plan_); }
+
+ private:
+  S* store_;
+  std::optional<typename S::plan_type> plan_;
+};
+
+}  // namespace pushpull::detail

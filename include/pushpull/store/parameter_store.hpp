@@ -1,0 +1,210 @@
+/// @file
+/// Whole models: mirrors and gradients of named parameters on every device of a store.
+#pragma once
+
+#include <algorithm>
+#include <concepts>
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include <pushpull/concepts/store.hpp>
+#include <pushpull/error.hpp>
+#include <pushpull/store/kv_store.hpp>
+#include <pushpull/store/parameter_memory.hpp>
+#include <pushpull/tensor/copy.hpp>
+#include <pushpull/tensor/tensor_view.hpp>
+
+namespace pushpull {
+
+/// What a parameter is registered with.
+struct parameter_options {
+  bool requires_grad = true;  ///< False: mirrors, but no gradient and no update (running statistics).
+};
+
+/// Parameters by name, with a mirror on every device of the store and a gradient for each that needs one. A trainer
+/// registers its parameters once, reads mirrors, writes gradients (every device, every step), and calls `update_all`:
+/// over a ResidentStore that is one pass per device for the whole model, and all mirrors of a parameter are bit-identical
+/// after it.
+/// @tparam S  The Store, borrowed: it must outlive this object, and its keys are the parameters' names.
+/// Mirrors and gradients stay where they are for the life of this object. `value` and `grad` may be called by several
+/// threads; everything else by one at a time. After an exception it holds what it held before.
+template <Store S>
+class parameter_store {
+ public:
+  using value_type = typename S::value_type;
+  using device_type = typename S::device_type;
+  using view_type = tensor_view<value_type, device_type>;
+
+  explicit parameter_store(S& store) : store_(&store), memory_(store) {}
+  parameter_store(parameter_store const&) = delete;
+  parameter_store& operator=(parameter_store const&) = delete;
+
+  std::vector<device_type> const& devices() const { return store_->devices(); }
+  /// Number of parameters.
+  std::size_t size() const { return parameters_.size(); }
+
+  /// Registers a parameter with its initial value, which is copied when mirrors are first asked for. A tensor that can be
+  /// written is also the parameter's master, which `sync_master` writes; it must then stay where it is.
+  /// @throws duplicate_key
+  template <TensorLikeOf<value_type> V>
+  void add(std::string_view name, V&& value, parameter_options options = {}) {
+    std::lock_guard const lock(mutex_);
+    detail::expects<duplicate_key>(index_.find(name) == index_.end(), [&] {
+      return "parameter_store: parameter \"" + std::string(name) + "\" was added before";
+    });
+    auto const view = view_of(value);
+    using host = tensor_view<value_type const, typename decltype(view_of(value))::device_type>;
+    auto p = std::make_unique<parameter>();
+    p->name = std::string(name);
+    p->requires_grad = options.requires_grad;
+    p->initial = tensor<value_type, device_type>(devices().front(), view.shape());
+    copy(host(view.data(), view.shape(), view.device()), p->initial->view());
+    if constexpr (WritableTensorLikeOf<V, value_type>) p->sync = [view](view_type const& from) { copy(from, view); };
+    index_.emplace(p->name, parameters_.size());
+    parameters_.push_back(std::move(p));
+    ++pending_;
+  }
+
+  /// The parameter's mirror on a device. The first call after `add` makes the mirrors of all parameters on all devices.
+  /// @throws unknown_key, unknown_device
+  view_type value(std::string_view name, device_type const& device) { return value(name, index_of(device)); }
+  /// As above, on device number n.
+  view_type value(std::string_view name, std::size_t n) {
+    parameter const& p = ready(name, n);
+    return memory_.mirror(p.name, n);
+  }
+
+  /// The gradient that `update_all` reads on a device: overwrite it every step.
+  /// @throws as value; invalid_argument if the parameter needs no gradient
+  view_type grad(std::string_view name, device_type const& device) { return grad(name, index_of(device)); }
+  /// As above, on device number n.
+  view_type grad(std::string_view name, std::size_t n) {
+    parameter const& p = ready(name, n);
+    detail::expects<invalid_argument>(p.requires_grad, [&] {
+      return "parameter_store: parameter \"" + p.name + "\" is frozen or needs no gradient";
+    });
+    return memory_.gradient(p.name, n);
+  }
+
+  /// Makes all mirrors and gradients now.
+  void materialize() {
+    std::lock_guard const lock(mutex_);
+    if (pending_ > 0) make_pending();
+  }
+
+  /// Whether `update_all` updates the parameter. @throws unknown_key
+  bool requires_grad(std::string_view name) const { return find(name).requires_grad; }
+  /// From the next step on the parameter keeps its value; its state and step count stay. @throws unknown_key
+  void freeze(std::string_view name) { set_requires_grad(name, false); }
+  /// From the next step on it is updated again; it gets gradients if it never had any. @throws unknown_key
+  void unfreeze(std::string_view name) { set_requires_grad(name, true); }
+
+  /// One step over all parameters that require a gradient: reduce the devices' gradients, update, write all mirrors.
+  /// Enqueued; on CPU devices finished when it returns.
+  /// Cost: over a ResidentStore one pass per device, no allocation in the steady state; else one pushpull of all keys.
+  void update_all() {
+    materialize();
+    if (stale_) {
+      std::vector<std::string> names;
+      for (auto const& p : parameters_)
+        if (p->requires_grad) names.push_back(p->name);
+      memory_.plan(std::move(names));
+      stale_ = false;
+    }
+    memory_.update();
+  }
+
+  /// Copies the trained values into the masters that `add` was given. Returns when done.
+  void sync_master() {
+    materialize();
+    for (auto const& p : parameters_)
+      if (p->sync) p->sync(memory_.mirror(p->name, 0));
+    store_->wait();
+  }
+
+  /// sync_master, and wait; errors of either are thrown here. The destructor does neither.
+  void close() {
+    sync_master();
+    store_->wait();
+  }
+
+ private:
+  struct parameter {
+    std::string name;
+    bool requires_grad = true;
+    std::optional<tensor<value_type, device_type>> initial;  // until the mirrors are made
+    std::function<void(view_type const&)> sync;
+  };
+
+  parameter& find(std::string_view name) const {
+    auto const found = index_.find(name);
+    detail::expects<unknown_key>(found != index_.end(), [&] {
+      return "parameter_store: parameter \"" + std::string(name) + "\" was never added";
+    });
+    return *parameters_[found->second];
+  }
+
+  std::size_t index_of(device_type const& device) const {
+    auto const found = std::find(devices().begin(), devices().end(), device);
+    detail::expects<unknown_device>(found != devices().end(), [&] {
+      return "parameter_store: the store has no device " + device.name();
+    });
+    return static_cast<std::size_t>(found - devices().begin());
+  }
+
+  parameter const& ready(std::string_view name, std::size_t n) {
+    detail::expects<unknown_device>(n < devices().size(), [&] {
+      return "parameter_store: the store has " + std::to_string(devices().size()) + " devices, number " +
+             std::to_string(n) + " was asked for";
+    });
+    std::lock_guard const lock(mutex_);
+    parameter const& p = find(name);
+    if (pending_ > 0) make_pending();
+    return p;
+  }
+
+  void make_pending() {
+    std::size_t const first = parameters_.size() - pending_;
+    std::vector<std::string> names;
+    std::vector<tensor_view<value_type const, device_type>> values;
+    std::vector<bool> needs_gradient;
+    for (std::size_t i = first; i < parameters_.size(); ++i) {
+      names.push_back(parameters_[i]->name);
+      values.push_back(std::as_const(*parameters_[i]->initial).view());
+      needs_gradient.push_back(parameters_[i]->requires_grad);
+    }
+    memory_.init(names, values, needs_gradient);
+    for (std::size_t i = first; i < parameters_.size(); ++i) parameters_[i]->initial.reset();
+    pending_ = 0;
+    stale_ = true;
+  }
+
+  void set_requires_grad(std::string_view name, bool required) {
+    materialize();
+    parameter& p = find(name);
+    if (required == p.requires_grad) return;
+    if (required) memory_.require_gradient(p.name);
+    p.requires_grad = required;
+    stale_ = true;
+  }
+
+  S* store_;
+  detail::parameter_memory<S> memory_;
+  std::vector<std::unique_ptr<parameter>> parameters_;
+  std::unordered_map<std::string, std::size_t, detail::string_hash, std::equal_to<>> index_;
+  std::size_t pending_ = 0;  // parameters at the end whose mirrors are not made yet
+  bool stale_ = true;        // the plan covers other parameters than those that require a gradient
+  std::mutex mutex_;
+};
+
+}  // namespace pushpull

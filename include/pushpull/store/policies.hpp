@@ -1,0 +1,139 @@
+/// @file
+/// The policies of a store, and how a list of them in any order is read.
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <type_traits>
+
+#include <pushpull/comm/single.hpp>
+#include <pushpull/compress/none.hpp>
+#include <pushpull/concepts/policy.hpp>
+#include <pushpull/concepts/updater.hpp>
+#include <pushpull/reduce/sum.hpp>
+#include <pushpull/tensor/dtype.hpp>
+
+namespace pushpull {
+
+/// Keys are strings: the default.
+struct string_keys {
+  using policy_kind = key_tag;
+  using key_type = std::string;
+  using key_view = std::string_view;
+};
+
+/// Keys are 64-bit integers.
+struct integer_keys {
+  using policy_kind = key_tag;
+  using key_type = std::int64_t;
+  using key_view = std::int64_t;
+};
+
+/// No rule: push replaces the stored value by the reduced gradients.
+struct no_updater {
+  static constexpr auto state_names = states();
+};
+
+namespace element {
+
+/// Gradients, masters, states and mirrors all have the store's element type: the default.
+struct uniform {
+  using policy_kind = element_tag;
+  template <class T>
+  using master_type = T;
+  template <class T>
+  using state_type = T;
+};
+
+/// Gradients and mirrors have the store's element type; masters and states are of type `Master` and `State`. For bf16
+/// training: `element::master<float>`, 28 bytes per parameter for Adam.
+template <ElementType Master, ElementType State = Master>
+struct master {
+  using policy_kind = element_tag;
+  template <class T>
+  using master_type = Master;
+  template <class T>
+  using state_type = State;
+};
+
+}  // namespace element
+
+namespace detail {
+
+template <class P>
+concept HasPolicyKind = requires { typename P::policy_kind; };
+
+template <class P, class Tag>
+inline constexpr bool is_kind = false;
+template <HasPolicyKind P, class Tag>
+inline constexpr bool is_kind<P, Tag> = std::same_as<typename P::policy_kind, Tag>;
+
+template <class P>
+inline constexpr bool is_known_policy =
+    is_kind<P, reduction_tag> || is_kind<P, compressor_tag> || is_kind<P, communicator_tag> || is_kind<P, key_tag> ||
+    is_kind<P, element_tag>;
+
+template <class Tag, class Default, class... Policies>
+struct pick {
+  using type = Default;
+};
+template <class Tag, class Default, class P, class... Rest>
+struct pick<Tag, Default, P, Rest...> {
+  using type = std::conditional_t<is_kind<P, Tag>, P, typename pick<Tag, Default, Rest...>::type>;
+};
+
+template <class Tag, class Default, class... Policies>
+using pick_t = typename pick<Tag, Default, Policies...>::type;
+
+/// What has no policy kind can only be meant as a rule.
+template <class... Policies>
+struct pick_updater {
+  using type = no_updater;
+};
+template <class P, class... Rest>
+struct pick_updater<P, Rest...> {
+  using type = std::conditional_t<!HasPolicyKind<P>, P, typename pick_updater<Rest...>::type>;
+};
+
+/// Says in the compiler's message which piece a rule lacks.
+template <class U, class A>
+struct check_updater {
+  static_assert(std::is_trivially_copyable_v<U>,
+                "Updater: the rule is not trivially copyable, so it cannot travel to a device");
+  static_assert(HasStateNames<U>,
+                "Updater: the rule has no list state_names; write: static constexpr auto state_names = "
+                "pushpull::states(\"momentum\"), or states() for none");
+  static constexpr bool callable = [] {
+    if constexpr (HasStateNames<U>) {
+      return UpdatesWeightWith<U, pack<A>, A>;
+    } else {
+      return true;  // said above
+    }
+  }();
+  static_assert(callable,
+                "Updater: the rule cannot be called as rule(prepared_or_step, w, g, state...) with one V& per name in "
+                "state_names; a GradientTransform alone is no rule: pipe it into one, as in rescale(s) | sgd{}");
+  static constexpr bool value = true;
+};
+template <class A>
+struct check_updater<no_updater, A> {
+  static constexpr bool value = true;
+};
+
+template <class... Policies>
+struct check_policies {
+  static_assert(((HasPolicyKind<Policies> ? is_known_policy<Policies> : true) && ...),
+                "store: a policy has an unknown policy_kind");
+  static_assert((int(!HasPolicyKind<Policies>) + ... + 0) <= 1, "store: more than one Updater among the policies");
+  static_assert((int(is_kind<Policies, reduction_tag>) + ... + 0) <= 1, "store: more than one Reduction");
+  static_assert((int(is_kind<Policies, compressor_tag>) + ... + 0) <= 1, "store: more than one Compressor");
+  static_assert((int(is_kind<Policies, communicator_tag>) + ... + 0) <= 1, "store: more than one Communicator");
+  static_assert((int(is_kind<Policies, key_tag>) + ... + 0) <= 1, "store: more than one kind of keys");
+  static_assert((int(is_kind<Policies, element_tag>) + ... + 0) <= 1, "store: more than one element policy");
+  static constexpr bool value = true;
+};
+
+}  // namespace detail
+}  // namespace pushpull

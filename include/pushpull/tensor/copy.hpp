@@ -1,0 +1,98 @@
+/// @file
+/// Copies between any two tensors: devices and element types may differ.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <type_traits>
+#include <vector>
+
+#include <pushpull/error.hpp>
+#include <pushpull/pass/plan.hpp>
+#include <pushpull/reduce/sum.hpp>
+#include <pushpull/tensor/tensor.hpp>
+#include <pushpull/tensor/tensor_view.hpp>
+
+namespace pushpull {
+
+namespace detail {
+
+/// Bytes between any two devices, ordered after what both were given. Returns when done if one is the host and the
+/// other not.
+template <Device To, Device From>
+void copy_bytes(To const& to_device, void* to, From const& from_device, void const* from, std::size_t bytes) {
+  if constexpr (std::same_as<To, From>) {
+    to_device.wait_for(from_device);
+    to_device.copy(to, from, bytes);
+    from_device.wait_for(to_device);
+  } else if constexpr (HostDevice<To> && HostDevice<From>) {
+    to_device.copy(to, from, bytes);
+  } else if constexpr (HostDevice<From>) {
+    to_device.copy(to, from, bytes);
+  } else {
+    static_assert(HostDevice<To>, "copy: one of two devices of different kinds must be the host");
+    from_device.copy(to, from, bytes);
+    from_device.synchronize();
+  }
+}
+
+/// Converts on one device: the pass with one source, one mirror and no stored value.
+template <Device D, class From, class To>
+void convert_on(D const& device, From const* from, To* to, std::size_t size) {
+  using common = std::common_type_t<accumulation_t<From>, accumulation_t<To>>;
+  using types = pass::element_types<From, common, To, common, To>;
+  pass::plan<D, types, 0> plan;
+  typename decltype(plan)::run_type run{};
+  run.size = static_cast<std::int64_t>(size);
+  From const* const gradient[] = {from};
+  To* const mirror[] = {to};
+  plan.add(run, gradient, mirror);
+  plan.commit(device);
+  plan.template launch<pass::forward, reduce::sum, pass::memory::foreign>(device, nullptr, nullptr);
+}
+
+template <class From, Device FromDevice, class To, Device ToDevice>
+void copy_view(tensor_view<From, FromDevice> const& from, tensor_view<To, ToDevice> const& to) {
+  using source = std::remove_const_t<From>;
+  expects<shape_mismatch>(from.shape() == to.shape(), [&] {
+    return "copy: shape " + to_string(to.shape()) + " expected, got " + to_string(from.shape());
+  });
+  if (from.size() == 0) return;
+  if constexpr (std::same_as<source, To>) {
+    copy_bytes(to.device(), to.data(), from.device(), from.data(), from.size() * sizeof(To));
+  } else if constexpr (HostDevice<FromDevice> && HostDevice<ToDevice>) {
+    convert_on(to.device(), from.data(), to.data(), from.size());
+  } else if constexpr (HostDevice<FromDevice>) {
+    tensor<To, FromDevice> converted(from.device(), from.shape());
+    convert_on(from.device(), from.data(), converted.data(), from.size());
+    copy_bytes(to.device(), to.data(), from.device(), converted.data(), from.size() * sizeof(To));
+    to.device().synchronize();  // `converted` ends here
+  } else {
+    tensor<To, FromDevice> converted(from.device(), from.shape());
+    convert_on(from.device(), from.data(), converted.data(), from.size());
+    copy_bytes(to.device(), to.data(), from.device(), converted.data(), from.size() * sizeof(To));
+  }
+}
+
+}  // namespace detail
+
+/// to = from, elementwise, converted to to's element type: to nearest even; floats to integers truncate. Enqueued on
+/// both devices; returns when done if just one of them is the host.
+/// @throws shape_mismatch unless the shapes are equal.
+/// Cost: one read and one write per element; one more of each if both the device and the element type change.
+template <TensorLike From, TensorLike To>
+  requires WritableTensorLikeOf<To, element_of<To>>
+void copy(From const& from, To&& to) {
+  detail::copy_view(view_of(from), view_of(to));
+}
+
+/// The elements of a tensor in host memory, when they are there.
+template <TensorLike T>
+std::vector<element_of<T const>> to_vector(T const& t) {
+  auto const view = view_of(t);
+  std::vector<element_of<T const>> elements(view.size());
+  copy(view, tensor_view(elements.data(), view.shape()));
+  return elements;
+}
+
+}  // namespace pushpull

@@ -1,0 +1,93 @@
+/// @file
+/// Tensors that somebody else owns.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <memory>
+#include <ranges>
+#include <type_traits>
+
+#include <pushpull/concepts/tensor.hpp>
+#include <pushpull/device/cpu_device.hpp>
+
+namespace pushpull {
+
+/// A pointer with a shape and a device. `T` may be const. Does not own; the memory must outlive the view.
+template <class T, Device D = cpu_device<>>
+  requires ElementType<std::remove_const_t<T>>
+class tensor_view {
+ public:
+  using value_type = T;
+  using device_type = D;
+
+  tensor_view(T* data, pushpull::shape const& shape, D const& device) : data_(data), shape_(shape), device_(device) {}
+  /// On the host, device 0.
+  tensor_view(T* data, pushpull::shape const& shape)
+    requires std::default_initializable<D>
+      : tensor_view(data, shape, D()) {}
+  /// A view that may write is also one that may not.
+  template <class U>
+    requires(std::is_const_v<T> && std::same_as<U const, T>)
+  tensor_view(tensor_view<U, D> const& other)
+      : tensor_view(other.data(), other.shape(), other.device()) {}
+
+  T* data() const noexcept { return data_; }
+  pushpull::shape const& shape() const noexcept { return shape_; }
+  std::size_t size() const noexcept { return shape_.size(); }
+  D const& device() const noexcept { return device_; }
+
+ private:
+  T* data_;
+  pushpull::shape shape_;
+  D device_;
+};
+
+template <class T, class D>
+tensor_view(T*, shape, D) -> tensor_view<T, D>;
+template <class T>
+tensor_view(T*, shape) -> tensor_view<T, cpu_device<>>;
+
+static_assert(Tensor<tensor_view<float>> && Tensor<tensor_view<double const>>);
+
+/// The view of a tensor.
+template <Tensor T>
+auto view_of(T&& t) {
+  auto* const data = t.data();
+  return tensor_view<std::remove_pointer_t<decltype(data)>, typename std::remove_cvref_t<T>::device_type>(
+      data, t.shape(), t.device());
+}
+template <class T, Device D>
+tensor_view<T, D> view_of(tensor_view<T, D> const& t) {
+  return t;
+}
+
+/// The view of a contiguous range of elements in host memory, as a vector of rank 1: std::vector, std::array, std::span,
+/// thrust::host_vector.
+template <std::ranges::contiguous_range R>
+  requires(!Tensor<std::remove_cvref_t<R>> && std::ranges::sized_range<R> &&
+           ElementType<std::ranges::range_value_t<R>>)
+auto view_of(R&& range) {
+  using element = std::remove_reference_t<std::ranges::range_reference_t<R>>;
+  return tensor_view<element, cpu_device<>>(std::to_address(std::ranges::begin(range)),
+                                            shape{static_cast<std::int64_t>(std::ranges::size(range))}, cpu_device<>());
+}
+
+/// Whatever `view_of` takes: a Tensor, or a contiguous range of elements in host memory.
+template <class T>
+concept TensorLike = requires(T&& t) { view_of(t); };
+
+/// The element type of a TensorLike, without const.
+template <TensorLike T>
+using element_of = std::remove_const_t<typename decltype(view_of(std::declval<T&>()))::value_type>;
+
+/// A TensorLike with elements of type `E`.
+template <class T, class E>
+concept TensorLikeOf = TensorLike<T> && std::same_as<element_of<T>, E>;
+
+/// As TensorLikeOf, and its elements can be written.
+template <class T, class E>
+concept WritableTensorLikeOf =
+    TensorLikeOf<T, E> && !std::is_const_v<typename decltype(view_of(std::declval<T&>()))::value_type>;
+
+}  // namespace pushpull

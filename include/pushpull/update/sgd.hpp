@@ -1,0 +1,28 @@
+/// @file
+/// Stochastic gradient descent, plain.
+#pragma once
+
+#include <pushpull/concepts/updater.hpp>
+#include <pushpull/update/scalar.hpp>
+
+namespace pushpull::update {
+
+/// w = w - learning_rate g. No state; 12 bytes per float parameter.
+struct sgd {
+  double learning_rate = 1e-2;
+
+  static constexpr auto state_names = states();
+
+  /// @throws invalid_argument on a negative or infinite learning rate.
+  void validate() const { detail::expects_not_negative("sgd: learning_rate", learning_rate); }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class S, class V>
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g) const {
+    w -= learning_rate * g;
+  }
+};
+
+static_assert(Updater<sgd>);
+
+}  // namespace pushpull::update
