@@ -19,13 +19,16 @@
 #include <pushpull/reduce/max.hpp>
 #include <pushpull/reduce/mean.hpp>
 #include <pushpull/reduce/sum.hpp>
+#include <pushpull/store/call.hpp>
 #include <pushpull/store/fused_step.hpp>
 #include <pushpull/store/key_group.hpp>
+#include <pushpull/store/key_table.hpp>
 #include <pushpull/store/kv_store.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/parameter_memory.hpp>
 #include <pushpull/store/parameter_store.hpp>
 #include <pushpull/store/policies.hpp>
+#include <pushpull/store/resident_plan.hpp>
 #include <pushpull/tensor/buffer.hpp>
 #include <pushpull/tensor/copy.hpp>
 #include <pushpull/tensor/dtype.hpp>

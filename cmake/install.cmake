@@ -1,0 +1,18 @@
+# Installs the headers and a CMake package. Three export sets, since the user's machine may lack CUDA or OpenMP.
+include(CMakePackageConfigHelpers)
+include(GNUInstallDirs)
+
+set(package_directory ${CMAKE_INSTALL_DATADIR}/cmake/pushpull)
+foreach(target pushpull pushpull_cuda pushpull_openmp)
+  install(TARGETS ${target} EXPORT ${target} FILE_SET HEADERS)
+  install(EXPORT ${target} NAMESPACE pushpull:: FILE ${target}_targets.cmake DESTINATION ${package_directory})
+endforeach()
+
+configure_package_config_file(cmake/pushpullConfig.cmake.in "${PROJECT_BINARY_DIR}/pushpullConfig.cmake"
+  INSTALL_DESTINATION ${package_directory} NO_SET_AND_CHECK_MACRO)
+write_basic_package_version_file("${PROJECT_BINARY_DIR}/pushpullConfigVersion.cmake"
+  COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
+install(
+  FILES "${PROJECT_BINARY_DIR}/pushpullConfig.cmake" "${PROJECT_BINARY_DIR}/pushpullConfigVersion.cmake"
+        cmake/pushpullDependencies.cmake cmake/pushpullRangeV3ForNvcc.cmake
+  DESTINATION ${package_directory})

@@ -1,0 +1,51 @@
+# How our own tests, examples and benchmarks are compiled. Nothing here reaches whoever uses the library.
+include(CheckCXXCompilerFlag)
+include(CheckLanguage)
+
+find_program(PUSHPULL_CCACHE ccache)
+mark_as_advanced(PUSHPULL_CCACHE)
+if(PUSHPULL_CCACHE)
+  foreach(language CXX CUDA)
+    if(NOT DEFINED CMAKE_${language}_COMPILER_LAUNCHER)
+      set(CMAKE_${language}_COMPILER_LAUNCHER "${PUSHPULL_CCACHE}")
+    endif()
+  endforeach()
+endif()
+
+if(NOT DEFINED PUSHPULL_CUDA)
+  check_language(CUDA)
+endif()
+if(CMAKE_CUDA_COMPILER)
+  set(have_nvcc ON)
+else()
+  set(have_nvcc OFF)
+endif()
+option(PUSHPULL_CUDA "Build the tests, examples and benchmarks that need nvcc" ${have_nvcc})
+if(PUSHPULL_CUDA)
+  if(PROJECT_IS_TOP_LEVEL AND NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
+    set(CMAKE_CUDA_ARCHITECTURES 80 90)
+  endif()
+  set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)  # CUDA::cudart, which pushpull::cuda links, is the shared one
+  enable_language(CUDA)
+endif()
+
+set(CMAKE_CXX_EXTENSIONS OFF)  # -std=c++20 is what the library promises to compile with
+
+add_library(pushpull_warnings INTERFACE)
+target_compile_options(pushpull_warnings INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wconversion>
+  $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-Wconversion>)
+
+check_cxx_compiler_flag(-march=native PUSHPULL_HAS_MARCH_NATIVE)
+
+# pushpull_own_program(<target>): warnings, and code for this machine's processor where PUSHPULL_NATIVE asks for it.
+# A program with a .cu file is left portable: its .cpp and .cu files share inline functions, of which the linker keeps
+# one, so all have to be compiled for the same processor.
+function(pushpull_own_program target)
+  target_link_libraries(${target} PRIVATE pushpull_warnings)
+  set_target_properties(${target} PROPERTIES COMPILE_WARNING_AS_ERROR ${PUSHPULL_WERROR})
+  get_target_property(sources ${target} SOURCES)
+  if(PUSHPULL_NATIVE AND PUSHPULL_HAS_MARCH_NATIVE AND NOT "${sources}" MATCHES "\\.cu(;|$)")
+    target_compile_options(${target} PRIVATE -march=native)
+  endif()
+endfunction()

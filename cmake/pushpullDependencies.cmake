@@ -1,0 +1,85 @@
+# Finds what pushpull's targets link. The source tree includes this file, and so does the installed package, on the
+# machine of its user: no path of the machine that made the package is ever in it.
+#
+# Defines pushpull::cccl, pushpull::xsimd, pushpull::range_v3_for_nvcc, and through their own packages TBB::tbb,
+# Threads::Threads and, where they exist, CUDA::cudart and OpenMP::OpenMP_CXX.
+# Sets pushpull_missing to a list of what has to be installed first; empty if there is nothing.
+
+set(pushpull_missing "")
+
+find_package(Threads QUIET)
+if(NOT TARGET Threads::Threads)
+  list(APPEND pushpull_missing "  * a thread library")
+endif()
+
+find_package(TBB CONFIG QUIET)
+if(NOT TARGET TBB::tbb)
+  list(APPEND pushpull_missing "  * oneTBB: CMake package TBB not found (Debian: libtbb-dev)")
+endif()
+
+find_package(OpenMP QUIET COMPONENTS CXX)
+find_package(CUDAToolkit QUIET)
+
+# xsimd: only its headers. Its target in Debian 12 links xtl, which its package does not bring.
+find_path(PUSHPULL_XSIMD_INCLUDE_DIR xsimd/xsimd.hpp)
+mark_as_advanced(PUSHPULL_XSIMD_INCLUDE_DIR)
+set(pushpull_version 0)
+if(PUSHPULL_XSIMD_INCLUDE_DIR)
+  file(STRINGS "${PUSHPULL_XSIMD_INCLUDE_DIR}/xsimd/config/xsimd_config.hpp" pushpull_version
+       REGEX "define XSIMD_VERSION_MAJOR ")
+  string(REGEX MATCH "[0-9]+" pushpull_version "${pushpull_version}")
+endif()
+if(pushpull_version LESS 8)
+  list(APPEND pushpull_missing "  * xsimd 8 or newer: header xsimd/xsimd.hpp not found or older (Debian: libxsimd-dev)")
+elseif(NOT TARGET pushpull::xsimd)
+  add_library(pushpull::xsimd INTERFACE IMPORTED GLOBAL)
+  target_include_directories(pushpull::xsimd INTERFACE "${PUSHPULL_XSIMD_INCLUDE_DIR}")
+endif()
+
+# CCCL (Thrust, CUB, libcu++): the CUDA Toolkit's, or an installed one. Only the include directories: the targets of
+# its own package choose one of Thrust's systems for all code, and ours names the system in every call.
+# A project that has found a CCCL before us gets that one: two in a program would break the one-definition rule.
+unset(pushpull_cccl)
+set(pushpull_cccl_package FALSE)
+if(NOT CCCL_DIR)
+  find_path(pushpull_cccl cuda/std/__cccl/version.h HINTS ${CUDAToolkit_INCLUDE_DIRS} PATH_SUFFIXES cccl
+            NO_DEFAULT_PATH NO_CACHE)
+endif()
+if(NOT pushpull_cccl)
+  set(CCCL_ENABLE_DEFAULT_THRUST_TARGET OFF)
+  find_package(CCCL 3.0 CONFIG QUIET)
+  unset(CCCL_ENABLE_DEFAULT_THRUST_TARGET)
+  set(pushpull_cccl "")
+  set(pushpull_cccl_package TRUE)
+  foreach(pushpull_target libcudacxx::libcudacxx CUB::CUB Thrust::Thrust)
+    if(TARGET ${pushpull_target})
+      get_target_property(pushpull_directories ${pushpull_target} INTERFACE_INCLUDE_DIRECTORIES)
+      list(APPEND pushpull_cccl ${pushpull_directories})
+    endif()
+  endforeach()
+  list(FILTER pushpull_cccl EXCLUDE REGEX "NOTFOUND$")
+  list(REMOVE_DUPLICATES pushpull_cccl)
+endif()
+set(pushpull_version 0)
+foreach(pushpull_directory IN LISTS pushpull_cccl)
+  if(EXISTS "${pushpull_directory}/cuda/std/__cccl/version.h")
+    file(STRINGS "${pushpull_directory}/cuda/std/__cccl/version.h" pushpull_version REGEX "define CCCL_VERSION ")
+    string(REGEX MATCH "[0-9]+" pushpull_version "${pushpull_version}")
+  endif()
+endforeach()
+if(pushpull_version LESS 3000000)
+  string(JOIN ", " pushpull_toolkit ${CUDAToolkit_INCLUDE_DIRS})
+  list(APPEND pushpull_missing
+"  * CCCL 3.0 or newer (Thrust, CUB, libcu++). Looked for cuda/std/__cccl/version.h in the CUDA Toolkit
+    (include directory: ${pushpull_toolkit}) and for the CMake package CCCL 3.0 (CCCL_DIR: ${CCCL_DIR}).
+    Install the CUDA Toolkit 13.0 or newer (no GPU is needed), or unpack https://github.com/NVIDIA/cccl and pass
+    -DCCCL_DIR=<cccl>/lib/cmake/cccl. Debian's libthrust-dev is too old")
+elseif(NOT TARGET pushpull::cccl)
+  add_library(pushpull::cccl INTERFACE IMPORTED GLOBAL)
+  target_include_directories(pushpull::cccl INTERFACE ${pushpull_cccl})
+  # nvcc looks into its own toolkit before it looks into system directories, which would find another CCCL.
+  set_target_properties(pushpull::cccl PROPERTIES IMPORTED_NO_SYSTEM ${pushpull_cccl_package})
+  target_include_directories(pushpull::cccl SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_DIRS})  # cuda_fp16.h
+endif()
+
+include("${CMAKE_CURRENT_LIST_DIR}/pushpullRangeV3ForNvcc.cmake")

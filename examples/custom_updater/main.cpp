@@ -1,0 +1,79 @@
+/// @file
+/// An optimizer of one's own: a struct in the user's file, no kernel. It gets the same fused pass, the same slicing over
+/// devices and the same mixed precision as the library's rules.
+#include <cstdio>
+#include <vector>
+
+#include <pushpull/pushpull.hpp>
+
+namespace mine {
+
+// example-begin updater
+/// Yogi (Zaheer et al. 2018): Adam whose second moment moves by a step of g^2, towards g^2.
+struct yogi {
+  double learning_rate = 1e-2, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-3;
+  static constexpr auto state_names = pushpull::states("exp_avg", "exp_avg_sq");
+
+  template <class S, class V>
+  PUSHPULL_HOST_DEVICE void operator()(S const&, V& w, V g, V& m, V& v) const {
+    m = beta1 * m + (1 - beta1) * g;
+    v -= (1 - beta2) * select(v > g * g, g * g, select(v < g * g, -g * g, V(0)));
+    w -= learning_rate * m / (sqrt(v) + epsilon);
+  }
+};
+// example-end updater
+
+// example-begin scalars
+/// What depends on the step alone is computed once per step, in `prepare`: here a rate that falls as 1 / sqrt(t).
+struct decaying_sgd {
+  double learning_rate = 0.1;
+  static constexpr auto state_names = pushpull::states();
+
+  template <class A>
+  PUSHPULL_HOST_DEVICE A prepare(pushpull::step<A> const& step) const {
+    return static_cast<A>(learning_rate / cuda::std::sqrt(static_cast<double>(step.t)));
+  }
+  template <class A, class V>
+  PUSHPULL_HOST_DEVICE void operator()(A const& rate, V& w, V g) const {
+    w -= rate * g;
+  }
+};
+// example-end scalars
+
+// example-begin branch
+/// A rule that branches on values cannot run on vector registers; it says so, and runs element by element.
+struct dead_zone {
+  double learning_rate = 0.1, threshold = 0.05;
+  static constexpr auto state_names = pushpull::states();
+  static constexpr bool one_element_at_a_time = true;
+
+  template <class S, class V>
+  PUSHPULL_HOST_DEVICE void operator()(S const&, V& w, V g) const {
+    if (abs(g) > threshold) w -= learning_rate * g;
+  }
+};
+// example-end branch
+
+}  // namespace mine
+
+/// Minimises sum (w - target)^2 / 2 with the rule's updates and prints where it ends.
+template <class Updater>
+void minimise(char const* name, Updater const& updater) {
+  std::vector<float> const target{1.0F, -2.0F, 3.0F};
+  std::vector<float> weight(target.size(), 0.0F), gradient(target.size());
+  pushpull::kv_store store{pushpull::cpu_devices(2), updater};
+  store.init("w", weight);
+  for (int step = 0; step < 2000; ++step) {
+    for (std::size_t i = 0; i < target.size(); ++i) gradient[i] = weight[i] - target[i];
+    store.pushpull("w", gradient, weight);
+  }
+  store.wait();
+  std::printf("%-12s %8.4f %8.4f %8.4f\n", name, double{weight[0]}, double{weight[1]}, double{weight[2]});
+}
+
+int main() {
+  using pushpull::update::clip_value;
+  minimise("yogi", mine::yogi{});
+  minimise("decaying_sgd", clip_value(1.0) | mine::decaying_sgd{});
+  minimise("dead_zone", mine::dead_zone{});
+}

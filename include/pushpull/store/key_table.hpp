@@ -1,0 +1,224 @@
+/// @file
+/// The keys of a store: names, shapes, memory.
+#pragma once
+
+#include <algorithm>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include <pushpull/concepts/device.hpp>
+#include <pushpull/error.hpp>
+#include <pushpull/reduce/sum.hpp>
+#include <pushpull/store/fused_step.hpp>
+#include <pushpull/store/key_group.hpp>
+#include <pushpull/tensor/buffer.hpp>
+#include <pushpull/tensor/copy.hpp>
+#include <pushpull/tensor/tensor_view.hpp>
+
+namespace pushpull::detail {
+
+struct string_hash {
+  using is_transparent = void;
+  std::size_t operator()(std::string_view s) const noexcept { return std::hash<std::string_view>{}(s); }
+};
+template <class Key>
+using key_hash = std::conditional_t<std::same_as<Key, std::string>, string_hash, std::hash<Key>>;
+
+inline std::string key_text(std::string_view key) { return "key \"" + std::string(key) + "\""; }
+inline std::string key_text(std::int64_t key) { return "key " + std::to_string(key); }
+
+/// Elements from the first of a key to the first of the next: whole blocks.
+inline std::int64_t padded(std::size_t size) {
+  return (static_cast<std::int64_t>(size) + pass::padding - 1) / pass::padding * pass::padding;
+}
+
+/// What a store knows of one key. It never moves.
+template <Device D, class Group>
+struct key_record {
+  pushpull::shape shape;
+  Group* group;
+  std::int64_t offset;                  ///< Of its first element in the group.
+  std::int32_t clock;                   ///< Number of the key, in order of init.
+  bool has_gradient;                    ///< Resident.
+  std::vector<buffer<D>> own_gradient;  ///< Resident, outside the group's arenas.
+  std::int64_t updates = 0;             ///< The clock's t, as far as calls have been enqueued.
+  std::uint64_t call = 0;               ///< The last call that named the key.
+
+  std::int64_t size() const { return static_cast<std::int64_t>(shape.size()); }
+
+  /// The key's elements that device number n owns, in the group's coordinates.
+  slice part(std::size_t n) const {
+    slice const& whole = group->part(n);
+    return {std::max(whole.begin, offset), std::min(whole.end, offset + size())};
+  }
+};
+
+/// Keys by name, and the groups that hold their memory.
+/// @tparam Keys    string_keys or integer_keys.
+/// @tparam Types   The element types of the store's pass.
+/// @tparam States  State tensors per key.
+template <class Keys, Device D, class Types, std::size_t States>
+class key_table {
+ public:
+  using T = typename Types::gradient;
+  using W = typename Types::master;
+  using key_type = typename Keys::key_type;
+  using key_view = typename Keys::key_view;
+  using group_type = key_group<D, Types, States>;
+  using record = key_record<D, group_type>;
+  /// From masters to mirrors of the store's element type.
+  using pull_step = fused_step<D, pass::hold, reduce::sum, pass::element_types<T, typename Types::accumulation, W, W, T>,
+                               pass::memory::foreign>;
+
+  explicit key_table(std::vector<D> const& devices) : devices_(devices) {}
+
+  std::vector<D> const& devices() const { return devices_; }
+  std::size_t size() const { return index_.size(); }
+  bool contains(key_view key) const { return index_.find(key) != index_.end(); }
+
+  /// Bytes on device number n.
+  std::size_t bytes(std::size_t n) const {
+    std::size_t total = 0;
+    for (auto const& group : groups_) total += group->bytes(n);
+    for (auto const& [key, r] : index_)
+      if (!r->own_gradient.empty()) total += r->own_gradient[n].bytes();
+    return total;
+  }
+
+  record& find(char const* call, key_view key) const {
+    auto const found = index_.find(key);
+    expects<unknown_key>(found != index_.end(), [&] {
+      return std::string(call) + ": " + key_text(key) + " was never given to init";
+    });
+    return *found->second;
+  }
+
+  record& find_resident(char const* call, key_view key) const {
+    record& r = find(call, key);
+    expects<invalid_argument>(r.group->resident(), [&] {
+      return std::string(call) + ": " + key_text(key) + " has no mirrors in the store";
+    });
+    return r;
+  }
+
+  record& find_with_gradient(char const* call, key_view key) const {
+    record& r = find_resident(call, key);
+    expects<invalid_argument>(r.has_gradient, [&] {
+      return std::string(call) + ": " + key_text(key) + " has no gradient in the store";
+    });
+    return r;
+  }
+
+  static void expect_shape(char const* call, key_view key, pushpull::shape const& expected, pushpull::shape const& got) {
+    expects<shape_mismatch>(expected == got, [&] {
+      return std::string(call) + ": " + key_text(key) + " has shape " + to_string(expected) + ", a tensor of shape " +
+             to_string(got) + " came";
+    });
+  }
+
+  /// Adds all keys or none. `reserve(count)` is called before anything is added.
+  template <class View, class Reserve>
+  void init(std::span<key_view const> keys, std::span<View const> values, bool resident,
+            std::vector<bool> const& needs_gradient, Reserve const& reserve) {
+    // Keys with a gradient first: the gradient arrays then cover no other.
+    std::vector<std::size_t> order(keys.size());
+    for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+    if (resident)
+      std::stable_partition(order.begin(), order.end(), [&](std::size_t i) { return bool{needs_gradient[i]}; });
+    std::int64_t size = 0, gradients = 0;
+    std::vector<std::int64_t> offsets;
+    for (std::size_t const i : order) {
+      expects<duplicate_key>(!contains(keys[i]),
+                             [&] { return "init: " + key_text(keys[i]) + " was given to init before"; });
+      offsets.push_back(size);
+      size += padded(values[i].size());
+      if (resident && needs_gradient[i]) gradients = size;
+    }
+    auto group = std::make_unique<group_type>(devices_, size, resident, gradients);
+    decltype(index_) added;
+    for (std::size_t j = 0; j < order.size(); ++j) {
+      std::size_t const i = order[j];
+      auto r = std::make_unique<record>(record{values[i].shape(), group.get(), offsets[j],
+                                               static_cast<std::int32_t>(index_.size() + j),
+                                               resident && needs_gradient[i], {}, 0, 0});
+      store_value(*r, values[i]);
+      expects<duplicate_key>(added.emplace(key_type(keys[i]), std::move(r)).second,
+                             [&] { return "init: " + key_text(keys[i]) + " stands twice in one call"; });
+    }
+    if (resident) fill_mirrors(*group);
+    reserve(index_.size() + added.size());
+    index_.reserve(index_.size() + added.size());
+    groups_.push_back(std::move(group));
+    index_.merge(added);
+  }
+
+  /// Gives a resident key gradients on every device, if it has none.
+  void require_gradient(key_view key) {
+    record& r = find_resident("require_gradient", key);
+    if (r.has_gradient) return;
+    std::vector<buffer<D>> memory;
+    for (D const& device : devices_) {
+      memory.emplace_back(device, static_cast<std::size_t>(padded(r.shape.size())) * sizeof(T));
+      device.fill_zero(memory.back().data(), memory.back().bytes());
+    }
+    r.own_gradient = std::move(memory);
+    r.has_gradient = true;
+  }
+
+  /// The first element of a resident key's gradient on device number n.
+  static T* gradient(record const& r, std::size_t n) {
+    return r.own_gradient.empty() ? r.group->gradient(n) + r.offset : static_cast<T*>(r.own_gradient[n].data());
+  }
+
+  /// Appends the group's mirrors from element `first` on, without the one that is the master of device number n.
+  void add_mirrors(std::vector<T*>& mirrors, group_type const& group, std::size_t n, std::int64_t first) const {
+    for (std::size_t m = 0; m < devices_.size(); ++m)
+      if (!(group_type::mirror_is_master && m == n)) mirrors.push_back(group.mirror(m) + first);
+  }
+
+ private:
+  /// Writes the master of every owner. The value is read before this returns, or before later work on its device.
+  template <class View>
+  void store_value(record const& r, View const& value) {
+    using element = std::remove_const_t<typename View::value_type>;
+    for (std::size_t n = 0; n < devices_.size(); ++n) {
+      slice const part = r.part(n);
+      if (part.size() <= 0) continue;
+      pushpull::shape const extent{part.size()};
+      copy(tensor_view<element const, typename View::device_type>(value.data() + (part.begin - r.offset), extent,
+                                                                  value.device()),
+           tensor_view<W, D>(r.group->master(n) + (part.begin - r.group->part(n).begin), extent, devices_[n]));
+    }
+  }
+
+  void fill_mirrors(group_type& group) {
+    pull_step step(devices_.size());
+    for (std::size_t n = 0; n < devices_.size(); ++n) {
+      typename pull_step::run_type run{};
+      run.size = group.part(n).size();
+      if (run.size == 0) continue;
+      run.master = group.master(n);
+      std::vector<T*> mirrors;
+      add_mirrors(mirrors, group, n, group.part(n).begin);
+      step.add(n, run, {}, mirrors);
+    }
+    step.commit(devices_);
+    step.run(devices_, {});
+  }
+
+  std::vector<D> devices_;
+  std::vector<std::unique_ptr<group_type>> groups_;
+  std::unordered_map<key_type, std::unique_ptr<record>, key_hash<key_type>, std::equal_to<>> index_;
+};
+
+}  // namespace pushpull::detail

@@ -1,0 +1,106 @@
+/// @file
+/// A step over resident keys that is laid out once and run many times.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <pushpull/concepts/updater.hpp>
+#include <pushpull/error.hpp>
+#include <pushpull/pass/step_control.hpp>
+#include <pushpull/store/key_table.hpp>
+
+namespace pushpull::detail {
+
+/// Keys of `Table` with resident gradients and mirrors, and the `Step` that updates them: one pass per device.
+/// Neighbouring keys that have seen equally many updates share a run, and with it a clock.
+template <class Table, class Step>
+class resident_plan {
+ public:
+  using record = typename Table::record;
+
+  /// @throws duplicate_key if a key stands twice
+  resident_plan(Table const& table, std::vector<record*> keys) : step_(table.devices().size()), keys_(std::move(keys)) {
+    std::sort(keys_.begin(), keys_.end(), [](auto const* a, auto const* b) { return a->clock < b->clock; });
+    expects<duplicate_key>(std::adjacent_find(keys_.begin(), keys_.end()) == keys_.end(),
+                           [] { return std::string("make_plan: a key stands twice"); });
+    build(table);
+  }
+
+  /// Keys that it updates.
+  std::size_t size() const { return keys_.size(); }
+
+  template <class Controls>
+  void run(Table const& table, Controls const& controls) {
+    // A key that was pushed alone has seen more updates than its neighbours: they no longer share a clock.
+    for (std::size_t i = 1; i < keys_.size(); ++i)
+      if (joined_[i] && keys_[i]->updates != keys_[i - 1]->updates) {
+        build(table);
+        break;
+      }
+    step_.run(table.devices(), controls);
+    for (record* const r : keys_) ++r->updates;
+  }
+
+ private:
+  void build(Table const& table) {
+    step_.clear();
+    joined_.assign(keys_.size(), false);
+    for (std::size_t first = 0; first < keys_.size();) {
+      std::size_t last = first + 1;
+      for (; last < keys_.size() && continues(*keys_[last - 1], *keys_[last]); ++last) joined_[last] = true;
+      add_run(table, std::span(keys_).subspan(first, last - first));
+      first = last;
+    }
+    step_.commit(table.devices());
+  }
+
+  /// Whether key b lies right behind key a in every operand, and has seen as many updates.
+  static bool continues(record const& a, record const& b) {
+    return a.group == b.group && b.offset == a.offset + padded(a.shape.size()) && a.updates == b.updates &&
+           a.own_gradient.empty() && b.own_gradient.empty();
+  }
+
+  void add_run(Table const& table, std::span<record* const> keys) {
+    auto& group = *keys.front()->group;
+    std::int64_t const begin = keys.front()->offset;
+    std::int64_t const end = keys.back()->offset + padded(keys.back()->shape.size());
+    std::vector<typename Table::T const*> gradients;
+    std::vector<typename Table::T*> mirrors;
+    for (std::size_t n = 0; n < table.devices().size(); ++n) {
+      slice const part{std::max(begin, group.part(n).begin), std::min(end, group.part(n).end)};
+      if (part.size() <= 0) continue;
+      std::int64_t const local = part.begin - group.part(n).begin;
+      gradients.clear();
+      mirrors.clear();
+      for (std::size_t m = 0; m < table.devices().size(); ++m)
+        gradients.push_back(Table::gradient(*keys.front(), m) + (part.begin - begin));
+      table.add_mirrors(mirrors, group, n, part.begin);
+      typename Step::run_type run{};
+      run.size = part.size();
+      run.leaf_phase = part.begin % pass::leaf_size;
+      run.master = group.master(n) + local;
+      for (std::size_t s = 0; s != Step::states; ++s) run.state[s] = group.state(n, s) + local;
+      if (Step::two_phases && gradients.size() > 1) run.reduced = group.reduced(table.devices()[n], n) + local;
+      bool lead = true;
+      for (record const* const r : keys) {
+        if (r->offset + padded(r->shape.size()) <= part.begin || r->offset >= part.end) continue;
+        if (lead) run.clock = r->clock;
+        step_.add_clock(n, r->clock, lead);
+        lead = false;
+      }
+      step_.add(n, run, gradients, mirrors);
+    }
+  }
+
+  Step step_;
+  std::vector<record*> keys_;
+  std::vector<bool> joined_;  // key i continues the run of key i - 1
+};
+
+}  // namespace pushpull::detail

@@ -1,0 +1,56 @@
+/// @file
+/// The code that the README and docs/ show, compiled and run.
+#include <pushpull/pushpull.hpp>
+#include <vector>
+
+#include "support/catch.hpp"
+
+namespace update = pushpull::update;
+
+namespace {
+
+template <class Weight, class Gradient>
+void backward(Weight const& w, Gradient const& g) {
+  for (std::size_t i = 0; i < g.size(); ++i) g.data()[i] = 16 * w.data()[i];
+}
+
+}  // namespace
+
+TEST_CASE("the README's parameter_store program trains", "[readme]") {
+  auto const devices = pushpull::cpu_devices(2);
+  int const batch = 32;
+  std::vector<float> weight(128 * 64, 1.0F), bias(128, 0.5F);
+
+  // example-begin parameter_store
+  pushpull::kv_store store{devices, update::rescale(1.0 / batch) | update::adam{}};
+  pushpull::parameter_store parameters{store};
+  parameters.add("fc1.weight", pushpull::tensor_view(weight.data(), pushpull::shape{128, 64}));
+  parameters.add("fc1.bias", bias);
+
+  for (auto const& device : devices) {
+    auto const w = parameters.value("fc1.weight", device);  // this device's mirror: read it
+    auto const g = parameters.grad("fc1.weight", device);   // this device's gradient: overwrite it
+    backward(w, g);
+  }
+  parameters.update_all();   // reduce, update, write every mirror
+  parameters.sync_master();  // trained values back into weight and bias
+  // example-end parameter_store
+
+  REQUIRE(weight.front() == Approx(0.999));
+  REQUIRE(weight.back() == Approx(0.999));
+  REQUIRE(bias.front() == 0.5F);
+}
+
+TEST_CASE("the README's spelled-out store takes bfloat16 gradients over a float master", "[readme]") {
+  // example-begin spelled_out
+  pushpull::kv_store<pushpull::bfloat16, pushpull::cpu_device<>, update::adamw, pushpull::element::master<float>,
+                     pushpull::reduce::mean, pushpull::integer_keys>
+      store{pushpull::cpu_devices(2), update::adamw{.learning_rate = 3e-4}};
+  // example-end spelled_out
+
+  store.init(7, std::vector<float>(10, 1.0F));
+  store.push(7, std::vector<pushpull::bfloat16>(10, pushpull::convert<pushpull::bfloat16>(2.0F)));
+  std::vector<float> weight(10);
+  store.pull(7, weight);
+  REQUIRE(weight[9] == Approx(1 - 3e-4 * 1e-2 - 3e-4));
+}

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Builds and runs all tests: tests/run.sh [ctest arguments], for instance tests/run.sh -R ^store/
+set -euo pipefail
+# shellcheck source=cmake/setup.sh
+source "$(dirname "$0")/../cmake/setup.sh"
+
+need_build_packages catch2 librange-v3-dev libeigen3-dev zlib1g-dev libcli11-dev
+configure tests -DCMAKE_BUILD_TYPE=Release -DPUSHPULL_WERROR=ON -DPUSHPULL_BUILD_BENCHMARKS=OFF
+build tests
+exec ctest --test-dir "$root/build/tests" --output-on-failure -j2 "$@"
