@@ -1,0 +1,204 @@
+/// @file
+/// Every rule against scalar formulas in double: sizes, element types, numbers of sources and of devices.
+#include <cmath>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <pushpull/pushpull.hpp>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "support/catch.hpp"
+
+namespace {
+
+namespace update = pushpull::update;
+using pushpull::bfloat16;
+using pushpull::half;
+
+/// One weight of the reference: changed in place by the step's gradient.
+struct scalar {
+  double w = 0, a = 0, b = 0;
+};
+using formula = std::function<void(scalar&, double g, int t)>;
+
+formula const sgd = [](scalar& x, double g, int) { x.w -= 0.1 * g; };
+formula const momentum = [](scalar& x, double g, int t) {
+  x.a = t == 1 ? g : 0.9 * x.a + 0.5 * g;
+  x.w -= 0.1 * x.a;
+};
+formula const nesterov = [](scalar& x, double g, int) {
+  x.a = 0.9 * x.a + g;
+  x.w -= 0.1 * (g + 0.9 * x.a);
+};
+formula const adam = [](scalar& x, double g, int t) {
+  x.a = 0.9 * x.a + 0.1 * g;
+  x.b = 0.999 * x.b + 0.001 * g * g;
+  x.w -= 0.01 * (x.a / (1 - std::pow(0.9, t))) / (std::sqrt(x.b / (1 - std::pow(0.999, t))) + 1e-3);
+};
+formula const adamw = [](scalar& x, double g, int t) {
+  x.w *= 1 - 0.01 * 0.1;
+  adam(x, g, t);
+};
+
+template <class T>
+double epsilon() {
+  if constexpr (std::is_same_v<T, half>) return 0x1p-11;
+  if constexpr (std::is_same_v<T, bfloat16>) return 0x1p-8;
+  if constexpr (std::is_same_v<T, float>) return 0x1p-24;
+  return 0x1p-53;
+}
+
+/// 10 steps of `updater` on `sources` gradients of `size` elements; weights, compared with `expected` applied to
+/// `before(sum of gradients, w)`. Rounding of what is stored allows for a few units in the last place per step.
+template <class T, class Stored, class Updater, class... Policies>
+void compare(char const* name, Updater const& updater, formula const& expected,
+             std::function<double(double, double)> const& before, std::size_t size, std::size_t sources, int devices) {
+  pushpull::kv_store<T, pushpull::cpu_device<>, Updater, Policies...> store{pushpull::cpu_devices(devices), updater};
+  std::mt19937 random(static_cast<unsigned>(17 * size + sources));
+  std::uniform_real_distribution<double> uniform(-1, 1);
+  std::vector<T> weight(size);
+  std::vector<scalar> reference(size);
+  for (std::size_t i = 0; i < size; ++i) {
+    weight[i] = pushpull::convert<T>(uniform(random));
+    reference[i].w = pushpull::convert<double>(weight[i]);
+  }
+  store.init("w", weight);
+  std::vector<std::vector<T>> gradients(sources, std::vector<T>(size));
+  std::vector<double> sum(size);
+  for (int t = 1; t <= 10; ++t) {
+    sum.assign(size, 0);
+    for (auto& gradient : gradients)
+      for (std::size_t i = 0; i < size; ++i) {
+        gradient[i] = pushpull::convert<T>(uniform(random) / static_cast<double>(sources));
+        sum[i] += pushpull::convert<double>(gradient[i]);
+      }
+    store.push("w", gradients);
+    for (std::size_t i = 0; i < size; ++i) expected(reference[i], before(sum[i], reference[i].w), t);
+  }
+  std::vector<double> result(size);
+  store.pull("w", result);
+  double worst = 0;
+  for (std::size_t i = 0; i < size; ++i) worst = std::max(worst, std::abs(result[i] - reference[i].w));
+  INFO(name << ", " << size << " elements, " << sources << " sources, " << devices << " devices: off by " << worst);
+  // Sums and rules are computed in float at least; what is stored is rounded in every step.
+  double const tolerance = 60 * std::max(epsilon<Stored>(), std::is_same_v<T, double> ? 0x1p-53 : 0x1p-24);
+  REQUIRE(worst <= tolerance);
+  REQUIRE(store.steps("w") == 10);
+}
+
+template <class T, class Stored, class... Policies>
+void all_rules(std::size_t size, std::size_t sources, int devices) {
+  auto const plain = [](double g, double) { return g; };
+  auto const run = [&]<class U>(char const* name, U const& rule, formula const& f, auto const& before) {
+    compare<T, Stored, U, Policies...>(name, rule, f, before, size, sources, devices);
+  };
+  run("sgd", update::sgd{.learning_rate = 0.1}, sgd, plain);
+  run("momentum", update::momentum{.learning_rate = 0.1, .momentum = 0.9, .dampening = 0.5}, momentum, plain);
+  run("nesterov", update::nesterov{.learning_rate = 0.1, .momentum = 0.9}, nesterov, plain);
+  run("adam", update::adam{.learning_rate = 0.01, .epsilon = 1e-3}, adam, plain);
+  run("adamw", update::adamw{.learning_rate = 0.01, .epsilon = 1e-3, .weight_decay = 0.1}, adamw, plain);
+  run("rescale | clip_value | weight_decay | momentum",
+      update::rescale(2) | update::clip_value(0.5) | update::weight_decay(0.1) |
+          update::momentum{.learning_rate = 0.1, .momentum = 0.9, .dampening = 0.5},
+      momentum, [](double g, double w) { return std::min(std::max(2 * g, -0.5), 0.5) + 0.1 * w; });
+  run("weight_decay | clip_value | sgd", update::weight_decay(0.1) | update::clip_value(0.5) | update::sgd{0.1}, sgd,
+      [](double g, double w) { return std::min(std::max(g + 0.1 * w, -0.5), 0.5); });
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("rules equal their formulas in double for every size and number of sources", "[update]", float,
+                   double) {
+  for (std::size_t const size : {0, 1, 3, 63, 64, 65, 1000}) all_rules<TestType, TestType>(size, 1 + size % 4, 2);
+  for (std::size_t sources = 1; sources <= 9; ++sources) all_rules<TestType, TestType>(777, sources, 1);
+  all_rules<TestType, TestType>(5000, 20, 3);
+}
+
+TEMPLATE_TEST_CASE("rules on 16-bit weights are off by their rounding only", "[update]", half, bfloat16) {
+  for (std::size_t const size : {1, 3, 65, 1000}) all_rules<TestType, TestType>(size, 2, 2);
+}
+
+TEMPLATE_TEST_CASE("rules with 16-bit gradients over a float master are as exact as in float", "[update]", half,
+                   bfloat16) {
+  for (std::size_t sources = 1; sources <= 9; ++sources)
+    all_rules<TestType, float, pushpull::element::master<float>>(129 * sources, sources, 2);
+}
+
+TEST_CASE("rules cover a million and three elements", "[update]") {
+  compare<float, float>("adam", update::adam{.learning_rate = 0.01, .epsilon = 1e-3}, adam,
+                        [](double g, double) { return g; }, 1000003, 3, 4);
+  compare<bfloat16, float, update::adam, pushpull::element::master<float>>(
+      "adam", update::adam{.learning_rate = 0.01, .epsilon = 1e-3}, adam, [](double g, double) { return g; }, 1000003, 2,
+      3);
+}
+
+TEST_CASE("results are bit-identical for any number of devices, norms included", "[update]") {
+  std::mt19937 random(5);
+  std::uniform_real_distribution<float> uniform(-1, 1);
+  std::vector<std::vector<float>> values, gradients;
+  std::vector<std::string> const keys{"a", "b", "c", "d"};
+  for (std::size_t const size : {5, 4099, 70001, 64}) {
+    values.emplace_back(size);
+    gradients.emplace_back(size);
+    for (auto* tensor : {&values.back(), &gradients.back()})
+      for (float& x : *tensor) x = uniform(random);
+  }
+  auto const updater = update::clip_global_norm(3) | update::adam{.learning_rate = 0.1};
+  std::vector<std::vector<float>> first;
+  for (int const devices : {1, 2, 4, 7}) {
+    pushpull::kv_store store{pushpull::cpu_devices(devices), updater};
+    store.init(keys, values);
+    for (int t = 0; t < 5; ++t) store.push(keys, gradients);
+    auto results = values;
+    store.pull(keys, results);
+    if (first.empty()) first = results;
+    REQUIRE(results == first);
+  }
+  REQUIRE(first != values);
+}
+
+TEST_CASE("clip_global_norm scales by the norm over all keys of the call", "[update]") {
+  double squares = 0;
+  std::vector<std::vector<float>> gradients{std::vector<float>(3000, 0.5F), std::vector<float>(77, -2.0F)};
+  for (auto const& gradient : gradients)
+    for (float const g : gradient) squares += 4 * double{g} * double{g};  // two equal sources
+  for (double const limit : {1.0, 1e6}) {
+    pushpull::kv_store store{pushpull::cpu_devices(2), update::clip_global_norm(limit) | update::sgd{1.0}};
+    std::vector<std::string> const keys{"x", "y"};
+    store.init(keys, std::vector{std::vector<float>(3000), std::vector<float>(77)});
+    store.push(keys, std::vector{std::vector{gradients[0], gradients[0]}, std::vector{gradients[1], gradients[1]}});
+    std::vector<float> x(3000), y(77);
+    store.pull("x", x);
+    store.pull("y", y);
+    double const factor = std::min(1.0, limit / (std::sqrt(squares) + 1e-6));
+    REQUIRE(x[2999] == Approx(-factor).epsilon(1e-6));
+    REQUIRE(y[76] == Approx(4 * factor).epsilon(1e-6));
+  }
+}
+
+TEST_CASE("rules and transforms refuse hyperparameters that can never be right", "[update]") {
+  auto const devices = pushpull::cpu_devices(1);
+  auto const nan = std::numeric_limits<double>::quiet_NaN();
+  REQUIRE_THROWS_AS((pushpull::kv_store{devices, update::sgd{-1.0}}), pushpull::invalid_argument);
+  REQUIRE_THROWS_AS((pushpull::kv_store{devices, update::sgd{nan}}), pushpull::invalid_argument);
+  REQUIRE_THROWS_AS((pushpull::kv_store{devices, update::adam{.beta1 = 1.0}}), pushpull::invalid_argument);
+  REQUIRE_THROWS_AS((pushpull::kv_store{devices, update::rescale(1) | update::momentum{.momentum = 1.5}}),
+                    pushpull::invalid_argument);
+  REQUIRE_THROWS_AS(update::clip_value(-1), pushpull::invalid_argument);
+  REQUIRE_THROWS_AS(update::clip_global_norm(nan), pushpull::invalid_argument);
+}
+
+TEST_CASE("set_hyperparameters takes effect at the next push and keeps states", "[update]") {
+  pushpull::kv_store store{pushpull::cpu_devices(2), update::momentum{.learning_rate = 1, .momentum = 0.5}};
+  std::vector<float> w(100, 0.0F), g(100, 1.0F);
+  store.init("w", w);
+  store.push("w", g);
+  store.set_hyperparameters({.learning_rate = 0.1, .momentum = 0.5});
+  store.pushpull("w", g, w);
+  REQUIRE(w[99] == Approx(-1 - 0.1 * 1.5));
+  REQUIRE(store.state("w", "momentum_buffer")[99] == 1.5F);
+  REQUIRE_THROWS_AS(store.set_hyperparameters({.learning_rate = -1}), pushpull::invalid_argument);
+  REQUIRE(store.updater().learning_rate == 0.1);
+}
