@@ -51,7 +51,8 @@ tensor_view(T*, shape) -> tensor_view<T, cpu_device<>>;
 static_assert(Tensor<tensor_view<float>> && Tensor<tensor_view<double const>>);
 
 /// The view of a tensor.
-template <Tensor T>
+template <class T>
+  requires Tensor<std::remove_cvref_t<T>>
 auto view_of(T&& t) {
   auto* const data = t.data();
   return tensor_view<std::remove_pointer_t<decltype(data)>, typename std::remove_cvref_t<T>::device_type>(
