@@ -1,0 +1,109 @@
+/// @file
+/// A step in the steady state: one pass per device, no allocation; and memory that a device cannot reach.
+#include <atomic>
+#include <cstdlib>
+#include <new>
+#include <pushpull/pushpull.hpp>
+#include <string>
+#include <vector>
+
+#include "support/catch.hpp"
+#include "support/counting_device.hpp"
+
+namespace {
+
+std::atomic<long> heap_allocations{0};
+
+}  // namespace
+
+[[gnu::noinline]] void* operator new(std::size_t size) {
+  ++heap_allocations;
+  if (void* const p = std::malloc(size == 0 ? 1 : size)) return p;
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+
+namespace {
+
+namespace pp = pushpull;
+namespace update = pushpull::update;
+using pp::test::counting_device;
+
+std::vector<counting_device> devices_of(int count, bool isolated = false) {
+  std::vector<counting_device> devices;
+  for (int n = 0; n < count; ++n) devices.emplace_back(n, isolated);
+  return devices;
+}
+
+}  // namespace
+
+TEST_CASE("update_all of 200 tensors is one pass per device and allocates nothing", "[parameter_store]") {
+  for (int const count : {1, 3}) {
+    auto const devices = devices_of(count);
+    pp::kv_store store{devices, update::rescale(0.5) | update::adam{}};
+    pp::parameter_store parameters{store};
+    for (std::size_t i = 0; i < 200; ++i)
+      parameters.add("layer" + std::to_string(i), std::vector<float>((i * 7919) % 3001, 1.0F));
+    parameters.update_all();
+    parameters.update_all();
+    for (auto const& device : devices) device.count() = {};
+    long const before = heap_allocations;
+    parameters.update_all();
+    long const after = heap_allocations;
+    REQUIRE(after == before);
+    for (auto const& device : devices) {
+      REQUIRE(device.count().allocations == 0);
+      REQUIRE(device.count().copies == 0);
+      REQUIRE(device.count().passes == 1);
+    }
+  }
+}
+
+TEST_CASE("pushpull of many keys in one call is one pass per device and allocates nothing", "[kv_store]") {
+  auto const devices = devices_of(2);
+  pp::kv_store store{devices, update::momentum{}};
+  std::vector<std::string> keys;
+  for (int i = 0; i < 50; ++i) keys.push_back("a key with a name of some length " + std::to_string(i));
+  std::vector const values(50, std::vector<float>(700, 1.0F));
+  auto outputs = values;
+  store.init(keys, values);
+  for (int i = 0; i < 2; ++i) store.pushpull(keys, values, outputs);
+  for (auto const& device : devices) device.count() = {};
+  long const before = heap_allocations;
+  store.pushpull(keys, values, outputs);
+  long const after = heap_allocations;
+  REQUIRE(after == before);
+  for (auto const& device : devices) {
+    REQUIRE(device.count().allocations == 0);
+    REQUIRE(device.count().passes == 1);
+  }
+}
+
+TEST_CASE("devices that cannot reach each other's memory give the same bits", "[kv_store]") {
+  auto const train = [](bool isolated) {
+    auto const devices = devices_of(3, isolated);
+    auto const updater = update::clip_global_norm(1) | update::adam{.learning_rate = 0.1};
+    pp::kv_store store{devices, updater};
+    std::vector<std::string> const keys{"a", "b"};
+    store.init(keys, std::vector{std::vector<float>(9001, 1.0F), std::vector<float>(17, 2.0F)});
+    std::vector<std::vector<pp::tensor<float, counting_device>>> gradients(2), outputs(2);
+    for (auto const& device : devices)
+      for (std::size_t k = 0; k < 2; ++k) {
+        auto const size = static_cast<std::int64_t>(k == 0 ? 9001 : 17);
+        gradients[k].emplace_back(device, pp::shape{size});
+        outputs[k].emplace_back(device, pp::shape{size});
+        for (std::size_t i = 0; i < gradients[k].back().size(); ++i)
+          gradients[k].back().data()[i] = static_cast<float>(i % 13) - 5 + static_cast<float>(device.id());
+      }
+    for (int t = 0; t < 3; ++t) store.pushpull(keys, gradients, outputs);
+    std::vector<std::vector<float>> results;
+    for (auto const& key : outputs)
+      for (auto const& output : key) results.push_back(pp::to_vector(output));
+    return results;
+  };
+  auto const reached = train(false);
+  REQUIRE(reached == train(true));
+  REQUIRE(reached[0] == reached[2]);
+  REQUIRE(reached[0][5] != 1.0F);
+}
