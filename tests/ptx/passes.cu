@@ -1,0 +1,19 @@
+/// @file
+/// The passes whose PTX and resource usage ptx_test.cpp reads: Adam in arenas, in two sets of element types.
+#include <pushpull/pushpull.cuh>
+
+namespace {
+
+template <class G>
+using adam_pass = pushpull::pass::body<pushpull::update::adam, pushpull::reduce::sum,
+                                       pushpull::pass::element_types<G, float, float, float, G>,
+                                       pushpull::pass::cuda_execution, pushpull::pass::memory::arenas>;
+
+}  // namespace
+
+void launch_float(adam_pass<float> const& pass, std::int64_t n, cudaStream_t stream) {
+  pushpull::detail::index_kernel<<<1, pushpull::detail::index_threads, 0, stream>>>(pass, n);
+}
+void launch_bfloat16(adam_pass<pushpull::bfloat16> const& pass, std::int64_t n, cudaStream_t stream) {
+  pushpull::detail::index_kernel<<<1, pushpull::detail::index_threads, 0, stream>>>(pass, n);
+}

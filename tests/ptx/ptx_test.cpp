@@ -1,0 +1,70 @@
+/// @file
+/// What the compiler made of the Adam pass: one entry, no local memory, 16-byte accesses, each operand once.
+#include <fstream>
+#include <iterator>
+#include <regex>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "support/catch.hpp"
+
+namespace {
+
+std::string contents(char const* path) {
+  std::ifstream file(path);
+  if (!file) throw std::runtime_error(std::string("cannot read ") + path);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+std::size_t count(std::string const& text, char const* pattern) {
+  std::regex const expression(pattern);
+  return static_cast<std::size_t>(
+      std::distance(std::sregex_iterator(text.begin(), text.end(), expression), std::sregex_iterator()));
+}
+
+/// The bodies of the entries whose names match, up to the next entry.
+std::vector<std::string> entries(std::string const& ptx, char const* name) {
+  std::vector<std::string> found;
+  for (std::size_t at = ptx.find(".entry"); at != std::string::npos; at = ptx.find(".entry", at + 1)) {
+    std::string const body = ptx.substr(at, ptx.find(".entry", at + 1) - at);
+    if (count(body.substr(0, body.find('\n')), name) > 0) found.push_back(body);
+  }
+  return found;
+}
+
+/// `wide`: 16-byte accesses of a float operand per block. A pass has 8 guarded sources and one in a loop behind them, and
+/// as many mirrors, each of one access; the master and two states have `wide` each.
+void check(std::string const& body, std::size_t wide) {
+  std::size_t const operands = 9, owned = 3;
+  REQUIRE(count(body, R"(\.local|\bld\.local|\bst\.local)") == 0);
+  // An operand behind the eighth is found through a table, so its address space is generic.
+  std::size_t const wide_loads = count(body, R"(\bld\.(global\.)?v4\.[a-z]32|\bld\.(global\.)?v2\.[a-z]64)");
+  std::size_t const wide_stores = count(body, R"(\bst\.(global\.)?(wb\.)?v4\.[a-z]32|\bst\.(global\.)?(wb\.)?v2\.[a-z]64)");
+  REQUIRE(wide_loads == operands + owned * wide);
+  REQUIRE(wide_stores == operands + owned * wide);
+  // What else is read: the rule's three hyperparameters, two prepared scalars, a pointer in each of two tables.
+  std::size_t const loads = count(body, R"(\bld\.(?!param|const|shared)[a-z0-9.]+)");
+  REQUIRE(loads - wide_loads == 3 + 2 + 2);
+  REQUIRE(count(body, R"(\bst\.(?!param|shared)[a-z0-9.]+)") == wide_stores);
+}
+
+}  // namespace
+
+TEST_CASE("the Adam pass is one entry whose accesses are 16 bytes wide", "[ptx]") {
+  std::string const ptx = contents(PUSHPULL_PTX);
+  REQUIRE(entries(ptx, "pushpull").size() == 2);
+  auto const bfloat16 = entries(ptx, "pushpull.*adam.*bfloat16");
+  REQUIRE(bfloat16.size() == 1);
+  auto const all = entries(ptx, "pushpull.*adam");
+  REQUIRE(all.size() == 2);
+  for (auto const& body : all) check(body, body == bfloat16[0] ? 2 : 1);
+}
+
+TEST_CASE("the Adam pass neither spills nor has a stack", "[ptx]") {
+  std::string const usage = contents(PUSHPULL_USAGE);
+  REQUIRE(count(usage, "Compiling entry function '[^']*pushpull[^']*adam") == 2);
+  REQUIRE(count(usage, "bytes stack frame") >= 2);
+  REQUIRE(count(usage, "bytes stack frame") ==
+          count(usage, "\\b0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads"));
+}
