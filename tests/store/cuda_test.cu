@@ -1,0 +1,94 @@
+/// @file
+/// Stores on GPUs against the same stores on CPUs. Without a GPU every case reports that it was skipped.
+#include <pushpull/pushpull.cuh>
+
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "support/catch.hpp"
+
+namespace {
+
+namespace pp = pushpull;
+namespace update = pushpull::update;
+
+/// Three logical devices on GPU 0, or none.
+std::vector<pp::cuda_device> logical_devices() {
+  if (pp::cuda_devices().empty()) {
+    std::puts("skipped: no CUDA device");
+    return {};
+  }
+  return {pp::cuda_device(0), pp::cuda_device(0), pp::cuda_device(0)};
+}
+
+std::vector<std::vector<float>> pushed(auto const& devices, auto const& updater, std::size_t sources) {
+  pp::kv_store store{devices, updater};
+  std::vector<std::string> const keys{"a", "b", "c"};
+  std::vector<std::vector<float>> values;
+  std::vector<std::vector<std::vector<float>>> gradients;
+  for (std::size_t const size : {1, 4099, 70001}) {
+    values.emplace_back(size, 1.0F);
+    gradients.emplace_back(sources, std::vector<float>(size));
+    for (std::size_t k = 0; k < sources; ++k)
+      for (std::size_t i = 0; i < size; ++i) gradients.back()[k][i] = static_cast<float>((i * 31 + k * 7) % 17) / 8 - 1;
+  }
+  store.init(keys, values);
+  for (int t = 0; t < 4; ++t) store.pushpull(keys, gradients, values);
+  store.wait();
+  for (std::size_t k = 0; k < keys.size(); ++k) {
+    std::vector<float> stored(values[k].size());
+    store.pull(keys[k], stored);
+    store.wait();
+    REQUIRE(stored == values[k]);
+  }
+  return values;
+}
+
+void require_close(std::vector<std::vector<float>> const& a, std::vector<std::vector<float>> const& b) {
+  for (std::size_t k = 0; k < a.size(); ++k)
+    for (std::size_t i = 0; i < a[k].size(); ++i)
+      if (!(std::abs(a[k][i] - b[k][i]) <= 2e-6F)) FAIL("key " << k << ", element " << i << ": " << a[k][i] << " " << b[k][i]);
+}
+
+}  // namespace
+
+TEST_CASE("rules on CUDA devices equal those on CPU devices", "[cuda]") {
+  auto const devices = logical_devices();
+  if (devices.empty()) return;
+  auto const adam = update::clip_global_norm(3) | update::adam{.learning_rate = 0.1, .epsilon = 1e-3};
+  for (std::size_t const sources : {1, 3, 11}) {
+    require_close(pushed(devices, adam, sources), pushed(pp::cpu_devices(2), adam, sources));
+    REQUIRE(pushed(devices, adam, sources) == pushed(std::vector{devices[0]}, adam, sources));
+  }
+}
+
+TEST_CASE("parameter_store trains on CUDA devices", "[cuda]") {
+  auto const devices = logical_devices();
+  if (devices.empty()) return;
+  pp::kv_store<pp::bfloat16, pp::cuda_device, update::sgd, pp::element::master<float>> store{devices, update::sgd{1.0}};
+  pp::parameter_store parameters{store};
+  std::vector<pp::bfloat16> const weight(3001, pp::convert<pp::bfloat16>(2.0F));
+  parameters.add("w", weight);
+  for (std::size_t n = 0; n < devices.size(); ++n) pp::copy(weight, parameters.grad("w", n));
+  parameters.update_all();
+  for (std::size_t n = 0; n < devices.size(); ++n) {
+    auto const mirror = pp::to_vector(parameters.value("w", n));
+    for (auto const x : mirror) REQUIRE(pp::convert<float>(x) == -4.0F);
+  }
+}
+
+TEST_CASE("a CUDA device runs every index once, sums leaves in a fixed order and refuses what does not exist", "[cuda]") {
+  auto const devices = logical_devices();
+  if (devices.empty()) return;
+  REQUIRE_THROWS_AS(pp::cuda_device(4711), pp::invalid_argument);
+  REQUIRE(devices[0] == devices[0]);
+  REQUIRE_FALSE(devices[0] == devices[1]);
+  std::vector<float> const from(1000, 3.0F);
+  pp::tensor<float, pp::cuda_device> x(devices[0], pp::shape{1000});
+  REQUIRE(pp::to_vector(x) == std::vector<float>(1000));
+  pp::copy(from, x);
+  pp::tensor<double, pp::cuda_device> y(devices[1], pp::shape{1000});
+  pp::copy(x, y);
+  REQUIRE(pp::to_vector(y) == std::vector<double>(1000, 3.0));
+}
