@@ -307,7 +307,7 @@ class kv_store {
                                       [] { return std::string("kv_store: at least 1 device expected, got none"); });
     for (auto a = devices.begin(); a != devices.end(); ++a)
       detail::expects<duplicate_device>(std::find(std::next(a), devices.end(), *a) == devices.end(), [&] {
-        return "kv_store: device " + a->name() + " stands twice in the list";
+        return "kv_store: device " + std::string(a->name()) + " stands twice in the list";
       });
     validate(updater_);
     if constexpr (has_updater)

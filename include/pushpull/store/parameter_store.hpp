@@ -157,7 +157,7 @@ class parameter_store {
   std::size_t index_of(device_type const& device) const {
     auto const found = std::find(devices().begin(), devices().end(), device);
     detail::expects<unknown_device>(found != devices().end(), [&] {
-      return "parameter_store: the store has no device " + device.name();
+      return "parameter_store: the store has no device " + std::string(device.name());
     });
     return static_cast<std::size_t>(found - devices().begin());
   }
