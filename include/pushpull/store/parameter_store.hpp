@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <ranges>
 #include <span>
 #include <string>
 #include <string_view>
@@ -54,7 +55,7 @@ class parameter_store {
   std::size_t size() const { return parameters_.size(); }
 
   /// Registers a parameter with its initial value, which is copied when mirrors are first asked for. A tensor that can be
-  /// written is also the parameter's master, which `sync_master` writes; it must then stay where it is.
+  /// written, and is no temporary, is also the parameter's master, which `sync_master` writes; it must then stay where it is.
   /// @throws duplicate_key
   template <TensorLikeOf<value_type> V>
   void add(std::string_view name, V&& value, parameter_options options = {}) {
@@ -69,7 +70,10 @@ class parameter_store {
     p->requires_grad = options.requires_grad;
     p->initial = tensor<value_type, device_type>(devices().front(), view.shape());
     copy(host(view.data(), view.shape(), view.device()), p->initial->view());
-    if constexpr (WritableTensorLikeOf<V, value_type>) p->sync = [view](view_type const& from) { copy(from, view); };
+    // A temporary that owns its elements is gone when this returns: its value counts, it is no master.
+    constexpr bool lasting = std::is_lvalue_reference_v<V> || detail::is_tensor_view<std::remove_cvref_t<V>> ||
+                             std::ranges::borrowed_range<V>;
+    if constexpr (lasting && WritableTensorLikeOf<V, value_type>) p->sync = [view](view_type const& from) { copy(from, view); };
     index_.emplace(p->name, parameters_.size());
     parameters_.push_back(std::move(p));
     ++pending_;

@@ -74,6 +74,15 @@ auto view_of(R&& range) {
                                             shape{static_cast<std::int64_t>(std::ranges::size(range))}, cpu_device<>());
 }
 
+namespace detail {
+
+template <class T>
+inline constexpr bool is_tensor_view = false;
+template <class T, class D>
+inline constexpr bool is_tensor_view<tensor_view<T, D>> = true;
+
+}  // namespace detail
+
 /// Whatever `view_of` takes: a Tensor, or a contiguous range of elements in host memory.
 template <class T>
 concept TensorLike = requires(T&& t) { view_of(t); };
