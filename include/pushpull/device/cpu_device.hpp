@@ -17,6 +17,24 @@
 
 namespace pushpull {
 
+namespace detail {
+
+/// A reference to a task, so that a scheduler's templates are compiled once and not for every pass.
+class erased_task {
+ public:
+  template <class F>
+  explicit erased_task(F const& f)
+      : task_(&f), call_([](void const* task, std::int64_t i) { (*static_cast<F const*>(task))(i); }) {}
+
+  void operator()(std::int64_t i) const { call_(task_, i); }
+
+ private:
+  void const* task_;
+  void (*call_)(void const*, std::int64_t);
+};
+
+}  // namespace detail
+
 /// The machine's processors as one device. Several with distinct indexes are several logical devices: each owns its
 /// slices and mirrors, all use all cores in turn.
 /// @tparam System  Thrust's parallel system that runs the work: tbb_system (default), openmp_system, serial_system.
@@ -49,7 +67,7 @@ class cpu_device {
   template <class F>
   void for_each(std::int64_t n, F const& f) const {
     if (n == 1) return f(0);  // small work is not worth a scheduler
-    if (n > 1) System::for_each(n, f);
+    if (n > 1) System::for_each(n, detail::erased_task(f));
   }
 
   template <class F>

@@ -100,7 +100,7 @@ struct block {
   template <class T>
   PUSHPULL_DEVICE_INLINE void load_partial(T const* from, std::int64_t valid) {
     alignas(64) T buffer[static_cast<std::size_t>(size)];
-    detail::static_for<static_cast<std::size_t>(size)>([&](auto j) PUSHPULL_INLINE_LAMBDA {
+    each_element([&](auto j) PUSHPULL_INLINE_LAMBDA {
       if (static_cast<std::int64_t>(j) < valid) {
         buffer[j] = from[j];
       } else {
@@ -116,9 +116,21 @@ struct block {
   PUSHPULL_DEVICE_INLINE void store_partial(T* to, std::int64_t valid) const {
     alignas(64) T buffer[static_cast<std::size_t>(size)];
     store(static_cast<T*>(buffer));
-    detail::static_for<static_cast<std::size_t>(size)>([&](auto j) PUSHPULL_INLINE_LAMBDA {
+    each_element([&](auto j) PUSHPULL_INLINE_LAMBDA {
       if (static_cast<std::int64_t>(j) < valid) to[j] = buffer[j];
     });
+  }
+
+ private:
+  /// f(j) for each element's number; constants where a run-time index would put the buffer into local memory.
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class F>
+  PUSHPULL_DEVICE_INLINE static void each_element(F const& f) {
+    if constexpr (Access::unrolled) {
+      detail::static_for<static_cast<std::size_t>(size)>(f);
+    } else {
+      for (std::size_t j = 0; j < static_cast<std::size_t>(size); ++j) f(j);
+    }
   }
 };
 

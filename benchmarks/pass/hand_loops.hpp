@@ -1,0 +1,149 @@
+/// @file
+/// What the pass is measured against: loops with vector registers written for the purpose, steps one after the other, and
+/// a scalar functor. All on the same threads, with the same tasks.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include <pushpull/detail/simd/memory.hpp>
+#include <pushpull/pushpull.hpp>
+#include <thrust/for_each.h>
+#include <thrust/iterator/counting_iterator.h>
+#include <thrust/system/tbb/execution_policy.h>
+#include <xsimd/xsimd.hpp>
+
+#include "pass/rules.hpp"
+#include "support/operands.hpp"
+
+namespace pushpull::bench {
+
+using vector_register = xsimd::batch<float>;
+inline constexpr std::int64_t lanes = vector_register::size;
+inline constexpr std::int64_t unroll = 4;
+inline constexpr std::int64_t task_size = std::int64_t{1} << 15;
+
+// The conversions of 16-bit elements are the library's: they are not what is compared.
+template <class T>
+vector_register load(T const* from) {
+  return detail::simd_load(from, std::type_identity<vector_register>{});
+}
+
+/// f(first, last) for every task of n elements.
+template <class F>
+void for_ranges(std::int64_t n, F const& f) {
+  auto const run = [&](std::int64_t task) { f(task * task_size, std::min(n, (task + 1) * task_size)); };
+  if (n <= task_size) return run(0);
+  thrust::for_each_n(thrust::tbb::par, thrust::make_counting_iterator<std::int64_t>(0), (n + task_size - 1) / task_size,
+                     run);
+}
+
+/// One loop over all operands. Mirrors are streamed where they are large, as the pass does.
+template <class T, class Rule>
+void fused_loop(Rule const rule, operands<T> const& o, std::size_t gradients, std::size_t mirrors) {
+  bool const streaming = o.size >= std::int64_t{1} << 16;
+  for_ranges(o.size, [&o, rule, gradients, mirrors, streaming](std::int64_t first, std::int64_t last) {
+    constexpr std::size_t states = Rule::states;
+    T const* const* const gradient = o.gradient.data();
+    T* const* const mirror = o.mirror.data();
+    float* const weight = o.weight;
+    float* state[states + 1];
+    std::copy_n(o.state.begin(), states, state);
+    for (std::int64_t i = first; i < last; i += unroll * lanes) {
+      vector_register g[unroll], w[unroll];
+#pragma GCC unroll 4
+      for (std::int64_t j = 0; j < unroll; ++j) g[j] = load(gradient[0] + i + j * lanes);
+      for (std::size_t k = 1; k < gradients; ++k) {
+#pragma GCC unroll 4
+        for (std::int64_t j = 0; j < unroll; ++j) g[j] += load(gradient[k] + i + j * lanes);
+      }
+#pragma GCC unroll 4
+      for (std::int64_t j = 0; j < unroll; ++j) {
+        std::int64_t const at = i + j * lanes;
+        vector_register s[states + 1];
+#pragma GCC unroll 4
+        for (std::size_t k = 0; k < states; ++k) s[k] = load(state[k] + at);
+        w[j] = load(weight + at);
+        rule(w[j], g[j], s);
+        w[j].store_unaligned(weight + at);
+#pragma GCC unroll 4
+        for (std::size_t k = 0; k < states; ++k) s[k].store_unaligned(state[k] + at);
+      }
+      for (std::size_t r = 0; r < mirrors; ++r) {
+#pragma GCC unroll 4
+        for (std::int64_t j = 0; j < unroll; ++j) {
+          if (streaming) {
+            detail::simd_stream(mirror[r] + i + j * lanes, w[j]);
+          } else {
+            detail::simd_store(mirror[r] + i + j * lanes, w[j]);
+          }
+        }
+      }
+    }
+    detail::simd_fence();
+  });
+}
+
+/// weight += a * x, in place.
+inline void axpy(float* weight, float const* x, std::int64_t n) {
+  for_ranges(n, [=](std::int64_t first, std::int64_t last) {
+    vector_register const a(-1e-3F);
+    for (std::int64_t i = first; i < last; i += lanes)
+      xsimd::fma(a, load(x + i), load(weight + i)).store_unaligned(weight + i);
+  });
+}
+
+/// Sum into memory, update in place, then copy by copy: what is left to users whose libraries know no fused step.
+template <class T, class Rule>
+void three_steps(Rule const rule, operands<T>& o, bool streaming) {
+  bool const sum = o.gradient.size() > 1;
+  if (sum) {
+    for_ranges(o.size, [&o](std::int64_t first, std::int64_t last) {
+      for (std::int64_t i = first; i < last; i += lanes) {
+        vector_register g = load(o.gradient[0] + i);
+        for (std::size_t k = 1; k < o.gradient.size(); ++k) g += load(o.gradient[k] + i);
+        g.store_unaligned(o.scratch + i);
+      }
+    });
+  }
+  for_ranges(o.size, [&o, rule, sum](std::int64_t first, std::int64_t last) {
+    for (std::int64_t i = first; i < last; i += lanes) {
+      vector_register w = load(o.weight + i), s[Rule::states + 1];
+      for (std::size_t k = 0; k < Rule::states; ++k) s[k] = load(o.state[k] + i);
+      rule(w, sum ? load(o.scratch + i) : load(o.gradient[0] + i), s);
+      w.store_unaligned(o.weight + i);
+      for (std::size_t k = 0; k < Rule::states; ++k) s[k].store_unaligned(o.state[k] + i);
+    }
+  });
+  for (T* const mirror : o.mirror) {
+    for_ranges(o.size, [&o, mirror, streaming](std::int64_t first, std::int64_t last) {
+      for (std::int64_t i = first; i < last; i += lanes) {
+        if (streaming) {
+          detail::simd_stream(mirror + i, load(o.weight + i));
+        } else {
+          detail::simd_store(mirror + i, load(o.weight + i));
+        }
+      }
+      detail::simd_fence();
+    });
+  }
+}
+
+/// Thrust with a functor of one element.
+template <class T, class Rule>
+void scalar_functor(Rule const rule, operands<T>& o) {
+  thrust::for_each_n(thrust::tbb::par, thrust::make_counting_iterator<std::int64_t>(0), o.size,
+                     [&o, rule](std::int64_t i) {
+                       float g = convert<float>(o.gradient[0][i]);
+                       for (std::size_t k = 1; k < o.gradient.size(); ++k) g += convert<float>(o.gradient[k][i]);
+                       float s[Rule::states + 1];
+                       for (std::size_t k = 0; k < Rule::states; ++k) s[k] = o.state[k][i];
+                       rule(o.weight[i], g, s);
+                       for (std::size_t k = 0; k < Rule::states; ++k) o.state[k][i] = s[k];
+                       for (T* const mirror : o.mirror) mirror[i] = convert<T>(o.weight[i]);
+                     });
+}
+
+}  // namespace pushpull::bench

@@ -1,0 +1,150 @@
+/// @file
+/// The pass on a GPU against an in-place axpy, a copy kernel, and the three steps that it fuses. Says that it is skipped
+/// where there is no GPU.
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <benchmark/benchmark.h>
+#include <pushpull/pushpull.cuh>
+
+namespace {
+
+using namespace pushpull;
+
+/// Seconds of one launch: the best of nine, by the GPU's own clock.
+double seconds_of(cuda_device const& device, std::function<void()> const& launch) {
+  using detail::cuda_check;
+  cudaEvent_t start = nullptr, stop = nullptr;
+  cuda_check(cudaEventCreate(&start), "cudaEventCreate");
+  cuda_check(cudaEventCreate(&stop), "cudaEventCreate");
+  launch();
+  float best = std::numeric_limits<float>::infinity();
+  for (int i = 0; i < 9; ++i) {
+    cuda_check(cudaEventRecord(start, device.stream()), "cudaEventRecord");
+    launch();
+    cuda_check(cudaEventRecord(stop, device.stream()), "cudaEventRecord");
+    cuda_check(cudaEventSynchronize(stop), "cudaEventSynchronize");
+    float milliseconds = 0;
+    cuda_check(cudaEventElapsedTime(&milliseconds, start, stop), "cudaEventElapsedTime");
+    best = std::min(best, milliseconds);
+  }
+  cuda_check(cudaEventDestroy(start), "cudaEventDestroy");
+  cuda_check(cudaEventDestroy(stop), "cudaEventDestroy");
+  return static_cast<double>(best) * 1e-3;
+}
+
+struct axpy {
+  float4* weight;
+  float4 const* x;
+  __host__ __device__ void operator()(std::int64_t i) const {
+    float4 w = weight[i];
+    float4 const g = x[i];
+    w.x -= 1e-3F * g.x;
+    w.y -= 1e-3F * g.y;
+    w.z -= 1e-3F * g.z;
+    w.w -= 1e-3F * g.w;
+    weight[i] = w;
+  }
+};
+
+struct copy_vector {
+  float4* to;
+  float4 const* from;
+  __host__ __device__ void operator()(std::int64_t i) const { to[i] = from[i]; }
+};
+
+template <class T>
+using pointers = std::vector<T*>;
+
+/// A step of `Rule` as a launch of its own over given arrays.
+template <class T, class Rule>
+class launched_pass {
+  using types = pass::element_types<T, float, float, float, T>;
+
+ public:
+  launched_pass(cuda_device const& device, std::int64_t size, pointers<T const> const& gradients,
+                pointers<T> const& mirrors, float* weight, pointers<float> const& states)
+      : device_(device), control_(device, Rule{}) {
+    control_.reserve(device, 1);
+    pass::run<types, detail::state_count<Rule>> run{};
+    run.size = size;
+    run.master = weight;
+    std::copy(states.begin(), states.end(), run.state);
+    plan_.add_clock(0, true);
+    plan_.add(run, gradients, mirrors);
+    plan_.commit(device);
+    plan_.begin_step(device, control_.rule(), control_.clocks());
+  }
+
+  void operator()() const {
+    plan_.template launch<Rule, reduce::sum, pass::memory::arenas>(device_, control_.rule(), control_.clocks());
+  }
+
+ private:
+  cuda_device device_;
+  detail::control<cuda_device, Rule, types> control_;
+  pass::plan<cuda_device, types, detail::state_count<Rule>> plan_;
+};
+
+template <class Element, class Rule>
+void measure(benchmark::State& state) {
+  auto const devices = cuda_devices();
+  if (devices.empty()) return state.SkipWithError("skipped: no GPU");
+  cuda_device const& device = devices.front();
+  auto const gradients = static_cast<std::size_t>(state.range(0));
+  auto const mirrors = static_cast<std::size_t>(state.range(1));
+  std::int64_t const size = std::int64_t{1} << state.range(2);
+  constexpr std::size_t states = detail::state_count<Rule>;
+
+  std::vector<std::size_t> bytes(gradients + mirrors, static_cast<std::size_t>(size) * sizeof(Element));
+  bytes.insert(bytes.end(), 2 + states, static_cast<std::size_t>(size) * sizeof(float));
+  detail::arena<cuda_device> const arena(device, bytes, 0);
+  pointers<Element const> g;
+  pointers<Element> m;
+  pointers<float> s;
+  std::size_t next = 0;
+  for (std::size_t k = 0; k < gradients; ++k) g.push_back(arena.array<Element>(next++));
+  for (std::size_t r = 0; r < mirrors; ++r) m.push_back(arena.array<Element>(next++));
+  auto* const weight = arena.array<float>(next++);
+  auto* const scratch = arena.array<float>(next++);
+  while (s.size() != states) s.push_back(arena.array<float>(next++));
+
+  launched_pass<Element, Rule> const pass(device, size, g, m, weight, s);
+  double const moved = static_cast<double>(size) * static_cast<double>((gradients + mirrors) * sizeof(Element) + (1 + states) * 8);
+  double const ours = seconds_of(device, [&] { pass(); });
+  double const line = seconds_of(device, [&] {
+    device.for_each(size / 4, axpy{reinterpret_cast<float4*>(weight), reinterpret_cast<float4 const*>(scratch)});
+  });
+  double const copied = seconds_of(device, [&] {
+    device.for_each(size / 4, copy_vector{reinterpret_cast<float4*>(weight), reinterpret_cast<float4 const*>(scratch)});
+  });
+  for ([[maybe_unused]] auto _ : state) state.SetIterationTime(ours);
+  double const elements = static_cast<double>(size);
+  state.counters["bytes"] = moved;
+  state.counters["GB/s"] = moved / ours * 1e-9;
+  state.counters["x axpy"] = moved / ours / (12 * elements / line);
+  state.counters["x copy"] = moved / ours / (8 * elements / copied);
+}
+
+template <class Element, class Rule>
+void enter(std::string const& name) {
+  auto* const entry = benchmark::RegisterBenchmark(("cuda/pass/" + name).c_str(), measure<Element, Rule>);
+  entry->ArgNames({"K", "R", "log2"})->UseManualTime()->Unit(benchmark::kMicrosecond)->Iterations(1);
+  for (auto const& [gradients, mirrors] : {std::pair{1, 0}, {1, 1}, {4, 4}, {8, 8}})
+    for (int const size : {10, 18, 25, 28}) entry->Args({gradients, mirrors, size});
+}
+
+bool const entered = [] {
+  enter<float, update::sgd>("sgd/float");
+  enter<float, update::momentum>("momentum/float");
+  enter<float, update::adam>("adam/float");
+  enter<bfloat16, update::adam>("adam/bfloat16");
+  return true;
+}();
+
+}  // namespace

@@ -1,0 +1,68 @@
+/// @file
+/// The rules as users write them without us: for packs in a loop of their own, and for one element at a time.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+
+#include <pushpull/pushpull.hpp>
+
+namespace pushpull::bench {
+
+inline float root(float x) { return std::sqrt(x); }
+template <class Batch>
+Batch root(Batch const& x) {
+  return detail::simd_sqrt(x);
+}
+
+/// Hand-written counterparts of `Rule`; `V` is a float or a batch of floats.
+template <class Rule>
+struct by_hand;
+
+template <>
+struct by_hand<update::sgd> {
+  static constexpr std::size_t states = 0;
+  float learning_rate = 1e-3F;
+  template <class V>
+  void operator()(V& w, V g, V*) const {
+    w -= learning_rate * g;
+  }
+};
+
+template <>
+struct by_hand<update::momentum> {
+  static constexpr std::size_t states = 1;
+  float learning_rate = 1e-3F, momentum = 0.9F;
+  template <class V>
+  void operator()(V& w, V g, V* state) const {
+    state[0] = momentum * state[0] + g;
+    w -= learning_rate * state[0];
+  }
+};
+
+template <>
+struct by_hand<update::adam> {
+  static constexpr std::size_t states = 2;
+  float step_size = 1e-3F, root_scale = 1.1F, beta1 = 0.9F, beta2 = 0.999F, epsilon = 1e-8F;
+  template <class V>
+  void operator()(V& w, V g, V* state) const {
+    state[0] = beta1 * state[0] + (1 - beta1) * g;
+    state[1] = beta2 * state[1] + (1 - beta2) * g * g;
+    w -= step_size * state[0] / (root(state[1]) * root_scale + epsilon);
+  }
+};
+
+/// Adam as a user of the library writes it.
+struct user_adam {
+  double learning_rate = 1e-3, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
+  static constexpr auto state_names = states("m", "v");
+
+  template <class S, class V>
+  PUSHPULL_HOST_DEVICE void operator()(S const&, V& w, V g, V& m, V& v) const {
+    m = beta1 * m + (1 - beta1) * g;
+    v = beta2 * v + (1 - beta2) * g * g;
+    w -= learning_rate * m / (sqrt(v) + epsilon);
+  }
+};
+
+}  // namespace pushpull::bench
