@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
+#include <vector>
 
 #include <pushpull/detail/simd/memory.hpp>
 #include <pushpull/pushpull.hpp>
@@ -49,7 +50,7 @@ void fused_loop(Rule const rule, operands<T> const& o, std::size_t gradients, st
     T const* const* const gradient = o.gradient.data();
     T* const* const mirror = o.mirror.data();
     float* const weight = o.weight;
-    float* state[states + 1];
+    float* state[states + 1] = {};
     std::copy_n(o.state.begin(), states, state);
     for (std::int64_t i = first; i < last; i += unroll * lanes) {
       vector_register g[unroll], w[unroll];
@@ -131,18 +132,25 @@ void three_steps(Rule const rule, operands<T>& o, bool streaming) {
   }
 }
 
-/// Thrust with a functor of one element.
+/// Thrust with a functor of one element, over a user's vectors.
 template <class T, class Rule>
-void scalar_functor(Rule const rule, operands<T>& o) {
-  thrust::for_each_n(thrust::tbb::par, thrust::make_counting_iterator<std::int64_t>(0), o.size,
-                     [&o, rule](std::int64_t i) {
-                       float g = convert<float>(o.gradient[0][i]);
-                       for (std::size_t k = 1; k < o.gradient.size(); ++k) g += convert<float>(o.gradient[k][i]);
+void scalar_functor(Rule const rule, vectors<T>& v) {
+  std::vector<T const*> gradient;
+  std::vector<T*> mirror;
+  float* state[Rule::states + 1] = {};
+  for (auto const& g : v.gradient) gradient.push_back(g.data());
+  for (auto& m : v.mirror) mirror.push_back(m.data());
+  for (std::size_t k = 0; k < Rule::states; ++k) state[k] = v.state[k].data();
+  thrust::for_each_n(thrust::tbb::par, thrust::make_counting_iterator<std::size_t>(0), v.weight.size(),
+                     [rule, state, weight = v.weight.data(), gradient = gradient.data(), mirror = mirror.data(),
+                      gradients = gradient.size(), mirrors = mirror.size()](std::size_t i) {
+                       float g = convert<float>(gradient[0][i]);
+                       for (std::size_t k = 1; k < gradients; ++k) g += convert<float>(gradient[k][i]);
                        float s[Rule::states + 1];
-                       for (std::size_t k = 0; k < Rule::states; ++k) s[k] = o.state[k][i];
-                       rule(o.weight[i], g, s);
-                       for (std::size_t k = 0; k < Rule::states; ++k) o.state[k][i] = s[k];
-                       for (T* const mirror : o.mirror) mirror[i] = convert<T>(o.weight[i]);
+                       for (std::size_t k = 0; k < Rule::states; ++k) s[k] = state[k][i];
+                       rule(weight[i], g, s);
+                       for (std::size_t k = 0; k < Rule::states; ++k) state[k][i] = s[k];
+                       for (std::size_t r = 0; r < mirrors; ++r) mirror[r][i] = convert<T>(weight[i]);
                      });
 }
 

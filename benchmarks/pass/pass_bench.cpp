@@ -29,6 +29,7 @@ void measure(benchmark::State& state) {
   bench::by_hand<Rule> const rule;
   cpu_device<> const device;
   bench::operands<T> o(device, size, gradients, mirrors, rule.states);
+  bench::vectors<T> plain(size, gradients, mirrors, rule.states);
   bench::operands<float> line(device, size, 1, 0, 0);
 
   bench::contest contest(static_cast<std::size_t>((std::int64_t{1} << 20) / size));
@@ -40,7 +41,7 @@ void measure(benchmark::State& state) {
                 o.bytes_moved() / (12.0 * static_cast<double>(size)));
   contest.enter("steps", [&] { bench::three_steps(rule, o, false); });
   contest.enter("steps streaming", [&] { bench::three_steps(rule, o, true); });
-  contest.enter("thrust", [&] { bench::scalar_functor(rule, o); });
+  contest.enter("thrust", [&] { bench::scalar_functor(rule, plain); });
   bench::bare_pass<T, bench::user_adam> user(device, o, {});
   if (rule.states == 2) contest.enter("user's", [&] { user(); });
   contest.run(state, static_cast<double>(size), o.bytes_moved());

@@ -10,6 +10,20 @@
 
 namespace pushpull::bench {
 
+/// The same arrays as a user has them without a library: a vector each.
+template <class T>
+struct vectors {
+  std::vector<std::vector<T>> gradient, mirror;
+  std::vector<std::vector<float>> state;
+  std::vector<float> weight;
+
+  vectors(std::int64_t n, std::size_t gradients, std::size_t mirrors, std::size_t states)
+      : gradient(gradients, std::vector<T>(static_cast<std::size_t>(n), convert<T>(0.01F))),
+        mirror(mirrors, std::vector<T>(static_cast<std::size_t>(n))),
+        state(states, std::vector<float>(static_cast<std::size_t>(n))),
+        weight(static_cast<std::size_t>(n), 1.0F) {}
+};
+
 /// K gradients and R mirrors of `T`, weight, states and a scratch array of float. `size` is a multiple of the padding.
 template <class T>
 struct operands {

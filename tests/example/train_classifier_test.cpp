@@ -1,61 +1,15 @@
 /// @file
 /// The built example, run as a user runs it.
-#include <sys/wait.h>
-
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <cstdlib>
-#include <cstring>
 #include <string>
 #include <vector>
 
-#include "example/temporary_folder.hpp"
+#include "example/program.hpp"
 #include "support/catch.hpp"
 
-namespace {
-
-using pushpull::test::read_file;
-using pushpull::test::temporary_folder;
-
-struct outcome {
-  int exit_code;
-  std::string output, errors;
-};
-
-outcome run(std::string const& arguments) {
-  temporary_folder const folder;
-  auto const output = folder.file("output").string(), errors = folder.file("errors").string();
-  int const status =
-      std::system(("'" TRAIN_CLASSIFIER "' " + arguments + " >'" + output + "' 2>'" + errors + "'").c_str());
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_file(output), read_file(errors)};
-}
-
-auto lines(std::string const& text) { return std::count(text.begin(), text.end(), '\n'); }
-
-double accuracy(outcome const& result) {
-  std::string const label = "test accuracy ";
-  auto const at = result.output.rfind(label);
-  REQUIRE(at != std::string::npos);
-  return std::stod(result.output.substr(at + label.size()));
-}
-
-std::vector<float> trained_weights(std::string const& arguments) {
-  temporary_folder const folder;
-  auto const file = folder.file("weights");
-  auto const result = run("--quiet --save-weights '" + file.string() + "' " + arguments);
-  INFO(result.errors);
-  REQUIRE(result.exit_code == 0);
-  auto const content = read_file(file);
-  std::vector<float> weights(content.size() / sizeof(float));
-  std::memcpy(weights.data(), content.data(), weights.size() * sizeof(float));
-  return weights;
-}
-
-}  // namespace
+using namespace pushpull::test;
 
 TEST_CASE("the example learns the digits and says how well", "[example][train_classifier]") {
-  auto const updater = GENERATE(as<std::string>{}, "sgd", "momentum", "adam", "adamw");
+  auto const updater = GENERATE(as<std::string>{}, "sgd", "momentum", "nesterov", "adam", "adamw");
   auto const result = run("--updater " + updater);
   CHECK(result.exit_code == 0);
   CHECK(accuracy(result) >= 0.95);
@@ -64,19 +18,22 @@ TEST_CASE("the example learns the digits and says how well", "[example][train_cl
 }
 
 TEST_CASE("one, two, three and four devices find the same weights", "[example][train_classifier]") {
-  auto const updater = GENERATE(as<std::string>{}, "sgd", "momentum", "adam", "adamw");
+  auto const updater = GENERATE(as<std::string>{}, "sgd", "momentum", "nesterov", "adam", "adamw");
   auto const expected = trained_weights("--devices 1 --updater " + updater);
   REQUIRE(expected.size() == 128 * 64 + 128 + 10 * 128 + 10);
-  float largest = 0;
-  for (float const weight : expected) largest = std::max(largest, std::abs(weight));
   for (std::string const devices : {"2", "3", "4"}) {
     auto const weights = trained_weights("--devices " + devices + " --updater " + updater);
-    REQUIRE(weights.size() == expected.size());
-    float difference = 0;
-    for (std::size_t i = 0; i < weights.size(); ++i)
-      difference = std::max(difference, std::abs(weights[i] - expected[i]));
     INFO(devices << " devices");
-    CHECK(difference <= 1e-4F * largest);
+    CHECK(relative_difference(weights, expected) <= 1e-4F);
+  }
+}
+
+TEST_CASE("every rule finds other weights", "[example][train_classifier]") {
+  std::vector<std::vector<float>> found;
+  for (std::string const updater : {"sgd", "momentum", "nesterov", "adam", "adamw"}) {
+    auto const weights = trained_weights("--epochs 1 --learning-rate 0.01 --updater " + updater);
+    for (auto const& others : found) CHECK(relative_difference(weights, others) > 1e-3F);
+    found.push_back(weights);
   }
 }
 
@@ -106,6 +63,15 @@ TEST_CASE("what the user can mend ends with one line and exit code 2", "[example
   CHECK(result.output == "");
   CHECK(lines(result.errors) == 1);
   CHECK(result.errors.find("train_classifier: ") == 0);
+}
+
+TEST_CASE("without a GPU --device cuda says so in one line and ends with exit code 2", "[example][train_classifier]") {
+  auto const result = run("--device cuda", "CUDA_VISIBLE_DEVICES=");  // hides the GPUs of a machine that has any
+  INFO(result.errors);
+  CHECK(result.exit_code == 2);
+  CHECK(result.output == "");
+  CHECK(lines(result.errors) == 1);
+  CHECK(result.errors.find("train_classifier: --device: cuda ") == 0);
 }
 
 TEST_CASE("training that diverges ends with exit code 1", "[example][train_classifier]") {

@@ -92,9 +92,27 @@ PUSHPULL_PACK_BINARY(<=, mask<decltype(a.value < b.value)>)
 PUSHPULL_PACK_BINARY(>, mask<decltype(a.value < b.value)>)
 PUSHPULL_PACK_BINARY(>=, mask<decltype(a.value < b.value)>)
 PUSHPULL_PACK_BINARY(==, mask<decltype(a.value < b.value)>)
-PUSHPULL_PACK_BINARY(!=, mask<decltype(a.value < b.value)>)
 #undef PUSHPULL_PACK_ARITHMETIC
 #undef PUSHPULL_PACK_BINARY
+
+// By way of ==, because vector instructions call a NaN neither equal nor unequal.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class A, class R>
+PUSHPULL_DEVICE_INLINE auto operator!=(pack<A, R> const& a, pack<A, R> const& b) {
+  return mask<decltype(a.value == b.value)>{!(a.value == b.value)};
+}
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class A, class R, class T>
+  requires std::is_arithmetic_v<T>
+PUSHPULL_DEVICE_INLINE auto operator!=(pack<A, R> const& a, T b) {
+  return a != pack<A, R>(b);
+}
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class A, class R, class T>
+  requires std::is_arithmetic_v<T>
+PUSHPULL_DEVICE_INLINE auto operator!=(T a, pack<A, R> const& b) {
+  return pack<A, R>(a) != b;
+}
 
 PUSHPULL_EXEC_CHECK_DISABLE
 template <class A, class R>

@@ -4,6 +4,7 @@
 
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <ranges>
 #include <type_traits>
@@ -63,8 +64,7 @@ tensor_view<T, D> view_of(tensor_view<T, D> const& t) {
   return t;
 }
 
-/// The view of a contiguous range of elements in host memory, as a vector of rank 1: std::vector, std::array, std::span,
-/// thrust::host_vector.
+/// The view of a contiguous range of elements in host memory, as a vector of rank 1: std::vector, std::array, std::span.
 template <std::ranges::contiguous_range R>
   requires(!Tensor<std::remove_cvref_t<R>> && std::ranges::sized_range<R> &&
            ElementType<std::ranges::range_value_t<R>>)
@@ -72,6 +72,19 @@ auto view_of(R&& range) {
   using element = std::remove_reference_t<std::ranges::range_reference_t<R>>;
   return tensor_view<element, cpu_device<>>(std::to_address(std::ranges::begin(range)),
                                             shape{static_cast<std::int64_t>(std::ranges::size(range))}, cpu_device<>());
+}
+
+/// The same of other containers with `data()` and `size()`: thrust::host_vector, whose iterators C++20 does not know to be
+/// contiguous.
+template <class C>
+  requires(!Tensor<std::remove_cvref_t<C>> && !std::ranges::contiguous_range<C> &&
+           requires(C& c) {
+             { *c.data() } -> std::same_as<std::remove_pointer_t<decltype(c.data())>&>;
+             { c.size() } -> std::integral;
+             requires ElementType<std::remove_cv_t<std::remove_pointer_t<decltype(c.data())>>>;
+           })
+auto view_of(C&& container) {
+  return tensor_view(container.data(), shape{static_cast<std::int64_t>(container.size())});
 }
 
 namespace detail {

@@ -39,10 +39,11 @@ PUSHPULL_SIMD_DECLARE(simd_mask, <=)
 PUSHPULL_SIMD_DECLARE(simd_mask, >)
 PUSHPULL_SIMD_DECLARE(simd_mask, >=)
 PUSHPULL_SIMD_DECLARE(simd_mask, ==)
-PUSHPULL_SIMD_DECLARE(simd_mask, !=)
 #undef PUSHPULL_SIMD_DECLARE
 template <class A>
 __host__ __device__ simd_register<A> operator-(simd_register<A> const&);
+template <class A>
+__host__ __device__ simd_mask<A> operator!(simd_mask<A> const&);
 template <class A>
 __host__ __device__ simd_register<A> simd_sqrt(simd_register<A> const&);
 template <class A>

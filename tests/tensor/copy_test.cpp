@@ -1,0 +1,78 @@
+/// @file
+/// Copies between all element types and between devices.
+#include <cmath>
+#include <cstdint>
+#include <pushpull/pushpull.hpp>
+#include <tuple>
+#include <type_traits>
+#include <vector>
+
+#include "support/catch.hpp"
+#include "support/counting_device.hpp"
+
+namespace {
+
+using pushpull::bfloat16;
+using pushpull::convert;
+using pushpull::half;
+using pushpull::shape;
+
+using element_types = std::tuple<float, double, half, bfloat16, std::int32_t, std::int64_t, std::uint8_t>;
+
+template <class From, class To>
+void copy_pair() {
+  for (std::size_t const size : {0, 1, 7, 64, 1031}) {
+    std::vector<From> from(size + 1);
+    std::vector<To> to(size + 3, convert<To>(77.0F));
+    for (std::size_t i = 0; i < from.size(); ++i) from[i] = convert<From>(static_cast<float>(i % 128));
+    auto const count = static_cast<std::int64_t>(size);
+    pushpull::copy(pushpull::tensor_view(from.data() + 1, shape{count}), pushpull::tensor_view(to.data() + 1, shape{count}));
+    REQUIRE(convert<double>(to[0]) == 77);
+    REQUIRE(convert<double>(to[size + 1]) == 77);
+    // Integers below 128 are exact in every type.
+    for (std::size_t i = 0; i < size; ++i) REQUIRE(convert<double>(to[i + 1]) == static_cast<double>((i + 1) % 128));
+  }
+}
+
+}  // namespace
+
+TEMPLATE_LIST_TEST_CASE("copy converts every element type to every other", "[tensor]", element_types) {
+  std::apply([](auto... to) { (copy_pair<TestType, decltype(to)>(), ...); }, element_types{});
+}
+
+TEST_CASE("copy rounds to nearest even and truncates towards integers", "[tensor]") {
+  std::vector<double> const from{1 + 0x1p-24, 1 + 0x1.8p-23, -2.75, 2.75};
+  std::vector<float> to(4);
+  pushpull::copy(from, to);
+  REQUIRE(to == std::vector<float>{1.0F, 1 + 0x1p-22F, -2.75F, 2.75F});
+  std::vector<std::int32_t> integers(4);
+  pushpull::copy(from, integers);
+  REQUIRE(integers == std::vector<std::int32_t>{1, 1, -2, 2});
+}
+
+TEST_CASE("copy keeps all 64 bits of integers", "[tensor]") {
+  std::vector<std::int64_t> const from{(std::int64_t{1} << 62) + 1, -1};
+  REQUIRE(pushpull::to_vector(from) == from);
+  std::vector<std::uint8_t> bytes(2);
+  pushpull::copy(from, bytes);
+  REQUIRE(bytes == std::vector<std::uint8_t>{1, 255});
+}
+
+TEST_CASE("copy refuses another shape and leaves the destination alone", "[tensor]") {
+  std::vector<float> const from(6, 1.0F);
+  std::vector<float> to(7, 2.0F);
+  REQUIRE_THROWS_AS(pushpull::copy(from, to), pushpull::shape_mismatch);
+  REQUIRE_THROWS_AS(pushpull::copy(from, pushpull::tensor_view(to.data(), shape{2, 3})), pushpull::shape_mismatch);
+  REQUIRE(to == std::vector<float>(7, 2.0F));
+}
+
+TEST_CASE("tensors are zero at first and live on their device", "[tensor]") {
+  pushpull::test::counting_device const device(3);
+  pushpull::tensor<bfloat16, pushpull::test::counting_device> t(device, shape{3, 0});
+  REQUIRE(t.size() == 0);
+  pushpull::tensor<double, pushpull::test::counting_device> other(device, shape{5});
+  REQUIRE(pushpull::to_vector(other) == std::vector<double>(5, 0.0));
+  REQUIRE(other.device() == device);
+  pushpull::copy(std::vector<float>{1, 2, 3, 4, 5}, other);
+  REQUIRE(pushpull::to_vector(other)[4] == 5.0);
+}
