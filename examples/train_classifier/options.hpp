@@ -19,7 +19,7 @@ namespace train_classifier {
 
 enum class dataset_name { digits, fashion_mnist };
 enum class device_kind { cpu, cuda };
-enum class updater_name { sgd, momentum, adam, adamw };
+enum class updater_name { sgd, momentum, nesterov, adam, adamw };
 
 /// Options with their defaults; those that depend on other options are filled in by `parse`.
 struct options {
@@ -41,7 +41,8 @@ struct options {
 inline double default_learning_rate(updater_name updater) {
   switch (updater) {
     case updater_name::sgd: return 0.2;
-    case updater_name::momentum: return 0.02;
+    case updater_name::momentum:
+    case updater_name::nesterov: return 0.02;
     default: return 1e-3;
   }
 }
@@ -90,10 +91,12 @@ inline std::optional<options> parse(int argc, char const* const* argv) {
   add_choice<updater_name>(app, "--updater", chosen.updater,
                            {{"sgd", updater_name::sgd},
                             {"momentum", updater_name::momentum},
+                            {"nesterov", updater_name::nesterov},
                             {"adam", updater_name::adam},
                             {"adamw", updater_name::adamw}},
                            "rule that applies the gradients (default adam)");
-  app.add_option("--learning-rate", learning_rate, "default 0.2 for sgd, 0.02 for momentum, 0.001 for adam and adamw");
+  app.add_option("--learning-rate", learning_rate,
+                 "default 0.2 for sgd, 0.02 for momentum and nesterov, 0.001 for adam and adamw");
   app.add_option("--epochs", epochs, "passes over the training images (default 20 for digits, 10 for fashion-mnist)")
       ->check(CLI::Range(1, 1'000'000));
   app.add_option("--batch", chosen.batch, "images per step, over all devices (default 64)")

@@ -18,7 +18,8 @@ void with_updater(options const& chosen, Use use) {
   auto const rate = chosen.learning_rate;
   switch (chosen.updater) {
     case updater_name::sgd: return use(mean | update::sgd{.learning_rate = rate});
-    case updater_name::momentum: return use(mean | update::nesterov{.learning_rate = rate, .momentum = 0.9});
+    case updater_name::momentum: return use(mean | update::momentum{.learning_rate = rate, .momentum = 0.9});
+    case updater_name::nesterov: return use(mean | update::nesterov{.learning_rate = rate, .momentum = 0.9});
     case updater_name::adam: return use(mean | update::adam{.learning_rate = rate, .epsilon = 1e-6});
     case updater_name::adamw:
       return use(mean | update::adamw{.learning_rate = rate, .epsilon = 1e-6, .weight_decay = 0.01});
