@@ -29,6 +29,7 @@ void copy_bytes(To const& to_device, void* to, From const& from_device, void con
     to_device.copy(to, from, bytes);
   } else if constexpr (HostDevice<From>) {
     to_device.copy(to, from, bytes);
+    to_device.synchronize();
   } else {
     static_assert(HostDevice<To>, "copy: one of two devices of different kinds must be the host");
     from_device.copy(to, from, bytes);
@@ -66,7 +67,6 @@ void copy_view(tensor_view<From, FromDevice> const& from, tensor_view<To, ToDevi
     tensor<To, FromDevice> converted(from.device(), from.shape());
     convert_on(from.device(), from.data(), converted.data(), from.size());
     copy_bytes(to.device(), to.data(), from.device(), converted.data(), from.size() * sizeof(To));
-    to.device().synchronize();  // `converted` ends here
   } else {
     tensor<To, FromDevice> converted(from.device(), from.shape());
     convert_on(from.device(), from.data(), converted.data(), from.size());
