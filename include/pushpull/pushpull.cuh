@@ -6,3 +6,4 @@
 #include <pushpull/device/cuda_memory_resource.cuh>
 #include <pushpull/pass/cuda_execution.cuh>
 #include <pushpull/pushpull.hpp>
+#include <pushpull/tensor/thrust_vector.cuh>

@@ -54,3 +54,13 @@ TEST_CASE("the README's spelled-out store takes bfloat16 gradients over a float 
   store.pull(7, weight);
   REQUIRE(weight[9] == Approx(1 - 3e-4 * 1e-2 - 3e-4));
 }
+
+TEST_CASE("docs/stores.md changes a hyperparameter of a stage", "[readme]") {
+  pushpull::kv_store store{pushpull::cpu_devices(1), update::clip_value(1) | update::weight_decay(0) | update::adamw{}};
+  // example-begin hyperparameters
+  auto rule = store.updater();
+  get<update::adamw>(rule).learning_rate *= 0.1;
+  store.set_hyperparameters(rule);
+  // example-end hyperparameters
+  REQUIRE(get<update::adamw>(store.updater()).learning_rate == Approx(1e-4));
+}

@@ -2,6 +2,7 @@
 /// Stores on GPUs against the same stores on CPUs. Without a GPU every case reports that it was skipped.
 #include <pushpull/pushpull.cuh>
 
+#include <cmath>
 #include <cstdio>
 #include <string>
 #include <vector>
@@ -51,6 +52,17 @@ void require_close(std::vector<std::vector<float>> const& a, std::vector<std::ve
       if (!(std::abs(a[k][i] - b[k][i]) <= 2e-6F)) FAIL("key " << k << ", element " << i << ": " << a[k][i] << " " << b[k][i]);
 }
 
+/// A user's rule that branches, as GPUs can.
+struct branching_rule {
+  static constexpr auto state_names = pp::states();
+  template <class S, class V>
+  PUSHPULL_HOST_DEVICE void operator()(S const&, V& w, V g) const {
+    if (g > 0) w -= 0.5 * g;
+  }
+};
+
+std::vector<pp::half> gradient_on_host(std::size_t size) { return std::vector<pp::half>(size, pp::convert<pp::half>(1.0F)); }
+
 }  // namespace
 
 TEST_CASE("rules on CUDA devices equal those on CPU devices", "[cuda]") {
@@ -91,4 +103,27 @@ TEST_CASE("a CUDA device runs every index once, sums leaves in a fixed order and
   pp::tensor<double, pp::cuda_device> y(devices[1], pp::shape{1000});
   pp::copy(x, y);
   REQUIRE(pp::to_vector(y) == std::vector<double>(1000, 3.0));
+}
+
+TEST_CASE("16-bit gradients, thrust vectors and users' rules work on CUDA devices", "[cuda]") {
+  auto const devices = logical_devices();
+  if (devices.empty()) return;
+  pp::kv_store<pp::half, pp::cuda_device, branching_rule, pp::element::master<float>, pp::integer_keys> store{
+      devices, branching_rule{}};
+  thrust::device_vector<float> initial(777, 1.0F);
+  thrust::device_vector<pp::half> const gradient(777, pp::convert<pp::half>(0.25F));
+  devices[1].synchronize();
+  store.init(1, pp::view_of(initial, devices[1]));
+  store.push(1, std::vector(20, pp::view_of(gradient, devices[1])));
+  std::vector<double> out(777);
+  store.pull(1, out);
+  store.wait();
+  REQUIRE(out == std::vector<double>(777, 1.0 - 0.5 * 20 * 0.25));
+  REQUIRE(store.steps(1) == 1);
+  REQUIRE_THROWS_AS(store.push(1, std::vector<pp::half>(3)), pp::shape_mismatch);
+  REQUIRE_THROWS_AS(store.push(2, gradient_on_host(777)), pp::unknown_key);
+  store.push(1, gradient_on_host(777));
+  store.pull(1, out);
+  store.wait();
+  REQUIRE(out[776] == 1.0 - 2.5 - 0.5);
 }

@@ -1,5 +1,6 @@
 /// @file
 /// kv_store: operations, forms of arguments, errors that leave it as it was.
+#include <limits>
 #include <pushpull/pushpull.hpp>
 #include <array>
 #include <list>
@@ -14,6 +15,7 @@ namespace {
 
 namespace pp = pushpull;
 namespace update = pushpull::update;
+using strings = std::vector<std::string>;
 
 template <class T>
 std::vector<T> pulled(auto& store, auto key, std::size_t size) {
@@ -115,7 +117,6 @@ TEST_CASE("kv_store's errors say what is wrong and leave it as it was", "[kv_sto
   store.init(keys, std::vector{x, x});
   store.push(keys, std::vector{x, x});
   using Catch::Matchers::Contains;
-  using strings = std::vector<std::string>;
   REQUIRE_THROWS_WITH(store.push("u", x), Contains("\"u\"") && Contains("never"));
   REQUIRE_THROWS_AS(store.push("u", x), pp::unknown_key);
   REQUIRE_THROWS_AS(store.pull("u", x), pp::unknown_key);
@@ -128,12 +129,12 @@ TEST_CASE("kv_store's errors say what is wrong and leave it as it was", "[kv_sto
   REQUIRE_THROWS_AS(store.broadcast("w", x, y), pp::duplicate_key);
   REQUIRE_THROWS_WITH(store.push("w", std::vector<float>(11)), Contains("(12)") && Contains("(11)"));
   REQUIRE_THROWS_AS(store.push("w", pp::tensor_view(x.data(), pp::shape{3, 4})), pp::shape_mismatch);
-  REQUIRE_THROWS_AS(store.pushpull("w", x, std::vector<float>(13)), pp::shape_mismatch);
+  std::vector<float> longer(13);
+  REQUIRE_THROWS_AS(store.pushpull("w", x, longer), pp::shape_mismatch);
   REQUIRE_THROWS_AS(store.push(keys, std::vector{x, std::vector<float>(3)}), pp::shape_mismatch);
   REQUIRE_THROWS_AS(store.push(keys, std::vector<std::vector<float>>{x}), pp::shape_mismatch);
   REQUIRE_THROWS_AS(store.push(keys, std::vector{x, x, x}), pp::shape_mismatch);
   REQUIRE_THROWS_AS(store.push("w", std::vector<std::vector<float>>{}), pp::invalid_argument);
-  REQUIRE_THROWS_AS(store.push(strings{"w", "w"}, std::vector{x, x}), pp::duplicate_key);
   REQUIRE_THROWS_AS(store.state("w", "exp_avg"), pp::invalid_argument);
   for (auto const& key : keys) {
     REQUIRE(pulled<float>(store, key, 12) == std::vector<float>(12, 0.0F));
@@ -145,4 +146,70 @@ TEST_CASE("kv_store's errors say what is wrong and leave it as it was", "[kv_sto
   std::vector<pp::cpu_device<>> const twice(2), none;
   REQUIRE_THROWS_AS((pp::kv_store{twice, update::sgd{}}), pp::duplicate_device);
   REQUIRE_THROWS_AS((pp::kv_store{none, update::sgd{}}), pp::invalid_argument);
+}
+
+TEST_CASE("equal keys of one list are grouped: summed for push, all filled for pull", "[kv_store]") {
+  std::vector<float> const one(70, 1.0F), two(70, 2.0F), four(70, 4.0F);
+  strings const keys{"b", "a", "b"};
+  pp::kv_store plain{pp::cpu_devices(2)};
+  plain.init(strings{"a", "b"}, std::vector{one, one});
+  plain.push(keys, std::vector{one, two, four});
+  std::vector<std::vector<float>> out(3, std::vector<float>(70));
+  plain.pull(keys, out);
+  REQUIRE(out == std::vector{std::vector<float>(70, 5.0F), two, std::vector<float>(70, 5.0F)});
+
+  pp::kv_store trained{pp::cpu_devices(2), update::clip_global_norm(1e9) | update::sgd{1.0}};
+  trained.init(strings{"a", "b"}, std::vector{four, four});
+  trained.pushpull(keys, std::vector{one, two, one}, out);
+  REQUIRE(out == std::vector(3, two));
+  REQUIRE(trained.steps("b") == 1);
+}
+
+TEST_CASE("sums over keys do not depend on the caller's order", "[kv_store]") {
+  std::vector<std::vector<float>> values(3, std::vector<float>(3001));
+  for (std::size_t k = 0; k < 3; ++k)
+    for (std::size_t i = 0; i < 3001; ++i) values[k][i] = 0.1F * static_cast<float>((i * 7 + k) % 13);
+  auto const rule = update::clip_global_norm(0.5) | update::sgd{1.0};
+  pp::kv_store forwards{pp::cpu_devices(1), rule}, backwards{pp::cpu_devices(1), rule};
+  strings const keys{"x", "y", "z"}, reversed{"z", "y", "x"};
+  forwards.init(keys, values);
+  backwards.init(keys, values);
+  forwards.push(keys, values);
+  backwards.push(reversed, std::vector{values[2], values[1], values[0]});
+  for (auto const& key : keys) REQUIRE(pulled<float>(forwards, key, 3001) == pulled<float>(backwards, key, 3001));
+}
+
+TEST_CASE("broadcast of a list stores and fills all, or nothing", "[kv_store]") {
+  pp::kv_store store{pp::cpu_devices(2)};
+  strings const keys{"a", "b"};
+  std::vector<std::vector<float>> const values{std::vector<float>(5, 1.0F), std::vector<float>(70, 2.0F)};
+  std::vector<std::vector<float>> out{std::vector<float>(5), std::vector<float>(69)};
+  REQUIRE_THROWS_AS(store.broadcast(keys, values, out), pp::shape_mismatch);
+  REQUIRE(store.size() == 0);
+  out[1].resize(70);
+  store.broadcast(keys, values, out);
+  REQUIRE(out == values);
+}
+
+TEST_CASE("a list may make its keys as it goes; policies may be given as values", "[kv_store]") {
+  pp::kv_store store{pp::cpu_devices(2), update::rescale(2) | update::sgd{1.0}, pp::reduce::mean{}, pp::integer_keys{}};
+  store.init(7, std::vector<float>(9));
+  store.push(7, std::vector(4, std::vector<float>(9, 3.0F)));
+  REQUIRE(pulled<float>(store, 7, 9)[8] == -6.0F);
+  auto rule = store.updater();
+  get<update::sgd>(rule).learning_rate = 0.5;
+  get<update::rescale>(rule).factor = -1;
+  store.set_hyperparameters(rule);
+  store.push(7, std::vector<float>(9, 2.0F));
+  REQUIRE(pulled<float>(store, 7, 9)[0] == -5.0F);
+  get<update::rescale>(rule).factor = std::numeric_limits<double>::infinity();
+  REQUIRE_THROWS_AS(store.set_hyperparameters(rule), pp::invalid_argument);
+
+  pp::kv_store named{pp::cpu_devices(1)};
+  auto const names = std::views::iota(0, 3) | std::views::transform([](int i) {
+                       return "a name beyond the small buffer " + std::to_string(i);
+                     });
+  named.init(names, std::vector(3, std::vector<float>(4, 2.0F)));
+  named.push(names, std::vector(3, std::vector<float>(4, 1.0F)));
+  REQUIRE(pulled<float>(named, "a name beyond the small buffer 2", 4)[3] == 1.0F);
 }

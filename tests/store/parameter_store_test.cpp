@@ -1,5 +1,6 @@
 /// @file
 /// parameter_store: mirrors and gradients of whole models.
+#include <algorithm>
 #include <pushpull/pushpull.hpp>
 #include <string>
 #include <thread>
@@ -159,4 +160,41 @@ TEST_CASE("several threads may ask for mirrors first", "[parameter_store]") {
     threads.emplace_back([&, n] { seen[n] = parameters.value("w", n).data()[999]; });
   for (auto& thread : threads) thread.join();
   REQUIRE(seen == std::vector<float>(4, 3.0F));
+}
+
+TEST_CASE("a name that is a key of the store is refused, and nothing else suffers", "[parameter_store]") {
+  pp::kv_store store{pp::cpu_devices(1), update::sgd{1.0}};
+  pp::parameter_store parameters{store};
+  std::vector<float> w(10, 1.0F);
+  store.init("taken", w);
+  REQUIRE_THROWS_AS(parameters.add("taken", w), pp::duplicate_key);
+  parameters.add("later", w);
+  parameters.add("w", w);
+  store.init("later", w);
+  REQUIRE_THROWS_AS(parameters.value("w", 0), pp::duplicate_key);
+  REQUIRE(parameters.size() == 1);
+  fill(parameters.grad("w", 0), 0.5F);
+  parameters.update_all();
+  parameters.close();
+  REQUIRE(w == std::vector<float>(10, 0.5F));
+}
+
+TEST_CASE("values go in and out in the masters' precision", "[parameter_store]") {
+  pp::kv_store<pp::bfloat16, pp::cpu_device<>, update::sgd, pp::element::master<float>> store{pp::cpu_devices(2),
+                                                                                             update::sgd{1.0}};
+  pp::parameter_store parameters{store};
+  std::vector<float> w(100, 1.001F), statistics(3, 0.001F);
+  std::vector<double> wide(5, 0.1);
+  parameters.add("w", w);
+  parameters.add("statistics", statistics, {.requires_grad = false});
+  parameters.add("wide", wide);
+  for (std::size_t n = 0; n < 2; ++n)
+    for (std::string const name : {"w", "wide"})
+      std::fill_n(parameters.grad(name, n).data(), parameters.grad(name, n).size(), pp::convert<pp::bfloat16>(0.0078125F));
+  parameters.update_all();
+  *parameters.value("statistics", 0).data() = pp::convert<pp::bfloat16>(2.0F);
+  parameters.sync_master();
+  REQUIRE(w == std::vector<float>(100, 1.001F - 0.015625F));
+  REQUIRE(wide[4] == double{0.1F - 0.015625F});
+  REQUIRE(statistics[0] == 2.0F);
 }

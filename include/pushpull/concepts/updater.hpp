@@ -73,6 +73,18 @@ struct is_transform_call<U, V, P, std::index_sequence<I...>>
         { transform(p, w, g, state...) } -> std::same_as<void>;
       }> {};
 
+template <class U, class V, class P, class I>
+struct is_constant_call : std::false_type {};
+template <class U, class V, class P, std::size_t... I>
+struct is_constant_call<U, V, P, std::index_sequence<I...>>
+    : std::bool_constant<requires(U const& rule, P const& p, V const& g, repeat_t<I, V>&... state) {
+        rule(p, V(), g, state...);
+      }> {};
+
+/// Callable with a weight that it cannot change: a transform that forgot to take the gradient by reference.
+template <class U, class V, class A>
+concept LeavesWeightAlone = is_constant_call<U, V, prepared_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
+
 /// A rule that changes the weight and keeps its states: `rule(prepared, w, g, state...)`.
 template <class U, class V, class A>
 concept UpdatesWeightWith = is_updater_call<U, V, prepared_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
@@ -99,7 +111,7 @@ inline constexpr bool runs_on = !requires { requires U::one_element_at_a_time; }
 /// Models: update::sgd, update::momentum, update::nesterov, update::adam, update::adamw, update::pipeline. See also GradientTransform.
 template <class U>
 concept Updater = std::is_trivially_copyable_v<U> && detail::HasStateNames<U> &&
-                  detail::UpdatesWeightWith<U, pack<float>, float>;
+                  detail::UpdatesWeightWith<U, pack<float>, float> && !detail::LeavesWeightAlone<U, pack<float>, float>;
 
 /// Rewrites the gradient before the rule sees it; `transform | rule` is again an `Updater`, and one pass.
 /// Needs:  a static list `state_names`, possibly empty;

@@ -18,9 +18,10 @@ template <class Register>
 struct mask {
   Register value;
 
-  PUSHPULL_DEVICE_INLINE operator bool() const
-    requires std::same_as<Register, bool>
-  {
+  PUSHPULL_DEVICE_INLINE operator bool() const {
+    static_assert(std::same_as<Register, bool>,
+                  "pack: a rule branches on a whole register; use select, or write in the rule: "
+                  "static constexpr bool one_element_at_a_time = true;");
     return value;
   }
 };
@@ -142,7 +143,7 @@ PUSHPULL_DEVICE_INLINE pack<A, R> abs(pack<A, R> const& x) {
   }
 }
 
-/// Elementwise `m ? a : b`; either may be an arithmetic scalar.
+/// Elementwise `m ? a : b`; one of the two may be an arithmetic scalar.
 PUSHPULL_EXEC_CHECK_DISABLE
 template <class M, class A, class R>
 PUSHPULL_DEVICE_INLINE pack<A, R> select(mask<M> const& m, pack<A, R> const& a,

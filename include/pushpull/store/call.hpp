@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <type_traits>
-#include <utility>
 #include <vector>
 
 #include <pushpull/concepts/device.hpp>
@@ -30,7 +30,6 @@ class call {
   explicit call(std::size_t devices) : staging_(devices) {}
 
   void clear() {
-    ++number_;
     items_.clear();
     sources_.clear();
     outputs_.clear();
@@ -38,13 +37,9 @@ class call {
     for (auto& memory : staging_) memory.clear();
   }
 
-  /// Names a key; its tensors follow. @throws unknown_key; duplicate_key if the call has named it before
-  void add_key(Table const& table, char const* name, key_view key, bool once) {
-    record& r = table.find(name, key);
-    expects<duplicate_key>(!once || std::exchange(r.call, number_) != number_, [&] {
-      return std::string(name) + ": " + key_text(key) + " stands twice in one call";
-    });
-    items_.push_back({&r, sources_.size(), 0, outputs_.size(), 0});
+  /// Names a key; its tensors follow. A key that is named again gets further tensors. @throws unknown_key
+  void add_key(Table const& table, char const* name, key_view key) {
+    items_.push_back({&table.find(name, key), sources_.size(), 0, outputs_.size(), 0});
   }
 
   /// A source of the key named last. @throws shape_mismatch
@@ -76,22 +71,29 @@ class call {
     step.clear();
     order_after(table.devices(), sources_);
     order_after(table.devices(), outputs_);
-    bool const several = std::any_of(items_.begin(), items_.end(), [](item const& x) { return x.sources > 1; });
-    for (item const& x : items_)
-      for (std::size_t n = 0; n < table.devices().size(); ++n) add_run(table, step, x, n, counts, several);
+    sort();
+    bool const several = any_key([](std::span<item const> same) { return same.size() > 1 || same.front().sources > 1; });
+    any_key([&](std::span<item const> same) {
+      for (std::size_t n = 0; n < table.devices().size(); ++n) add_run(table, step, same, n, counts, several);
+      return false;
+    });
     step.commit(table.devices());
     run();
     for (auto const& [n, to, from, bytes] : copies_) table.devices()[n].copy(to, from, bytes);
     order_before(table.devices(), sources_);
     order_before(table.devices(), outputs_);
     if (counts)
-      for (item const& x : items_) ++x.key->updates;
+      any_key([](std::span<item const> same) {
+        ++same.front().key->updates;
+        return false;
+      });
   }
 
  private:
   struct item {
     record* key;
     std::size_t source, sources, output, outputs;
+    std::size_t position = 0;
   };
   struct copy_back {
     std::size_t device;
@@ -100,10 +102,32 @@ class call {
     std::size_t bytes;
   };
 
-  /// The part of an item that device number n owns. Resident mirrors follow every change of their key.
+  /// Keys in the order in which they were registered, each key's tensors in the order of the call: sums over several keys
+  /// do not depend on the caller's order.
+  void sort() {
+    auto const before = [](item const& a, item const& b) {
+      return a.key->clock != b.key->clock ? a.key->clock < b.key->clock : a.position < b.position;
+    };
+    for (std::size_t i = 0; i < items_.size(); ++i) items_[i].position = i;
+    if (!std::is_sorted(items_.begin(), items_.end(), before)) std::sort(items_.begin(), items_.end(), before);
+  }
+
+  /// Calls f(items of one key) for each key until one returns true.
+  template <class F>
+  bool any_key(F const& f) const {
+    for (std::size_t first = 0; first < items_.size();) {
+      std::size_t last = first + 1;
+      while (last < items_.size() && items_[last].key == items_[first].key) ++last;
+      if (f(std::span(items_).subspan(first, last - first))) return true;
+      first = last;
+    }
+    return false;
+  }
+
+  /// The part of a key that device number n owns. Resident mirrors follow every change of their key.
   template <class Step>
-  void add_run(Table const& table, Step& step, item const& x, std::size_t n, bool changes, bool several) {
-    record const& r = *x.key;
+  void add_run(Table const& table, Step& step, std::span<item const> same, std::size_t n, bool changes, bool several) {
+    record const& r = *same.front().key;
     slice const part = r.part(n);
     if (part.size() <= 0) return;
     D const& device = table.devices()[n];
@@ -111,10 +135,12 @@ class call {
     std::int64_t const local = part.begin - r.group->part(n).begin;
     gradients_.clear();
     mirrors_.clear();
-    for (std::size_t k = x.source; k < x.source + x.sources; ++k)
-      gradients_.push_back(readable(device, n, sources_[k], skipped, part.size()));
-    for (std::size_t k = x.output; k < x.output + x.outputs; ++k)
-      mirrors_.push_back(writable(device, n, outputs_[k], skipped, part.size()));
+    for (item const& x : same) {
+      for (std::size_t k = x.source; k < x.source + x.sources; ++k)
+        gradients_.push_back(readable(device, n, sources_[k], skipped, part.size()));
+      for (std::size_t k = x.output; k < x.output + x.outputs; ++k)
+        mirrors_.push_back(writable(device, n, outputs_[k], skipped, part.size()));
+    }
     if constexpr (std::is_same_v<M, typename Table::T>)
       if (changes && r.group->resident()) table.add_mirrors(mirrors_, *r.group, n, part.begin);
     typename Step::run_type run{};
@@ -169,7 +195,6 @@ class call {
   std::vector<staging<D>> staging_;
   std::vector<G const*> gradients_;
   std::vector<M*> mirrors_;
-  std::uint64_t number_ = 0;
 };
 
 }  // namespace pushpull::detail

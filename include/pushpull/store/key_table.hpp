@@ -52,7 +52,6 @@ struct key_record {
   bool has_gradient;                    ///< Resident.
   std::vector<buffer<D>> own_gradient;  ///< Resident, outside the group's arenas.
   std::int64_t updates = 0;             ///< The clock's t, as far as calls have been enqueued.
-  std::uint64_t call = 0;               ///< The last call that named the key.
 
   std::int64_t size() const { return static_cast<std::int64_t>(shape.size()); }
 
@@ -150,7 +149,7 @@ class key_table {
       std::size_t const i = order[j];
       auto r = std::make_unique<record>(record{values[i].shape(), group.get(), offsets[j],
                                                static_cast<std::int32_t>(index_.size() + j),
-                                               resident && needs_gradient[i], {}, 0, 0});
+                                               resident && needs_gradient[i], {}, 0});
       store_value(*r, values[i]);
       expects<duplicate_key>(added.emplace(key_type(keys[i]), std::move(r)).second,
                              [&] { return "init: " + key_text(keys[i]) + " stands twice in one call"; });

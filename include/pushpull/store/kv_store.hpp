@@ -81,12 +81,25 @@ class kv_store {
   using plan_type = detail::resident_plan<table_type, step_of<pass::memory::arenas>>;
 
   /// @throws invalid_argument if there is no device or the rule refuses its hyperparameters; duplicate_device
-  explicit kv_store(std::vector<D> const& devices, updater_type const& updater = {})
+  explicit kv_store(std::vector<D> const& devices)
     requires std::default_initializable<updater_type>
-      : kv_store(std::in_place, devices, updater) {}
-  explicit kv_store(std::vector<D> const& devices, updater_type const& updater)
-    requires(!std::default_initializable<updater_type>)
-      : kv_store(std::in_place, devices, updater) {}
+      : kv_store(devices, updater_type{}) {}
+  kv_store(std::vector<D> const& devices, updater_type const& updater)
+      : updater_(updater), keys_(devices), call_(devices.size()), step_(devices.size()), pull_step_(devices.size()) {
+    detail::expects<invalid_argument>(!devices.empty(),
+                                      [] { return std::string("kv_store: at least 1 device expected, got none"); });
+    for (auto a = devices.begin(); a != devices.end(); ++a)
+      detail::expects<duplicate_device>(std::find(std::next(a), devices.end(), *a) == devices.end(), [&] {
+        return "kv_store: device " + std::string(a->name()) + " stands twice in the list";
+      });
+    validate(updater_);
+    if constexpr (has_updater)
+      for (D const& device : devices) controls_.emplace_back(device, updater_);
+  }
+  /// As above; policies that are given as values name themselves in the type: kv_store store{devices, rule, reduce::mean{}}.
+  template <detail::HasPolicyKind... P>
+    requires(sizeof...(P) > 0)
+  kv_store(std::vector<D> const& devices, updater_type const& updater, P const&...) : kv_store(devices, updater) {}
 
   std::vector<D> const& devices() const { return keys_.devices(); }
   /// Number of keys.
@@ -118,11 +131,12 @@ class kv_store {
 
   /// As above for each key of a list, and in one arena: what a model's keys should use. All or none is stored.
   /// @throws duplicate_key; shape_mismatch if the ranges differ in length
-  template <std::ranges::input_range Keys, std::ranges::input_range Values>
-    requires std::convertible_to<std::ranges::range_reference_t<Keys>, key_view> &&
-             TensorLike<std::ranges::range_reference_t<Values>>
+  template <KeysOf<key_view> Keys, std::ranges::input_range Values>
+    requires LastingTensorLike<std::ranges::range_reference_t<Values>>
   void init(Keys const& keys, Values&& values) {
-    std::vector<key_view> names(std::ranges::begin(keys), std::ranges::end(keys));
+    std::vector<key_type> owned;  // a range may make its keys as it goes
+    for (auto&& key : keys) owned.emplace_back(key_view(key));
+    std::vector<key_view> const names(owned.begin(), owned.end());
     std::vector<decltype(view_of(*std::ranges::begin(values)))> views;
     for (auto&& value : values) views.push_back(view_of(value));
     expect_count("init", names.size(), views.size(), "values");
@@ -140,9 +154,10 @@ class kv_store {
   }
 
   /// As above for each key of a list: one pass per device for all of them.
-  /// @throws as above; shape_mismatch if the ranges differ in length; duplicate_key if a key stands twice
-  template <std::ranges::input_range Keys, TensorListOf<T> Gradients>
-    requires std::convertible_to<std::ranges::range_reference_t<Keys>, key_view>
+  /// A key that stands in it several times has its gradients reduced
+  /// together, and is updated once.
+  /// @throws as above; shape_mismatch if the ranges differ in length
+  template <KeysOf<key_view> Keys, TensorListOf<T> Gradients>
   void push(Keys const& keys, Gradients const& gradients) {
     call_.clear();
     auto gradient = std::ranges::begin(gradients);
@@ -158,16 +173,14 @@ class kv_store {
   /// Sets one output or a range of outputs, each of the key's shape and of any element type, to the stored value.
   /// @throws unknown_key, shape_mismatch
   /// Cost: per device one pass that reads its slice once and writes it once per output.
-  template <detail::TensorsOfAny Outputs>
+  template <OutputTensors Outputs>
   void pull(key_view key, Outputs&& outputs) {
     pull_call<detail::element_in<Outputs>>([&](auto& call) { add_outputs(call, "pull", key, outputs); });
   }
 
   /// As above for each key of a list.
   /// @throws as above; shape_mismatch if the ranges differ in length
-  template <std::ranges::input_range Keys, std::ranges::input_range Outputs>
-    requires std::convertible_to<std::ranges::range_reference_t<Keys>, key_view> &&
-             detail::TensorsOfAny<std::ranges::range_reference_t<Outputs>>
+  template <KeysOf<key_view> Keys, OutputTensorList Outputs>
   void pull(Keys const& keys, Outputs&& outputs) {
     pull_call<detail::element_in<Outputs>>([&](auto& call) {
       auto output = std::ranges::begin(outputs);
@@ -182,7 +195,7 @@ class kv_store {
 
   /// push, then pull, in one pass: the new values go to the outputs while they are in registers.
   /// @throws as push and pull
-  template <TensorsOf<T> Gradients, TensorsOf<T> Outputs>
+  template <TensorsOf<T> Gradients, OutputTensorsOf<T> Outputs>
   void pushpull(key_view key, Gradients const& gradients, Outputs&& outputs) {
     call_.clear();
     add("pushpull", key, gradients, outputs);
@@ -190,8 +203,8 @@ class kv_store {
   }
 
   /// As above for each key of a list: one pass per device for all of them.
-  template <std::ranges::input_range Keys, TensorListOf<T> Gradients, TensorListOf<T> Outputs>
-    requires std::convertible_to<std::ranges::range_reference_t<Keys>, key_view>
+  template <KeysOf<key_view> Keys, TensorListOf<T> Gradients, OutputTensorList Outputs>
+    requires TensorListOf<Outputs, T>
   void pushpull(Keys const& keys, Gradients const& gradients, Outputs&& outputs) {
     call_.clear();
     auto gradient = std::ranges::begin(gradients);
@@ -208,13 +221,32 @@ class kv_store {
   }
 
   /// init, then pull. @throws as both
-  template <TensorLike V, detail::TensorsOfAny Outputs>
+  template <TensorLike V, OutputTensors Outputs>
   void broadcast(key_view key, V const& value, Outputs&& outputs) {
     detail::for_each_tensor(outputs, [&](auto const& view) {
       table_type::expect_shape("broadcast", key, view_of(value).shape(), view.shape());
     });
     init(key, value);
     pull(key, outputs);
+  }
+
+  /// As above for each key of a list. @throws as both
+  template <KeysOf<key_view> Keys, std::ranges::input_range Values, OutputTensorList Outputs>
+    requires LastingTensorLike<std::ranges::range_reference_t<Values>>
+  void broadcast(Keys const& keys, Values&& values, Outputs&& outputs) {
+    auto value = std::ranges::begin(values);
+    auto output = std::ranges::begin(outputs);
+    for (auto&& key : keys) {
+      expect_more("broadcast", value != std::ranges::end(values) && output != std::ranges::end(outputs), "tensors");
+      detail::for_each_tensor(*output, [&](auto const& view) {
+        table_type::expect_shape("broadcast", key_view(key), view_of(*value).shape(), view.shape());
+      });
+      ++value;
+      ++output;
+    }
+    expect_more("broadcast", value == std::ranges::end(values) && output == std::ranges::end(outputs), "keys");
+    init(keys, values);
+    pull(keys, outputs);
   }
 
   /// Returns when everything enqueued is finished. @throws the error of work that failed
@@ -301,19 +333,6 @@ class kv_store {
  private:
   struct no_outputs {};
 
-  kv_store(std::in_place_t, std::vector<D> const& devices, updater_type const& updater)
-      : updater_(updater), keys_(devices), call_(devices.size()), step_(devices.size()), pull_step_(devices.size()) {
-    detail::expects<invalid_argument>(!devices.empty(),
-                                      [] { return std::string("kv_store: at least 1 device expected, got none"); });
-    for (auto a = devices.begin(); a != devices.end(); ++a)
-      detail::expects<duplicate_device>(std::find(std::next(a), devices.end(), *a) == devices.end(), [&] {
-        return "kv_store: device " + std::string(a->name()) + " stands twice in the list";
-      });
-    validate(updater_);
-    if constexpr (has_updater)
-      for (D const& device : devices) controls_.emplace_back(device, updater_);
-  }
-
   static void validate(updater_type const& updater) {
     if constexpr (requires { updater.validate(); }) updater.validate();
   }
@@ -339,7 +358,7 @@ class kv_store {
 
   template <class Gradients, class Outputs>
   void add(char const* name, key_view key, Gradients const& gradients, Outputs&& outputs) {
-    call_.add_key(keys_, name, key, true);
+    call_.add_key(keys_, name, key);
     detail::for_each_tensor(gradients, [&](auto const& view) { call_.add_source(name, key, view); });
     call_.expect_source(name, key);
     if constexpr (!std::same_as<std::remove_cvref_t<Outputs>, no_outputs>)
@@ -348,7 +367,7 @@ class kv_store {
 
   template <class Call, class Outputs>
   void add_outputs(Call& call, char const* name, key_view key, Outputs&& outputs) const {
-    call.add_key(keys_, name, key, false);
+    call.add_key(keys_, name, key);
     detail::for_each_tensor(outputs, [&](auto const& view) { call.add_output(name, key, view); });
   }
 
@@ -386,9 +405,9 @@ class kv_store {
 
 static_assert(ResidentStore<kv_store<float, cpu_device<>>>);
 
-/// Types from arguments: floats, and the rule or pipeline that was given.
-template <Device D, class U>
-kv_store(std::vector<D>, U) -> kv_store<float, D, U>;
+/// Types from arguments: floats, the rule or pipeline that was given, and the other policies.
+template <Device D, class U, class... P>
+kv_store(std::vector<D>, U, P...) -> kv_store<float, D, U, P...>;
 template <Device D>
 kv_store(std::vector<D>) -> kv_store<float, D>;
 

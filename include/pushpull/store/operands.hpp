@@ -9,6 +9,7 @@
 #include <optional>
 #include <ranges>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <pushpull/concepts/device.hpp>
@@ -21,15 +22,48 @@ namespace pushpull {
 
 /// A range of tensors: several devices' gradients of one key, or their outputs.
 template <class R, class T>
-concept TensorRangeOf = !TensorLike<R> && std::ranges::input_range<R> && TensorLikeOf<std::ranges::range_reference_t<R>, T>;
+concept TensorRangeOf = !TensorLike<R> && std::ranges::input_range<R> &&
+                        LastingTensorLike<std::ranges::range_reference_t<R>> &&
+                        TensorLikeOf<std::ranges::range_reference_t<R>, T>;
 
 /// One tensor or a range of tensors, of element type `T`.
 template <class R, class T>
 concept TensorsOf = TensorLikeOf<R, T> || TensorRangeOf<R, T>;
 
+/// One output or a range of outputs, of any element type.
+template <class R>
+concept OutputTensors = OutputTensor<R> || (!TensorLike<R> && std::ranges::input_range<R> &&
+                                            OutputTensor<std::ranges::range_reference_t<R>>);
+
+/// As above, of element type `T`.
+template <class R, class T>
+concept OutputTensorsOf = OutputTensors<R> && TensorsOf<R, T>;
+
+namespace detail {
+
+/// What a list may yield per key: nothing that ends before the call has gathered all of its tensors.
+template <class R>
+concept Lasting = LastingTensorLike<R> ||
+                  (!TensorLike<R> && (std::is_lvalue_reference_v<R> || std::ranges::borrowed_range<R> ||
+                                      is_tensor_view<std::ranges::range_value_t<R>>));
+
+}  // namespace detail
+
 /// For each key of a list, one tensor or a range of tensors.
 template <class R, class T>
-concept TensorListOf = !TensorLike<R> && std::ranges::input_range<R> && TensorsOf<std::ranges::range_reference_t<R>, T>;
+concept TensorListOf = !TensorLike<R> && std::ranges::input_range<R> &&
+                       detail::Lasting<std::ranges::range_reference_t<R>> &&
+                       TensorsOf<std::ranges::range_reference_t<R>, T>;
+
+/// For each key of a list, one output or a range of outputs.
+template <class R>
+concept OutputTensorList = !TensorLike<R> && std::ranges::input_range<R> &&
+                           detail::Lasting<std::ranges::range_reference_t<R>> &&
+                           OutputTensors<std::ranges::range_reference_t<R>>;
+
+/// Keys of a list.
+template <class R, class Key>
+concept KeysOf = std::ranges::input_range<R> && std::convertible_to<std::ranges::range_reference_t<R>, Key>;
 
 namespace detail {
 
@@ -74,10 +108,6 @@ class staging {
   std::vector<buffer<D>> buffers_;
   std::size_t used_ = 0;
 };
-
-/// One tensor or a range of tensors of any element type.
-template <class R>
-concept TensorsOfAny = TensorLike<R> || (std::ranges::input_range<R> && TensorLike<std::ranges::range_reference_t<R>>);
 
 template <class R>
 struct element_in_type {

@@ -17,13 +17,26 @@
 
 namespace pushpull::detail {
 
-/// Any Store: a tensor per parameter and device, and one pushpull over all keys per step.
+/// The element type in which initial values travel: that of the masters where the store has such.
+template <class S>
+struct initial_value {
+  using type = typename S::value_type;
+};
+template <ResidentStore S>
+  requires requires { typename S::master_type; }
+struct initial_value<S> {
+  using type = typename S::master_type;
+};
+
+/// Any Store: a tensor per parameter and device, and one pushpull per key and step.
 template <Store S>
 class parameter_memory {
   using T = typename S::value_type;
   using D = typename S::device_type;
 
  public:
+  using initial_type = T;
+
   explicit parameter_memory(S& store) : store_(&store) {}
 
   void init(std::vector<std::string> const& names, std::vector<tensor_view<T const, D>> const& values,
@@ -81,12 +94,13 @@ class parameter_memory<S> {
   using D = typename S::device_type;
 
  public:
+  using initial_type = typename initial_value<S>::type;
+
   explicit parameter_memory(S& store) : store_(&store) {}
 
-  void init(std::vector<std::string> const& names, std::vector<tensor_view<T const, D>> const& values,
+  void init(std::vector<std::string> const& names, std::vector<tensor_view<initial_type const, D>> const& values,
             std::vector<bool> const& needs_gradient) {
-    store_->init_resident(std::span<std::string const>(names), std::span<tensor_view<T const, D> const>(values),
-                          needs_gradient);
+    store_->init_resident(std::span<std::string const>(names), std::span(values), needs_gradient);
   }
   tensor_view<T, D> mirror(std::string const& name, std::size_t n) { return store_->mirror(name, n); }
   tensor_view<T, D> gradient(std::string const& name, std::size_t n) { return store_->gradient(name, n); }

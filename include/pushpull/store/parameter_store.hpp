@@ -45,6 +45,8 @@ class parameter_store {
   using value_type = typename S::value_type;
   using device_type = typename S::device_type;
   using view_type = tensor_view<value_type, device_type>;
+  static_assert(std::convertible_to<std::string, typename S::key_type>,
+                "parameter_store: the Store must have string keys, the parameters' names");
 
   explicit parameter_store(S& store) : store_(&store), memory_(store) {}
   parameter_store(parameter_store const&) = delete;
@@ -56,24 +58,33 @@ class parameter_store {
 
   /// Registers a parameter with its initial value, which is copied when mirrors are first asked for. A tensor that can be
   /// written, and is no temporary, is also the parameter's master, which `sync_master` writes; it must then stay where it is.
-  /// @throws duplicate_key
-  template <TensorLikeOf<value_type> V>
+  /// Any element type: over a store with float masters, float tensors lose nothing on the way in or out.
+  /// @throws duplicate_key if the name was added before, or is a key of the store
+  template <TensorLike V>
   void add(std::string_view name, V&& value, parameter_options options = {}) {
     std::lock_guard const lock(mutex_);
     detail::expects<duplicate_key>(index_.find(name) == index_.end(), [&] {
       return "parameter_store: parameter \"" + std::string(name) + "\" was added before";
     });
+    expect_free(name);
     auto const view = view_of(value);
-    using host = tensor_view<value_type const, typename decltype(view_of(value))::device_type>;
+    using constant = tensor_view<element_of<V> const, typename decltype(view_of(value))::device_type>;
     auto p = std::make_unique<parameter>();
     p->name = std::string(name);
     p->requires_grad = options.requires_grad;
-    p->initial = tensor<value_type, device_type>(devices().front(), view.shape());
-    copy(host(view.data(), view.shape(), view.device()), p->initial->view());
+    p->trained = options.requires_grad;
+    p->initial = tensor<initial_type, device_type>(devices().front(), view.shape());
+    copy(constant(view.data(), view.shape(), view.device()), p->initial->view());
     // A temporary that owns its elements is gone when this returns: its value counts, it is no master.
-    constexpr bool lasting = std::is_lvalue_reference_v<V> || detail::is_tensor_view<std::remove_cvref_t<V>> ||
-                             std::ranges::borrowed_range<V>;
-    if constexpr (lasting && WritableTensorLikeOf<V, value_type>) p->sync = [view](view_type const& from) { copy(from, view); };
+    if constexpr (OutputTensor<V&&>) {
+      p->sync = [this, view](parameter const& self) {
+        // What is trained may be kept in a finer type than its mirrors; what is not lives in the mirrors only.
+        if constexpr (requires(S& store) { store.pull(self.name, view); }) {
+          if (self.trained) return store_->pull(self.name, view);
+        }
+        copy(memory_.mirror(self.name, 0), view);
+      };
+    }
     index_.emplace(p->name, parameters_.size());
     parameters_.push_back(std::move(p));
     ++pending_;
@@ -115,7 +126,8 @@ class parameter_store {
 
   /// One step over all parameters that require a gradient: reduce the devices' gradients, update, write all mirrors.
   /// Enqueued; on CPU devices finished when it returns.
-  /// Cost: over a ResidentStore one pass per device, no allocation in the steady state; else one pushpull of all keys.
+  /// Cost: over a ResidentStore one pass per device, no allocation in the steady state; else one pushpull per key, so
+  /// that a PreReduction sees one parameter at a time.
   void update_all() {
     materialize();
     if (stale_) {
@@ -132,7 +144,7 @@ class parameter_store {
   void sync_master() {
     materialize();
     for (auto const& p : parameters_)
-      if (p->sync) p->sync(memory_.mirror(p->name, 0));
+      if (p->sync) p->sync(*p);
     store_->wait();
   }
 
@@ -143,11 +155,14 @@ class parameter_store {
   }
 
  private:
+  using initial_type = typename detail::parameter_memory<S>::initial_type;
+
   struct parameter {
     std::string name;
     bool requires_grad = true;
-    std::optional<tensor<value_type, device_type>> initial;  // until the mirrors are made
-    std::function<void(view_type const&)> sync;
+    bool trained = true;  // it required a gradient at some time
+    std::optional<tensor<initial_type, device_type>> initial;  // until the mirrors are made
+    std::function<void(parameter const&)> sync;
   };
 
   parameter& find(std::string_view name) const {
@@ -177,10 +192,34 @@ class parameter_store {
     return p;
   }
 
+  void expect_free(std::string_view name) const {
+    if constexpr (requires { store_->contains(std::string(name)); })
+      detail::expects<duplicate_key>(!store_->contains(std::string(name)), [&] {
+        return "parameter_store: the store has a key \"" + std::string(name) + "\" of its own";
+      });
+  }
+
+  /// Forgets pending parameters whose names became keys of the store since they were added, and says so: what is left
+  /// still works.
+  void drop_taken_names() {
+    for (std::size_t i = parameters_.size() - pending_; i < parameters_.size(); ++i) {
+      try {
+        expect_free(parameters_[i]->name);
+      } catch (duplicate_key const&) {
+        index_.erase(parameters_[i]->name);
+        parameters_.erase(parameters_.begin() + static_cast<std::ptrdiff_t>(i));
+        for (std::size_t later = i; later < parameters_.size(); ++later) index_[parameters_[later]->name] = later;
+        --pending_;
+        throw;
+      }
+    }
+  }
+
   void make_pending() {
+    drop_taken_names();
     std::size_t const first = parameters_.size() - pending_;
     std::vector<std::string> names;
-    std::vector<tensor_view<value_type const, device_type>> values;
+    std::vector<tensor_view<initial_type const, device_type>> values;
     std::vector<bool> needs_gradient;
     for (std::size_t i = first; i < parameters_.size(); ++i) {
       names.push_back(parameters_[i]->name);
@@ -199,6 +238,7 @@ class parameter_store {
     if (required == p.requires_grad) return;
     if (required) memory_.require_gradient(p.name);
     p.requires_grad = required;
+    p.trained = p.trained || required;
     stale_ = true;
   }
 

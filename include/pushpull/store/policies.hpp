@@ -104,7 +104,8 @@ struct check_updater {
                 "Updater: the rule is not trivially copyable, so it cannot travel to a device");
   static_assert(HasStateNames<U>,
                 "Updater: the rule has no list state_names; write: static constexpr auto state_names = "
-                "pushpull::states(\"momentum\"), or states() for none");
+                "pushpull::states(\"momentum\"), or states() for none. (A policy of another kind says which by its "
+                "policy_kind: a reduction by using policy_kind = pushpull::reduction_tag)");
   static constexpr bool callable = [] {
     if constexpr (HasStateNames<U>) {
       return UpdatesWeightWith<U, pack<A>, A>;
@@ -114,7 +115,18 @@ struct check_updater {
   }();
   static_assert(callable,
                 "Updater: the rule cannot be called as rule(prepared_or_step, w, g, state...) with one V& per name in "
-                "state_names; a GradientTransform alone is no rule: pipe it into one, as in rescale(s) | sgd{}");
+                "state_names: it is const, returns void, takes first what its prepare returned or else the step, then V& w, "
+                "V g or V const& g, then each state as V&; a GradientTransform alone is no rule: pipe it into one, as in rescale(s) | sgd{}");
+  static constexpr bool changes = [] {
+    if constexpr (HasStateNames<U>) {
+      return !UpdatesWeightWith<U, pack<A>, A> || !LeavesWeightAlone<U, pack<A>, A>;
+    } else {
+      return true;
+    }
+  }();
+  static_assert(changes,
+                "Updater: the rule takes the weight by value or as const, so it changes nothing: take V& w; a "
+                "GradientTransform takes V const& w and V& g");
   static constexpr bool value = true;
 };
 template <class A>

@@ -100,6 +100,14 @@ inline constexpr bool is_tensor_view<tensor_view<T, D>> = true;
 template <class T>
 concept TensorLike = requires(T&& t) { view_of(t); };
 
+/// A TensorLike as an expression of type `T` that names memory which outlives the expression: a reference to a tensor, or a
+/// view. A temporary that owns its elements is gone before a call that gathers several tensors reads it.
+template <class T>
+concept LastingTensorLike =
+    TensorLike<T> && (std::is_lvalue_reference_v<T> || detail::is_tensor_view<std::remove_cvref_t<T>> ||
+                      std::ranges::borrowed_range<T> ||
+                      (Tensor<std::remove_cvref_t<T>> && std::is_trivially_copyable_v<std::remove_cvref_t<T>>));
+
 /// The element type of a TensorLike, without const.
 template <TensorLike T>
 using element_of = std::remove_const_t<typename decltype(view_of(std::declval<T&>()))::value_type>;
@@ -112,5 +120,9 @@ concept TensorLikeOf = TensorLike<T> && std::same_as<element_of<T>, E>;
 template <class T, class E>
 concept WritableTensorLikeOf =
     TensorLikeOf<T, E> && !std::is_const_v<typename decltype(view_of(std::declval<T&>()))::value_type>;
+
+/// A tensor that a call may write: not const, and no temporary.
+template <class T>
+concept OutputTensor = LastingTensorLike<T> && WritableTensorLikeOf<T, element_of<T>>;
 
 }  // namespace pushpull

@@ -63,7 +63,10 @@ struct adamw {
 
   /// @throws invalid_argument as adam's, and on a negative decay.
   void validate() const {
-    as_adam().validate();
+    detail::expects_not_negative("adamw: learning_rate", learning_rate);
+    detail::expects_not_negative("adamw: epsilon", epsilon);
+    detail::expects_in_range("adamw: beta1", beta1, 0, 1);
+    detail::expects_in_range("adamw: beta2", beta2, 0, 1);
     detail::expects_not_negative("adamw: weight_decay", weight_decay);
   }
 

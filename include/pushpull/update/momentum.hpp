@@ -21,6 +21,7 @@ struct momentum {
   void validate() const {
     detail::expects_not_negative("momentum: learning_rate", learning_rate);
     detail::expects_in_range("momentum: momentum", momentum, 0, 1);
+    detail::expects_finite("momentum: dampening", dampening);
   }
 
   template <class A>

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <concepts>
 #include <cstddef>
 #include <string_view>
 #include <type_traits>
@@ -93,6 +94,34 @@ struct pipeline {
     rest(p, w, g, *state[First::state_names.size() + I]...);
   }
 };
+
+namespace detail {
+
+template <class Stage, class P>
+inline constexpr bool has_stage = std::same_as<Stage, P>;
+template <class Stage, class First, class Rest>
+inline constexpr bool has_stage<Stage, pipeline<First, Rest>> = has_stage<Stage, First> || has_stage<Stage, Rest>;
+
+}  // namespace detail
+
+/// The stage of type `Stage` in a pipe, the first one if there are several: to read or change its hyperparameters.
+template <class Stage, class First, class Rest>
+constexpr Stage& get(pipeline<First, Rest>& p) {
+  static_assert(detail::has_stage<Stage, pipeline<First, Rest>>, "get: the pipe has no such stage");
+  if constexpr (std::same_as<Stage, First>) {
+    return p.first;
+  } else if constexpr (detail::has_stage<Stage, First>) {
+    return get<Stage>(p.first);
+  } else if constexpr (std::same_as<Stage, Rest>) {
+    return p.rest;
+  } else {
+    return get<Stage>(p.rest);
+  }
+}
+template <class Stage, class First, class Rest>
+constexpr Stage const& get(pipeline<First, Rest> const& p) {
+  return get<Stage>(const_cast<pipeline<First, Rest>&>(p));
+}
 
 /// `transform | rule` and `transform | transform`. A rule or transform of another namespace needs a stage of ours on the
 /// left, or `using pushpull::update::operator|`.

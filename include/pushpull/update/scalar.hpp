@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdio>
 #include <string>
 
 #include <cuda/std/cmath>
@@ -18,18 +19,32 @@ PUSHPULL_HOST_DEVICE inline double bias_correction(double beta, std::int64_t t) 
 
 namespace detail {
 
+/// Shortest text that shows what a number is: 1e-09, not 0.000000.
+inline std::string number_text(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%g", value);
+  return text;
+}
+
+/// @throws invalid_argument unless value is finite.
+inline void expects_finite(char const* name, double value) {
+  pushpull::detail::expects<invalid_argument>(value - value == 0, [&] {
+    return std::string(name) + ": a finite value expected, got " + number_text(value);
+  });
+}
+
 /// @throws invalid_argument unless lowest <= value < bound; NaN is refused.
 inline void expects_in_range(char const* name, double value, double lowest, double bound) {
   pushpull::detail::expects<invalid_argument>(value >= lowest && value < bound, [&] {
-    return std::string(name) + ": a value in [" + std::to_string(lowest) + ", " + std::to_string(bound) +
-           ") expected, got " + std::to_string(value);
+    return std::string(name) + ": a value in [" + number_text(lowest) + ", " + number_text(bound) +
+           ") expected, got " + number_text(value);
   });
 }
 
 /// @throws invalid_argument unless value is finite and at least 0.
 inline void expects_not_negative(char const* name, double value) {
   pushpull::detail::expects<invalid_argument>(value >= 0 && value <= 1.7976931348623157e308, [&] {
-    return std::string(name) + ": a finite value of at least 0 expected, got " + std::to_string(value);
+    return std::string(name) + ": a finite value of at least 0 expected, got " + number_text(value);
   });
 }
 

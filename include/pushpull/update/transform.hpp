@@ -13,7 +13,10 @@ struct rescale {
 
   static constexpr auto state_names = states();
 
-  explicit rescale(double factor) : factor(factor) {}
+  explicit rescale(double factor) : factor(factor) { validate(); }
+
+  /// @throws invalid_argument on a factor that is not finite.
+  void validate() const { detail::expects_finite("rescale: factor", factor); }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
@@ -28,7 +31,10 @@ struct clip_value {
 
   static constexpr auto state_names = states();
 
-  explicit clip_value(double limit) : limit(limit) { detail::expects_not_negative("clip_value: limit", limit); }
+  explicit clip_value(double limit) : limit(limit) { validate(); }
+
+  /// @throws invalid_argument on a negative limit.
+  void validate() const { detail::expects_not_negative("clip_value: limit", limit); }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
@@ -44,7 +50,10 @@ struct weight_decay {
 
   static constexpr auto state_names = states();
 
-  explicit weight_decay(double decay) : decay(decay) { detail::expects_not_negative("weight_decay: decay", decay); }
+  explicit weight_decay(double decay) : decay(decay) { validate(); }
+
+  /// @throws invalid_argument on a negative decay.
+  void validate() const { detail::expects_not_negative("weight_decay: decay", decay); }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
@@ -60,9 +69,10 @@ struct clip_global_norm {
 
   static constexpr auto state_names = states();
 
-  explicit clip_global_norm(double max_norm) : max_norm(max_norm) {
-    detail::expects_not_negative("clip_global_norm: max_norm", max_norm);
-  }
+  explicit clip_global_norm(double max_norm) : max_norm(max_norm) { validate(); }
+
+  /// @throws invalid_argument on a negative norm.
+  void validate() const { detail::expects_not_negative("clip_global_norm: max_norm", max_norm); }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
