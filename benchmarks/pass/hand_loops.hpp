@@ -1,6 +1,6 @@
 /// @file
-/// What the pass is measured against: loops with vector registers written for the purpose, steps one after the other, and
-/// a scalar functor. All on the same threads, with the same tasks.
+/// What the pass is measured against: loops with vector registers written for the purpose, steps one after the other,
+/// and a scalar functor. All on the same threads, with the same tasks.
 #pragma once
 
 #include <algorithm>

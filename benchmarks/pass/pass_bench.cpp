@@ -1,5 +1,6 @@
 /// @file
-/// The pass on CPUs against a hand-written loop, in-place axpy, three separate steps, and a scalar functor under Thrust.
+/// The pass on CPUs against a hand-written loop, in-place axpy, three separate steps, and a scalar functor under
+/// Thrust.
 #include <cstdint>
 #include <string>
 #include <utility>

@@ -1,6 +1,6 @@
 /// @file
-/// The pass on a GPU against an in-place axpy, a copy kernel, and the three steps that it fuses. Says that it is skipped
-/// where there is no GPU.
+/// The pass on a GPU against an in-place axpy, a copy kernel, and the three steps that it fuses. Says that it is
+/// skipped where there is no GPU.
 #include <algorithm>
 #include <cstdint>
 #include <functional>

@@ -24,7 +24,8 @@ class contest {
   /// @param calls  Calls per turn: many where one is too short for the clock.
   explicit contest(std::size_t calls) : calls_(std::max<std::size_t>(calls, 1)) {}
 
-  /// @param scale  What the ratio is multiplied by: the share of our bytes to the contender's for a ratio of bandwidths.
+  /// @param scale  What the ratio is multiplied by: the share of our bytes to the contender's for a ratio of
+  ///         bandwidths.
   void enter(std::string name, std::function<void()> run, double scale = 1) {
     contenders_.push_back({std::move(name), std::move(run), scale});
   }

@@ -1,6 +1,6 @@
 /// @file
-/// An optimizer of one's own: a struct in the user's file, no kernel. It gets the same fused pass, the same slicing over
-/// devices and the same mixed precision as the library's rules.
+/// An optimizer of one's own: a struct in the user's file, no kernel. It gets the same fused pass, the same slicing
+/// over devices and the same mixed precision as the library's rules.
 #include <cstdio>
 #include <vector>
 

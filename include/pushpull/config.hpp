@@ -23,8 +23,8 @@
 #define PUSHPULL_EXEC_CHECK_DISABLE
 #endif
 
-/// Stands behind the parameters of a lambda that must be inlined wherever it is called, so that what it captures stays in
-/// registers.
+/// Stands behind the parameters of a lambda that must be inlined wherever it is called, so that what it captures stays
+/// in registers.
 #define PUSHPULL_INLINE_LAMBDA __attribute__((always_inline))
 
 /// Stands before a loop that device code should keep small.

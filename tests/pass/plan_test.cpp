@@ -1,5 +1,6 @@
 /// @file
-/// The pass over foreign memory: any number of sources and outputs, any length and alignment, nothing beside it touched.
+/// The pass over foreign memory: any number of sources and outputs, any length and alignment, nothing beside it
+/// touched.
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -22,6 +23,14 @@ struct one_case {
   std::size_t size, gradients, mirrors, offset;
 };
 
+/// The first element of `array` from number 64 on that is aligned to 64 bytes: mirrors from there on may be streamed.
+template <class T>
+std::size_t aligned(std::vector<T> const& array) {
+  std::size_t i = 64;
+  while (reinterpret_cast<std::uintptr_t>(array.data() + i) % 64 != 0) ++i;
+  return i;
+}
+
 /// One momentum step through a plan of one or two runs against a loop in double. Offsets are in elements from aligned
 /// memory; guards stand before and behind every foreign array.
 template <class T, class Reduction>
@@ -35,10 +44,10 @@ void compare(one_case const& c, bool two_runs, double (*finish)(double, std::siz
   auto const value = [&] { return static_cast<float>(static_cast<int>(random() % 17)) / 8 - 1; };
   T const guard = convert<T>(-99.0F);
 
-  std::vector<std::vector<T>> g(c.gradients, std::vector<T>(c.size + 130, guard)), m(c.mirrors, g[0]);
+  std::vector<std::vector<T>> g(c.gradients, std::vector<T>(c.size + 200, guard)), m(c.mirrors, g[0]);
   std::vector<float> w(2 * padded, 0.0F), s(2 * padded, 0.0F), w0, s0;
   for (auto& gradient : g)
-    for (std::size_t i = 0; i < c.size; ++i) gradient[64 + c.offset + i] = convert<T>(value());
+    for (std::size_t i = 0; i < c.size; ++i) gradient[aligned(gradient) + c.offset + i] = convert<T>(value());
   for (float& x : w) x = value();
   for (float& x : s) x = value();
   w0 = w;
@@ -55,8 +64,8 @@ void compare(one_case const& c, bool two_runs, double (*finish)(double, std::siz
     run.state[0] = s.data() + first;
     std::vector<T const*> gradients;
     std::vector<T*> mirrors;
-    for (auto const& gradient : g) gradients.push_back(gradient.data() + 64 + c.offset + first);
-    for (auto& mirror : m) mirrors.push_back(mirror.data() + 64 + c.offset + first);
+    for (auto const& gradient : g) gradients.push_back(gradient.data() + aligned(gradient) + c.offset + first);
+    for (auto& mirror : m) mirrors.push_back(mirror.data() + aligned(mirror) + c.offset + first);
     plan.add(run, gradients, mirrors);
   }
   plan.commit(device);
@@ -68,21 +77,23 @@ void compare(one_case const& c, bool two_runs, double (*finish)(double, std::siz
 
   double const unit = std::is_same_v<T, half> ? 0x1p-11 : std::is_same_v<T, bfloat16> ? 0x1p-8 : 0x1p-24;
   for (std::size_t i = 0; i < c.size; ++i) {
-    double total = convert<double>(g[0][64 + c.offset + i]);
+    double total = convert<double>(g[0][aligned(g[0]) + c.offset + i]);
     for (std::size_t k = 1; k < c.gradients; ++k) {
-      double const next = convert<double>(g[k][64 + c.offset + i]);
+      double const next = convert<double>(g[k][aligned(g[k]) + c.offset + i]);
       total = std::is_same_v<Reduction, pushpull::reduce::max> ? std::max(total, next) : total + next;
     }
     double const state = 0.5 * double{s0[i]} + finish(total, c.gradients);
     double const weight = double{w0[i]} - 0.5 * state;
     REQUIRE(std::abs(double{s[i]} - state) <= 1e-5 * (1 + std::abs(state)));
     REQUIRE(std::abs(double{w[i]} - weight) <= 1e-5 * (1 + std::abs(weight)));
-    for (auto const& mirror : m)
-      REQUIRE(std::abs(convert<double>(mirror[64 + c.offset + i]) - double{w[i]}) <= unit * (0.1 + std::abs(double{w[i]})));
+    for (auto const& mirror : m) {
+      double const mirrored = convert<double>(mirror[aligned(mirror) + c.offset + i]);
+      REQUIRE(std::abs(mirrored - double{w[i]}) <= unit * (0.1 + std::abs(double{w[i]})));
+    }
   }
   for (auto const& mirror : m)
     for (std::size_t i = 0; i < mirror.size(); ++i)
-      if (i < 64 + c.offset || i >= 64 + c.offset + c.size)
+      if (i < aligned(mirror) + c.offset || i >= aligned(mirror) + c.offset + c.size)
         REQUIRE(convert<double>(mirror[i]) == convert<double>(guard));
 }
 

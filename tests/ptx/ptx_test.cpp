@@ -33,8 +33,8 @@ std::vector<std::string> entries(std::string const& ptx, char const* name) {
   return found;
 }
 
-/// `wide`: 16-byte accesses of a float operand per block. A pass has 8 guarded sources and one in a loop behind them, and
-/// as many mirrors, each of one access; the master and two states have `wide` each.
+/// `wide`: 16-byte accesses of a float operand per block. A pass has 8 guarded sources and one in a loop behind them,
+/// and as many mirrors, each of one access; the master and two states have `wide` each.
 void check(std::string const& body, std::size_t wide) {
   std::size_t const operands = 9, owned = 3;
   REQUIRE(count(body, R"(\.local|\bld\.local|\bst\.local)") == 0);

@@ -198,3 +198,26 @@ TEST_CASE("values go in and out in the masters' precision", "[parameter_store]")
   REQUIRE(wide[4] == double{0.1F - 0.015625F});
   REQUIRE(statistics[0] == 2.0F);
 }
+
+TEST_CASE("a key that was pushed alone keeps a step count of its own", "[parameter_store]") {
+  std::vector<float> const w(70, 1.0F), g(70, 0.5F);
+  auto const rule = update::adam{.learning_rate = 0.1, .epsilon = 0.1};
+  pp::kv_store store{pp::cpu_devices(2), rule}, alone{pp::cpu_devices(1), rule};
+  pp::parameter_store parameters{store};
+  std::vector<std::string> const names{"a", "b", "c"};
+  for (auto const& name : names) {
+    parameters.add(name, w);
+    alone.init(name, w);
+  }
+  for (auto const& name : names)  // now that all are in one arena
+    for (std::size_t n = 0; n < 2; ++n) fill(parameters.grad(name, n), 0.25F);
+  parameters.update_all();
+  for (int t = 0; t < 3; ++t) store.push("b", g);
+  parameters.update_all();
+  std::vector<float> out(70);
+  for (auto const& [name, steps] : {std::pair{"a", 2}, {"b", 5}, {"c", 2}}) {
+    for (int t = 0; t < steps; ++t) alone.pushpull(name, g, out);
+    REQUIRE(store.steps(name) == steps);
+    REQUIRE(pp::to_vector(parameters.value(name, 1)) == out);
+  }
+}

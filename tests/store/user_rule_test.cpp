@@ -1,6 +1,6 @@
 /// @file
-/// Rules and transforms as users write them: with branches, for single floats only, with states of their own; in the pipe
-/// of the library and against plain loops.
+/// Rules and transforms as users write them: with branches, for single floats only, with states of their own; in the
+/// pipe of the library and against plain loops.
 #include <cmath>
 #include <cstddef>
 #include <pushpull/pushpull.hpp>

@@ -15,7 +15,8 @@ namespace {
 namespace update = pushpull::update;
 namespace reference = pytorch_reference;
 
-/// Runs 10 steps of `updater` over the parameters of a trajectory and compares weights and states after each recorded one.
+/// Runs 10 steps of `updater` over the parameters of a trajectory and compares weights and states after each recorded
+/// one.
 template <class T, class Updater>
 void compare(std::string_view trajectory, Updater const& updater, int devices) {
   using store_type = pushpull::kv_store<T, pushpull::cpu_device<>, Updater, pushpull::integer_keys>;

@@ -4,8 +4,8 @@
 
 namespace pushpull {
 
-/// Needs:  policy_kind = compressor_tag; a nested template encoded_type<T>: what one gradient element becomes on its way.
-///         The pass decodes it.
+/// Needs:  policy_kind = compressor_tag; a nested template encoded_type<T>: what one gradient element becomes on its
+///         way. The pass decodes it.
 /// Model:  compress::none.
 template <class C>
 concept Compressor = requires {

@@ -27,8 +27,8 @@ struct leaf_probe {
 
 }  // namespace detail
 
-/// A place where parameters live and elementwise work runs, in the order in which it is enqueued. A cheap handle: copies
-/// name the same device.
+/// A place where parameters live and elementwise work runs, in the order in which it is enqueued. A cheap handle:
+/// copies name the same device.
 /// Needs:  memory_space: host_memory or cuda_memory; execution: pass::host_execution or pass::cuda_execution;
 ///         id() -> int, for messages; name() -> string;
 ///         allocate(bytes) -> void*, aligned to 64 bytes or more, throws out_of_memory; deallocate(p, bytes) noexcept;

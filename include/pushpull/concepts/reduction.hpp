@@ -11,8 +11,8 @@ namespace pushpull {
 
 /// An associative operation over the K gradients of a key, elementwise, in source order.
 /// Needs:  template <class V> V operator()(V a, V b) const, PUSHPULL_HOST_DEVICE: combines two;
-///         template <class V> V finish(V total, int k) const, PUSHPULL_HOST_DEVICE: called once with the count of sources;
-///         trivially copyable and default constructible; `policy_kind` is `reduction_tag`.
+///         template <class V> V finish(V total, int k) const, PUSHPULL_HOST_DEVICE: called once with the count of
+///         sources; trivially copyable and default constructible; `policy_kind` is `reduction_tag`.
 /// Models: reduce::sum, reduce::mean, reduce::max.
 template <class R>
 concept Reduction = std::is_trivially_copyable_v<R> && std::default_initializable<R> &&

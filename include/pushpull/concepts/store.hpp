@@ -39,8 +39,8 @@ concept Store = Device<typename S::device_type> && ElementType<typename S::value
 
 /// A Store that keeps mirrors and gradients of keys in arenas of its own, so that a step over a whole model is one pass
 /// per device.
-/// Needs:  plan_type; init_resident(keys, values, needs_gradient): as init, for keys whose mirrors and gradients the store
-///         holds; mirror(key, n) and gradient(key, n) -> views on device number n;
+/// Needs:  plan_type; init_resident(keys, values, needs_gradient): as init, for keys whose mirrors and gradients the
+///         store holds; mirror(key, n) and gradient(key, n) -> views on device number n;
 ///         require_gradient(key): gives the key gradients if it has none;
 ///         make_plan(keys) -> plan_type; update(plan): pushpull from the resident gradients to the resident mirrors.
 /// Model:  kv_store.

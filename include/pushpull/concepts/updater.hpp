@@ -108,7 +108,8 @@ inline constexpr bool runs_on = !requires { requires U::one_element_at_a_time; }
 /// `V` is a `pack`: one element on a GPU, a vector register on a CPU. `S` is what the rule's own `prepare(step<A>)`
 /// returned, called once per step, or the `step<A>` itself where the rule has no `prepare`. A rule that branches on
 /// values says `static constexpr bool one_element_at_a_time = true`.
-/// Models: update::sgd, update::momentum, update::nesterov, update::adam, update::adamw, update::pipeline. See also GradientTransform.
+/// Models: update::sgd, update::momentum, update::nesterov, update::adam, update::adamw, update::pipeline. See also
+///         GradientTransform.
 template <class U>
 concept Updater = std::is_trivially_copyable_v<U> && detail::HasStateNames<U> &&
                   detail::UpdatesWeightWith<U, pack<float>, float> && !detail::LeavesWeightAlone<U, pack<float>, float>;

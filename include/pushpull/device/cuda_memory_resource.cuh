@@ -15,7 +15,8 @@ namespace pushpull {
 class cuda_memory_resource {
  public:
   virtual ~cuda_memory_resource() = default;
-  /// Memory of the current device, aligned to 256 bytes, usable on `stream` from now on. @throws out_of_memory, cuda_error
+  /// Memory of the current device, aligned to 256 bytes, usable on `stream` from now on. @throws out_of_memory,
+  /// cuda_error
   virtual void* allocate(std::size_t bytes, cudaStream_t stream) = 0;
   /// Takes it back once what `stream` was given so far is finished.
   virtual void deallocate(void* p, std::size_t bytes, cudaStream_t stream) noexcept = 0;

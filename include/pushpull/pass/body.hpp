@@ -32,8 +32,8 @@ struct one_run {
   PUSHPULL_DEVICE_INLINE Run const& find(std::int64_t&) const { return run; }
 };
 
-/// The runs of a launch in a table where the device reads it. (A kernel that took a run from either place would hold the
-/// run's pointers in registers or in local memory: 128 registers instead of 64 for Adam.)
+/// The runs of a launch in a table where the device reads it. (A kernel that took a run from either place would hold
+/// the run's pointers in registers or in local memory: 128 registers instead of 64 for Adam.)
 template <class Run>
 struct run_table {
   using run_type = Run;
@@ -57,8 +57,8 @@ struct run_table {
   }
 };
 
-/// f(operand) for operands first to count - 1. On GPUs guarded constants index the near ones: a run-time index would put
-/// the array of pointers into local memory.
+/// f(operand) for operands first to count - 1. On GPUs guarded constants index the near ones: a run-time index would
+/// put the array of pointers into local memory.
 PUSHPULL_EXEC_CHECK_DISABLE
 template <bool Unrolled, class Pointer, class F>
 PUSHPULL_DEVICE_INLINE void for_each_operand(Pointer const (&near)[inline_operands], Pointer const* far,

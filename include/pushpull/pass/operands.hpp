@@ -25,8 +25,8 @@ struct element_types {
 /// Gradients and mirrors beyond this count are found through a table in memory.
 inline constexpr int inline_operands = 8;
 
-/// A run: elements that lie side by side in every operand and share their hyperparameters. All pointers are to the run's
-/// first element.
+/// A run: elements that lie side by side in every operand and share their hyperparameters. All pointers are to the
+/// run's first element.
 template <class Types, std::size_t States>
 struct run {
   using gradient_type = typename Types::gradient;

@@ -94,8 +94,8 @@ struct set_value {
 
 }  // namespace detail
 
-/// The phase before the pass: terms of the gradients, summed leaf by leaf, and the reduced gradient where a run has more
-/// than one source. `operator()(leaf, t, n)` is thread t's share of n in a leaf.
+/// The phase before the pass: terms of the gradients, summed leaf by leaf, and the reduced gradient where a run has
+/// more than one source. `operator()(leaf, t, n)` is thread t's share of n in a leaf.
 template <class Rule, class Reduction, class Types, class Execution, memory Memory,
           template <class> class Schedule = detail::one_run>
 struct pre_reduction_body {

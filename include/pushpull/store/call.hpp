@@ -17,8 +17,8 @@
 
 namespace pushpull::detail {
 
-/// Gathers keys and tensors, checks them, and only then lays out runs. Kept from call to call: in the steady state nothing
-/// is allocated.
+/// Gathers keys and tensors, checks them, and only then lays out runs. Kept from call to call: in the steady state
+/// nothing is allocated.
 /// @tparam Table  The store's key_table.
 /// @tparam G, M   Element types of sources and outputs.
 template <class Table, Device D, class G, class M>
@@ -102,8 +102,8 @@ class call {
     std::size_t bytes;
   };
 
-  /// Keys in the order in which they were registered, each key's tensors in the order of the call: sums over several keys
-  /// do not depend on the caller's order.
+  /// Keys in the order in which they were registered, each key's tensors in the order of the call: sums over several
+  /// keys do not depend on the caller's order.
   void sort() {
     auto const before = [](item const& a, item const& b) {
       return a.key->clock != b.key->clock ? a.key->clock < b.key->clock : a.position < b.position;

@@ -150,8 +150,8 @@ class fused_step {
     plans_[n].template launch<Rule, Reduction, Memory>(device, control.rule(), control.clocks());
   }
 
-  /// Partial sums: a device's own, those of all devices with the levels of the tree behind them, and room for those of a
-  /// device whose memory this one cannot reach.
+  /// Partial sums: a device's own, those of all devices with the levels of the tree behind them, and room for those of
+  /// a device whose memory this one cannot reach.
   struct partial_sums {
     buffer<D> own, all, staged;
   };

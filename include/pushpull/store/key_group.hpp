@@ -60,8 +60,8 @@ inline slice slice_of(std::int64_t size, std::size_t n, std::size_t devices) {
   return {std::min(size, index * part), std::min(size, (index + 1) * part)};
 }
 
-/// Masters and states of a group's keys, each element on its owner. A resident group also holds a full mirror and a full
-/// gradient on every device; where mirrors have the masters' type, the owner's part of its mirror is the master.
+/// Masters and states of a group's keys, each element on its owner. A resident group also holds a full mirror and a
+/// full gradient on every device; where mirrors have the masters' type, the owner's part of its mirror is the master.
 template <Device D, class Types, std::size_t States>
 class key_group {
  public:

@@ -35,11 +35,11 @@ namespace pushpull {
 /// @tparam T         Element type of gradients and outputs.
 /// @tparam D         The devices.
 /// @tparam Policies  In any order, at most one of each: an Updater (default: none), a Reduction (reduce::sum), an element
-///                   policy (element::uniform), string_keys or integer_keys (string_keys), a Compressor (compress::none),
-///                   a Communicator (comm::single).
-/// Calls return when their work is enqueued; on CPU devices it is then finished. Work on one key runs in the order of the
-/// calls. The caller's tensors are read and written until `wait` returns, never kept. Tensors in host memory work with
-/// every device, by a copy. One thread at a time. After an exception the store holds what it held before.
+///                   policy (element::uniform), string_keys or integer_keys (string_keys), a Compressor
+///                   (compress::none), a Communicator (comm::single).
+/// Calls return when their work is enqueued; on CPU devices it is then finished. Work on one key runs in the order of
+/// the calls. The caller's tensors are read and written until `wait` returns, never kept. Tensors in host memory work
+/// with every device, by a copy. One thread at a time. After an exception the store holds what it held before.
 template <ElementType T, Device D, class... Policies>
 class kv_store {
   static_assert(detail::check_policies<Policies...>::value);
@@ -96,7 +96,8 @@ class kv_store {
     if constexpr (has_updater)
       for (D const& device : devices) controls_.emplace_back(device, updater_);
   }
-  /// As above; policies that are given as values name themselves in the type: kv_store store{devices, rule, reduce::mean{}}.
+  /// As above; policies that are given as values name themselves in the type: kv_store store{devices, rule,
+  /// reduce::mean{}}.
   template <detail::HasPolicyKind... P>
     requires(sizeof...(P) > 0)
   kv_store(std::vector<D> const& devices, updater_type const& updater, P const&...) : kv_store(devices, updater) {}
@@ -327,7 +328,8 @@ class kv_store {
     return plan_type(keys_, std::move(records));
   }
 
-  /// pushpull from the resident gradients to the resident mirrors: one pass per device, two if the rule is a PreReduction.
+  /// pushpull from the resident gradients to the resident mirrors: one pass per device, two if the rule is a
+  /// PreReduction.
   void update(plan_type& plan) { plan.run(keys_, controls_); }
 
  private:

@@ -34,8 +34,8 @@ struct parameter_options {
 
 /// Parameters by name, with a mirror on every device of the store and a gradient for each that needs one. A trainer
 /// registers its parameters once, reads mirrors, writes gradients (every device, every step), and calls `update_all`:
-/// over a ResidentStore that is one pass per device for the whole model, and all mirrors of a parameter are bit-identical
-/// after it.
+/// over a ResidentStore that is one pass per device for the whole model, and all mirrors of a parameter are
+/// bit-identical after it.
 /// @tparam S  The Store, borrowed: it must outlive this object, and its keys are the parameters' names.
 /// Mirrors and gradients stay where they are for the life of this object. `value` and `grad` may be called by several
 /// threads; everything else by one at a time. After an exception it holds what it held before.
@@ -56,9 +56,9 @@ class parameter_store {
   /// Number of parameters.
   std::size_t size() const { return parameters_.size(); }
 
-  /// Registers a parameter with its initial value, which is copied when mirrors are first asked for. A tensor that can be
-  /// written, and is no temporary, is also the parameter's master, which `sync_master` writes; it must then stay where it is.
-  /// Any element type: over a store with float masters, float tensors lose nothing on the way in or out.
+  /// Registers a parameter with its initial value, which is copied when mirrors are first asked for. A tensor that can
+  /// be written, and is no temporary, is also the parameter's master, which `sync_master` writes; it must then stay
+  /// where it is. Any element type: over a store with float masters, float tensors lose nothing on the way in or out.
   /// @throws duplicate_key if the name was added before, or is a key of the store
   template <TensorLike V>
   void add(std::string_view name, V&& value, parameter_options options = {}) {

@@ -33,8 +33,8 @@ struct bfloat16 {
 };
 #endif
 
-/// What the library knows about element type `T`: its `name` and the type `accumulation` that sums and rules compute in.
-/// Empty for every type that tensors cannot hold.
+/// What the library knows about element type `T`: its `name` and the type `accumulation` that sums and rules compute
+/// in. Empty for every type that tensors cannot hold.
 template <class T>
 struct dtype_traits {};
 

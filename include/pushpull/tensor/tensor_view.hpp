@@ -64,7 +64,8 @@ tensor_view<T, D> view_of(tensor_view<T, D> const& t) {
   return t;
 }
 
-/// The view of a contiguous range of elements in host memory, as a vector of rank 1: std::vector, std::array, std::span.
+/// The view of a contiguous range of elements in host memory, as a vector of rank 1: std::vector, std::array,
+/// std::span.
 template <std::ranges::contiguous_range R>
   requires(!Tensor<std::remove_cvref_t<R>> && std::ranges::sized_range<R> &&
            ElementType<std::ranges::range_value_t<R>>)
@@ -74,8 +75,8 @@ auto view_of(R&& range) {
                                             shape{static_cast<std::int64_t>(std::ranges::size(range))}, cpu_device<>());
 }
 
-/// The same of other containers with `data()` and `size()`: thrust::host_vector, whose iterators C++20 does not know to be
-/// contiguous.
+/// The same of other containers with `data()` and `size()`: thrust::host_vector, whose iterators C++20 does not know to
+/// be contiguous.
 template <class C>
   requires(!Tensor<std::remove_cvref_t<C>> && !std::ranges::contiguous_range<C> &&
            requires(C& c) {
@@ -100,8 +101,8 @@ inline constexpr bool is_tensor_view<tensor_view<T, D>> = true;
 template <class T>
 concept TensorLike = requires(T&& t) { view_of(t); };
 
-/// A TensorLike as an expression of type `T` that names memory which outlives the expression: a reference to a tensor, or a
-/// view. A temporary that owns its elements is gone before a call that gathers several tensors reads it.
+/// A TensorLike as an expression of type `T` that names memory which outlives the expression: a reference to a tensor,
+/// or a view. A temporary that owns its elements is gone before a call that gathers several tensors reads it.
 template <class T>
 concept LastingTensorLike =
     TensorLike<T> && (std::is_lvalue_reference_v<T> || detail::is_tensor_view<std::remove_cvref_t<T>> ||

@@ -10,8 +10,8 @@
 
 namespace pushpull {
 
-/// The view of a vector in the memory of `device`, as a tensor of rank 1. Thrust works on its vectors in the default stream:
-/// synchronize with what it enqueued there before a store uses them on another.
+/// The view of a vector in the memory of `device`, as a tensor of rank 1. Thrust works on its vectors in the default
+/// stream: synchronize with what it enqueued there before a store uses them on another.
 template <ElementType T, class Allocator>
 tensor_view<T, cuda_device> view_of(thrust::device_vector<T, Allocator>& vector, cuda_device const& device) {
   return {thrust::raw_pointer_cast(vector.data()), shape{static_cast<std::int64_t>(vector.size())}, device};

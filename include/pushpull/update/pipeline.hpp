@@ -123,8 +123,8 @@ constexpr Stage const& get(pipeline<First, Rest> const& p) {
   return get<Stage>(const_cast<pipeline<First, Rest>&>(p));
 }
 
-/// `transform | rule` and `transform | transform`. A rule or transform of another namespace needs a stage of ours on the
-/// left, or `using pushpull::update::operator|`.
+/// `transform | rule` and `transform | transform`. A rule or transform of another namespace needs a stage of ours on
+/// the left, or `using pushpull::update::operator|`.
 template <GradientTransform First, class Rest>
   requires(Updater<Rest> || GradientTransform<Rest>)
 constexpr pipeline<First, Rest> operator|(First const& first, Rest const& rest) {

@@ -43,8 +43,8 @@ struct clip_value {
   }
 };
 
-/// g = g + decay w: L2 regularisation, coupled with the rule. MXNet's older rules add it before they clip, its newer ones
-/// after: here it stands where the pipe puts it.
+/// g = g + decay w: L2 regularisation, coupled with the rule. MXNet's older rules add it before they clip, its newer
+/// ones after: here it stands where the pipe puts it.
 struct weight_decay {
   double decay;
 
