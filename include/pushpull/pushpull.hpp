@@ -3,7 +3,10 @@
 #pragma once
 
 #include <pushpull/comm/single.hpp>
+#include <pushpull/compress/code.hpp>
+#include <pushpull/compress/encode.hpp>
 #include <pushpull/compress/none.hpp>
+#include <pushpull/compress/quantize.hpp>
 #include <pushpull/concepts.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/device/cpu_device.hpp>

@@ -127,3 +127,23 @@ TEST_CASE("16-bit gradients, thrust vectors and users' rules work on CUDA device
   store.wait();
   REQUIRE(out[776] == 1.0 - 2.5 - 0.5);
 }
+
+TEST_CASE("compressed gradients on CUDA devices equal those on CPU devices", "[cuda]") {
+  auto const devices = logical_devices();
+  if (devices.empty()) return;
+  auto const compressed = [](auto const& where, auto const& compressor) {
+    pp::kv_store store{where, update::sgd{1.0}, compressor};
+    std::vector<float> w(5003, 1.0F);
+    store.init("w", w);
+    for (int t = 0; t < 5; ++t) {
+      std::vector<std::vector<float>> gradients(3, std::vector<float>(5003));
+      for (std::size_t k = 0; k < 3; ++k)
+        for (std::size_t i = 0; i < 5003; ++i) gradients[k][i] = static_cast<float>((i * 31 + k * 7) % 17) / 8 - 1;
+      store.pushpull("w", gradients, w);
+      store.wait();
+    }
+    return w;
+  };
+  REQUIRE(compressed(devices, pp::compress::two_bit{}) == compressed(pp::cpu_devices(1), pp::compress::two_bit{}));
+  REQUIRE(compressed(devices, pp::compress::one_bit{}) == compressed(pp::cpu_devices(1), pp::compress::one_bit{}));
+}

@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
+#include <pushpull/compress/code.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/detail/simd/memory.hpp>
 #include <pushpull/detail/static_for.hpp>
@@ -35,6 +37,15 @@ struct simd_access {
     detail::static_for<N>([&](auto j) PUSHPULL_INLINE_LAMBDA {
       x[j].value = pushpull::detail::simd_load(from + j * V::size, std::type_identity<decltype(x[j].value)>{});
     });
+  }
+  template <pushpull::detail::Code T, class A, std::size_t N>
+  static void load_codes(T const* from, float unit, pack<A, pushpull::detail::simd_register<A>> (&x)[N]) {
+    constexpr std::size_t size = N * pack<A, pushpull::detail::simd_register<A>>::size;
+    alignas(64) float buffer[size];
+    for (std::size_t c = 0; c < size / T::elements; ++c)
+      std::memcpy(buffer + c * T::elements, pushpull::detail::decoded<T>[from[c].bits].data(), T::elements * sizeof(float));
+    load(static_cast<float const*>(buffer), x);
+    detail::static_for<N>([&](auto j) PUSHPULL_INLINE_LAMBDA { x[j] *= unit; });
   }
   template <class T, class A, std::size_t N>
   static void store(T* to, pack<A, pushpull::detail::simd_register<A>> const (&x)[N], bool streaming) {
@@ -92,6 +103,28 @@ struct block {
   template <class T>
   PUSHPULL_DEVICE_INLINE void store(T* to, bool streaming = false) const {
     Access::store(to, x, streaming);
+  }
+
+  /// Reads the codes of `size` elements, in units.
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class T>
+  PUSHPULL_DEVICE_INLINE void load_codes(T const* from, float unit) {
+    Access::load_codes(from, unit, x);
+  }
+
+  /// Zero in all elements from number `valid` on.
+  PUSHPULL_EXEC_CHECK_DISABLE
+  PUSHPULL_DEVICE_INLINE void clear_from(std::int64_t valid) {
+    using A = typename V::element_type;
+    if constexpr (V::size == 1) {
+      detail::static_for<Count>([&](auto j) PUSHPULL_INLINE_LAMBDA {
+        if (static_cast<std::int64_t>(j) >= valid) x[j].value = A(0);
+      });
+    } else {
+      alignas(64) A buffer[static_cast<std::size_t>(size)];
+      store(static_cast<A*>(buffer));
+      load_partial(static_cast<A const*>(buffer), valid);
+    }
   }
 
   /// Reads `valid` elements one by one, from memory of any alignment; the others become zero. What an element becomes

@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <utility>
 
+#include <pushpull/compress/code.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/detail/static_for.hpp>
@@ -79,12 +80,17 @@ PUSHPULL_DEVICE_INLINE void for_each_operand(Pointer const (&near)[inline_operan
 PUSHPULL_EXEC_CHECK_DISABLE
 template <class Reduction, memory Memory, class Block, class Run>
 PUSHPULL_DEVICE_INLINE void reduce(Block& total, Run const& r, std::int64_t i, std::int64_t valid) {
-  using source = typename Run::gradient_type const*;
+  using element = typename Run::gradient_type;
+  using source = element const*;
   auto const load = [&](Block& to, source from) PUSHPULL_INLINE_LAMBDA {
-    if constexpr (Memory == memory::foreign) {
+    if constexpr (pushpull::detail::Code<element>) {
+      to.load_codes(from + i / static_cast<std::int64_t>(element::elements), r.unit);
+      if (valid < Block::size) to.clear_from(valid);
+      return;
+    } else if constexpr (Memory == memory::foreign) {
       if (Block::by_element(valid, r.aligned)) return to.load_partial(from + i, valid);
     }
-    to.load(from + i);
+    if constexpr (!pushpull::detail::Code<element>) to.load(from + i);
   };
   load(total, r.gradient[0]);
   for_each_operand<Block::access::unrolled>(

@@ -32,6 +32,14 @@ struct vector_access {
       detail::static_for<width>([&](auto j) { x[c * width + j].value = convert<A>(elements.x[j]); });
     });
   }
+  template <pushpull::detail::Code T, class A, std::size_t N>
+  __host__ __device__ __forceinline__ static void load_codes(T const* from, float unit, pack<A> (&x)[N]) {
+    detail::static_for<N / T::elements>([&](auto c) {
+      unsigned const bits = from[c].bits;
+      detail::static_for<T::elements>(
+          [&](auto j) { x[c * T::elements + j].value = convert<A>(T::value(bits, j) * unit); });
+    });
+  }
   template <class T, class A, std::size_t N>
   __host__ __device__ __forceinline__ static void store(T* to, pack<A> const (&x)[N], bool) {
     constexpr std::size_t width = 16 / sizeof(T);
@@ -49,7 +57,7 @@ struct cuda_execution {
   static constexpr std::int64_t grain = 0;  // one block
 
   template <class A, class... Operands>
-  using block_type = block<pack<A>, 16 / std::min({sizeof(Operands)...}), vector_access>;
+  using block_type = block<pack<A>, 16 / std::min({pushpull::detail::block_bytes<Operands>...}), vector_access>;
 
   __host__ __device__ static void end_task() {}
 };

@@ -39,6 +39,7 @@ struct run {
   std::int32_t clock;       ///< The entry of the clock table that the run's keys share.
   std::int32_t gradients;   ///< K: sources.
   std::int32_t mirrors;     ///< R: outputs beside the master.
+  float unit;               ///< What a unit of a coded gradient stands for.
   bool streaming;           ///< Mirrors go past the caches: all aligned, and too large to be read again soon.
   gradient_type const* gradient[inline_operands];
   mirror_type* mirror[inline_operands];

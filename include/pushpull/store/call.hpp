@@ -10,6 +10,8 @@
 #include <type_traits>
 #include <vector>
 
+#include <pushpull/compress/code.hpp>
+#include <pushpull/compress/none.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/store/key_table.hpp>
@@ -21,13 +23,19 @@ namespace pushpull::detail {
 /// nothing is allocated.
 /// @tparam Table  The store's key_table.
 /// @tparam G, M   Element types of sources and outputs.
-template <class Table, Device D, class G, class M>
+/// @tparam C      What sources become on their way to the pass.
+template <class Table, Device D, class G, class M, class C = compress::none>
 class call {
+  using encoded = typename C::template encoded_type<G>;
+  static constexpr bool compressed = Code<encoded>;
+
  public:
   using record = typename Table::record;
   using key_view = typename Table::key_view;
 
-  explicit call(std::size_t devices) : staging_(devices) {}
+  explicit call(std::size_t devices, C const& compressor = {}) : compressor_(compressor), staging_(devices) {}
+
+  C const& compressor() const { return compressor_; }
 
   void clear() {
     items_.clear();
@@ -69,9 +77,10 @@ class call {
   template <class Step, class Run>
   void execute(Table const& table, Step& step, bool counts, Run const& run) {
     step.clear();
+    sort();
+    if constexpr (compressed) encode(table);
     order_after(table.devices(), sources_);
     order_after(table.devices(), outputs_);
-    sort();
     bool const several = any_key([](std::span<item const> same) { return same.size() > 1 || same.front().sources > 1; });
     any_key([&](std::span<item const> same) {
       for (std::size_t n = 0; n < table.devices().size(); ++n) add_run(table, step, same, n, counts, several);
@@ -124,6 +133,39 @@ class call {
     return false;
   }
 
+  /// Turns sources into codes: memory for all of them first, because residuals change with every encoding.
+  void encode(Table const& table) {
+    constexpr auto per_byte = static_cast<std::int64_t>(encoded::elements);
+    codes_.clear();
+    codes_.resize(sources_.size());
+    any_key([&](std::span<item const> same) {
+      record& r = *same.front().key;
+      std::int64_t const size = padded(r.shape.size());
+      std::size_t number = 0;
+      for (item const& x : same)
+        for (std::size_t k = x.source; k < x.source + x.sources; ++k, ++number) {
+          D const& device = sources_[k].device ? *sources_[k].device : table.devices().front();
+          if (number == r.compressed.size()) {
+            r.compressed.emplace_back(device, size, static_cast<std::size_t>(size / per_byte));
+          } else {
+            r.compressed[number].move_to(device);
+          }
+          codes_[k] = {static_cast<encoded const*>(r.compressed[number].codes.data()), device, 0};
+        }
+      return false;
+    });
+    any_key([&](std::span<item const> same) {
+      record const& r = *same.front().key;
+      std::size_t number = 0;
+      for (item const& x : same)
+        for (std::size_t k = x.source; k < x.source + x.sources; ++k, ++number) {
+          D const& device = r.compressed[number].device;
+          r.compressed[number].encode(compressor_, readable(device, 0, sources_[k], 0, r.size()), r.size());
+        }
+      return false;
+    });
+  }
+
   /// The part of a key that device number n owns. Resident mirrors follow every change of their key.
   template <class Step>
   void add_run(Table const& table, Step& step, std::span<item const> same, std::size_t n, bool changes, bool several) {
@@ -136,8 +178,15 @@ class call {
     gradients_.clear();
     mirrors_.clear();
     for (item const& x : same) {
-      for (std::size_t k = x.source; k < x.source + x.sources; ++k)
-        gradients_.push_back(readable(device, n, sources_[k], skipped, part.size()));
+      for (std::size_t k = x.source; k < x.source + x.sources; ++k) {
+        if constexpr (compressed) {
+          constexpr auto per_byte = static_cast<std::int64_t>(encoded::elements);
+          std::int64_t const bytes = padded(static_cast<std::size_t>(part.size())) / per_byte;
+          gradients_.push_back(readable(device, n, codes_[k], skipped / per_byte, bytes));
+        } else {
+          gradients_.push_back(readable(device, n, sources_[k], skipped, part.size()));
+        }
+      }
       for (std::size_t k = x.output; k < x.output + x.outputs; ++k)
         mirrors_.push_back(writable(device, n, outputs_[k], skipped, part.size()));
     }
@@ -147,6 +196,7 @@ class call {
     run.size = part.size();
     run.leaf_phase = part.begin % pass::leaf_size;
     run.clock = r.clock;
+    if constexpr (compressed) run.unit = compressor_.unit();
     run.master = r.group->master(n) + local;
     for (std::size_t s = 0; s != Step::states; ++s) run.state[s] = r.group->state(n, s) + local;
     if constexpr (Step::two_phases) run.reduced = several ? r.group->reduced(device, n) + local : nullptr;
@@ -155,12 +205,13 @@ class call {
   }
 
   /// Memory with `size` elements of the operand, from element `first` on, that device number n can read.
-  G const* readable(D const& device, std::size_t n, operand<G const, D> const& x, std::int64_t first, std::int64_t size) {
+  template <class U>
+  U* readable(D const& device, std::size_t n, operand<U, D> const& x, std::int64_t first, std::int64_t size) {
     if (reaches(device, x)) return x.data + first;
-    std::size_t const bytes = static_cast<std::size_t>(size) * sizeof(G);
+    std::size_t const bytes = static_cast<std::size_t>(size) * sizeof(U);
     void* const staged = staging_[n].take(device, bytes);
     device.copy(staged, x.data + first, bytes);
-    return static_cast<G const*>(staged);
+    return static_cast<U*>(staged);
   }
 
   /// Likewise memory that it can write; what lands there is copied on after the pass.
@@ -188,12 +239,14 @@ class call {
           if (!(device == *x.device)) x.device->wait_for(device);
   }
 
+  C compressor_;
   std::vector<item> items_;
   std::vector<operand<G const, D>> sources_;
   std::vector<operand<M, D>> outputs_;
   std::vector<copy_back> copies_;
   std::vector<staging<D>> staging_;
-  std::vector<G const*> gradients_;
+  std::vector<operand<encoded const, D>> codes_;
+  std::vector<encoded const*> gradients_;
   std::vector<M*> mirrors_;
 };
 

@@ -19,6 +19,7 @@
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/reduce/sum.hpp>
+#include <pushpull/store/encoder.hpp>
 #include <pushpull/store/fused_step.hpp>
 #include <pushpull/store/key_group.hpp>
 #include <pushpull/tensor/buffer.hpp>
@@ -51,6 +52,7 @@ struct key_record {
   std::int32_t clock;                   ///< Number of the key, in order of init.
   bool has_gradient;                    ///< Resident.
   std::vector<buffer<D>> own_gradient;  ///< Resident, outside the group's arenas.
+  std::vector<compressed_source<D>> compressed;  ///< One per source, where gradients are compressed.
   std::int64_t updates = 0;             ///< The clock's t, as far as calls have been enqueued.
 
   std::int64_t size() const { return static_cast<std::int64_t>(shape.size()); }
@@ -89,8 +91,11 @@ class key_table {
   std::size_t bytes(std::size_t n) const {
     std::size_t total = 0;
     for (auto const& group : groups_) total += group->bytes(n);
-    for (auto const& [key, r] : index_)
+    for (auto const& [key, r] : index_) {
       if (!r->own_gradient.empty()) total += r->own_gradient[n].bytes();
+      for (auto const& source : r->compressed)
+        if (source.device == devices_[n]) total += source.residual.bytes() + source.codes.bytes();
+    }
     return total;
   }
 
@@ -149,7 +154,7 @@ class key_table {
       std::size_t const i = order[j];
       auto r = std::make_unique<record>(record{values[i].shape(), group.get(), offsets[j],
                                                static_cast<std::int32_t>(index_.size() + j),
-                                               resident && needs_gradient[i], {}, 0});
+                                               resident && needs_gradient[i], {}, {}, 0});
       store_value(*r, values[i]);
       expects<duplicate_key>(added.emplace(key_type(keys[i]), std::move(r)).second,
                              [&] { return "init: " + key_text(keys[i]) + " stands twice in one call"; });

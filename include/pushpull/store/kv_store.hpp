@@ -72,8 +72,13 @@ class kv_store {
   using types = pass::element_types<T, accumulation_type, master_type, state_type, T>;
   using table_type = detail::key_table<key_policy, D, types, detail::state_count<rule_type>>;
   using record = typename table_type::record;
+  using encoded_type = typename compressor_type::template encoded_type<T>;
+  static constexpr bool compressed = detail::Code<encoded_type>;
+  static_assert(!compressed || (std::same_as<T, float> && std::same_as<accumulation_type, float>),
+                "kv_store: this Compressor takes float gradients only");
+  using step_types = pass::element_types<encoded_type, accumulation_type, master_type, state_type, T>;
   template <pass::memory Memory>
-  using step_of = detail::fused_step<D, rule_type, reduction_type, types, Memory>;
+  using step_of = detail::fused_step<D, rule_type, reduction_type, step_types, Memory>;
   using control_type = typename step_of<pass::memory::foreign>::control_type;
 
  public:
@@ -85,7 +90,18 @@ class kv_store {
     requires std::default_initializable<updater_type>
       : kv_store(devices, updater_type{}) {}
   kv_store(std::vector<D> const& devices, updater_type const& updater)
-      : updater_(updater), keys_(devices), call_(devices.size()), step_(devices.size()), pull_step_(devices.size()) {
+      : kv_store(devices, updater, compressor_type{}) {}
+  /// As above; policies that are given as values name themselves in the type, and a Compressor keeps its value:
+  /// kv_store store{devices, rule, reduce::mean{}, compress::two_bit{0.1F}}.
+  template <detail::HasPolicyKind... P>
+    requires(sizeof...(P) > 0)
+  kv_store(std::vector<D> const& devices, updater_type const& updater, P const&... policies)
+      : updater_(updater),
+        keys_(devices),
+        call_(devices.size(), detail::pick_value<compressor_type>(policies...)),
+        pull_call_(devices.size()),
+        step_(devices.size()),
+        pull_step_(devices.size()) {
     detail::expects<invalid_argument>(!devices.empty(),
                                       [] { return std::string("kv_store: at least 1 device expected, got none"); });
     for (auto a = devices.begin(); a != devices.end(); ++a)
@@ -93,14 +109,10 @@ class kv_store {
         return "kv_store: device " + std::string(a->name()) + " stands twice in the list";
       });
     validate(updater_);
+    validate(call_.compressor());
     if constexpr (has_updater)
       for (D const& device : devices) controls_.emplace_back(device, updater_);
   }
-  /// As above; policies that are given as values name themselves in the type: kv_store store{devices, rule,
-  /// reduce::mean{}}.
-  template <detail::HasPolicyKind... P>
-    requires(sizeof...(P) > 0)
-  kv_store(std::vector<D> const& devices, updater_type const& updater, P const&...) : kv_store(devices, updater) {}
 
   std::vector<D> const& devices() const { return keys_.devices(); }
   /// Number of keys.
@@ -297,7 +309,9 @@ class kv_store {
   /// that needs no gradient gets none.
   /// @throws as init
   template <class V>
-  void init_resident(std::span<key_type const> keys, std::span<V const> values, std::vector<bool> const& needs_gradient) {
+  void init_resident(std::span<key_type const> keys, std::span<V const> values, std::vector<bool> const& needs_gradient)
+    requires(!compressed)
+  {
     std::vector<key_view> const names(keys.begin(), keys.end());
     expect_count("init_resident", names.size(), values.size(), "values");
     expect_count("init_resident", names.size(), needs_gradient.size(), "flags");
@@ -335,8 +349,9 @@ class kv_store {
  private:
   struct no_outputs {};
 
-  static void validate(updater_type const& updater) {
-    if constexpr (requires { updater.validate(); }) updater.validate();
+  template <class Part>
+  static void validate(Part const& part) {
+    if constexpr (requires { part.validate(); }) part.validate();
   }
 
   static void expect_count(char const* call, std::size_t keys, std::size_t count, char const* what) {
@@ -381,9 +396,9 @@ class kv_store {
   template <class U, class Add>
   void pull_call(Add const& add) {
     if constexpr (std::same_as<U, T>) {
-      call_.clear();
-      add(call_);
-      call_.execute(keys_, pull_step_, false, [&] { pull_step_.run(devices(), {}); });
+      pull_call_.clear();
+      add(pull_call_);
+      pull_call_.execute(keys_, pull_step_, false, [&] { pull_step_.run(devices(), {}); });
     } else {
       using accumulation = std::common_type_t<accumulation_t<U>, accumulation_t<master_type>>;
       using step_types = pass::element_types<T, accumulation, master_type, master_type, U>;
@@ -400,7 +415,8 @@ class kv_store {
   std::vector<control_type> controls_;
 
   // Kept so that a call in the steady state allocates nothing.
-  detail::call<table_type, D, T, T> call_;
+  detail::call<table_type, D, T, T, compressor_type> call_;
+  detail::call<table_type, D, T, T> pull_call_;
   step_of<pass::memory::foreign> step_;
   typename table_type::pull_step pull_step_;
 };

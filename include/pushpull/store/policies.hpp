@@ -87,6 +87,17 @@ struct pick<Tag, Default, P, Rest...> {
 template <class Tag, class Default, class... Policies>
 using pick_t = typename pick<Tag, Default, Policies...>::type;
 
+/// The policy of type `P` among values, or a default one.
+template <class P, class... Policies>
+P pick_value(Policies const&... policies) {
+  P value{};
+  auto const take = [&]<class Q>(Q const& policy) {
+    if constexpr (std::same_as<P, Q>) value = policy;
+  };
+  (take(policies), ...);
+  return value;
+}
+
 /// What has no policy kind can only be meant as a rule.
 template <class... Policies>
 struct pick_updater {

@@ -48,5 +48,12 @@ inline void expects_not_negative(char const* name, double value) {
   });
 }
 
+/// @throws invalid_argument unless value is finite and above 0.
+inline void expects_positive(char const* name, double value) {
+  pushpull::detail::expects<invalid_argument>(value > 0 && value - value == 0, [&] {
+    return std::string(name) + ": a finite value above 0 expected, got " + number_text(value);
+  });
+}
+
 }  // namespace detail
 }  // namespace pushpull::update

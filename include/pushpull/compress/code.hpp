@@ -1,0 +1,67 @@
+/// @file
+/// Elements of one or two bits, several to a byte, and how the pass reads them.
+#pragma once
+
+#include <array>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+
+#include <pushpull/config.hpp>
+
+namespace pushpull::compress {
+
+/// Four elements in a byte, the first in its highest two bits: 11 is one unit, 10 minus one, all else nothing.
+struct two_bit_code {
+  std::uint8_t bits;
+
+  static constexpr std::size_t elements = 4;
+  static constexpr std::size_t block_bytes = 4;  ///< On GPUs a thread takes as many elements as of a type of this size.
+
+  /// Element number `i`, in units.
+  PUSHPULL_HOST_DEVICE static constexpr float value(unsigned bits, std::size_t i) {
+    unsigned const code = bits >> (6 - 2 * i) & 3U;
+    return code == 3 ? 1.0F : (code == 2 ? -1.0F : 0.0F);
+  }
+};
+
+/// Eight elements in a byte, the first in its highest bit: 1 is one unit, 0 minus one.
+struct one_bit_code {
+  std::uint8_t bits;
+
+  static constexpr std::size_t elements = 8;
+  static constexpr std::size_t block_bytes = 2;
+
+  /// Element number `i`, in units.
+  PUSHPULL_HOST_DEVICE static constexpr float value(unsigned bits, std::size_t i) {
+    return (bits >> (7 - i) & 1U) != 0 ? 1.0F : -1.0F;
+  }
+};
+
+}  // namespace pushpull::compress
+
+namespace pushpull::detail {
+
+/// A type of which one object holds several elements.
+template <class T>
+concept Code = requires {
+  { T::elements } -> std::convertible_to<std::size_t>;
+  { T::value(0U, std::size_t{0}) } -> std::same_as<float>;
+};
+
+/// Bytes per element that choose a GPU thread's share.
+template <class T>
+inline constexpr std::size_t block_bytes = sizeof(T);
+template <Code T>
+inline constexpr std::size_t block_bytes<T> = T::block_bytes;
+
+/// All elements of all bytes, side by side: a CPU decodes by copying.
+template <Code T>
+inline constexpr auto decoded = [] {
+  std::array<std::array<float, T::elements>, 256> table{};
+  for (unsigned bits = 0; bits < 256; ++bits)
+    for (std::size_t i = 0; i < T::elements; ++i) table[bits][i] = T::value(bits, i);
+  return table;
+}();
+
+}  // namespace pushpull::detail
