@@ -24,6 +24,7 @@
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/store/call.hpp>
 #include <pushpull/store/fused_step.hpp>
+#include <pushpull/store/inspection.hpp>
 #include <pushpull/store/key_group.hpp>
 #include <pushpull/store/key_table.hpp>
 #include <pushpull/store/kv_store.hpp>

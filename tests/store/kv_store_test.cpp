@@ -213,3 +213,27 @@ TEST_CASE("a list may make its keys as it goes; policies may be given as values"
   named.push(names, std::vector(3, std::vector<float>(4, 1.0F)));
   REQUIRE(pulled<float>(named, "a name beyond the small buffer 2", 4)[3] == 1.0F);
 }
+
+TEST_CASE("states and step counts can be taken out and put into another store", "[kv_store]") {
+  auto const rule = update::adam{.learning_rate = 0.1};
+  pp::kv_store one{pp::cpu_devices(1), rule}, three{pp::cpu_devices(3), rule};
+  std::vector<float> w(5003), g(5003);
+  for (std::size_t i = 0; i < w.size(); ++i) g[i] = static_cast<float>(i % 13) - 6;
+  one.init("w", w);
+  for (int t = 0; t < 4; ++t) one.push("w", g);
+  one.pull("w", w);
+  three.init("w", w);
+  REQUIRE(one.keys() == strings{"w"});
+  for (auto const& name : one.state_names()) three.set_state("w", name, one.state("w", name));
+  three.set_steps("w", one.steps("w"));
+  std::vector<float> a(5003), b(5003);
+  one.pushpull("w", g, a);
+  three.pushpull("w", g, b);
+  REQUIRE(a == b);
+  REQUIRE(three.steps("w") == 5);
+  REQUIRE_THROWS_AS(three.set_steps("w", -1), pp::invalid_argument);
+  REQUIRE_THROWS_AS(three.set_state("w", "exp_avg", std::vector<float>(5002)), pp::shape_mismatch);
+  REQUIRE_THROWS_AS(three.set_state("w", "none", w), pp::invalid_argument);
+  REQUIRE_THROWS_AS(three.set_state("v", "exp_avg", w), pp::unknown_key);
+  REQUIRE(three.state("w", "exp_avg") == one.state("w", "exp_avg"));
+}

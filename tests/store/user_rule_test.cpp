@@ -113,6 +113,8 @@ TEST_CASE("a transform with a state stands anywhere in a pipe", "[update]") {
     }
   }
   for (std::size_t i = 0; i < w.size(); ++i) REQUIRE(std::abs(double{w[i]} - expected[i]) < 1e-6);
+  REQUIRE(store.state_names() == std::vector<std::string>{"average", "average.2", "momentum_buffer"});
+  REQUIRE(store.state("w", "average.2")[5] == Approx(b[5]).margin(1e-6));
 }
 
 TEST_CASE("lists may be any ranges: views of the standard library and of range-v3", "[kv_store]") {

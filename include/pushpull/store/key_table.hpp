@@ -73,6 +73,7 @@ class key_table {
  public:
   using T = typename Types::gradient;
   using W = typename Types::master;
+  using state_type = typename Types::state;
   using key_type = typename Keys::key_type;
   using key_view = typename Keys::key_view;
   using group_type = key_group<D, Types, States>;
@@ -86,6 +87,13 @@ class key_table {
   std::vector<D> const& devices() const { return devices_; }
   std::size_t size() const { return index_.size(); }
   bool contains(key_view key) const { return index_.find(key) != index_.end(); }
+
+  /// In the order of their registration.
+  std::vector<key_type> keys() const {
+    std::vector<key_type> result(index_.size());
+    for (auto const& [key, r] : index_) result[static_cast<std::size_t>(r->clock)] = key;
+    return result;
+  }
 
   /// Bytes on device number n.
   std::size_t bytes(std::size_t n) const {
@@ -153,7 +161,7 @@ class key_table {
     for (std::size_t j = 0; j < order.size(); ++j) {
       std::size_t const i = order[j];
       auto r = std::make_unique<record>(record{values[i].shape(), group.get(), offsets[j],
-                                               static_cast<std::int32_t>(index_.size() + j),
+                                               static_cast<std::int32_t>(index_.size() + i),
                                                resident && needs_gradient[i], {}, {}, 0});
       store_value(*r, values[i]);
       expects<duplicate_key>(added.emplace(key_type(keys[i]), std::move(r)).second,

@@ -21,6 +21,7 @@
 #include <pushpull/error.hpp>
 #include <pushpull/store/call.hpp>
 #include <pushpull/store/fused_step.hpp>
+#include <pushpull/store/inspection.hpp>
 #include <pushpull/store/key_table.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/policies.hpp>
@@ -272,35 +273,38 @@ class kv_store {
   std::int64_t steps(key_view key) const
     requires has_updater
   {
-    record const& r = keys_.find("steps", key);
-    for (std::size_t n = 0; n < devices().size(); ++n) {
-      if (r.part(n).size() <= 0) continue;
-      std::int64_t t = 0;
-      detail::copy_bytes(cpu_device<>(), &t, devices()[n], &controls_[n].clocks()[r.clock].t, sizeof(t));
-      return t;
-    }
-    return r.updates;  // a key without elements has no owner
+    return detail::read_steps(keys_, controls_, keys_.find("steps", key));
+  }
+  /// Makes the key's next update number t + 1. Waits. @throws unknown_key; invalid_argument on a negative t
+  void set_steps(key_view key, std::int64_t t)
+    requires has_updater
+  {
+    record& r = keys_.find("set_steps", key);
+    detail::expects<invalid_argument>(
+        t >= 0, [&] { return "set_steps: a count of at least 0 expected, got " + std::to_string(t); });
+    detail::write_steps(keys_, controls_, r, t);
   }
 
+  /// The names of the rule's states. A name that several stages of a pipe use is numbered: "average", "average.2".
+  static std::vector<std::string> state_names() { return detail::numbered_names(rule_type::state_names); }
   /// The elements of a state tensor of the key, by its name. Waits.
   /// @throws unknown_key; invalid_argument if the rule has no such state
   std::vector<state_type> state(key_view key, std::string_view name) const {
     record const& r = keys_.find("state", key);
-    auto const& names = rule_type::state_names;
-    auto const found = std::find(names.begin(), names.end(), name);
-    detail::expects<invalid_argument>(
-        found != names.end(), [&] { return "state: the rule has no state \"" + std::string(name) + "\""; });
-    std::vector<state_type> elements(r.shape.size());
-    for (std::size_t n = 0; n < devices().size(); ++n) {
-      detail::slice const part = r.part(n);
-      if (part.size() <= 0) continue;
-      state_type const* const from = r.group->state(n, static_cast<std::size_t>(found - names.begin()));
-      detail::copy_bytes(cpu_device<>(), elements.data() + (part.begin - r.offset), devices()[n],
-                         from + (part.begin - r.group->part(n).begin),
-                         static_cast<std::size_t>(part.size()) * sizeof(state_type));
-    }
-    return elements;
+    return detail::read_state(keys_, r, state_number("state", name));
   }
+  /// Sets a state tensor of the key: one element per element of the key, in their order. Waits.
+  /// @throws as state; shape_mismatch on another number of elements
+  void set_state(key_view key, std::string_view name, std::span<state_type const> elements) {
+    record const& r = keys_.find("set_state", key);
+    std::size_t const s = state_number("set_state", name);
+    table_type::expect_shape("set_state", key, pushpull::shape{r.size()},
+                             pushpull::shape{static_cast<std::int64_t>(elements.size())});
+    detail::write_state(keys_, r, s, elements);
+  }
+
+  /// All keys, in the order of their registration.
+  std::vector<key_type> keys() const { return keys_.keys(); }
 
   /// Bytes that the store holds on device number n: masters, states, resident mirrors and gradients.
   std::size_t bytes(std::size_t n) const { return keys_.bytes(n); }
@@ -348,6 +352,15 @@ class kv_store {
 
  private:
   struct no_outputs {};
+
+  static std::size_t state_number(char const* call, std::string_view name) {
+    auto const names = state_names();
+    auto const found = std::find(names.begin(), names.end(), name);
+    detail::expects<invalid_argument>(found != names.end(), [&] {
+      return std::string(call) + ": the rule has no state \"" + std::string(name) + "\"";
+    });
+    return static_cast<std::size_t>(found - names.begin());
+  }
 
   template <class Part>
   static void validate(Part const& part) {

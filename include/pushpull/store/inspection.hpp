@@ -1,0 +1,78 @@
+/// @file
+/// States and step counts of a key, gathered from and handed to the owners of its slices.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <pushpull/device/cpu_device.hpp>
+#include <pushpull/tensor/copy.hpp>
+
+namespace pushpull::detail {
+
+/// The names, a repeated one with its number behind a point.
+template <class Names>
+std::vector<std::string> numbered_names(Names const& names) {
+  std::vector<std::string> result;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    auto const before = std::count(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(i), names[i]);
+    result.push_back(std::string(names[i]) + (before > 0 ? "." + std::to_string(before + 1) : ""));
+  }
+  return result;
+}
+
+/// f(n, part, owned): the part of the key on device number n, and its first element's place among what that device owns.
+template <class Table, class F>
+void for_each_part(Table const& table, typename Table::record const& r, F const& f) {
+  for (std::size_t n = 0; n < table.devices().size(); ++n) {
+    auto const part = r.part(n);
+    if (part.size() > 0) f(n, part, part.begin - r.group->part(n).begin);
+  }
+}
+
+/// Updates of the key so far. Waits.
+template <class Table, class Controls>
+std::int64_t read_steps(Table const& table, Controls const& controls, typename Table::record const& r) {
+  std::int64_t t = r.updates;  // all there is to know of a key without elements
+  for_each_part(table, r, [&](std::size_t n, auto const&, std::int64_t) {
+    copy_bytes(cpu_device<>(), &t, table.devices()[n], &controls[n].clocks()[r.clock].t, sizeof(t));
+  });
+  return t;
+}
+
+/// Makes the key's next update number t + 1. Waits.
+template <class Table, class Controls>
+void write_steps(Table const& table, Controls const& controls, typename Table::record& r, std::int64_t t) {
+  for (std::size_t n = 0; n < table.devices().size(); ++n)  // whoever owns no part of it counts nothing
+    copy_bytes(table.devices()[n], &controls[n].clocks()[r.clock].t, cpu_device<>(), &t, sizeof(t));
+  r.updates = t;
+}
+
+/// The elements of state number `s`. Waits.
+template <class Table>
+auto read_state(Table const& table, typename Table::record const& r, std::size_t s) {
+  using S = typename Table::state_type;
+  std::vector<S> elements(r.shape.size());
+  for_each_part(table, r, [&](std::size_t n, auto const& part, std::int64_t owned) {
+    copy_bytes(cpu_device<>(), elements.data() + (part.begin - r.offset), table.devices()[n],
+               r.group->state(n, s) + owned, static_cast<std::size_t>(part.size()) * sizeof(S));
+  });
+  return elements;
+}
+
+/// Sets state number `s` to as many elements as the key has. Waits.
+template <class Table>
+void write_state(Table const& table, typename Table::record const& r, std::size_t s,
+                 std::span<typename Table::state_type const> elements) {
+  for_each_part(table, r, [&](std::size_t n, auto const& part, std::int64_t owned) {
+    copy_bytes(table.devices()[n], r.group->state(n, s) + owned, cpu_device<>(),
+               elements.data() + (part.begin - r.offset),
+               static_cast<std::size_t>(part.size()) * sizeof(typename Table::state_type));
+  });
+}
+
+}  // namespace pushpull::detail
