@@ -67,7 +67,7 @@ void fused_loop(Rule const rule, operands<T> const& o, std::size_t gradients, st
 #pragma GCC unroll 4
         for (std::size_t k = 0; k < states; ++k) s[k] = load(state[k] + at);
         w[j] = load(weight + at);
-        rule(w[j], g[j], s);
+        call(rule, w[j], g[j], [&](std::size_t k) -> vector_register& { return s[k]; });
         w[j].store_unaligned(weight + at);
 #pragma GCC unroll 4
         for (std::size_t k = 0; k < states; ++k) s[k].store_unaligned(state[k] + at);
@@ -113,7 +113,8 @@ void three_steps(Rule const rule, operands<T>& o, bool streaming) {
     for (std::int64_t i = first; i < last; i += lanes) {
       vector_register w = load(o.weight + i), s[Rule::states + 1];
       for (std::size_t k = 0; k < Rule::states; ++k) s[k] = load(o.state[k] + i);
-      rule(w, sum ? load(o.scratch + i) : load(o.gradient[0] + i), s);
+      vector_register const g = sum ? load(o.scratch + i) : load(o.gradient[0] + i);
+      call(rule, w, g, [&](std::size_t k) -> vector_register& { return s[k]; });
       w.store_unaligned(o.weight + i);
       for (std::size_t k = 0; k < Rule::states; ++k) s[k].store_unaligned(o.state[k] + i);
     }
@@ -146,10 +147,7 @@ void scalar_functor(Rule const rule, vectors<T>& v) {
                       gradients = gradient.size(), mirrors = mirror.size()](std::size_t i) {
                        float g = convert<float>(gradient[0][i]);
                        for (std::size_t k = 1; k < gradients; ++k) g += convert<float>(gradient[k][i]);
-                       float s[Rule::states + 1];
-                       for (std::size_t k = 0; k < Rule::states; ++k) s[k] = state[k][i];
-                       rule(weight[i], g, s);
-                       for (std::size_t k = 0; k < Rule::states; ++k) state[k][i] = s[k];
+                       call(rule, weight[i], g, [&](std::size_t k) -> float& { return state[k][i]; });
                        for (std::size_t r = 0; r < mirrors; ++r) mirror[r][i] = convert<T>(weight[i]);
                      });
 }

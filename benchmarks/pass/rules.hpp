@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstddef>
+#include <utility>
 
 #include <pushpull/pushpull.hpp>
 
@@ -24,7 +25,7 @@ struct by_hand<update::sgd> {
   static constexpr std::size_t states = 0;
   float learning_rate = 1e-3F;
   template <class V>
-  void operator()(V& w, V g, V*) const {
+  void operator()(V& w, V g) const {
     w -= learning_rate * g;
   }
 };
@@ -34,9 +35,9 @@ struct by_hand<update::momentum> {
   static constexpr std::size_t states = 1;
   float learning_rate = 1e-3F, momentum = 0.9F;
   template <class V>
-  void operator()(V& w, V g, V* state) const {
-    state[0] = momentum * state[0] + g;
-    w -= learning_rate * state[0];
+  void operator()(V& w, V g, V& b) const {
+    b = momentum * b + g;
+    w -= learning_rate * b;
   }
 };
 
@@ -45,12 +46,22 @@ struct by_hand<update::adam> {
   static constexpr std::size_t states = 2;
   float step_size = 1e-3F, root_scale = 1.1F, beta1 = 0.9F, beta2 = 0.999F, epsilon = 1e-8F;
   template <class V>
-  void operator()(V& w, V g, V* state) const {
-    state[0] = beta1 * state[0] + (1 - beta1) * g;
-    state[1] = beta2 * state[1] + (1 - beta2) * g * g;
-    w -= step_size * state[0] / (root(state[1]) * root_scale + epsilon);
+  void operator()(V& w, V g, V& m, V& v) const {
+    m = beta1 * m + (1 - beta1) * g;
+    v = beta2 * v + (1 - beta2) * g * g;
+    w -= step_size * m / (root(v) * root_scale + epsilon);
   }
 };
+
+/// rule(w, g, state(0), state(1), ...)
+template <class Rule, class V, class F, std::size_t... K>
+[[gnu::always_inline]] inline void call(Rule const& rule, V& w, V const& g, F const& state, std::index_sequence<K...>) {
+  rule(w, g, state(K)...);
+}
+template <class Rule, class V, class F>
+[[gnu::always_inline]] inline void call(Rule const& rule, V& w, V const& g, F const& state) {
+  call(rule, w, g, state, std::make_index_sequence<Rule::states>{});
+}
 
 /// Adam as a user of the library writes it.
 struct user_adam {
