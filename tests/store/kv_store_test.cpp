@@ -4,12 +4,12 @@
 #include <pushpull/pushpull.hpp>
 #include <array>
 #include <list>
-#include <ranges>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "support/catch.hpp"
+#include "support/ranges.hpp"
 
 namespace {
 
@@ -73,7 +73,7 @@ TEST_CASE("kv_store takes every form of tensors and of lists", "[kv_store]") {
   store.push("w", g.view());
   store.push("w", std::array{g.view(), g.view()});
   store.push("w", std::list{g.view()});
-  store.push("w", std::views::iota(0, 3) | std::views::transform([&](int) { return g.view(); }));
+  store.push("w", ranges::views::iota(0, 3) | ranges::views::transform([&](int) { return g.view(); }));
   pp::tensor<float> out(pp::cpu_device<>(), pp::shape{2, 3});
   store.pull("w", out);
   REQUIRE(out.data()[5] == -8);
@@ -206,7 +206,7 @@ TEST_CASE("a list may make its keys as it goes; policies may be given as values"
   REQUIRE_THROWS_AS(store.set_hyperparameters(rule), pp::invalid_argument);
 
   pp::kv_store named{pp::cpu_devices(1)};
-  auto const names = std::views::iota(0, 3) | std::views::transform([](int i) {
+  auto const names = ranges::views::iota(0, 3) | ranges::views::transform([](int i) {
                        return "a name beyond the small buffer " + std::to_string(i);
                      });
   named.init(names, std::vector(3, std::vector<float>(4, 2.0F)));
