@@ -43,6 +43,8 @@ void measure(benchmark::State& state) {
   contest.enter("steps", [&] { bench::three_steps(rule, o, false); });
   contest.enter("steps streaming", [&] { bench::three_steps(rule, o, true); });
   contest.enter("thrust", [&] { bench::scalar_functor(rule, plain); });
+  if (gradients == 1 && mirrors == 0)
+    contest.enter("thrust zip", [&] { bench::zipped_functor(rule, plain, std::make_index_sequence<rule.states>{}); });
   bench::bare_pass<T, bench::user_adam> user(device, o, {});
   if (rule.states == 2) contest.enter("user's", [&] { user(); });
   contest.run(state, static_cast<double>(size), o.bytes_moved());
