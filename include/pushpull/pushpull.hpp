@@ -28,6 +28,7 @@
 #include <pushpull/store/key_group.hpp>
 #include <pushpull/store/key_table.hpp>
 #include <pushpull/store/kv_store.hpp>
+#include <pushpull/store/kv_store_types.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/parameter_memory.hpp>
 #include <pushpull/store/parameter_store.hpp>

@@ -23,6 +23,7 @@
 #include <pushpull/store/fused_step.hpp>
 #include <pushpull/store/inspection.hpp>
 #include <pushpull/store/key_table.hpp>
+#include <pushpull/store/kv_store_types.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/policies.hpp>
 #include <pushpull/store/resident_plan.hpp>
@@ -43,41 +44,29 @@ namespace pushpull {
 /// with every device, by a copy. One thread at a time. After an exception the store holds what it held before.
 template <ElementType T, Device D, class... Policies>
 class kv_store {
-  static_assert(detail::check_policies<Policies...>::value);
-  using key_policy = detail::pick_t<key_tag, string_keys, Policies...>;
-  using element_policy = detail::pick_t<element_tag, element::uniform, Policies...>;
+  using resolved = detail::kv_store_types<T, D, Policies...>;
 
  public:
   using value_type = T;
   using device_type = D;
-  using key_type = typename key_policy::key_type;
-  using key_view = typename key_policy::key_view;
-  using updater_type = typename detail::pick_updater<Policies...>::type;
-  using reduction_type = detail::pick_t<reduction_tag, reduce::sum, Policies...>;
-  using compressor_type = detail::pick_t<compressor_tag, compress::none, Policies...>;
-  using communicator_type = detail::pick_t<communicator_tag, comm::single, Policies...>;
-  using master_type = typename element_policy::template master_type<T>;
-  using state_type = typename element_policy::template state_type<T>;
-  using accumulation_type = std::common_type_t<accumulation_t<T>, accumulation_t<master_type>>;
+  using key_type = typename resolved::key_type;
+  using key_view = typename resolved::key_view;
+  using updater_type = typename resolved::updater_type;
+  using reduction_type = typename resolved::reduction_type;
+  using compressor_type = typename resolved::compressor_type;
+  using communicator_type = typename resolved::communicator_type;
+  using master_type = typename resolved::master_type;
+  using state_type = typename resolved::state_type;
+  using accumulation_type = typename resolved::accumulation_type;
   /// Whether push applies a rule.
-  static constexpr bool has_updater = !std::same_as<updater_type, no_updater>;
-  static_assert(detail::check_updater<updater_type, accumulation_type>::value);
-  static_assert(Reduction<reduction_type>, "kv_store: the reduction does not model Reduction");
-  static_assert(Compressor<compressor_type>, "kv_store: the compressor does not model Compressor");
-  static_assert(Communicator<communicator_type>, "kv_store: the communicator does not model Communicator");
-  static_assert(!has_updater || (FloatingElement<T> && FloatingElement<master_type> && FloatingElement<state_type>),
-                "kv_store: an Updater needs floating-point elements");
+  static constexpr bool has_updater = resolved::has_updater;
 
  private:
-  using rule_type = std::conditional_t<has_updater, updater_type, pass::assign>;
-  using types = pass::element_types<T, accumulation_type, master_type, state_type, T>;
-  using table_type = detail::key_table<key_policy, D, types, detail::state_count<rule_type>>;
+  using rule_type = typename resolved::rule_type;
+  using table_type = typename resolved::table_type;
   using record = typename table_type::record;
-  using encoded_type = typename compressor_type::template encoded_type<T>;
-  static constexpr bool compressed = detail::Code<encoded_type>;
-  static_assert(!compressed || (std::same_as<T, float> && std::same_as<accumulation_type, float>),
-                "kv_store: this Compressor takes float gradients only");
-  using step_types = pass::element_types<encoded_type, accumulation_type, master_type, state_type, T>;
+  using step_types = typename resolved::step_types;
+  static constexpr bool compressed = resolved::compressed;
   template <pass::memory Memory>
   using step_of = detail::fused_step<D, rule_type, reduction_type, step_types, Memory>;
   using control_type = typename step_of<pass::memory::foreign>::control_type;

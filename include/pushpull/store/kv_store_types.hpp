@@ -1,0 +1,51 @@
+/// @file
+/// The types that a kv_store's element type, device and policies amount to, and what is wrong with them.
+#pragma once
+
+#include <concepts>
+#include <type_traits>
+
+#include <pushpull/concepts/device.hpp>
+#include <pushpull/concepts/updater.hpp>
+#include <pushpull/pass/operands.hpp>
+#include <pushpull/store/key_table.hpp>
+#include <pushpull/store/policies.hpp>
+
+namespace pushpull::detail {
+
+template <ElementType T, Device D, class... Policies>
+struct kv_store_types {
+  static_assert(check_policies<Policies...>::value);
+  using key_policy = pick_t<key_tag, string_keys, Policies...>;
+  using element_policy = pick_t<element_tag, element::uniform, Policies...>;
+
+  using key_type = typename key_policy::key_type;
+  using key_view = typename key_policy::key_view;
+  using updater_type = typename pick_updater<Policies...>::type;
+  using reduction_type = pick_t<reduction_tag, reduce::sum, Policies...>;
+  using compressor_type = pick_t<compressor_tag, compress::none, Policies...>;
+  using communicator_type = pick_t<communicator_tag, comm::single, Policies...>;
+  using master_type = typename element_policy::template master_type<T>;
+  using state_type = typename element_policy::template state_type<T>;
+  using accumulation_type = std::common_type_t<accumulation_t<T>, accumulation_t<master_type>>;
+  /// Whether push applies a rule.
+  static constexpr bool has_updater = !std::same_as<updater_type, no_updater>;
+  static_assert(check_updater<updater_type, accumulation_type>::value);
+  static_assert(Reduction<reduction_type>, "kv_store: the reduction does not model Reduction");
+  static_assert(Compressor<compressor_type>, "kv_store: the compressor does not model Compressor");
+  static_assert(Communicator<communicator_type>, "kv_store: the communicator does not model Communicator");
+  static_assert(!has_updater || (FloatingElement<T> && FloatingElement<master_type> && FloatingElement<state_type>),
+                "kv_store: an Updater needs floating-point elements");
+
+  using rule_type = std::conditional_t<has_updater, updater_type, pass::assign>;
+  using types = pass::element_types<T, accumulation_type, master_type, state_type, T>;
+  using table_type = key_table<key_policy, D, types, state_count<rule_type>>;
+  using record = typename table_type::record;
+  using encoded_type = typename compressor_type::template encoded_type<T>;
+  static constexpr bool compressed = Code<encoded_type>;
+  static_assert(!compressed || (std::same_as<T, float> && std::same_as<accumulation_type, float>),
+                "kv_store: this Compressor takes float gradients only");
+  using step_types = pass::element_types<encoded_type, accumulation_type, master_type, state_type, T>;
+};
+
+}  // namespace pushpull::detail
