@@ -69,10 +69,11 @@ void pushpull_keys(benchmark::State& state, std::vector<std::int64_t> const& siz
   bench::operands<float> o(device, detail::padded(static_cast<std::size_t>(total)), replicas, replicas, 1);
   bench::bare_pass<float, update::momentum> one_array(device, o, {});
   bench::contest contest((std::size_t{1} << 20) / static_cast<std::size_t>(total));
-  contest.enter("ours", [&] { store.pushpull(keys, gradients, outputs); });
+  contest.enter("ours", [&] { store.pushpull(keys, gradients, outputs).wait(); });
   contest.enter("one array", [&] { one_array(); });
   contest.enter("key by key", [&] {
     for (std::size_t k = 0; k < keys.size(); ++k) store.pushpull(keys[k], gradients[k], outputs[k]);
+    store.wait();
   });
   contest.run(state, static_cast<double>(total), o.bytes_moved());
   state.counters["keys"] = static_cast<double>(keys.size());
@@ -113,8 +114,8 @@ void compressed_push(benchmark::State& state) {
   plain.init(0, output.front());
   compressed.init(0, output.front());
   bench::contest contest((std::size_t{1} << 20) / static_cast<std::size_t>(sizes.front()));
-  contest.enter("ours", [&] { compressed.pushpull(0, gradients, output); });
-  contest.enter("uncompressed", [&] { plain.pushpull(0, gradients, output); });
+  contest.enter("ours", [&] { compressed.pushpull(0, gradients, output).wait(); });
+  contest.enter("uncompressed", [&] { plain.pushpull(0, gradients, output).wait(); });
   contest.run(state, static_cast<double>(sizes.front()), 16 * static_cast<double>(sizes.front()));
 }
 

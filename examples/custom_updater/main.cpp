@@ -65,7 +65,7 @@ void minimise(char const* name, Updater const& updater) {
   store.init("w", weight);
   for (int step = 0; step < 2000; ++step) {
     for (std::size_t i = 0; i < target.size(); ++i) gradient[i] = weight[i] - target[i];
-    store.pushpull("w", gradient, weight);
+    store.pushpull("w", gradient, weight).wait();
   }
   store.wait();
   std::printf("%-12s %8.4f %8.4f %8.4f\n", name, double{weight[0]}, double{weight[1]}, double{weight[2]});

@@ -12,6 +12,6 @@ int main() {
 
   std::vector<std::vector<float>> const gradients(4, std::vector<float>(1000, 0.5F));  // one per source
   for (int step = 0; step < 50; ++step) store.pushpull("fc1.weight", gradients, weight);
-  store.wait();
+  store.wait();  // calls return when their work is enqueued
   std::printf("%zu weights of %.4f after %d steps\n", weight.size(), double{weight[0]}, int(store.steps("fc1.weight")));
 }

@@ -22,8 +22,15 @@
 #include <pushpull/reduce/max.hpp>
 #include <pushpull/reduce/mean.hpp>
 #include <pushpull/reduce/sum.hpp>
+#include <pushpull/schedule/completion.hpp>
+#include <pushpull/schedule/immediate_schedule.hpp>
+#include <pushpull/schedule/operation.hpp>
+#include <pushpull/schedule/operation_pool.hpp>
+#include <pushpull/schedule/task_schedule.hpp>
 #include <pushpull/store/call.hpp>
+#include <pushpull/store/encoder.hpp>
 #include <pushpull/store/fused_step.hpp>
+#include <pushpull/store/gather.hpp>
 #include <pushpull/store/inspection.hpp>
 #include <pushpull/store/key_group.hpp>
 #include <pushpull/store/key_table.hpp>
@@ -34,6 +41,8 @@
 #include <pushpull/store/parameter_store.hpp>
 #include <pushpull/store/policies.hpp>
 #include <pushpull/store/resident_plan.hpp>
+#include <pushpull/store/store_engine.hpp>
+#include <pushpull/store/store_operations.hpp>
 #include <pushpull/tensor/buffer.hpp>
 #include <pushpull/tensor/copy.hpp>
 #include <pushpull/tensor/dtype.hpp>

@@ -95,9 +95,9 @@ void compare_store(Compressor const& compressor, bool two_bits, std::vector<D> c
       m.push(gradients.back());
       for (std::size_t i = 0; i < size; ++i) sum[i] += m.decoded[i];
     }
-    plain.pushpull("w", gradients, out);
+    plain.pushpull("w", gradients, out).wait();
     REQUIRE(out == sum);
-    trained.pushpull("w", gradients, out);
+    trained.pushpull("w", gradients, out).wait();
     for (std::size_t i = 0; i < size; ++i) {
       expected[i] -= 0.5 * double{sum[i]} / static_cast<double>(sources);
       REQUIRE(out[i] == Approx(expected[i]).margin(1e-5));
@@ -150,12 +150,13 @@ TEST_CASE("every source of every key has a residual of its own, and norms see de
   std::vector<float> a(3, 0.75F), b(70, -0.75F), out(70);
   // Sent +1 and left -0.25, then sent +1 again; the second source never sends twice the same.
   std::vector<float> const little(3, 0.25F);
-  store.push(keys, std::vector{std::vector{a, little}, std::vector{b, b}});
-  store.push(keys, std::vector{std::vector{a, little}, std::vector{b, b}});
-  store.pull("b", out);
+  std::vector const gradients{std::vector{a, little}, std::vector{b, b}};
+  store.push(keys, gradients);
+  store.push(keys, gradients);
+  store.pull("b", out).wait();
   REQUIRE(out == std::vector<float>(70, 4.0F));
   std::vector<float> first(3);
-  store.pull("a", first);
+  store.pull("a", first).wait();
   REQUIRE(first == std::vector<float>(3, -(1.0F + 1.0F) - (1.0F - 1.0F)));
 }
 

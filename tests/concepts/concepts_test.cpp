@@ -101,6 +101,6 @@ TEST_CASE("stores need no more than their concepts promise", "[concepts]") {
   REQUIRE(w == std::vector<float>(10, 2.0F));
   store.init("v", archetype::tensor{});
   store.push("v", w = std::vector<float>(1, 1.0F));
-  store.pull("v", w);
+  store.pull("v", w).wait();
   REQUIRE(w[0] == -1.0F);
 }

@@ -49,9 +49,10 @@ TEST_CASE("the README's spelled-out store takes bfloat16 gradients over a float 
   // example-end spelled_out
 
   store.init(7, std::vector<float>(10, 1.0F));
-  store.push(7, std::vector<pushpull::bfloat16>(10, pushpull::convert<pushpull::bfloat16>(2.0F)));
+  std::vector<pushpull::bfloat16> const gradient(10, pushpull::convert<pushpull::bfloat16>(2.0F));
+  store.push(7, gradient);
   std::vector<float> weight(10);
-  store.pull(7, weight);
+  store.pull(7, weight).wait();
   REQUIRE(weight[9] == Approx(1 - 3e-4 * 1e-2 - 3e-4));
 }
 

@@ -110,6 +110,7 @@ TEST_CASE("16-bit gradients, thrust vectors and users' rules work on CUDA device
   if (devices.empty()) return;
   pp::kv_store<pp::half, pp::cuda_device, branching_rule, pp::element::master<float>, pp::integer_keys> store{
       devices, branching_rule{}};
+  std::vector<pp::half> const three(3), host_gradient = gradient_on_host(777);
   thrust::device_vector<float> initial(777, 1.0F);
   thrust::device_vector<pp::half> const gradient(777, pp::convert<pp::half>(0.25F));
   devices[1].synchronize();
@@ -120,9 +121,9 @@ TEST_CASE("16-bit gradients, thrust vectors and users' rules work on CUDA device
   store.wait();
   REQUIRE(out == std::vector<double>(777, 1.0 - 0.5 * 20 * 0.25));
   REQUIRE(store.steps(1) == 1);
-  REQUIRE_THROWS_AS(store.push(1, std::vector<pp::half>(3)), pp::shape_mismatch);
-  REQUIRE_THROWS_AS(store.push(2, gradient_on_host(777)), pp::unknown_key);
-  store.push(1, gradient_on_host(777));
+  REQUIRE_THROWS_AS(store.push(1, three), pp::shape_mismatch);
+  REQUIRE_THROWS_AS(store.push(2, three), pp::unknown_key);
+  store.push(1, host_gradient);
   store.pull(1, out);
   store.wait();
   REQUIRE(out[776] == 1.0 - 2.5 - 0.5);

@@ -32,7 +32,7 @@ TEMPLATE_TEST_CASE("kv_store without an updater replaces by the reduced sum", "[
   for (int const devices : {1, 3})
     for (std::size_t const size : {0, 1, 3, 64, 4099})
       for (std::size_t const k : {1, 2, 9, 20}) {
-        pp::kv_store<T, pp::cpu_device<>> store{pp::cpu_devices(devices)};
+        pp::kv_store<T, pp::cpu_device<>, pp::synchronous> store{pp::cpu_devices(devices)};
         store.init("w", std::vector<T>(size, T(7)));
         std::vector<std::vector<T>> gradients;
         for (std::size_t i = 0; i < k; ++i) gradients.emplace_back(size, static_cast<T>(i + 1));
@@ -43,7 +43,7 @@ TEMPLATE_TEST_CASE("kv_store without an updater replaces by the reduced sum", "[
 }
 
 TEST_CASE("integer sums wrap", "[kv_store][push]") {
-  pp::kv_store<std::uint8_t, pp::cpu_device<>> store{pp::cpu_devices(1)};
+  pp::kv_store<std::uint8_t, pp::cpu_device<>, pp::synchronous> store{pp::cpu_devices(1)};
   std::vector<std::uint8_t> const x(10, 200);
   store.init("w", x);
   store.push("w", std::vector{x, x});
@@ -51,7 +51,7 @@ TEST_CASE("integer sums wrap", "[kv_store][push]") {
 }
 
 TEMPLATE_TEST_CASE("mean and max reduce elementwise", "[kv_store][reduce]", pp::reduce::mean, pp::reduce::max) {
-  pp::kv_store<float, pp::cpu_device<>, TestType> store{pp::cpu_devices(2)};
+  pp::kv_store<float, pp::cpu_device<>, TestType, pp::synchronous> store{pp::cpu_devices(2)};
   store.init("w", std::vector<float>(2000));
   for (int k = 1; k <= 9; ++k) {
     std::vector<std::vector<float>> gradients;
@@ -64,7 +64,7 @@ TEMPLATE_TEST_CASE("mean and max reduce elementwise", "[kv_store][reduce]", pp::
 }
 
 TEST_CASE("kv_store takes every form of tensors and of lists", "[kv_store]") {
-  pp::kv_store store{pp::cpu_devices(2), update::sgd{1.0}};
+  pp::kv_store store{pp::cpu_devices(2), update::sgd{1.0}, pp::synchronous{}};
   std::vector<float> w(6, 0.0F);
   store.init("w", pp::tensor_view(w.data(), pp::shape{2, 3}));
   pp::tensor<float> g(pp::cpu_device<>(), pp::shape{2, 3});
@@ -92,7 +92,7 @@ TEST_CASE("kv_store takes every form of tensors and of lists", "[kv_store]") {
 }
 
 TEST_CASE("kv_store pulls into other element types, rounded to nearest", "[kv_store][pull]") {
-  pp::kv_store<float, pp::cpu_device<>, pp::integer_keys> store{pp::cpu_devices(3)};
+  pp::kv_store<float, pp::cpu_device<>, pp::integer_keys, pp::synchronous> store{pp::cpu_devices(3)};
   store.init(-4, std::vector<double>(5000, 1.0 / 3));
   REQUIRE(pulled<double>(store, -4, 5000)[4999] == double{1.0F / 3});
   REQUIRE(pp::convert<float>(pulled<pp::bfloat16>(store, -4, 5000)[4999]) == 0.333984375F);
@@ -100,7 +100,7 @@ TEST_CASE("kv_store pulls into other element types, rounded to nearest", "[kv_st
 }
 
 TEST_CASE("kv_store never aliases the caller's memory", "[kv_store]") {
-  pp::kv_store<float, pp::cpu_device<>> store{pp::cpu_devices(1)};
+  pp::kv_store<float, pp::cpu_device<>, pp::synchronous> store{pp::cpu_devices(1)};
   std::vector<float> x(100, 1.0F);
   store.init("w", x);
   x.assign(100, 2.0F);
@@ -111,7 +111,7 @@ TEST_CASE("kv_store never aliases the caller's memory", "[kv_store]") {
 }
 
 TEST_CASE("kv_store's errors say what is wrong and leave it as it was", "[kv_store][errors]") {
-  pp::kv_store store{pp::cpu_devices(2), update::momentum{.learning_rate = 1}};
+  pp::kv_store store{pp::cpu_devices(2), update::momentum{.learning_rate = 1}, pp::synchronous{}};
   std::vector<std::string> const keys{"w", "v"};
   std::vector<float> x(12, 1.0F), y(12);
   store.init(keys, std::vector{x, x});
@@ -151,14 +151,14 @@ TEST_CASE("kv_store's errors say what is wrong and leave it as it was", "[kv_sto
 TEST_CASE("equal keys of one list are grouped: summed for push, all filled for pull", "[kv_store]") {
   std::vector<float> const one(70, 1.0F), two(70, 2.0F), four(70, 4.0F);
   strings const keys{"b", "a", "b"};
-  pp::kv_store plain{pp::cpu_devices(2)};
+  pp::kv_store plain{pp::cpu_devices(2), pp::synchronous{}};
   plain.init(strings{"a", "b"}, std::vector{one, one});
   plain.push(keys, std::vector{one, two, four});
   std::vector<std::vector<float>> out(3, std::vector<float>(70));
   plain.pull(keys, out);
   REQUIRE(out == std::vector{std::vector<float>(70, 5.0F), two, std::vector<float>(70, 5.0F)});
 
-  pp::kv_store trained{pp::cpu_devices(2), update::clip_global_norm(1e9) | update::sgd{1.0}};
+  pp::kv_store trained{pp::cpu_devices(2), update::clip_global_norm(1e9) | update::sgd{1.0}, pp::synchronous{}};
   trained.init(strings{"a", "b"}, std::vector{four, four});
   trained.pushpull(keys, std::vector{one, two, one}, out);
   REQUIRE(out == std::vector(3, two));
@@ -170,7 +170,8 @@ TEST_CASE("sums over keys do not depend on the caller's order", "[kv_store]") {
   for (std::size_t k = 0; k < 3; ++k)
     for (std::size_t i = 0; i < 3001; ++i) values[k][i] = 0.1F * static_cast<float>((i * 7 + k) % 13);
   auto const rule = update::clip_global_norm(0.5) | update::sgd{1.0};
-  pp::kv_store forwards{pp::cpu_devices(1), rule}, backwards{pp::cpu_devices(1), rule};
+  pp::kv_store forwards{pp::cpu_devices(1), rule, pp::synchronous{}};
+  pp::kv_store backwards{pp::cpu_devices(1), rule, pp::synchronous{}};
   strings const keys{"x", "y", "z"}, reversed{"z", "y", "x"};
   forwards.init(keys, values);
   backwards.init(keys, values);
@@ -180,7 +181,7 @@ TEST_CASE("sums over keys do not depend on the caller's order", "[kv_store]") {
 }
 
 TEST_CASE("broadcast of a list stores and fills all, or nothing", "[kv_store]") {
-  pp::kv_store store{pp::cpu_devices(2)};
+  pp::kv_store store{pp::cpu_devices(2), pp::synchronous{}};
   strings const keys{"a", "b"};
   std::vector<std::vector<float>> const values{std::vector<float>(5, 1.0F), std::vector<float>(70, 2.0F)};
   std::vector<std::vector<float>> out{std::vector<float>(5), std::vector<float>(69)};
@@ -192,7 +193,7 @@ TEST_CASE("broadcast of a list stores and fills all, or nothing", "[kv_store]") 
 }
 
 TEST_CASE("a list may make its keys as it goes; policies may be given as values", "[kv_store]") {
-  pp::kv_store store{pp::cpu_devices(2), update::rescale(2) | update::sgd{1.0}, pp::reduce::mean{}, pp::integer_keys{}};
+  pp::kv_store store{pp::cpu_devices(2), update::rescale(2) | update::sgd{1.0}, pp::reduce::mean{}, pp::integer_keys{}, pp::synchronous{}};
   store.init(7, std::vector<float>(9));
   store.push(7, std::vector(4, std::vector<float>(9, 3.0F)));
   REQUIRE(pulled<float>(store, 7, 9)[8] == -6.0F);
@@ -205,7 +206,7 @@ TEST_CASE("a list may make its keys as it goes; policies may be given as values"
   get<update::rescale>(rule).factor = std::numeric_limits<double>::infinity();
   REQUIRE_THROWS_AS(store.set_hyperparameters(rule), pp::invalid_argument);
 
-  pp::kv_store named{pp::cpu_devices(1)};
+  pp::kv_store named{pp::cpu_devices(1), pp::synchronous{}};
   auto const names = ranges::views::iota(0, 3) | ranges::views::transform([](int i) {
                        return "a name beyond the small buffer " + std::to_string(i);
                      });
@@ -216,7 +217,7 @@ TEST_CASE("a list may make its keys as it goes; policies may be given as values"
 
 TEST_CASE("states and step counts can be taken out and put into another store", "[kv_store]") {
   auto const rule = update::adam{.learning_rate = 0.1};
-  pp::kv_store one{pp::cpu_devices(1), rule}, three{pp::cpu_devices(3), rule};
+  pp::kv_store one{pp::cpu_devices(1), rule, pp::synchronous{}}, three{pp::cpu_devices(3), rule, pp::synchronous{}};
   std::vector<float> w(5003), g(5003);
   for (std::size_t i = 0; i < w.size(); ++i) g[i] = static_cast<float>(i % 13) - 6;
   one.init("w", w);

@@ -128,7 +128,8 @@ TEST_CASE("parameters freeze and unfreeze at any time", "[parameter_store]") {
   REQUIRE(store.steps("c") == 1);
   REQUIRE(store.steps("b") == 3);
   REQUIRE(parameters.value("late", std::size_t{1}).data()[2] == 0);
-  store.push("b", std::vector<float>(100, 1.0F));  // apart from its neighbours: mirrors follow
+  std::vector<float> const ones(100, 1.0F);
+  store.push("b", ones).wait();  // apart from its neighbours: mirrors follow
   REQUIRE(value("b") == Approx(-2.9 - 2.71 - 3.439));
   step();
   REQUIRE(store.steps("b") == 5);
@@ -216,7 +217,7 @@ TEST_CASE("a key that was pushed alone keeps a step count of its own", "[paramet
   parameters.update_all();
   std::vector<float> out(70);
   for (auto const& [name, steps] : {std::pair{"a", 2}, {"b", 5}, {"c", 2}}) {
-    for (int t = 0; t < steps; ++t) alone.pushpull(name, g, out);
+    for (int t = 0; t < steps; ++t) alone.pushpull(name, g, out).wait();
     REQUIRE(store.steps(name) == steps);
     REQUIRE(pp::to_vector(parameters.value(name, 1)) == out);
   }

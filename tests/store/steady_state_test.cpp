@@ -51,7 +51,7 @@ TEST_CASE("update_all of 200 tensors is one pass per device and allocates nothin
       parameters.add("layer" + std::to_string(i), std::vector<float>((i * 7919) % 3001, 1.0F));
     parameters.update_all();
     parameters.update_all();
-    for (auto const& device : devices) device.count() = {};
+    for (auto const& device : devices) device.count().clear();
     long const before = heap_allocations;
     parameters.update_all();
     long const after = heap_allocations;
@@ -72,10 +72,10 @@ TEST_CASE("pushpull of many keys in one call is one pass per device and allocate
   std::vector const values(50, std::vector<float>(700, 1.0F));
   auto outputs = values;
   store.init(keys, values);
-  for (int i = 0; i < 2; ++i) store.pushpull(keys, values, outputs);
-  for (auto const& device : devices) device.count() = {};
+  for (int i = 0; i < 2; ++i) store.pushpull(keys, values, outputs).wait();
+  for (auto const& device : devices) device.count().clear();
   long const before = heap_allocations;
-  store.pushpull(keys, values, outputs);
+  store.pushpull(keys, values, outputs).wait();
   long const after = heap_allocations;
   REQUIRE(after == before);
   for (auto const& device : devices) {
@@ -100,7 +100,7 @@ TEST_CASE("devices that cannot reach each other's memory give the same bits", "[
         for (std::size_t i = 0; i < gradients[k].back().size(); ++i)
           gradients[k].back().data()[i] = static_cast<float>(i % 13) - 5 + static_cast<float>(device.id());
       }
-    for (int t = 0; t < 3; ++t) store.pushpull(keys, gradients, outputs);
+    for (int t = 0; t < 3; ++t) store.pushpull(keys, gradients, outputs).wait();
     std::vector<std::vector<float>> results;
     for (auto const& key : outputs)
       for (auto const& output : key) results.push_back(pp::to_vector(output));

@@ -70,7 +70,7 @@ TEST_CASE("a rule with a branch runs element by element, its states too", "[upda
   store.init("w", w);
   std::vector<double> expected(1003, 1.0), count(1003, 0.0);
   for (auto const& g : gradients) {
-    store.pushpull("w", g, w);
+    store.pushpull("w", g, w).wait();
     for (std::size_t i = 0; i < w.size(); ++i) {
       expected[i] -= g[i] > 0 ? 0.5 : (g[i] < 0 ? -0.5 : 0);
       count[i] += g[i] > 0;
@@ -88,7 +88,7 @@ TEST_CASE("a rule for single floats needs no template", "[update]") {
   pushpull::kv_store store{pushpull::cpu_devices(1), float_only{}};
   std::vector<float> w(129, 0.0F);
   store.init("w", w);
-  for (auto const& g : gradients) store.pushpull("w", g, w);
+  for (auto const& g : gradients) store.pushpull("w", g, w).wait();
   for (std::size_t i = 0; i < w.size(); ++i) {
     float expected = 0;
     for (auto const& g : gradients) expected -= g[i] > 0 ? 0.5F : (g[i] < 0 ? -0.5F : 0.0F);
@@ -104,7 +104,7 @@ TEST_CASE("a transform with a state stands anywhere in a pipe", "[update]") {
   store.init("w", w);
   std::vector<double> a(777), b(777), m(777), expected(777);
   for (auto const& g : gradients) {
-    store.pushpull("w", g, w);
+    store.pushpull("w", g, w).wait();
     for (std::size_t i = 0; i < w.size(); ++i) {
       a[i] = 0.75 * a[i] + 0.25 * double{g[i]};
       b[i] = 0.5 * b[i] + 0.5 * std::min(std::max(a[i], -0.2), 0.2);
@@ -125,6 +125,6 @@ TEST_CASE("lists may be any ranges: views of the standard library and of range-v
   store.push(std::views::iota(10, 14) | std::views::reverse, tensors);
   std::vector<int> const keys{10, 12};
   std::vector<std::vector<float>> out(2, std::vector<float>(65, 7.0F));
-  store.pull(keys | ranges::views::transform([](int key) { return key + 1; }), out);
+  store.pull(keys | ranges::views::transform([](int key) { return key + 1; }), out).wait();
   REQUIRE(out == std::vector(2, std::vector<float>(65, 0.0F)));
 }

@@ -1,9 +1,12 @@
 /// @file
-/// A host device that counts what a store asks of it, and may pretend to reach no other device's memory.
+/// A host device that counts what a store asks of it, may pretend to reach no other device's memory, and may call hooks
+/// before allocations and passes.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -22,7 +25,9 @@ class counting_device {
   using execution = pass::host_execution;
 
   struct counts {
-    int allocations = 0, passes = 0, copies = 0;
+    std::atomic<int> allocations = 0, passes = 0, copies = 0;
+    std::function<void()> before_allocation, before_pass;
+    void clear() { allocations = passes = copies = 0; }
   };
 
   explicit counting_device(int index, bool isolated = false)
@@ -32,6 +37,7 @@ class counting_device {
   int id() const { return device_.id(); }
   std::string name() const { return device_.name(); }
   void* allocate(std::size_t bytes) const {
+    if (counts_->before_allocation) counts_->before_allocation();
     ++counts_->allocations;
     return device_.allocate(bytes);
   }
@@ -43,6 +49,7 @@ class counting_device {
   void fill_zero(void* p, std::size_t bytes) const { device_.fill_zero(p, bytes); }
   template <class F>
   void for_each(std::int64_t n, F const& f) const {
+    if (is_pass<F> && counts_->before_pass) counts_->before_pass();
     counts_->passes += is_pass<F>;
     device_.for_each(n, f);
   }
@@ -53,6 +60,7 @@ class counting_device {
   bool can_access(counting_device const& other) const { return !isolated_ || *this == other; }
   void wait_for(counting_device const&) const {}
   void synchronize() const {}
+  finished_event record() const { return {}; }
   friend bool operator==(counting_device const& a, counting_device const& b) { return a.device_ == b.device_; }
 
  private:

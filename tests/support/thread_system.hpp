@@ -1,5 +1,5 @@
 /// @file
-/// Plain threads as the system of a cpu_device: unlike oneTBB's, the thread sanitizer sees how they synchronise.
+/// Plain threads as the system of a cpu_device: the thread sanitizer sees how they synchronise.
 #pragma once
 
 #include <cstdint>

@@ -26,7 +26,7 @@ TEST_CASE("results are bit-identical for any number of devices, norms included",
   auto const updater = update::clip_global_norm(3) | update::adam{.learning_rate = 0.1};
   std::vector<std::vector<float>> first;
   for (int const devices : {1, 2, 4, 7}) {
-    pushpull::kv_store store{pushpull::cpu_devices(devices), updater};
+    pushpull::kv_store store{pushpull::cpu_devices(devices), updater, pushpull::synchronous{}};
     store.init(keys, values);
     for (int t = 0; t < 5; ++t) store.push(keys, gradients);
     auto results = values;
@@ -43,7 +43,7 @@ TEST_CASE("clip_global_norm scales by the norm over all keys of the call", "[upd
   for (auto const& gradient : gradients)
     for (float const g : gradient) squares += 4 * double{g} * double{g};  // two equal sources
   for (double const limit : {1.0, 1e6}) {
-    pushpull::kv_store store{pushpull::cpu_devices(2), update::clip_global_norm(limit) | update::sgd{1.0}};
+    pushpull::kv_store store{pushpull::cpu_devices(2), update::clip_global_norm(limit) | update::sgd{1.0}, pushpull::synchronous{}};
     std::vector<std::string> const keys{"x", "y"};
     store.init(keys, std::vector{std::vector<float>(3000), std::vector<float>(77)});
     store.push(keys, std::vector{std::vector{gradients[0], gradients[0]}, std::vector{gradients[1], gradients[1]}});
@@ -69,7 +69,7 @@ TEST_CASE("rules and transforms refuse hyperparameters that can never be right",
 }
 
 TEST_CASE("set_hyperparameters takes effect at the next push and keeps states", "[update]") {
-  pushpull::kv_store store{pushpull::cpu_devices(2), update::momentum{.learning_rate = 1, .momentum = 0.5}};
+  pushpull::kv_store store{pushpull::cpu_devices(2), update::momentum{.learning_rate = 1, .momentum = 0.5}, pushpull::synchronous{}};
   std::vector<float> w(100, 0.0F), g(100, 1.0F);
   store.init("w", w);
   store.push("w", g);

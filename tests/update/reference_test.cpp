@@ -60,7 +60,7 @@ double epsilon() {
 template <class T, class Stored, class Updater, class... Policies>
 void compare(char const* name, Updater const& updater, formula const& expected,
              std::function<double(double, double)> const& before, std::size_t size, std::size_t sources, int devices) {
-  pushpull::kv_store<T, pushpull::cpu_device<>, Updater, Policies...> store{pushpull::cpu_devices(devices), updater};
+  pushpull::kv_store<T, pushpull::cpu_device<>, Updater, pushpull::synchronous, Policies...> store{pushpull::cpu_devices(devices), updater};
   std::mt19937 random(static_cast<unsigned>(17 * size + sources));
   std::uniform_real_distribution<double> uniform(-1, 1);
   std::vector<T> weight(size);

@@ -14,6 +14,12 @@ namespace pushpull {
 struct host_memory {};  ///< Memory that every CPU of this process reads.
 struct cuda_memory {};  ///< Memory of one GPU.
 
+/// The event of a device whose work is finished when it has been enqueued.
+struct finished_event {
+  bool ready() const noexcept { return true; }
+  void wait() const noexcept {}
+};
+
 namespace detail {
 
 /// The least functions that a device must be able to run.
@@ -39,7 +45,9 @@ struct leaf_probe {
 ///         T of its own;
 ///         can_access(other): whether work here may read and write memory of `other`;
 ///         wait_for(other): what is enqueued here from now on runs after what `other` has been given so far;
-///         synchronize(): return when everything enqueued here is finished.
+///         synchronize(): return when everything enqueued here is finished;
+///         record() -> an event for what was enqueued here so far: copyable, with ready() -> bool, whether that is
+///         finished, and wait(), which returns when it is.
 /// Models: cpu_device<System>, cuda_device. See also Store.
 template <class D>
 concept Device = std::copyable<D> && std::equality_comparable<D> &&
@@ -58,6 +66,8 @@ concept Device = std::copyable<D> && std::equality_comparable<D> &&
                    { device.can_access(other) } -> std::convertible_to<bool>;
                    { device.wait_for(other) } -> std::same_as<void>;
                    { device.synchronize() } -> std::same_as<void>;
+                   { device.record().ready() } -> std::convertible_to<bool>;
+                   { device.record().wait() } -> std::same_as<void>;
                  };
 
 /// A device whose memory the calling thread reads and writes directly.

@@ -9,5 +9,6 @@ struct compressor_tag {};    ///< How gradients travel. Default compress::none.
 struct communicator_tag {};  ///< Who else holds slices. Default comm::single.
 struct key_tag {};           ///< What keys are. Default string_keys.
 struct element_tag {};       ///< Element types that differ from the store's. Default element::uniform.
+struct execution_tag {};     ///< When calls return. Default asynchronous.
 
 }  // namespace pushpull

@@ -21,7 +21,7 @@ namespace pushpull {
 ///         pushpull(key, gradients, outputs): both in one pass;
 ///         broadcast(key, tensor, outputs): init, then pull;
 ///         wait(): returns when everything enqueued is finished.
-/// Calls on one key run in the order in which they were made. Model: kv_store. See also ResidentStore.
+/// Calls on one key run in the order in which they were made; the caller's tensors stay until wait(). Model: kv_store. See also ResidentStore.
 template <class S>
 concept Store = Device<typename S::device_type> && ElementType<typename S::value_type> &&
                 requires(S& store, S const& constant, typename S::key_type const& key,

@@ -72,6 +72,40 @@ struct cuda_queue {
 
 }  // namespace detail
 
+/// A point in a stream's work.
+class cuda_event {
+ public:
+  /// Everything that was enqueued on the stream so far. @throws cuda_error
+  cuda_event(int ordinal, cudaStream_t stream) : event_(std::make_shared<owned>(ordinal)) {
+    detail::current_device const current(ordinal);
+    detail::cuda_check(cudaEventRecord(event_->handle, stream), "cudaEventRecord");
+  }
+
+  /// @throws cuda_error, also that of work before the event
+  bool ready() const {
+    cudaError_t const state = cudaEventQuery(event_->handle);
+    if (state == cudaErrorNotReady) return false;
+    detail::cuda_check(state, "cudaEventQuery");
+    return true;
+  }
+  /// @throws as ready
+  void wait() const { detail::cuda_check(cudaEventSynchronize(event_->handle), "cudaEventSynchronize"); }
+
+ private:
+  struct owned {
+    cudaEvent_t handle = nullptr;
+    explicit owned(int ordinal) {
+      detail::current_device const current(ordinal);
+      detail::cuda_check(cudaEventCreateWithFlags(&handle, cudaEventDisableTiming), "cudaEventCreateWithFlags");
+    }
+    owned(owned const&) = delete;
+    owned& operator=(owned const&) = delete;
+    ~owned() { static_cast<void>(cudaEventDestroy(handle)); }
+  };
+
+  std::shared_ptr<owned> event_;
+};
+
 /// One GPU and one stream. Copies of a device share both; the stream of its own ends with the last copy.
 class cuda_device {
  public:
@@ -155,6 +189,9 @@ class cuda_device {
     detail::current_device const current(id());
     detail::cuda_check(cudaStreamSynchronize(stream()), "cudaStreamSynchronize");
   }
+
+  /// @throws cuda_error
+  cuda_event record() const { return {id(), stream()}; }
 
   /// The same GPU and stream.
   friend bool operator==(cuda_device const& a, cuda_device const& b) noexcept {

@@ -7,6 +7,7 @@
 #include <thrust/for_each.h>
 #include <thrust/iterator/counting_iterator.h>
 #include <thrust/system/tbb/execution_policy.h>
+#include <pushpull/detail/thread_sanitizer.hpp>
 
 namespace pushpull {
 
@@ -14,6 +15,23 @@ namespace pushpull {
 struct tbb_system {
   template <class F>
   static void for_each(std::int64_t n, F const& f) {
+    if constexpr (detail::thread_sanitizer) {
+      char begun = 0, ended = 0;
+      detail::publish(&begun);
+      run(n, [&](std::int64_t i) {
+        detail::observe(&begun);
+        f(i);
+        detail::publish(&ended);
+      });
+      detail::observe(&ended);
+    } else {
+      run(n, f);
+    }
+  }
+
+ private:
+  template <class F>
+  static void run(std::int64_t n, F const& f) {
     thrust::for_each_n(thrust::tbb::par, thrust::make_counting_iterator<std::int64_t>(0), n, f);
   }
 };

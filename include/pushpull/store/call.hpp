@@ -41,13 +41,16 @@ class call {
     items_.clear();
     sources_.clear();
     outputs_.clear();
-    copies_.clear();
+    copies_in_.clear();
+    copies_out_.clear();
+    work_ = 0;
     for (auto& memory : staging_) memory.clear();
   }
 
   /// Names a key; its tensors follow. A key that is named again gets further tensors. @throws unknown_key
   void add_key(Table const& table, char const* name, key_view key) {
     items_.push_back({&table.find(name, key), sources_.size(), 0, outputs_.size(), 0});
+    work_ += items_.back().key->size();
   }
 
   /// A source of the key named last. @throws shape_mismatch
@@ -56,6 +59,7 @@ class call {
     Table::expect_shape(name, key, items_.back().key->shape, view.shape());
     sources_.push_back(operand_of<G const, D>(view));
     ++items_.back().sources;
+    work_ += items_.back().key->size();
   }
 
   /// An output of the key named last. @throws shape_mismatch
@@ -64,6 +68,16 @@ class call {
     Table::expect_shape(name, key, items_.back().key->shape, view.shape());
     outputs_.push_back(operand_of<M, D>(view));
     ++items_.back().outputs;
+    work_ += items_.back().key->size();
+  }
+
+  /// Elements to read and to write, roughly.
+  std::int64_t work() const { return work_; }
+
+  /// Calls f(record) for each key; for one that was named several times perhaps as often.
+  template <class F>
+  void for_each_key(F const& f) const {
+    for (item const& x : items_) f(*x.key);
   }
 
   /// @throws invalid_argument if the key named last came with no source
@@ -78,7 +92,7 @@ class call {
   void execute(Table const& table, Step& step, bool counts, Run const& run) {
     step.clear();
     sort();
-    if constexpr (compressed) encode(table);
+    if constexpr (compressed) reserve_codes(table);
     order_after(table.devices(), sources_);
     order_after(table.devices(), outputs_);
     bool const several = any_key([](std::span<item const> same) { return same.size() > 1 || same.front().sources > 1; });
@@ -87,8 +101,11 @@ class call {
       return false;
     });
     step.commit(table.devices());
+    // From here on nothing allocates: what encoding takes from a residual must reach the pass.
+    if constexpr (compressed) encode();
+    for (auto const& [n, to, from, bytes] : copies_in_) table.devices()[n].copy(to, from, bytes);
     run();
-    for (auto const& [n, to, from, bytes] : copies_) table.devices()[n].copy(to, from, bytes);
+    for (auto const& [n, to, from, bytes] : copies_out_) table.devices()[n].copy(to, from, bytes);
     order_before(table.devices(), sources_);
     order_before(table.devices(), outputs_);
     if (counts)
@@ -104,7 +121,12 @@ class call {
     std::size_t source, sources, output, outputs;
     std::size_t position = 0;
   };
-  struct copy_back {
+  struct encoding {
+    record* key;
+    std::size_t number, source;
+    void* staged;
+  };
+  struct staged_copy {
     std::size_t device;
     void* to;
     void const* from;
@@ -133,37 +155,42 @@ class call {
     return false;
   }
 
-  /// Turns sources into codes: memory for all of them first, because residuals change with every encoding.
-  void encode(Table const& table) {
-    constexpr auto per_byte = static_cast<std::int64_t>(encoded::elements);
+  /// Memory for the residuals and codes of all sources, and for gradients that their encoder cannot reach.
+  void reserve_codes(Table const& table) {
     codes_.clear();
     codes_.resize(sources_.size());
+    encodings_.clear();
     any_key([&](std::span<item const> same) {
       record& r = *same.front().key;
-      std::int64_t const size = padded(r.shape.size());
       std::size_t number = 0;
       for (item const& x : same)
         for (std::size_t k = x.source; k < x.source + x.sources; ++k, ++number) {
           D const& device = sources_[k].device ? *sources_[k].device : table.devices().front();
           if (number == r.compressed.size()) {
-            r.compressed.emplace_back(device, size, static_cast<std::size_t>(size / per_byte));
+            r.compressed.emplace_back(device, compressor_, padded(r.shape.size()));
           } else {
             r.compressed[number].move_to(device);
           }
           codes_[k] = {static_cast<encoded const*>(r.compressed[number].codes.data()), device, 0};
+          encodings_.push_back({&r, number, k, nullptr});
+          if (!reaches(device, sources_[k]))
+            encodings_.back().staged = staging_[0].take(device, static_cast<std::size_t>(r.size()) * sizeof(G));
         }
       return false;
     });
-    any_key([&](std::span<item const> same) {
-      record const& r = *same.front().key;
-      std::size_t number = 0;
-      for (item const& x : same)
-        for (std::size_t k = x.source; k < x.source + x.sources; ++k, ++number) {
-          D const& device = r.compressed[number].device;
-          r.compressed[number].encode(compressor_, readable(device, 0, sources_[k], 0, r.size()), r.size());
-        }
-      return false;
-    });
+  }
+
+  /// Turns sources into codes.
+  void encode() {
+    for (auto const& [key, number, k, staged] : encodings_) {
+      auto const& source = key->compressed[number];
+      G const* gradient = sources_[k].data;
+      if (staged != nullptr) {
+        source.device.copy(staged, gradient, static_cast<std::size_t>(key->size()) * sizeof(G));
+        gradient = static_cast<G const*>(staged);
+      }
+      source.encode(compressor_, gradient, key->size());
+    }
   }
 
   /// The part of a key that device number n owns. Resident mirrors follow every change of their key.
@@ -210,7 +237,7 @@ class call {
     if (reaches(device, x)) return x.data + first;
     std::size_t const bytes = static_cast<std::size_t>(size) * sizeof(U);
     void* const staged = staging_[n].take(device, bytes);
-    device.copy(staged, x.data + first, bytes);
+    copies_in_.push_back({n, staged, x.data + first, bytes});
     return static_cast<U*>(staged);
   }
 
@@ -219,7 +246,7 @@ class call {
     if (reaches(device, x)) return x.data + first;
     std::size_t const bytes = static_cast<std::size_t>(size) * sizeof(M);
     void* const staged = staging_[n].take(device, bytes);
-    copies_.push_back({n, x.data + first, staged, bytes});
+    copies_out_.push_back({n, x.data + first, staged, bytes});
     return static_cast<M*>(staged);
   }
 
@@ -243,11 +270,13 @@ class call {
   std::vector<item> items_;
   std::vector<operand<G const, D>> sources_;
   std::vector<operand<M, D>> outputs_;
-  std::vector<copy_back> copies_;
+  std::vector<staged_copy> copies_in_, copies_out_;
   std::vector<staging<D>> staging_;
   std::vector<operand<encoded const, D>> codes_;
+  std::vector<encoding> encodings_;
   std::vector<encoded const*> gradients_;
   std::vector<M*> mirrors_;
+  std::int64_t work_ = 0;
 };
 
 }  // namespace pushpull::detail

@@ -20,10 +20,11 @@ struct compressed_source {
   buffer<D> residual, codes;
 
   /// Zero residuals for `elements` elements, a multiple of the padding.
-  compressed_source(D const& where, std::int64_t elements, std::size_t code_bytes)
+  template <class Compressor>
+  compressed_source(D const& where, Compressor const&, std::int64_t elements)
       : device(where),
         residual(where, static_cast<std::size_t>(elements) * sizeof(float)),
-        codes(where, code_bytes) {
+        codes(where, static_cast<std::size_t>(elements) / Compressor::template encoded_type<float>::elements) {
     device.fill_zero(residual.data(), residual.bytes());
   }
 

@@ -31,20 +31,28 @@ class control {
  public:
   using clock_type = pass::clock_of<Rule, Types>;
 
-  control(D const& device, Rule const& rule) : rule_(device, sizeof(Rule)) { set(device, rule); }
+  control(D const& device, Rule const& rule) : rule_(device, HostDevice<D> ? 0 : sizeof(Rule)) { set(device, rule); }
 
-  Rule const* rule() const { return static_cast<Rule const*>(rule_.data()); }
+  /// Where the pass finds a rule's hyperparameters: with the caller if it runs on the host; else on the device, whose
+  /// stream sets them in order.
+  Rule const* rule(Rule const& given) const {
+    if constexpr (HostDevice<D>) return &given;
+    return static_cast<Rule const*>(rule_.data());
+  }
   clock_type* clocks() const { return static_cast<clock_type*>(clocks_.data()); }
 
   /// New hyperparameters, from the next step on.
   void set(D const& device, Rule const& rule) {
-    device.for_each(1, pass::detail::set_value<Rule>{static_cast<Rule*>(rule_.data()), rule});
+    if constexpr (!HostDevice<D>) device.for_each(1, pass::detail::set_value<Rule>{static_cast<Rule*>(rule_.data()), rule});
   }
 
-  /// Room for `keys` clocks; new ones stand at 0.
+  /// Whether there is room for `keys` clocks.
+  bool has_room(std::size_t keys) const { return keys * sizeof(clock_type) <= clocks_.bytes(); }
+
+  /// Room for `keys` clocks; new ones stand at 0. Nothing may be using the old ones.
   void reserve(D const& device, std::size_t keys) {
     std::size_t const bytes = keys * sizeof(clock_type);
-    if (bytes <= clocks_.bytes()) return;
+    if (has_room(keys)) return;
     buffer<D> grown(device, 2 * bytes);
     device.fill_zero(grown.data(), grown.bytes());
     device.copy(grown.data(), clocks_.data(), clocks_.bytes());
@@ -122,32 +130,41 @@ class fused_step {
   }
 
   /// Enqueues the step on all devices, ordered after what any of them was given and before what they will be given.
-  /// A timeless rule needs no controls.
-  void run(std::vector<D> const& devices, std::vector<control_type> const& controls) {
+  /// A timeless rule needs nothing else.
+  void run(std::vector<D> const& devices)
+    requires pass::is_timeless<Rule>
+  {
     if (empty()) return;
     join(devices);
-    if constexpr (pass::is_timeless<Rule>) {
-      for (std::size_t n = 0; n < devices.size(); ++n)
-        plans_[n].template launch<Rule, Reduction, Memory>(devices[n], nullptr, nullptr);
-    } else {
-      for (std::size_t n = 0; n < devices.size(); ++n)
-        plans_[n].begin_step(devices[n], controls[n].rule(), controls[n].clocks());
-      if constexpr (two_phases) pre_reduce(devices, controls);
-      for (std::size_t n = 0; n < devices.size(); ++n) launch(n, devices[n], controls[n]);
-    }
+    for (std::size_t n = 0; n < devices.size(); ++n)
+      plans_[n].template launch<Rule, Reduction, Memory>(devices[n], nullptr, nullptr);
     join(devices);
+  }
+  /// @param rule  With the hyperparameters of this step; where the host runs the pass, it must outlive this call.
+  void run(std::vector<D> const& devices, std::vector<control_type> const& controls, Rule const& rule) {
+    if (empty()) return;
+    if constexpr (pass::is_timeless<Rule>) {
+      run(devices);
+    } else {
+      join(devices);
+      for (std::size_t n = 0; n < devices.size(); ++n)
+        plans_[n].begin_step(devices[n], controls[n].rule(rule), controls[n].clocks());
+      if constexpr (two_phases) pre_reduce(devices, controls, rule);
+      for (std::size_t n = 0; n < devices.size(); ++n) launch(n, devices[n], controls[n], rule);
+      join(devices);
+    }
   }
 
  private:
   using second_plan = pass::plan<
       D, pass::element_types<A, A, typename Types::master, typename Types::state, typename Types::mirror>, states>;
 
-  void launch(std::size_t n, D const& device, control_type const& control) {
+  void launch(std::size_t n, D const& device, control_type const& control, Rule const& rule) {
     if constexpr (two_phases) {
       if (reduced_)
-        return second_[n].template launch<Rule, reduce::sum, Memory>(device, control.rule(), control.clocks());
+        return second_[n].template launch<Rule, reduce::sum, Memory>(device, control.rule(rule), control.clocks());
     }
-    plans_[n].template launch<Rule, Reduction, Memory>(device, control.rule(), control.clocks());
+    plans_[n].template launch<Rule, Reduction, Memory>(device, control.rule(rule), control.clocks());
   }
 
   /// Partial sums: a device's own, those of all devices with the levels of the tree behind them, and room for those of
@@ -162,12 +179,12 @@ class fused_step {
     return total;
   }
 
-  void pre_reduce(std::vector<D> const& devices, std::vector<control_type> const& controls) {
+  void pre_reduce(std::vector<D> const& devices, std::vector<control_type> const& controls, Rule const& rule) {
     auto const at = [](buffer<D> const& b) { return static_cast<double*>(b.data()); };
     std::size_t const bytes = static_cast<std::size_t>(slots_) * sizeof(double);
     for (std::size_t n = 0; n < devices.size(); ++n) {
       devices[n].fill_zero(at(sums_[n].own), bytes);
-      plans_[n].template pre_reduce<Rule, Reduction, Memory>(devices[n], controls[n].rule(), controls[n].clocks(),
+      plans_[n].template pre_reduce<Rule, Reduction, Memory>(devices[n], controls[n].rule(rule), controls[n].clocks(),
                                                               at(sums_[n].own));
     }
     join(devices);
@@ -190,7 +207,7 @@ class fused_step {
         level += size;
         size = next;
       }
-      plans_[n].finish_pre_reduction(device, controls[n].rule(), controls[n].clocks(), level);
+      plans_[n].finish_pre_reduction(device, controls[n].rule(rule), controls[n].clocks(), level);
     }
     join(devices);
   }

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
 #include <span>
 #include <vector>
 
@@ -110,6 +111,7 @@ class key_group {
 
   /// Where a phase before the pass leaves the reduced gradient of device n's slice; allocated when first asked for.
   A* reduced(D const& device, std::size_t n) {
+    std::lock_guard const lock(mutex_);  // other keys of the group may be in other operations
     std::size_t const bytes = static_cast<std::size_t>(slices_[n].size()) * sizeof(A);
     if (reduced_[n].bytes() < bytes) {
       reduced_[n] = buffer<D>(device, bytes);
@@ -127,6 +129,7 @@ class key_group {
   std::vector<slice> slices_;
   std::vector<arena<D>> arenas_;
   std::vector<buffer<D>> reduced_;
+  std::mutex mutex_;
 };
 
 }  // namespace pushpull::detail

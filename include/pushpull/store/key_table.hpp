@@ -19,6 +19,7 @@
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/reduce/sum.hpp>
+#include <pushpull/schedule/operation.hpp>
 #include <pushpull/store/encoder.hpp>
 #include <pushpull/store/fused_step.hpp>
 #include <pushpull/store/key_group.hpp>
@@ -44,8 +45,9 @@ inline std::int64_t padded(std::size_t size) {
 }
 
 /// What a store knows of one key. It never moves.
-template <Device D, class Group>
+template <class Key, Device D, class Group>
 struct key_record {
+  Key key;
   pushpull::shape shape;
   Group* group;
   std::int64_t offset;                  ///< Of its first element in the group.
@@ -53,7 +55,8 @@ struct key_record {
   bool has_gradient;                    ///< Resident.
   std::vector<buffer<D>> own_gradient;  ///< Resident, outside the group's arenas.
   std::vector<compressed_source<D>> compressed;  ///< One per source, where gradients are compressed.
-  std::int64_t updates = 0;             ///< The clock's t, as far as calls have been enqueued.
+  std::int64_t updates = 0;             ///< The clock's t, as far as operations have run.
+  variable order;                       ///< Among the operations on the key.
 
   std::int64_t size() const { return static_cast<std::int64_t>(shape.size()); }
 
@@ -77,7 +80,7 @@ class key_table {
   using key_type = typename Keys::key_type;
   using key_view = typename Keys::key_view;
   using group_type = key_group<D, Types, States>;
-  using record = key_record<D, group_type>;
+  using record = key_record<key_type, D, group_type>;
   /// From masters to mirrors of the store's element type.
   using pull_step = fused_step<D, pass::hold, reduce::sum, pass::element_types<T, typename Types::accumulation, W, W, T>,
                                pass::memory::foreign>;
@@ -160,9 +163,9 @@ class key_table {
     decltype(index_) added;
     for (std::size_t j = 0; j < order.size(); ++j) {
       std::size_t const i = order[j];
-      auto r = std::make_unique<record>(record{values[i].shape(), group.get(), offsets[j],
+      auto r = std::make_unique<record>(record{key_type(keys[i]), values[i].shape(), group.get(), offsets[j],
                                                static_cast<std::int32_t>(index_.size() + i),
-                                               resident && needs_gradient[i], {}, {}, 0});
+                                               resident && needs_gradient[i], {}, {}, 0, {}});
       store_value(*r, values[i]);
       expects<duplicate_key>(added.emplace(key_type(keys[i]), std::move(r)).second,
                              [&] { return "init: " + key_text(keys[i]) + " stands twice in one call"; });
@@ -225,7 +228,7 @@ class key_table {
       step.add(n, run, {}, mirrors);
     }
     step.commit(devices_);
-    step.run(devices_, {});
+    step.run(devices_);
   }
 
   std::vector<D> devices_;

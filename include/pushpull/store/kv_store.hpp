@@ -2,11 +2,10 @@
 /// The key-value store of one process: push gradients, pull weights.
 #pragma once
 
-#include <algorithm>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <iterator>
+#include <memory>
 #include <ranges>
 #include <span>
 #include <string>
@@ -19,15 +18,13 @@
 #include <pushpull/concepts/store.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/error.hpp>
-#include <pushpull/store/call.hpp>
-#include <pushpull/store/fused_step.hpp>
+#include <pushpull/schedule/completion.hpp>
+#include <pushpull/store/gather.hpp>
 #include <pushpull/store/inspection.hpp>
-#include <pushpull/store/key_table.hpp>
 #include <pushpull/store/kv_store_types.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/policies.hpp>
-#include <pushpull/store/resident_plan.hpp>
-#include <pushpull/tensor/copy.hpp>
+#include <pushpull/store/store_engine.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
 namespace pushpull {
@@ -38,13 +35,16 @@ namespace pushpull {
 /// @tparam D         The devices.
 /// @tparam Policies  In any order, at most one of each: an Updater (default: none), a Reduction (reduce::sum), an element
 ///                   policy (element::uniform), string_keys or integer_keys (string_keys), a Compressor
-///                   (compress::none), a Communicator (comm::single).
-/// Calls return when their work is enqueued; on CPU devices it is then finished. Work on one key runs in the order of
-/// the calls. The caller's tensors are read and written until `wait` returns, never kept. Tensors in host memory work
-/// with every device, by a copy. One thread at a time. After an exception the store holds what it held before.
+///                   (compress::none), a Communicator (comm::single), asynchronous or synchronous (asynchronous).
+/// Calls check what they are given, and return when their work is enqueued: until it is finished the caller's tensors must
+/// stay, and are read and written (see `completion`, `wait`), so temporaries are refused. With `synchronous` calls return
+/// when their work is finished. Work on one key takes effect in the order of the calls, pulls of
+/// it run concurrently; work on different keys is independent. Several threads may call. Tensors in host memory work with
+/// every device, by a copy. After an error the store holds what it held before the call that failed.
 template <ElementType T, Device D, class... Policies>
 class kv_store {
   using resolved = detail::kv_store_types<T, D, Policies...>;
+  using engine_type = detail::store_engine<resolved, T, D>;
 
  public:
   using value_type = T;
@@ -60,367 +60,301 @@ class kv_store {
   using accumulation_type = typename resolved::accumulation_type;
   /// Whether push applies a rule.
   static constexpr bool has_updater = resolved::has_updater;
-
- private:
-  using rule_type = typename resolved::rule_type;
-  using table_type = typename resolved::table_type;
-  using record = typename table_type::record;
-  using step_types = typename resolved::step_types;
-  static constexpr bool compressed = resolved::compressed;
-  template <pass::memory Memory>
-  using step_of = detail::fused_step<D, rule_type, reduction_type, step_types, Memory>;
-  using control_type = typename step_of<pass::memory::foreign>::control_type;
-
- public:
+  /// Whether calls return when their work is finished.
+  static constexpr bool is_synchronous = resolved::is_synchronous;
   /// A step over given keys, from their resident gradients to their resident mirrors. See `make_plan`.
-  using plan_type = detail::resident_plan<table_type, step_of<pass::memory::arenas>>;
+  using plan_type = typename engine_type::plan_type;
 
   /// @throws invalid_argument if there is no device or the rule refuses its hyperparameters; duplicate_device
   explicit kv_store(std::vector<D> const& devices)
     requires std::default_initializable<updater_type>
       : kv_store(devices, updater_type{}) {}
-  kv_store(std::vector<D> const& devices, updater_type const& updater)
-      : kv_store(devices, updater, compressor_type{}) {}
-  /// As above; policies that are given as values name themselves in the type, and a Compressor keeps its value:
-  /// kv_store store{devices, rule, reduce::mean{}, compress::two_bit{0.1F}}.
+  /// Policies that are given as values name themselves in the type, and a Compressor keeps its value:
+  /// kv_store store{devices, rule, reduce::mean{}, compress::two_bit{0.1F}}. @throws as above
   template <detail::HasPolicyKind... P>
-    requires(sizeof...(P) > 0)
   kv_store(std::vector<D> const& devices, updater_type const& updater, P const&... policies)
-      : updater_(updater),
-        keys_(devices),
-        call_(devices.size(), detail::pick_value<compressor_type>(policies...)),
-        pull_call_(devices.size()),
-        step_(devices.size()),
-        pull_step_(devices.size()) {
-    detail::expects<invalid_argument>(!devices.empty(),
-                                      [] { return std::string("kv_store: at least 1 device expected, got none"); });
-    for (auto a = devices.begin(); a != devices.end(); ++a)
-      detail::expects<duplicate_device>(std::find(std::next(a), devices.end(), *a) == devices.end(), [&] {
-        return "kv_store: device " + std::string(a->name()) + " stands twice in the list";
-      });
-    validate(updater_);
-    validate(call_.compressor());
-    if constexpr (has_updater)
-      for (D const& device : devices) controls_.emplace_back(device, updater_);
-  }
+      : engine_(std::make_unique<engine_type>(devices, updater, detail::pick_value<compressor_type>(policies...))) {}
 
-  std::vector<D> const& devices() const { return keys_.devices(); }
+  /// Likewise without a rule: kv_store store{devices, synchronous{}}.
+  template <detail::HasPolicyKind First, detail::HasPolicyKind... P>
+    requires std::default_initializable<updater_type>
+  kv_store(std::vector<D> const& devices, First const& first, P const&... policies)
+      : engine_(std::make_unique<engine_type>(devices, updater_type{},
+                                              detail::pick_value<compressor_type>(first, policies...))) {}
+
+  kv_store(kv_store&&) noexcept = default;
+  /// Work under way is finished first.
+  kv_store& operator=(kv_store&&) noexcept = default;
+  /// Finishes what is under way. Errors that nobody waited for are lost.
+  ~kv_store() = default;
+
+  std::vector<D> const& devices() const { return engine_->devices(); }
   /// Number of keys.
-  std::size_t size() const { return keys_.size(); }
-  bool contains(key_view key) const { return keys_.contains(key); }
+  std::size_t size() const {
+    return engine_->look([](auto const& keys) { return keys.size(); });
+  }
+  bool contains(key_view key) const {
+    return engine_->look([&](auto const& keys) { return keys.contains(key); });
+  }
+  /// All keys, in the order of their registration.
+  std::vector<key_type> keys() const {
+    return engine_->look([](auto const& keys) { return keys.keys(); });
+  }
   /// @throws unknown_key
-  pushpull::shape const& shape(key_view key) const { return keys_.find("shape", key).shape; }
+  pushpull::shape const& shape(key_view key) const { return engine_->find("shape", key).shape; }
   int rank() const { return communicator_type{}.rank(); }
   int num_workers() const { return communicator_type{}.size(); }
+  /// "local" where the devices are CPUs, else "device": MXNet's names.
+  static constexpr std::string_view type() { return HostDevice<D> ? "local" : "device"; }
+  /// Whether the store can do something: "optimizer", apply a rule. @throws invalid_argument on another name
+  static bool is_capable(std::string_view capability) {
+    detail::expects<invalid_argument>(capability == "optimizer", [&] {
+      return "is_capable: \"optimizer\" expected, got \"" + std::string(capability) + "\"";
+    });
+    return true;
+  }
+  /// Returns when all processes of the store have come here; does not wait for work that is under way.
+  void barrier() const {}
 
   /// The rule with its present hyperparameters.
-  updater_type const& updater() const { return updater_; }
-  /// Other hyperparameters from the next push on; states and step counts stay. @throws invalid_argument
+  updater_type updater() const { return engine_->updater(); }
+  /// Other hyperparameters for the pushes that follow; states and step counts stay. @throws invalid_argument
   void set_hyperparameters(updater_type const& updater)
     requires has_updater
   {
-    validate(updater);
-    for (std::size_t n = 0; n < devices().size(); ++n) controls_[n].set(devices()[n], updater);
-    updater_ = updater;
+    engine_->set_updater(updater);
   }
 
-  /// Stores a deep copy of `value`, a tensor of any element type on any device; states start at zero.
-  /// @throws duplicate_key
+  /// Stores a deep copy of `value`, a tensor of any element type on any device; states start at zero. Returns when `value`
+  /// may change. @throws duplicate_key
   template <TensorLike V>
   void init(key_view key, V const& value) {
     auto const view = view_of(value);
-    init_keys(std::span<key_view const>(&key, 1), std::span(&view, 1), false, {});
+    engine_->init(std::span<key_view const>(&key, 1), std::span(&view, 1), false, {});
   }
 
   /// As above for each key of a list, and in one arena: what a model's keys should use. All or none is stored.
   /// @throws duplicate_key; shape_mismatch if the ranges differ in length
   template <KeysOf<key_view> Keys, std::ranges::input_range Values>
     requires LastingTensorLike<std::ranges::range_reference_t<Values>>
-  void init(Keys const& keys, Values&& values) {
+  void init(Keys&& keys, Values&& values) {
     std::vector<key_type> owned;  // a range may make its keys as it goes
     for (auto&& key : keys) owned.emplace_back(key_view(key));
     std::vector<key_view> const names(owned.begin(), owned.end());
     std::vector<decltype(view_of(*std::ranges::begin(values)))> views;
     for (auto&& value : values) views.push_back(view_of(value));
-    expect_count("init", names.size(), views.size(), "values");
-    init_keys(std::span<key_view const>(names), std::span(std::as_const(views)), false, {});
+    detail::expect_count("init", names.size(), views.size(), "values");
+    engine_->init(std::span<key_view const>(names), std::span(std::as_const(views)), false, {});
   }
 
   /// Reduces the gradients of one source or of a range of sources, each of the key's shape, and applies the rule.
   /// @throws unknown_key, shape_mismatch; invalid_argument if there is no gradient
   /// Cost: per device one pass over its slice of the key.
   template <TensorsOf<T> Gradients>
-  void push(key_view key, Gradients const& gradients) {
-    call_.clear();
-    add("push", key, gradients, no_outputs());
-    update_keys();
+    requires OutlivesCall<Gradients, is_synchronous>
+  completion push(key_view key, Gradients&& gradients, priority when = {}) {
+    return engine_->update(when, [&](auto& call, auto const& table) {
+      detail::add_to(call, table, "push", key, gradients, detail::no_tensors{});
+    });
   }
 
-  /// As above for each key of a list: one pass per device for all of them.
-  /// A key that stands in it several times has its gradients reduced
-  /// together, and is updated once.
+  /// As above for each key of a list: one pass per device for all of them. A key that stands in it several times has its
+  /// gradients reduced together, and is updated once.
   /// @throws as above; shape_mismatch if the ranges differ in length
   template <KeysOf<key_view> Keys, TensorListOf<T> Gradients>
-  void push(Keys const& keys, Gradients const& gradients) {
-    call_.clear();
-    auto gradient = std::ranges::begin(gradients);
-    for (auto const& key : keys) {
-      expect_more("push", gradient != std::ranges::end(gradients), "gradients");
-      add("push", key, *gradient, no_outputs());
-      ++gradient;
-    }
-    expect_more("push", gradient == std::ranges::end(gradients), "keys");
-    update_keys();
+    requires OutlivesCall<Gradients, is_synchronous>
+  completion push(Keys&& keys, Gradients&& gradients, priority when = {}) {
+    return engine_->update(when, [&](auto& call, auto const& table) {
+      detail::add_list_to(call, table, "push", keys, gradients, detail::none_listed);
+    });
   }
 
   /// Sets one output or a range of outputs, each of the key's shape and of any element type, to the stored value.
   /// @throws unknown_key, shape_mismatch
   /// Cost: per device one pass that reads its slice once and writes it once per output.
   template <OutputTensors Outputs>
-  void pull(key_view key, Outputs&& outputs) {
-    pull_call<detail::element_in<Outputs>>([&](auto& call) { add_outputs(call, "pull", key, outputs); });
+    requires OutlivesCall<Outputs, is_synchronous>
+  completion pull(key_view key, Outputs&& outputs, priority when = {}) {
+    return engine_->template pull<detail::element_in<Outputs>>(when, [&](auto& call, auto const& table) {
+      detail::add_to(call, table, "pull", key, detail::no_tensors{}, outputs);
+    });
   }
 
-  /// As above for each key of a list.
-  /// @throws as above; shape_mismatch if the ranges differ in length
+  /// As above for each key of a list. @throws as above; shape_mismatch if the ranges differ in length
   template <KeysOf<key_view> Keys, OutputTensorList Outputs>
-  void pull(Keys const& keys, Outputs&& outputs) {
-    pull_call<detail::element_in<Outputs>>([&](auto& call) {
-      auto output = std::ranges::begin(outputs);
-      for (auto const& key : keys) {
-        expect_more("pull", output != std::ranges::end(outputs), "outputs");
-        add_outputs(call, "pull", key, *output);
-        ++output;
-      }
-      expect_more("pull", output == std::ranges::end(outputs), "keys");
+    requires OutlivesCall<Outputs, is_synchronous>
+  completion pull(Keys&& keys, Outputs&& outputs, priority when = {}) {
+    return engine_->template pull<detail::element_in<Outputs>>(when, [&](auto& call, auto const& table) {
+      detail::add_list_to(call, table, "pull", keys, detail::none_listed, outputs);
     });
   }
 
   /// push, then pull, in one pass: the new values go to the outputs while they are in registers.
   /// @throws as push and pull
   template <TensorsOf<T> Gradients, OutputTensorsOf<T> Outputs>
-  void pushpull(key_view key, Gradients const& gradients, Outputs&& outputs) {
-    call_.clear();
-    add("pushpull", key, gradients, outputs);
-    update_keys();
+    requires(OutlivesCall<Gradients, is_synchronous> && OutlivesCall<Outputs, is_synchronous>)
+  completion pushpull(key_view key, Gradients&& gradients, Outputs&& outputs, priority when = {}) {
+    return engine_->update(when, [&](auto& call, auto const& table) {
+      detail::add_to(call, table, "pushpull", key, gradients, outputs);
+    });
+  }
+  /// As above; the gradients' own memory receives the new values. Without a rule that is an all-reduce in place.
+  template <OutputTensorsOf<T> Tensors>
+    requires(detail::Repeatable<Tensors> && OutlivesCall<Tensors, is_synchronous>)
+  completion pushpull(key_view key, Tensors&& tensors, priority when = {}) {
+    return pushpull(key, tensors, tensors, when);
   }
 
   /// As above for each key of a list: one pass per device for all of them.
   template <KeysOf<key_view> Keys, TensorListOf<T> Gradients, OutputTensorList Outputs>
-    requires TensorListOf<Outputs, T>
-  void pushpull(Keys const& keys, Gradients const& gradients, Outputs&& outputs) {
-    call_.clear();
-    auto gradient = std::ranges::begin(gradients);
-    auto output = std::ranges::begin(outputs);
-    for (auto const& key : keys) {
-      expect_more("pushpull", gradient != std::ranges::end(gradients), "gradients");
-      expect_more("pushpull", output != std::ranges::end(outputs), "outputs");
-      add("pushpull", key, *gradient, *output);
-      ++gradient;
-      ++output;
-    }
-    expect_more("pushpull", gradient == std::ranges::end(gradients) && output == std::ranges::end(outputs), "keys");
-    update_keys();
+    requires(TensorListOf<Outputs, T> && OutlivesCall<Gradients, is_synchronous> &&
+             OutlivesCall<Outputs, is_synchronous>)
+  completion pushpull(Keys&& keys, Gradients&& gradients, Outputs&& outputs, priority when = {}) {
+    return engine_->update(when, [&](auto& call, auto const& table) {
+      detail::add_list_to(call, table, "pushpull", keys, gradients, outputs);
+    });
+  }
+  /// As above, in place.
+  template <KeysOf<key_view> Keys, OutputTensorList Tensors>
+    requires(TensorListOf<Tensors, T> && detail::Repeatable<Tensors> && OutlivesCall<Tensors, is_synchronous>)
+  completion pushpull(Keys&& keys, Tensors&& tensors, priority when = {}) {
+    return pushpull(keys, tensors, tensors, when);
   }
 
   /// init, then pull. @throws as both
   template <TensorLike V, OutputTensors Outputs>
-  void broadcast(key_view key, V const& value, Outputs&& outputs) {
+    requires(detail::Repeatable<Outputs> && OutlivesCall<Outputs, is_synchronous>)
+  completion broadcast(key_view key, V const& value, Outputs&& outputs, priority when = {}) {
     detail::for_each_tensor(outputs, [&](auto const& view) {
-      table_type::expect_shape("broadcast", key, view_of(value).shape(), view.shape());
+      resolved::table_type::expect_shape("broadcast", key, view_of(value).shape(), view.shape());
     });
     init(key, value);
-    pull(key, outputs);
+    return pull(key, outputs, when);
   }
 
   /// As above for each key of a list. @throws as both
   template <KeysOf<key_view> Keys, std::ranges::input_range Values, OutputTensorList Outputs>
-    requires LastingTensorLike<std::ranges::range_reference_t<Values>>
-  void broadcast(Keys const& keys, Values&& values, Outputs&& outputs) {
+    requires(LastingTensorLike<std::ranges::range_reference_t<Values>> && detail::Repeatable<Keys> &&
+             detail::Repeatable<Values> && detail::Repeatable<Outputs> && OutlivesCall<Outputs, is_synchronous>)
+  completion broadcast(Keys&& keys, Values&& values, Outputs&& outputs, priority when = {}) {
     auto value = std::ranges::begin(values);
     auto output = std::ranges::begin(outputs);
     for (auto&& key : keys) {
-      expect_more("broadcast", value != std::ranges::end(values) && output != std::ranges::end(outputs), "tensors");
+      detail::expect_more("broadcast", value != std::ranges::end(values) && output != std::ranges::end(outputs),
+                          "tensors");
       detail::for_each_tensor(*output, [&](auto const& view) {
-        table_type::expect_shape("broadcast", key_view(key), view_of(*value).shape(), view.shape());
+        resolved::table_type::expect_shape("broadcast", key_view(key), view_of(*value).shape(), view.shape());
       });
       ++value;
       ++output;
     }
-    expect_more("broadcast", value == std::ranges::end(values) && output == std::ranges::end(outputs), "keys");
+    detail::expect_more("broadcast", value == std::ranges::end(values) && output == std::ranges::end(outputs), "keys");
     init(keys, values);
-    pull(keys, outputs);
+    return pull(keys, outputs, when);
   }
 
-  /// Returns when everything enqueued is finished. @throws the error of work that failed
-  void wait() const {
-    for (D const& device : devices()) device.synchronize();
+  /// Returns when all work is finished; this thread helps with it. @throws what work failed with, unless it was thrown
+  /// before: one error per call
+  void wait() const { engine_->wait(); }
+  /// Likewise the work on one key. @throws also unknown_key
+  void wait(key_view key) const { engine_->wait(engine_->find("wait", key)); }
+
+  /// What `device` is given from now on, for instance the caller's stream, runs after the work on the key so far. Where the
+  /// devices are CPUs this waits. @throws unknown_key
+  void device_waits_for(D const& device, key_view key) const {
+    auto& r = engine_->find("device_waits_for", key);
+    if constexpr (HostDevice<D>) engine_->wait(r);
+    for (D const& own : devices())
+      if (!(own == device)) device.wait_for(own);
+  }
+  /// Work on the key from now on runs after what `device` was given so far. @throws unknown_key
+  void key_waits_for(key_view key, D const& device) const {
+    engine_->find("key_waits_for", key);
+    for (D const& own : devices())
+      if (!(own == device)) own.wait_for(device);
   }
 
-  /// Updates of the key so far. Waits.
+  /// Updates of the key so far. Waits for them.
   /// @throws unknown_key
   std::int64_t steps(key_view key) const
     requires has_updater
   {
-    return detail::read_steps(keys_, controls_, keys_.find("steps", key));
+    return engine_->steps(engine_->find("steps", key));
   }
   /// Makes the key's next update number t + 1. Waits. @throws unknown_key; invalid_argument on a negative t
   void set_steps(key_view key, std::int64_t t)
     requires has_updater
   {
-    record& r = keys_.find("set_steps", key);
+    auto& r = engine_->find("set_steps", key);
     detail::expects<invalid_argument>(
         t >= 0, [&] { return "set_steps: a count of at least 0 expected, got " + std::to_string(t); });
-    detail::write_steps(keys_, controls_, r, t);
+    engine_->set_steps(r, t);
   }
 
   /// The names of the rule's states. A name that several stages of a pipe use is numbered: "average", "average.2".
-  static std::vector<std::string> state_names() { return detail::numbered_names(rule_type::state_names); }
+  static std::vector<std::string> state_names() {
+    return detail::numbered_names(resolved::rule_type::state_names);
+  }
   /// The elements of a state tensor of the key, by its name. Waits.
   /// @throws unknown_key; invalid_argument if the rule has no such state
   std::vector<state_type> state(key_view key, std::string_view name) const {
-    record const& r = keys_.find("state", key);
-    return detail::read_state(keys_, r, state_number("state", name));
+    return engine_->state(engine_->find("state", key), detail::position_of("state", state_names(), name));
   }
   /// Sets a state tensor of the key: one element per element of the key, in their order. Waits.
   /// @throws as state; shape_mismatch on another number of elements
   void set_state(key_view key, std::string_view name, std::span<state_type const> elements) {
-    record const& r = keys_.find("set_state", key);
-    std::size_t const s = state_number("set_state", name);
-    table_type::expect_shape("set_state", key, pushpull::shape{r.size()},
-                             pushpull::shape{static_cast<std::int64_t>(elements.size())});
-    detail::write_state(keys_, r, s, elements);
+    auto& r = engine_->find("set_state", key);
+    std::size_t const s = detail::position_of("set_state", state_names(), name);
+    resolved::table_type::expect_shape("set_state", key, pushpull::shape{r.size()},
+                                       pushpull::shape{static_cast<std::int64_t>(elements.size())});
+    engine_->set_state(r, s, elements);
   }
 
-  /// All keys, in the order of their registration.
-  std::vector<key_type> keys() const { return keys_.keys(); }
-
-  /// Bytes that the store holds on device number n: masters, states, resident mirrors and gradients.
-  std::size_t bytes(std::size_t n) const { return keys_.bytes(n); }
+  /// Bytes that the store holds on device number n: masters, states, resident mirrors and gradients. Waits.
+  std::size_t bytes(std::size_t n) const {
+    engine_->drain();
+    return engine_->look([&](auto const& keys) { return keys.bytes(n); });
+  }
 
   /// As init of a list, for keys whose mirrors (one per device) and gradients the store holds: see ResidentStore. A key
   /// that needs no gradient gets none.
   /// @throws as init
   template <class V>
   void init_resident(std::span<key_type const> keys, std::span<V const> values, std::vector<bool> const& needs_gradient)
-    requires(!compressed)
+    requires(!resolved::compressed)
   {
     std::vector<key_view> const names(keys.begin(), keys.end());
-    expect_count("init_resident", names.size(), values.size(), "values");
-    expect_count("init_resident", names.size(), needs_gradient.size(), "flags");
-    init_keys(std::span<key_view const>(names), values, true, needs_gradient);
+    detail::expect_count("init_resident", names.size(), values.size(), "values");
+    detail::expect_count("init_resident", names.size(), needs_gradient.size(), "flags");
+    engine_->init(std::span<key_view const>(names), values, true, needs_gradient);
   }
 
   /// The key's mirror on device number n. @throws unknown_key; invalid_argument if the key is not resident
   tensor_view<T, D> mirror(key_view key, std::size_t n) const {
-    record const& r = keys_.find_resident("mirror", key);
+    auto const& r = engine_->look([&](auto const& keys) -> auto& { return keys.find_resident("mirror", key); });
     return {r.group->mirror(n) + r.offset, r.shape, devices()[n]};
   }
 
   /// The key's gradient on device number n, to be written before each update.
   /// @throws as mirror; invalid_argument if the key was initialised without one
   tensor_view<T, D> gradient(key_view key, std::size_t n) const {
-    record const& r = keys_.find_with_gradient("gradient", key);
-    return {table_type::gradient(r, n), r.shape, devices()[n]};
+    auto const& r = engine_->look([&](auto const& keys) -> auto& { return keys.find_with_gradient("gradient", key); });
+    return {resolved::table_type::gradient(r, n), r.shape, devices()[n]};
   }
 
   /// Gives a resident key a gradient on every device, if it has none. @throws as mirror
-  void require_gradient(key_view key) { keys_.require_gradient(key); }
+  void require_gradient(key_view key) { engine_->require_gradient(key); }
 
   /// The step over resident keys, in arenas. A plan is valid for the life of the store and may be used again and again.
   /// @throws unknown_key; invalid_argument if a key has no resident gradient; duplicate_key
-  plan_type make_plan(std::span<key_type const> keys) {
-    std::vector<record*> records;
-    for (auto const& key : keys) records.push_back(&keys_.find_with_gradient("make_plan", key));
-    return plan_type(keys_, std::move(records));
-  }
+  plan_type make_plan(std::span<key_type const> keys) { return engine_->make_plan(keys); }
 
   /// pushpull from the resident gradients to the resident mirrors: one pass per device, two if the rule is a
-  /// PreReduction.
-  void update(plan_type& plan) { plan.run(keys_, controls_); }
+  /// PreReduction. Enqueued; on CPU devices finished when it returns.
+  void update(plan_type& plan) { engine_->update(plan); }
 
  private:
-  struct no_outputs {};
-
-  static std::size_t state_number(char const* call, std::string_view name) {
-    auto const names = state_names();
-    auto const found = std::find(names.begin(), names.end(), name);
-    detail::expects<invalid_argument>(found != names.end(), [&] {
-      return std::string(call) + ": the rule has no state \"" + std::string(name) + "\"";
-    });
-    return static_cast<std::size_t>(found - names.begin());
-  }
-
-  template <class Part>
-  static void validate(Part const& part) {
-    if constexpr (requires { part.validate(); }) part.validate();
-  }
-
-  static void expect_count(char const* call, std::size_t keys, std::size_t count, char const* what) {
-    detail::expects<shape_mismatch>(keys == count, [&] {
-      return std::string(call) + ": " + std::to_string(keys) + " " + what + " expected, one per key, got " +
-             std::to_string(count);
-    });
-  }
-  static void expect_more(char const* call, bool more, char const* what) {
-    detail::expects<shape_mismatch>(
-        more, [&] { return std::string(call) + ": fewer " + what + " than the other ranges have elements"; });
-  }
-
-  template <class View>
-  void init_keys(std::span<key_view const> keys, std::span<View const> values, bool resident,
-                 std::vector<bool> const& needs_gradient) {
-    keys_.init(keys, values, resident, needs_gradient, [&](std::size_t count) {
-      for (std::size_t n = 0; n < controls_.size(); ++n) controls_[n].reserve(devices()[n], count);
-    });
-  }
-
-  template <class Gradients, class Outputs>
-  void add(char const* name, key_view key, Gradients const& gradients, Outputs&& outputs) {
-    call_.add_key(keys_, name, key);
-    detail::for_each_tensor(gradients, [&](auto const& view) { call_.add_source(name, key, view); });
-    call_.expect_source(name, key);
-    if constexpr (!std::same_as<std::remove_cvref_t<Outputs>, no_outputs>)
-      detail::for_each_tensor(outputs, [&](auto const& view) { call_.add_output(name, key, view); });
-  }
-
-  template <class Call, class Outputs>
-  void add_outputs(Call& call, char const* name, key_view key, Outputs&& outputs) const {
-    call.add_key(keys_, name, key);
-    detail::for_each_tensor(outputs, [&](auto const& view) { call.add_output(name, key, view); });
-  }
-
-  void update_keys() {
-    call_.execute(keys_, step_, true, [&] { step_.run(devices(), controls_); });
-  }
-
-  /// Pull of the keys and outputs that `add(call)` names, into elements of type U.
-  template <class U, class Add>
-  void pull_call(Add const& add) {
-    if constexpr (std::same_as<U, T>) {
-      pull_call_.clear();
-      add(pull_call_);
-      pull_call_.execute(keys_, pull_step_, false, [&] { pull_step_.run(devices(), {}); });
-    } else {
-      using accumulation = std::common_type_t<accumulation_t<U>, accumulation_t<master_type>>;
-      using step_types = pass::element_types<T, accumulation, master_type, master_type, U>;
-      detail::call<table_type, D, T, U> call(devices().size());
-      detail::fused_step<D, pass::hold, reduce::sum, step_types, pass::memory::foreign> step(devices().size());
-      call.clear();
-      add(call);
-      call.execute(keys_, step, false, [&] { step.run(devices(), {}); });
-    }
-  }
-
-  updater_type updater_;
-  table_type keys_;
-  std::vector<control_type> controls_;
-
-  // Kept so that a call in the steady state allocates nothing.
-  detail::call<table_type, D, T, T, compressor_type> call_;
-  detail::call<table_type, D, T, T> pull_call_;
-  step_of<pass::memory::foreign> step_;
-  typename table_type::pull_step pull_step_;
+  std::unique_ptr<engine_type> engine_;
 };
 
 static_assert(ResidentStore<kv_store<float, cpu_device<>>>);

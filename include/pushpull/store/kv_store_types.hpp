@@ -8,6 +8,8 @@
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/pass/operands.hpp>
+#include <pushpull/schedule/immediate_schedule.hpp>
+#include <pushpull/schedule/task_schedule.hpp>
 #include <pushpull/store/key_table.hpp>
 #include <pushpull/store/policies.hpp>
 
@@ -28,6 +30,10 @@ struct kv_store_types {
   using master_type = typename element_policy::template master_type<T>;
   using state_type = typename element_policy::template state_type<T>;
   using accumulation_type = std::common_type_t<accumulation_t<T>, accumulation_t<master_type>>;
+  /// Whether calls return when their work is finished.
+  static constexpr bool is_synchronous = std::same_as<pick_t<execution_tag, asynchronous, Policies...>, synchronous>;
+  /// Streams order what they are given; the host needs a schedule.
+  using schedule_type = std::conditional_t<HostDevice<D> && !is_synchronous, task_schedule, immediate_schedule>;
   /// Whether push applies a rule.
   static constexpr bool has_updater = !std::same_as<updater_type, no_updater>;
   static_assert(check_updater<updater_type, accumulation_type>::value);

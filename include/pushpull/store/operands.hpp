@@ -41,13 +41,30 @@ concept OutputTensorsOf = OutputTensors<R> && TensorsOf<R, T>;
 
 namespace detail {
 
+/// Whether an expression of type `R` names tensors that outlive it: no temporary that owns their elements.
+template <class R>
+consteval bool lasting() {
+  if constexpr (TensorLike<R>) {
+    return LastingTensorLike<R>;
+  } else if constexpr (std::is_lvalue_reference_v<R> || std::ranges::borrowed_range<R>) {
+    return true;
+  } else if constexpr (std::ranges::view<std::remove_cvref_t<R>>) {  // yields what others own, or makes it
+    return lasting<std::ranges::range_reference_t<R>>();
+  } else {
+    return lasting<std::ranges::range_value_t<R>>();
+  }
+}
+
 /// What a list may yield per key: nothing that ends before the call has gathered all of its tensors.
 template <class R>
-concept Lasting = LastingTensorLike<R> ||
-                  (!TensorLike<R> && (std::is_lvalue_reference_v<R> || std::ranges::borrowed_range<R> ||
-                                      is_tensor_view<std::ranges::range_value_t<R>>));
+concept Lasting = lasting<R>();
 
 }  // namespace detail
+
+/// Tensors that are still there when a call has returned whose work may go on. What a synchronous call is given may be
+/// temporary.
+template <class R, bool Synchronous>
+concept OutlivesCall = Synchronous || detail::Lasting<R>;
 
 /// For each key of a list, one tensor or a range of tensors.
 template <class R, class T>

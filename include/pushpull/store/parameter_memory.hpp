@@ -49,6 +49,7 @@ class parameter_memory {
     }
     for (std::size_t i = 0; i < names.size(); ++i)
       store_->broadcast(names[i], values[i], views(made.find(names[i])->second.mirrors));
+    finish();
     memory_.merge(made);
     for (std::size_t i = 0; i < names.size(); ++i)
       if (needs_gradient[i]) require_gradient(names[i]);
@@ -69,12 +70,17 @@ class parameter_memory {
       memory& m = memory_.find(name)->second;
       store_->pushpull(name, constant_views(m.gradients), views(m.mirrors));
     }
+    finish();
   }
 
  private:
   struct memory {
     std::vector<tensor<T, D>> mirrors, gradients;
   };
+  /// Mirrors and gradients are read and written by whoever has their views: on the host nothing else orders that.
+  void finish() {
+    if constexpr (HostDevice<D>) store_->wait();
+  }
   static std::vector<tensor_view<T, D>> views(std::vector<tensor<T, D>>& tensors) {
     return {tensors.begin(), tensors.end()};
   }

@@ -80,7 +80,10 @@ class parameter_store {
       p->sync = [this, view](parameter const& self) {
         // What is trained may be kept in a finer type than its mirrors; what is not lives in the mirrors only.
         if constexpr (requires(S& store) { store.pull(self.name, view); }) {
-          if (self.trained) return store_->pull(self.name, view);
+          if (self.trained) {
+            store_->pull(self.name, view);  // waited for by sync_master
+            return;
+          }
         }
         copy(memory_.mirror(self.name, 0), view);
       };

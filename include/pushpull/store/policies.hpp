@@ -31,6 +31,16 @@ struct integer_keys {
   using key_view = std::int64_t;
 };
 
+/// Calls return when their work is enqueued: the default. On CPU devices it runs on oneTBB's threads.
+struct asynchronous {
+  using policy_kind = execution_tag;
+};
+
+/// Calls return when their work is finished.
+struct synchronous {
+  using policy_kind = execution_tag;
+};
+
 /// No rule: push replaces the stored value by the reduced gradients.
 struct no_updater {
   static constexpr auto state_names = states();
@@ -73,7 +83,7 @@ inline constexpr bool is_kind<P, Tag> = std::same_as<typename P::policy_kind, Ta
 template <class P>
 inline constexpr bool is_known_policy =
     is_kind<P, reduction_tag> || is_kind<P, compressor_tag> || is_kind<P, communicator_tag> || is_kind<P, key_tag> ||
-    is_kind<P, element_tag>;
+    is_kind<P, element_tag> || is_kind<P, execution_tag>;
 
 template <class Tag, class Default, class... Policies>
 struct pick {
@@ -91,7 +101,7 @@ using pick_t = typename pick<Tag, Default, Policies...>::type;
 template <class P, class... Policies>
 P pick_value(Policies const&... policies) {
   P value{};
-  auto const take = [&]<class Q>(Q const& policy) {
+  [[maybe_unused]] auto const take = [&]<class Q>(Q const& policy) {
     if constexpr (std::same_as<P, Q>) value = policy;
   };
   (take(policies), ...);
@@ -155,6 +165,8 @@ struct check_policies {
   static_assert((int(is_kind<Policies, communicator_tag>) + ... + 0) <= 1, "store: more than one Communicator");
   static_assert((int(is_kind<Policies, key_tag>) + ... + 0) <= 1, "store: more than one kind of keys");
   static_assert((int(is_kind<Policies, element_tag>) + ... + 0) <= 1, "store: more than one element policy");
+  static_assert((int(is_kind<Policies, execution_tag>) + ... + 0) <= 1,
+                "store: asynchronous and synchronous exclude each other");
   static constexpr bool value = true;
 };
 

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <utility>
@@ -13,6 +15,7 @@
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/pass/step_control.hpp>
+#include <pushpull/schedule/operation.hpp>
 #include <pushpull/store/key_table.hpp>
 
 namespace pushpull::detail {
@@ -32,18 +35,33 @@ class resident_plan {
     build(table);
   }
 
+  /// What runs the plan in its turn.
+  struct plan_operation final : detail::operation {
+    std::function<void()> function;
+    void run() override { function(); }
+
+   private:
+    void recycle() noexcept override {}
+  };
+  plan_operation& operation() { return *operation_; }
+
   /// Keys that it updates.
   std::size_t size() const { return keys_.size(); }
 
-  template <class Controls>
-  void run(Table const& table, Controls const& controls) {
+  template <class F>
+  void for_each_key(F const& f) const {
+    for (record* const r : keys_) f(*r);
+  }
+
+  template <class Controls, class Rule>
+  void run(Table const& table, Controls const& controls, Rule const& rule) {
     // A key that was pushed alone has seen more updates than its neighbours: they no longer share a clock.
     for (std::size_t i = 1; i < keys_.size(); ++i)
       if (joined_[i] && keys_[i]->updates != keys_[i - 1]->updates) {
         build(table);
         break;
       }
-    step_.run(table.devices(), controls);
+    step_.run(table.devices(), controls, rule);
     for (record* const r : keys_) ++r->updates;
   }
 
@@ -99,6 +117,7 @@ class resident_plan {
   }
 
   Step step_;
+  std::unique_ptr<plan_operation> operation_ = std::make_unique<plan_operation>();
   std::vector<record*> keys_;
   std::vector<bool> joined_;  // key i continues the run of key i - 1
 };

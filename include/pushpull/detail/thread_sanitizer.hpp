@@ -1,0 +1,31 @@
+/// @file
+/// What the thread sanitizer has to be told: libraries that are not compiled with it synchronise where it cannot see.
+#pragma once
+
+#if defined(__SANITIZE_THREAD__)
+#define PUSHPULL_THREAD_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define PUSHPULL_THREAD_SANITIZER 1
+#endif
+#endif
+
+#if defined(PUSHPULL_THREAD_SANITIZER)
+extern "C" void __tsan_acquire(void*);
+extern "C" void __tsan_release(void*);
+#endif
+
+namespace pushpull::detail {
+
+#if defined(PUSHPULL_THREAD_SANITIZER)
+inline constexpr bool thread_sanitizer = true;
+/// What this thread did so far is seen by those that observe the same mark later.
+inline void publish(void const* mark) { __tsan_release(const_cast<void*>(mark)); }
+inline void observe(void const* mark) { __tsan_acquire(const_cast<void*>(mark)); }
+#else
+inline constexpr bool thread_sanitizer = false;
+inline void publish(void const*) {}
+inline void observe(void const*) {}
+#endif
+
+}  // namespace pushpull::detail

@@ -1,0 +1,57 @@
+/// @file
+/// The handle of a call's work, and its priority.
+#pragma once
+
+#include <exception>
+#include <utility>
+
+#include <pushpull/schedule/operation.hpp>
+
+namespace pushpull {
+
+/// A call's work, which may be under way. Copies speak of the same work; it may outlive the store. One handle is used
+/// by one thread at a time.
+class completion {
+ public:
+  /// Of nothing: ready.
+  completion() = default;
+  /// Takes over a reference. For stores.
+  explicit completion(detail::operation& op) noexcept : operation_(&op) {}
+  completion(completion const& other) noexcept : operation_(other.operation_) {
+    if (operation_ != nullptr) operation_->acquire();
+  }
+  completion(completion&& other) noexcept : operation_(std::exchange(other.operation_, nullptr)) {}
+  completion& operator=(completion other) noexcept {
+    std::swap(operation_, other.operation_);
+    return *this;
+  }
+  ~completion() {
+    if (operation_ != nullptr) operation_->release();
+  }
+
+  /// Whether the work is finished, with success or not. Never blocks. @throws cuda_error
+  bool ready() const { return operation_ == nullptr || (operation_->done() && operation_->devices_ready()); }
+
+  /// Returns when the work is finished; meanwhile this thread may run such work. @throws what it failed with, as often
+  /// as it is asked
+  void wait() const {
+    if (operation_ == nullptr) return;
+    if (!operation_->done()) operation_->owner_->finish(*operation_);
+    if (detail::failure* const failed = operation_->failed()) {
+      failed->told = true;
+      std::rethrow_exception(failed->error);
+    }
+    operation_->devices_wait();
+  }
+
+ private:
+  detail::operation* operation_ = nullptr;
+};
+
+/// Among work that could run, that of the highest priority runs first. Never changes a result. A GPU's stream runs what it
+/// is given in order.
+struct priority {
+  int value = 0;
+};
+
+}  // namespace pushpull

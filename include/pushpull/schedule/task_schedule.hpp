@@ -1,0 +1,226 @@
+/// @file
+/// Operations as oneTBB tasks: each runs when those before it on its keys are done, those of high priority first.
+#pragma once
+
+#include <algorithm>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include <oneapi/tbb/task_arena.h>
+#include <oneapi/tbb/task_group.h>
+#include <pushpull/detail/thread_sanitizer.hpp>
+#include <pushpull/schedule/operation.hpp>
+
+namespace pushpull::detail {
+
+/// Per key, operations run in the order of their submission, readers concurrently; else whenever a thread is free.
+/// Threads that wait help. May be called by several threads.
+class task_schedule final : public schedule {
+ public:
+  task_schedule() = default;
+  ~task_schedule() {
+    drain();
+    if (called_) arena_.execute([this] { group_.wait(); });  // threads that are about to leave
+    observe(&group_);
+  }
+
+  /// Takes the operation, whose accesses have been named. One that `is_small` and has nothing to wait for is run by the
+  /// caller: waking another thread would cost more.
+  void submit(operation& op, int priority, bool is_small) {
+    expect_outside(*this);
+    op.reset(*this, priority);
+    op.acquire();
+    std::unique_lock lock(mutex_);
+    op.number_ = ++submitted_;
+    ++pending_;
+    for (operation::access const& a : op.accesses_) enter(op, a);
+    if (op.unmet_ > 0) return;
+    if (is_small) return run(op, lock, stays::no);
+    push_ready(op);
+    call_threads(1);
+  }
+
+  void finish(operation& op) override {
+    expect_outside(*this);
+    std::unique_lock lock(mutex_);
+    help_until(lock, [&] { return op.done(); });
+  }
+
+  /// Returns when all operations on the key are done. @throws what one of them failed with, if nobody was told
+  void wait(variable& v) {
+    expect_outside(*this);
+    std::unique_lock lock(mutex_);
+    help_until(lock, [&] { return v.idle(); });
+    if (auto const failed = std::exchange(v.failed, nullptr)) {
+      lock.unlock();
+      failed->tell();
+    }
+  }
+
+  /// Likewise all operations.
+  void wait() {
+    expect_outside(*this);
+    drain();
+    std::vector<std::shared_ptr<failure>> failures;
+    {
+      std::lock_guard const lock(mutex_);
+      failures = failures_;
+      std::erase_if(failures_, [](auto const& f) { return f->told.load(); });
+    }
+    for (auto const& failed : failures) failed->tell();
+  }
+
+  /// Returns when all operations are done, whether or not they failed.
+  void drain() {
+    std::unique_lock lock(mutex_);
+    while (pending_ > 0) {
+      if (!ready_.empty()) {
+        run_ready(lock, stays::yes);
+      } else if (threads_ > 0 && !joined_) {  // takes part in what the others run
+        joined_ = true;
+        lock.unlock();
+        arena_.execute([this] { group_.wait(); });
+        lock.lock();
+        joined_ = false;
+      } else {
+        changed_.wait(lock);
+      }
+    }
+  }
+
+ private:
+  /// Whether a thread will look for another operation after this one.
+  enum class stays { no, yes };
+
+  /// Makes an operation wait for those before it on one key.
+  static void enter(operation& op, operation::access const& a) {
+    variable& v = *a.key;
+    if (v.writer == &op) return;
+    if (a.writes) {
+      std::erase(v.readers, &op);
+      for (operation* const reader : v.readers) after(*reader, op);
+      if (v.readers.empty() && v.writer != nullptr) after(*v.writer, op);
+      v.readers.clear();
+      v.writer = &op;
+    } else {
+      if (!v.readers.empty() && v.readers.back() == &op) return;
+      if (v.writer != nullptr) after(*v.writer, op);
+      v.readers.push_back(&op);
+    }
+  }
+  static void after(operation& first, operation& second) {
+    first.successors_.push_back(&second);
+    ++second.unmet_;
+  }
+
+  static bool later(operation const* a, operation const* b) {
+    return a->priority_ != b->priority_ ? a->priority_ < b->priority_ : a->number_ > b->number_;
+  }
+  void push_ready(operation& op) {
+    ready_.push_back(&op);
+    std::push_heap(ready_.begin(), ready_.end(), later);
+  }
+
+  /// Wakes up to `count` threads, as long as the arena has room for them: each runs operations until none is ready.
+  void call_threads(std::size_t count) {
+    called_ = called_ || count > 0;
+    auto const most = static_cast<std::size_t>(std::max(1, arena_.max_concurrency()));
+    for (; count > 0 && threads_ < most; --count) {
+      ++threads_;
+      publish(this);
+      arena_.enqueue(group_.defer([this] {
+        observe(this);
+        std::unique_lock lock(mutex_);
+        while (!ready_.empty()) run_ready(lock, stays::yes);
+        --threads_;
+        changed_.notify_all();
+        publish(&group_);
+      }));
+    }
+  }
+
+  void run_ready(std::unique_lock<std::mutex>& lock, stays after) {
+    std::pop_heap(ready_.begin(), ready_.end(), later);
+    operation& op = *ready_.back();
+    ready_.pop_back();
+    run(op, lock, after);
+  }
+
+  void run(operation& op, std::unique_lock<std::mutex>& lock, stays after) {
+    lock.unlock();
+    std::exception_ptr error;
+    try {
+      running_mark const mark(*this);
+      // A thread that waits inside one operation must not begin another, which might take long.
+      tbb::this_task_arena::isolate([&] { op.run(); });
+    } catch (...) {
+      error = std::current_exception();
+    }
+    lock.lock();
+    complete(op, std::move(error), after);
+  }
+
+  void complete(operation& op, std::exception_ptr error, stays after) {
+    if (error != nullptr) {
+      op.failed_ = std::make_shared<failure>();
+      op.failed_->error = std::move(error);
+      failures_.push_back(op.failed_);
+    }
+    for (operation::access const& a : op.accesses_) {
+      variable& v = *a.key;
+      if (v.writer == &op) {
+        v.writer = nullptr;
+      } else {
+        std::erase(v.readers, &op);
+      }
+      if (op.failed_ != nullptr && (v.failed == nullptr || v.failed->told)) v.failed = op.failed_;
+    }
+    std::size_t ready = 0;
+    for (operation* const next : op.successors_) {
+      if (--next->unmet_ > 0) continue;
+      push_ready(*next);
+      ++ready;
+    }
+    op.successors_.clear();
+    op.accesses_.clear();
+    --pending_;
+    if (ready > 0) call_threads(after == stays::yes ? ready - 1 : ready);
+    op.done_.store(true, std::memory_order_release);
+    op.release();  // with the lock held: who waits for an operation of its own may end it as soon as it has the lock
+    if (waiting_ > 0 || joined_ || pending_ == 0) changed_.notify_all();
+  }
+
+  template <class Condition>
+  void help_until(std::unique_lock<std::mutex>& lock, Condition const& condition) {
+    while (!condition()) {
+      if (!ready_.empty()) {
+        run_ready(lock, stays::no);
+      } else {
+        ++waiting_;
+        changed_.wait(lock);
+        --waiting_;
+      }
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;  // an operation was completed, or a thread left
+  std::vector<operation*> ready_;    // a heap
+  std::vector<std::shared_ptr<failure>> failures_;
+  std::uint64_t submitted_ = 0;
+  std::size_t pending_ = 0;  // submitted and not done
+  std::size_t threads_ = 0;  // called and not yet gone
+  std::size_t waiting_ = 0;
+  bool joined_ = false;
+  bool called_ = false;
+  tbb::task_arena arena_;
+  tbb::task_group group_;
+};
+
+}  // namespace pushpull::detail

@@ -1,0 +1,102 @@
+/// @file
+/// How the ranges of a call become its keys and tensors.
+#pragma once
+
+#include <algorithm>
+#include <concepts>
+#include <cstddef>
+#include <ranges>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+#include <pushpull/error.hpp>
+#include <pushpull/store/operands.hpp>
+#include <pushpull/tensor/tensor_view.hpp>
+
+namespace pushpull::detail {
+
+/// Where a call takes no tensors of a kind.
+struct no_tensors {};
+struct no_list {};
+inline constexpr no_list none_listed;
+
+/// What can be walked through more than once.
+template <class R>
+concept Repeatable = TensorLike<R> || std::ranges::forward_range<R>;
+
+inline void expect_count(char const* call, std::size_t keys, std::size_t count, char const* what) {
+  expects<shape_mismatch>(keys == count, [&] {
+    return std::string(call) + ": " + std::to_string(keys) + " " + what + " expected, one per key, got " +
+           std::to_string(count);
+  });
+}
+inline void expect_more(char const* call, bool more, char const* what) {
+  expects<shape_mismatch>(
+      more, [&] { return std::string(call) + ": fewer " + what + " than the other ranges have elements"; });
+}
+
+/// Where `name` stands among the names of a rule's states. @throws invalid_argument
+inline std::size_t position_of(char const* call, std::vector<std::string> const& names, std::string_view name) {
+  auto const found = std::find(names.begin(), names.end(), name);
+  expects<invalid_argument>(found != names.end(), [&] {
+    return std::string(call) + ": the rule has no state \"" + std::string(name) + "\"";
+  });
+  return static_cast<std::size_t>(found - names.begin());
+}
+
+/// Adds one key with its tensors to a call.
+template <class Call, class Table, class Gradients, class Outputs>
+void add_to(Call& call, Table const& table, char const* name, typename Table::key_view key, Gradients&& gradients,
+            Outputs&& outputs) {
+  call.add_key(table, name, key);
+  if constexpr (!std::same_as<std::remove_cvref_t<Gradients>, no_tensors>) {
+    for_each_tensor(gradients, [&](auto const& view) { call.add_source(name, key, view); });
+    call.expect_source(name, key);
+  }
+  if constexpr (!std::same_as<std::remove_cvref_t<Outputs>, no_tensors>)
+    for_each_tensor(outputs, [&](auto const& view) { call.add_output(name, key, view); });
+}
+
+/// Walks along a range beside the keys; where there is none, yields nothing for ever.
+template <class R>
+struct companion {
+  char const* call;
+  char const* what;
+  std::ranges::iterator_t<R> next;
+  std::ranges::sentinel_t<R> end;
+
+  companion(char const* call, char const* what, R& range)
+      : call(call), what(what), next(std::ranges::begin(range)), end(std::ranges::end(range)) {}
+  decltype(auto) operator*() const {
+    expect_more(call, next != end, what);
+    return *next;
+  }
+  void operator++() { ++next; }
+  bool at_end() const { return next == end; }
+};
+template <class R>
+  requires std::same_as<R, no_list const>
+struct companion<R> {
+  companion(char const*, char const*, no_list const&) {}
+  no_tensors operator*() const { return {}; }
+  void operator++() {}
+  bool at_end() const { return true; }
+};
+
+/// Adds each key of a list with its tensors to a call.
+template <class Call, class Table, class Keys, class Gradients, class Outputs>
+void add_list_to(Call& call, Table const& table, char const* name, Keys&& keys, Gradients&& gradients,
+                 Outputs&& outputs) {
+  companion<std::remove_reference_t<Gradients>> gradient(name, "gradients", gradients);
+  companion<std::remove_reference_t<Outputs>> output(name, "outputs", outputs);
+  for (auto&& key : keys) {
+    add_to(call, table, name, key, *gradient, *output);
+    ++gradient;
+    ++output;
+  }
+  expect_more(name, gradient.at_end() && output.at_end(), "keys");
+}
+
+}  // namespace pushpull::detail

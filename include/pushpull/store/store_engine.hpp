@@ -1,0 +1,274 @@
+/// @file
+/// What a kv_store consists of: keys, rules, and the schedule that runs calls on them.
+#pragma once
+
+#include <algorithm>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <iterator>
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <shared_mutex>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <pushpull/concepts/device.hpp>
+#include <pushpull/error.hpp>
+#include <pushpull/schedule/completion.hpp>
+#include <pushpull/store/call.hpp>
+#include <pushpull/store/fused_step.hpp>
+#include <pushpull/store/inspection.hpp>
+#include <pushpull/store/kv_store_types.hpp>
+#include <pushpull/store/resident_plan.hpp>
+#include <pushpull/store/store_operations.hpp>
+
+namespace pushpull::detail {
+
+/// The store behind kv_store's forms of arguments. Calls are gathered by functions that it is given.
+/// @tparam Types  A kv_store_types.
+template <class Types, class T, Device D>
+class store_engine {
+ public:
+  using rule_type = typename Types::rule_type;
+  using updater_type = typename Types::updater_type;
+  using compressor_type = typename Types::compressor_type;
+  using reduction_type = typename Types::reduction_type;
+  using master_type = typename Types::master_type;
+  using table_type = typename Types::table_type;
+  using record = typename Types::record;
+  using key_type = typename Types::key_type;
+  using key_view = typename Types::key_view;
+  template <pass::memory Memory>
+  using step_of = fused_step<D, rule_type, reduction_type, typename Types::step_types, Memory>;
+  using plan_type = resident_plan<table_type, step_of<pass::memory::arenas>>;
+  using update_call = detail::call<table_type, D, T, T, compressor_type>;
+  template <class U>
+  using pull_call = detail::call<table_type, D, T, U>;
+
+  store_engine(std::vector<D> const& devices, updater_type const& updater, compressor_type const& compressor)
+      : updater_(updater), compressor_(compressor), keys_(devices) {
+    expects<invalid_argument>(!devices.empty(),
+                              [] { return std::string("kv_store: at least 1 device expected, got none"); });
+    for (auto a = devices.begin(); a != devices.end(); ++a)
+      expects<duplicate_device>(std::find(std::next(a), devices.end(), *a) == devices.end(), [&] {
+        return "kv_store: device " + std::string(a->name()) + " stands twice in the list";
+      });
+    validate(updater_);
+    validate(compressor_);
+    if constexpr (Types::has_updater)
+      for (D const& device : devices) controls_.emplace_back(device, updater_);
+  }
+
+  std::vector<D> const& devices() const { return keys_.devices(); }
+
+  /// f(the table of keys), while no key is added.
+  template <class F>
+  decltype(auto) look(F const& f) const {
+    std::shared_lock const lock(mutex_);
+    return f(keys_);
+  }
+  record& find(char const* call, key_view key) const {
+    std::shared_lock const lock(mutex_);
+    return keys_.find(call, key);
+  }
+
+  updater_type updater() const {
+    std::shared_lock const lock(mutex_);
+    return updater_;
+  }
+  void set_updater(updater_type const& updater) {
+    validate(updater);
+    std::unique_lock const lock(mutex_);
+    if constexpr (Types::has_updater)
+      for (std::size_t n = 0; n < devices().size(); ++n) controls_[n].set(devices()[n], updater);
+    updater_ = updater;
+  }
+
+  /// Adds all keys or none.
+  template <class View>
+  void init(std::span<key_view const> keys, std::span<View const> values, bool resident,
+            std::vector<bool> const& needs_gradient) {
+    expect_outside(schedule_);
+    std::unique_lock const lock(mutex_);
+    keys_.init(keys, values, resident, needs_gradient, [&](std::size_t count) {
+      for (std::size_t n = 0; n < controls_.size(); ++n) {
+        if (!controls_[n].has_room(count)) schedule_.drain();  // operations use the old clocks
+        controls_[n].reserve(devices()[n], count);
+      }
+    });
+  }
+  void require_gradient(key_view key) {
+    std::unique_lock const lock(mutex_);
+    keys_.require_gradient(key);
+  }
+
+  /// A push of the gradients that `gather(call, table)` names, to be written to the outputs that it names.
+  template <class Gather>
+  completion update(priority when, Gather const& gather) {
+    auto& op = updates_->take([&] { return std::make_unique<update_operation>(*this, devices(), compressor_); });
+    completion handle(op);
+    op.call.clear();
+    {
+      std::shared_lock const lock(mutex_);
+      gather(op.call, keys_);
+      if constexpr (Types::has_updater) {
+        op.rule.emplace(updater_);
+      } else {
+        op.rule.emplace();
+      }
+    }
+    op.call.for_each_key([&](record& r) { op.writes(r.order); });
+    submit(op, when, op.call.work() <= small_work);
+    return handle;
+  }
+
+  /// A pull into the outputs, of elements U, that `gather(call, table)` names.
+  template <class U, class Gather>
+  completion pull(priority when, Gather const& gather) {
+    auto& op = make_pull<U>();
+    completion handle(op);
+    op.call.clear();
+    {
+      std::shared_lock const lock(mutex_);
+      gather(op.call, keys_);
+    }
+    op.call.for_each_key([&](record& r) { op.reads(r.order); });
+    submit(op, when, op.call.work() <= small_work);
+    return handle;
+  }
+
+  /// f() when the key's earlier operations are done, and before later ones. Returns when done. @throws what f throws
+  template <class F>
+  void perform(record& r, F const& f) {
+    function_operation<F const&> op(f);
+    op.writes(r.order);
+    perform(op);
+  }
+
+  void update(plan_type& plan) {
+    updater_type const rule = updater();
+    auto const run = [&] {
+      if constexpr (Types::has_updater) {
+        plan.run(keys_, controls_, rule);
+      } else {
+        plan.run(keys_, controls_, rule_type{});
+      }
+    };
+    plan.operation().function = std::ref(run);
+    plan.for_each_key([&](record& r) { plan.operation().writes(r.order); });
+    perform(plan.operation());
+  }
+  plan_type make_plan(std::span<key_type const> keys) const {
+    std::shared_lock const lock(mutex_);
+    std::vector<record*> records;
+    for (auto const& key : keys) records.push_back(&keys_.find_with_gradient("make_plan", key));
+    return plan_type(keys_, std::move(records));
+  }
+
+  void wait(record& r) {
+    schedule_.wait(r.order);
+    synchronize();
+  }
+  void wait() {
+    schedule_.wait();
+    synchronize();
+  }
+  /// As wait, without the errors of what failed.
+  void drain() { schedule_.drain(); }
+
+  std::int64_t steps(record& r) {
+    std::int64_t t = 0;
+    perform(r, [&] { t = read_steps(keys_, controls_, r); });
+    return t;
+  }
+  void set_steps(record& r, std::int64_t t) {
+    perform(r, [&] { write_steps(keys_, controls_, r, t); });
+  }
+  std::vector<typename Types::state_type> state(record& r, std::size_t s) {
+    std::vector<typename Types::state_type> elements;
+    perform(r, [&] { elements = read_state(keys_, r, s); });
+    return elements;
+  }
+  void set_state(record& r, std::size_t s, std::span<typename Types::state_type const> elements) {
+    perform(r, [&] { write_state(keys_, r, s, elements); });
+  }
+
+  /// What operations do.
+  template <class Operation>
+  void run(Operation& op) {
+    if constexpr (std::same_as<Operation, update_operation>) {
+      op.call.execute(keys_, op.step, true, [&] { op.step.run(devices(), controls_, *op.rule); });
+    } else {
+      op.call.execute(keys_, op.step, false, [&] { op.step.run(devices()); });
+    }
+  }
+
+ private:
+  /// Elements up to which the calling thread does the work of a call itself: about as long as another takes to wake.
+  static constexpr std::int64_t small_work = std::int64_t{1} << 14;
+
+  template <class U>
+  using pull_step =
+      fused_step<D, pass::hold, reduce::sum,
+                 pass::element_types<T, std::common_type_t<accumulation_t<U>, accumulation_t<master_type>>, master_type,
+                                     master_type, U>,
+                 pass::memory::foreign>;
+  using update_operation = call_operation<store_engine, update_call, step_of<pass::memory::foreign>, D>;
+  template <class U>
+  using pull_operation = call_operation<store_engine, pull_call<U>, pull_step<U>, D>;
+
+  template <class Part>
+  static void validate(Part const& part) {
+    if constexpr (requires { part.validate(); }) part.validate();
+  }
+
+  template <class U>
+  pull_operation<U>& make_pull() {
+    auto const make = [&] { return std::make_unique<pull_operation<U>>(*this, devices(), compress::none{}); };
+    if constexpr (std::same_as<U, T>) {
+      return pulls_->take(make);
+    } else {
+      auto op = make();
+      op->acquire();
+      return *op.release();
+    }
+  }
+
+  template <class Operation>
+  void submit(Operation& op, priority when, bool is_small) {
+    schedule_.submit(op, when.value, is_small);
+    if constexpr (Types::is_synchronous) op.devices_wait();
+  }
+
+  /// An operation of this call's own.
+  void perform(operation& op) {
+    schedule_.submit(op, std::numeric_limits<int>::max(), true);
+    schedule_.finish(op);
+    if (failure* const failed = op.failed()) {
+      failed->told = true;
+      std::rethrow_exception(failed->error);
+    }
+  }
+
+  void synchronize() const {
+    for (D const& device : devices()) device.synchronize();
+  }
+
+  updater_type updater_;
+  compressor_type compressor_;
+  table_type keys_;
+  std::vector<typename step_of<pass::memory::foreign>::control_type> controls_;
+  std::shared_ptr<operation_pool<update_operation>> updates_ = std::make_shared<operation_pool<update_operation>>();
+  std::shared_ptr<operation_pool<pull_operation<T>>> pulls_ = std::make_shared<operation_pool<pull_operation<T>>>();
+  mutable std::shared_mutex mutex_;                 // keys_ and updater_ against calls that change them
+  typename Types::schedule_type schedule_;          // the last member: its destructor waits for users of the others
+};
+
+}  // namespace pushpull::detail

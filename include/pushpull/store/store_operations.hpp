@@ -1,0 +1,99 @@
+/// @file
+/// The operations of a store: what a schedule runs when a call's turn has come.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include <pushpull/concepts/device.hpp>
+#include <pushpull/schedule/operation.hpp>
+#include <pushpull/schedule/operation_pool.hpp>
+
+namespace pushpull::detail {
+
+/// Knows the devices, whose streams may still be at work when the operation has run.
+template <Device D>
+class device_operation : public operation {
+ public:
+  explicit device_operation(std::vector<D> const& devices) : devices_(devices) {}
+
+  bool devices_ready() override {
+    if constexpr (!HostDevice<D>) {
+      if (events_.empty())  // who asks late waits for later work as well
+        for (D const& device : devices_) events_.push_back(device.record());
+      for (auto const& event : events_)
+        if (!event.ready()) return false;
+    }
+    return true;
+  }
+  void devices_wait() override {
+    if constexpr (!HostDevice<D>) {
+      devices_ready();
+      for (auto const& event : events_) event.wait();
+    }
+  }
+
+ protected:
+  void forget_events() { events_.clear(); }
+
+ private:
+  std::vector<D> devices_;
+  std::vector<decltype(std::declval<D const&>().record())> events_;
+};
+
+/// A call laid out for one pass per device, with all memory that it needs: used again, it allocates nothing.
+/// @tparam Call  detail::call; `Step`: detail::fused_step. `Store`: what runs them, by `run(operation)`.
+template <class Store, class Call, class Step, Device D>
+class call_operation final : public device_operation<D> {
+ public:
+  Store& store;
+  Call call;
+  Step step;
+  std::optional<typename Store::rule_type> rule;  ///< With the hyperparameters at the time of the call.
+  std::shared_ptr<operation_pool<call_operation>> home;
+
+  template <class Compressor>
+  call_operation(Store& store, std::vector<D> const& devices, Compressor const& compressor)
+      : device_operation<D>(devices), store(store), call(devices.size(), compressor), step(devices.size()) {}
+
+  void run() override { store.run(*this); }
+
+ private:
+  void recycle() noexcept override {
+    this->forget_events();
+    if (home != nullptr) {
+      operation_pool<call_operation>::give_back(*this);
+    } else {
+      delete this;
+    }
+  }
+};
+
+/// Runs a function; belongs to whoever waits for it.
+template <class F>
+class function_operation final : public operation {
+ public:
+  explicit function_operation(F f) : function_(std::move(f)) {}
+  void run() override { function_(); }
+
+ private:
+  void recycle() noexcept override {}
+  F function_;
+};
+
+/// The same, made by new and ended with its last reference.
+template <class F, Device D>
+class owned_operation final : public device_operation<D> {
+ public:
+  owned_operation(std::vector<D> const& devices, F f) : device_operation<D>(devices), function_(std::move(f)) {}
+  void run() override { function_(); }
+
+ private:
+  void recycle() noexcept override { delete this; }
+  F function_;
+};
+
+}  // namespace pushpull::detail
