@@ -55,6 +55,12 @@ class out_of_memory : public error {
   using error::error;
 };
 
+/// A file that cannot be read or written, or that is damaged, truncated or foreign. The message names its path.
+class file_error : public error {
+ public:
+  using error::error;
+};
+
 /// A CUDA call that failed. `code()` is its cudaError_t.
 class cuda_error : public error {
  public:
