@@ -13,8 +13,8 @@
 #include <train_classifier/idx.hpp>
 #include <train_classifier/load.hpp>
 
-#include "example/temporary_folder.hpp"
 #include "support/catch.hpp"
+#include "support/temporary_folder.hpp"
 
 namespace {
 

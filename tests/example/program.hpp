@@ -13,8 +13,8 @@
 #include <string>
 #include <vector>
 
-#include "example/temporary_folder.hpp"
 #include "support/catch.hpp"
+#include "support/temporary_folder.hpp"
 
 namespace pushpull::test {
 
