@@ -2,7 +2,7 @@
 # machine of its user: no path of the machine that made the package is ever in it.
 #
 # Defines pushpull::cccl, pushpull::xsimd, pushpull::range_v3_for_nvcc, and through their own packages TBB::tbb,
-# Threads::Threads and, where they exist, CUDA::cudart and OpenMP::OpenMP_CXX.
+# Threads::Threads and, where they exist, CUDA::cudart, OpenMP::OpenMP_CXX and nlohmann_json::nlohmann_json.
 # Sets pushpull_missing to a list of what has to be installed first; empty if there is nothing.
 
 set(pushpull_missing "")
@@ -19,6 +19,7 @@ endif()
 
 find_package(OpenMP QUIET COMPONENTS CXX)
 find_package(CUDAToolkit QUIET)
+find_package(nlohmann_json 3.11 CONFIG QUIET)
 
 # xsimd: only its headers. Its target in Debian 12 links xtl, which its package does not bring.
 find_path(PUSHPULL_XSIMD_INCLUDE_DIR xsimd/xsimd.hpp)

@@ -52,7 +52,7 @@ need_packages() {
 
 # What every build needs. CUDA is never installed: without nvcc the CPU part is built.
 need_build_packages() {
-  need_packages g++ cmake ninja-build libtbb-dev libxsimd-dev "$@"
+  need_packages g++ cmake ninja-build libtbb-dev libxsimd-dev nlohmann-json3-dev "$@"
 }
 
 # configure <build folder> <CMake option>...: shows warnings and errors, and everything if it fails.

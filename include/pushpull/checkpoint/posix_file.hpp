@@ -1,0 +1,153 @@
+/// @file
+/// Files of POSIX systems: reading whole parts, and replacing a file by another in one step.
+#pragma once
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <system_error>
+#include <utility>
+
+#include <pushpull/error.hpp>
+
+namespace pushpull::checkpoint::detail {
+
+/// @throws file_error with the system's reason.
+[[noreturn]] inline void system_failure(std::filesystem::path const& path, std::string const& action, int code) {
+  throw file_error(path.string() + ": " + action + ": " + std::generic_category().message(code));
+}
+
+/// Repeats a system call that a signal interrupted.
+template <class Call>
+auto uninterrupted(Call const& call) {
+  auto result = call();
+  while (result < 0 && errno == EINTR) result = call();
+  return result;
+}
+
+/// Owns an open file or folder. Move-only.
+class descriptor {
+ public:
+  explicit descriptor(int fd = -1) noexcept : fd_(fd) {}
+  descriptor(descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  descriptor& operator=(descriptor&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  ~descriptor() { close(); }
+
+  int get() const noexcept { return fd_; }
+  /// 0, or -1 and errno; closed in both cases.
+  int close() noexcept { return fd_ < 0 ? 0 : ::close(std::exchange(fd_, -1)); }
+
+ private:
+  int fd_;
+};
+
+/// A regular file, open for reading.
+class input_file {
+ public:
+  /// @throws file_error if there is none, or it is a folder, a pipe or a device.
+  explicit input_file(std::filesystem::path path) : path_(std::move(path)) {
+    // A pipe without a writer would make a blocking open wait for ever.
+    file_ = descriptor(uninterrupted([&] { return ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK); }));
+    if (file_.get() < 0) system_failure(path_, "cannot open for reading", errno);
+    struct stat status {};
+    if (::fstat(file_.get(), &status) != 0) system_failure(path_, "cannot ask for the size", errno);
+    if (!S_ISREG(status.st_mode)) throw file_error(path_.string() + ": a regular file expected, got another kind");
+    size_ = static_cast<std::uint64_t>(status.st_size);
+  }
+
+  std::filesystem::path const& path() const noexcept { return path_; }
+  /// Bytes in the file when it was opened.
+  std::uint64_t size() const noexcept { return size_; }
+
+  /// Fills `to` with the bytes that follow those read before. @throws file_error if there are fewer.
+  void read(std::span<std::byte> to) {
+    while (!to.empty()) {
+      auto const n = uninterrupted([&] { return ::read(file_.get(), to.data(), std::min(to.size(), max_transfer)); });
+      if (n < 0) system_failure(path_, "cannot read", errno);
+      if (n == 0)
+        throw file_error(path_.string() + ": " + std::to_string(to.size()) + " more bytes expected, got the end");
+      to = to.subspan(static_cast<std::size_t>(n));
+    }
+  }
+
+  static constexpr std::size_t max_transfer = std::size_t{1} << 30;
+
+ private:
+  std::filesystem::path path_;
+  descriptor file_;
+  std::uint64_t size_ = 0;
+};
+
+/// Writes a new file beside `path`, which `commit` puts in its place: whoever opens `path` finds the old content or the
+/// new one, never a part. Without a `commit` the new file is removed and `path` is left as it was.
+class replacement_file {
+ public:
+  /// @throws file_error
+  explicit replacement_file(std::filesystem::path path) : path_(std::move(path)) {
+    if (!path_.has_filename()) throw file_error(path_.string() + ": the name of a file expected, got that of a folder");
+    std::filesystem::path const parent = path_.has_parent_path() ? path_.parent_path() : ".";
+    folder_ = descriptor(uninterrupted([&] { return ::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
+    if (folder_.get() < 0) system_failure(path_, "cannot open its folder", errno);
+    // Other processes' numbers may be ours on another machine that shares the folder: then the next name is tried.
+    static std::atomic<std::uint64_t> calls = 0;
+    int fd = -1;
+    do {
+      temporary_ = ".pushpull-" + std::to_string(::getpid()) + "-" + std::to_string(calls++) + ".tmp";
+      fd = uninterrupted(
+          [&] { return ::openat(folder_.get(), temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666); });
+    } while (fd < 0 && errno == EEXIST);
+    if (fd < 0) system_failure(path_, "cannot create a file in its folder", errno);
+    file_ = descriptor(fd);
+    exists_ = true;
+  }
+  replacement_file(replacement_file const&) = delete;
+  replacement_file& operator=(replacement_file const&) = delete;
+  ~replacement_file() {
+    if (exists_) ::unlinkat(folder_.get(), temporary_.c_str(), 0);  // nobody is left to tell about a failure
+  }
+
+  /// @throws file_error
+  void write(std::span<std::byte const> bytes) {
+    while (!bytes.empty()) {
+      auto const n = uninterrupted(
+          [&] { return ::write(file_.get(), bytes.data(), std::min(bytes.size(), input_file::max_transfer)); });
+      if (n <= 0) system_failure(path_, "cannot write", n < 0 ? errno : EIO);
+      bytes = bytes.subspan(static_cast<std::size_t>(n));
+    }
+  }
+
+  /// Puts the new file into place, on the medium itself. @throws file_error; `path` is then as it was, unless only the
+  /// last step failed: the new content is there, but may be lost with the machine's power.
+  void commit() {
+    if (uninterrupted([&] { return ::fsync(file_.get()); }) != 0) system_failure(path_, "cannot flush", errno);
+    if (file_.close() != 0) system_failure(path_, "cannot close", errno);
+    std::string const name = path_.filename().string();
+    if (::renameat(folder_.get(), temporary_.c_str(), folder_.get(), name.c_str()) != 0)
+      system_failure(path_, "cannot put the new file into place", errno);
+    exists_ = false;
+    // EINVAL: a file system that has nothing to flush for a folder
+    if (uninterrupted([&] { return ::fsync(folder_.get()); }) != 0 && errno != EINVAL)
+      system_failure(path_, "cannot flush its folder", errno);
+  }
+
+ private:
+  std::filesystem::path path_;
+  std::string temporary_;
+  bool exists_ = false;
+  descriptor folder_, file_;
+};
+
+}  // namespace pushpull::checkpoint::detail
