@@ -41,6 +41,20 @@
 #define PUSHPULL_HAS_CUDA_FP16 0
 #endif
 
+/// 1 where the CUDA Toolkit's 8-bit floating-point types can be included too; ours stand in elsewhere.
+#if PUSHPULL_HAS_CUDA_FP16 && __has_include(<cuda_fp8.h>)
+#define PUSHPULL_HAS_CUDA_FP8 1
+#else
+#define PUSHPULL_HAS_CUDA_FP8 0
+#endif
+
+/// 1 in device code for GPUs that have instructions for 8-bit conversions; integer code with the same results elsewhere.
+#if PUSHPULL_HAS_CUDA_FP8 && defined(__CUDA_ARCH__)
+#define PUSHPULL_HAS_FP8_INSTRUCTIONS (__CUDA_ARCH__ >= 890)
+#else
+#define PUSHPULL_HAS_FP8_INSTRUCTIONS 0
+#endif
+
 /// 1 where the host has Linux's madvise, which asks for huge pages under large arenas.
 #if __has_include(<sys/mman.h>) && defined(__linux__)
 #define PUSHPULL_HAS_MADVISE 1
@@ -48,7 +62,7 @@
 #define PUSHPULL_HAS_MADVISE 0
 #endif
 
-/// Vector instruction sets that the 16-bit conversions and streaming stores have code for.
+/// Vector instruction sets that the 8- and 16-bit conversions and streaming stores have code for.
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 #define PUSHPULL_HAS_AVX512 1
 #else

@@ -46,6 +46,7 @@
 #include <pushpull/tensor/buffer.hpp>
 #include <pushpull/tensor/copy.hpp>
 #include <pushpull/tensor/dtype.hpp>
+#include <pushpull/tensor/float8.hpp>
 #include <pushpull/tensor/shape.hpp>
 #include <pushpull/tensor/tensor.hpp>
 #include <pushpull/tensor/tensor_view.hpp>

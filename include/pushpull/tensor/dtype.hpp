@@ -9,6 +9,7 @@
 
 #include <cuda/std/bit>
 #include <pushpull/config.hpp>
+#include <pushpull/tensor/float8.hpp>
 
 #if PUSHPULL_HAS_CUDA_FP16
 #include <cuda_bf16.h>
@@ -43,6 +44,8 @@ template <> struct dtype_traits<float>        { static constexpr std::string_vie
 template <> struct dtype_traits<double>       { static constexpr std::string_view name = "float64";  using accumulation = double; };
 template <> struct dtype_traits<half>         { static constexpr std::string_view name = "float16";  using accumulation = float; };
 template <> struct dtype_traits<bfloat16>     { static constexpr std::string_view name = "bfloat16"; using accumulation = float; };
+template <> struct dtype_traits<float8_e4m3>  { static constexpr std::string_view name = "float8_e4m3fn"; using accumulation = float; };
+template <> struct dtype_traits<float8_e5m2>  { static constexpr std::string_view name = "float8_e5m2"; using accumulation = float; };
 template <> struct dtype_traits<std::int32_t> { static constexpr std::string_view name = "int32";    using accumulation = std::int64_t; };
 template <> struct dtype_traits<std::int64_t> { static constexpr std::string_view name = "int64";    using accumulation = std::int64_t; };
 template <> struct dtype_traits<std::uint8_t> { static constexpr std::string_view name = "uint8";    using accumulation = std::int64_t; };
@@ -52,9 +55,12 @@ template <> struct dtype_traits<std::uint8_t> { static constexpr std::string_vie
 template <class T>
 concept ElementType = requires { typename dtype_traits<T>::accumulation; };
 
-/// A type that rules can update: float, double, half, bfloat16.
+/// A type that rules can update: float, double, half, bfloat16. Those of 8 bits are none: a weight would stay where it is
+/// unless it moved by a sixteenth, and range needs a scale per tensor. They are for compressed gradients, copies and the
+/// outputs of pull.
 template <class T>
-concept FloatingElement = ElementType<T> && std::floating_point<typename dtype_traits<T>::accumulation>;
+concept FloatingElement =
+    ElementType<T> && std::floating_point<typename dtype_traits<T>::accumulation> && !detail::Float8<T>;
 
 /// The type that sums and rules over elements of type `T` are computed in. Integers use 64 bits.
 template <ElementType T>
@@ -99,7 +105,8 @@ PUSHPULL_HOST_DEVICE inline float half_to_float(std::uint16_t h) {
 
 }  // namespace detail
 
-/// Converts between element types and accumulation types: rounds to nearest even, integers wrap.
+/// Converts between element types and accumulation types: rounds to nearest even, integers wrap. In 8 bits what is too
+/// large becomes the largest finite value, infinity too; NaN stays NaN.
 template <class To, class From>
 PUSHPULL_HOST_DEVICE To convert(From x) {
   if constexpr (std::same_as<To, From>) {
@@ -112,6 +119,14 @@ PUSHPULL_HOST_DEVICE To convert(From x) {
 #else
     return convert<To>(detail::half_to_float(detail::storage_bits(x)));
 #endif
+  } else if constexpr (detail::Float8<From>) {
+    return convert<To>(detail::float8_to_float(x));
+  } else if constexpr (detail::Float8<To>) {
+    if constexpr (std::same_as<From, double>) {
+      return detail::float_to_float8<To>(detail::rounded_to_odd(x));
+    } else {
+      return detail::float_to_float8<To>(static_cast<float>(x));
+    }
   } else if constexpr (std::same_as<To, bfloat16>) {
 #if defined(__CUDA_ARCH__)
     return __float2bfloat16_rn(static_cast<float>(x));
