@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include <pushpull/config.hpp>
+#include <pushpull/detail/simd/float8.hpp>
 #include <pushpull/detail/simd/register.hpp>
 #include <pushpull/tensor/dtype.hpp>
 
@@ -97,6 +98,8 @@ simd_register<A> simd_load(T const* from, std::type_identity<simd_register<A>>) 
   using batch = simd_register<A>;
   if constexpr (std::same_as<T, A>) {
     return batch::load_unaligned(from);
+  } else if constexpr (Float8<T> && std::same_as<A, float>) {
+    return load_float8<batch>(from);
   } else {
 #if PUSHPULL_HAS_AVX512 || PUSHPULL_HAS_AVX2
     if constexpr (SixteenBit<T> && std::same_as<A, float> && sizeof(batch) == half_width) {
@@ -116,6 +119,8 @@ void simd_store(T* to, Batch const& x) {
   if constexpr (std::same_as<T, typename Batch::value_type>) {
     x.store_unaligned(to);
     return;
+  } else if constexpr (Float8<T> && std::same_as<typename Batch::value_type, float>) {
+    store_float8<false>(to, x);
   } else {
 #if PUSHPULL_HAS_AVX512 || PUSHPULL_HAS_AVX2
     if constexpr (SixteenBit<T> && std::same_as<typename Batch::value_type, float> && sizeof(Batch) == half_width) {
@@ -136,6 +141,7 @@ void simd_store(T* to, Batch const& x) {
 template <class T, class Batch>
 void simd_stream(T* to, Batch const& x) {
   using A [[maybe_unused]] = typename Batch::value_type;
+  if constexpr (Float8<T> && std::same_as<A, float>) return store_float8<true>(to, x);
 #if PUSHPULL_HAS_AVX512
   if constexpr (std::same_as<T, float> && std::same_as<A, float>) return _mm512_stream_ps(to, x);
   if constexpr (std::same_as<T, double> && std::same_as<A, double>) return _mm512_stream_pd(to, x);
