@@ -102,8 +102,8 @@ TEMPLATE_TEST_CASE("8-bit elements of any alignment and length are loaded and st
       auto const count = static_cast<std::int64_t>(size);
       std::vector<float> loaded(codes.size(), -1.0F), expected_loaded(loaded);
       std::vector<TestType> stored(codes.size(), guard), expected_stored(stored);
-      std::copy_n(wide.begin() + offset, size, expected_loaded.begin() + 3);
-      std::copy_n(codes.begin() + 5, size, expected_stored.begin() + static_cast<std::ptrdiff_t>(offset));
+      std::copy_n(wide.data() + offset, size, expected_loaded.begin() + 3);
+      std::copy_n(codes.begin() + 5, size, expected_stored.data() + offset);
       through_blocks<float>(codes.data() + offset, loaded.data() + 3, count);
       through_blocks<float>(wide.data() + 5, stored.data() + offset, count);
       if (loaded != expected_loaded || std::memcmp(stored.data(), expected_stored.data(), stored.size()) != 0)

@@ -1,5 +1,5 @@
 /// @file
-/// The passes whose PTX and resource usage ptx_test.cpp reads: Adam in arenas, in two sets of element types.
+/// The passes whose PTX and resource usage ptx_test.cpp reads: Adam in arenas, in three sets of element types.
 #include <pushpull/pushpull.cuh>
 
 namespace {
@@ -15,5 +15,8 @@ void launch_float(adam_pass<float> const& pass, std::int64_t n, cudaStream_t str
   pushpull::detail::index_kernel<<<1, pushpull::detail::index_threads, 0, stream>>>(pass, n);
 }
 void launch_bfloat16(adam_pass<pushpull::bfloat16> const& pass, std::int64_t n, cudaStream_t stream) {
+  pushpull::detail::index_kernel<<<1, pushpull::detail::index_threads, 0, stream>>>(pass, n);
+}
+void launch_float8(adam_pass<pushpull::float8_e5m2> const& pass, std::int64_t n, cudaStream_t stream) {
   pushpull::detail::index_kernel<<<1, pushpull::detail::index_threads, 0, stream>>>(pass, n);
 }

@@ -1,5 +1,6 @@
 /// @file
-/// What the compiler made of the Adam pass: one entry, no local memory, 16-byte accesses, each operand once.
+/// What the compiler made of the Adam pass: one entry, no local memory, 16-byte accesses (8-byte ones of 8-bit elements),
+/// each operand once.
 #include <fstream>
 #include <iterator>
 #include <regex>
@@ -34,37 +35,44 @@ std::vector<std::string> entries(std::string const& ptx, char const* name) {
 }
 
 /// `wide`: 16-byte accesses of a float operand per block. A pass has 8 guarded sources and one in a loop behind them,
-/// and as many mirrors, each of one access; the master and two states have `wide` each.
-void check(std::string const& body, std::size_t wide) {
+/// and as many mirrors, each of one access, of 8 bytes if `narrow`; the master and two states have `wide` each.
+void check(std::string const& body, std::size_t wide, bool narrow) {
   std::size_t const operands = 9, owned = 3;
   REQUIRE(count(body, R"(\.local|\bld\.local|\bst\.local)") == 0);
   // An operand behind the eighth is found through a table, so its address space is generic.
   std::size_t const wide_loads = count(body, R"(\bld\.(global\.)?v4\.[a-z]32|\bld\.(global\.)?v2\.[a-z]64)");
-  std::size_t const wide_stores = count(body, R"(\bst\.(global\.)?(wb\.)?v4\.[a-z]32|\bst\.(global\.)?(wb\.)?v2\.[a-z]64)");
-  REQUIRE(wide_loads == operands + owned * wide);
-  REQUIRE(wide_stores == operands + owned * wide);
+  std::size_t const wide_stores =
+      count(body, R"(\bst\.(global\.)?(wb\.)?v4\.[a-z]32|\bst\.(global\.)?(wb\.)?v2\.[a-z]64)");
+  std::size_t const narrow_loads = count(body, R"(\bld\.(global\.)?v2\.[a-z]32)");
+  std::size_t const narrow_stores = count(body, R"(\bst\.(global\.)?(wb\.)?v2\.[a-z]32)");
+  REQUIRE(wide_loads == (narrow ? 0 : operands) + owned * wide);
+  REQUIRE(wide_stores == (narrow ? 0 : operands) + owned * wide);
+  REQUIRE(narrow_loads == (narrow ? operands : 0));
+  REQUIRE(narrow_stores == (narrow ? operands : 0));
   // What else is read: the rule's three hyperparameters, two prepared scalars, a pointer in each of two tables.
   std::size_t const loads = count(body, R"(\bld\.(?!param|const|shared)[a-z0-9.]+)");
-  REQUIRE(loads - wide_loads == 3 + 2 + 2);
-  REQUIRE(count(body, R"(\bst\.(?!param|shared)[a-z0-9.]+)") == wide_stores);
+  REQUIRE(loads - wide_loads - narrow_loads == 3 + 2 + 2);
+  REQUIRE(count(body, R"(\bst\.(?!param|shared)[a-z0-9.]+)") == wide_stores + narrow_stores);
 }
 
 }  // namespace
 
 TEST_CASE("the Adam pass is one entry whose accesses are 16 bytes wide", "[ptx]") {
   std::string const ptx = contents(PUSHPULL_PTX);
-  REQUIRE(entries(ptx, "pushpull").size() == 2);
+  REQUIRE(entries(ptx, "pushpull").size() == 3);
   auto const bfloat16 = entries(ptx, "pushpull.*adam.*bfloat16");
   REQUIRE(bfloat16.size() == 1);
+  auto const float8 = entries(ptx, "pushpull.*adam.*fp8");
+  REQUIRE(float8.size() == 1);
   auto const all = entries(ptx, "pushpull.*adam");
-  REQUIRE(all.size() == 2);
-  for (auto const& body : all) check(body, body == bfloat16[0] ? 2 : 1);
+  REQUIRE(all.size() == 3);
+  for (auto const& body : all) check(body, body == bfloat16[0] || body == float8[0] ? 2 : 1, body == float8[0]);
 }
 
 TEST_CASE("the Adam pass neither spills nor has a stack", "[ptx]") {
   std::string const usage = contents(PUSHPULL_USAGE);
-  REQUIRE(count(usage, "Compiling entry function '[^']*pushpull[^']*adam") == 2);
-  REQUIRE(count(usage, "bytes stack frame") >= 2);
+  REQUIRE(count(usage, "Compiling entry function '[^']*pushpull[^']*adam") == 3);
+  REQUIRE(count(usage, "bytes stack frame") >= 3);
   REQUIRE(count(usage, "bytes stack frame") ==
           count(usage, "\\b0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads"));
 }

@@ -17,20 +17,26 @@ using pushpull::convert;
 using pushpull::half;
 using pushpull::shape;
 
-using element_types = std::tuple<float, double, half, bfloat16, std::int32_t, std::int64_t, std::uint8_t>;
+using element_types = std::tuple<float, double, half, bfloat16, pushpull::float8_e4m3, pushpull::float8_e5m2,
+                                 std::int32_t, std::int64_t, std::uint8_t>;
+
+/// Integers below this are exact in both types, and so is 80.
+template <class From, class To>
+constexpr std::size_t exact_below = pushpull::detail::Float8<From> || pushpull::detail::Float8<To> ? 9 : 128;
 
 template <class From, class To>
 void copy_pair() {
   for (std::size_t const size : {0, 1, 7, 64, 1031}) {
     std::vector<From> from(size + 1);
-    std::vector<To> to(size + 3, convert<To>(77.0F));
-    for (std::size_t i = 0; i < from.size(); ++i) from[i] = convert<From>(static_cast<float>(i % 128));
+    std::vector<To> to(size + 3, convert<To>(80.0F));
+    for (std::size_t i = 0; i < from.size(); ++i)
+      from[i] = convert<From>(static_cast<float>(i % exact_below<From, To>));
     auto const count = static_cast<std::int64_t>(size);
     pushpull::copy(pushpull::tensor_view(from.data() + 1, shape{count}), pushpull::tensor_view(to.data() + 1, shape{count}));
-    REQUIRE(convert<double>(to[0]) == 77);
-    REQUIRE(convert<double>(to[size + 1]) == 77);
-    // Integers below 128 are exact in every type.
-    for (std::size_t i = 0; i < size; ++i) REQUIRE(convert<double>(to[i + 1]) == static_cast<double>((i + 1) % 128));
+    REQUIRE(convert<double>(to[0]) == 80);
+    REQUIRE(convert<double>(to[size + 1]) == 80);
+    for (std::size_t i = 0; i < size; ++i)
+      REQUIRE(convert<double>(to[i + 1]) == static_cast<double>((i + 1) % exact_below<From, To>));
   }
 }
 

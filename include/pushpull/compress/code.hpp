@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include <pushpull/config.hpp>
+#include <pushpull/tensor/float8.hpp>
 
 namespace pushpull::compress {
 
@@ -54,6 +55,9 @@ template <class T>
 inline constexpr std::size_t block_bytes = sizeof(T);
 template <Code T>
 inline constexpr std::size_t block_bytes<T> = T::block_bytes;
+/// Eight elements, so accesses of 8 bytes: with sixteen a thread of Adam needs 96 registers instead of 58.
+template <Float8 T>
+inline constexpr std::size_t block_bytes<T> = 2;
 
 /// All elements of all bytes, side by side: a CPU decodes by copying.
 template <Code T>

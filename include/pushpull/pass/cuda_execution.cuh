@@ -5,31 +5,46 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include <cuda/std/bit>
 #include <nv/target>
 #include <pushpull/config.hpp>
+#include <pushpull/detail/cuda/float8.cuh>
 #include <pushpull/pass/block.hpp>
 
 namespace pushpull::pass {
 
-/// Blocks of 16-byte loads and stores, from memory that is aligned to 16 bytes.
+/// Blocks of 16-byte loads and stores, from memory that is aligned to 16 bytes; of 8 bytes where a block has no more.
 struct vector_access {
   static constexpr bool unrolled = true;
   static constexpr bool any_alignment = false;
 
-  /// The elements of one access. It travels as a uint4 by an intrinsic: the compiler splits some other stores.
-  template <class T>
-  struct alignas(16) chunk {
-    T x[16 / sizeof(T)];
+  /// `Width` elements of one access. It travels as a uint4 or uint2 by an intrinsic: the compiler splits some other
+  /// stores.
+  template <class T, std::size_t Width>
+  struct alignas(Width * sizeof(T)) chunk {
+    using word = std::conditional_t<Width * sizeof(T) == 16, uint4, uint2>;
+    static constexpr std::size_t width = Width;
+    T x[Width];
   };
+  template <class T, std::size_t N>
+  using chunk_of = chunk<T, std::min(N, 16 / sizeof(T))>;
 
   template <class T, class A, std::size_t N>
   __host__ __device__ __forceinline__ static void load(T const* from, pack<A> (&x)[N]) {
-    constexpr std::size_t width = 16 / sizeof(T);
-    detail::static_for<N / width>([&](auto c) {
-      auto const elements = cuda::std::bit_cast<chunk<T>>(reinterpret_cast<uint4 const*>(from)[c]);
-      detail::static_for<width>([&](auto j) { x[c * width + j].value = convert<A>(elements.x[j]); });
+    using chunk = chunk_of<T, N>;
+    detail::static_for<N / chunk::width>([&](auto c) {
+      auto const elements = cuda::std::bit_cast<chunk>(reinterpret_cast<typename chunk::word const*>(from)[c]);
+      if constexpr (in_pairs<T, A>) {
+        detail::static_for<chunk::width / 2>([&](auto j) {
+          float2 const two = pushpull::detail::float8_to_float2(elements.x[2 * j], elements.x[2 * j + 1]);
+          x[c * chunk::width + 2 * j].value = two.x;
+          x[c * chunk::width + 2 * j + 1].value = two.y;
+        });
+      } else {
+        detail::static_for<chunk::width>([&](auto j) { x[c * chunk::width + j].value = convert<A>(elements.x[j]); });
+      }
     });
   }
   template <pushpull::detail::Code T, class A, std::size_t N>
@@ -42,17 +57,30 @@ struct vector_access {
   }
   template <class T, class A, std::size_t N>
   __host__ __device__ __forceinline__ static void store(T* to, pack<A> const (&x)[N], bool) {
-    constexpr std::size_t width = 16 / sizeof(T);
-    detail::static_for<N / width>([&](auto c) {
-      chunk<T> elements;
-      detail::static_for<width>([&](auto j) { elements.x[j] = convert<T>(x[c * width + j].value); });
-      [[maybe_unused]] uint4 const bits = cuda::std::bit_cast<uint4>(elements);
-      NV_IF_TARGET(NV_IS_DEVICE, (__stwb(reinterpret_cast<uint4*>(to) + c, bits);), (elements.x[0] = T{};))
+    using chunk = chunk_of<T, N>;
+    detail::static_for<N / chunk::width>([&](auto c) {
+      chunk elements;
+      if constexpr (in_pairs<T, A>) {
+        detail::static_for<chunk::width / 2>([&](auto j) {
+          pushpull::detail::float2_to_float8(x[c * chunk::width + 2 * j].value, x[c * chunk::width + 2 * j + 1].value,
+                                             elements.x[2 * j], elements.x[2 * j + 1]);
+        });
+      } else {
+        detail::static_for<chunk::width>([&](auto j) { elements.x[j] = convert<T>(x[c * chunk::width + j].value); });
+      }
+      using word = typename chunk::word;
+      [[maybe_unused]] word const bits = cuda::std::bit_cast<word>(elements);
+      NV_IF_TARGET(NV_IS_DEVICE, (__stwb(reinterpret_cast<word*>(to) + c, bits);), (elements.x[0] = T{};))
     });
   }
+
+ private:
+  /// Whether a GPU converts two elements by one instruction.
+  template <class T, class A>
+  static constexpr bool in_pairs = std::is_same_v<A, float> && pushpull::detail::Float8<T>;
 };
 
-/// A thread holds as many elements as the narrowest operand has in 16 bytes.
+/// A thread holds as many elements as the narrowest operand has in 16 bytes, eight of 8-bit floats.
 struct cuda_execution {
   static constexpr std::int64_t grain = 0;  // one block
 

@@ -41,7 +41,7 @@ struct kv_store_types {
   static_assert(Compressor<compressor_type>, "kv_store: the compressor does not model Compressor");
   static_assert(Communicator<communicator_type>, "kv_store: the communicator does not model Communicator");
   static_assert(!has_updater || (FloatingElement<T> && FloatingElement<master_type> && FloatingElement<state_type>),
-                "kv_store: an Updater needs floating-point elements");
+                "kv_store: an Updater needs floating-point elements of at least 16 bits");
 
   using rule_type = std::conditional_t<has_updater, updater_type, pass::assign>;
   using types = pass::element_types<T, accumulation_type, master_type, state_type, T>;
