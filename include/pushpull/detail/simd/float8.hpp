@@ -3,6 +3,7 @@
 #pragma once
 
 #include <bit>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -63,15 +64,6 @@ inline words_of<Batch> floats_to_float8(Batch const& x) {
 /// One byte in each word.
 template <class Batch>
 inline words_of<Batch> load_bytes(void const* from) {
-#if PUSHPULL_HAS_AVX512
-  if constexpr (sizeof(Batch) == 64)
-    return std::bit_cast<words_of<Batch>>(
-        _mm512_maskz_cvtepu8_epi32(0xFFFF, _mm_loadu_si128(static_cast<__m128i const*>(from))));
-#endif
-#if PUSHPULL_HAS_AVX2
-  if constexpr (sizeof(Batch) == 32)
-    return std::bit_cast<words_of<Batch>>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(static_cast<__m128i const*>(from))));
-#endif
 #if PUSHPULL_HAS_SSE2
   if constexpr (sizeof(Batch) == 16) {
     int four;
@@ -84,6 +76,21 @@ inline words_of<Batch> load_bytes(void const* from) {
   for (std::size_t i = 0; i < Batch::size; ++i) codes[i] = static_cast<std::uint8_t const*>(from)[i];
   return codes;
 }
+
+#if PUSHPULL_HAS_AVX2 || PUSHPULL_HAS_AVX512
+
+// Where binary16 becomes float by one instruction, codes become binary16 first: E5M2 is its upper byte, E4M3 a shift and
+// a factor of 2^8 away from it, but for NaN.
+template <Float8 T>
+inline __m256i float8_to_halves(__m128i codes) {
+  if constexpr (std::same_as<T, float8_e5m2>) return _mm256_slli_epi16(_mm256_cvtepu8_epi16(codes), 8);
+  __m256i const shifted = _mm256_slli_epi16(_mm256_cvtepi8_epi16(codes), 7);  // the sign in two bits
+  __m256i const magnitude = _mm256_and_si256(shifted, _mm256_set1_epi16(0x3F80));
+  __m256i const nan = _mm256_cmpeq_epi16(magnitude, _mm256_set1_epi16(0x3F80));
+  return _mm256_or_si256(_mm256_andnot_si256(_mm256_set1_epi16(0x4000), shifted),
+                         _mm256_and_si256(nan, _mm256_set1_epi16(0x7C00)));
+}
+#endif
 
 /// The lowest byte of each word; past the caches if `Streaming` and the instruction set can.
 template <bool Streaming, class Batch>
@@ -121,6 +128,19 @@ inline void store_bytes(void* to, words_of<Batch> const& codes) {
 
 template <class Batch, Float8 T>
 Batch load_float8(T const* from) {
+  [[maybe_unused]] constexpr float scale = std::same_as<T, float8_e5m2> ? 1.0F : 256.0F;
+#if PUSHPULL_HAS_AVX512
+  if constexpr (sizeof(Batch) == 64) {
+    __m128i const codes = _mm_loadu_si128(reinterpret_cast<__m128i const*>(from));
+    return Batch(_mm512_maskz_cvtph_ps(0xFFFF, float8_to_halves<T>(codes))) * Batch(scale);
+  }
+#endif
+#if PUSHPULL_HAS_AVX2
+  if constexpr (sizeof(Batch) == 32) {
+    __m128i const codes = _mm_loadl_epi64(reinterpret_cast<__m128i const*>(from));
+    return Batch(_mm256_cvtph_ps(_mm256_castsi256_si128(float8_to_halves<T>(codes)))) * Batch(scale);
+  }
+#endif
   return float8_to_floats<T, Batch>(load_bytes<Batch>(from));
 }
 
