@@ -39,7 +39,8 @@ TEMPLATE_TEST_CASE("a store of float weights fills 8-bit outputs", "[store]", pp
   std::vector<float> value(3001);
   for (std::size_t i = 0; i < value.size(); ++i) value[i] = static_cast<float>(i) / 7 - 200;
   store.init("w", value);
-  store.push("w", std::vector<float>(value.size(), 0.25F));
+  std::vector<float> const gradient(value.size(), 0.25F);
+  store.push("w", gradient);
   std::vector<TestType> out(value.size());
   store.pull("w", out);
   store.wait();
