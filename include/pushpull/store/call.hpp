@@ -53,6 +53,9 @@ class call {
     work_ += items_.back().key->size();
   }
 
+  /// Likewise a key that was found before.
+  void add_key(record& key) { items_.push_back({&key, sources_.size(), 0, outputs_.size(), 0}); }
+
   /// A source of the key named last. @throws shape_mismatch
   template <class View>
   void add_source(char const* name, key_view key, View const& view) {
@@ -69,6 +72,18 @@ class call {
     outputs_.push_back(operand_of<M, D>(view));
     ++items_.back().outputs;
     work_ += items_.back().key->size();
+  }
+
+  /// Likewise of the shape that is known to be right.
+  void add_source(operand<G const, D> const& source) {
+    sources_.push_back(source);
+    ++items_.back().sources;
+  }
+
+  /// An output that another call gathered.
+  void add_output(operand<M, D> const& output) {
+    outputs_.push_back(output);
+    ++items_.back().outputs;
   }
 
   /// Elements to read and to write, roughly.
@@ -113,6 +128,45 @@ class call {
         ++same.front().key->updates;
         return false;
       });
+  }
+
+  /// Reduces the sources of each key into memory on device number 0, which `target(record)` gives; touches no key.
+  template <class Step, class Target>
+  void reduce(Table const& table, Step& step, Target const& target) {
+    step.clear();
+    sort();
+    if constexpr (compressed) reserve_codes(table);
+    order_after(table.devices(), sources_);
+    D const& device = table.devices().front();
+    any_key([&](std::span<item const> same) {
+      typename Step::run_type run{};
+      run.size = same.front().key->size();
+      if (run.size == 0) return false;
+      if constexpr (compressed) run.unit = compressor_.unit();
+      run.master = target(*same.front().key);
+      gradients_.clear();
+      for (item const& x : same) add_gradients(device, 0, x, 0, run.size);
+      step.add(0, run, gradients_, {});
+      return false;
+    });
+    step.commit(table.devices());
+    if constexpr (compressed) encode();
+    for (auto const& [n, to, from, bytes] : copies_in_) table.devices()[n].copy(to, from, bytes);
+    step.run(table.devices());
+    copies_in_.clear();
+    order_before(table.devices(), sources_);
+  }
+
+  /// After `reduce`: calls f(record) for each key once, in the order of their registration, and g(output) for each of its
+  /// outputs.
+  template <class F, class G2>
+  void for_each_key_and_output(F const& f, G2 const& g) const {
+    any_key([&](std::span<item const> same) {
+      f(*same.front().key);
+      for (item const& x : same)
+        for (std::size_t k = x.output; k < x.output + x.outputs; ++k) g(outputs_[k]);
+      return false;
+    });
   }
 
  private:
@@ -205,15 +259,7 @@ class call {
     gradients_.clear();
     mirrors_.clear();
     for (item const& x : same) {
-      for (std::size_t k = x.source; k < x.source + x.sources; ++k) {
-        if constexpr (compressed) {
-          constexpr auto per_byte = static_cast<std::int64_t>(encoded::elements);
-          std::int64_t const bytes = padded(static_cast<std::size_t>(part.size())) / per_byte;
-          gradients_.push_back(readable(device, n, codes_[k], skipped / per_byte, bytes));
-        } else {
-          gradients_.push_back(readable(device, n, sources_[k], skipped, part.size()));
-        }
-      }
+      add_gradients(device, n, x, skipped, part.size());
       for (std::size_t k = x.output; k < x.output + x.outputs; ++k)
         mirrors_.push_back(writable(device, n, outputs_[k], skipped, part.size()));
     }
@@ -229,6 +275,19 @@ class call {
     if constexpr (Step::two_phases) run.reduced = several ? r.group->reduced(device, n) + local : nullptr;
     step.add(n, run, gradients_, mirrors_);
     step.add_clock(n, r.clock, true);
+  }
+
+  /// What device number n reads of an item's sources: `size` elements from number `first` on.
+  void add_gradients(D const& device, std::size_t n, item const& x, std::int64_t first, std::int64_t size) {
+    for (std::size_t k = x.source; k < x.source + x.sources; ++k) {
+      if constexpr (compressed) {
+        constexpr auto per_byte = static_cast<std::int64_t>(encoded::elements);
+        std::int64_t const bytes = padded(static_cast<std::size_t>(size)) / per_byte;
+        gradients_.push_back(readable(device, n, codes_[k], first / per_byte, bytes));
+      } else {
+        gradients_.push_back(readable(device, n, sources_[k], first, size));
+      }
+    }
   }
 
   /// Memory with `size` elements of the operand, from element `first` on, that device number n can read.

@@ -125,6 +125,27 @@ class kv_store {
     engine_->set_updater(updater);
   }
 
+  /// From the next push on f(key, received, stored) takes the place of the rule that the store does not have: it may change
+  /// `stored` in place, given the reduced gradients. Both are whole tensors of the key's shape on the first device: views
+  /// tensor_view<T, D> and tensor_view<master_type, D>, valid during the call. It is called on a thread of the schedule,
+  /// once per key of a push and in the order of their registration; for GPUs it enqueues work on the device's stream. If
+  /// it throws, no key of that push is changed. It must not call the store.
+  /// Cost: beside the passes of push and pull one read and write of each key.
+  /// @throws invalid_argument if f is an empty function
+  template <class F>
+    requires(!has_updater && std::invocable<F&, key_view, tensor_view<T, D>, tensor_view<master_type, D>>)
+  void set_updater(F f) {
+    typename detail::function_slot<resolved, T, D>::function_type function(std::move(f));
+    detail::expects<invalid_argument>(bool{function}, [] { return std::string("set_updater: the function is empty"); });
+    engine_->function().set(std::move(function));
+  }
+  /// From the next push on the stored values are replaced again.
+  void reset_updater()
+    requires(!has_updater)
+  {
+    engine_->function().set({});
+  }
+
   /// Stores a deep copy of `value`, a tensor of any element type on any device; states start at zero. Returns when `value`
   /// may change. @throws duplicate_key
   template <TensorLike V>

@@ -23,6 +23,7 @@
 #include <pushpull/error.hpp>
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/store/call.hpp>
+#include <pushpull/store/function_updater.hpp>
 #include <pushpull/store/fused_step.hpp>
 #include <pushpull/store/inspection.hpp>
 #include <pushpull/store/kv_store_types.hpp>
@@ -91,6 +92,9 @@ class store_engine {
     updater_ = updater;
   }
 
+  /// From the next push on its function, if it has one, takes the place of a rule.
+  function_slot<Types, T, D>& function() { return function_; }
+
   /// Adds all keys or none.
   template <class View>
   void init(std::span<key_view const> keys, std::span<View const> values, bool resident,
@@ -112,21 +116,16 @@ class store_engine {
   /// A push of the gradients that `gather(call, table)` names, to be written to the outputs that it names.
   template <class Gather>
   completion update(priority when, Gather const& gather) {
-    auto& op = updates_->take([&] { return std::make_unique<update_operation>(*this, devices(), compressor_); });
-    completion handle(op);
-    op.call.clear();
-    {
-      std::shared_lock const lock(mutex_);
-      gather(op.call, keys_);
-      if constexpr (Types::has_updater) {
-        op.rule.emplace(updater_);
-      } else {
-        op.rule.emplace();
-      }
+    if constexpr (!Types::has_updater) {
+      if (auto* const op = function_.take(keys_, compressor_)) return update(*op, when, gather, false);
     }
-    op.call.for_each_key([&](record& r) { op.writes(r.order); });
-    submit(op, when, op.call.work() <= small_work);
-    return handle;
+    auto& op = updates_->take([&] { return std::make_unique<update_operation>(*this, devices(), compressor_); });
+    if constexpr (Types::has_updater) {
+      op.rule.emplace(updater());
+    } else {
+      op.rule.emplace();
+    }
+    return update(op, when, gather, true);
   }
 
   /// A pull into the outputs, of elements U, that `gather(call, table)` names.
@@ -135,10 +134,7 @@ class store_engine {
     auto& op = make_pull<U>();
     completion handle(op);
     op.call.clear();
-    {
-      std::shared_lock const lock(mutex_);
-      gather(op.call, keys_);
-    }
+    look([&](auto const& keys) { gather(op.call, keys); });
     op.call.for_each_key([&](record& r) { op.reads(r.order); });
     submit(op, when, op.call.work() <= small_work);
     return handle;
@@ -229,6 +225,17 @@ class store_engine {
     if constexpr (requires { part.validate(); }) part.validate();
   }
 
+  /// @param may_be_small  The caller may run it.
+  template <class Operation, class Gather>
+  completion update(Operation& op, priority when, Gather const& gather, bool may_be_small) {
+    completion handle(op);
+    op.call.clear();
+    look([&](auto const& keys) { gather(op.call, keys); });
+    op.call.for_each_key([&](record& r) { op.writes(r.order); });
+    submit(op, when, may_be_small && op.call.work() <= small_work);
+    return handle;
+  }
+
   template <class U>
   pull_operation<U>& make_pull() {
     auto const make = [&] { return std::make_unique<pull_operation<U>>(*this, devices(), compress::none{}); };
@@ -267,6 +274,7 @@ class store_engine {
   std::vector<typename step_of<pass::memory::foreign>::control_type> controls_;
   std::shared_ptr<operation_pool<update_operation>> updates_ = std::make_shared<operation_pool<update_operation>>();
   std::shared_ptr<operation_pool<pull_operation<T>>> pulls_ = std::make_shared<operation_pool<pull_operation<T>>>();
+  function_slot<Types, T, D> function_;
   mutable std::shared_mutex mutex_;                 // keys_ and updater_ against calls that change them
   typename Types::schedule_type schedule_;          // the last member: its destructor waits for users of the others
 };

@@ -1,0 +1,141 @@
+/// @file
+/// set_updater: a function of whole tensors in the place of a rule.
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <pushpull/pushpull.hpp>
+
+#include "support/catch.hpp"
+#include "support/counting_device.hpp"
+
+namespace {
+
+namespace pp = pushpull;
+using strings = std::vector<std::string>;
+
+/// stored += 2 * received, element by element.
+auto const add_twice = [](auto const&, auto const& received, auto const& stored) {
+  for (std::size_t i = 0; i < stored.size(); ++i)
+    stored.data()[i] += 2 * pp::convert<float>(received.data()[i]);
+};
+
+}  // namespace
+
+TEST_CASE("a function updater gets the key, the sum and what is stored, whole", "[kv_store][set_updater]") {
+  for (int const devices : {1, 3})
+    for (std::size_t const size : {0, 1, 65, 4099}) {
+      pp::kv_store store{pp::cpu_devices(devices)};
+      std::vector<float> value(size), gradient(size), out(size), expected(size);
+      for (std::size_t i = 0; i < size; ++i) {
+        value[i] = static_cast<float>(i);
+        gradient[i] = static_cast<float>(i % 7);
+        expected[i] = value[i] + 2 * 3 * gradient[i];
+      }
+      store.init("w", value);
+      strings called;
+      store.set_updater([&](std::string_view key, auto const& received, auto const& stored) {
+        called.emplace_back(key);
+        REQUIRE(received.shape() == pp::shape{static_cast<std::int64_t>(size)});
+        add_twice(key, received, stored);
+      });
+      std::vector const sources(3, gradient);
+      store.pushpull("w", sources, out).wait();
+      REQUIRE(out == expected);
+      REQUIRE(called == strings{"w"});
+      store.reset_updater();
+      store.pushpull("w", sources, out).wait();
+      for (std::size_t i = 0; i < size; ++i) expected[i] = 3 * gradient[i];
+      REQUIRE(out == expected);
+    }
+}
+
+TEST_CASE("a function updater is called once per unique key of a list, in the order of registration",
+          "[kv_store][set_updater]") {
+  pp::kv_store<float, pp::cpu_device<>, pp::integer_keys> store{pp::cpu_devices(2)};
+  std::vector<std::int64_t> const keys{7, 3, 7}, all{3, 7};
+  std::vector const gradients{std::vector<float>(5, 1.0F), std::vector<float>(5, 2.0F), std::vector<float>(5, 4.0F)};
+  store.init(all, std::vector(2, std::vector<float>(5)));
+  std::vector<std::int64_t> called;
+  store.set_updater([&](std::int64_t key, auto const& received, auto const& stored) {
+    called.push_back(key);
+    add_twice(key, received, stored);
+  });
+  auto out = gradients;
+  store.pushpull(keys, gradients, out).wait();
+  REQUIRE(called == all);
+  REQUIRE(out == std::vector{std::vector<float>(5, 10.0F), std::vector<float>(5, 4.0F), std::vector<float>(5, 10.0F)});
+}
+
+TEST_CASE("a function updater works on float masters, compressed gradients and means", "[kv_store][set_updater]") {
+  pp::kv_store<pp::bfloat16, pp::cpu_device<>, pp::element::master<float>, pp::reduce::mean> fine{pp::cpu_devices(2)};
+  std::vector<float> const w(1500, 1.0F / 3);
+  std::vector<float> out(1500);
+  std::vector<pp::bfloat16> const g(1500, pp::convert<pp::bfloat16>(0.25F));
+  std::vector const sources(4, pp::view_of(g));
+  fine.init("w", w);
+  fine.set_updater(add_twice);
+  fine.push("w", sources);
+  fine.pull("w", out).wait();
+  REQUIRE(out == std::vector<float>(1500, 1.0F / 3 + 0.5F));
+
+  pp::kv_store compressed{pp::cpu_devices(2), pp::compress::two_bit{0.5F}};
+  std::vector<float> const h(1500, 0.75F);
+  compressed.init("w", w);
+  compressed.set_updater(add_twice);
+  compressed.pushpull("w", h, out).wait();
+  REQUIRE(out == std::vector<float>(1500, 1.0F / 3 + 1.0F));
+}
+
+TEST_CASE("where a function updater fails no key of the push has changed", "[kv_store][set_updater][errors]") {
+  pp::kv_store store{pp::cpu_devices(2)};
+  strings const keys{"a", "b"};
+  std::vector const values(2, std::vector<float>(70, 1.0F)), gradients(2, std::vector<float>(70, 1.0F));
+  auto out = values;
+  store.init(keys, values);
+  store.set_updater([&](std::string_view key, auto const& received, auto const& stored) {
+    add_twice(key, received, stored);
+    if (key == "b") throw std::runtime_error("b is broken");
+  });
+  REQUIRE_THROWS_WITH(store.push(keys, gradients).wait(), "b is broken");
+  store.pull(keys, out).wait();
+  REQUIRE(out == values);
+  store.set_updater(add_twice);
+  store.pushpull(keys, gradients, out).wait();
+  REQUIRE(out == std::vector(2, std::vector<float>(70, 3.0F)));
+}
+
+TEST_CASE("a function updater that calls its store is refused, an empty one too", "[kv_store][set_updater][errors]") {
+  pp::kv_store store{pp::cpu_devices(1)};
+  std::vector<float> const x(70, 1.0F);
+  std::vector<float> out(70);
+  store.init("w", x);
+  using function = std::function<void(std::string_view, pp::tensor_view<float, pp::cpu_device<>>,
+                                      pp::tensor_view<float, pp::cpu_device<>>)>;
+  REQUIRE_THROWS_AS(store.set_updater(function()), pp::invalid_argument);
+  std::vector<float> inner(70);
+  store.set_updater([&](auto const&...) { store.pull("w", inner); });
+  REQUIRE_THROWS_AS(store.push("w", x).wait(), pp::invalid_argument);
+  store.set_updater([&](auto const&...) { store.wait(); });
+  REQUIRE_THROWS_AS(store.push("w", x).wait(), pp::invalid_argument);
+  store.reset_updater();
+  store.pushpull("w", x, out).wait();
+  REQUIRE(out == x);
+}
+
+TEST_CASE("function updaters of resident keys write every mirror", "[kv_store][set_updater]") {
+  std::vector<pp::test::counting_device> const devices{pp::test::counting_device(0, true),
+                                                       pp::test::counting_device(1, true)};
+  pp::kv_store store{devices};
+  pp::parameter_store parameters{store};
+  std::vector<float> const w(3000, 1.0F), g(3000, 1.0F);
+  parameters.add("w", w);
+  parameters.materialize();
+  store.set_updater(add_twice);
+  store.push("w", g).wait();
+  for (std::size_t n = 0; n < 2; ++n) REQUIRE(pp::to_vector(parameters.value("w", n)) == std::vector<float>(3000, 3.0F));
+}
