@@ -1,9 +1,11 @@
 /// @file
 /// The half of cross_check.py that uses pushpull:
 ///   cross_check write <file>   writes the tensors that the script expects
+///   cross_check states <file>  writes a store's optimizer states
 ///   cross_check read <file>    prints what is in a file, as JSON
-#include <pushpull/checkpoint/safetensors.hpp>
+#include <pushpull/checkpoint/optimizer_states.hpp>
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -13,6 +15,8 @@
 #include <string>
 #include <tuple>
 #include <vector>
+
+#include <pushpull/pushpull.hpp>
 
 namespace {
 
@@ -71,12 +75,22 @@ void read(std::string const& path) {
   std::puts(result.dump().c_str());
 }
 
+/// Two steps of momentum with gradients of 1: 1, then 1.9.
+void states(std::string const& path) {
+  pp::kv_store<float, pp::cpu_device<>, pp::update::momentum, pp::synchronous> store{pp::cpu_devices(2)};
+  store.init("fc1.weight", pp::tensor<float>(pp::cpu_device<>(), pp::shape{3, 5}));
+  pp::tensor<float> gradient(pp::cpu_device<>(), pp::shape{3, 5});
+  std::fill_n(gradient.data(), 15, 1.0F);
+  for (int t = 0; t < 2; ++t) store.push("fc1.weight", gradient);
+  cp::save_optimizer_states(store, path);
+}
+
 }  // namespace
 
 int main(int argc, char* argv[]) try {
   std::vector<std::string> const arguments(argv, argv + argc);
-  if (argc != 3) throw pp::invalid_argument("write <file> or read <file> expected");
-  arguments[1] == "write" ? write(arguments[2]) : read(arguments[2]);
+  if (argc != 3) throw pp::invalid_argument("write <file>, states <file> or read <file> expected");
+  arguments[1] == "write" ? write(arguments[2]) : arguments[1] == "states" ? states(arguments[2]) : read(arguments[2]);
 } catch (std::exception const& error) {
   std::fprintf(stderr, "%s\n", error.what());
   return 1;

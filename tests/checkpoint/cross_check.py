@@ -52,6 +52,17 @@ def check_ours(program, path):
     assert tensor == {"dtype": "BF16", "shape": [2, 3], "values": [0, 1.5, 3, 4.5, 6, 7.5]}, tensor
 
 
+def check_states(program, path):
+    """Python reads a store's optimizer states."""
+    subprocess.run([program, "states", str(path)], check=True)
+    with safetensors.safe_open(path, framework="numpy") as file:
+        metadata = {"format": "pushpull.optimizer_states", "version": "1", "fc1.weight/steps": "2"}
+        assert file.metadata() == metadata, file.metadata()
+        assert list(file.keys()) == ["fc1.weight/momentum_buffer"], file.keys()
+        momentum = file.get_tensor("fc1.weight/momentum_buffer")
+    assert numpy.array_equal(momentum, numpy.full((3, 5), 1.9, dtype="f4")), momentum
+
+
 def check_theirs(program, path):
     """The library reads what Python wrote."""
     random = numpy.random.default_rng(7)
@@ -76,6 +87,7 @@ def check_theirs(program, path):
 def main():
     with tempfile.TemporaryDirectory() as folder:
         check_ours(sys.argv[1], pathlib.Path(folder) / "ours.safetensors")
+        check_states(sys.argv[1], pathlib.Path(folder) / "states.safetensors")
         check_theirs(sys.argv[1], pathlib.Path(folder) / "theirs.safetensors")
     print(f"safetensors {safetensors.__version__}: files agree both ways")
 

@@ -271,7 +271,8 @@ class call {
     run.clock = r.clock;
     if constexpr (compressed) run.unit = compressor_.unit();
     run.master = r.group->master(n) + local;
-    for (std::size_t s = 0; s != Step::states; ++s) run.state[s] = r.group->state(n, s) + local;
+    if constexpr (Step::states > 0)
+      for (std::size_t s = 0; s != Step::states; ++s) run.state[s] = r.group->state(n, s) + local;
     if constexpr (Step::two_phases) run.reduced = several ? r.group->reduced(device, n) + local : nullptr;
     step.add(n, run, gradients_, mirrors_);
     step.add_clock(n, r.clock, true);

@@ -1,0 +1,154 @@
+/// @file
+/// The states of a store's rule and its step counts, to a file and back.
+///
+/// Needs what safetensors.hpp needs. No umbrella includes it.
+#pragma once
+
+#include <charconv>
+#include <concepts>
+#include <cstdint>
+#include <cstring>
+#include <filesystem>
+#include <limits>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include <pushpull/checkpoint/safetensors.hpp>
+#include <pushpull/error.hpp>
+
+namespace pushpull::checkpoint {
+
+/// A store whose keys have the states of a rule. Model: kv_store with an Updater.
+template <class S>
+concept OptimizerStateStore = requires(S& store, typename S::key_type const& key, std::string const& name,
+                                       std::span<typename S::state_type const> elements) {
+  store.keys();
+  store.shape(key);
+  { S::state_names() } -> std::convertible_to<std::vector<std::string>>;
+  store.state(key, name);
+  store.set_state(key, name, elements);
+  { store.steps(key) } -> std::convertible_to<std::int64_t>;
+  store.set_steps(key, std::int64_t{});
+};
+
+namespace detail {
+
+inline constexpr std::string_view states_format = "pushpull.optimizer_states";
+inline constexpr std::string_view states_version = "1";
+
+inline std::string text_of(std::string const& key) { return key; }
+inline std::string text_of(std::int64_t key) { return std::to_string(key); }
+
+/// A count of steps in metadata. @throws file_error
+inline std::int64_t steps_in(safetensors_file const& file, std::string const& name) {
+  auto const found = file.metadata().find(name);
+  pushpull::detail::expects<file_error>(found != file.metadata().end(), [&] {
+    return file.path().string() + ": metadata " + in_quotes(name) + " expected, it is not there";
+  });
+  std::string const& text = found->second;
+  std::int64_t steps = -1;
+  auto const [end, error] = std::from_chars(text.data(), text.data() + text.size(), steps);
+  pushpull::detail::expects<file_error>(error == std::errc() && end == text.data() + text.size() && steps >= 0, [&] {
+    return file.path().string() + ": metadata " + in_quotes(name) + ": a count of steps expected, got " + in_quotes(text);
+  });
+  return steps;
+}
+
+}  // namespace detail
+
+/// Writes the states of all keys, as tensors "key/state" of the keys' shapes, and their step counts, as metadata
+/// "key/steps". Waits for the store. A file of that name is replaced when the new one is complete and on disk.
+/// Residuals of compressed gradients are not states and are not written.
+/// Memory: as much as the states take. @throws file_error
+template <OptimizerStateStore S>
+void save_optimizer_states(S& store, std::filesystem::path const& path) {
+  std::vector<std::vector<typename S::state_type>> values;
+  std::vector<entry> entries;
+  metadata_map metadata{{"format", std::string(detail::states_format)}, {"version", std::string(detail::states_version)}};
+  for (auto const& key : store.keys()) {
+    std::string const text = detail::text_of(key);
+    for (std::string const& name : S::state_names()) {
+      values.push_back(store.state(key, name));
+      entry e = entry_of(text + "/" + name, values.back());  // moving a vector leaves its elements where they are
+      e.shape = store.shape(key);
+      entries.push_back(std::move(e));
+    }
+    metadata[text + "/steps"] = std::to_string(store.steps(key));
+  }
+  write_safetensors(path, entries, metadata);
+}
+
+/// Reads what save_optimizer_states wrote, into a store with the same keys, shapes, rule and state types, on any number
+/// of devices: its next step is the one that the saved store would have made. Waits for the store. No other thread may
+/// use the store meanwhile.
+/// @throws file_error if the file is damaged or foreign, or speaks of other keys, states, shapes or types; the store then
+/// holds what it held
+template <OptimizerStateStore S>
+void load_optimizer_states(S& store, std::filesystem::path const& path) {
+  using pushpull::detail::expects;
+  using state_type = typename S::state_type;
+  safetensors_file const file(path);
+  auto const where = path.string() + ": ";
+  auto const metadata = [&](std::string_view name) {
+    auto const found = file.metadata().find(name);
+    return found == file.metadata().end() ? std::string() : found->second;
+  };
+  expects<file_error>(metadata("format") == detail::states_format, [&] {
+    return where + "optimizer states expected, got format " + detail::in_quotes(metadata("format"));
+  });
+  expects<file_error>(metadata("version") == detail::states_version, [&] {
+    return where + "version " + std::string(detail::states_version) + " expected, got " +
+           detail::in_quotes(metadata("version"));
+  });
+
+  auto const keys = store.keys();
+  auto const names = S::state_names();
+  std::vector<std::int64_t> steps;
+  std::vector<entry const*> states;
+  std::set<std::string, std::less<>> known;
+  for (auto const& key : keys) {
+    std::string const text = detail::text_of(key);
+    steps.push_back(detail::steps_in(file, text + "/steps"));
+    known.insert(text + "/steps");
+    for (auto const& name : names) {
+      entry const& e = file.find(text + "/" + name);
+      auto const dtype = safetensors_dtype<state_type>::name;
+      expects<file_error>(e.dtype == dtype, [&] {
+        return where + "tensor " + detail::in_quotes(e.name) + ": elements of " + std::string(dtype) + " expected, got " +
+               detail::in_quotes(e.dtype);
+      });
+      expects<file_error>(e.shape == store.shape(key), [&] {
+        return where + "tensor " + detail::in_quotes(e.name) + ": shape " + to_string(store.shape(key)) +
+               " expected, got " + to_string(e.shape);
+      });
+      states.push_back(&e);
+      known.insert(e.name);
+    }
+  }
+  for (auto const& e : file.entries())
+    expects<file_error>(known.contains(e.name), [&] {
+      return where + "tensor " + detail::in_quotes(e.name) + ": the store has no such key or state";
+    });
+  for (auto const& [name, value] : file.metadata())
+    expects<file_error>(known.contains(name) || !name.ends_with("/steps"), [&] {
+      return where + "metadata " + detail::in_quotes(name) + ": the store has no such key";
+    });
+
+  std::vector<std::vector<state_type>> values;  // aligned
+  for (entry const* const e : states) {
+    values.emplace_back(e->bytes.size() / sizeof(state_type));
+    if (!e->bytes.empty()) std::memcpy(values.back().data(), e->bytes.data(), e->bytes.size());
+  }
+  for (std::size_t k = 0; k < keys.size(); ++k) {
+    for (std::size_t s = 0; s < names.size(); ++s)
+      store.set_state(keys[k], names[s], std::span<state_type const>(values[k * names.size() + s]));
+    store.set_steps(keys[k], steps[k]);
+  }
+}
+
+}  // namespace pushpull::checkpoint

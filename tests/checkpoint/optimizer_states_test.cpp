@@ -1,0 +1,175 @@
+/// @file
+/// Optimizer states: saved, loaded on other devices, and refused where they do not belong.
+#include <pushpull/checkpoint/optimizer_states.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include <pushpull/pushpull.hpp>
+
+#include "support/catch.hpp"
+#include "support/temporary_folder.hpp"
+
+namespace {
+
+namespace pp = pushpull;
+namespace cp = pushpull::checkpoint;
+namespace update = pushpull::update;
+using strings = std::vector<std::string>;
+
+constexpr std::size_t sizes[] = {1, 0, 5003, 65};
+strings const names{"fc1.weight", "empty", "an/odd \"name\"/", "größe"};
+
+template <class T>
+std::vector<std::vector<T>> filled(float offset) {
+  std::vector<std::vector<T>> result;
+  for (std::size_t const size : sizes) {
+    result.emplace_back(size);
+    for (std::size_t i = 0; i < size; ++i)
+      result.back()[i] = pp::convert<T>(offset + static_cast<float>((i * 31) % 17) / 8 - 1);
+  }
+  return result;
+}
+
+/// Trains a store, saves its states, loads them into stores on other devices, and compares the steps that follow.
+template <class Store, class T>
+void round_trip(auto const& keys, auto const& rule) {
+  pp::test::temporary_folder const folder;
+  auto const path = folder.file("states");
+  auto const values = filled<float>(0);
+  auto const gradients = filled<T>(0.25F);
+  auto const views = [&](auto& tensors) {
+    std::vector<decltype(pp::view_of(tensors[0]))> result;
+    for (auto& tensor : tensors) result.push_back(pp::view_of(tensor));
+    return result;
+  };
+  Store trained{pp::cpu_devices(2), rule};
+  trained.init(keys, values);
+  for (int t = 0; t < 3; ++t) trained.push(keys, gradients);
+  trained.push(keys[2], gradients[2]);
+  cp::save_optimizer_states(trained, path);
+  auto masters = filled<float>(0);
+  trained.pull(keys, masters).wait();
+  auto expected = filled<T>(0), out = filled<T>(0);
+  trained.pushpull(keys, gradients, expected).wait();
+  for (int const devices : {1, 3}) {
+    Store resumed{pp::cpu_devices(devices), rule};
+    resumed.init(keys, views(masters));
+    cp::load_optimizer_states(resumed, path);
+    REQUIRE(resumed.steps(keys[2]) == 4);
+    resumed.pushpull(keys, gradients, out).wait();
+    bool same = true;
+    for (std::size_t k = 0; k < out.size(); ++k)
+      for (std::size_t i = 0; i < out[k].size(); ++i)
+        same = same && pp::convert<float>(out[k][i]) == pp::convert<float>(expected[k][i]);
+    REQUIRE(same);
+    for (auto const& name : Store::state_names()) {
+      auto const a = resumed.state(keys[2], name), b = trained.state(keys[2], name);
+      REQUIRE(std::equal(a.begin(), a.end(), b.begin(), [](auto x, auto y) { return pp::convert<float>(x) == pp::convert<float>(y); }));
+    }
+  }
+}
+
+using adam_store = pp::kv_store<float, pp::cpu_device<>, update::adam>;
+
+/// A store with steps and states of its own, and what it holds.
+struct target {
+  adam_store store{pp::cpu_devices(2)};
+
+  target() {
+    store.init(names, filled<float>(0));
+    auto const gradients = filled<float>(0.5F);
+    store.push(names, gradients).wait();
+  }
+  bool unchanged() const {
+    static target const fresh;
+    for (auto const& name : names) {
+      if (store.steps(name) != 1) return false;
+      for (auto const& state : adam_store::state_names())
+        if (store.state(name, state) != fresh.store.state(name, state)) return false;
+    }
+    return true;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("saved optimizer states make the next step that the saved store makes, on any number of devices",
+          "[optimizer_states]") {
+  round_trip<adam_store, float>(names, update::adam{.learning_rate = 0.1});
+  round_trip<pp::kv_store<float, pp::cpu_device<>, update::momentum, pp::integer_keys>, float>(
+      std::vector<std::int64_t>{-3, 8, 1, std::numeric_limits<std::int64_t>::max()}, update::momentum{});
+  round_trip<pp::kv_store<float, pp::cpu_device<>, update::sgd>, float>(names, update::sgd{0.5});  // steps alone
+  round_trip<pp::kv_store<pp::bfloat16, pp::cpu_device<>, update::adamw, pp::element::master<float, pp::bfloat16>>,
+             pp::bfloat16>(names, update::adamw{.learning_rate = 0.1});
+}
+
+TEST_CASE("a file that is damaged, foreign or another store's is refused, and changes nothing",
+          "[optimizer_states][errors]") {
+  pp::test::temporary_folder const folder;
+  auto const path = folder.file("states");
+  target t;
+  auto const refused = [&](std::string const& reason) {
+    REQUIRE_THROWS_AS(cp::load_optimizer_states(t.store, path), pp::file_error);
+    REQUIRE_THROWS_WITH(cp::load_optimizer_states(t.store, path), Catch::Matchers::Contains(reason));
+    REQUIRE(t.unchanged());
+  };
+  refused("states");  // there is none
+  auto const save = [&](auto rule, auto const& keys, std::size_t first) {
+    pp::kv_store store{pp::cpu_devices(1), rule, pp::synchronous{}};
+    auto const values = filled<float>(0);
+    for (std::size_t k = 0; k < keys.size(); ++k) store.init(keys[k], values[(k + first) % values.size()]);
+    cp::save_optimizer_states(store, path);
+  };
+  save(update::adam{}, names, 0);
+  auto const whole = pp::test::read_file(path);
+  cp::load_optimizer_states(t.store, path);
+  REQUIRE_FALSE(t.unchanged());
+  t = target();
+
+  for (std::size_t const size : {std::size_t{0}, std::size_t{7}, std::size_t{100}, whole.size() - 1}) {
+    pp::test::write_file(path, whole.substr(0, size));
+    refused("");
+  }
+  pp::test::write_file(path, whole + "x");
+  refused("");
+  save(update::momentum{}, names, 0);
+  refused("exp_avg");
+  save(update::adam{}, names, 1);
+  refused("shape");
+  save(update::adam{}, strings{names[0], names[1], names[2]}, 0);
+  refused(names[3]);
+  save(update::adam{}, strings{names[0], names[1], names[2], names[3], "more"}, 0);
+  refused("more");
+
+  std::vector<float> const x(3);
+  std::vector<cp::entry> const foreign{cp::entry_of("weight", x)};
+  cp::write_safetensors(path, foreign);
+  refused("format");
+  cp::write_safetensors(path, foreign, {{"format", "pushpull.optimizer_states"}, {"version", "2"}});
+  refused("version");
+  cp::metadata_map metadata{{"format", "pushpull.optimizer_states"}, {"version", "1"}};
+  for (auto const& name : names) metadata[name + "/steps"] = "-1";
+  cp::write_safetensors(path, foreign, metadata);
+  refused("steps");
+
+  pp::kv_store<double, pp::cpu_device<>, update::adam> other{pp::cpu_devices(1)};
+  other.init(names, filled<double>(0));
+  cp::save_optimizer_states(other, path);
+  refused("F64");
+
+  pp::test::write_file(path, whole);
+  cp::load_optimizer_states(t.store, path);  // and the store still takes what is right
+  REQUIRE(t.store.steps(names[0]) == 0);
+}
+
+TEST_CASE("states that cannot be written leave the file that is there", "[optimizer_states][errors]") {
+  pp::test::temporary_folder const folder;
+  target t;
+  REQUIRE_THROWS_AS(cp::save_optimizer_states(t.store, folder.file("no folder") / "states"), pp::file_error);
+  REQUIRE(t.unchanged());
+}
