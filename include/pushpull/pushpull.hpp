@@ -29,11 +29,14 @@
 #include <pushpull/schedule/task_schedule.hpp>
 #include <pushpull/store/call.hpp>
 #include <pushpull/store/encoder.hpp>
+#include <pushpull/store/function_updater.hpp>
 #include <pushpull/store/fused_step.hpp>
 #include <pushpull/store/gather.hpp>
 #include <pushpull/store/inspection.hpp>
+#include <pushpull/store/key_directory.hpp>
 #include <pushpull/store/key_group.hpp>
 #include <pushpull/store/key_table.hpp>
+#include <pushpull/store/keys.hpp>
 #include <pushpull/store/kv_store.hpp>
 #include <pushpull/store/kv_store_types.hpp>
 #include <pushpull/store/operands.hpp>
@@ -43,6 +46,7 @@
 #include <pushpull/store/resident_plan.hpp>
 #include <pushpull/store/store_engine.hpp>
 #include <pushpull/store/store_operations.hpp>
+#include <pushpull/store/typed_kv_store.hpp>
 #include <pushpull/tensor/buffer.hpp>
 #include <pushpull/tensor/copy.hpp>
 #include <pushpull/tensor/dtype.hpp>

@@ -22,22 +22,15 @@
 #include <pushpull/schedule/operation.hpp>
 #include <pushpull/store/encoder.hpp>
 #include <pushpull/store/fused_step.hpp>
+#include <pushpull/store/key_directory.hpp>
 #include <pushpull/store/key_group.hpp>
+#include <pushpull/store/keys.hpp>
 #include <pushpull/tensor/buffer.hpp>
 #include <pushpull/tensor/copy.hpp>
+#include <pushpull/tensor/dtype.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
 namespace pushpull::detail {
-
-struct string_hash {
-  using is_transparent = void;
-  std::size_t operator()(std::string_view s) const noexcept { return std::hash<std::string_view>{}(s); }
-};
-template <class Key>
-using key_hash = std::conditional_t<std::same_as<Key, std::string>, string_hash, std::hash<Key>>;
-
-inline std::string key_text(std::string_view key) { return "key \"" + std::string(key) + "\""; }
-inline std::string key_text(std::int64_t key) { return "key " + std::to_string(key); }
 
 /// Elements from the first of a key to the first of the next: whole blocks.
 inline std::int64_t padded(std::size_t size) {
@@ -85,7 +78,12 @@ class key_table {
   using pull_step = fused_step<D, pass::hold, reduce::sum, pass::element_types<T, typename Types::accumulation, W, W, T>,
                                pass::memory::foreign>;
 
-  explicit key_table(std::vector<D> const& devices) : devices_(devices) {}
+  using directory_type = key_directory<key_type, key_view>;
+
+  /// @param directory  Of all stores that share a space of names; null if there are no others.
+  /// @param number     This store's in the directory.
+  key_table(std::vector<D> const& devices, std::shared_ptr<directory_type> directory, std::size_t number)
+      : devices_(devices), directory_(std::move(directory)), place_{number, dtype_traits<T>::name} {}
 
   std::vector<D> const& devices() const { return devices_; }
   std::size_t size() const { return index_.size(); }
@@ -93,8 +91,10 @@ class key_table {
 
   /// In the order of their registration.
   std::vector<key_type> keys() const {
-    std::vector<key_type> result(index_.size());
-    for (auto const& [key, r] : index_) result[static_cast<std::size_t>(r->clock)] = key;
+    std::vector<record const*> records(index_.size());
+    for (auto const& [key, r] : index_) records[static_cast<std::size_t>(r->clock)] = r.get();
+    std::vector<key_type> result;
+    for (record const* const r : records) result.push_back(r->key);
     return result;
   }
 
@@ -112,6 +112,13 @@ class key_table {
 
   record& find(char const* call, key_view key) const {
     auto const found = index_.find(key);
+    if (found == index_.end() && directory_ != nullptr) {
+      auto const other = directory_->find(key);
+      expects<invalid_argument>(!other, [&] {
+        return std::string(call) + ": " + key_text(key) + " has elements of type " + std::string(other->dtype) +
+               ", a call for " + std::string(place_.dtype) + " named it";
+      });
+    }
     expects<unknown_key>(found != index_.end(), [&] {
       return std::string(call) + ": " + key_text(key) + " was never given to init";
     });
@@ -145,6 +152,47 @@ class key_table {
   template <class View, class Reserve>
   void init(std::span<key_view const> keys, std::span<View const> values, bool resident,
             std::vector<bool> const& needs_gradient, Reserve const& reserve) {
+    if (directory_ != nullptr) {
+      directory_->enter(keys, place_);
+      try {
+        add(keys, values, resident, needs_gradient, reserve);
+      } catch (...) {
+        directory_->leave(keys);
+        throw;
+      }
+    } else {
+      add(keys, values, resident, needs_gradient, reserve);
+    }
+  }
+
+  /// Gives a resident key gradients on every device, if it has none.
+  void require_gradient(key_view key) {
+    record& r = find_resident("require_gradient", key);
+    if (r.has_gradient) return;
+    std::vector<buffer<D>> memory;
+    for (D const& device : devices_) {
+      memory.emplace_back(device, static_cast<std::size_t>(padded(r.shape.size())) * sizeof(T));
+      device.fill_zero(memory.back().data(), memory.back().bytes());
+    }
+    r.own_gradient = std::move(memory);
+    r.has_gradient = true;
+  }
+
+  /// The first element of a resident key's gradient on device number n.
+  static T* gradient(record const& r, std::size_t n) {
+    return r.own_gradient.empty() ? r.group->gradient(n) + r.offset : static_cast<T*>(r.own_gradient[n].data());
+  }
+
+  /// Appends the group's mirrors from element `first` on, without the one that is the master of device number n.
+  void add_mirrors(std::vector<T*>& mirrors, group_type const& group, std::size_t n, std::int64_t first) const {
+    for (std::size_t m = 0; m < devices_.size(); ++m)
+      if (!(group_type::mirror_is_master && m == n)) mirrors.push_back(group.mirror(m) + first);
+  }
+
+ private:
+  template <class View, class Reserve>
+  void add(std::span<key_view const> keys, std::span<View const> values, bool resident,
+           std::vector<bool> const& needs_gradient, Reserve const& reserve) {
     // Keys with a gradient first: the gradient arrays then cover no other.
     std::vector<std::size_t> order(keys.size());
     for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
@@ -177,31 +225,6 @@ class key_table {
     index_.merge(added);
   }
 
-  /// Gives a resident key gradients on every device, if it has none.
-  void require_gradient(key_view key) {
-    record& r = find_resident("require_gradient", key);
-    if (r.has_gradient) return;
-    std::vector<buffer<D>> memory;
-    for (D const& device : devices_) {
-      memory.emplace_back(device, static_cast<std::size_t>(padded(r.shape.size())) * sizeof(T));
-      device.fill_zero(memory.back().data(), memory.back().bytes());
-    }
-    r.own_gradient = std::move(memory);
-    r.has_gradient = true;
-  }
-
-  /// The first element of a resident key's gradient on device number n.
-  static T* gradient(record const& r, std::size_t n) {
-    return r.own_gradient.empty() ? r.group->gradient(n) + r.offset : static_cast<T*>(r.own_gradient[n].data());
-  }
-
-  /// Appends the group's mirrors from element `first` on, without the one that is the master of device number n.
-  void add_mirrors(std::vector<T*>& mirrors, group_type const& group, std::size_t n, std::int64_t first) const {
-    for (std::size_t m = 0; m < devices_.size(); ++m)
-      if (!(group_type::mirror_is_master && m == n)) mirrors.push_back(group.mirror(m) + first);
-  }
-
- private:
   /// Writes the master of every owner. The value is read before this returns, or before later work on its device.
   template <class View>
   void store_value(record const& r, View const& value) {
@@ -232,6 +255,8 @@ class key_table {
   }
 
   std::vector<D> devices_;
+  std::shared_ptr<directory_type> directory_;
+  typename directory_type::place place_;
   std::vector<std::unique_ptr<group_type>> groups_;
   std::unordered_map<key_type, std::unique_ptr<record>, key_hash<key_type>, std::equal_to<>> index_;
 };

@@ -29,12 +29,21 @@
 
 namespace pushpull {
 
+/// Element types of one store.
+template <ElementType... Ts>
+struct type_list {};
+
+template <class T, Device D, class... Policies>
+class kv_store {
+  static_assert(ElementType<T>, "kv_store: the first argument is neither an ElementType nor a type_list of such");
+};
+
 /// Keys with one stored tensor each, cut into slices that the devices own. A push reduces the gradients of all sources
 /// and applies the rule in one pass per device; without a rule it replaces the stored value by the reduced gradients.
-/// @tparam T         Element type of gradients and outputs.
+/// @tparam T         Element type of gradients and outputs; for several see kv_store<type_list<Ts...>, D, Policies...>.
 /// @tparam D         The devices.
 /// @tparam Policies  In any order, at most one of each: an Updater (default: none), a Reduction (reduce::sum), an element
-///                   policy (element::uniform), string_keys or integer_keys (string_keys), a Compressor
+///                   policy (element::uniform), string_keys, integer_keys or any_keys (string_keys), a Compressor
 ///                   (compress::none), a Communicator (comm::single), asynchronous or synchronous (asynchronous).
 /// Calls check what they are given, and return when their work is enqueued: until it is finished the caller's tensors must
 /// stay, and are read and written (see `completion`, `wait`), so temporaries are refused. With `synchronous` calls return
@@ -42,7 +51,7 @@ namespace pushpull {
 /// it run concurrently; work on different keys is independent. Several threads may call. Tensors in host memory work with
 /// every device, by a copy. After an error the store holds what it held before the call that failed.
 template <ElementType T, Device D, class... Policies>
-class kv_store {
+class kv_store<T, D, Policies...> {
   using resolved = detail::kv_store_types<T, D, Policies...>;
   using engine_type = detail::store_engine<resolved, T, D>;
 
@@ -73,14 +82,13 @@ class kv_store {
   /// kv_store store{devices, rule, reduce::mean{}, compress::two_bit{0.1F}}. @throws as above
   template <detail::HasPolicyKind... P>
   kv_store(std::vector<D> const& devices, updater_type const& updater, P const&... policies)
-      : engine_(std::make_unique<engine_type>(devices, updater, detail::pick_value<compressor_type>(policies...))) {}
+      : kv_store({}, 0, devices, updater, policies...) {}
 
   /// Likewise without a rule: kv_store store{devices, synchronous{}}.
   template <detail::HasPolicyKind First, detail::HasPolicyKind... P>
     requires std::default_initializable<updater_type>
   kv_store(std::vector<D> const& devices, First const& first, P const&... policies)
-      : engine_(std::make_unique<engine_type>(devices, updater_type{},
-                                              detail::pick_value<compressor_type>(first, policies...))) {}
+      : kv_store({}, 0, devices, updater_type{}, first, policies...) {}
 
   kv_store(kv_store&&) noexcept = default;
   /// Work under way is finished first.
@@ -375,6 +383,15 @@ class kv_store {
   void update(plan_type& plan) { engine_->update(plan); }
 
  private:
+  template <class, Device, class...>
+  friend class kv_store;
+
+  template <class... P>
+  kv_store(typename engine_type::shared_parts shared, std::size_t number, std::vector<D> const& devices,
+           updater_type const& updater, P const&... policies)
+      : engine_(std::make_unique<engine_type>(devices, updater, detail::pick_value<compressor_type>(policies...),
+                                              std::move(shared), number)) {}
+
   std::unique_ptr<engine_type> engine_;
 };
 

@@ -248,7 +248,7 @@ class parameter_store {
   S* store_;
   detail::parameter_memory<S> memory_;
   std::vector<std::unique_ptr<parameter>> parameters_;
-  std::unordered_map<std::string, std::size_t, detail::string_hash, std::equal_to<>> index_;
+  std::unordered_map<std::string, std::size_t, detail::key_hash<std::string>, std::equal_to<>> index_;
   std::size_t pending_ = 0;  // parameters at the end whose mirrors are not made yet
   bool stale_ = true;        // the plan covers other parameters than those that require a gradient
   std::mutex mutex_;

@@ -3,9 +3,6 @@
 #pragma once
 
 #include <concepts>
-#include <cstdint>
-#include <string>
-#include <string_view>
 #include <type_traits>
 
 #include <pushpull/comm/single.hpp>
@@ -13,23 +10,10 @@
 #include <pushpull/concepts/policy.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/reduce/sum.hpp>
+#include <pushpull/store/keys.hpp>
 #include <pushpull/tensor/dtype.hpp>
 
 namespace pushpull {
-
-/// Keys are strings: the default.
-struct string_keys {
-  using policy_kind = key_tag;
-  using key_type = std::string;
-  using key_view = std::string_view;
-};
-
-/// Keys are 64-bit integers.
-struct integer_keys {
-  using policy_kind = key_tag;
-  using key_type = std::int64_t;
-  using key_view = std::int64_t;
-};
 
 /// Calls return when their work is enqueued: the default. On CPU devices it runs on oneTBB's threads.
 struct asynchronous {

@@ -53,8 +53,19 @@ class store_engine {
   template <class U>
   using pull_call = detail::call<table_type, D, T, U>;
 
-  store_engine(std::vector<D> const& devices, updater_type const& updater, compressor_type const& compressor)
-      : updater_(updater), compressor_(compressor), keys_(devices) {
+  /// What several stores share: the order of their work, and the space of their keys.
+  struct shared_parts {
+    std::shared_ptr<typename Types::schedule_type> schedule = std::make_shared<typename Types::schedule_type>();
+    std::shared_ptr<typename table_type::directory_type> directory = nullptr;
+  };
+
+  /// @param number  Among the stores that share the parts.
+  store_engine(std::vector<D> const& devices, updater_type const& updater, compressor_type const& compressor,
+               shared_parts shared, std::size_t number)
+      : updater_(updater),
+        compressor_(compressor),
+        keys_(devices, std::move(shared.directory), number),
+        schedule_(std::move(shared.schedule)) {
     expects<invalid_argument>(!devices.empty(),
                               [] { return std::string("kv_store: at least 1 device expected, got none"); });
     for (auto a = devices.begin(); a != devices.end(); ++a)
@@ -66,6 +77,10 @@ class store_engine {
     if constexpr (Types::has_updater)
       for (D const& device : devices) controls_.emplace_back(device, updater_);
   }
+
+  store_engine(store_engine const&) = delete;
+  store_engine& operator=(store_engine const&) = delete;
+  ~store_engine() { schedule_->drain(); }
 
   std::vector<D> const& devices() const { return keys_.devices(); }
 
@@ -99,11 +114,11 @@ class store_engine {
   template <class View>
   void init(std::span<key_view const> keys, std::span<View const> values, bool resident,
             std::vector<bool> const& needs_gradient) {
-    expect_outside(schedule_);
+    expect_outside(*schedule_);
     std::unique_lock const lock(mutex_);
     keys_.init(keys, values, resident, needs_gradient, [&](std::size_t count) {
       for (std::size_t n = 0; n < controls_.size(); ++n) {
-        if (!controls_[n].has_room(count)) schedule_.drain();  // operations use the old clocks
+        if (!controls_[n].has_room(count)) schedule_->drain();  // operations use the old clocks
         controls_[n].reserve(devices()[n], count);
       }
     });
@@ -169,15 +184,15 @@ class store_engine {
   }
 
   void wait(record& r) {
-    schedule_.wait(r.order);
+    schedule_->wait(r.order);
     synchronize();
   }
   void wait() {
-    schedule_.wait();
+    schedule_->wait();
     synchronize();
   }
   /// As wait, without the errors of what failed.
-  void drain() { schedule_.drain(); }
+  void drain() { schedule_->drain(); }
 
   std::int64_t steps(record& r) {
     std::int64_t t = 0;
@@ -250,14 +265,14 @@ class store_engine {
 
   template <class Operation>
   void submit(Operation& op, priority when, bool is_small) {
-    schedule_.submit(op, when.value, is_small);
+    schedule_->submit(op, when.value, is_small);
     if constexpr (Types::is_synchronous) op.devices_wait();
   }
 
   /// An operation of this call's own.
   void perform(operation& op) {
-    schedule_.submit(op, std::numeric_limits<int>::max(), true);
-    schedule_.finish(op);
+    schedule_->submit(op, std::numeric_limits<int>::max(), true);
+    schedule_->finish(op);
     if (failure* const failed = op.failed()) {
       failed->told = true;
       std::rethrow_exception(failed->error);
@@ -276,7 +291,7 @@ class store_engine {
   std::shared_ptr<operation_pool<pull_operation<T>>> pulls_ = std::make_shared<operation_pool<pull_operation<T>>>();
   function_slot<Types, T, D> function_;
   mutable std::shared_mutex mutex_;                 // keys_ and updater_ against calls that change them
-  typename Types::schedule_type schedule_;          // the last member: its destructor waits for users of the others
+  std::shared_ptr<typename Types::schedule_type> schedule_;
 };
 
 }  // namespace pushpull::detail

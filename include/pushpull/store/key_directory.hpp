@@ -1,0 +1,73 @@
+/// @file
+/// The keys of stores that share one space of names.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <functional>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include <pushpull/error.hpp>
+#include <pushpull/store/keys.hpp>
+
+namespace pushpull::detail {
+
+/// Which of several stores has a key. May be used by several threads.
+template <class Key, class View>
+class key_directory {
+ public:
+  /// What a store is called in messages: its element type.
+  struct place {
+    std::size_t store;
+    std::string_view dtype;
+  };
+
+  std::optional<place> find(View key) const {
+    std::lock_guard const lock(mutex_);
+    auto const found = places_.find(key);
+    return found == places_.end() ? std::nullopt : std::optional(found->second);
+  }
+
+  /// Enters all keys or none. @throws duplicate_key
+  void enter(std::span<View const> keys, place where) {
+    std::lock_guard const lock(mutex_);
+    std::vector<View> entered;
+    entered.reserve(keys.size());
+    for (View const key : keys) {
+      auto const [found, added] = places_.try_emplace(Key(key), where);
+      if (added) {
+        entered.push_back(key);
+        continue;
+      }
+      bool const twice = std::find(entered.begin(), entered.end(), key) != entered.end();
+      for (View const e : entered) places_.erase(places_.find(e));
+      throw duplicate_key("init: " + key_text(key) + (twice ? " stands twice in one call" : " was given to init before"));
+    }
+    for (View const key : keys) order_.emplace_back(key);
+  }
+  /// Takes keys that were just entered out again.
+  void leave(std::span<View const> keys) {
+    std::lock_guard const lock(mutex_);
+    for (View const key : keys) places_.erase(places_.find(key));
+    std::erase_if(order_, [&](Key const& key) { return places_.find(key) == places_.end(); });
+  }
+
+  /// In the order of their entry.
+  std::vector<Key> keys() const {
+    std::lock_guard const lock(mutex_);
+    return order_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::unordered_map<Key, place, key_hash<Key>, std::equal_to<>> places_;
+  std::vector<Key> order_;
+};
+
+}  // namespace pushpull::detail
