@@ -47,6 +47,7 @@
 #include <pushpull/store/store_engine.hpp>
 #include <pushpull/store/store_operations.hpp>
 #include <pushpull/store/typed_kv_store.hpp>
+#include <pushpull/store/typed_parameter_store.hpp>
 #include <pushpull/tensor/buffer.hpp>
 #include <pushpull/tensor/copy.hpp>
 #include <pushpull/tensor/dtype.hpp>

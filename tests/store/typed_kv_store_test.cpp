@@ -1,5 +1,6 @@
 /// @file
 /// kv_store of several element types, and keys of either kind.
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -76,6 +77,38 @@ TEST_CASE("a key of another element type is refused by name and type, and nothin
   REQUIRE(out == std::vector<double>(7, 5.0));
   store.init("g", f);
   REQUIRE(store.dtype("g") == "float32");
+}
+
+TEST_CASE("a model of several element types is updated by one pass per device and type", "[typed_kv_store][parameter_store]") {
+  pp::kv_store<pp::type_list<float, pp::bfloat16>, pp::cpu_device<>, update::sgd, pp::element::master<float>> store{
+      pp::cpu_devices(2), update::sgd{1.0}};
+  pp::parameter_store parameters{store};
+  std::vector<float> weight(3001, 5.0F), norm(17, 2.0F), fine(8, 1.0F);
+  std::vector<pp::bfloat16> const narrow(70, pp::convert<pp::bfloat16>(3.0F));
+  parameters.add("weight", weight);
+  parameters.add("norm", norm, {.requires_grad = false});
+  parameters.add("narrow", narrow);
+  parameters.add<pp::bfloat16>("fine", fine);
+  REQUIRE(parameters.size() == 4);
+  REQUIRE_THROWS_AS(parameters.add("narrow", weight), pp::duplicate_key);
+  REQUIRE_THROWS_AS(parameters.value<float>("narrow", 0), pp::unknown_key);
+  REQUIRE_THROWS_AS(parameters.value<float>("other", 0), pp::unknown_key);
+  for (std::size_t n = 0; n < 2; ++n) {
+    std::fill_n(parameters.grad<float>("weight", n).data(), 3001, 0.5F);
+    std::fill_n(parameters.grad<pp::bfloat16>("narrow", n).data(), 70, pp::convert<pp::bfloat16>(0.25F));
+    std::fill_n(parameters.grad<pp::bfloat16>("fine", n).data(), 8, pp::convert<pp::bfloat16>(1.0F / 1024));
+  }
+  parameters.update_all();
+  parameters.freeze("narrow");
+  REQUIRE_FALSE(parameters.requires_grad("narrow"));
+  parameters.update_all();
+  REQUIRE(pp::to_vector(parameters.value<float>("weight", pp::cpu_device<>(1))) == std::vector<float>(3001, 3.0F));
+  REQUIRE(pp::convert<float>(parameters.value<pp::bfloat16>("narrow", 1).data()[69]) == 2.5F);
+  parameters.close();
+  REQUIRE(weight[3000] == 3.0F);
+  REQUIRE(norm[3] == 2.0F);
+  REQUIRE(fine[7] == 1.0F - 4.0F / 1024);  // float masters lose nothing
+  REQUIRE(store.dtype("fine") == "bfloat16");
 }
 
 TEST_CASE("any_keys takes integers and strings", "[any_keys]") {

@@ -32,14 +32,25 @@ struct parameter_options {
   bool requires_grad = true;  ///< False: mirrors, but no gradient and no update (running statistics).
 };
 
+namespace detail {
+
+template <class S>
+inline constexpr bool is_typed_kv_store = false;
+template <ElementType... Ts, Device D, class... Policies>
+inline constexpr bool is_typed_kv_store<kv_store<type_list<Ts...>, D, Policies...>> = true;
+
+}  // namespace detail
+
 /// Parameters by name, with a mirror on every device of the store and a gradient for each that needs one. A trainer
 /// registers its parameters once, reads mirrors, writes gradients (every device, every step), and calls `update_all`:
 /// over a ResidentStore that is one pass per device for the whole model, and all mirrors of a parameter are
 /// bit-identical after it.
-/// @tparam S  The Store, borrowed: it must outlive this object, and its keys are the parameters' names.
+/// @tparam S  The Store, borrowed: it must outlive this object, and its keys are the parameters' names. Or a kv_store of
+///            several element types, see typed_parameter_store.hpp.
 /// Mirrors and gradients stay where they are for the life of this object. `value` and `grad` may be called by several
 /// threads; everything else by one at a time. After an exception it holds what it held before.
-template <Store S>
+template <class S>
+  requires(Store<S> || detail::is_typed_kv_store<S>)
 class parameter_store {
  public:
   using value_type = typename S::value_type;

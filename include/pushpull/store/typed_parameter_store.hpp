@@ -1,0 +1,120 @@
+/// @file
+/// Whole models whose parameters have several element types.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include <pushpull/error.hpp>
+#include <pushpull/store/keys.hpp>
+#include <pushpull/store/parameter_store.hpp>
+#include <pushpull/store/typed_kv_store.hpp>
+
+namespace pushpull {
+
+/// As parameter_store over a store of one type. A parameter has the element type of the value that `add` was given, or the
+/// one that it was told; `value<T>` and `grad<T>` say it again. A step is one pass per device and element type.
+template <ElementType... Ts, Device D, class... Policies>
+class parameter_store<kv_store<type_list<Ts...>, D, Policies...>> {
+  using store_type = kv_store<type_list<Ts...>, D, Policies...>;
+  template <class T>
+  using part_type = parameter_store<kv_store<T, D, Policies...>>;
+
+ public:
+  using device_type = D;
+
+  explicit parameter_store(store_type& store) : parts_(std::make_unique<part_type<Ts>>(store.template of<Ts>())...) {}
+  parameter_store(parameter_store const&) = delete;
+  parameter_store& operator=(parameter_store const&) = delete;
+
+  std::vector<D> const& devices() const { return std::get<0>(parts_)->devices(); }
+  std::size_t size() const { return places_.size(); }
+
+  /// @throws duplicate_key
+  template <TensorLike V>
+  void add(std::string_view name, V&& value, parameter_options options = {}) {
+    add<element_of<V>>(name, std::forward<V>(value), options);
+  }
+  /// With mirrors and gradients of element type T.
+  template <class T, TensorLike V>
+  void add(std::string_view name, V&& value, parameter_options options = {}) {
+    detail::expects<duplicate_key>(places_.find(name) == places_.end(), [&] {
+      return "parameter_store: parameter \"" + std::string(name) + "\" was added before";
+    });
+    std::string owned(name);
+    places_.reserve(places_.size() + 1);
+    auto& part = of<T>();
+    part.add(name, std::forward<V>(value), options);
+    places_.emplace(std::move(owned), index<T>);
+  }
+
+  /// @throws unknown_key, also if the parameter has another element type; unknown_device
+  template <class T>
+  tensor_view<T, D> value(std::string_view name, D const& device) {
+    return of<T>().value(name, device);
+  }
+  template <class T>
+  tensor_view<T, D> value(std::string_view name, std::size_t n) {
+    return of<T>().value(name, n);
+  }
+  template <class T>
+  tensor_view<T, D> grad(std::string_view name, D const& device) {
+    return of<T>().grad(name, device);
+  }
+  template <class T>
+  tensor_view<T, D> grad(std::string_view name, std::size_t n) {
+    return of<T>().grad(name, n);
+  }
+
+  void materialize() { (of<Ts>().materialize(), ...); }
+  bool requires_grad(std::string_view name) const {
+    bool result = false;
+    visit(name, [&](auto const& part) { result = part.requires_grad(name); });
+    return result;
+  }
+  void freeze(std::string_view name) {
+    visit(name, [&](auto& part) { part.freeze(name); });
+  }
+  void unfreeze(std::string_view name) {
+    visit(name, [&](auto& part) { part.unfreeze(name); });
+  }
+  void update_all() { (of<Ts>().update_all(), ...); }
+  void sync_master() { (of<Ts>().sync_master(), ...); }
+  void close() { (of<Ts>().close(), ...); }
+
+ private:
+  template <class T>
+  static constexpr std::size_t index = [] {
+    std::size_t n = 0;
+    (void)((std::same_as<T, Ts> || (++n, false)) || ...);
+    return n;
+  }();
+  template <class T>
+  part_type<T>& of() const {
+    static_assert(index<T> < sizeof...(Ts), "parameter_store: the store's type_list has no such element type");
+    return *std::get<index<T>>(parts_);
+  }
+
+  /// f(the part with the parameter). @throws unknown_key
+  template <class F>
+  void visit(std::string_view name, F const& f) const {
+    auto const found = places_.find(name);
+    detail::expects<unknown_key>(found != places_.end(), [&] {
+      return "parameter_store: parameter \"" + std::string(name) + "\" was never added";
+    });
+    (void)((found->second == index<Ts> && (f(of<Ts>()), true)) || ...);
+  }
+
+  std::tuple<std::unique_ptr<part_type<Ts>>...> parts_;
+  std::unordered_map<std::string, std::size_t, detail::key_hash<std::string>, std::equal_to<>> places_;
+};
+
+}  // namespace pushpull
