@@ -27,7 +27,10 @@
 #include <pushpull/schedule/operation.hpp>
 #include <pushpull/schedule/operation_pool.hpp>
 #include <pushpull/schedule/task_schedule.hpp>
+#include <pushpull/store/any_store.hpp>
+#include <pushpull/store/any_store_model.hpp>
 #include <pushpull/store/call.hpp>
+#include <pushpull/store/create.hpp>
 #include <pushpull/store/encoder.hpp>
 #include <pushpull/store/function_updater.hpp>
 #include <pushpull/store/fused_step.hpp>

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <limits>
 #include <string>
@@ -165,6 +166,31 @@ TEST_CASE("a file that is damaged, foreign or another store's is refused, and ch
   pp::test::write_file(path, whole);
   cp::load_optimizer_states(t.store, path);  // and the store still takes what is right
   REQUIRE(t.store.steps(names[0]) == 0);
+}
+
+TEST_CASE("any_store's states go to a file and into a kv_store", "[optimizer_states]") {
+  pp::test::temporary_folder const folder;
+  auto const path = folder.file("states");
+  auto store = pp::create("local", pp::cpu_devices(2));
+  auto const values = filled<float>(0), gradients = filled<float>(0.5F);
+  store.init(names, values);
+  REQUIRE_THROWS_AS(cp::save_optimizer_states(store, path), pp::invalid_argument);
+  store.set_optimizer(update::adam{});
+  store.push(names, gradients);
+  store.push(names, gradients);
+  cp::save_optimizer_states(store, path);
+  target t;
+  cp::load_optimizer_states(t.store, path);
+  REQUIRE(t.store.steps(names[2]) == 2);
+  store.set_optimizer(update::adam{});
+  REQUIRE(store.steps(names[2]) == 0);
+  cp::load_optimizer_states(store, path);
+  REQUIRE(store.steps(names[2]) == 2);
+  auto const bytes = store.state(names[2], "exp_avg");
+  auto const elements = t.store.state(names[2], "exp_avg");
+  REQUIRE(std::memcmp(bytes.data(), elements.data(), bytes.size()) == 0);
+  store.set_optimizer(update::momentum{});
+  REQUIRE_THROWS_AS(cp::load_optimizer_states(store, path), pp::file_error);
 }
 
 TEST_CASE("states that cannot be written leave the file that is there", "[optimizer_states][errors]") {

@@ -56,6 +56,18 @@ TEST_CASE("the README's spelled-out store takes bfloat16 gradients over a float 
   REQUIRE(weight[9] == Approx(1 - 3e-4 * 1e-2 - 3e-4));
 }
 
+TEST_CASE("docs/stores.md creates a store by name", "[readme]") {
+  std::vector<float> weight(10, 1.0F);
+  std::vector<float> const gradient(10, 1.0F);
+  // example-begin any_store
+  auto store = pushpull::create("device", pushpull::cpu_devices(2));  // any_store<cpu_device<>, float>
+  store.init(7, weight);
+  store.set_optimizer(update::momentum{.learning_rate = 0.1});
+  store.pushpull(7, gradient, weight).wait();
+  // example-end any_store
+  REQUIRE(weight[9] == Approx(0.9));
+}
+
 TEST_CASE("docs/stores.md changes a hyperparameter of a stage", "[readme]") {
   pushpull::kv_store store{pushpull::cpu_devices(1), update::clip_value(1) | update::weight_decay(0) | update::adamw{}};
   // example-begin hyperparameters

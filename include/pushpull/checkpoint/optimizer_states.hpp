@@ -6,43 +6,93 @@
 
 #include <charconv>
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
-#include <limits>
 #include <set>
 #include <span>
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <tuple>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include <pushpull/checkpoint/safetensors.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/store/keys.hpp>
+#include <pushpull/tensor/dtype.hpp>
 
 namespace pushpull::checkpoint {
 
-/// A store whose keys have the states of a rule. Model: kv_store with an Updater.
+/// A store whose keys have the states of a rule. Models: kv_store with an Updater, any_store.
 template <class S>
-concept OptimizerStateStore = requires(S& store, typename S::key_type const& key, std::string const& name,
-                                       std::span<typename S::state_type const> elements) {
-  store.keys();
-  store.shape(key);
-  { S::state_names() } -> std::convertible_to<std::vector<std::string>>;
-  store.state(key, name);
-  store.set_state(key, name, elements);
-  { store.steps(key) } -> std::convertible_to<std::int64_t>;
-  store.set_steps(key, std::int64_t{});
-};
+concept OptimizerStateStore =
+    requires(S& store, typename S::key_type const& key, std::string const& name) {
+      store.keys();
+      store.shape(key);
+      { store.state_names() } -> std::convertible_to<std::vector<std::string>>;
+      store.state(key, name);
+      { store.steps(key) } -> std::convertible_to<std::int64_t>;
+      store.set_steps(key, std::int64_t{});
+    };
 
 namespace detail {
 
 inline constexpr std::string_view states_format = "pushpull.optimizer_states";
 inline constexpr std::string_view states_version = "1";
 
-inline std::string text_of(std::string const& key) { return key; }
-inline std::string text_of(std::int64_t key) { return std::to_string(key); }
+inline std::string text_of(any_key_view key) {
+  return key.visit([]<class K>(K const& k) {
+    if constexpr (std::same_as<K, std::string_view>) {
+      return std::string(k);
+    } else {
+      return std::to_string(k);
+    }
+  });
+}
+
+/// The format's name of the elements of a key's states, and their bytes. An any_store says both at run time.
+template <class S, class Key>
+std::string dtype_of_states(S& store, Key const& key) {
+  if constexpr (requires { typename S::state_type; }) {
+    return std::string(safetensors_dtype<typename S::state_type>::name);
+  } else {
+    std::string name;
+    [&]<class... Ts>(std::type_identity<std::tuple<Ts...>>) {
+      std::string_view const dtype = store.dtype(key);
+      (void)((dtype == dtype_traits<Ts>::name && (name = safetensors_dtype<Ts>::name, true)) || ...);
+    }(std::type_identity<std::tuple<float, double, half, bfloat16>>());
+    return name;
+  }
+}
+template <class S, class Key>
+std::vector<std::byte> bytes_of_state(S& store, Key const& key, std::string const& name) {
+  auto const elements = store.state(key, name);
+  auto const bytes = std::as_bytes(std::span(elements));
+  return {bytes.begin(), bytes.end()};
+}
+template <class S, class Key>
+void set_state_bytes(S& store, Key const& key, std::string const& name, std::span<std::byte const> bytes) {
+  if constexpr (requires { typename S::state_type; }) {
+    std::vector<typename S::state_type> elements(bytes.size() / sizeof(typename S::state_type));
+    if (!bytes.empty()) std::memcpy(static_cast<void*>(elements.data()), bytes.data(), bytes.size());
+    store.set_state(key, name, std::span(std::as_const(elements)));
+  } else {
+    store.set_state(key, name, bytes);
+  }
+}
+
+/// @throws invalid_argument if the store has no rule, which a kv_store says by its type
+template <class S>
+void expect_rule(char const* call, S& store) {
+  if constexpr (requires { store.has_updater(); })
+    pushpull::detail::expects<invalid_argument>(store.has_updater(), [&] {
+      return std::string(call) + ": the store has no optimizer whose states there were";
+    });
+}
 
 /// A count of steps in metadata. @throws file_error
 inline std::int64_t steps_in(safetensors_file const& file, std::string const& name) {
@@ -67,16 +117,15 @@ inline std::int64_t steps_in(safetensors_file const& file, std::string const& na
 /// Memory: as much as the states take. @throws file_error
 template <OptimizerStateStore S>
 void save_optimizer_states(S& store, std::filesystem::path const& path) {
-  std::vector<std::vector<typename S::state_type>> values;
+  detail::expect_rule("save_optimizer_states", store);
+  std::vector<std::vector<std::byte>> values;
   std::vector<entry> entries;
   metadata_map metadata{{"format", std::string(detail::states_format)}, {"version", std::string(detail::states_version)}};
   for (auto const& key : store.keys()) {
     std::string const text = detail::text_of(key);
-    for (std::string const& name : S::state_names()) {
-      values.push_back(store.state(key, name));
-      entry e = entry_of(text + "/" + name, values.back());  // moving a vector leaves its elements where they are
-      e.shape = store.shape(key);
-      entries.push_back(std::move(e));
+    for (std::string const& name : store.state_names()) {
+      values.push_back(detail::bytes_of_state(store, key, name));  // moving a vector leaves its elements where they are
+      entries.push_back({text + "/" + name, detail::dtype_of_states(store, key), store.shape(key), values.back()});
     }
     metadata[text + "/steps"] = std::to_string(store.steps(key));
   }
@@ -91,7 +140,7 @@ void save_optimizer_states(S& store, std::filesystem::path const& path) {
 template <OptimizerStateStore S>
 void load_optimizer_states(S& store, std::filesystem::path const& path) {
   using pushpull::detail::expects;
-  using state_type = typename S::state_type;
+  detail::expect_rule("load_optimizer_states", store);
   safetensors_file const file(path);
   auto const where = path.string() + ": ";
   auto const metadata = [&](std::string_view name) {
@@ -107,7 +156,7 @@ void load_optimizer_states(S& store, std::filesystem::path const& path) {
   });
 
   auto const keys = store.keys();
-  auto const names = S::state_names();
+  auto const names = store.state_names();
   std::vector<std::int64_t> steps;
   std::vector<entry const*> states;
   std::set<std::string, std::less<>> known;
@@ -117,9 +166,9 @@ void load_optimizer_states(S& store, std::filesystem::path const& path) {
     known.insert(text + "/steps");
     for (auto const& name : names) {
       entry const& e = file.find(text + "/" + name);
-      auto const dtype = safetensors_dtype<state_type>::name;
+      std::string const dtype = detail::dtype_of_states(store, key);
       expects<file_error>(e.dtype == dtype, [&] {
-        return where + "tensor " + detail::in_quotes(e.name) + ": elements of " + std::string(dtype) + " expected, got " +
+        return where + "tensor " + detail::in_quotes(e.name) + ": elements of " + dtype + " expected, got " +
                detail::in_quotes(e.dtype);
       });
       expects<file_error>(e.shape == store.shape(key), [&] {
@@ -139,14 +188,9 @@ void load_optimizer_states(S& store, std::filesystem::path const& path) {
       return where + "metadata " + detail::in_quotes(name) + ": the store has no such key";
     });
 
-  std::vector<std::vector<state_type>> values;  // aligned
-  for (entry const* const e : states) {
-    values.emplace_back(e->bytes.size() / sizeof(state_type));
-    if (!e->bytes.empty()) std::memcpy(values.back().data(), e->bytes.data(), e->bytes.size());
-  }
   for (std::size_t k = 0; k < keys.size(); ++k) {
     for (std::size_t s = 0; s < names.size(); ++s)
-      store.set_state(keys[k], names[s], std::span<state_type const>(values[k * names.size() + s]));
+      detail::set_state_bytes(store, keys[k], names[s], states[k * names.size() + s]->bytes);
     store.set_steps(keys[k], steps[k]);
   }
 }

@@ -14,6 +14,7 @@
 #include <pushpull/compress/none.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/store/gather.hpp>
 #include <pushpull/store/key_table.hpp>
 #include <pushpull/store/operands.hpp>
 
@@ -59,22 +60,26 @@ class call {
   /// A source of the key named last. @throws shape_mismatch
   template <class View>
   void add_source(char const* name, key_view key, View const& view) {
-    Table::expect_shape(name, key, items_.back().key->shape, view.shape());
-    sources_.push_back(operand_of<G const, D>(view));
-    ++items_.back().sources;
+    add_source(name, key, operand_of<G const, D>(view), view.shape());
+  }
+  void add_source(char const* name, key_view key, operand<G const, D> const& source, pushpull::shape const& shape) {
+    expect_shape(name, key, items_.back().key->shape, shape);
+    add_source(source);
     work_ += items_.back().key->size();
   }
 
   /// An output of the key named last. @throws shape_mismatch
   template <class View>
   void add_output(char const* name, key_view key, View const& view) {
-    Table::expect_shape(name, key, items_.back().key->shape, view.shape());
-    outputs_.push_back(operand_of<M, D>(view));
-    ++items_.back().outputs;
+    add_output(name, key, operand_of<M, D>(view), view.shape());
+  }
+  void add_output(char const* name, key_view key, operand<M, D> const& output, pushpull::shape const& shape) {
+    expect_shape(name, key, items_.back().key->shape, shape);
+    add_output(output);
     work_ += items_.back().key->size();
   }
 
-  /// Likewise of the shape that is known to be right.
+  /// Likewise one whose shape is known to be right.
   void add_source(operand<G const, D> const& source) {
     sources_.push_back(source);
     ++items_.back().sources;

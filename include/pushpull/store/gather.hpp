@@ -12,7 +12,9 @@
 #include <vector>
 
 #include <pushpull/error.hpp>
+#include <pushpull/store/keys.hpp>
 #include <pushpull/store/operands.hpp>
+#include <pushpull/tensor/shape.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
 namespace pushpull::detail {
@@ -35,6 +37,18 @@ inline void expect_count(char const* call, std::size_t keys, std::size_t count, 
 inline void expect_more(char const* call, bool more, char const* what) {
   expects<shape_mismatch>(
       more, [&] { return std::string(call) + ": fewer " + what + " than the other ranges have elements"; });
+}
+
+/// @throws invalid_argument on a list without keys: whatever made it is not what its writer meant
+inline void expect_keys(char const* call, bool any) {
+  expects<invalid_argument>(any, [&] { return std::string(call) + ": at least 1 key expected, an empty list came"; });
+}
+template <class View>
+void expect_shape(char const* call, View key, shape const& expected, shape const& got) {
+  expects<shape_mismatch>(expected == got, [&] {
+    return std::string(call) + ": " + key_text(key) + " has shape " + to_string(expected) + ", a tensor of shape " +
+           to_string(got) + " came";
+  });
 }
 
 /// Where `name` stands among the names of a rule's states. @throws invalid_argument
@@ -91,12 +105,35 @@ void add_list_to(Call& call, Table const& table, char const* name, Keys&& keys, 
                  Outputs&& outputs) {
   companion<std::remove_reference_t<Gradients>> gradient(name, "gradients", gradients);
   companion<std::remove_reference_t<Outputs>> output(name, "outputs", outputs);
+  bool any = false;
   for (auto&& key : keys) {
+    any = true;
     add_to(call, table, name, key, *gradient, *output);
     ++gradient;
     ++output;
   }
   expect_more(name, gradient.at_end() && output.at_end(), "keys");
+  expect_keys(name, any);
+}
+
+/// Checks the shapes of a broadcast: those of each key's outputs are its value's.
+template <class Value, class Outputs, class View>
+void expect_outputs_like(View key, Value const& value, Outputs& outputs) {
+  for_each_tensor(outputs, [&](auto const& output) {
+    expect_shape("broadcast", key, view_of(value).shape(), output.shape());
+  });
+}
+template <class View, class Keys, class Values, class Outputs>
+void expect_outputs_like_each(Keys& keys, Values& values, Outputs& outputs) {
+  companion<Values> value("broadcast", "values", values);
+  companion<Outputs> output("broadcast", "outputs", outputs);
+  for (auto&& key : keys) {
+    auto&& filled = *output;
+    expect_outputs_like(View(key), *value, filled);
+    ++value;
+    ++output;
+  }
+  expect_more("broadcast", value.at_end() && output.at_end(), "keys");
 }
 
 }  // namespace pushpull::detail

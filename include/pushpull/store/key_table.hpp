@@ -141,13 +141,6 @@ class key_table {
     return r;
   }
 
-  static void expect_shape(char const* call, key_view key, pushpull::shape const& expected, pushpull::shape const& got) {
-    expects<shape_mismatch>(expected == got, [&] {
-      return std::string(call) + ": " + key_text(key) + " has shape " + to_string(expected) + ", a tensor of shape " +
-             to_string(got) + " came";
-    });
-  }
-
   /// Adds all keys or none. `reserve(count)` is called before anything is added.
   template <class View, class Reserve>
   void init(std::span<key_view const> keys, std::span<View const> values, bool resident,

@@ -29,6 +29,10 @@
 
 namespace pushpull {
 
+namespace detail {
+struct store_access;
+}
+
 /// Element types of one store.
 template <ElementType... Ts>
 struct type_list {};
@@ -173,6 +177,7 @@ class kv_store<T, D, Policies...> {
     std::vector<decltype(view_of(*std::ranges::begin(values)))> views;
     for (auto&& value : values) views.push_back(view_of(value));
     detail::expect_count("init", names.size(), views.size(), "values");
+    detail::expect_keys("init", !names.empty());
     engine_->init(std::span<key_view const>(names), std::span(std::as_const(views)), false, {});
   }
 
@@ -254,9 +259,7 @@ class kv_store<T, D, Policies...> {
   template <TensorLike V, OutputTensors Outputs>
     requires(detail::Repeatable<Outputs> && OutlivesCall<Outputs, is_synchronous>)
   completion broadcast(key_view key, V const& value, Outputs&& outputs, priority when = {}) {
-    detail::for_each_tensor(outputs, [&](auto const& view) {
-      resolved::table_type::expect_shape("broadcast", key, view_of(value).shape(), view.shape());
-    });
+    detail::expect_outputs_like(key, value, outputs);
     init(key, value);
     return pull(key, outputs, when);
   }
@@ -266,18 +269,7 @@ class kv_store<T, D, Policies...> {
     requires(LastingTensorLike<std::ranges::range_reference_t<Values>> && detail::Repeatable<Keys> &&
              detail::Repeatable<Values> && detail::Repeatable<Outputs> && OutlivesCall<Outputs, is_synchronous>)
   completion broadcast(Keys&& keys, Values&& values, Outputs&& outputs, priority when = {}) {
-    auto value = std::ranges::begin(values);
-    auto output = std::ranges::begin(outputs);
-    for (auto&& key : keys) {
-      detail::expect_more("broadcast", value != std::ranges::end(values) && output != std::ranges::end(outputs),
-                          "tensors");
-      detail::for_each_tensor(*output, [&](auto const& view) {
-        resolved::table_type::expect_shape("broadcast", key_view(key), view_of(*value).shape(), view.shape());
-      });
-      ++value;
-      ++output;
-    }
-    detail::expect_more("broadcast", value == std::ranges::end(values) && output == std::ranges::end(outputs), "keys");
+    detail::expect_outputs_like_each<key_view>(keys, values, outputs);
     init(keys, values);
     return pull(keys, outputs, when);
   }
@@ -334,8 +326,8 @@ class kv_store<T, D, Policies...> {
   void set_state(key_view key, std::string_view name, std::span<state_type const> elements) {
     auto& r = engine_->find("set_state", key);
     std::size_t const s = detail::position_of("set_state", state_names(), name);
-    resolved::table_type::expect_shape("set_state", key, pushpull::shape{r.size()},
-                                       pushpull::shape{static_cast<std::int64_t>(elements.size())});
+    detail::expect_shape("set_state", key, pushpull::shape{r.size()},
+                         pushpull::shape{static_cast<std::int64_t>(elements.size())});
     engine_->set_state(r, s, elements);
   }
 
@@ -385,6 +377,7 @@ class kv_store<T, D, Policies...> {
  private:
   template <class, Device, class...>
   friend class kv_store;
+  friend struct detail::store_access;
 
   template <class... P>
   kv_store(typename engine_type::shared_parts shared, std::size_t number, std::vector<D> const& devices,
