@@ -45,6 +45,7 @@
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/parameter_memory.hpp>
 #include <pushpull/store/parameter_store.hpp>
+#include <pushpull/store/placement.hpp>
 #include <pushpull/store/policies.hpp>
 #include <pushpull/store/resident_plan.hpp>
 #include <pushpull/store/store_engine.hpp>

@@ -10,5 +10,6 @@ struct communicator_tag {};  ///< Who else holds slices. Default comm::single.
 struct key_tag {};           ///< What keys are. Default string_keys.
 struct element_tag {};       ///< Element types that differ from the store's. Default element::uniform.
 struct execution_tag {};     ///< When calls return. Default asynchronous.
+struct placement_tag {};     ///< Which device owns what. Default placement::slices.
 
 }  // namespace pushpull

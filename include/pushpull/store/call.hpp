@@ -272,7 +272,7 @@ class call {
       if (changes && r.group->resident()) table.add_mirrors(mirrors_, *r.group, n, part.begin);
     typename Step::run_type run{};
     run.size = part.size();
-    run.leaf_phase = part.begin % pass::leaf_size;
+    run.leaf_phase = table.leaf_phase(part);
     run.clock = r.clock;
     if constexpr (compressed) run.unit = compressor_.unit();
     run.master = r.group->master(n) + local;

@@ -2,16 +2,17 @@
 /// The memory of keys that were initialised together: one arena per device, cut into slices.
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
 #include <span>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <pushpull/concepts/device.hpp>
-#include <pushpull/pass/step_control.hpp>
+#include <pushpull/store/placement.hpp>
 #include <pushpull/tensor/buffer.hpp>
 
 namespace pushpull::detail {
@@ -46,21 +47,6 @@ class arena {
   std::vector<std::size_t> offsets_;
 };
 
-/// Elements [begin, end) of a group.
-struct slice {
-  std::int64_t begin = 0, end = 0;
-  std::int64_t size() const { return end - begin; }
-};
-
-/// The slice of device `n` of `devices`: equal parts of whole leaves, the last ones shorter.
-inline slice slice_of(std::int64_t size, std::size_t n, std::size_t devices) {
-  auto const count = static_cast<std::int64_t>(devices);
-  std::int64_t const leaves = (size + pass::leaf_size - 1) / pass::leaf_size;
-  std::int64_t const part = (leaves + count - 1) / count * pass::leaf_size;
-  auto const index = static_cast<std::int64_t>(n);
-  return {std::min(size, index * part), std::min(size, (index + 1) * part)};
-}
-
 /// Masters and states of a group's keys, each element on its owner. A resident group also holds a full mirror and a
 /// full gradient on every device; where mirrors have the masters' type, the owner's part of its mirror is the master.
 template <Device D, class Types, std::size_t States>
@@ -74,12 +60,13 @@ class key_group {
   static constexpr bool mirror_is_master = std::is_same_v<W, M>;
 
   /// @param size       Elements, padding between keys included.
-  /// @param gradients  Elements of the gradient arrays: the keys that need none stand behind.
-  key_group(std::vector<D> const& devices, std::int64_t size, bool resident, std::int64_t gradients)
-      : size_(size), resident_(resident) {
+  /// @param parts      What each device owns of them.
+  /// @param gradients  Elements of the gradient arrays: the keys behind need none.
+  key_group(std::vector<D> const& devices, std::int64_t size, std::vector<slice> parts, bool resident,
+            std::int64_t gradients)
+      : size_(size), resident_(resident), slices_(std::move(parts)) {
     std::size_t arrays = 0;
     for (std::size_t n = 0; n < devices.size(); ++n) {
-      slices_.push_back(slice_of(size, n, devices.size()));
       auto const part = static_cast<std::size_t>(slices_[n].size());
       auto const whole = static_cast<std::size_t>(size);
       std::array<std::size_t, States + 3> bytes{};

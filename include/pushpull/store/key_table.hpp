@@ -25,17 +25,13 @@
 #include <pushpull/store/key_directory.hpp>
 #include <pushpull/store/key_group.hpp>
 #include <pushpull/store/keys.hpp>
+#include <pushpull/store/placement.hpp>
 #include <pushpull/tensor/buffer.hpp>
 #include <pushpull/tensor/copy.hpp>
 #include <pushpull/tensor/dtype.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
 namespace pushpull::detail {
-
-/// Elements from the first of a key to the first of the next: whole blocks.
-inline std::int64_t padded(std::size_t size) {
-  return (static_cast<std::int64_t>(size) + pass::padding - 1) / pass::padding * pass::padding;
-}
 
 /// What a store knows of one key. It never moves.
 template <class Key, Device D, class Group>
@@ -80,12 +76,21 @@ class key_table {
 
   using directory_type = key_directory<key_type, key_view>;
 
-  /// @param directory  Of all stores that share a space of names; null if there are no others.
-  /// @param number     This store's in the directory.
-  key_table(std::vector<D> const& devices, std::shared_ptr<directory_type> directory, std::size_t number)
-      : devices_(devices), directory_(std::move(directory)), place_{number, dtype_traits<T>::name} {}
+  /// @param directory   Of all stores that share a space of names; null if there are no others.
+  /// @param number      This store's in the directory.
+  /// @param whole_keys  Whether keys are not cut: see placement::owners.
+  key_table(std::vector<D> const& devices, std::shared_ptr<directory_type> directory, std::size_t number, bool whole_keys)
+      : devices_(devices),
+        directory_(std::move(directory)),
+        place_{number, dtype_traits<T>::name},
+        whole_keys_(whole_keys),
+        loads_(devices.size()) {}
 
   std::vector<D> const& devices() const { return devices_; }
+  bool whole_keys() const { return whole_keys_; }
+  /// Elements between the last boundary of a norm's leaf and the part of a key: where keys are not cut, leaves begin with
+  /// the key, wherever it lies.
+  std::int64_t leaf_phase(slice const& part) const { return whole_keys_ ? 0 : part.begin % pass::leaf_size; }
   std::size_t size() const { return index_.size(); }
   bool contains(key_view key) const { return index_.find(key) != index_.end(); }
 
@@ -186,27 +191,27 @@ class key_table {
   template <class View, class Reserve>
   void add(std::span<key_view const> keys, std::span<View const> values, bool resident,
            std::vector<bool> const& needs_gradient, Reserve const& reserve) {
-    // Keys with a gradient first: the gradient arrays then cover no other.
-    std::vector<std::size_t> order(keys.size());
-    for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
-    if (resident)
-      std::stable_partition(order.begin(), order.end(), [&](std::size_t i) { return bool{needs_gradient[i]}; });
-    std::int64_t size = 0, gradients = 0;
-    std::vector<std::int64_t> offsets;
-    for (std::size_t const i : order) {
+    std::vector<std::size_t> sizes;
+    for (std::size_t i = 0; i < keys.size(); ++i) {
       expects<duplicate_key>(!contains(keys[i]),
                              [&] { return "init: " + key_text(keys[i]) + " was given to init before"; });
-      offsets.push_back(size);
-      size += padded(values[i].size());
-      if (resident && needs_gradient[i]) gradients = size;
+      sizes.push_back(values[i].size());
     }
-    auto group = std::make_unique<group_type>(devices_, size, resident, gradients);
+    auto const has_gradient = [&](std::size_t i) { return resident && needs_gradient[i]; };
+    std::vector<bool> first(keys.size());  // keys with a gradient: the gradient arrays then cover no other
+    for (std::size_t i = 0; i < keys.size(); ++i) first[i] = has_gradient(i);
+    std::vector<std::int64_t> loads = loads_;
+    layout const where = whole_keys_ ? lay_out_owners(sizes, loads) : lay_out_slices(sizes, first, devices_.size());
+    std::int64_t gradients = 0;
+    for (std::size_t i = 0; i < keys.size(); ++i)
+      if (has_gradient(i)) gradients = std::max(gradients, where.offsets[i] + padded(sizes[i]));
+
+    auto group = std::make_unique<group_type>(devices_, where.size, where.parts, resident, gradients);
     decltype(index_) added;
-    for (std::size_t j = 0; j < order.size(); ++j) {
-      std::size_t const i = order[j];
-      auto r = std::make_unique<record>(record{key_type(keys[i]), values[i].shape(), group.get(), offsets[j],
-                                               static_cast<std::int32_t>(index_.size() + i),
-                                               resident && needs_gradient[i], {}, {}, 0, {}});
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      auto r = std::make_unique<record>(record{key_type(keys[i]), values[i].shape(), group.get(), where.offsets[i],
+                                               static_cast<std::int32_t>(index_.size() + i), has_gradient(i), {}, {}, 0,
+                                               {}});
       store_value(*r, values[i]);
       expects<duplicate_key>(added.emplace(key_type(keys[i]), std::move(r)).second,
                              [&] { return "init: " + key_text(keys[i]) + " stands twice in one call"; });
@@ -215,6 +220,7 @@ class key_table {
     reserve(index_.size() + added.size());
     index_.reserve(index_.size() + added.size());
     groups_.push_back(std::move(group));
+    loads_ = std::move(loads);
     index_.merge(added);
   }
 
@@ -250,6 +256,8 @@ class key_table {
   std::vector<D> devices_;
   std::shared_ptr<directory_type> directory_;
   typename directory_type::place place_;
+  bool whole_keys_;
+  std::vector<std::int64_t> loads_;  // elements that each device owns, counted where keys are not cut
   std::vector<std::unique_ptr<group_type>> groups_;
   std::unordered_map<key_type, std::unique_ptr<record>, key_hash<key_type>, std::equal_to<>> index_;
 };

@@ -48,7 +48,8 @@ class kv_store {
 /// @tparam D         The devices.
 /// @tparam Policies  In any order, at most one of each: an Updater (default: none), a Reduction (reduce::sum), an element
 ///                   policy (element::uniform), string_keys, integer_keys or any_keys (string_keys), a Compressor
-///                   (compress::none), a Communicator (comm::single), asynchronous or synchronous (asynchronous).
+///                   (compress::none), a Communicator (comm::single), asynchronous or synchronous (asynchronous),
+///                   placement::slices or owners (slices).
 /// Calls check what they are given, and return when their work is enqueued: until it is finished the caller's tensors must
 /// stay, and are read and written (see `completion`, `wait`), so temporaries are refused. With `synchronous` calls return
 /// when their work is finished. Work on one key takes effect in the order of the calls, pulls of

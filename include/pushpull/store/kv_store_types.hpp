@@ -11,6 +11,7 @@
 #include <pushpull/schedule/immediate_schedule.hpp>
 #include <pushpull/schedule/task_schedule.hpp>
 #include <pushpull/store/key_table.hpp>
+#include <pushpull/store/placement.hpp>
 #include <pushpull/store/policies.hpp>
 
 namespace pushpull::detail {
@@ -30,6 +31,7 @@ struct kv_store_types {
   using master_type = typename element_policy::template master_type<T>;
   using state_type = typename element_policy::template state_type<T>;
   using accumulation_type = std::common_type_t<accumulation_t<T>, accumulation_t<master_type>>;
+  using placement_type = pick_t<placement_tag, placement::slices, Policies...>;
   /// Whether calls return when their work is finished.
   static constexpr bool is_synchronous = std::same_as<pick_t<execution_tag, asynchronous, Policies...>, synchronous>;
   /// Streams order what they are given; the host needs a schedule.

@@ -32,6 +32,11 @@ class resident_plan {
     std::sort(keys_.begin(), keys_.end(), [](auto const* a, auto const* b) { return a->clock < b->clock; });
     expects<duplicate_key>(std::adjacent_find(keys_.begin(), keys_.end()) == keys_.end(),
                            [] { return std::string("make_plan: a key stands twice"); });
+    // Neighbours in memory are not those in number. But sums over keys go by their numbers.
+    if (table.whole_keys() && !Step::two_phases)
+      std::sort(keys_.begin(), keys_.end(), [](auto const* a, auto const* b) {
+        return a->group != b->group ? std::less<>()(a->group, b->group) : a->offset < b->offset;
+      });
     build(table);
   }
 
@@ -71,12 +76,16 @@ class resident_plan {
     joined_.assign(keys_.size(), false);
     for (std::size_t first = 0; first < keys_.size();) {
       std::size_t last = first + 1;
-      for (; last < keys_.size() && continues(*keys_[last - 1], *keys_[last]); ++last) joined_[last] = true;
+      for (; last < keys_.size() && !sums_by_key(table) && continues(*keys_[last - 1], *keys_[last]); ++last)
+        joined_[last] = true;
       add_run(table, std::span(keys_).subspan(first, last - first));
       first = last;
     }
     step_.commit(table.devices());
   }
+
+  /// Whether every key has a run of its own: where it has leaves of its own and they matter.
+  static bool sums_by_key(Table const& table) { return Step::two_phases && table.whole_keys(); }
 
   /// Whether key b lies right behind key a in every operand, and has seen as many updates.
   static bool continues(record const& a, record const& b) {
@@ -101,7 +110,7 @@ class resident_plan {
       table.add_mirrors(mirrors, group, n, part.begin);
       typename Step::run_type run{};
       run.size = part.size();
-      run.leaf_phase = part.begin % pass::leaf_size;
+      run.leaf_phase = table.leaf_phase(part);
       run.master = group.master(n) + local;
       for (std::size_t s = 0; s != Step::states; ++s) run.state[s] = group.state(n, s) + local;
       if (Step::two_phases && gradients.size() > 1) run.reduced = group.reduced(table.devices()[n], n) + local;

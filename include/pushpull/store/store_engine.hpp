@@ -64,7 +64,7 @@ class store_engine {
                shared_parts shared, std::size_t number)
       : updater_(updater),
         compressor_(compressor),
-        keys_(devices, std::move(shared.directory), number),
+        keys_(devices, std::move(shared.directory), number, Types::placement_type::whole_keys),
         schedule_(std::move(shared.schedule)) {
     expects<invalid_argument>(!devices.empty(),
                               [] { return std::string("kv_store: at least 1 device expected, got none"); });
