@@ -1,5 +1,5 @@
 /// @file
-/// What kv_store adds to the pass: many small keys, the keys of real models, compressed gradients.
+/// What kv_store adds to the pass: many small keys, the keys of real models, compressed gradients, a type-erased store.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -91,7 +91,7 @@ void encode(benchmark::State& state) {
   cpu_device<> const device;
   std::int64_t const size = std::int64_t{1} << state.range(0);
   bench::operands<float> o(device, size, 1, 1, 0);
-  detail::compressed_source<cpu_device<>> source(device, size, static_cast<std::size_t>(size));
+  detail::compressed_source<cpu_device<>> source(device, Compressor{}, size);
   bench::contest contest((std::size_t{1} << 20) / static_cast<std::size_t>(size));
   contest.enter("ours", [&] { source.encode(Compressor{}, o.gradient[0], size); });
   contest.enter("copy", [&] {
@@ -119,6 +119,24 @@ void compressed_push(benchmark::State& state) {
   contest.run(state, static_cast<double>(sizes.front()), 16 * static_cast<double>(sizes.front()));
 }
 
+/// pushpull of one key, K = R = 1, by an any_store and by the kv_store that it hides.
+void type_erased(benchmark::State& state) {
+  cpu_device<> const device;
+  std::vector<std::int64_t> const sizes{std::int64_t{1} << state.range(0)};
+  kv_store typed{std::vector{device}, update::momentum{}, integer_keys{}};
+  auto erased = create("local", std::vector{device});
+  tensors const all_gradients(device, sizes, 1, 0.01F), all_outputs(device, sizes, 1, 0.0F);
+  auto const gradient = all_gradients.by_key(1).front().front();
+  auto const output = all_outputs.by_key(1).front().front();
+  typed.init(0, output);
+  erased.init(0, output);
+  erased.set_optimizer(update::momentum{});
+  bench::contest contest((std::size_t{1} << 22) / static_cast<std::size_t>(sizes.front()));
+  contest.enter("ours", [&] { erased.pushpull(0, gradient, output).wait(); });
+  contest.enter("typed", [&] { typed.pushpull(0, gradient, output).wait(); });
+  contest.run(state, static_cast<double>(sizes.front()), 20 * static_cast<double>(sizes.front()));
+}
+
 void entry(char const* name, void (*run)(benchmark::State&), std::vector<std::int64_t> const& arguments) {
   auto* const b = benchmark::RegisterBenchmark(name, run);
   b->UseManualTime()->Unit(benchmark::kMicrosecond)->Iterations(15);
@@ -132,6 +150,7 @@ bool const entered = [] {
   entry("kvstore/encode 2bit", encode<compress::two_bit>, {18, 25});
   entry("kvstore/encode 1bit", encode<compress::one_bit>, {18, 25});
   entry("kvstore/push 2bit of 4 sources", compressed_push, {18, 25});
+  entry("kvstore/any_store", type_erased, {16, 18, 20, 25});
   return true;
 }();
 

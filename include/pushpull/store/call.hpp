@@ -318,6 +318,7 @@ class call {
   /// The store's devices run after what the operands' devices were given.
   template <class U>
   static void order_after(std::vector<D> const& devices, std::vector<operand<U, D>> const& operands) {
+    if constexpr (HostDevice<D>) return;  // work on the host is finished
     for (auto const& x : operands)
       if (x.device)
         for (D const& device : devices)
@@ -325,6 +326,7 @@ class call {
   }
   template <class U>
   static void order_before(std::vector<D> const& devices, std::vector<operand<U, D>> const& operands) {
+    if constexpr (HostDevice<D>) return;
     for (auto const& x : operands)
       if (x.device)
         for (D const& device : devices)

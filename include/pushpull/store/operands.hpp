@@ -10,6 +10,7 @@
 #include <ranges>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <pushpull/concepts/device.hpp>
@@ -141,10 +142,12 @@ using element_in = typename element_in_type<R>::type;
 /// Calls f(view) for one tensor or for each of a range.
 template <class R, class F>
 void for_each_tensor(R&& tensors, F const& f) {
-  if constexpr (TensorLike<R>) {
+  if constexpr (is_tensor_view<std::remove_cvref_t<R>>) {
+    f(std::as_const(tensors));
+  } else if constexpr (TensorLike<R>) {
     f(view_of(tensors));
   } else {
-    for (auto&& tensor : tensors) f(view_of(tensor));
+    for (auto&& tensor : tensors) for_each_tensor(tensor, f);
   }
 }
 
