@@ -6,6 +6,7 @@
 #include <pushpull/concepts/compressor.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/policy.hpp>
+#include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/reduction.hpp>
 #include <pushpull/concepts/store.hpp>
 #include <pushpull/concepts/tensor.hpp>

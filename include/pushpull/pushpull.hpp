@@ -19,6 +19,7 @@
 #include <pushpull/pass/pack.hpp>
 #include <pushpull/pass/plan.hpp>
 #include <pushpull/pass/step_control.hpp>
+#include <pushpull/pass/sum_tree.hpp>
 #include <pushpull/reduce/max.hpp>
 #include <pushpull/reduce/mean.hpp>
 #include <pushpull/reduce/sum.hpp>
@@ -60,6 +61,9 @@
 #include <pushpull/tensor/tensor.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 #include <pushpull/update/adam.hpp>
+#include <pushpull/update/clip_norm.hpp>
+#include <pushpull/update/lamb.hpp>
+#include <pushpull/update/lars.hpp>
 #include <pushpull/update/momentum.hpp>
 #include <pushpull/update/pipeline.hpp>
 #include <pushpull/update/scalar.hpp>

@@ -26,7 +26,7 @@ struct device {
   void for_each(std::int64_t n, auto const& f) const {
     for (std::int64_t i = 0; i < n; ++i) f(i);
   }
-  void for_each_leaf(std::int64_t n, auto const& f, double* out) const {
+  void for_each_leaf(std::int64_t n, auto const& f, auto* out) const {
     for (std::int64_t i = 0; i < n; ++i) out[f.slot(i)] = f(i, 0, 1);
   }
   bool can_access(device const&) const { return true; }

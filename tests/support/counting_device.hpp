@@ -53,8 +53,8 @@ class counting_device {
     counts_->passes += is_pass<F>;
     device_.for_each(n, f);
   }
-  template <class F>
-  void for_each_leaf(std::int64_t n, F const& f, double* out) const {
+  template <class F, class Sums>
+  void for_each_leaf(std::int64_t n, F const& f, Sums* out) const {
     device_.for_each_leaf(n, f, out);
   }
   bool can_access(counting_device const& other) const { return !isolated_ || *this == other; }

@@ -10,6 +10,7 @@
 #include <type_traits>
 #include <utility>
 
+#include <cuda/std/array>
 #include <pushpull/config.hpp>
 #include <pushpull/pass/pack.hpp>
 
@@ -39,11 +40,24 @@ concept HasStateNames = requires {
 template <class U>
 inline constexpr std::size_t state_count = U::state_names.size();
 
-/// What `prepare` of `U` returns, or the step itself.
-template <class U, class A>
-PUSHPULL_HOST_DEVICE auto prepare(U const& rule, step<A> const& s, double sum) {
-  if constexpr (requires { rule.prepare(s, sum); }) {
-    return rule.prepare(s, sum);
+/// The sums that a PreReduction asks for: `U::sums_type`, else one.
+template <class U>
+struct sums_of {
+  using type = double;
+};
+template <class U>
+  requires requires { typename U::sums_type; }
+struct sums_of<U> {
+  using type = typename U::sums_type;
+};
+template <class U>
+using sums_t = typename sums_of<U>::type;
+
+/// What `prepare` of `U` returns, or the step itself. `sums` are those that a PreReduction asks for.
+template <class U, class A, class Sums>
+PUSHPULL_HOST_DEVICE auto prepare(U const& rule, step<A> const& s, Sums const& sums) {
+  if constexpr (requires { rule.prepare(s, sums); }) {
+    return rule.prepare(s, sums);
   } else if constexpr (requires { rule.prepare(s); }) {
     return rule.prepare(s);
   } else {
@@ -52,7 +66,7 @@ PUSHPULL_HOST_DEVICE auto prepare(U const& rule, step<A> const& s, double sum) {
 }
 
 template <class U, class A>
-using prepared_t = decltype(detail::prepare(std::declval<U const&>(), std::declval<step<A> const&>(), 0.0));
+using prepared_t = decltype(detail::prepare(std::declval<U const&>(), std::declval<step<A> const&>(), sums_t<U>{}));
 
 template <std::size_t, class T>
 using repeat_t = T;
@@ -123,15 +137,5 @@ template <class T>
 concept GradientTransform = std::is_trivially_copyable_v<T> && detail::HasStateNames<T> &&
                             detail::TransformsGradientWith<T, pack<float>, float> &&
                             !detail::UpdatesWeightWith<T, pack<float>, float>;
-
-/// A stage that needs one sum over the gradients of all keys of a step before any weight may change. Only then does the
-/// step read its gradients in a phase before the pass.
-/// Needs:  template <class V> V pre_reduce(S const& s, V w, V g) const: the element's term, zero for w = g = 0;
-///         prepare(step<A>, double sum) -> S: called with 0 before that phase and with the sum of all terms after it.
-/// Model:  update::clip_global_norm, and every pipeline that holds one.
-template <class U>
-concept PreReduction = detail::HasStateNames<U> && requires(U const& stage, pack<float> const& v, step<float> const& s) {
-  { stage.pre_reduce(stage.prepare(s, 0.0), v, v) } -> std::same_as<pack<float>>;
-};
 
 }  // namespace pushpull

@@ -70,8 +70,8 @@ class cpu_device {
     if (n > 1) System::for_each(n, detail::erased_task(f));
   }
 
-  template <class F>
-  void for_each_leaf(std::int64_t n, F const& f, double* out) const {
+  template <class F, class Sums>
+  void for_each_leaf(std::int64_t n, F const& f, Sums* out) const {
     for_each(n, [&f, out](std::int64_t leaf) { out[f.slot(leaf)] = f(leaf, 0, 1); });
   }
 

@@ -16,6 +16,7 @@
 #include <pushpull/device/cuda_memory_resource.cuh>
 #include <pushpull/error.hpp>
 #include <pushpull/pass/cuda_execution.cuh>
+#include <pushpull/pass/step_control.hpp>
 
 namespace pushpull {
 
@@ -36,13 +37,22 @@ static __global__ void __launch_bounds__(index_threads) index_kernel(__grid_cons
 /// Threads that sum one leaf of a norm's tree.
 inline constexpr int leaf_threads = 128;
 
+/// a + b, for one sum or several.
+struct add_sums {
+  template <class Sums>
+  __device__ Sums operator()(Sums a, Sums const& b) const {
+    pass::detail::add(a, b);
+    return a;
+  }
+};
+
 /// out[f.slot(leaf)] = sum over threads of f(leaf, thread, threads), in the fixed order of CUB's block reduction.
-template <class F>
-static __global__ void __launch_bounds__(leaf_threads) leaf_kernel(__grid_constant__ F const f, double* const out) {
-  using block_reduce = cub::BlockReduce<double, leaf_threads>;
+template <class F, class Sums>
+static __global__ void __launch_bounds__(leaf_threads) leaf_kernel(__grid_constant__ F const f, Sums* const out) {
+  using block_reduce = cub::BlockReduce<Sums, leaf_threads>;
   __shared__ typename block_reduce::TempStorage scratch;
   std::int64_t const leaf = blockIdx.x;
-  double const sum = block_reduce(scratch).Sum(f(leaf, static_cast<std::int32_t>(threadIdx.x), leaf_threads));
+  Sums const sum = block_reduce(scratch).Reduce(f(leaf, static_cast<std::int32_t>(threadIdx.x), leaf_threads), add_sums{});
   if (threadIdx.x == 0) out[f.slot(leaf)] = sum;
 }
 
@@ -157,8 +167,8 @@ class cuda_device {
     detail::cuda_check(cudaGetLastError(), "index_kernel");
   }
 
-  template <class F>
-  void for_each_leaf(std::int64_t n, F const& f, double* out) const {
+  template <class F, class Sums>
+  void for_each_leaf(std::int64_t n, F const& f, Sums* out) const {
     if (n == 0) return;
     detail::current_device const current(id());
     detail::leaf_kernel<<<static_cast<unsigned>(n), detail::leaf_threads, 0, stream()>>>(f, out);

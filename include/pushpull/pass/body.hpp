@@ -162,7 +162,7 @@ struct body {
   static constexpr std::int64_t grain = grain_of<Execution, block_type>;
 
   Rule const* rule;                     ///< On the device, so that hyperparameters can change under a replayed graph.
-  clock<prepared_type> const* clocks;   ///< Likewise what depends on t.
+  clock<Rule, A> const* clocks;   ///< Likewise what depends on t.
   Schedule<run_type> schedule;
 
   PUSHPULL_EXEC_CHECK_DISABLE

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include <pushpull/config.hpp>
+#include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/pass/block.hpp>
 
@@ -50,16 +51,23 @@ struct run {
   typename Types::state* state[States == 0 ? 1 : States];
 };
 
-/// Per key and owner: updates so far, and what the rule computed from their number.
-template <class Prepared>
+/// Per key and owner: updates so far, and what the rule computed from their number, in `A`.
+template <class Rule, class A>
 struct clock {
   std::int64_t t;
-  Prepared prepared;
+  pushpull::detail::prepared_t<Rule, A> prepared;
+};
+/// Beside them the sums that the phases before the pass have given so far.
+template <PreReduction Rule, class A>
+struct clock<Rule, A> {
+  std::int64_t t;
+  pushpull::detail::prepared_t<Rule, A> prepared;
+  pushpull::detail::sums_t<Rule> sums;
 };
 
 /// The clock of rule `Rule` in a pass over `Types`.
 template <class Rule, class Types>
-using clock_of = clock<pushpull::detail::prepared_t<Rule, typename Types::accumulation>>;
+using clock_of = clock<Rule, typename Types::accumulation>;
 
 /// Rules that read no gradient, no weight, or write none say so; the pass then leaves that memory alone.
 template <class Rule>

@@ -66,6 +66,7 @@ class plan {
   void clear() {
     runs_.rows.clear();
     clocks_.rows.clear();
+    segments_.rows.clear();
     gradients_.rows.clear();
     mirrors_.rows.clear();
     overflow_.clear();
@@ -99,7 +100,11 @@ class plan {
   }
 
   /// Names a clock that a step with this plan advances; `lead` if runs refer to it.
-  void add_clock(std::int32_t clock, bool lead) { clocks_.rows.push_back(lead ? clock : ~clock); }
+  /// @param segment  The number of the sums that its key is given, if the rule asks for sums of each tensor.
+  void add_clock(std::int32_t clock, bool lead, std::int32_t segment = -1) {
+    clocks_.rows.push_back(lead ? clock : ~clock);
+    if (segment >= 0) segments_.rows.push_back(segment);
+  }
 
   /// Leaves of the norm's tree in this plan.
   std::int64_t leaves() const {
@@ -128,6 +133,7 @@ class plan {
     committed_.task_ends = tabled ? task_ends_.commit(device) : nullptr;
     committed_.leaf_ends = tabled ? leaf_ends_.commit(device) : nullptr;
     committed_.clocks = clocks_.rows.size() > 1 ? clocks_.commit(device) : nullptr;
+    committed_.segments = segments_.rows.size() > 1 ? segments_.commit(device) : nullptr;
   }
 
   /// Counts a step on every clock of the plan: one small launch.
@@ -137,24 +143,28 @@ class plan {
                     detail::begin_step<Rule, typename Types::accumulation>{rule, clocks, clock_list()});
   }
 
-  /// Gives the rule's `prepare` the sum of the phase before: one small launch.
-  template <class Rule>
-  void finish_pre_reduction(D const& device, Rule const* rule, clock_of<Rule, Types>* clocks, double const* sum) const {
+  /// Gives the rule's `prepare` the sums of a phase: one small launch.
+  template <std::size_t Phase, class Rule>
+  void finish_pre_reduction(D const& device, Rule const* rule, clock_of<Rule, Types>* clocks,
+                            detail::phase_sums<Rule, Phase> const* sums) const {
+    detail::clock_list const segments{segments_.rows.empty() ? 0 : segments_.rows.front(), committed_.segments};
     device.for_each(static_cast<std::int64_t>(clocks_.rows.size()),
-                    detail::finish_pre_reduction<Rule, typename Types::accumulation>{rule, clocks, clock_list(), sum});
+                    detail::finish_pre_reduction<Rule, typename Types::accumulation, Phase>{rule, clocks, clock_list(),
+                                                                                            segments, sums});
   }
 
-  /// The phase before the pass: partials[l] for each leaf l of the plan. One launch.
-  template <class Rule, class Reduction, memory Memory>
-  void pre_reduce(D const& device, Rule const* rule, clock_of<Rule, Types> const* clocks, double* partials) const {
+  /// A phase before the pass: partials[l] for each leaf l of the plan. One launch.
+  template <class Rule, class Reduction, memory Memory, std::size_t Phase>
+  void pre_reduce(D const& device, Rule const* rule, clock_of<Rule, Types> const* clocks,
+                  detail::phase_sums<Rule, Phase>* partials) const {
     if (empty()) return;
     if (size() == 1) {
       device.for_each_leaf(
-          leaves(), pre_reduction_body<Rule, Reduction, Types, execution, Memory>{rule, clocks, {runs_.rows[0]}},
+          leaves(), pre_reduction_body<Rule, Reduction, Types, execution, Memory, Phase>{rule, clocks, {runs_.rows[0]}},
           partials);
     } else {
       device.for_each_leaf(leaves(),
-                           pre_reduction_body<Rule, Reduction, Types, execution, Memory, detail::run_table>{
+                           pre_reduction_body<Rule, Reduction, Types, execution, Memory, Phase, detail::run_table>{
                                rule, clocks, {committed_.runs, committed_.leaf_ends, run_count()}},
                            partials);
     }
@@ -184,6 +194,7 @@ class plan {
     std::int64_t const* task_ends = nullptr;
     std::int64_t const* leaf_ends = nullptr;
     std::int32_t const* clocks = nullptr;
+    std::int32_t const* segments = nullptr;
   };
 
   static bool all_aligned(auto const& pointers, std::uintptr_t bytes) {
@@ -199,6 +210,7 @@ class plan {
   detail::table<D, run_type> runs_;
   detail::table<D, std::int64_t> task_ends_, leaf_ends_;
   detail::table<D, std::int32_t> clocks_;
+  detail::table<D, std::int32_t> segments_;  // of each clock, or empty: all are 0
   detail::table<D, gradient_type const*> gradients_;
   detail::table<D, mirror_type*> mirrors_;
   std::vector<overflow> overflow_;

@@ -2,8 +2,13 @@
 /// The small work around a pass: count the step, let the rule prepare, sum what a PreReduction asked for.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <type_traits>
+#include <utility>
 
+#include <cuda/std/array>
+#include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/pass/body.hpp>
@@ -33,44 +38,67 @@ struct clock_list {
 template <class Rule, class A>
 struct begin_step {
   Rule const* rule;
-  clock<pushpull::detail::prepared_t<Rule, A>>* clocks;
+  clock<Rule, A>* clocks;
   clock_list list;
 
   PUSHPULL_HOST_DEVICE void operator()(std::int64_t i) const {
     std::int32_t const entry = list.at(i);
     auto& c = clocks[entry < 0 ? ~entry : entry];
     ++c.t;
-    if (entry >= 0) c.prepared = pushpull::detail::prepare(*rule, step<A>{c.t}, 0.0);
+    if (entry < 0) return;
+    if constexpr (PreReduction<Rule>) {
+      c.sums = {};
+      c.prepared = pushpull::detail::prepare(*rule, step<A>{c.t}, c.sums);
+    } else {
+      c.prepared = pushpull::detail::prepare(*rule, step<A>{c.t}, 0.0);
+    }
   }
 };
 
-/// Gives the rule the sum it asked for.
-template <class Rule, class A>
+/// The sums of one phase.
+template <class Rule, std::size_t Phase>
+using phase_sums = cuda::std::array<double, pushpull::detail::sums_in<Rule, Phase>>;
+
+/// Gives the rule the sums of a phase, beside those of the phases before.
+template <class Rule, class A, std::size_t Phase>
 struct finish_pre_reduction {
   Rule const* rule;
-  clock<pushpull::detail::prepared_t<Rule, A>>* clocks;
+  clock<Rule, A>* clocks;
   clock_list list;
-  double const* sum;
+  clock_list segments;  ///< Which sums each clock is given, where they go by tensor.
+  phase_sums<Rule, Phase> const* sums;
 
   PUSHPULL_HOST_DEVICE void operator()(std::int64_t i) const {
     std::int32_t const entry = list.at(i);
     if (entry < 0) return;
     auto& c = clocks[entry];
-    c.prepared = pushpull::detail::prepare(*rule, step<A>{c.t}, *sum);
+    auto const& own = sums[pushpull::detail::sums_per_tensor<Rule, Phase>() ? segments.at(i) : 0];
+    for (std::size_t k = 0; k < own.size(); ++k)
+      pushpull::detail::sum(c.sums, pushpull::detail::first_sum<Rule, Phase>() + k) = own[k];
+    c.prepared = pushpull::detail::prepare(*rule, step<A>{c.t}, c.sums);
   }
 };
 
-/// One level of the tree: to[i] = from[64 i] + ... + from[64 i + 63].
+/// a += b.
+template <std::size_t N>
+PUSHPULL_HOST_DEVICE void add(cuda::std::array<double, N>& a, cuda::std::array<double, N> const& b) {
+  for (std::size_t k = 0; k < N; ++k) a[k] += b[k];
+}
+PUSHPULL_HOST_DEVICE inline void add(double& a, double b) { a += b; }
+
+/// One level of the tree: to[i] = from[begins[i]] + ... + from[begins[i + 1] - 1]; without a table nodes have 64 children.
+template <class Sums>
 struct sum_level {
-  double const* from;
-  double* to;
+  Sums const* from;
+  Sums* to;
   std::int64_t size;
+  std::int64_t const* begins;
 
   PUSHPULL_HOST_DEVICE void operator()(std::int64_t i) const {
-    std::int64_t const first = i * tree_width;
-    std::int64_t const last = first + tree_width < size ? first + tree_width : size;
-    double total = 0;
-    for (std::int64_t j = first; j < last; ++j) total += from[j];
+    std::int64_t const first = begins != nullptr ? begins[i] : i * tree_width;
+    std::int64_t const end = begins != nullptr ? begins[i + 1] : first + tree_width;
+    Sums total{};
+    for (std::int64_t j = first; j < end && j < size; ++j) add(total, from[j]);
     to[i] = total;
   }
 };
@@ -96,29 +124,31 @@ struct set_value {
 
 /// The phase before the pass: terms of the gradients, summed leaf by leaf, and the reduced gradient where a run has
 /// more than one source. `operator()(leaf, t, n)` is thread t's share of n in a leaf.
-template <class Rule, class Reduction, class Types, class Execution, memory Memory,
+template <class Rule, class Reduction, class Types, class Execution, memory Memory, std::size_t Phase,
           template <class> class Schedule = detail::one_run>
 struct pre_reduction_body {
   using A = typename Types::accumulation;
   static constexpr std::size_t states = pushpull::detail::state_count<Rule>;
   using run_type = run<Types, states>;
   using prepared_type = pushpull::detail::prepared_t<Rule, A>;
-  using block_type = typename Execution::template block_type<A, typename Types::gradient, typename Types::master, A>;
+  using block_type = typename Execution::template block_type<A, typename Types::gradient, typename Types::master,
+                                                             typename Types::state, A>;
+  using sums_type = detail::phase_sums<Rule, Phase>;
 
   Rule const* rule;
-  clock<prepared_type> const* clocks;
+  clock<Rule, A> const* clocks;
   Schedule<run_type> schedule;
 
   PUSHPULL_EXEC_CHECK_DISABLE
-  PUSHPULL_HOST_DEVICE double operator()(std::int64_t leaf, std::int32_t thread, std::int32_t threads) const {
+  PUSHPULL_HOST_DEVICE sums_type operator()(std::int64_t leaf, std::int32_t thread, std::int32_t threads) const {
     run_type const& r = schedule.find(leaf);
     Rule const local_rule = *rule;
     prepared_type const prepared = clocks[r.clock].prepared;
-    double sum = 0;
+    sums_type sum{};
     for (std::int64_t b = thread; b < leaf_size / block_type::size; b += threads) {
       std::int64_t const i = leaf * leaf_size - r.leaf_phase + b * block_type::size;
       if (i < 0 || i >= r.size) continue;
-      sum += block_sum(r, local_rule, prepared, i);
+      add_block(sum, r, local_rule, prepared, i);
     }
     return sum;
   }
@@ -131,21 +161,44 @@ struct pre_reduction_body {
 
  private:
   PUSHPULL_EXEC_CHECK_DISABLE
-  PUSHPULL_DEVICE_INLINE double block_sum(run_type const& r, Rule const& local_rule, prepared_type const& prepared,
-                                          std::int64_t i) const {
+  PUSHPULL_DEVICE_INLINE void add_block(sums_type& sum, run_type const& r, Rule const& local_rule,
+                                        prepared_type const& prepared, std::int64_t i) const {
     using V = typename block_type::pack_type;
+    constexpr bool of_states = pushpull::detail::has_terms_of_states<Rule, Phase>;
     std::int64_t valid = block_type::size;
     if constexpr (Memory == memory::foreign) valid = r.size - i < valid ? r.size - i : valid;
     block_type g, w;
     detail::reduce<Reduction, Memory>(g, r, i, valid);
     if (r.reduced != nullptr) g.store(r.reduced + i);
     w.load(r.master + i);
-    V total(0);
-    detail::static_for<block_type::count>(
-        [&](auto j) PUSHPULL_INLINE_LAMBDA { total += local_rule.pre_reduce(prepared, w.x[j], g.x[j]); });
-    double sum = 0;
-    for (std::size_t lane = 0; lane < V::size; ++lane) sum += static_cast<double>(reinterpret_cast<A const*>(&total)[lane]);
-    return sum;
+    block_type state[states + 1];
+    if constexpr (of_states)
+      detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA { state[s].load(r.state[s] + i); });
+    constexpr std::size_t count = pushpull::detail::sums_in<Rule, Phase>;
+    V total[count];
+    for (std::size_t k = 0; k < count; ++k) total[k] = V(0);
+    detail::static_for<block_type::count>([&](auto j) PUSHPULL_INLINE_LAMBDA {
+      auto const terms = [&]<std::size_t... I>(std::index_sequence<I...>) PUSHPULL_INLINE_LAMBDA {
+        if constexpr (of_states) {
+          return pushpull::detail::terms<Phase>(local_rule, prepared, w.x[j], g.x[j], state[I].x[j]...);
+        } else {
+          return pushpull::detail::terms<Phase>(local_rule, prepared, w.x[j], g.x[j]);
+        }
+      }(std::make_index_sequence<states>{});
+      if constexpr (std::same_as<std::remove_cvref_t<decltype(terms)>, V>) {
+        total[0] += terms;
+      } else {
+        for (std::size_t k = 0; k < count; ++k) total[k] += terms[k];
+      }
+    });
+    sums_type block{};
+    for (std::size_t k = 0; k < count; ++k) {
+      double s = 0;
+      for (std::size_t lane = 0; lane < V::size; ++lane)
+        s += static_cast<double>(reinterpret_cast<A const*>(&total[k])[lane]);
+      block[k] = s;
+    }
+    detail::add(sum, block);
   }
 };
 

@@ -2,6 +2,7 @@
 /// One step over any keys on all devices: at most one pass per device, with a phase before it where the rule wants one.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -12,6 +13,7 @@
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/pass/plan.hpp>
 #include <pushpull/pass/step_control.hpp>
+#include <pushpull/pass/sum_tree.hpp>
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/tensor/buffer.hpp>
 
@@ -70,6 +72,8 @@ class fused_step {
  public:
   static constexpr std::size_t states = state_count<Rule>;
   static constexpr bool two_phases = PreReduction<Rule>;
+  /// Whether the sums of the phase before go by key: every run is of one key then.
+  static constexpr bool per_tensor = two_phases && is_per_tensor<Rule>;
   using A = typename Types::accumulation;
   using plan_type = pass::plan<D, Types, states>;
   using run_type = typename plan_type::run_type;
@@ -80,6 +84,7 @@ class fused_step {
   void clear() {
     for (auto& plan : plans_) plan.clear();
     for (auto& plan : second_) plan.clear();
+    segments_.clear();
     slots_ = 0;
     reduced_ = false;
   }
@@ -95,6 +100,8 @@ class fused_step {
   void add(std::size_t device, run_type r, std::span<typename Types::gradient const* const> gradients,
            std::span<typename Types::mirror* const> mirrors) {
     if constexpr (two_phases) {
+      if (per_tensor && (segments_.empty() || r.clock != last_clock_)) segments_.push_back(slots_);
+      last_clock_ = r.clock;
       r.leaf = slots_;
       slots_ += (r.leaf_phase + r.size + pass::leaf_size - 1) / pass::leaf_size;
       if (r.reduced != nullptr) {
@@ -103,6 +110,8 @@ class fused_step {
         typename second_plan::run_type second{};
         second.size = r.size;
         second.clock = r.clock;
+        second.leaf = r.leaf;
+        second.leaf_phase = r.leaf_phase;
         second.master = r.master;
         for (std::size_t s = 0; s != states; ++s) second.state[s] = r.state[s];
         second_[device].add(second, gradient, mirrors);
@@ -111,15 +120,28 @@ class fused_step {
     plans_[device].add(r, gradients, mirrors);
   }
 
-  void add_clock(std::size_t device, std::int32_t clock, bool lead) { plans_[device].add_clock(clock, lead); }
+  /// After `add` of the run to which the clock belongs.
+  void add_clock(std::size_t device, std::int32_t clock, bool lead) {
+    if constexpr (per_tensor) {
+      plans_[device].add_clock(clock, lead, static_cast<std::int32_t>(segments_.size()) - 1);
+    } else {
+      plans_[device].add_clock(clock, lead);
+    }
+  }
 
   /// After the last `add`, before `run`.
   void commit(std::vector<D> const& devices) {
+    if constexpr (two_phases) trees_.over_all.build({}, slots_);
+    if constexpr (per_tensor) trees_.by_tensor.build(segments_, slots_);
     for (std::size_t n = 0; n < devices.size(); ++n) {
       plans_[n].commit(devices[n]);
       if constexpr (two_phases) {
         if (reduced_) second_[n].commit(devices[n]);
-        std::size_t const bytes = static_cast<std::size_t>(scratch_slots()) * sizeof(double);
+        sums_[n].begins.rows = trees_.by_tensor.begins;
+        sums_[n].tree = sums_[n].begins.commit(devices[n]);
+        std::size_t const nodes = static_cast<std::size_t>(
+            slots_ + std::max(trees_.over_all.nodes(), trees_.by_tensor.nodes()));
+        std::size_t const bytes = nodes * sum_count<sums_t<Rule>> * sizeof(double);
         if (sums_[n].own.bytes() < bytes) {
           sums_[n].own = buffer<D>(devices[n], bytes);
           sums_[n].all = buffer<D>(devices[n], bytes);
@@ -168,46 +190,62 @@ class fused_step {
   }
 
   /// Partial sums: a device's own, those of all devices with the levels of the tree behind them, and room for those of
-  /// a device whose memory this one cannot reach.
+  /// a device whose memory this one cannot reach. And the tree, where the device reads it.
   struct partial_sums {
     buffer<D> own, all, staged;
+    pass::detail::table<D, std::int64_t> begins;
+    std::int64_t const* tree = nullptr;
   };
 
-  std::int64_t scratch_slots() const {
-    std::int64_t total = slots_;
-    for (std::int64_t size = slots_; size > 1;) total += size = (size + pass::tree_width - 1) / pass::tree_width;
-    return total;
+  /// The phases before the pass, each of which knows the sums of those before.
+  void pre_reduce(std::vector<D> const& devices, std::vector<control_type> const& controls, Rule const& rule) {
+    [&]<std::size_t... P>(std::index_sequence<P...>) {
+      (pre_reduce_phase<P>(devices, controls, rule), ...);
+    }(std::make_index_sequence<phase_count<Rule>>());
   }
 
-  void pre_reduce(std::vector<D> const& devices, std::vector<control_type> const& controls, Rule const& rule) {
-    auto const at = [](buffer<D> const& b) { return static_cast<double*>(b.data()); };
-    std::size_t const bytes = static_cast<std::size_t>(slots_) * sizeof(double);
+  template <std::size_t Phase>
+  void pre_reduce_phase(std::vector<D> const& devices, std::vector<control_type> const& controls, Rule const& rule) {
+    using sums_type = pass::detail::phase_sums<Rule, Phase>;
+    auto const at = [](buffer<D> const& b) { return static_cast<sums_type*>(b.data()); };
+    std::size_t const bytes = static_cast<std::size_t>(slots_) * sizeof(sums_type);
+    constexpr auto numbers = static_cast<std::int64_t>(sizeof(sums_type) / sizeof(double));
+    constexpr bool by_tensor = sums_per_tensor<Rule, Phase>();
     for (std::size_t n = 0; n < devices.size(); ++n) {
       devices[n].fill_zero(at(sums_[n].own), bytes);
-      plans_[n].template pre_reduce<Rule, Reduction, Memory>(devices[n], controls[n].rule(rule), controls[n].clocks(),
-                                                              at(sums_[n].own));
+      auto const* const r = controls[n].rule(rule);
+      if (Phase > 0 && reduced_) {  // the first phase has left the reduced gradient
+        second_[n].template pre_reduce<Rule, reduce::sum, Memory, Phase>(devices[n], r, controls[n].clocks(),
+                                                                         at(sums_[n].own));
+      } else {
+        plans_[n].template pre_reduce<Rule, Reduction, Memory, Phase>(devices[n], r, controls[n].clocks(),
+                                                                      at(sums_[n].own));
+      }
     }
     join(devices);
     for (std::size_t n = 0; n < devices.size(); ++n) {
       D const& device = devices[n];
-      double* const all = at(sums_[n].all);
+      sums_type* const all = at(sums_[n].all);
       device.copy(all, at(sums_[0].own), bytes);
       for (std::size_t m = 1; m < devices.size(); ++m) {
-        double const* from = at(sums_[m].own);
+        sums_type const* from = at(sums_[m].own);
         if (!device.can_access(devices[m])) {
           device.copy(at(sums_[n].staged), from, bytes);
           from = at(sums_[n].staged);
         }
-        device.for_each(slots_, pass::detail::gather{from, all});
+        device.for_each(slots_ * numbers, pass::detail::gather{reinterpret_cast<double const*>(from),
+                                                               reinterpret_cast<double*>(all)});
       }
-      double* level = all;
-      for (std::int64_t size = slots_; size > 1;) {
-        std::int64_t const next = (size + pass::tree_width - 1) / pass::tree_width;
-        device.for_each(next, pass::detail::sum_level{level, level + size, size});
-        level += size;
-        size = next;
+      sums_type* from = all;
+      std::int64_t size = slots_;
+      pass::sum_tree const& tree = by_tensor ? trees_.by_tensor : trees_.over_all;
+      for (pass::sum_tree::level const& level : tree.levels) {
+        std::int64_t const* const begins = by_tensor ? sums_[n].tree + level.first : nullptr;
+        device.for_each(level.nodes, pass::detail::sum_level<sums_type>{from, from + size, size, begins});
+        from += size;
+        size = level.nodes;
       }
-      plans_[n].finish_pre_reduction(device, controls[n].rule(rule), controls[n].clocks(), level);
+      plans_[n].template finish_pre_reduction<Phase>(device, controls[n].rule(rule), controls[n].clocks(), from);
     }
     join(devices);
   }
@@ -216,6 +254,11 @@ class fused_step {
   std::vector<second_plan> second_;
   std::vector<partial_sums> sums_;
   std::int64_t slots_ = 0;
+  std::vector<std::int64_t> segments_;  // the first slot of each key, where sums go by key
+  std::int32_t last_clock_ = 0;
+  struct {
+    pass::sum_tree over_all, by_tensor;
+  } trees_;
   bool reduced_ = false;
 };
 

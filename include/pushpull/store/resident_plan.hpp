@@ -84,8 +84,8 @@ class resident_plan {
     step_.commit(table.devices());
   }
 
-  /// Whether every key has a run of its own: where it has leaves of its own and they matter.
-  static bool sums_by_key(Table const& table) { return Step::two_phases && table.whole_keys(); }
+  /// Whether every key has a run of its own: where it has sums of its own, or leaves of its own and they matter.
+  static bool sums_by_key(Table const& table) { return Step::per_tensor || (Step::two_phases && table.whole_keys()); }
 
   /// Whether key b lies right behind key a in every operand, and has seen as many updates.
   static bool continues(record const& a, record const& b) {
@@ -114,14 +114,14 @@ class resident_plan {
       run.master = group.master(n) + local;
       for (std::size_t s = 0; s != Step::states; ++s) run.state[s] = group.state(n, s) + local;
       if (Step::two_phases && gradients.size() > 1) run.reduced = group.reduced(table.devices()[n], n) + local;
-      bool lead = true;
-      for (record const* const r : keys) {
-        if (r->offset + padded(r->shape.size()) <= part.begin || r->offset >= part.end) continue;
-        if (lead) run.clock = r->clock;
-        step_.add_clock(n, r->clock, lead);
-        lead = false;
-      }
+      auto const owned = [&](record const* r) {
+        return r->offset + padded(r->shape.size()) > part.begin && r->offset < part.end;
+      };
+      record const* const lead = *std::find_if(keys.begin(), keys.end(), owned);
+      run.clock = lead->clock;
       step_.add(n, run, gradients, mirrors);
+      for (record const* const r : keys)
+        if (owned(r)) step_.add_clock(n, r->clock, r == lead);
     }
   }
 

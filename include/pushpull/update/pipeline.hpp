@@ -9,6 +9,8 @@
 #include <type_traits>
 #include <utility>
 
+#include <cuda/std/array>
+#include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
 
 namespace pushpull::update {
@@ -29,7 +31,46 @@ struct pipeline {
   }();
   static constexpr bool one_element_at_a_time = requires { requires First::one_element_at_a_time; } ||
                                                 requires { requires Rest::one_element_at_a_time; };
-  static_assert(!(PreReduction<First> && PreReduction<Rest>), "pipeline: at most one stage may be a PreReduction");
+  /// The phases of `first`, then those of `rest`, which see the gradient as it comes there.
+  static constexpr std::size_t phases = pushpull::detail::phase_count<First> + pushpull::detail::phase_count<Rest>;
+  /// The sums of `first`, then those of `rest`.
+  using sums_type = std::conditional_t<
+      !PreReduction<Rest>, pushpull::detail::sums_t<First>,
+      std::conditional_t<!PreReduction<First>, pushpull::detail::sums_t<Rest>,
+                         cuda::std::array<double, pushpull::detail::sum_count<pushpull::detail::sums_t<First>> +
+                                                      pushpull::detail::sum_count<pushpull::detail::sums_t<Rest>>>>>;
+  static constexpr auto first_sums = [] {
+    constexpr std::size_t of_first = pushpull::detail::phase_count<First>;
+    constexpr std::size_t behind = PreReduction<First> ? pushpull::detail::sum_count<pushpull::detail::sums_t<First>> : 0;
+    std::array<std::size_t, phases + 1> result{};
+    [&]<std::size_t... P>(std::index_sequence<P...>) {
+      ((result[P] = pushpull::detail::first_sum<First, P>()), ...);
+    }(std::make_index_sequence<of_first>());
+    [&]<std::size_t... P>(std::index_sequence<P...>) {
+      ((result[of_first + P] = behind + pushpull::detail::first_sum<Rest, P>()), ...);
+    }(std::make_index_sequence<phases - of_first>());
+    return result;
+  }();
+  template <std::size_t P>
+  static constexpr bool per_tensor_in() {
+    constexpr std::size_t of_first = pushpull::detail::phase_count<First>;
+    if constexpr (P < of_first) {
+      return pushpull::detail::sums_per_tensor<First, P>();
+    } else {
+      return pushpull::detail::sums_per_tensor<Rest, P - of_first>();
+    }
+  }
+
+  /// Whether the terms of a phase depend on states.
+  template <std::size_t N>
+  static constexpr bool terms_of_states() {
+    constexpr std::size_t of_first = pushpull::detail::phase_count<First>;
+    if constexpr (N < of_first) {
+      return pushpull::detail::has_terms_of_states<First, N>;
+    } else {
+      return First::state_names.size() != 0 || pushpull::detail::has_terms_of_states<Rest, N - of_first>;
+    }
+  }
 
   template <class P, class Q>
   struct scalars {
@@ -43,23 +84,36 @@ struct pipeline {
   }
 
   template <class A>
-  PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s, double sum) const {
+  PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s, sums_type const& sums) const {
     using P = pushpull::detail::prepared_t<First, A>;
     using Q = pushpull::detail::prepared_t<Rest, A>;
-    return scalars<P, Q>{pushpull::detail::prepare(first, s, sum), pushpull::detail::prepare(rest, s, sum)};
+    if constexpr (PreReduction<First> && PreReduction<Rest>) {
+      using first_type = pushpull::detail::sums_t<First>;
+      return scalars<P, Q>{
+          pushpull::detail::prepare(first, s, part<first_type, 0>(sums)),
+          pushpull::detail::prepare(
+              rest, s, part<pushpull::detail::sums_t<Rest>, pushpull::detail::sum_count<first_type>>(sums))};
+    } else {
+      return scalars<P, Q>{pushpull::detail::prepare(first, s, sums), pushpull::detail::prepare(rest, s, sums)};
+    }
   }
 
+  /// The terms of the stage whose phase it is, of the gradient as it comes there.
   PUSHPULL_EXEC_CHECK_DISABLE
-  template <class S, class V>
-    requires(PreReduction<First> || PreReduction<Rest>)
-  PUSHPULL_DEVICE_INLINE V pre_reduce(S const& s, V const& w, V const& g) const {
-    if constexpr (PreReduction<First>) {
-      return first.pre_reduce(s.first, w, g);
+  template <std::size_t N, class S, class V, class... State>
+    requires(N < phases && (sizeof...(State) == state_names.size() || !terms_of_states<N>()))
+  PUSHPULL_DEVICE_INLINE auto pre_reduce(phase<N>, S const& s, V const& w, V const& g, State const&... state) const {
+    constexpr std::size_t of_first = pushpull::detail::phase_count<First>;
+    V all[sizeof...(State) + 1] = {state..., V(0)};  // copies: nothing changes yet
+    if constexpr (N < of_first) {
+      return terms<N, 0>(first, s.first, w, g, all, std::make_index_sequence<first_states<State...>>{});
     } else {
-      static_assert(First::state_names.size() == 0, "pipeline: a stage before a PreReduction must have no state");
       V h = g;
-      first(s.first, w, h);
-      return rest.pre_reduce(s.rest, w, h);
+      [&]<std::size_t... I>(std::index_sequence<I...>) {
+        first(s.first, w, h, all[I]...);
+      }(std::make_index_sequence<First::state_names.size()>{});
+      return terms<N - of_first, First::state_names.size()>(rest, s.rest, w, h, all,
+                                                            std::make_index_sequence<rest_states<State...>>{});
     }
   }
 
@@ -83,6 +137,27 @@ struct pipeline {
   }
 
  private:
+  template <class... State>
+  static constexpr std::size_t first_states = sizeof...(State) == 0 ? 0 : First::state_names.size();
+  template <class... State>
+  static constexpr std::size_t rest_states = sizeof...(State) == 0 ? 0 : Rest::state_names.size();
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <std::size_t N, std::size_t Begin, class Stage, class P, class V, std::size_t... I>
+  PUSHPULL_DEVICE_INLINE static auto terms(Stage const& stage, P const& p, V const& w, V const& g, V const* state,
+                                           std::index_sequence<I...>) {
+    return pushpull::detail::terms<N>(stage, p, w, g, state[Begin + I]...);
+  }
+
+  /// Sums of `Sums` from number `First` on.
+  template <class Sums, std::size_t Begin, class All>
+  PUSHPULL_HOST_DEVICE static Sums part(All const& all) {
+    Sums result{};
+    for (std::size_t k = 0; k < pushpull::detail::sum_count<Sums>; ++k)
+      pushpull::detail::sum(result, k) = pushpull::detail::sum(all, Begin + k);
+    return result;
+  }
+
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class P, class V, std::size_t... I>
   PUSHPULL_DEVICE_INLINE void call_first(P const& p, V const& w, V& g, V* const* state, std::index_sequence<I...>) const {

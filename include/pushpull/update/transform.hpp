@@ -2,6 +2,7 @@
 /// Transforms that stand before a rule in a pipe.
 #pragma once
 
+#include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/update/scalar.hpp>
 
@@ -62,39 +63,6 @@ struct weight_decay {
   }
 };
 
-/// g = g min(1, max_norm / (norm + 1e-6)), where norm is the Euclidean norm over the gradients of all keys of the step,
-/// as they arrive at this stage: PyTorch's clip_grad_norm_. Costs a phase that reads every gradient once more.
-struct clip_global_norm {
-  double max_norm;
-
-  static constexpr auto state_names = states();
-
-  explicit clip_global_norm(double max_norm) : max_norm(max_norm) { validate(); }
-
-  /// @throws invalid_argument on a negative norm.
-  void validate() const { detail::expects_not_negative("clip_global_norm: max_norm", max_norm); }
-
-  PUSHPULL_EXEC_CHECK_DISABLE
-  template <class S, class V>
-  PUSHPULL_DEVICE_INLINE V pre_reduce(S const&, V const&, V const& g) const {
-    return g * g;
-  }
-
-  /// The factor, from the sum of squares. A sum that is not finite gives a factor of 0 or NaN: the weights show it.
-  template <class A>
-  PUSHPULL_HOST_DEVICE A prepare(step<A> const&, double sum) const {
-    double const factor = max_norm / (cuda::std::sqrt(sum) + 1e-6);
-    return static_cast<A>(factor < 1 ? factor : (factor >= 1 ? 1.0 : factor));
-  }
-
-  PUSHPULL_EXEC_CHECK_DISABLE
-  template <class A, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(A const& factor, V const&, V& g) const {
-    g *= factor;
-  }
-};
-
 static_assert(GradientTransform<rescale> && GradientTransform<clip_value> && GradientTransform<weight_decay>);
-static_assert(GradientTransform<clip_global_norm> && PreReduction<clip_global_norm>);
 
 }  // namespace pushpull::update

@@ -1,0 +1,135 @@
+/// @file
+/// What a rule is that needs sums over many elements before any weight may change.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <type_traits>
+#include <utility>
+
+#include <cuda/std/array>
+#include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
+#include <pushpull/pass/pack.hpp>
+
+namespace pushpull {
+
+/// The number of a phase before the pass, for stages that need several: see PreReduction.
+template <std::size_t N>
+using phase = std::integral_constant<std::size_t, N>;
+
+namespace detail {
+
+/// The terms of one element in phase `P` of stage `U`, of its states if it asks for them.
+template <class U, std::size_t P, class S, class V, class... State>
+concept TermsWith = requires(U const& u, S const& s, V const& w, V const& g, State const&... state) {
+  u.pre_reduce(phase<P>(), s, w, g, state...);
+} || (P == 0 && requires(U const& u, S const& s, V const& w, V const& g, State const&... state) {
+  u.pre_reduce(s, w, g, state...);
+});
+
+template <class U, std::size_t P, class V, class S, class I>
+struct takes_states : std::false_type {};
+template <class U, std::size_t P, class V, class S, std::size_t... I>
+struct takes_states<U, P, V, S, std::index_sequence<I...>> : std::bool_constant<TermsWith<U, P, S, V, repeat_t<I, V>...>> {};
+
+/// Whether phase `P` of `U` has terms of weight and gradient alone, or of the states as well.
+template <class U, std::size_t P, class V = pack<float>, class A = float>
+inline constexpr bool has_terms = TermsWith<U, P, prepared_t<U, A>, V>;
+template <class U, std::size_t P, class V = pack<float>, class A = float>
+inline constexpr bool has_terms_of_states =
+    !has_terms<U, P, V, A> && takes_states<U, P, V, prepared_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
+
+/// How many phases `U` needs before the pass: none, one, or what it says.
+template <class U>
+struct phases_of : std::integral_constant<std::size_t, has_terms<U, 0> || has_terms_of_states<U, 0> ? 1 : 0> {};
+template <class U>
+  requires requires { U::phases; }
+struct phases_of<U> : std::integral_constant<std::size_t, U::phases> {};
+template <class U>
+inline constexpr std::size_t phase_count = phases_of<U>::value;
+
+/// How many sums there are.
+template <class Sums>
+inline constexpr std::size_t sum_count = 1;
+template <std::size_t N>
+inline constexpr std::size_t sum_count<cuda::std::array<double, N>> = N;
+
+/// Number k of one sum or several.
+PUSHPULL_HOST_DEVICE inline double& sum(double& sums, std::size_t) { return sums; }
+PUSHPULL_HOST_DEVICE inline double const& sum(double const& sums, std::size_t) { return sums; }
+template <std::size_t N>
+PUSHPULL_HOST_DEVICE double& sum(cuda::std::array<double, N>& sums, std::size_t k) {
+  return sums[k];
+}
+template <std::size_t N>
+PUSHPULL_HOST_DEVICE double const& sum(cuda::std::array<double, N> const& sums, std::size_t k) {
+  return sums[k];
+}
+
+/// Where the sums of phase `P` begin and end among those of `U`: equally many per phase, unless it says more.
+template <class U, std::size_t P>
+constexpr std::size_t first_sum() {
+  if constexpr (requires { U::first_sums[P]; }) {
+    return U::first_sums[P];
+  } else {
+    return P * sum_count<sums_t<U>> / phase_count<U>;
+  }
+}
+template <class U, std::size_t P>
+inline constexpr std::size_t sums_in =
+    (P + 1 == phase_count<U> ? sum_count<sums_t<U>> : first_sum<U, P + 1 == phase_count<U> ? P : P + 1>()) - first_sum<U, P>();
+
+/// Whether the sums of phase `P` are those of each tensor.
+template <class U, std::size_t P>
+constexpr bool sums_per_tensor() {
+  if constexpr (requires { U::template per_tensor_in<P>(); }) {
+    return U::template per_tensor_in<P>();
+  } else if constexpr (requires { U::per_tensor; }) {
+    return U::per_tensor;
+  } else {
+    return false;
+  }
+}
+
+/// Whether any phase has sums of each tensor.
+template <class U>
+inline constexpr bool is_per_tensor = []<std::size_t... P>(std::index_sequence<P...>) {
+  return (sums_per_tensor<U, P>() || ...);
+}(std::make_index_sequence<phase_count<U>>());
+
+/// The terms of phase `P`: of weight and gradient, and of the states if the stage asks for them.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <std::size_t P, class U, class S, class V, class... State>
+PUSHPULL_DEVICE_INLINE auto terms(U const& stage, S const& s, V const& w, V const& g, State const&... state) {
+  if constexpr (requires { stage.pre_reduce(phase<P>(), s, w, g); }) {
+    return stage.pre_reduce(phase<P>(), s, w, g);
+  } else if constexpr (requires { stage.pre_reduce(phase<P>(), s, w, g, state...); }) {
+    return stage.pre_reduce(phase<P>(), s, w, g, state...);
+  } else if constexpr (requires { stage.pre_reduce(s, w, g); }) {
+    return stage.pre_reduce(s, w, g);
+  } else {
+    return stage.pre_reduce(s, w, g, state...);
+  }
+}
+
+}  // namespace detail
+
+/// A stage that needs sums over the gradients of all keys of a step, or over each tensor, before any weight may change.
+/// Only then does the step read its gradients in a phase before the pass.
+/// Needs:  template <class V> V pre_reduce(S const& s, V w, V g) const: the element's term, zero for w = g = 0; or
+///         pre_reduce(s, w, g, state...), which reads the states and changes nothing;
+///         prepare(step<A>, double sum) -> S: called with 0 before that phase and with the sum of all terms after it.
+/// May:    ask for several sums: using sums_type = cuda::std::array<double, N>, which prepare takes in place of a double,
+///         while pre_reduce returns a cuda::std::array<V, N>;
+///         ask for those of each tensor: static constexpr bool per_tensor = true;
+///         ask for several phases, each of which knows the sums of those before: static constexpr std::size_t phases = N,
+///         with pre_reduce(phase<P>, s, w, g, state...) for each, and as first_sums[P] the place of the phase's sums among
+///         all.
+/// Models: update::clip_global_norm, clip_norm, lars, lamb, lans, and every pipeline that holds one.
+template <class U>
+concept PreReduction = detail::HasStateNames<U> && (detail::phase_count<U> > 0) &&
+                       (detail::has_terms<U, 0> || detail::has_terms_of_states<U, 0>) &&
+                       requires(U const& stage, step<float> const& s) { stage.prepare(s, detail::sums_t<U>{}); };
+
+}  // namespace pushpull
