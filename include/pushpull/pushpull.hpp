@@ -3,10 +3,14 @@
 #pragma once
 
 #include <pushpull/comm/single.hpp>
+#include <pushpull/compress/cast.hpp>
 #include <pushpull/compress/code.hpp>
 #include <pushpull/compress/encode.hpp>
 #include <pushpull/compress/none.hpp>
+#include <pushpull/compress/primitives.hpp>
 #include <pushpull/compress/quantize.hpp>
+#include <pushpull/compress/selection.hpp>
+#include <pushpull/compress/top_k.hpp>
 #include <pushpull/concepts.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/device/cpu_device.hpp>

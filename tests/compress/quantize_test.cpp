@@ -67,8 +67,8 @@ std::vector<std::uint8_t> encoded(Compressor const& compressor, std::vector<floa
   residual.resize(padded);
   std::vector<std::uint8_t> bytes(padded / elements + 1, 0xEE);
   auto const size = static_cast<std::int64_t>(gradient.size());
-  body const encode{compressor, gradient.data(), false, residual.data(),
-                    reinterpret_cast<typename body::code*>(bytes.data()), size};
+  body const encode{compressor, {gradient.data(), residual.data(), size},
+                    reinterpret_cast<typename body::code*>(bytes.data())};
   for (std::int64_t task = 0; task < body::tasks(size); ++task) encode(task);
   REQUIRE(bytes.back() == 0xEE);
   bytes.resize((gradient.size() + elements - 1) / elements);

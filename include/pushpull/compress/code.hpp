@@ -1,5 +1,5 @@
 /// @file
-/// Elements of one or two bits, several to a byte, and how the pass reads them.
+/// What gradients become on their way, where that is no element type: how the pass finds and reads them.
 #pragma once
 
 #include <array>
@@ -39,6 +39,27 @@ struct one_bit_code {
   }
 };
 
+/// Elements of 8 bits and one scale for all of them, which the pass reads where the encoder left it.
+template <pushpull::detail::Float8 E>
+struct scaled_code {
+  struct source_type {
+    E const* elements;
+    float const* scale;  ///< A power of two, which an element is multiplied by.
+  };
+};
+
+/// Few elements, the others are zero. For every block of 64 a mask, whose lowest bit stands for the first element, and the
+/// number of values before the block. 12 bytes per block and 4 per value.
+struct sparse_code {
+  static constexpr std::int64_t block = 64;
+
+  struct source_type {
+    std::uint64_t const* masks;
+    std::uint32_t const* offsets;
+    float const* values;  ///< Of the whole key, wherever masks and offsets begin.
+  };
+};
+
 }  // namespace pushpull::compress
 
 namespace pushpull::detail {
@@ -50,6 +71,23 @@ concept Code = requires {
   { T::value(0U, std::size_t{0}) } -> std::same_as<float>;
 };
 
+/// What a pass over gradients `T` is given per source.
+template <class T>
+struct source {
+  using type = T const*;
+};
+template <class T>
+  requires requires { typename T::source_type; }
+struct source<T> {
+  using type = typename T::source_type;
+};
+template <class T>
+using source_of = typename source<T>::type;
+
+/// What the pass decodes, in memory that is padded to whole blocks.
+template <class T>
+concept Encoded = Code<T> || requires { typename T::source_type; };
+
 /// Bytes per element that choose a GPU thread's share.
 template <class T>
 inline constexpr std::size_t block_bytes = sizeof(T);
@@ -58,6 +96,10 @@ inline constexpr std::size_t block_bytes<T> = T::block_bytes;
 /// Eight elements, so accesses of 8 bytes: with sixteen a thread of Adam needs 96 registers instead of 58.
 template <Float8 T>
 inline constexpr std::size_t block_bytes<T> = 2;
+template <Float8 T>
+inline constexpr std::size_t block_bytes<compress::scaled_code<T>> = block_bytes<T>;
+template <>
+inline constexpr std::size_t block_bytes<compress::sparse_code> = sizeof(float);
 
 /// All elements of all bytes, side by side: a CPU decodes by copying.
 template <Code T>

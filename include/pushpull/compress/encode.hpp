@@ -1,16 +1,54 @@
 /// @file
-/// The encoder: gradients and residuals in, codes and new residuals out, in one pass over the source's memory.
+/// Encoders: gradients and residuals in, codes and new residuals out, on the source's device.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 #include <pushpull/compress/code.hpp>
+#include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/detail/static_for.hpp>
 #include <pushpull/pass/block.hpp>
 
 namespace pushpull::compress {
+
+/// Elements of whole blocks: residuals and codes are padded with zeros to so many.
+inline std::int64_t padded(std::int64_t size) { return (size + pass::padding - 1) / pass::padding * pass::padding; }
+
+/// A gradient, perhaps with a residual to be added to it, read block by block. Elements behind the last are zero.
+template <class T>
+struct addends {
+  T const* gradient;
+  bool aligned;     ///< `gradient` is aligned to 16 bytes.
+  float* residual;  ///< Padded, or null.
+  std::int64_t size;
+
+  addends(T const* gradient, float* residual, std::int64_t size)
+      : gradient(gradient),
+        aligned(reinterpret_cast<std::uintptr_t>(gradient) % 16 == 0),
+        residual(residual),
+        size(size) {}
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Block>
+  PUSHPULL_DEVICE_INLINE void load(Block& sum, std::int64_t i) const {
+    std::int64_t const valid = size - i < Block::size ? size - i : Block::size;
+    if (Block::by_element(valid, aligned)) {
+      sum.load_partial(gradient + i, valid);
+    } else {
+      sum.load(gradient + i);
+    }
+    if (residual == nullptr) return;
+    Block r;
+    r.load(residual + i);
+    pushpull::detail::static_for<Block::count>([&](auto j) PUSHPULL_INLINE_LAMBDA { sum.x[j] += r.x[j]; });
+  }
+  PUSHPULL_HOST_DEVICE float operator[](std::int64_t i) const {
+    float const g = convert<float>(gradient[i]);
+    return residual == nullptr ? g : g + residual[i];
+  }
+};
 
 /// Encodes `size` gradients of any alignment. Residuals and codes are padded to whole blocks. 12 bytes per element and the
 /// code. The gap behind the last element is zero bits.
@@ -23,11 +61,8 @@ struct encode_body {
   static_assert(size_of_block % code::elements == 0);
 
   Compressor compressor;
-  float const* gradient;
-  bool aligned;  ///< `gradient` is aligned to 16 bytes.
-  float* residual;
+  addends<float> sum;
   code* codes;
-  std::int64_t size;
 
   /// Number of tasks for `size` elements.
   static std::int64_t tasks(std::int64_t size) { return (size + grain - 1) / grain; }
@@ -35,25 +70,17 @@ struct encode_body {
   PUSHPULL_EXEC_CHECK_DISABLE
   PUSHPULL_HOST_DEVICE void operator()(std::int64_t task) const {
     std::int64_t const first = task * grain;
-    std::int64_t const last = first + grain < size ? first + grain : size;
+    std::int64_t const last = first + grain < sum.size ? first + grain : sum.size;
     for (std::int64_t i = first; i < last; i += block_type::size) {
-      std::int64_t const valid = size - i < block_type::size ? size - i : block_type::size;
       block_type g, r;
-      if (block_type::by_element(valid, aligned)) {
-        g.load_partial(gradient + i, valid);
-      } else {
-        g.load(gradient + i);
+      sum.load(r, i);
+      pushpull::detail::static_for<block_type::count>(
+          [&](auto j) PUSHPULL_INLINE_LAMBDA { g.x[j] = compressor.quantize(r.x[j]); });
+      if (sum.size - i < block_type::size) {
+        r.clear_from(sum.size - i);
+        g.clear_from(sum.size - i);
       }
-      r.load(residual + i);
-      pushpull::detail::static_for<block_type::count>([&](auto j) PUSHPULL_INLINE_LAMBDA {
-        r.x[j] += g.x[j];
-        g.x[j] = compressor.quantize(r.x[j]);
-      });
-      if (valid < block_type::size) {
-        r.clear_from(valid);
-        g.clear_from(valid);
-      }
-      r.store(residual + i);
+      r.store(sum.residual + i);
       write(g, codes + i / static_cast<std::int64_t>(code::elements));
     }
   }
@@ -78,6 +105,37 @@ struct encode_body {
       });
       to[c].bits = static_cast<std::uint8_t>(static_cast<int>(sum));
     });
+  }
+};
+
+/// What the gradients of one source of one key become on device `D`, for a compressor `C` of gradients `T`. Specialised per
+/// compressor; this is the one for codes.
+/// residual_bytes, code_bytes: what the encoder is to be given for `size` elements; all of it zero at first;
+/// encode: enqueues the encoding;
+/// source: where a pass finds the `count` elements from number `first`, a multiple of 1,024, on. Calls
+///         readable(p, bytes) for each piece of memory, which returns where the pass can read it.
+template <class C, class T, Device D>
+struct encoder {
+  using code = typename C::template encoded_type<T>;
+  static constexpr auto per_byte = static_cast<std::int64_t>(code::elements);
+
+  static std::size_t residual_bytes(C const&, std::int64_t size) {
+    return static_cast<std::size_t>(padded(size)) * sizeof(float);
+  }
+  static std::size_t code_bytes(D const&, C const&, std::int64_t size) {
+    return static_cast<std::size_t>(padded(size) / per_byte);
+  }
+  static void encode(D const& device, C const& compressor, T const* gradient, std::int64_t size, void* residual,
+                     void* codes) {
+    using body = encode_body<C, typename D::execution>;
+    device.for_each(body::tasks(size), body{compressor, {gradient, static_cast<float*>(residual), size},
+                                            static_cast<code*>(codes)});
+  }
+  template <class F>
+  static pushpull::detail::source_of<code> source(C const&, void const* codes, std::int64_t, std::int64_t first,
+                                                  std::int64_t count, F const& readable) {
+    return static_cast<code const*>(readable(static_cast<code const*>(codes) + first / per_byte,
+                                             static_cast<std::size_t>(padded(count) / per_byte)));
   }
 };
 

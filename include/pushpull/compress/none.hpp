@@ -11,6 +11,8 @@ namespace pushpull::compress {
 struct none {
   using policy_kind = compressor_tag;
   template <class T>
+  static constexpr bool takes = true;
+  template <class T>
   using encoded_type = T;
 };
 

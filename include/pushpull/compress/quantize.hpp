@@ -2,6 +2,8 @@
 /// Gradients of two bits or one bit per element, with error feedback: what a code leaves out is sent later.
 #pragma once
 
+#include <concepts>
+
 #include <pushpull/compress/code.hpp>
 #include <pushpull/concepts/compressor.hpp>
 #include <pushpull/concepts/policy.hpp>
@@ -15,6 +17,8 @@ namespace pushpull::compress {
 /// Float gradients only. 2 bits per element on the way, 4 bytes of residual per element and source.
 struct two_bit {
   using policy_kind = compressor_tag;
+  template <class T>
+  static constexpr bool takes = std::same_as<T, float>;  ///< As in MXNet.
   template <class T>
   using encoded_type = two_bit_code;
 
@@ -40,6 +44,8 @@ struct two_bit {
 /// "1bit"). Float gradients only. 1 bit per element on the way, 4 bytes of residual per element and source.
 struct one_bit {
   using policy_kind = compressor_tag;
+  template <class T>
+  static constexpr bool takes = std::same_as<T, float>;  ///< As in MXNet.
   template <class T>
   using encoded_type = one_bit_code;
 

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include <cuda/std/bit>
 #include <pushpull/compress/code.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/detail/simd/memory.hpp>
@@ -46,6 +47,17 @@ struct simd_access {
       std::memcpy(buffer + c * T::elements, pushpull::detail::decoded<T>[from[c].bits].data(), T::elements * sizeof(float));
     load(static_cast<float const*>(buffer), x);
     detail::static_for<N>([&](auto j) PUSHPULL_INLINE_LAMBDA { x[j] *= unit; });
+  }
+  template <class A, std::size_t N>
+  static void load_sparse(std::uint64_t mask, float const* values, pack<A, pushpull::detail::simd_register<A>> (&x)[N]) {
+    constexpr std::size_t size = N * pack<A, pushpull::detail::simd_register<A>>::size;
+    if (mask == 0) {
+      detail::static_for<N>([&](auto j) PUSHPULL_INLINE_LAMBDA { x[j] = A(0); });
+      return;
+    }
+    alignas(64) float buffer[size] = {};
+    for (; mask != 0; mask &= mask - 1) buffer[cuda::std::countr_zero(mask)] = *values++;
+    load(static_cast<float const*>(buffer), x);
   }
   template <class T, class A, std::size_t N>
   static void store(T* to, pack<A, pushpull::detail::simd_register<A>> const (&x)[N], bool streaming) {
@@ -105,11 +117,25 @@ struct block {
     Access::store(to, x, streaming);
   }
 
-  /// Reads the codes of `size` elements, in units.
+  /// Decodes `size` elements of kind `T` from element `i` on. Codes are in units of `unit`.
   PUSHPULL_EXEC_CHECK_DISABLE
-  template <class T>
-  PUSHPULL_DEVICE_INLINE void load_codes(T const* from, float unit) {
-    Access::load_codes(from, unit, x);
+  template <pushpull::detail::Encoded T>
+  PUSHPULL_DEVICE_INLINE void load_encoded(pushpull::detail::source_of<T> const& from, std::int64_t i, float unit) {
+    if constexpr (pushpull::detail::Code<T>) {
+      Access::load_codes(from + i / static_cast<std::int64_t>(T::elements), unit, x);
+    } else if constexpr (requires { from.masks; }) {
+      std::int64_t const block = i / T::block;
+      auto const skipped = static_cast<int>(i % T::block);
+      std::uint64_t const mask = from.masks[block];
+      auto const before = static_cast<unsigned>(cuda::std::popcount(mask & ((std::uint64_t{1} << skipped) - 1)));
+      std::uint64_t own = mask >> skipped;
+      if constexpr (size < T::block) own &= (std::uint64_t{1} << size) - 1;
+      Access::load_sparse(own, from.values + from.offsets[block] + before, x);
+    } else {
+      Access::load(from.elements + i, x);
+      float const scale = *from.scale;
+      detail::static_for<Count>([&](auto j) PUSHPULL_INLINE_LAMBDA { x[j] *= scale; });
+    }
   }
 
   /// Zero in all elements from number `valid` on.

@@ -89,16 +89,17 @@ PUSHPULL_EXEC_CHECK_DISABLE
 template <class Reduction, memory Memory, class Block, class Run>
 PUSHPULL_DEVICE_INLINE void reduce(Block& total, Run const& r, std::int64_t i, std::int64_t valid) {
   using element = typename Run::gradient_type;
-  using source = element const*;
+  using source = typename Run::source_type;
   auto const load = [&](Block& to, source from) PUSHPULL_INLINE_LAMBDA {
-    if constexpr (pushpull::detail::Code<element>) {
-      to.load_codes(from + i / static_cast<std::int64_t>(element::elements), r.unit);
-      if (valid < Block::size) to.clear_from(valid);
-      return;
-    } else if constexpr (Memory == memory::foreign) {
-      if (Block::by_element(valid, r.aligned)) return to.load_partial(from + i, valid);
+    if constexpr (pushpull::detail::Encoded<element>) {
+      to.template load_encoded<element>(from, i, r.unit);
+      if constexpr (pushpull::detail::Code<element>)  // elsewhere the gap is zero when decoded
+        if (valid < Block::size) to.clear_from(valid);
+    } else {
+      if constexpr (Memory == memory::foreign)
+        if (Block::by_element(valid, r.aligned)) return to.load_partial(from + i, valid);
+      to.load(from + i);
     }
-    if constexpr (!pushpull::detail::Code<element>) to.load(from + i);
   };
   load(total, r.gradient[0]);
   for_each_operand<Block::access::unrolled>(

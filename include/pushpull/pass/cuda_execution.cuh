@@ -55,6 +55,15 @@ struct vector_access {
           [&](auto j) { x[c * T::elements + j].value = convert<A>(T::value(bits, j) * unit); });
     });
   }
+  template <class A, std::size_t N>
+  __host__ __device__ __forceinline__ static void load_sparse(std::uint64_t mask, float const* values, pack<A> (&x)[N]) {
+    auto const bits = static_cast<unsigned>(mask);  // of at most 16 elements
+    detail::static_for<N>([&](auto j) {
+      constexpr auto bit = static_cast<unsigned>(decltype(j)::value);
+      x[j].value = A(0);
+      if ((bits >> bit & 1U) != 0) x[j].value = convert<A>(values[cuda::std::popcount(bits & ((1U << bit) - 1))]);
+    });
+  }
   template <class T, class A, std::size_t N>
   __host__ __device__ __forceinline__ static void store(T* to, pack<A> const (&x)[N], bool) {
     using chunk = chunk_of<T, N>;

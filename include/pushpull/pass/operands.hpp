@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include <pushpull/compress/code.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
@@ -31,6 +32,7 @@ inline constexpr int inline_operands = 8;
 template <class Types, std::size_t States>
 struct run {
   using gradient_type = typename Types::gradient;
+  using source_type = pushpull::detail::source_of<gradient_type>;
   using mirror_type = typename Types::mirror;
 
   std::int64_t size;        ///< Elements. In arenas a multiple of `padding`.
@@ -42,9 +44,9 @@ struct run {
   std::int32_t mirrors;     ///< R: outputs beside the master.
   float unit;               ///< What a unit of a coded gradient stands for.
   bool streaming;           ///< Mirrors go past the caches: all aligned, and too large to be read again soon.
-  gradient_type const* gradient[inline_operands];
+  source_type gradient[inline_operands];
   mirror_type* mirror[inline_operands];
-  gradient_type const* const* more_gradients;  ///< Sources 8, 9, ...: a table where the pass runs.
+  source_type const* more_gradients;  ///< Sources 8, 9, ...: a table where the pass runs.
   mirror_type* const* more_mirrors;            ///< Outputs 8, 9, ...
   typename Types::accumulation* reduced;  ///< Where a phase before the pass leaves the reduced gradient, or null.
   typename Types::master* master;

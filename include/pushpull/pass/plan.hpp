@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 #include <pushpull/concepts/device.hpp>
@@ -59,7 +60,7 @@ template <Device D, class Types, std::size_t States>
 class plan {
  public:
   using run_type = run<Types, States>;
-  using gradient_type = typename Types::gradient;
+  using source_type = typename run_type::source_type;
   using mirror_type = typename Types::mirror;
   using execution = typename D::execution;
 
@@ -80,7 +81,7 @@ class plan {
   std::vector<run_type>& runs() { return runs_.rows; }
 
   /// Appends a run with its sources and outputs; `r` brings the rest.
-  void add(run_type r, std::span<gradient_type const* const> gradients, std::span<mirror_type* const> mirrors) {
+  void add(run_type r, std::span<source_type const> gradients, std::span<mirror_type* const> mirrors) {
     r.gradients = static_cast<std::int32_t>(gradients.size());
     r.mirrors = static_cast<std::int32_t>(mirrors.size());
     r.aligned = all_aligned(gradients, 16) && all_aligned(mirrors, 16);
@@ -115,7 +116,7 @@ class plan {
 
   /// Makes the plan visible to the device. Once after the last `add`, before any launch.
   void commit(D const& device) {
-    gradient_type const* const* const gradients = gradients_.commit(device);
+    source_type const* const gradients = gradients_.commit(device);
     mirror_type* const* const mirrors = mirrors_.commit(device);
     using body_type = body<hold, void, Types, execution, memory::arenas>;
     std::int64_t tasks = 0, leaves = 0;
@@ -197,9 +198,11 @@ class plan {
     std::int32_t const* segments = nullptr;
   };
 
-  static bool all_aligned(auto const& pointers, std::uintptr_t bytes) {
-    return std::all_of(pointers.begin(), pointers.end(),
-                       [bytes](void const* p) { return reinterpret_cast<std::uintptr_t>(p) % bytes == 0; });
+  static bool all_aligned(auto const& operands, std::uintptr_t bytes) {
+    return std::all_of(operands.begin(), operands.end(), [bytes]<class X>(X const& x) {
+      if constexpr (std::is_pointer_v<X>) return reinterpret_cast<std::uintptr_t>(x) % bytes == 0;
+      return true;  // what an encoder wrote
+    });
   }
   static std::int64_t leaves_of(run_type const& r) { return (r.leaf_phase + r.size + leaf_size - 1) / leaf_size; }
   std::int32_t run_count() const { return static_cast<std::int32_t>(runs_.rows.size()); }
@@ -211,7 +214,7 @@ class plan {
   detail::table<D, std::int64_t> task_ends_, leaf_ends_;
   detail::table<D, std::int32_t> clocks_;
   detail::table<D, std::int32_t> segments_;  // of each clock, or empty: all are 0
-  detail::table<D, gradient_type const*> gradients_;
+  detail::table<D, source_type> gradients_;
   detail::table<D, mirror_type*> mirrors_;
   std::vector<overflow> overflow_;
   committed committed_;

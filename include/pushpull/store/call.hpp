@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <pushpull/compress/code.hpp>
+#include <pushpull/compress/encode.hpp>
 #include <pushpull/compress/none.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/error.hpp>
@@ -28,7 +29,8 @@ namespace pushpull::detail {
 template <class Table, Device D, class G, class M, class C = compress::none>
 class call {
   using encoded = typename C::template encoded_type<G>;
-  static constexpr bool compressed = Code<encoded>;
+  static constexpr bool compressed = !std::is_same_v<encoded, G>;
+  using encoder = compress::encoder<C, G, D>;
 
  public:
   using record = typename Table::record;
@@ -122,7 +124,7 @@ class call {
     });
     step.commit(table.devices());
     // From here on nothing allocates: what encoding takes from a residual must reach the pass.
-    if constexpr (compressed) encode();
+    if constexpr (compressed) encode(table.devices());
     for (auto const& [n, to, from, bytes] : copies_in_) table.devices()[n].copy(to, from, bytes);
     run();
     for (auto const& [n, to, from, bytes] : copies_out_) table.devices()[n].copy(to, from, bytes);
@@ -147,7 +149,7 @@ class call {
       typename Step::run_type run{};
       run.size = same.front().key->size();
       if (run.size == 0) return false;
-      if constexpr (compressed) run.unit = compressor_.unit();
+      if constexpr (Code<encoded>) run.unit = compressor_.unit();
       run.master = target(*same.front().key);
       gradients_.clear();
       for (item const& x : same) add_gradients(device, 0, x, 0, run.size);
@@ -155,7 +157,7 @@ class call {
       return false;
     });
     step.commit(table.devices());
-    if constexpr (compressed) encode();
+    if constexpr (compressed) encode(table.devices());
     for (auto const& [n, to, from, bytes] : copies_in_) table.devices()[n].copy(to, from, bytes);
     step.run(table.devices());
     copies_in_.clear();
@@ -226,11 +228,11 @@ class call {
         for (std::size_t k = x.source; k < x.source + x.sources; ++k, ++number) {
           D const& device = sources_[k].device ? *sources_[k].device : table.devices().front();
           if (number == r.compressed.size()) {
-            r.compressed.emplace_back(device, compressor_, padded(r.shape.size()));
+            r.compressed.emplace_back(std::type_identity<encoder>{}, device, compressor_, r.size());
           } else {
             r.compressed[number].move_to(device);
           }
-          codes_[k] = {static_cast<encoded const*>(r.compressed[number].codes.data()), device, 0};
+          codes_[k] = {static_cast<char const*>(r.compressed[number].codes.data()), device, 0};
           encodings_.push_back({&r, number, k, nullptr});
           if (!reaches(device, sources_[k]))
             encodings_.back().staged = staging_[0].take(device, static_cast<std::size_t>(r.size()) * sizeof(G));
@@ -239,8 +241,8 @@ class call {
     });
   }
 
-  /// Turns sources into codes.
-  void encode() {
+  /// Turns sources into codes. The store's devices run after it.
+  void encode(std::vector<D> const& devices) {
     for (auto const& [key, number, k, staged] : encodings_) {
       auto const& source = key->compressed[number];
       G const* gradient = sources_[k].data;
@@ -248,8 +250,9 @@ class call {
         source.device.copy(staged, gradient, static_cast<std::size_t>(key->size()) * sizeof(G));
         gradient = static_cast<G const*>(staged);
       }
-      source.encode(compressor_, gradient, key->size());
+      encoder::encode(source.device, compressor_, gradient, key->size(), source.residual.data(), source.codes.data());
     }
+    order_after(devices, codes_);
   }
 
   /// The part of a key that device number n owns. Resident mirrors follow every change of their key.
@@ -274,7 +277,7 @@ class call {
     run.size = part.size();
     run.leaf_phase = table.leaf_phase(part);
     run.clock = r.clock;
-    if constexpr (compressed) run.unit = compressor_.unit();
+    if constexpr (Code<encoded>) run.unit = compressor_.unit();
     run.master = r.group->master(n) + local;
     if constexpr (Step::states > 0)
       for (std::size_t s = 0; s != Step::states; ++s) run.state[s] = r.group->state(n, s) + local;
@@ -287,9 +290,11 @@ class call {
   void add_gradients(D const& device, std::size_t n, item const& x, std::int64_t first, std::int64_t size) {
     for (std::size_t k = x.source; k < x.source + x.sources; ++k) {
       if constexpr (compressed) {
-        constexpr auto per_byte = static_cast<std::int64_t>(encoded::elements);
-        std::int64_t const bytes = padded(static_cast<std::size_t>(size)) / per_byte;
-        gradients_.push_back(readable(device, n, codes_[k], first / per_byte, bytes));
+        auto const at_owner = [&](void const* p, std::size_t bytes) -> void const* {
+          operand<char const, D> const piece{static_cast<char const*>(p), codes_[k].device, bytes};
+          return readable(device, n, piece, 0, static_cast<std::int64_t>(bytes));
+        };
+        gradients_.push_back(encoder::source(compressor_, codes_[k].data, x.key->size(), first, size, at_owner));
       } else {
         gradients_.push_back(readable(device, n, sources_[k], first, size));
       }
@@ -339,9 +344,9 @@ class call {
   std::vector<operand<M, D>> outputs_;
   std::vector<staged_copy> copies_in_, copies_out_;
   std::vector<staging<D>> staging_;
-  std::vector<operand<encoded const, D>> codes_;
+  std::vector<operand<char const, D>> codes_;
   std::vector<encoding> encodings_;
-  std::vector<encoded const*> gradients_;
+  std::vector<source_of<encoded>> gradients_;
   std::vector<M*> mirrors_;
   std::int64_t work_ = 0;
 };

@@ -1,9 +1,9 @@
 /// @file
-/// What a store keeps per key and source where gradients are compressed, and the work before a pass that uses it.
+/// What a store keeps per key and source where gradients are compressed.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
+#include <type_traits>
 #include <utility>
 
 #include <pushpull/compress/encode.hpp>
@@ -19,13 +19,14 @@ struct compressed_source {
   D device;
   buffer<D> residual, codes;
 
-  /// Zero residuals for `elements` elements, a multiple of the padding.
-  template <class Compressor>
-  compressed_source(D const& where, Compressor const&, std::int64_t elements)
+  /// For `size` elements, as a compress::encoder asks. Zero: residuals, and codes where no element is.
+  template <class Encoder, class Compressor>
+  compressed_source(std::type_identity<Encoder>, D const& where, Compressor const& compressor, std::int64_t size)
       : device(where),
-        residual(where, static_cast<std::size_t>(elements) * sizeof(float)),
-        codes(where, static_cast<std::size_t>(elements) / Compressor::template encoded_type<float>::elements) {
+        residual(where, Encoder::residual_bytes(compressor, size)),
+        codes(where, Encoder::code_bytes(where, compressor, size)) {
     device.fill_zero(residual.data(), residual.bytes());
+    device.fill_zero(codes.data(), codes.bytes());
   }
 
   /// Follows a source that comes from another device than before.
@@ -33,18 +34,10 @@ struct compressed_source {
     if (device == other) return;
     buffer<D> moved(other, residual.bytes()), room(other, codes.bytes());
     copy_bytes(other, moved.data(), device, residual.data(), residual.bytes());
+    other.fill_zero(room.data(), room.bytes());
     residual = std::move(moved);
     codes = std::move(room);
     device = other;
-  }
-
-  /// Enqueues the encoding of `size` gradients, which the source's device can reach.
-  template <class Compressor>
-  void encode(Compressor const& compressor, float const* gradient, std::int64_t size) const {
-    using body = compress::encode_body<Compressor, typename D::execution>;
-    bool const aligned = reinterpret_cast<std::uintptr_t>(gradient) % 16 == 0;
-    device.for_each(body::tasks(size), body{compressor, gradient, aligned, static_cast<float*>(residual.data()),
-                                            static_cast<typename body::code*>(codes.data()), size});
   }
 };
 

@@ -97,7 +97,7 @@ class fused_step {
 
   /// Appends a run to the plan of device number `device`. Runs come in the order of their keys and of their elements,
   /// whatever device they are on.
-  void add(std::size_t device, run_type r, std::span<typename Types::gradient const* const> gradients,
+  void add(std::size_t device, run_type r, std::span<typename run_type::source_type const> gradients,
            std::span<typename Types::mirror* const> mirrors) {
     if constexpr (two_phases) {
       if (per_tensor && (segments_.empty() || r.clock != last_clock_)) segments_.push_back(slots_);
