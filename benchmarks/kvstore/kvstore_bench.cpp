@@ -5,6 +5,9 @@
 #include <cstdint>
 #include <cstring>
 #include <numeric>
+#include <random>
+#include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -85,15 +88,48 @@ void small_keys(benchmark::State& state) {
 void resnet50(benchmark::State& state) { pushpull_keys(state, bench::resnet50(), 4); }
 void bert_base(benchmark::State& state) { pushpull_keys(state, bench::bert_base(), 4); }
 
-/// The encoder alone, in bytes of its float input.
+/// Gradients that differ, so that selecting the largest is work.
+void fill_normally(float* x, std::int64_t size) {
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  std::generate_n(x, std::min<std::int64_t>(size, 65536), [&] { return normal(random); });
+  for (std::int64_t i = 65536; i < size; ++i) x[i] = x[i - 65536] * (i % 131072 < 65536 ? 0.7F : 1.4F);
+}
+
+/// One source's memory and its encoder.
 template <class Compressor>
+class encoded_source {
+  using encoder = compress::encoder<Compressor, float, cpu_device<>>;
+
+ public:
+  encoded_source(cpu_device<> const& device, Compressor const& compressor, std::int64_t size)
+      : compressor_(compressor), size_(size), memory_(std::type_identity<encoder>{}, device, compressor, size) {}
+
+  void encode(float const* gradient) {
+    encoder::encode(memory_.device, compressor_, gradient, size_, memory_.residual.data(), memory_.codes.data());
+  }
+  auto source() const {
+    return encoder::source(compressor_, memory_.codes.data(), size_, 0, size_,
+                           [](void const* p, std::size_t) { return p; });
+  }
+
+ private:
+  Compressor compressor_;
+  std::int64_t size_;
+  detail::compressed_source<cpu_device<>> memory_;
+};
+
+/// The encoder alone, in bytes of its float input.
+template <auto const& Compressor>
 void encode(benchmark::State& state) {
   cpu_device<> const device;
   std::int64_t const size = std::int64_t{1} << state.range(0);
   bench::operands<float> o(device, size, 1, 1, 0);
-  detail::compressed_source<cpu_device<>> source(device, Compressor{}, size);
+  auto* const gradient = const_cast<float*>(o.gradient[0]);
+  fill_normally(gradient, size);
+  encoded_source source(device, Compressor, size);
   bench::contest contest((std::size_t{1} << 20) / static_cast<std::size_t>(size));
-  contest.enter("ours", [&] { source.encode(Compressor{}, o.gradient[0], size); });
+  contest.enter("ours", [&] { source.encode(gradient); });
   contest.enter("copy", [&] {
     device.for_each(size >> 15, [&](std::int64_t i) {
       std::memcpy(o.mirror[0] + (i << 15), o.gradient[0] + (i << 15), sizeof(float) << 15);
@@ -102,12 +138,52 @@ void encode(benchmark::State& state) {
   contest.run(state, static_cast<double>(size), 4 * static_cast<double>(size));
 }
 
+/// The pass alone, from four sources that are encoded, in bytes of the pass that reads floats.
+template <auto const& Compressor>
+void decode(benchmark::State& state) {
+  using compressor = std::remove_cvref_t<decltype(Compressor)>;
+  using encoded = typename compressor::template encoded_type<float>;
+  using types = pass::element_types<encoded, float, float, float, float>;
+  using rule = update::momentum;
+  cpu_device<> const device;
+  std::int64_t const size = std::int64_t{1} << state.range(0);
+  bench::operands<float> o(device, size, 4, 1, 1);
+  std::vector<encoded_source<compressor>> sources;
+  std::vector<detail::source_of<encoded>> gradients;
+  for (float const* const gradient : o.gradient) {
+    fill_normally(const_cast<float*>(gradient), size);
+    sources.emplace_back(device, Compressor, size);
+    sources.back().encode(gradient);
+    gradients.push_back(sources.back().source());
+  }
+  pass::plan<cpu_device<>, types, 1> plan;
+  pass::run<types, 1> run{};
+  run.size = size;
+  run.unit = 0.5F;
+  run.master = o.weight;
+  run.state[0] = o.state[0];
+  plan.add_clock(0, true);
+  plan.add(run, gradients, o.mirror);
+  plan.commit(device);
+  rule const momentum{};
+  pass::clock_of<rule, types> clock{};
+  bench::bare_pass<float, rule> plain(device, o, momentum);
+  bench::contest contest((std::size_t{1} << 20) / static_cast<std::size_t>(size));
+  contest.enter("ours", [&] {
+    plan.begin_step(device, &momentum, &clock);
+    plan.template launch<rule, reduce::sum, pass::memory::foreign>(device, &momentum, &clock);
+  });
+  contest.enter("uncompressed", [&] { plain(); });
+  contest.run(state, static_cast<double>(size), o.bytes_moved());
+}
+
 /// push and pull of one key from four sources, compressed and not.
+template <auto const& Compressor>
 void compressed_push(benchmark::State& state) {
   cpu_device<> const device;
   std::vector<std::int64_t> const sizes{std::int64_t{1} << state.range(0)};
   kv_store plain{std::vector{device}, update::momentum{}, integer_keys{}};
-  kv_store compressed{std::vector{device}, update::momentum{}, integer_keys{}, compress::two_bit{}};
+  kv_store compressed{std::vector{device}, update::momentum{}, integer_keys{}, Compressor};
   tensors const all_gradients(device, sizes, 4, 0.01F), all_outputs(device, sizes, 1, 0.0F);
   auto const gradients = all_gradients.by_key(4).front();
   auto const output = all_outputs.by_key(1).front();
@@ -143,14 +219,35 @@ void entry(char const* name, void (*run)(benchmark::State&), std::vector<std::in
   for (std::int64_t const argument : arguments) b->Arg(argument);
 }
 
+constexpr compress::two_bit two_bit{};
+constexpr compress::one_bit one_bit{};
+constexpr compress::cast<half> to_half{};
+constexpr compress::cast<bfloat16> to_bfloat16{};
+constexpr compress::cast<float8_e4m3> to_e4m3{};
+constexpr compress::cast<float8_e5m2> to_e5m2{};
+constexpr compress::cast<float8_e5m2> to_e5m2_with_feedback{true};
+constexpr compress::top_k top_percent{};
+
+template <auto const& Compressor>
+void entries(std::string const& name) {
+  entry(("kvstore/encode " + name).c_str(), encode<Compressor>, {18, 25});
+  entry(("kvstore/decode " + name + " of 4 sources").c_str(), decode<Compressor>, {18, 25});
+  entry(("kvstore/push " + name + " of 4 sources").c_str(), compressed_push<Compressor>, {18, 25});
+}
+
 bool const entered = [] {
   entry("kvstore/1000 keys of 64 floats", small_keys, {1, 4});
   entry("kvstore/ResNet-50", resnet50, {});
   entry("kvstore/BERT-base", bert_base, {});
-  entry("kvstore/encode 2bit", encode<compress::two_bit>, {18, 25});
-  entry("kvstore/encode 1bit", encode<compress::one_bit>, {18, 25});
-  entry("kvstore/push 2bit of 4 sources", compressed_push, {18, 25});
   entry("kvstore/any_store", type_erased, {16, 18, 20, 25});
+  entries<two_bit>("2bit");
+  entries<one_bit>("1bit");
+  entries<to_half>("float16");
+  entries<to_bfloat16>("bfloat16");
+  entries<to_e4m3>("float8_e4m3");
+  entries<to_e5m2>("float8_e5m2");
+  entries<to_e5m2_with_feedback>("float8_e5m2 with error feedback");
+  entries<top_percent>("top 1%");
   return true;
 }();
 

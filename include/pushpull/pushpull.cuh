@@ -2,6 +2,7 @@
 /// pushpull.hpp and everything that needs nvcc.
 #pragma once
 
+#include <pushpull/compress/primitives.cuh>
 #include <pushpull/device/cuda_device.cuh>
 #include <pushpull/device/cuda_memory_resource.cuh>
 #include <pushpull/pass/cuda_execution.cuh>

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <pushpull/comm/single.hpp>
+#include <pushpull/compress/by_name.hpp>
 #include <pushpull/compress/cast.hpp>
 #include <pushpull/compress/code.hpp>
 #include <pushpull/compress/encode.hpp>

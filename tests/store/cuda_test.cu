@@ -133,7 +133,7 @@ TEST_CASE("compressed gradients on CUDA devices equal those on CPU devices", "[c
   auto const devices = logical_devices();
   if (devices.empty()) return;
   auto const compressed = [](auto const& where, auto const& compressor) {
-    pp::kv_store store{where, update::sgd{1.0}, compressor};
+    pp::kv_store store{where, update::sgd{1.0}, compressor};  // of multiples of 1/8: exact
     std::vector<float> w(5003, 1.0F);
     store.init("w", w);
     for (int t = 0; t < 5; ++t) {
@@ -147,4 +147,15 @@ TEST_CASE("compressed gradients on CUDA devices equal those on CPU devices", "[c
   };
   REQUIRE(compressed(devices, pp::compress::two_bit{}) == compressed(pp::cpu_devices(1), pp::compress::two_bit{}));
   REQUIRE(compressed(devices, pp::compress::one_bit{}) == compressed(pp::cpu_devices(1), pp::compress::one_bit{}));
+  auto const compare = [&](auto const& compressor) {
+    REQUIRE(compressed(devices, compressor) == compressed(pp::cpu_devices(1), compressor));
+    REQUIRE(compressed(std::vector{devices[0]}, compressor) == compressed(devices, compressor));
+  };
+  for (bool const error_feedback : {false, true}) {
+    compare(pp::compress::cast<pp::half>{error_feedback});
+    compare(pp::compress::cast<pp::bfloat16>{error_feedback});
+    compare(pp::compress::cast<pp::float8_e4m3>{error_feedback});
+    compare(pp::compress::cast<pp::float8_e5m2>{error_feedback});
+  }
+  for (double const ratio : {0.001, 0.1, 1.0}) compare(pp::compress::top_k{.ratio = ratio});
 }

@@ -45,6 +45,33 @@ struct primitives<pass::cuda_execution> {
   /// CUB counts up to 256 bins in shared memory.
   static constexpr int digit_bits = 8;
 
+ private:
+  // CUB's functions tell their scratch memory's size if they are given none.
+
+  template <class T>
+  static auto max_magnitude_of(addends<T> const& sum, std::uint32_t* to) {
+    return [=](void* scratch, std::size_t& bytes, cudaStream_t stream) {
+      return cub::DeviceReduce::TransformReduce(scratch, bytes, thrust::counting_iterator<std::int64_t>(0), to, sum.size,
+                                                detail::larger{}, detail::finite_magnitude<T>{sum}, std::uint32_t{0},
+                                                stream);
+    };
+  }
+  template <class Digit>
+  static auto histogram_of(Digit const& digit, float const* from, std::int64_t size, std::uint32_t* counts) {
+    return [=](void* scratch, std::size_t& bytes, cudaStream_t stream) {
+      constexpr std::int32_t bins = 1 << digit_bits;
+      return cub::DeviceHistogram::HistogramEven(scratch, bytes, thrust::transform_iterator(from, digit), counts, bins + 1,
+                                                 std::int32_t{0}, bins, size, stream);
+    };
+  }
+  template <class T>  // so that only who selects compiles it
+  static auto exclusive_sum_of(T* x, std::int64_t size) {
+    return [=](void* scratch, std::size_t& bytes, cudaStream_t stream) {
+      return cub::DeviceScan::ExclusiveSum(scratch, bytes, x, x, size, stream);
+    };
+  }
+
+ public:
   template <class T, Device D>
   static std::size_t max_magnitude_bytes(D const& device, std::int64_t size) {
     return bytes_of(device, max_magnitude_of(addends<T>(nullptr, nullptr, size), nullptr));
@@ -66,7 +93,7 @@ struct primitives<pass::cuda_execution> {
 
   template <Device D>
   static std::size_t exclusive_sum_bytes(D const& device, std::int64_t size) {
-    return bytes_of(device, exclusive_sum_of(nullptr, size));
+    return bytes_of(device, exclusive_sum_of<std::uint64_t>(nullptr, size));
   }
   template <Device D>
   static void exclusive_sum(D const& device, std::uint64_t* x, std::int64_t size, void* scratch) {
@@ -74,30 +101,6 @@ struct primitives<pass::cuda_execution> {
   }
 
  private:
-  // CUB's functions tell their scratch memory's size if they are given none.
-
-  template <class T>
-  static auto max_magnitude_of(addends<T> const& sum, std::uint32_t* to) {
-    return [=](void* scratch, std::size_t& bytes, cudaStream_t stream) {
-      return cub::DeviceReduce::TransformReduce(scratch, bytes, thrust::counting_iterator<std::int64_t>(0), to, sum.size,
-                                                detail::larger{}, detail::finite_magnitude<T>{sum}, std::uint32_t{0},
-                                                stream);
-    };
-  }
-  template <class Digit>
-  static auto histogram_of(Digit const& digit, float const* from, std::int64_t size, std::uint32_t* counts) {
-    return [=](void* scratch, std::size_t& bytes, cudaStream_t stream) {
-      constexpr std::int32_t bins = 1 << digit_bits;
-      return cub::DeviceHistogram::HistogramEven(scratch, bytes, thrust::transform_iterator(from, digit), counts, bins + 1,
-                                                 std::int32_t{0}, bins, size, stream);
-    };
-  }
-  static auto exclusive_sum_of(std::uint64_t* x, std::int64_t size) {
-    return [=](void* scratch, std::size_t& bytes, cudaStream_t stream) {
-      return cub::DeviceScan::ExclusiveSum(scratch, bytes, x, x, size, stream);
-    };
-  }
-
   template <Device D, class Call>
   static std::size_t bytes_of(D const& device, Call const& call) {
     pushpull::detail::current_device const current(device.id());
