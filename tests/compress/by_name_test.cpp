@@ -38,7 +38,8 @@ TEST_CASE("each name chooses its compressor, with parameters or their defaults",
   REQUIRE_FALSE(chosen<compress::cast<pp::half>>({{"type", "float16"}}).error_feedback);
   REQUIRE(chosen<compress::cast<pp::bfloat16>>({{"type", "bfloat16"}, {"error_feedback", "true"}}).error_feedback);
   REQUIRE(chosen<compress::cast<pp::float8_e4m3>>({{"type", "float8_e4m3fn"}, {"error_feedback", "1"}}).error_feedback);
-  REQUIRE_FALSE(chosen<compress::cast<pp::float8_e5m2>>({{"type", "float8_e5m2"}, {"error_feedback", "0"}}).error_feedback);
+  REQUIRE_FALSE(
+      chosen<compress::cast<pp::float8_e5m2>>({{"type", "float8_e5m2"}, {"error_feedback", "0"}}).error_feedback);
   REQUIRE(chosen<compress::top_k>({{"type", "topk"}, {"ratio", "0.5"}}).ratio == 0.5);
   REQUIRE(chosen<compress::top_k>({{"type", "topk"}, {"count", "12"}}).count == 12);
   chosen<compress::none>({{"type", "none"}});
@@ -49,12 +50,15 @@ TEST_CASE("a missing or unknown type and parameters that can never be right are 
   REQUIRE(complaint({{"threshold", "1"}}) == "compression: a parameter \"type\" expected, got none");
   REQUIRE(complaint({{"type", "3bit"}}).find("got \"3bit\"") != std::string::npos);
   REQUIRE(complaint({{"type", "2BIT"}}).find("got \"2BIT\"") != std::string::npos);
-  REQUIRE(complaint({{"type", "2bit"}, {"threshold", "0"}}) == "two_bit: threshold: a finite value above 0 expected, got 0");
-  REQUIRE(complaint({{"type", "2bit"}, {"threshold", "-2"}}) == "two_bit: threshold: a finite value above 0 expected, got -2");
+  REQUIRE(complaint({{"type", "2bit"}, {"threshold", "0"}}) ==
+          "two_bit: threshold: a finite value above 0 expected, got 0");
+  REQUIRE(complaint({{"type", "2bit"}, {"threshold", "-2"}}) ==
+          "two_bit: threshold: a finite value above 0 expected, got -2");
   for (char const* const text : {"", "half", "0.5x", " 1"})
     REQUIRE(complaint({{"type", "2bit"}, {"threshold", text}}) ==
             "compression: threshold: a number expected, got \"" + std::string(text) + "\"");
-  REQUIRE(complaint({{"type", "1bit"}, {"threshold", "nan"}}) == "one_bit: threshold: a finite value expected, got nan");
+  REQUIRE(complaint({{"type", "1bit"}, {"threshold", "nan"}}) ==
+          "one_bit: threshold: a finite value expected, got nan");
   REQUIRE(complaint({{"type", "topk"}, {"ratio", "2"}}) == "top_k: ratio: a value above 0 and up to 1 expected, got 2");
   REQUIRE(complaint({{"type", "topk"}, {"count", "-1"}}) == "top_k: count: at least 0 expected, got -1");
   REQUIRE(complaint({{"type", "float16"}, {"error_feedback", "maybe"}}) ==

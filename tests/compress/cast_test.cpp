@@ -130,7 +130,8 @@ template <class E, class T, class Rule>
 void train(Rule const& rule, std::size_t size, std::size_t sources, bool error_feedback) {
   model const reference{format_of<E>, error_feedback};
   for (int const devices : {1, 2, 3})
-    pp::test::compare_stores<T>(pp::cpu_devices(devices), rule, compress::cast<E>{error_feedback}, reference, size, sources);
+    pp::test::compare_stores<T>(pp::cpu_devices(devices), rule, compress::cast<E>{error_feedback}, reference, size,
+                                sources);
 }
 
 }  // namespace
@@ -186,7 +187,8 @@ TEST_CASE("stores train on what casts let through, on any number of devices", "[
     train<pp::half, float>(pp::no_updater{}, size, sources, false);
     train<pp::bfloat16, float>(update::momentum{}, size, sources, true);
     train<pp::float8_e4m3, float>(update::adam{}, size, sources, false);
-    train<pp::float8_e4m3, pp::bfloat16>(update::clip_global_norm(3) | update::sgd{.learning_rate = 0.5}, size, sources, true);
+    train<pp::float8_e4m3, pp::bfloat16>(update::clip_global_norm(3) | update::sgd{.learning_rate = 0.5}, size, sources,
+                                         true);
     train<pp::float8_e5m2, pp::half>(update::momentum{}, size, sources, false);
   }
   for (std::size_t const sources : {1, 2, 3, 4, 5, 11}) {

@@ -37,7 +37,9 @@ struct model {
     for (std::size_t i = 0; i < gradient.size(); ++i) residual[i] += gradient[i];
     std::vector<std::size_t> order(gradient.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
-    auto const rank = [&](std::size_t i) { return std::isnan(residual[i]) ? 2.0 * double{infinity} : std::abs(double{residual[i]}); };
+    auto const rank = [&](std::size_t i) {
+      return std::isnan(residual[i]) ? 2.0 * double{infinity} : std::abs(double{residual[i]});
+    };
     std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
       if (std::isnan(residual[a]) != std::isnan(residual[b])) return std::isnan(residual[a]);
       return rank(a) > rank(b);
@@ -69,7 +71,8 @@ std::size_t sent(compress::sparse_code::source_type const& from, std::size_t siz
 
 template <class T>
 void compare_source(compress::top_k const& compressor, std::size_t size, unsigned seed) {
-  INFO(pp::dtype_traits<T>::name << ", " << size << " elements, ratio " << compressor.ratio << ", count " << compressor.count);
+  INFO(pp::dtype_traits<T>::name << ", " << size << " elements, ratio " << compressor.ratio << ", count "
+                                 << compressor.count);
   std::mt19937 random(seed);
   pp::test::one_source<compress::top_k, T> source(compressor, size);
   model reference{compressor};
@@ -180,6 +183,35 @@ TEST_CASE("the largest gradients reach devices that reach no other's memory", "[
     compress::top_k const compressor{.ratio = 0.1};
     pp::test::compare_stores<float>(devices, update::momentum{}, compressor, model{compressor}, size, 3);
   }
+}
+
+TEST_CASE("compressed pushes allocate nothing in the steady state, and survive memory that is not there", "[compress]") {
+  using device = pp::test::counting_device;
+  std::vector const devices{device(0, true), device(1, true)};
+  auto const run = [&](auto const& compressor) {
+    pp::kv_store store{devices, pp::no_updater{}, compressor};
+    std::vector<float> const gradient(5003, 2.0F), initial(5003, 7.0F);
+    std::vector const both{gradient, gradient};
+    std::vector<float> out(5003);
+    store.init("w", initial);
+    for (auto const& d : devices) d.count().before_allocation = [] { throw pp::out_of_memory("none left"); };
+    REQUIRE_THROWS_AS(store.push("w", both).wait(), pp::out_of_memory);
+    for (auto const& d : devices) d.count().before_allocation = nullptr;
+    store.pull("w", out).wait();
+    REQUIRE(out == initial);
+    for (int t = 0; t < 3; ++t) {
+      for (auto const& d : devices) d.count().clear();
+      store.pushpull("w", both, out).wait();
+    }
+    for (auto const& d : devices) {
+      REQUIRE(d.count().allocations == 0);
+      REQUIRE(d.count().passes == 1);
+    }
+    REQUIRE(out == std::vector<float>(5003, 4.0F));
+  };
+  run(compress::top_k{.ratio = 1});
+  run(compress::cast<pp::float8_e4m3>{});
+  run(compress::cast<pp::half>{true});
 }
 
 TEST_CASE("ratios and counts that can never be right are refused", "[compress]") {

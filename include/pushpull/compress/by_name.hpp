@@ -20,10 +20,11 @@
 
 namespace pushpull::compress {
 
-/// Any of the library's compressors. Not one type that decides at run time: the pass would ask per block what it reads, and
-/// codes of one bit would travel in two. std::visit makes a store of it; each alternative that it is given is a pass.
-using any_compressor = std::variant<none, two_bit, one_bit, cast<half>, cast<bfloat16>, cast<float8_e4m3>,
-                                    cast<float8_e5m2>, top_k>;
+/// Any of the library's compressors. Not one type that decides at run time: the pass would ask per block what it reads,
+/// and codes of one bit would travel in two. std::visit makes a store of it; each alternative that it is given is a
+/// pass.
+using any_compressor =
+    std::variant<none, two_bit, one_bit, cast<half>, cast<bfloat16>, cast<float8_e4m3>, cast<float8_e5m2>, top_k>;
 
 /// Names and texts of parameters.
 using parameters = std::map<std::string, std::string, std::less<>>;
@@ -66,8 +67,8 @@ inline bool flag_of(parameters const& given, std::string_view name) {
 /// | "topk" | top_k | "ratio" (0.01), or "count" |
 /// | "none" | none | |
 /// Other parameters are ignored, as in MXNet.
-/// @throws invalid_argument if there is no type, an unknown one or one that does not take `T`, or a parameter that is no
-///         number or out of range
+/// @throws invalid_argument if there is no type, an unknown one or one that does not take `T`, or a parameter that is
+///         no number or out of range
 template <ElementType T = float>
 any_compressor by_name(parameters const& given) {
   auto const type = given.find("type");
@@ -93,8 +94,10 @@ any_compressor by_name(parameters const& given) {
   if (name == dtype_traits<float8_e4m3>::name) return cast_to(cast<float8_e4m3>{});
   if (name == dtype_traits<float8_e5m2>::name) return cast_to(cast<float8_e5m2>{});
   pushpull::detail::expects<invalid_argument>(name == "topk", [&] {
-    return "compression: a type out of 2bit, 1bit, float16, bfloat16, float8_e4m3fn, float8_e5m2, topk and none expected, "
-           "got \"" + name + "\"";
+    return "compression: a type out of 2bit, 1bit, float16, bfloat16, float8_e4m3fn, float8_e5m2, topk and none "
+           "expected, "
+           "got \"" +
+           name + "\"";
   });
   return checked(top_k{detail::number_of(given, "ratio", 0.01), detail::number_of(given, "count", std::int64_t{0})});
 }

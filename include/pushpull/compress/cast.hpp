@@ -33,20 +33,19 @@ struct cast_code<E> {
 
 }  // namespace detail
 
-/// Every gradient element is rounded to the nearest `E`, an element type narrower than the gradients', which are float, half
-/// or bfloat16.
+/// Every gradient element is rounded to the nearest `E`, an element type narrower than the gradients', which are float,
+/// half or bfloat16.
 /// half: what exceeds 65504 becomes infinite, what is below 2^-25 zero. bfloat16: float's range, 8 significant bits.
-/// float8_e4m3, float8_e5m2: elements are divided by a scale per source and key and multiplied by it in the pass: the least
-/// power of two by which all finite elements of this push fit (448 or 57344 times the scale), at least 2^-126; 1 where all
-/// are zero. NaN and infinity become NaN. One more read of the gradient, for its maximum.
+/// float8_e4m3, float8_e5m2: elements are divided by a scale per source and key, and multiplied by it in the pass: the
+/// least power of two, and at least 2^-126, for which all finite elements of this push fit (up to 448 or 57344 times
+/// the scale); 1 where all are zero. NaN and infinity become NaN. One more read of the gradient, for its maximum.
 /// 2 bytes per element on the way, or 1 and a scale; with error feedback 4 bytes of residual per element and source.
 template <class E>
   requires std::same_as<E, half> || std::same_as<E, bfloat16> || pushpull::detail::Float8<E>
 struct cast {
   using policy_kind = compressor_tag;
   template <class T>
-  static constexpr bool takes =
-      FloatingElement<T> && std::same_as<accumulation_t<T>, float> && (sizeof(E) < sizeof(T));
+  static constexpr bool takes = FloatingElement<T>&& std::same_as<accumulation_t<T>, float> && (sizeof(E) < sizeof(T));
   template <class T>
   using encoded_type = typename detail::cast_code<E>::type;
 
@@ -130,7 +129,8 @@ struct encoder<cast<E>, T, D> {
     if constexpr (is_scaled) return elements + header + primitives::template max_magnitude_bytes<T>(device, size);
     return elements;
   }
-  static void encode(D const& device, C const& compressor, T const* gradient, std::int64_t size, void* residual, void* codes) {
+  static void encode(D const& device, C const& compressor, T const* gradient, std::int64_t size, void* residual,
+                     void* codes) {
     addends<T> const sum(gradient, compressor.error_feedback ? static_cast<float*>(residual) : nullptr, size);
     auto* const elements = static_cast<E*>(codes);
     std::uint32_t* largest = nullptr;
@@ -148,7 +148,8 @@ struct encoder<cast<E>, T, D> {
     auto const* const elements = static_cast<E const*>(
         readable(static_cast<E const*>(codes) + first, static_cast<std::size_t>(padded(count)) * sizeof(E)));
     if constexpr (is_scaled) {
-      auto const* const scale = static_cast<float const*>(readable(behind(const_cast<void*>(codes), size), sizeof(float)));
+      auto const* const scale =
+          static_cast<float const*>(readable(behind(const_cast<void*>(codes), size), sizeof(float)));
       return typename scaled_code<E>::source_type{elements, scale};
     } else {
       return elements;
@@ -156,7 +157,9 @@ struct encoder<cast<E>, T, D> {
   }
 
  private:
-  static char* behind(void* codes, std::int64_t size) { return static_cast<char*>(codes) + padded(size) * std::int64_t{sizeof(E)}; }
+  static char* behind(void* codes, std::int64_t size) {
+    return static_cast<char*>(codes) + padded(size) * std::int64_t{sizeof(E)};
+  }
 };
 
 static_assert(Compressor<cast<half>> && Compressor<cast<bfloat16>>);

@@ -48,8 +48,8 @@ struct scaled_code {
   };
 };
 
-/// Few elements, the others are zero. For every block of 64 a mask, whose lowest bit stands for the first element, and the
-/// number of values before the block. 12 bytes per block and 4 per value.
+/// Few elements, the others are zero. For every block of 64 a mask, whose lowest bit stands for the first element, and
+/// the number of values before the block. 12 bytes per block and 4 per value.
 struct sparse_code {
   static constexpr std::int64_t block = 64;
 

@@ -44,6 +44,7 @@ struct addends {
     r.load(residual + i);
     pushpull::detail::static_for<Block::count>([&](auto j) PUSHPULL_INLINE_LAMBDA { sum.x[j] += r.x[j]; });
   }
+  /// Element number i.
   PUSHPULL_HOST_DEVICE float operator[](std::int64_t i) const {
     float const g = convert<float>(gradient[i]);
     return residual == nullptr ? g : g + residual[i];
@@ -108,8 +109,8 @@ struct encode_body {
   }
 };
 
-/// What the gradients of one source of one key become on device `D`, for a compressor `C` of gradients `T`. Specialised per
-/// compressor; this is the one for codes.
+/// What the gradients of one source of one key become on device `D`, for a compressor `C` of gradients `T`. Specialised
+/// per compressor; this is the one for codes.
 /// residual_bytes, code_bytes: what the encoder is to be given for `size` elements; all of it zero at first;
 /// encode: enqueues the encoding;
 /// source: where a pass finds the `count` elements from number `first`, a multiple of 1,024, on. Calls

@@ -7,12 +7,12 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <thrust/iterator/counting_iterator.h>
+#include <thrust/iterator/transform_iterator.h>
 #include <cub/device/device_histogram.cuh>
 #include <cub/device/device_reduce.cuh>
 #include <cub/device/device_scan.cuh>
 #include <cuda/std/functional>
-#include <thrust/iterator/counting_iterator.h>
-#include <thrust/iterator/transform_iterator.h>
 #include <pushpull/compress/primitives.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/detail/cuda/check.cuh>
@@ -51,17 +51,17 @@ struct primitives<pass::cuda_execution> {
   template <class T>
   static auto max_magnitude_of(addends<T> const& sum, std::uint32_t* to) {
     return [=](void* scratch, std::size_t& bytes, cudaStream_t stream) {
-      return cub::DeviceReduce::TransformReduce(scratch, bytes, thrust::counting_iterator<std::int64_t>(0), to, sum.size,
-                                                detail::larger{}, detail::finite_magnitude<T>{sum}, std::uint32_t{0},
-                                                stream);
+      return cub::DeviceReduce::TransformReduce(scratch, bytes, thrust::counting_iterator<std::int64_t>(0), to,
+                                                sum.size, detail::larger{}, detail::finite_magnitude<T>{sum},
+                                                std::uint32_t{0}, stream);
     };
   }
   template <class Digit>
   static auto histogram_of(Digit const& digit, float const* from, std::int64_t size, std::uint32_t* counts) {
     return [=](void* scratch, std::size_t& bytes, cudaStream_t stream) {
       constexpr std::int32_t bins = 1 << digit_bits;
-      return cub::DeviceHistogram::HistogramEven(scratch, bytes, thrust::transform_iterator(from, digit), counts, bins + 1,
-                                                 std::int32_t{0}, bins, size, stream);
+      return cub::DeviceHistogram::HistogramEven(scratch, bytes, thrust::transform_iterator(from, digit), counts,
+                                                 bins + 1, std::int32_t{0}, bins, size, stream);
     };
   }
   template <class T>  // so that only who selects compiles it

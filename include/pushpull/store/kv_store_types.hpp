@@ -52,8 +52,8 @@ struct kv_store_types {
   using encoded_type = typename compressor_type::template encoded_type<T>;
   static constexpr bool compressed = !std::same_as<encoded_type, T>;
   static_assert(compressor_type::template takes<T>,
-                "kv_store: this Compressor does not take gradients of the store's element type (two_bit and one_bit take "
-                "float; cast takes what is wider than its own type; top_k takes float, half and bfloat16)");
+                "kv_store: this Compressor does not take gradients of the store's element type (two_bit and one_bit "
+                "take float; cast takes what is wider than its own type; top_k takes float, half and bfloat16)");
   static_assert(!compressed || std::same_as<accumulation_type, float>,
                 "kv_store: a Compressor needs a store that computes in float");
   using step_types = pass::element_types<encoded_type, accumulation_type, master_type, state_type, T>;
