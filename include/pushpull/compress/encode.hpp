@@ -113,7 +113,7 @@ struct encode_body {
 /// per compressor; this is the one for codes.
 /// residual_bytes, code_bytes: what the encoder is to be given for `size` elements; all of it zero at first;
 /// encode: enqueues the encoding;
-/// source: where a pass finds the `count` elements from number `first`, a multiple of 1,024, on. Calls
+/// source: where a pass finds the `count` elements from number `first`, a multiple of 64, on. Calls
 ///         readable(p, bytes) for each piece of memory, which returns where the pass can read it.
 template <class C, class T, Device D>
 struct encoder {

@@ -10,6 +10,8 @@
 
 #include <pushpull/compress/encode.hpp>
 #include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
+#include <pushpull/detail/static_for.hpp>
 #include <pushpull/pass/block.hpp>
 #include <pushpull/tensor/dtype.hpp>
 
