@@ -8,6 +8,7 @@
 #include <pushpull/concepts/policy.hpp>
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/reduction.hpp>
+#include <pushpull/concepts/row_sparse_tensor.hpp>
 #include <pushpull/concepts/store.hpp>
 #include <pushpull/concepts/tensor.hpp>
 #include <pushpull/concepts/updater.hpp>

@@ -23,6 +23,8 @@
 #include <pushpull/pass/operands.hpp>
 #include <pushpull/pass/pack.hpp>
 #include <pushpull/pass/plan.hpp>
+#include <pushpull/pass/row_order.hpp>
+#include <pushpull/pass/row_schedule.hpp>
 #include <pushpull/pass/step_control.hpp>
 #include <pushpull/pass/sum_tree.hpp>
 #include <pushpull/reduce/max.hpp>
@@ -54,6 +56,8 @@
 #include <pushpull/store/placement.hpp>
 #include <pushpull/store/policies.hpp>
 #include <pushpull/store/resident_plan.hpp>
+#include <pushpull/store/row_operands.hpp>
+#include <pushpull/store/row_operations.hpp>
 #include <pushpull/store/store_engine.hpp>
 #include <pushpull/store/store_operations.hpp>
 #include <pushpull/store/typed_kv_store.hpp>
@@ -62,6 +66,7 @@
 #include <pushpull/tensor/copy.hpp>
 #include <pushpull/tensor/dtype.hpp>
 #include <pushpull/tensor/float8.hpp>
+#include <pushpull/tensor/row_sparse.hpp>
 #include <pushpull/tensor/shape.hpp>
 #include <pushpull/tensor/tensor.hpp>
 #include <pushpull/tensor/tensor_view.hpp>

@@ -2,9 +2,13 @@
 /// Stores on GPUs against the same stores on CPUs. Without a GPU every case reports that it was skipped.
 #include <pushpull/pushpull.cuh>
 
+#include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <cstdio>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "support/catch.hpp"
@@ -158,4 +162,54 @@ TEST_CASE("compressed gradients on CUDA devices equal those on CPU devices", "[c
     compare(pp::compress::cast<pp::float8_e5m2>{error_feedback});
   }
   for (double const ratio : {0.001, 0.1, 1.0}) compare(pp::compress::top_k{.ratio = ratio});
+}
+
+TEST_CASE("row-sparse gradients and pulls of rows on CUDA devices equal those on CPU devices", "[cuda]") {
+  auto const devices = logical_devices();
+  if (devices.empty()) return;
+  auto const trained = [](auto const& where, std::int64_t length, pp::row_updates which) {
+    using device = std::remove_cvref_t<decltype(where[0])>;
+    pp::shape const whole{3001, length};
+    pp::kv_store store{where, update::momentum{.learning_rate = 0.5}};
+    std::vector<float> const initial(whole.size(), 1.0F);
+    store.init("w", pp::tensor_view(initial.data(), whole));
+    std::vector<std::int64_t> ids, wanted;
+    for (std::int64_t i = 0; i < 2000; ++i) ids.push_back(i * i * 7 % 3001);
+    for (std::int64_t i = 0; i < 500; ++i) wanted.push_back((500 - i) * 5 % 3001);
+    std::vector<float> values(ids.size() * static_cast<std::size_t>(length));
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i * 31 % 17) / 8 - 1;
+    auto const count = static_cast<std::int64_t>(ids.size());
+    pp::row_sparse_view const on_host(values.data(), ids.data(), count, whole);
+    pp::row_sparse<float, device> there(where.back(), whole, count), rows(where[0], whole);
+    pp::copy(ids, pp::tensor_view(there.row_ids(), pp::shape{count}, where.back()));
+    pp::copy(values, pp::tensor_view(there.values(), pp::shape{count * length}, where.back()));
+    pp::row_sparse_view<float const, device> const view = std::as_const(there);
+    std::vector const both{view, view};
+    store.init("v", view);
+    for (int t = 0; t < 3; ++t) {
+      store.push("w", both, which);
+      store.push("w", on_host, which);
+    }
+    std::vector<float> all(whole.size()), of_rows(whole.size());
+    store.pull("w", pp::tensor_view(all.data(), whole));
+    store.pull("v", pp::tensor_view(of_rows.data(), whole));
+    store.row_sparse_pull("w", rows, wanted);
+    store.wait();
+    auto const found = pp::to_vector(pp::tensor_view(rows.row_ids(), pp::shape{rows.rows()}, where[0]));
+    auto const pulled = pp::to_vector(pp::tensor_view(rows.values(), pp::shape{rows.rows() * length}, where[0]));
+    std::sort(wanted.begin(), wanted.end());
+    REQUIRE(found == std::vector<std::int64_t>(wanted.begin(), std::unique(wanted.begin(), wanted.end())));
+    for (std::size_t u = 0; u < found.size(); ++u)
+      for (std::int64_t j = 0; j < length; ++j)
+        REQUIRE(pulled[u * static_cast<std::size_t>(length) + static_cast<std::size_t>(j)] ==
+                all[static_cast<std::size_t>(found[u] * length + j)]);
+    all.insert(all.end(), of_rows.begin(), of_rows.end());
+    return all;
+  };
+  for (auto const which : {pp::row_updates::lazy, pp::row_updates::standard})
+    for (std::int64_t const length : {1, 64, 65}) {
+      auto const all = trained(devices, length, which);
+      require_close({all}, {trained(pp::cpu_devices(2), length, which)});
+      REQUIRE(all == trained(std::vector{devices[0]}, length, which));
+    }
 }

@@ -26,6 +26,9 @@ namespace detail {
 struct index_probe {
   PUSHPULL_HOST_DEVICE void operator()(std::int64_t) const {}
 };
+struct index_predicate_probe {
+  PUSHPULL_HOST_DEVICE bool operator()(std::int32_t) const { return true; }
+};
 struct leaf_probe {
   PUSHPULL_HOST_DEVICE double operator()(std::int64_t, std::int32_t, std::int32_t) const { return 0; }
   PUSHPULL_HOST_DEVICE std::int64_t slot(std::int64_t i) const { return i; }
@@ -69,6 +72,30 @@ concept Device = std::copyable<D> && std::equality_comparable<D> &&
                    { device.record().ready() } -> std::convertible_to<bool>;
                    { device.record().wait() } -> std::same_as<void>;
                  };
+
+namespace detail {
+
+/// Where a device's algorithms get memory for temporaries.
+struct scratch_probe {
+  void* take(std::size_t) { return nullptr; }
+};
+
+}  // namespace detail
+
+/// A device that sorts by itself, which row-sparse tensors need where the host does not read its memory.
+/// Needs:  sort_by_key(keys, sorted_keys, values, sorted_values, n, bits, scratch): enqueue a stable sort of n pairs by
+///         their keys, of which `bits` bits count;
+///         select(n, f, out, count, scratch): enqueue out[0], out[1], ... = the 0 <= i < n with f(i), ascending, and
+///         *count = how many;
+///         both take memory by scratch.take(bytes), which stays theirs, and neither waits.
+/// Model:  cuda_device.
+template <class D>
+concept SortingDevice =
+    Device<D> && requires(D const& device, std::int64_t const* keys, std::int64_t* sorted_keys, std::int32_t const* values,
+                          std::int32_t* out, std::int64_t n, int bits, detail::scratch_probe& scratch) {
+      { device.sort_by_key(keys, sorted_keys, values, out, n, bits, scratch) } -> std::same_as<void>;
+      { device.select(n, detail::index_predicate_probe{}, out, out, scratch) } -> std::same_as<void>;
+    };
 
 /// A device whose memory the calling thread reads and writes directly.
 template <class D>

@@ -22,4 +22,11 @@ concept Reduction = std::is_trivially_copyable_v<R> && std::default_initializabl
                       { reduce.finish(v, 1) } -> std::same_as<pack<float>>;
                     };
 
+/// A Reduction whose operation is addition: what a source leaves out, the rows that a row-sparse gradient does not have,
+/// changes nothing.
+/// Needs:  a static constant `adds`, true.
+/// Models: reduce::sum, reduce::mean.
+template <class R>
+concept AdditiveReduction = Reduction<R> && requires { requires R::adds; };
+
 }  // namespace pushpull

@@ -11,12 +11,15 @@
 #include <vector>
 
 #include <cub/block/block_reduce.cuh>
+#include <cub/device/device_radix_sort.cuh>
+#include <cub/device/device_select.cuh>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/detail/cuda/check.cuh>
 #include <pushpull/device/cuda_memory_resource.cuh>
 #include <pushpull/error.hpp>
 #include <pushpull/pass/cuda_execution.cuh>
 #include <pushpull/pass/step_control.hpp>
+#include <thrust/iterator/counting_iterator.h>
 
 namespace pushpull {
 
@@ -175,6 +178,22 @@ class cuda_device {
     detail::cuda_check(cudaGetLastError(), "leaf_kernel");
   }
 
+  template <class Scratch>
+  void sort_by_key(std::int64_t const* keys, std::int64_t* sorted_keys, std::int32_t const* values,
+                   std::int32_t* sorted_values, std::int64_t n, int bits, Scratch& scratch) const {
+    with_scratch(scratch, [&](void* memory, std::size_t& bytes) {
+      return cub::DeviceRadixSort::SortPairs(memory, bytes, keys, sorted_keys, values, sorted_values, n, 0, bits,
+                                             stream());
+    });
+  }
+
+  template <class F, class Scratch>
+  void select(std::int64_t n, F const& f, std::int32_t* out, std::int32_t* count, Scratch& scratch) const {
+    with_scratch(scratch, [&](void* memory, std::size_t& bytes) {
+      return cub::DeviceSelect::If(memory, bytes, thrust::counting_iterator<std::int32_t>(0), out, count, n, f, stream());
+    });
+  }
+
   /// The same GPU, or one whose memory this one reaches; peer access is switched on when first asked for.
   bool can_access(cuda_device const& other) const {
     if (id() == other.id()) return true;
@@ -218,6 +237,15 @@ class cuda_device {
     return ordinal;
   }
 
+  /// A CUB algorithm, called once for the bytes that it wants and once with them.
+  template <class Scratch, class Algorithm>
+  void with_scratch(Scratch& scratch, Algorithm const& algorithm) const {
+    detail::current_device const current(id());
+    std::size_t bytes = 0;
+    detail::cuda_check(algorithm(nullptr, bytes), "CUB");
+    detail::cuda_check(algorithm(scratch.take(bytes), bytes), "CUB");
+  }
+
   // Peer access to memory of a stream-ordered pool is a property of the pool, to other memory one of the context.
   void enable_peer(int other) const {
     {
@@ -253,6 +281,6 @@ inline std::vector<cuda_device> cuda_devices() {
   return devices;
 }
 
-static_assert(Device<cuda_device>);
+static_assert(Device<cuda_device> && SortingDevice<cuda_device>);
 
 }  // namespace pushpull

@@ -18,8 +18,9 @@ namespace pushpull::pass {
 
 /// Where the operands of a launch lie.
 enum class memory {
-  arenas,  ///< All aligned, all whole blocks.
-  foreign  ///< Gradients and mirrors belong to the caller: any length, any alignment.
+  arenas,   ///< All aligned, all whole blocks.
+  foreign,  ///< Gradients and mirrors belong to the caller: any length, any alignment.
+  rows      ///< Masters and states too: runs are rows of a tensor, and other rows lie in the same blocks.
 };
 
 namespace detail {
@@ -96,7 +97,7 @@ PUSHPULL_DEVICE_INLINE void reduce(Block& total, Run const& r, std::int64_t i, s
       if constexpr (pushpull::detail::Code<element>)  // elsewhere the gap is zero when decoded
         if (valid < Block::size) to.clear_from(valid);
     } else {
-      if constexpr (Memory == memory::foreign)
+      if constexpr (Memory != memory::arenas)
         if (Block::by_element(valid, r.aligned)) return to.load_partial(from + i, valid);
       to.load(from + i);
     }
@@ -110,7 +111,25 @@ PUSHPULL_DEVICE_INLINE void reduce(Block& total, Run const& r, std::int64_t i, s
             [&](auto j) PUSHPULL_INLINE_LAMBDA { total.x[j] = Reduction{}(total.x[j], next.x[j]); });
       });
   static_for<Block::count>(
-      [&](auto j) PUSHPULL_INLINE_LAMBDA { total.x[j] = Reduction{}.finish(total.x[j], r.gradients); });
+      [&](auto j) PUSHPULL_INLINE_LAMBDA { total.x[j] = Reduction{}.finish(total.x[j], r.sources); });
+}
+
+/// Reads and writes masters and states: whole blocks, except where other rows share them.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <memory Memory, class Block, class T>
+PUSHPULL_DEVICE_INLINE void load_stored(Block& to, T const* from, bool aligned, std::int64_t valid) {
+  if constexpr (Memory == memory::rows) {
+    if (Block::by_element(valid, aligned)) return to.load_partial(from, valid);
+  }
+  to.load(from);
+}
+PUSHPULL_EXEC_CHECK_DISABLE
+template <memory Memory, class Block, class T>
+PUSHPULL_DEVICE_INLINE void store_stored(Block const& from, T* to, bool aligned, std::int64_t valid) {
+  if constexpr (Memory == memory::rows) {
+    if (Block::by_element(valid, aligned)) return from.store_partial(to, valid);
+  }
+  from.store(to);
 }
 
 /// Writes a block to every mirror.
@@ -119,7 +138,7 @@ template <memory Memory, class Block, class Run>
 PUSHPULL_DEVICE_INLINE void mirror(Block const& w, Run const& r, std::int64_t i, std::int64_t valid) {
   for_each_operand<Block::access::unrolled>(
       r.mirror, r.more_mirrors, 0, r.mirrors, [&](typename Run::mirror_type* to) PUSHPULL_INLINE_LAMBDA {
-        if constexpr (Memory == memory::foreign) {
+        if constexpr (Memory != memory::arenas) {
           if (Block::by_element(valid, r.aligned)) return w.store_partial(to + i, valid);
         }
         w.store(to + i, r.streaming);
@@ -168,14 +187,17 @@ struct body {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   PUSHPULL_HOST_DEVICE void operator()(std::int64_t task) const {
-    run_type const& r = schedule.find(task);
-    auto const [local_rule, prepared] = hyperparameters(r.clock);
-    std::int64_t const first = task * grain;
-    std::int64_t const last = first + grain < r.size ? first + grain : r.size;
-    for (std::int64_t i = first; i < last; i += block_type::size) {
-      std::int64_t valid = block_type::size;
-      if constexpr (Memory == memory::foreign) valid = r.size - i < valid ? r.size - i : valid;
-      element_block(r, local_rule, prepared, i, valid);
+    if constexpr (Memory == memory::rows) {
+      parameters const given = hyperparameters(schedule.clock());
+      schedule.template for_each_row<grain, block_type::size>(
+          task, [&](run_type const& r, std::int64_t first, std::int64_t last) PUSHPULL_INLINE_LAMBDA {
+            elements(r, given.rule, given.prepared, first, last);
+          });
+    } else {
+      run_type const& r = schedule.find(task);
+      auto const [local_rule, prepared] = hyperparameters(r.clock);
+      std::int64_t const first = task * grain;
+      elements(r, local_rule, prepared, first, first + grain < r.size ? first + grain : r.size);
     }
     Execution::end_task();
   }
@@ -195,22 +217,36 @@ struct body {
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
+  PUSHPULL_DEVICE_INLINE void elements(run_type const& r, Rule const& local_rule, prepared_type const& prepared,
+                                       std::int64_t first, std::int64_t last) const {
+    for (std::int64_t i = first; i < last; i += block_type::size) {
+      std::int64_t valid = block_type::size;
+      if constexpr (Memory != memory::arenas) valid = r.size - i < valid ? r.size - i : valid;
+      element_block(r, local_rule, prepared, i, valid);
+    }
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
   PUSHPULL_DEVICE_INLINE void element_block(run_type const& r, Rule const& local_rule, prepared_type const& prepared,
                                             std::int64_t i, std::int64_t valid) const {
     using V = typename block_type::pack_type;
     block_type g, w;
     if constexpr (reads_gradient<Rule>) detail::reduce<Reduction, Memory>(g, r, i, valid);
-    if constexpr (reads_weight<Rule>) w.load(r.master + i);
+    if constexpr (reads_weight<Rule>) detail::load_stored<Memory>(w, r.master + i, r.aligned, valid);
     block_type state[states + 1];
-    detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA { state[s].load(r.state[s] + i); });
+    detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA {
+      detail::load_stored<Memory>(state[s], r.state[s] + i, r.aligned, valid);
+    });
     detail::static_for<block_type::count>([&](auto j) PUSHPULL_INLINE_LAMBDA {
       V lanes[states + 1];
       detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA { lanes[s] = state[s].x[j]; });
       detail::apply(local_rule, prepared, w.x[j], g.x[j], lanes, std::make_index_sequence<states>{});
       detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA { state[s].x[j] = lanes[s]; });
     });
-    if constexpr (writes_weight<Rule>) w.store(r.master + i);
-    detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA { state[s].store(r.state[s] + i); });
+    if constexpr (writes_weight<Rule>) detail::store_stored<Memory>(w, r.master + i, r.aligned, valid);
+    detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA {
+      detail::store_stored<Memory>(state[s], r.state[s] + i, r.aligned, valid);
+    });
     detail::mirror<Memory>(w, r, i, valid);
   }
 };

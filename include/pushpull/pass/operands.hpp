@@ -31,6 +31,7 @@ inline constexpr int inline_operands = 8;
 /// run's first element.
 template <class Types, std::size_t States>
 struct run {
+  static constexpr std::size_t states = States;
   using gradient_type = typename Types::gradient;
   using source_type = pushpull::detail::source_of<gradient_type>;
   using mirror_type = typename Types::mirror;
@@ -38,9 +39,10 @@ struct run {
   std::int64_t size;        ///< Elements. In arenas a multiple of `padding`.
   std::int64_t leaf_phase;  ///< Elements between the last boundary of a norm's leaf and this run; a multiple of padding.
   std::int64_t leaf;        ///< The slot of this run's first leaf among the partial sums of the step.
-  bool aligned;             ///< All gradients and mirrors are aligned to 16 bytes.
+  bool aligned;             ///< All gradients and mirrors are aligned to 16 bytes; in a row also master and states.
   std::int32_t clock;       ///< The entry of the clock table that the run's keys share.
-  std::int32_t gradients;   ///< K: sources.
+  std::int32_t gradients;   ///< K: gradients to reduce.
+  std::int32_t sources;     ///< What a mean divides by: K, unless a source brought several or no gradients for a row.
   std::int32_t mirrors;     ///< R: outputs beside the master.
   float unit;               ///< What a unit of a coded gradient stands for.
   bool streaming;           ///< Mirrors go past the caches: all aligned, and too large to be read again soon.

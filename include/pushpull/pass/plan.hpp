@@ -82,7 +82,7 @@ class plan {
 
   /// Appends a run with its sources and outputs; `r` brings the rest.
   void add(run_type r, std::span<source_type const> gradients, std::span<mirror_type* const> mirrors) {
-    r.gradients = static_cast<std::int32_t>(gradients.size());
+    r.gradients = r.sources = static_cast<std::int32_t>(gradients.size());
     r.mirrors = static_cast<std::int32_t>(mirrors.size());
     r.aligned = all_aligned(gradients, 16) && all_aligned(mirrors, 16);
     // Short runs are read again before the caches forget them.

@@ -12,6 +12,7 @@ namespace pushpull::reduce {
 /// they are sums over samples, choose `sum` and rescale by the batch size. Integers round towards zero.
 struct mean {
   using policy_kind = reduction_tag;
+  static constexpr bool adds = true;
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class V>
@@ -25,6 +26,6 @@ struct mean {
   }
 };
 
-static_assert(Reduction<mean>);
+static_assert(AdditiveReduction<mean>);
 
 }  // namespace pushpull::reduce

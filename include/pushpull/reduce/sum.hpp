@@ -13,6 +13,7 @@ namespace pushpull::reduce {
 /// g = g_0 + g_1 + ... + g_{K-1}, added in this order. Integer sums wrap.
 struct sum {
   using policy_kind = reduction_tag;
+  static constexpr bool adds = true;
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class V>
@@ -30,6 +31,6 @@ struct sum {
   }
 };
 
-static_assert(Reduction<sum>);
+static_assert(AdditiveReduction<sum>);
 
 }  // namespace pushpull::reduce

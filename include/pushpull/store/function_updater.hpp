@@ -123,6 +123,8 @@ class function_slot {
     function_ = std::move(shared);
   }
 
+  bool filled() const { return filled_; }
+
   /// An operation that calls the function, with one reference; null if there is none.
   template <class... Arguments>
   operation_type* take(Arguments const&... arguments) {

@@ -33,6 +33,16 @@
 
 namespace pushpull::detail {
 
+/// An initial value that `fill(record)` writes into memory of zeros.
+template <class Fill>
+struct filled_value {
+  pushpull::shape extents;
+  Fill fill;
+
+  pushpull::shape const& shape() const { return extents; }
+  std::size_t size() const { return extents.size(); }
+};
+
 /// What a store knows of one key. It never moves.
 template <class Key, Device D, class Group>
 struct key_record {
@@ -236,6 +246,11 @@ class key_table {
                                                                   value.device()),
            tensor_view<W, D>(r.group->master(n) + (part.begin - r.group->part(n).begin), extent, devices_[n]));
     }
+  }
+
+  template <class Fill>
+  void store_value(record& r, filled_value<Fill> const& value) {
+    value.fill(r);
   }
 
   void fill_mirrors(group_type& group) {

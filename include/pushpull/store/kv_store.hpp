@@ -24,7 +24,9 @@
 #include <pushpull/store/kv_store_types.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/policies.hpp>
+#include <pushpull/store/row_operands.hpp>
 #include <pushpull/store/store_engine.hpp>
+#include <pushpull/tensor/row_sparse.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
 namespace pushpull {
@@ -167,7 +169,17 @@ class kv_store<T, D, Policies...> {
     engine_->init(std::span<key_view const>(&key, 1), std::span(&view, 1), false, {});
   }
 
-  /// As above for each key of a list, and in one arena: what a model's keys should use. All or none is stored.
+  /// Likewise the rows of a row-sparse value, repeated ones added, and zero elsewhere. The stored value is dense.
+  /// @throws duplicate_key; invalid_argument if a row does not exist
+  template <RowSparseTensorOf<T> V>
+  void init(key_view key, V const& value) {
+    engine_->init_rows(key, value.shape(), [&](auto& op, auto& record) {
+      op.begin(record, false);
+      add_rows(op, "init", key, value);
+    });
+  }
+
+  /// As init for each key of a list, and in one arena: what a model's keys should use. All or none is stored.
   /// @throws duplicate_key; shape_mismatch if the ranges differ in length
   template <KeysOf<key_view> Keys, std::ranges::input_range Values>
     requires LastingTensorLike<std::ranges::range_reference_t<Values>>
@@ -202,6 +214,28 @@ class kv_store<T, D, Policies...> {
     return engine_->update(when, [&](auto& call, auto const& table) {
       detail::add_list_to(call, table, "push", keys, gradients, detail::none_listed);
     });
+  }
+
+  /// Row-sparse gradients of one source or of a range of sources, each of the key's shape: rows in any order, repeated ones
+  /// are added. A row that is listed is reduced over all sources, those that do not list it counting as zero. The rule
+  /// is applied to the rows that came, or with row_updates::standard to all; t of the key counts once. Without a rule the
+  /// stored value becomes the reduced rows, and zero elsewhere. For an AdditiveReduction and no Compressor. Ids in GPU
+  /// memory are not checked: rows that do not exist are ignored.
+  /// @throws unknown_key, shape_mismatch; invalid_argument if there is no gradient or a row does not exist
+  /// Cost: a sort of the ids, and per device one pass over its part of the rows.
+  template <RowSparseTensorsOf<T> Gradients>
+    requires RowsOutliveCall<Gradients, is_synchronous>
+  completion push(key_view key, Gradients&& gradients, row_updates rows, priority when = {}) {
+    return engine_->update_rows("push", key, when, [&](auto& op, auto& record) {
+      op.begin(record, updates_all(rows));
+      add_rows(op, "push", key, gradients);
+    });
+  }
+  /// As above, lazy.
+  template <RowSparseTensorsOf<T> Gradients>
+    requires RowsOutliveCall<Gradients, is_synchronous>
+  completion push(key_view key, Gradients&& gradients, priority when = {}) {
+    return push(key, std::forward<Gradients>(gradients), row_updates::lazy, when);
   }
 
   /// Sets one output or a range of outputs, each of the key's shape and of any element type, to the stored value.
@@ -254,6 +288,52 @@ class kv_store<T, D, Policies...> {
     requires(TensorListOf<Tensors, T> && detail::Repeatable<Tensors> && OutlivesCall<Tensors, is_synchronous>)
   completion pushpull(Keys&& keys, Tensors&& tensors, priority when = {}) {
     return pushpull(keys, tensors, tensors, when);
+  }
+
+  /// push of row-sparse gradients, then pull of the whole value into dense outputs. @throws as push and pull
+  template <RowSparseTensorsOf<T> Gradients, OutputTensorsOf<T> Outputs>
+    requires(RowsOutliveCall<Gradients, is_synchronous> && OutlivesCall<Outputs, is_synchronous>)
+  completion pushpull(key_view key, Gradients&& gradients, Outputs&& outputs, row_updates rows, priority when = {}) {
+    return engine_->update_rows("pushpull", key, when, [&](auto& op, auto& record) {
+      op.begin(record, updates_all(rows));
+      add_rows(op, "pushpull", key, gradients);
+      detail::for_each_tensor(outputs, [&](auto const& view) { op.add_output("pushpull", key, view); });
+    });
+  }
+  /// As above, lazy.
+  template <RowSparseTensorsOf<T> Gradients, OutputTensorsOf<T> Outputs>
+    requires(RowsOutliveCall<Gradients, is_synchronous> && OutlivesCall<Outputs, is_synchronous>)
+  completion pushpull(key_view key, Gradients&& gradients, Outputs&& outputs, priority when = {}) {
+    return pushpull(key, std::forward<Gradients>(gradients), std::forward<Outputs>(outputs), row_updates::lazy, when);
+  }
+
+  /// Fills each output with the rows of the stored value that `row_ids` names: ids ascending, each once. `row_ids` is one
+  /// tensor of numbers of any shape, in any order, repeated or empty, for all outputs, or a range of as many tensors as
+  /// there are outputs; those in host memory may change when the call returns. The outputs stay where they are until the
+  /// work is finished. Ids in GPU memory are not checked: rows that do not exist are left out.
+  /// @throws unknown_key; shape_mismatch also if there are not as many tensors of ids as outputs; invalid_argument if a
+  /// row does not exist; unknown_device if a device cannot write an output's memory
+  /// Cost: a sort of the ids, and per device one pass over its part of the rows.
+  template <class Outputs, RowIds Ids>
+    requires RowSparseOutputs<Outputs&, T, D>
+  completion row_sparse_pull(key_view key, Outputs& outputs, Ids const& row_ids, priority when = {}) {
+    static constexpr char const* call = "row_sparse_pull";
+    return engine_->pull_rows(call, key, when, [&](auto& op, auto& record) {
+      op.begin(record);
+      if constexpr (TensorLike<Ids const&>) {
+        op.add_ids(call, key, view_of(row_ids));
+        detail::for_each_row_sparse(outputs, [&](auto& output) { op.add_output(call, key, output); });
+      } else {
+        auto ids = std::ranges::begin(row_ids);
+        detail::for_each_row_sparse(outputs, [&](auto& output) {
+          detail::expect_more(call, ids != std::ranges::end(row_ids), "tensors of row ids");
+          op.add_ids(call, key, view_of(*ids));
+          op.add_output(call, key, output);
+          ++ids;
+        });
+        detail::expect_more(call, ids == std::ranges::end(row_ids), "outputs");
+      }
+    });
   }
 
   /// init, then pull. @throws as both
@@ -385,6 +465,15 @@ class kv_store<T, D, Policies...> {
            updater_type const& updater, P const&... policies)
       : engine_(std::make_unique<engine_type>(devices, updater, detail::pick_value<compressor_type>(policies...),
                                               std::move(shared), number)) {}
+
+  /// Without a rule the rows that did not come become zero.
+  static constexpr bool updates_all(row_updates rows) { return !has_updater || rows == row_updates::standard; }
+
+  template <class Operation, class Gradients>
+  static void add_rows(Operation& op, char const* call, key_view key, Gradients&& gradients) {
+    detail::for_each_row_sparse(gradients, [&](auto const& source) { op.add_source(call, key, source); });
+    op.expect_source(call, key);
+  }
 
   std::unique_ptr<engine_type> engine_;
 };

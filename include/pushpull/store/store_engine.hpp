@@ -28,6 +28,7 @@
 #include <pushpull/store/inspection.hpp>
 #include <pushpull/store/kv_store_types.hpp>
 #include <pushpull/store/resident_plan.hpp>
+#include <pushpull/store/row_operations.hpp>
 #include <pushpull/store/store_operations.hpp>
 
 namespace pushpull::detail {
@@ -116,12 +117,21 @@ class store_engine {
             std::vector<bool> const& needs_gradient) {
     expect_outside(*schedule_);
     std::unique_lock const lock(mutex_);
-    keys_.init(keys, values, resident, needs_gradient, [&](std::size_t count) {
-      for (std::size_t n = 0; n < controls_.size(); ++n) {
-        if (!controls_[n].has_room(count)) schedule_->drain();  // operations use the old clocks
-        controls_[n].reserve(devices()[n], count);
-      }
-    });
+    add_keys(keys, values, resident, needs_gradient);
+  }
+  /// Adds a key with the rows that `gather(operation, record)` names, and zero elsewhere.
+  template <class Gather>
+  void init_rows(key_view key, pushpull::shape const& whole, Gather const& gather) {
+    expect_outside(*schedule_);
+    std::unique_lock const lock(mutex_);
+    auto const fill = [&](record& r) {
+      row_update<Types, T, D, pass::assign, reduce::sum> op(keys_, controls_);
+      gather(op, r);
+      op.run();
+      op.devices_wait();
+    };
+    filled_value<decltype(fill)> const value{whole, fill};
+    add_keys(std::span<key_view const>(&key, 1), std::span(&value, 1), false, {});
   }
   void require_gradient(key_view key) {
     std::unique_lock const lock(mutex_);
@@ -152,6 +162,46 @@ class store_engine {
     look([&](auto const& keys) { gather(op.call, keys); });
     op.call.for_each_key([&](record& r) { op.reads(r.order); });
     submit(op, when, op.call.work() <= small_work);
+    return handle;
+  }
+
+  /// A push to some rows of a key that `gather(operation, record)` describes.
+  template <class Gather>
+  completion update_rows(char const* call, key_view key, priority when, Gather const& gather) {
+    using row_update = detail::row_update<Types, T, D, typename Types::rule_type, reduction_type>;
+    static_assert(!Types::compressed, "kv_store: a Compressor takes dense gradients, not row-sparse ones");
+    static_assert(AdditiveReduction<reduction_type>,
+                  "kv_store: row-sparse gradients need an AdditiveReduction: reduce::sum or reduce::mean");
+    static_assert(!PreReduction<rule_type>,
+                  "kv_store: row-sparse gradients take no PreReduction such as clip_global_norm");
+    auto& r = find(call, key);
+    if constexpr (!Types::has_updater)
+      expects<invalid_argument>(!function_.filled(), [&] {
+        return std::string(call) + ": a function updates " + key_text(key) + " and takes dense gradients, rows came";
+      });
+    auto& op = row_updates_.get<row_update>().take([&] { return std::make_unique<row_update>(keys_, controls_); });
+    completion handle(op);
+    if constexpr (Types::has_updater) {
+      op.rule.emplace(updater());
+    } else {
+      op.rule.emplace();
+    }
+    gather(op, r);
+    op.writes(r.order);
+    submit(op, when, op.work() <= small_work);
+    return handle;
+  }
+
+  /// A pull of rows of a key that `gather(operation, record)` describes.
+  template <class Gather>
+  completion pull_rows(char const* call, key_view key, priority when, Gather const& gather) {
+    using row_pull = detail::row_pull<Types, T, D>;
+    auto& r = find(call, key);
+    auto& op = row_pulls_.get<row_pull>().take([&] { return std::make_unique<row_pull>(keys_); });
+    completion handle(op);
+    gather(op, r);
+    op.reads(r.order);
+    submit(op, when, op.work() <= small_work);
     return handle;
   }
 
@@ -269,6 +319,17 @@ class store_engine {
     if constexpr (Types::is_synchronous) op.devices_wait();
   }
 
+  template <class View>
+  void add_keys(std::span<key_view const> keys, std::span<View const> values, bool resident,
+                std::vector<bool> const& needs_gradient) {
+    keys_.init(keys, values, resident, needs_gradient, [&](std::size_t count) {
+      for (std::size_t n = 0; n < controls_.size(); ++n) {
+        if (!controls_[n].has_room(count)) schedule_->drain();  // operations use the old clocks
+        controls_[n].reserve(devices()[n], count);
+      }
+    });
+  }
+
   /// An operation of this call's own.
   void perform(operation& op) {
     schedule_->submit(op, std::numeric_limits<int>::max(), true);
@@ -289,6 +350,7 @@ class store_engine {
   std::vector<typename step_of<pass::memory::foreign>::control_type> controls_;
   std::shared_ptr<operation_pool<update_operation>> updates_ = std::make_shared<operation_pool<update_operation>>();
   std::shared_ptr<operation_pool<pull_operation<T>>> pulls_ = std::make_shared<operation_pool<pull_operation<T>>>();
+  late_pool row_updates_, row_pulls_;
   function_slot<Types, T, D> function_;
   mutable std::shared_mutex mutex_;                 // keys_ and updater_ against calls that change them
   std::shared_ptr<typename Types::schedule_type> schedule_;

@@ -1,0 +1,399 @@
+/// @file
+/// Pushes of row-sparse gradients and pulls of rows: each distinct row is a run of the one pass.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <pushpull/concepts/device.hpp>
+#include <pushpull/concepts/updater.hpp>
+#include <pushpull/error.hpp>
+#include <pushpull/pass/body.hpp>
+#include <pushpull/pass/row_schedule.hpp>
+#include <pushpull/pass/step_control.hpp>
+#include <pushpull/reduce/sum.hpp>
+#include <pushpull/schedule/operation_pool.hpp>
+#include <pushpull/store/call.hpp>
+#include <pushpull/store/fused_step.hpp>
+#include <pushpull/store/key_table.hpp>
+#include <pushpull/store/keys.hpp>
+#include <pushpull/store/placement.hpp>
+#include <pushpull/store/row_operands.hpp>
+#include <pushpull/store/store_operations.hpp>
+
+namespace pushpull::detail {
+
+/// One pass over rows of the part of a key that device number n owns.
+/// @param rows  Those that the tasks have to cover.
+template <class Rule, class Reduction, class Types, template <class> class Schedule, Device D, class Clocks>
+void launch_rows(D const& device, pass::detail::row_operands<pass::run<Types, state_count<Rule>>> const& operands,
+                 Rule const* rule, Clocks const* clocks, std::int64_t rows) {
+  using body = pass::body<Rule, Reduction, Types, typename D::execution, pass::memory::rows, Schedule>;
+  pass::detail::row_tasks const tasks(operands.row_length, body::grain, body::block_type::size);
+  device.for_each(tasks.count(rows), body{rule, clocks, {{operands}}});
+}
+
+/// What the passes over a key's rows share.
+/// @tparam Types  A kv_store_types.
+template <class Types, class T, Device D>
+class row_pass {
+ public:
+  using table_type = typename Types::table_type;
+  using record = typename Types::record;
+  template <class Run>
+  using operands_of = pass::detail::row_operands<Run>;
+
+  explicit row_pass(table_type const& table) : table_(table) {}
+
+  std::vector<D> const& devices() const { return table_.devices(); }
+
+  /// Owner n's part of the key; no mirrors yet.
+  template <class Run>
+  operands_of<Run> describe(record const& r, std::size_t n, row_tables<T, D> const& tables) const {
+    operands_of<Run> operands{};
+    slice const part = r.part(n);
+    std::int64_t const local = part.begin - r.group->part(n).begin;
+    operands.row_length = row_length_of(r.shape);
+    operands.begin = part.begin - r.offset;
+    operands.end = part.end - r.offset;
+    operands.slice.master = r.group->master(n) + local;
+    for (std::size_t s = 0; s != Run::states; ++s) operands.slice.state[s] = r.group->state(n, s) + local;
+    operands.slice.clock = r.clock;
+    tables.describe(n, operands);
+    return operands;
+  }
+
+  /// The rows that owner n has elements of.
+  static std::pair<std::int64_t, std::int64_t> rows_of(record const& r, std::size_t n) {
+    std::int64_t const length = row_length_of(r.shape);
+    slice const part = r.part(n);
+    return {(part.begin - r.offset) / length, (part.end - r.offset + length - 1) / length};
+  }
+
+  /// Takes up to as many mirrors from the front as a pass writes.
+  template <class Run>
+  static void take_mirrors(operands_of<Run>& operands, std::span<T* const>& mirrors, bool aligned) {
+    std::size_t const count = std::min<std::size_t>(mirrors.size(), pass::inline_operands);
+    operands.slice.mirrors = static_cast<std::int32_t>(count);
+    std::copy_n(mirrors.begin(), count, operands.slice.mirror);
+    for (T* const mirror : mirrors.first(count)) aligned = aligned && reinterpret_cast<std::uintptr_t>(mirror) % 16 == 0;
+    operands.slice.aligned = aligned;  // masters and states are
+    mirrors = mirrors.subspan(count);
+  }
+
+  /// Copies stored rows to all `mirrors`: a pass per as many as one writes.
+  template <template <class> class Schedule>
+  void copy_rows(record const& r, std::size_t n, row_tables<T, D> const& tables, std::span<T* const> mirrors, bool packed,
+                 std::int64_t rows) const {
+    using W = typename Types::master_type;
+    using types = pass::element_types<T, typename Types::accumulation_type, W, W, T>;
+    using run = pass::run<types, 0>;
+    while (!mirrors.empty()) {
+      operands_of<run> operands = describe<run>(r, n, tables);
+      operands.packed = packed;
+      take_mirrors(operands, mirrors, true);
+      using clock = pass::clock_of<pass::hold, types>;
+      launch_rows<pass::hold, reduce::sum, types, Schedule, D, clock>(devices()[n], operands, nullptr, nullptr, rows);
+    }
+  }
+
+  /// What the store's devices are given runs after what `device` was given, and the other way round.
+  void order_after(std::optional<D> const& device) const {
+    for (D const& own : devices())
+      if (device && !(own == *device)) own.wait_for(*device);
+  }
+  void order_before(std::optional<D> const& device) const {
+    for (D const& own : devices())
+      if (device && !(own == *device)) device->wait_for(own);
+  }
+
+ protected:
+  table_type const& table_;
+};
+
+/// A push of row-sparse gradients to one key, and a pull of the whole key behind it if there are outputs.
+/// @tparam Rule, Reduction  Those of the store, or pass::assign and reduce::sum for an initial value.
+template <class Types, class T, Device D, class Rule, class Reduction>
+class row_update final : public device_operation<D> {
+  using table_type = typename Types::table_type;
+  using record = typename Types::record;
+  using key_view = typename Types::key_view;
+  using types = typename Types::types;
+  using run_type = pass::run<types, state_count<Rule>>;
+  using controls_type = std::vector<control<D, typename Types::rule_type, typename Types::step_types>>;
+
+ public:
+  std::optional<Rule> rule;  ///< With the hyperparameters at the time of the call.
+  std::shared_ptr<operation_pool<row_update>> home;
+
+  row_update(table_type const& table, controls_type const& controls)
+      : device_operation<D>(table.devices()),
+        pass_(table),
+        table_(table),
+        controls_(controls),
+        tables_(table.devices()),
+        outputs_(table.devices().size()),
+        output_step_(table.devices().size()) {}
+
+  /// Names the key. @param whole  All its rows are updated.
+  void begin(record& r, bool whole) {
+    sources_.clear();
+    outputs_.clear();
+    outputs_.add_key(r);
+    key_ = &r;
+    whole_ = whole;
+    pulls_ = false;
+    ascending_ = true;
+    given_ = 0;
+  }
+  /// @throws shape_mismatch; invalid_argument if a row does not exist that the host can see
+  template <class Rows>
+  void add_source(char const* call, key_view key, Rows const& rows) {
+    expect_shape(call, key, key_->shape, rows.shape());
+    using device_type = typename Rows::device_type;
+    static_assert(std::same_as<device_type, D> || HostDevice<device_type>,
+                  "store: a tensor lives on a device of another kind than the store's, and not on the host");
+    std::int64_t const count = rows.rows();
+    bool ascending = count <= 1;
+    if constexpr (HostDevice<device_type>)
+      ascending = check_row_ids(call, key_text(key), {rows.row_ids(), static_cast<std::size_t>(count)}, key_->shape[0]);
+    row_source<T, D> source{rows.values(), rows.row_ids(), count, {}};
+    if constexpr (std::same_as<device_type, D>) source.device = rows.device();
+    ascending_ = ascending && (ascending_ && given_ == 0);
+    given_ += count;
+    sources_.push_back(source);
+    expect_countable(call, key_text(key), given_);
+  }
+  /// @throws shape_mismatch
+  template <class View>
+  void add_output(char const* call, key_view key, View const& view) {
+    outputs_.add_output(call, key, view);
+    pulls_ = true;
+  }
+  /// @throws invalid_argument if there is no source
+  void expect_source(char const* call, key_view key) const {
+    expects<invalid_argument>(!sources_.empty(),
+                              [&] { return std::string(call) + ": " + key_text(key) + " came with no gradient"; });
+  }
+
+  /// Elements to read and to write, roughly.
+  std::int64_t work() const {
+    return given_ * row_length_of(key_->shape) + (whole_ ? key_->size() : 0) + outputs_.work();
+  }
+
+  void run() override {
+    for (auto const& s : sources_) pass_.order_after(s.device);
+    if (key_->size() > 0) prepare();
+    // From here on nothing allocates, and nothing of the store has changed.
+    if (pulls_) {
+      outputs_.execute(table_, output_step_, false, [&] {
+        update();
+        output_step_.run(table_.devices());
+      });
+    } else {
+      update();
+    }
+    for (auto const& s : sources_) pass_.order_before(s.device);
+    ++key_->updates;
+  }
+
+ private:
+  void prepare() {
+    tables_.for_each([&](auto& tables) {
+      tables.sort(sources_, key_->shape[0], ascending_);
+      tables.find(sources_, row_length_of(key_->shape));
+    });
+  }
+
+  void update() {
+    join(table_.devices());
+    for (std::size_t n = 0; n < table_.devices().size(); ++n)
+      if (key_->part(n).size() > 0) update(n);
+    join(table_.devices());
+  }
+
+  void update(std::size_t n) {
+    D const& device = table_.devices()[n];
+    auto const& tables = tables_.of_owner(n);
+    auto const [begin, end] = pass_.rows_of(*key_, n);
+    tables.count(n, begin, end);
+    auto operands = pass_.template describe<run_type>(*key_, n, tables);
+    operands.slice.sources = static_cast<std::int32_t>(sources_.size());
+    mirrors_.clear();
+    if (key_->group->resident()) table_.add_mirrors(mirrors_, *key_->group, n, key_->offset);
+    std::span<T* const> mirrors(mirrors_);
+    pass_.take_mirrors(operands, mirrors, tables.aligned());
+    Rule const* given = nullptr;
+    pass::clock_of<Rule, types>* clocks = nullptr;
+    if constexpr (!pass::is_timeless<Rule>) {
+      given = controls_[n].rule(*rule);
+      clocks = controls_[n].clocks();
+      device.for_each(1, pass::detail::begin_step<Rule, typename types::accumulation>{
+                             given, clocks, {key_->clock, nullptr}});
+    }
+    if (whole_) {
+      launch_rows<Rule, Reduction, types, pass::detail::all_rows>(device, operands, given, clocks, end - begin);
+      pass_.template copy_rows<pass::detail::all_rows>(*key_, n, tables, mirrors, false, end - begin);
+    } else {
+      launch_rows<Rule, Reduction, types, pass::detail::present_rows>(device, operands, given, clocks,
+                                                                                 tables.size());
+      pass_.template copy_rows<pass::detail::present_rows>(*key_, n, tables, mirrors, false, tables.size());
+    }
+  }
+
+  void recycle() noexcept override {
+    this->forget_events();
+    operation_pool<row_update>::give_back(*this);
+  }
+
+  row_pass<Types, T, D> pass_;
+  table_type const& table_;
+  controls_type const& controls_;
+  record* key_ = nullptr;
+  bool whole_ = false, pulls_ = false, ascending_ = true;
+  std::int64_t given_ = 0;
+  std::vector<row_source<T, D>> sources_;
+  shared_row_tables<T, D> tables_;
+  std::vector<T*> mirrors_;
+  detail::call<table_type, D, T, T> outputs_;
+  typename table_type::pull_step output_step_;
+};
+
+/// A pull of rows of one key into row_sparse outputs.
+template <class Types, class T, Device D>
+class row_pull final : public device_operation<D> {
+  using table_type = typename Types::table_type;
+  using record = typename Types::record;
+  using key_view = typename Types::key_view;
+
+ public:
+  std::shared_ptr<operation_pool<row_pull>> home;
+
+  explicit row_pull(table_type const& table) : device_operation<D>(table.devices()), pass_(table), table_(table) {}
+
+  /// Names the key.
+  void begin(record& r) {
+    used_ = 0;
+    key_ = &r;
+    work_ = 0;
+  }
+
+  /// Rows that the outputs named next receive. Ids in host memory are read before this returns.
+  /// @throws invalid_argument if a row does not exist that the host can see
+  template <class View>
+  void add_ids(char const* call, key_view key, View const& ids) {
+    using element = std::remove_const_t<typename View::value_type>;
+    if (used_ == requests_.size()) requests_.push_back(std::make_unique<request>(table_.devices()));
+    request& q = *requests_[used_++];
+    q.outputs.clear();
+    expect_countable(call, key_text(key), static_cast<std::int64_t>(ids.size()));
+    q.rows = {nullptr, nullptr, static_cast<std::int64_t>(ids.size()), {}};
+    q.ascending = ids.size() <= 1;
+    if constexpr (HostDevice<typename View::device_type>) {
+      q.ids.resize(ids.size());
+      std::transform(ids.data(), ids.data() + ids.size(), q.ids.begin(),
+                     [](element x) { return convert<std::int64_t>(x); });
+      q.ascending = check_row_ids(call, key_text(key), q.ids, key_->shape[0]);
+      q.rows.ids = q.ids.data();
+    } else {
+      static_assert(std::same_as<element, std::int64_t> && std::same_as<typename View::device_type, D>,
+                    "row_sparse_pull: row ids are 64-bit integers on a device of the store's kind, or in host memory");
+      q.rows.ids = ids.data();
+      q.rows.device = ids.device();
+    }
+  }
+  /// @throws shape_mismatch; unknown_device if an owner cannot write the output's memory
+  void add_output(char const* call, key_view key, row_sparse<T, D>& output) {
+    expect_shape(call, key, key_->shape, output.shape());
+    for (D const& device : table_.devices())
+      expects<unknown_device>(device.can_access(output.device()), [&] {
+        return std::string(call) + ": " + key_text(key) + ": device " + std::string(device.name()) +
+               " cannot write the memory of an output on " + std::string(output.device().name());
+      });
+    request& q = *requests_[used_ - 1];
+    q.outputs.push_back(&output);
+    work_ += q.rows.rows * row_length_of(key_->shape);
+  }
+
+  std::int64_t work() const { return work_; }
+
+  void run() override {
+    for (std::size_t i = 0; i < used_; ++i) {
+      request& q = *requests_[i];
+      for (auto* const output : q.outputs) {
+        output->expect_rows(q.rows.rows);
+        pass_.order_after(output->device());
+      }
+      pass_.order_after(q.rows.device);
+      run(q);
+      pass_.order_before(q.rows.device);
+      for (auto* const output : q.outputs) pass_.order_before(output->device());
+    }
+  }
+
+ private:
+  struct request {
+    std::vector<std::int64_t> ids;
+    row_source<T, D> rows{};
+    bool ascending = true;
+    std::vector<row_sparse<T, D>*> outputs;
+    shared_row_tables<T, D> tables;
+
+    explicit request(std::vector<D> const& devices) : tables(devices) {}
+  };
+
+  void run(request& q) {
+    q.tables.for_each([&](auto& tables) { tables.sort(std::span(&q.rows, 1), key_->shape[0], q.ascending); });
+    join(table_.devices());
+    mirrors_.clear();
+    for (auto* const output : q.outputs) mirrors_.push_back(output->values());
+    for (std::size_t n = 0; n < table_.devices().size(); ++n) {
+      auto const& tables = q.tables.of_owner(n);
+      bool const owns = key_->part(n).size() > 0;
+      auto const [begin, end] = owns ? pass_.rows_of(*key_, n) : std::pair<std::int64_t, std::int64_t>{0, 0};
+      tables.count(n, begin, end);
+      if (n == 0)
+        for (auto* const output : q.outputs) tables.write_ids(n, output->row_ids(), output->count());
+      if (owns) pass_.template copy_rows<pass::detail::present_rows>(*key_, n, tables, mirrors_, true, tables.size());
+    }
+    join(table_.devices());
+  }
+
+  void recycle() noexcept override {
+    this->forget_events();
+    operation_pool<row_pull>::give_back(*this);
+  }
+
+  row_pass<Types, T, D> pass_;
+  table_type const& table_;
+  record* key_ = nullptr;
+  std::int64_t work_ = 0;
+  std::size_t used_ = 0;
+  std::vector<std::unique_ptr<request>> requests_;
+  std::vector<T*> mirrors_;
+};
+
+/// A pool of operations of one type that exists once it is asked for: who never pushes rows compiles no passes over them.
+class late_pool {
+ public:
+  template <class Operation>
+  operation_pool<Operation>& get() {
+    std::lock_guard const lock(mutex_);
+    if (pool_ == nullptr) pool_ = std::make_shared<operation_pool<Operation>>();
+    return *static_cast<operation_pool<Operation>*>(pool_.get());
+  }
+
+ private:
+  std::mutex mutex_;
+  std::shared_ptr<void> pool_;
+};
+
+}  // namespace pushpull::detail

@@ -1,0 +1,10 @@
+// expect: no matching (member )?function for call to .*pull
+#include <pushpull/pushpull.hpp>
+namespace pp = pushpull;
+void pull(pp::kv_store<float, pp::cpu_device<>>& store, pp::row_sparse<float>& output) {
+#ifdef CONTROL
+  store.row_sparse_pull("w", output, std::vector{1, 2});
+#else
+  store.pull("w", output);
+#endif
+}
