@@ -77,3 +77,28 @@ TEST_CASE("docs/stores.md changes a hyperparameter of a stage", "[readme]") {
   // example-end hyperparameters
   REQUIRE(get<update::adamw>(store.updater()).learning_rate == Approx(1e-4));
 }
+
+TEST_CASE("docs/stores.md pushes rows of an embedding and pulls others", "[readme]") {
+  using pushpull::row_sparse;
+  pushpull::kv_store store{pushpull::cpu_devices(2), update::sgd{1.0}};
+  pushpull::shape const whole{1000, 64};
+  pushpull::tensor<float> const table(store.devices().front(), whole);
+  std::vector<row_sparse<float>> gradients;
+  for (auto const& device : store.devices()) {
+    gradients.emplace_back(device, whole, 1);
+    gradients.back().row_ids()[0] = 7;
+    for (int j = 0; j < 64; ++j) gradients.back().values()[j] = 0.5F;
+  }
+  row_sparse<float> needed(store.devices().front(), whole);
+  std::vector<int> const row_ids{8, 7, 8};
+  // example-begin rows
+  store.init("embedding", table);                       // dense, of shape (rows, length)
+  store.push("embedding", gradients);                   // one row_sparse per source
+  store.row_sparse_pull("embedding", needed, row_ids);  // the rows of the next batch
+  // example-end rows
+  store.wait();
+  REQUIRE(needed.rows() == 2);
+  REQUIRE(needed.row_ids()[0] == 7);
+  REQUIRE(needed.values()[63] == -1.0F);
+  REQUIRE(needed.values()[64] == 0.0F);
+}
