@@ -167,7 +167,7 @@ TEMPLATE_TEST_CASE("push of row-sparse gradients equals the rules in double, laz
 }
 
 TEST_CASE("every rule updates rows", "[row_sparse]") {
-  for (std::size_t const sources : {1, 2, 3, 4, 5}) {
+  for (std::size_t sources = 1; sources <= 5; ++sources) {
     train_everywhere<float>(update::momentum{.learning_rate = 0.1, .dampening = 0.5}, momentum, 64, sources);
     train_everywhere<float>(update::nesterov{.learning_rate = 0.1}, nesterov, 65, sources);
     train_everywhere<float>(update::adamw{.learning_rate = 0.01, .epsilon = 1e-3, .weight_decay = 0.1}, adamw, 3, sources);
