@@ -47,11 +47,11 @@ TEST_CASE("stores of several processes are refused with the build option that br
 
 TEST_CASE("registered names come before the rules", "[create]") {
   using store_type = pp::created_store_t<pp::cpu_device<>>;
-  pp::register_store<>("Dist_Mine", std::function([](std::string const& name, std::vector<pp::cpu_device<>> const& devices) {
+  pp::register_store<store_type>("Dist_Mine", [](std::string const& name, auto const& devices) {
     store_type store(name, devices);
     store.set_optimizer(update::sgd{1.0});
     return store;
-  }));
+  });
   auto store = pp::create("dist_MINE", pp::cpu_devices(2));
   REQUIRE(store.type() == "dist_mine");
   REQUIRE(store.has_updater());
@@ -189,6 +189,33 @@ TEST_CASE("set_updater takes the place of a rule", "[any_store][set_updater]") {
   store.set_optimizer(update::sgd{1.0});
   store.pushpull(5, g, out).wait();
   REQUIRE(out == std::vector<float>(70, 12.0F));
+}
+
+TEST_CASE("set_gradient_compression goes by name, and keeps values, rule and states", "[any_store][compress]") {
+  using compressors = pp::compressors<pp::compress::two_bit, pp::compress::one_bit>;
+  auto store = pp::create("device", pp::cpu_devices(2), compressors());
+  std::vector<float> const w(700, 10.0F), g(700, 0.75F);
+  std::vector<float> out(700);
+  store.init("w", w);
+  store.set_optimizer(update::momentum{.learning_rate = 1.0, .momentum = 0.5});
+  store.pushpull("w", g, out).wait();
+  REQUIRE(out[699] == 9.25F);
+  REQUIRE_THROWS_WITH(store.set_gradient_compression({{"type", "zip"}}), Contains("zip"));
+  REQUIRE_THROWS_AS(store.set_gradient_compression({{"threshold", "0.5"}}), pp::invalid_argument);
+  REQUIRE_THROWS_AS(store.set_gradient_compression({{"type", "2bit"}, {"threshold", "0"}}), pp::invalid_argument);
+  REQUIRE_THROWS_WITH(store.set_gradient_compression({{"type", "topk"}}), Contains("compressors<"));
+  store.pushpull("w", g, out).wait();
+  REQUIRE(out[699] == 9.25F - (0.375F + 0.75F));  // uncompressed as before
+  store.set_gradient_compression({{"type", "2bit"}, {"threshold", "0.5"}, {"unknown", "ignored"}});
+  REQUIRE(store.steps("w") == 2);
+  store.pushpull("w", g, out).wait();
+  REQUIRE(out[0] == 8.125F - (0.5625F + 0.5F));  // the code of 0.5; 0.25 stays behind
+  store.set_optimizer(update::sgd{1.0});
+  store.set_gradient_compression({{"type", "1bit"}});
+  store.pushpull("w", g, out).wait();
+  REQUIRE(out[0] == 7.0625F - 1.0F);
+  auto local = pp::create("local", pp::cpu_devices(2), compressors());
+  REQUIRE_THROWS_WITH(local.set_gradient_compression({{"type", "2bit"}}), Contains("local"));
 }
 
 TEST_CASE("states of an any_store are bytes of the key's type", "[any_store]") {

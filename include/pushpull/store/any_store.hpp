@@ -17,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include <pushpull/compress/by_name.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/error.hpp>
@@ -33,9 +34,11 @@ namespace pushpull {
 
 /// A kv_store of keys of one kind, integers or strings as the first init has it, whose rule can be set and replaced.
 /// Calls mean what they mean on kv_store; what is refused there at compile time for keys is an error here.
-/// @tparam D   The devices. `Ts`: the element types that keys may have.
+/// @tparam D            The devices.
+/// @tparam Compressors  What set_gradient_compression may be asked for, a `compressors<...>`.
+/// @tparam Ts           The element types that keys may have.
 /// See `create`. Cost over kv_store: a virtual call per call and per tensor.
-template <Device D, ElementType... Ts>
+template <Device D, class Compressors, ElementType... Ts>
 class any_store {
   template <class T>
   static constexpr bool has_type = (std::same_as<T, Ts> || ...);
@@ -47,12 +50,16 @@ class any_store {
 
   /// Without a rule. @param type  What `type()` returns. @throws as kv_store
   any_store(std::string type, std::vector<D> const& devices)
-      : type_(std::move(type)), store_(make(devices, no_updater{})) {}
+      : type_(std::move(type)), store_(make(devices, no_updater{}, compress::none{})) {}
   any_store(any_store&& other) noexcept
-      : type_(std::move(other.type_)), kind_(other.kind_.load()), store_(std::move(other.store_)) {}
+      : type_(std::move(other.type_)),
+        kind_(other.kind_.load()),
+        compressor_(other.compressor_),
+        store_(std::move(other.store_)) {}
   any_store& operator=(any_store&& other) noexcept {
     type_ = std::move(other.type_);
     kind_ = other.kind_.load();
+    compressor_ = other.compressor_;
     store_ = std::move(other.store_);
     return *this;
   }
@@ -75,15 +82,35 @@ class any_store {
   template <class Updater>
     requires(FloatingElement<Ts> && ...)
   void set_optimizer(Updater const& updater) {
-    replace(make(devices(), updater));
+    replace(make(devices(), updater, compressor_), false);
   }
+  /// From now on gradients travel as the parameters say: see compress::by_name. Values, rule, states and step counts stay,
+  /// residuals start at zero. Returns when all work is finished.
+  /// @throws invalid_argument as by_name; for a store whose name says neither "device" nor "dist", as in MXNet; for a
+  /// compressor that is not in `Compressors`
+  void set_gradient_compression(compress::parameters const& given) {
+    detail::expects<invalid_argument>(
+        type_.find("device") != std::string::npos || type_.find("dist") != std::string::npos, [&] {
+          return "set_gradient_compression: a store \"device\" or \"dist\" expected, this one is \"" + type_ + "\"";
+        });
+    compress::any_compressor compressor;
+    ((compressor = compress::by_name<Ts>(given)), ...);
+    auto next = store_->compressing(compressor);
+    detail::expects<invalid_argument>(next != nullptr, [&] {
+      return "set_gradient_compression: the store was not created with a compressor for \"" + given.find("type")->second +
+             "\": name it in create(name, devices, compressors<...>())";
+    });
+    replace(std::move(next), true);
+    compressor_ = compressor;
+  }
+
   /// As kv_store::set_updater, in place of any rule, for keys of element type T.
   template <class T, class F>
     requires(has_type<T> && std::invocable<F&, any_key_view, tensor_view<T, D>, tensor_view<T, D>>)
   void set_updater(F f) {
     std::function<void(any_key_view, tensor_view<T, D> const&, tensor_view<T, D> const&)> function(std::move(f));
     detail::expects<invalid_argument>(bool{function}, [] { return std::string("set_updater: the function is empty"); });
-    if (store_->has_updater()) replace(make(devices(), no_updater{}));
+    if (store_->has_updater()) replace(make(devices(), no_updater{}, compressor_), false);
     calls<T>().set_function(std::move(function));
   }
   /// For keys of every element type.
@@ -230,8 +257,9 @@ class any_store {
   enum class key_kind { none, integers, strings };
 
   template <class Updater>
-  static std::unique_ptr<erased> make(std::vector<D> const& devices, Updater const& updater) {
-    return std::make_unique<detail::store_model<Updater, compress::none, D, Ts...>>(devices, updater, compress::none{});
+  static std::unique_ptr<erased> make(std::vector<D> const& devices, Updater const& updater,
+                                      compress::any_compressor const& compressor) {
+    return detail::make_model<D, Ts...>(Compressors(), devices, updater, compressor);
   }
 
   template <class T>
@@ -295,10 +323,15 @@ class any_store {
                                       [&] { return std::string(call) + ": the store has no optimizer"; });
   }
 
-  /// Moves all values to another store.
-  void replace(std::unique_ptr<erased> next) {
+  /// Moves all values to another store, of the same rule also states and step counts.
+  void replace(std::unique_ptr<erased> next, bool same_rule) {
     store_->wait();
-    for (any_key const& key : keys()) (move_key<Ts>(key, *next), ...);
+    for (any_key const& key : keys()) {
+      (move_key<Ts>(key, *next), ...);
+      if (!same_rule || !has_updater()) continue;
+      for (std::string const& name : state_names()) next->set_state(key, name, store_->state(key, name));
+      next->set_steps(key, store_->steps(key));
+    }
     next->wait();
     store_ = std::move(next);
   }
@@ -313,6 +346,7 @@ class any_store {
 
   std::string type_;
   std::atomic<key_kind> kind_{key_kind::none};
+  compress::any_compressor compressor_;
   std::unique_ptr<erased> store_;
 };
 

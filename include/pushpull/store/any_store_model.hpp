@@ -7,13 +7,16 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
 #include <utility>
+#include <variant>
 #include <vector>
 
+#include <pushpull/compress/by_name.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/store/gather.hpp>
@@ -23,7 +26,8 @@
 #include <pushpull/tensor/shape.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
-namespace pushpull::detail {
+namespace pushpull {
+namespace detail {
 
 /// A call that is being gathered, in a store of unknown type.
 template <class T, Device D>
@@ -72,6 +76,19 @@ class typed_calls {
   ~typed_calls() = default;
 };
 
+}  // namespace detail
+
+/// Compressors that a store may be asked for at run time. Each is one more pass per rule and element type.
+template <class... Cs>
+struct compressors {};
+
+/// All that the library has.
+using all_compressors =
+    compressors<compress::two_bit, compress::one_bit, compress::cast<half>, compress::cast<bfloat16>,
+                compress::cast<float8_e4m3>, compress::cast<float8_e5m2>, compress::top_k>;
+
+namespace detail {
+
 /// A store of unknown rule and compressor.
 template <Device D, ElementType... Ts>
 class erased_store : public typed_calls<Ts, D>... {
@@ -98,6 +115,8 @@ class erased_store : public typed_calls<Ts, D>... {
   virtual std::vector<std::byte> state(any_key_view key, std::string_view name) const = 0;
   virtual void set_state(any_key_view key, std::string_view name, std::span<std::byte const> bytes) = 0;
   virtual std::size_t bytes(std::size_t n) const = 0;
+  /// An empty store with the same rule and another compressor. Null if that is none that the store may be asked for.
+  virtual std::unique_ptr<erased_store> compressing(compress::any_compressor const& compressor) const = 0;
 };
 
 /// Reaches what kv_store keeps to itself.
@@ -209,6 +228,9 @@ class typed_model : public Base {
   }
 };
 
+template <class Updater, class Compressor, class Compressors, Device D, ElementType... Ts>
+class store_model;
+
 /// erased_store with a typed_model on top of it for each element type.
 template <class Model, class Base, Device D, class... Ts>
 struct stacked_models {
@@ -219,10 +241,26 @@ struct stacked_models<Model, Base, D, T, Rest...> {
   using type = typename stacked_models<Model, typed_model<Model, Base, T, D>, D, Rest...>::type;
 };
 
+/// A store of `updater` that compresses as it is told; null if it is told something that is not in the list.
+template <Device D, ElementType... Ts, class... Cs, class Updater>
+std::unique_ptr<erased_store<D, Ts...>> make_model(compressors<Cs...>, std::vector<D> const& devices,
+                                                   Updater const& updater, compress::any_compressor const& compressor) {
+  return std::visit(
+      [&]<class C>(C const& chosen) -> std::unique_ptr<erased_store<D, Ts...>> {
+        if constexpr (std::same_as<C, compress::none> || (std::same_as<C, Cs> || ...)) {
+          return std::make_unique<store_model<Updater, C, compressors<Cs...>, D, Ts...>>(devices, updater, chosen);
+        } else {
+          return nullptr;
+        }
+      },
+      compressor);
+}
+
 /// A kv_store behind an erased_store.
-template <class Updater, class Compressor, Device D, ElementType... Ts>
-class store_model final
-    : public stacked_models<store_model<Updater, Compressor, D, Ts...>, erased_store<D, Ts...>, D, Ts...>::type {
+/// @tparam Compressors  What the store may be asked for, a `compressors<...>`.
+template <class Updater, class Compressor, class Compressors, Device D, ElementType... Ts>
+class store_model final : public stacked_models<store_model<Updater, Compressor, Compressors, D, Ts...>,
+                                                erased_store<D, Ts...>, D, Ts...>::type {
  public:
   using store_type = std::conditional_t<std::same_as<Updater, no_updater>,
                                         kv_store<type_list<Ts...>, D, any_keys, Compressor>,
@@ -268,8 +306,12 @@ class store_model final
     });
   }
   std::size_t bytes(std::size_t n) const override { return store.bytes(n); }
+  std::unique_ptr<erased_store<D, Ts...>> compressing(compress::any_compressor const& compressor) const override {
+    return make_model<D, Ts...>(Compressors(), store.devices(), store.updater(), compressor);
+  }
 
   store_type store;
 };
 
-}  // namespace pushpull::detail
+}  // namespace detail
+}  // namespace pushpull

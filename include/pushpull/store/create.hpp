@@ -30,13 +30,13 @@ inline std::string lower_case(std::string_view name) {
 }
 
 /// any_store of element types `Ts`, of float where there are none.
-template <Device D, class... Ts>
+template <Device D, class Compressors, class... Ts>
 struct created_store {
-  using type = any_store<D, Ts...>;
+  using type = any_store<D, Compressors, Ts...>;
 };
-template <Device D>
-struct created_store<D> {
-  using type = any_store<D, float>;
+template <Device D, class Compressors>
+struct created_store<D, Compressors> {
+  using type = any_store<D, Compressors, float>;
 };
 
 /// Stores that users named.
@@ -66,20 +66,22 @@ class store_registry {
 
 }  // namespace detail
 
-/// What `create` returns: `any_store<D, Ts...>`, with float for no Ts.
-template <Device D, class... Ts>
-using created_store_t = typename detail::created_store<D, Ts...>::type;
+/// What `create` returns: `any_store<D, Compressors, Ts...>`, with float for no Ts.
+template <Device D, class Compressors = compressors<>, class... Ts>
+using created_store_t = typename detail::created_store<D, Compressors, Ts...>::type;
 
 /// A store by name, in any case: a name that was registered, else by its parts. "nccl" and "dist" (also "dist_sync",
 /// "dist_async", ...) are stores of several processes; every other name is a store of this process on the given devices,
 /// where the devices say what reduces and updates, and the name is only what `type()` returns: "local", "device".
 /// @tparam Ts  The element types that keys may have; none: float.
+/// The third argument names what set_gradient_compression may be asked for: all_compressors() or compressors<...>().
 /// @throws invalid_argument on a store of several processes, which this build does not have; on no devices
-template <ElementType... Ts, Device D>
-created_store_t<D, Ts...> create(std::string_view name, std::vector<D> const& devices) {
+template <ElementType... Ts, Device D, class... Cs>
+created_store_t<D, compressors<Cs...>, Ts...> create(std::string_view name, std::vector<D> const& devices,
+                                                     compressors<Cs...>) {
+  using store_type = created_store_t<D, compressors<Cs...>, Ts...>;
   std::string type = detail::lower_case(name);
-  if (auto const make = detail::store_registry<created_store_t<D, Ts...>, D>::instance().find(type))
-    return make(type, devices);
+  if (auto const make = detail::store_registry<store_type, D>::instance().find(type)) return make(type, devices);
   auto const refuse = [&](std::string_view part, std::string_view what, std::string_view option) {
     detail::expects<invalid_argument>(type.find(part) == std::string::npos, [&] {
       return "create: \"" + type + "\" is a store " + std::string(what) + ", which comes with the build option " +
@@ -90,17 +92,24 @@ created_store_t<D, Ts...> create(std::string_view name, std::vector<D> const& de
   refuse("nccl", "over NCCL", "PUSHPULL_NCCL");
   return {std::move(type), devices};
 }
+/// Without compression.
+template <ElementType... Ts, Device D>
+created_store_t<D, compressors<>, Ts...> create(std::string_view name, std::vector<D> const& devices) {
+  return create<Ts...>(name, devices, compressors<>());
+}
 /// On one CPU device.
 template <ElementType... Ts>
-created_store_t<cpu_device<>, Ts...> create(std::string_view name) {
-  return create<Ts...>(name, cpu_devices(1));
+created_store_t<cpu_device<>, compressors<>, Ts...> create(std::string_view name) {
+  return create<Ts...>(name, cpu_devices(1), compressors<>());
 }
 
-/// From now on `create<Ts...>(name, devices)` returns make(name, devices). Replaces an earlier one of that name.
-template <ElementType... Ts, Device D>
+/// From now on `create` of this name, where it would return a `Store`, returns make(name, devices). Replaces an earlier
+/// one of that name.
+/// @tparam Store  An any_store.
+template <class Store>
 void register_store(std::string_view name,
-                    std::function<created_store_t<D, Ts...>(std::string const&, std::vector<D> const&)> make) {
-  detail::store_registry<created_store_t<D, Ts...>, D>::instance().add(detail::lower_case(name), std::move(make));
+                    std::function<Store(std::string const&, std::vector<typename Store::device_type> const&)> make) {
+  detail::store_registry<Store, typename Store::device_type>::instance().add(detail::lower_case(name), std::move(make));
 }
 
 }  // namespace pushpull
