@@ -67,12 +67,18 @@ TEMPLATE_TEST_CASE("operations on registers equal those on elements", "[pass]", 
   same_in_every_lane<A>([](auto a, auto b) { return select(a >= b, a + b, a - b); });
   same_in_every_lane<A>([](auto a, auto b) { return select(a == b, a, b * 2); });
   same_in_every_lane<A>([](auto a, auto b) { return select(a != b, a, b * 2); });
+  same_in_every_lane<A>([](auto a, auto b) { return select(a < b && a > 0, a, b * 2); });
+  same_in_every_lane<A>([](auto a, auto b) { return select(a < b || a > 0, a, b * 2); });
+  same_in_every_lane<A>([](auto a, auto b) { return select(!(a < b), a, b * 2); });
+  same_in_every_lane<A>([](auto a, auto) { return sign(a); });
 }
 
 TEMPLATE_TEST_CASE("scalars of any type mix with packs and are converted first", "[pass]", float, double) {
   using A = TestType;
   same_in_every_lane<A>([](auto a, auto) { return 0.1 * a + 3; });
   same_in_every_lane<A>([](auto a, auto) { return 1.0F / (2 - a); });
+  same_in_every_lane<A>([](auto a, auto) { return min(0.5, a); });
+  same_in_every_lane<A>([](auto a, auto) { return max(-1, a); });
   same_in_every_lane<A>([](auto a, auto b) {
     a += 1;
     a *= b;
@@ -88,4 +94,21 @@ TEST_CASE("min and max keep a NaN that stands first", "[pass]") {
   REQUIRE(std::isnan(min(pack<float>(nan), 1.0F).value));
   REQUIRE(std::isnan(max(pack<float>(nan), 1.0F).value));
   REQUIRE(max(pack<float>(1.0F), nan).value == 1.0F);
+}
+
+TEST_CASE("masks are joined as bools are", "[pass]") {
+  pack<float> const x(2.0F);
+  for (int const low : {1, 3})
+    for (int const high : {1, 3}) {
+      REQUIRE((x > low && x < high) == (low == 1 && high == 3));
+      REQUIRE((x > low || x < high) == (low == 1 || high == 3));
+    }
+  REQUIRE(!(x < 1));
+}
+
+TEST_CASE("the sign of zero and of NaN is zero", "[pass]") {
+  REQUIRE(sign(pack<float>(-0.1F)).value == -1);
+  REQUIRE(sign(pack<float>(3)).value == 1);
+  REQUIRE(sign(pack<float>(-0.0F)).value == 0);
+  REQUIRE(sign(pack<float>(std::numeric_limits<float>::quiet_NaN())).value == 0);
 }

@@ -13,7 +13,8 @@
 
 namespace pushpull {
 
-/// What comparisons of packs give: to be used in `select`. Converts to bool only where the pack holds one element.
+/// What comparisons of packs give: to be used in `select`, joined by `&&` and `||`, negated by `!`. Converts to bool only
+/// where the pack holds one element.
 template <class Register>
 struct mask {
   Register value;
@@ -27,8 +28,8 @@ struct mask {
 };
 
 /// Elements of type `A` in `Register`: `A` itself on GPUs and in the scalar fallback, an xsimd batch on CPUs.
-/// Arithmetic (+ - * / and their assignments), comparisons, `sqrt`, `abs`, `min`, `max` and `select` work elementwise.
-/// Any arithmetic scalar joins in by conversion to `A`, so that a rule may keep its hyperparameters in double and still
+/// Arithmetic (+ - * / and their assignments), comparisons, `sqrt`, `abs`, `sign`, `min`, `max` and `select` work
+/// elementwise; `exp`, `log`, `pow`, `sin` and `cos` too, by pass/pack_math.hpp. Any arithmetic scalar joins in by conversion to `A`, so that a rule may keep its hyperparameters in double and still
 /// compute in `A`.
 template <class A, class Register = A>
 struct pack {
@@ -115,6 +116,24 @@ PUSHPULL_DEVICE_INLINE auto operator!=(T a, pack<A, R> const& b) {
   return pack<A, R>(a) != b;
 }
 
+/// Elementwise; both sides are evaluated.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class M>
+PUSHPULL_DEVICE_INLINE mask<M> operator&&(mask<M> const& a, mask<M> const& b) {
+  return {a.value && b.value};
+}
+/// Elementwise; both sides are evaluated.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class M>
+PUSHPULL_DEVICE_INLINE mask<M> operator||(mask<M> const& a, mask<M> const& b) {
+  return {a.value || b.value};
+}
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class M>
+PUSHPULL_DEVICE_INLINE mask<M> operator!(mask<M> const& a) {
+  return {!a.value};
+}
+
 PUSHPULL_EXEC_CHECK_DISABLE
 template <class A, class R>
 PUSHPULL_DEVICE_INLINE pack<A, R> operator-(pack<A, R> const& a) {
@@ -173,6 +192,26 @@ PUSHPULL_EXEC_CHECK_DISABLE
 template <class A, class R>
 PUSHPULL_DEVICE_INLINE pack<A, R> min(pack<A, R> const& a, std::type_identity_t<pack<A, R>> const& b) {
   return select(b < a, b, a);
+}
+
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class A, class R, class T>
+  requires std::is_arithmetic_v<T>
+PUSHPULL_DEVICE_INLINE pack<A, R> max(T a, pack<A, R> const& b) {
+  return max(pack<A, R>(a), b);
+}
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class A, class R, class T>
+  requires std::is_arithmetic_v<T>
+PUSHPULL_DEVICE_INLINE pack<A, R> min(T a, pack<A, R> const& b) {
+  return min(pack<A, R>(a), b);
+}
+
+/// Elementwise 1, -1, or 0 where x is 0 or NaN.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class A, class R>
+PUSHPULL_DEVICE_INLINE pack<A, R> sign(pack<A, R> const& x) {
+  return select(x > 0, 1, select(x < 0, pack<A, R>(-1), 0));
 }
 
 }  // namespace pushpull

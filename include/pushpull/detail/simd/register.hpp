@@ -2,6 +2,7 @@
 /// The vector register that rules run on when they run on a CPU: an xsimd batch.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 
 #include <pushpull/config.hpp>
@@ -45,9 +46,23 @@ __host__ __device__ simd_register<A> operator-(simd_register<A> const&);
 template <class A>
 __host__ __device__ simd_mask<A> operator!(simd_mask<A> const&);
 template <class A>
+__host__ __device__ simd_mask<A> operator&&(simd_mask<A> const&, simd_mask<A> const&);
+template <class A>
+__host__ __device__ simd_mask<A> operator||(simd_mask<A> const&, simd_mask<A> const&);
+template <class A>
 __host__ __device__ simd_register<A> simd_sqrt(simd_register<A> const&);
 template <class A>
 __host__ __device__ simd_register<A> simd_abs(simd_register<A> const&);
+template <class A>
+__host__ __device__ simd_register<A> simd_exp(simd_register<A> const&);
+template <class A>
+__host__ __device__ simd_register<A> simd_log(simd_register<A> const&);
+template <class A>
+__host__ __device__ simd_register<A> simd_pow(simd_register<A> const&, simd_register<A> const&);
+template <class A>
+__host__ __device__ simd_register<A> simd_sin(simd_register<A> const&);
+template <class A>
+__host__ __device__ simd_register<A> simd_cos(simd_register<A> const&);
 template <class A>
 __host__ __device__ simd_register<A> simd_select(simd_mask<A> const&, simd_register<A> const&, simd_register<A> const&);
 
@@ -65,6 +80,50 @@ template <class A, class Arch>
 xsimd::batch<A, Arch> simd_select(xsimd::batch_bool<A, Arch> const& m, xsimd::batch<A, Arch> const& a,
                                   xsimd::batch<A, Arch> const& b) {
   return xsimd::select(m, a, b);
+}
+
+/// f(x) of an elementary function. A register of 64 bytes takes two of 32: in xsimd's code for AVX-512, GCC 12 finds
+/// "undefined" registers that -Wuninitialized reports.
+template <class A, class Arch, class F>
+xsimd::batch<A, Arch> by_halves(xsimd::batch<A, Arch> const& x, F const& f) {
+#if PUSHPULL_HAS_AVX512
+  if constexpr (sizeof(x) == 64) {
+    using half = xsimd::batch<A, xsimd::avx2>;
+    alignas(64) A buffer[2 * half::size];
+    x.store_aligned(buffer);
+    half const low = f(half::load_aligned(buffer)), high = f(half::load_aligned(buffer + half::size));
+    low.store_aligned(buffer);
+    high.store_aligned(buffer + half::size);
+    return xsimd::batch<A, Arch>::load_aligned(buffer);
+  }
+#endif
+  return f(x);
+}
+
+template <class A, class Arch>
+xsimd::batch<A, Arch> simd_exp(xsimd::batch<A, Arch> const& x) {
+  return by_halves(x, [](auto const& half) { return xsimd::exp(half); });
+}
+template <class A, class Arch>
+xsimd::batch<A, Arch> simd_log(xsimd::batch<A, Arch> const& x) {
+  return by_halves(x, [](auto const& half) { return xsimd::log(half); });
+}
+template <class A, class Arch>
+xsimd::batch<A, Arch> simd_pow(xsimd::batch<A, Arch> const& x, xsimd::batch<A, Arch> const& y) {
+  // xsimd's exp(y log x) is off by dozens of units in the last place.
+  alignas(alignof(xsimd::batch<A, Arch>)) A base[xsimd::batch<A, Arch>::size], exponent[xsimd::batch<A, Arch>::size];
+  x.store_aligned(base);
+  y.store_aligned(exponent);
+  for (std::size_t lane = 0; lane < xsimd::batch<A, Arch>::size; ++lane) base[lane] = std::pow(base[lane], exponent[lane]);
+  return xsimd::batch<A, Arch>::load_aligned(base);
+}
+template <class A, class Arch>
+xsimd::batch<A, Arch> simd_sin(xsimd::batch<A, Arch> const& x) {
+  return by_halves(x, [](auto const& half) { return xsimd::sin(half); });
+}
+template <class A, class Arch>
+xsimd::batch<A, Arch> simd_cos(xsimd::batch<A, Arch> const& x) {
+  return by_halves(x, [](auto const& half) { return xsimd::cos(half); });
 }
 
 template <class A, class Arch>
