@@ -35,10 +35,10 @@ struct takes_states<U, P, V, S, std::index_sequence<I...>> : std::bool_constant<
 
 /// Whether phase `P` of `U` has terms of weight and gradient alone, or of the states as well.
 template <class U, std::size_t P, class V = pack<float>, class A = float>
-inline constexpr bool has_terms = TermsWith<U, P, prepared_t<U, A>, V>;
+inline constexpr bool has_terms = TermsWith<U, P, argument_t<U, A>, V>;
 template <class U, std::size_t P, class V = pack<float>, class A = float>
 inline constexpr bool has_terms_of_states =
-    !has_terms<U, P, V, A> && takes_states<U, P, V, prepared_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
+    !has_terms<U, P, V, A> && takes_states<U, P, V, argument_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
 
 /// How many phases `U` needs before the pass: none, one, or what it says.
 template <class U>

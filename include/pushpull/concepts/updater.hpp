@@ -68,6 +68,26 @@ PUSHPULL_HOST_DEVICE auto prepare(U const& rule, step<A> const& s, Sums const& s
 template <class U, class A>
 using prepared_t = decltype(detail::prepare(std::declval<U const&>(), std::declval<step<A> const&>(), sums_t<U>{}));
 
+/// Has a member `at`: the operator is given `prepared.at(number)` instead, number being that of the pack's first element
+/// among all elements of the store.
+template <class P>
+concept Numbered = requires(P const& p, std::int64_t number) { p.at(number); };
+
+/// What the operator is given with elements from `number` on.
+template <class P>
+PUSHPULL_DEVICE_INLINE decltype(auto) argument(P const& p, std::int64_t number) {
+  if constexpr (Numbered<P>) {
+    return p.at(number);
+  } else {
+    return (p);
+  }
+}
+
+/// The type of what the operator of `U` is given first.
+template <class U, class A>
+using argument_t =
+    std::remove_cvref_t<decltype(detail::argument(std::declval<prepared_t<U, A> const&>(), std::int64_t{}))>;
+
 template <std::size_t, class T>
 using repeat_t = T;
 
@@ -97,16 +117,16 @@ struct is_constant_call<U, V, P, std::index_sequence<I...>>
 
 /// Callable with a weight that it cannot change: a transform that forgot to take the gradient by reference.
 template <class U, class V, class A>
-concept LeavesWeightAlone = is_constant_call<U, V, prepared_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
+concept LeavesWeightAlone = is_constant_call<U, V, argument_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
 
 /// A rule that changes the weight and keeps its states: `rule(prepared, w, g, state...)`.
 template <class U, class V, class A>
-concept UpdatesWeightWith = is_updater_call<U, V, prepared_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
+concept UpdatesWeightWith = is_updater_call<U, V, argument_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
 
 /// A transform that changes the gradient and keeps its states: `transform(prepared, w, g, state...)`.
 template <class U, class V, class A>
 concept TransformsGradientWith =
-    is_transform_call<U, V, prepared_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
+    is_transform_call<U, V, argument_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
 
 /// Packs of a whole register, unless the rule asks for single elements or takes nothing else.
 template <class U, class V, class A>
@@ -121,9 +141,10 @@ inline constexpr bool runs_on = !requires { requires U::one_element_at_a_time; }
 ///         trivially copyable, because it travels to the device by value.
 /// `V` is a `pack`: one element on a GPU, a vector register on a CPU. `S` is what the rule's own `prepare(step<A>)`
 /// returned, called once per step, or the `step<A>` itself where the rule has no `prepare`. A rule that branches on
-/// values says `static constexpr bool one_element_at_a_time = true`.
-/// Models: update::sgd, update::momentum, update::nesterov, update::adam, update::adamw, update::pipeline. See also
-///         GradientTransform.
+/// values says `static constexpr bool one_element_at_a_time = true`. A rule that has to tell elements apart (random
+/// numbers) returns from `prepare` something with a member `at(std::int64_t number) const`: `S` is then what that
+/// returns, number being that of the pack's first element among all elements of the store, whatever the devices.
+/// Models: all rules of update/, update::pipeline. See also GradientTransform.
 template <class U>
 concept Updater = std::is_trivially_copyable_v<U> && detail::HasStateNames<U> &&
                   detail::UpdatesWeightWith<U, pack<float>, float> && !detail::LeavesWeightAlone<U, pack<float>, float>;

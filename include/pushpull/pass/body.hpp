@@ -148,17 +148,18 @@ PUSHPULL_DEVICE_INLINE void mirror(Block const& w, Run const& r, std::int64_t i,
 /// One pack through the rule; lane by lane where the rule cannot take a register.
 PUSHPULL_EXEC_CHECK_DISABLE
 template <class Rule, class P, class V, std::size_t... S>
-PUSHPULL_DEVICE_INLINE void apply(Rule const& rule, P const& p, V& w, V const& g, V* state, std::index_sequence<S...>) {
+PUSHPULL_DEVICE_INLINE void apply(Rule const& rule, P const& prepared, std::int64_t number, V& w, V const& g, V* state,
+                                  std::index_sequence<S...>) {
   using A = typename V::element_type;
   if constexpr (V::size == 1 || pushpull::detail::runs_on<Rule, V, A>) {
-    rule(p, w, g, state[S]...);
+    rule(pushpull::detail::argument(prepared, number), w, g, state[S]...);
   } else {
     for (std::size_t lane = 0; lane < V::size; ++lane) {
       auto const at = [lane](auto& x) -> A& { return reinterpret_cast<A*>(&x)[lane]; };
       pack<A> one(at(w));
       pack<A> const h(reinterpret_cast<A const*>(&g)[lane]);
       pack<A> s[sizeof...(S) + 1] = {pack<A>(at(state[S]))..., pack<A>(A(0))};
-      rule(p, one, h, s[S]...);
+      rule(pushpull::detail::argument(prepared, number + static_cast<std::int64_t>(lane)), one, h, s[S]...);
       at(w) = one.value;
       ((at(state[S]) = s[S].value), ...);
     }
@@ -240,7 +241,8 @@ struct body {
     detail::static_for<block_type::count>([&](auto j) PUSHPULL_INLINE_LAMBDA {
       V lanes[states + 1];
       detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA { lanes[s] = state[s].x[j]; });
-      detail::apply(local_rule, prepared, w.x[j], g.x[j], lanes, std::make_index_sequence<states>{});
+      std::int64_t const number = r.element + i + static_cast<std::int64_t>(j * V::size);
+      detail::apply(local_rule, prepared, number, w.x[j], g.x[j], lanes, std::make_index_sequence<states>{});
       detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA { state[s].x[j] = lanes[s]; });
     });
     if constexpr (writes_weight<Rule>) detail::store_stored<Memory>(w, r.master + i, r.aligned, valid);

@@ -37,6 +37,7 @@ struct run {
   using mirror_type = typename Types::mirror;
 
   std::int64_t size;        ///< Elements. In arenas a multiple of `padding`.
+  std::int64_t element;     ///< The number of the run's first element among all elements of the store.
   std::int64_t leaf_phase;  ///< Elements between the last boundary of a norm's leaf and this run; a multiple of padding.
   std::int64_t leaf;        ///< The slot of this run's first leaf among the partial sums of the step.
   bool aligned;             ///< All gradients and mirrors are aligned to 16 bytes; in a row also master and states.

@@ -178,11 +178,13 @@ struct pre_reduction_body {
     V total[count];
     for (std::size_t k = 0; k < count; ++k) total[k] = V(0);
     detail::static_for<block_type::count>([&](auto j) PUSHPULL_INLINE_LAMBDA {
+      std::int64_t const number = r.element + i + static_cast<std::int64_t>(j * V::size);
+      auto const& given = pushpull::detail::argument(prepared, number);
       auto const terms = [&]<std::size_t... I>(std::index_sequence<I...>) PUSHPULL_INLINE_LAMBDA {
         if constexpr (of_states) {
-          return pushpull::detail::terms<Phase>(local_rule, prepared, w.x[j], g.x[j], state[I].x[j]...);
+          return pushpull::detail::terms<Phase>(local_rule, given, w.x[j], g.x[j], state[I].x[j]...);
         } else {
-          return pushpull::detail::terms<Phase>(local_rule, prepared, w.x[j], g.x[j]);
+          return pushpull::detail::terms<Phase>(local_rule, given, w.x[j], g.x[j]);
         }
       }(std::make_index_sequence<states>{});
       if constexpr (std::same_as<std::remove_cvref_t<decltype(terms)>, V>) {

@@ -275,6 +275,7 @@ class call {
       if (changes && r.group->resident()) table.add_mirrors(mirrors_, *r.group, n, part.begin);
     typename Step::run_type run{};
     run.size = part.size();
+    run.element = r.number + skipped;
     run.leaf_phase = table.leaf_phase(part);
     run.clock = r.clock;
     if constexpr (Code<encoded>) run.unit = compressor_.unit();

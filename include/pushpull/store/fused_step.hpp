@@ -109,6 +109,7 @@ class fused_step {
         A const* const gradient[] = {r.reduced};
         typename second_plan::run_type second{};
         second.size = r.size;
+        second.element = r.element;
         second.clock = r.clock;
         second.leaf = r.leaf;
         second.leaf_phase = r.leaf_phase;

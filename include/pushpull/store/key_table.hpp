@@ -50,6 +50,7 @@ struct key_record {
   pushpull::shape shape;
   Group* group;
   std::int64_t offset;                  ///< Of its first element in the group.
+  std::int64_t number;                  ///< Of its first element in the store, wherever keys lie: see pass::run.
   std::int32_t clock;                   ///< Number of the key, in order of init.
   bool has_gradient;                    ///< Resident.
   std::vector<buffer<D>> own_gradient;  ///< Resident, outside the group's arenas.
@@ -94,6 +95,7 @@ class key_table {
         directory_(std::move(directory)),
         place_{number, dtype_traits<T>::name},
         whole_keys_(whole_keys),
+        next_number_(static_cast<std::int64_t>(number) << 48),
         loads_(devices.size()) {}
 
   std::vector<D> const& devices() const { return devices_; }
@@ -212,6 +214,7 @@ class key_table {
     for (std::size_t i = 0; i < keys.size(); ++i) first[i] = has_gradient(i);
     std::vector<std::int64_t> loads = loads_;
     layout const where = whole_keys_ ? lay_out_owners(sizes, loads) : lay_out_slices(sizes, first, devices_.size());
+    layout const numbers = lay_out_slices(sizes, first, 1);
     std::int64_t gradients = 0;
     for (std::size_t i = 0; i < keys.size(); ++i)
       if (has_gradient(i)) gradients = std::max(gradients, where.offsets[i] + padded(sizes[i]));
@@ -220,6 +223,7 @@ class key_table {
     decltype(index_) added;
     for (std::size_t i = 0; i < keys.size(); ++i) {
       auto r = std::make_unique<record>(record{key_type(keys[i]), values[i].shape(), group.get(), where.offsets[i],
+                                               next_number_ + numbers.offsets[i],
                                                static_cast<std::int32_t>(index_.size() + i), has_gradient(i), {}, {}, 0,
                                                {}});
       store_value(*r, values[i]);
@@ -231,6 +235,7 @@ class key_table {
     index_.reserve(index_.size() + added.size());
     groups_.push_back(std::move(group));
     loads_ = std::move(loads);
+    next_number_ += numbers.size;
     index_.merge(added);
   }
 
@@ -272,6 +277,7 @@ class key_table {
   std::shared_ptr<directory_type> directory_;
   typename directory_type::place place_;
   bool whole_keys_;
+  std::int64_t next_number_;         // of an element; stores that share a directory count from numbers far apart
   std::vector<std::int64_t> loads_;  // elements that each device owns, counted where keys are not cut
   std::vector<std::unique_ptr<group_type>> groups_;
   std::unordered_map<key_type, std::unique_ptr<record>, key_hash<key_type>, std::equal_to<>> index_;

@@ -87,9 +87,10 @@ class resident_plan {
   /// Whether every key has a run of its own: where it has sums of its own, or leaves of its own and they matter.
   static bool sums_by_key(Table const& table) { return Step::per_tensor || (Step::two_phases && table.whole_keys()); }
 
-  /// Whether key b lies right behind key a in every operand, and has seen as many updates.
+  /// Whether key b lies right behind key a in every operand, is numbered on from it and has seen as many updates.
   static bool continues(record const& a, record const& b) {
-    return a.group == b.group && b.offset == a.offset + padded(a.shape.size()) && a.updates == b.updates &&
+    return a.group == b.group && b.offset == a.offset + padded(a.shape.size()) &&
+           b.number - a.number == b.offset - a.offset && a.updates == b.updates &&
            a.own_gradient.empty() && b.own_gradient.empty();
   }
 
@@ -110,6 +111,7 @@ class resident_plan {
       table.add_mirrors(mirrors, group, n, part.begin);
       typename Step::run_type run{};
       run.size = part.size();
+      run.element = keys.front()->number + (part.begin - begin);
       run.leaf_phase = table.leaf_phase(part);
       run.master = group.master(n) + local;
       for (std::size_t s = 0; s != Step::states; ++s) run.state[s] = group.state(n, s) + local;

@@ -21,12 +21,7 @@ struct adam {
   static constexpr auto state_names = states("exp_avg", "exp_avg_sq");
 
   /// @throws invalid_argument on a negative rate or epsilon, or a beta outside [0, 1).
-  void validate() const {
-    detail::expects_not_negative("adam: learning_rate", learning_rate);
-    detail::expects_not_negative("adam: epsilon", epsilon);
-    detail::expects_in_range("adam: beta1", beta1, 0, 1);
-    detail::expects_in_range("adam: beta2", beta2, 0, 1);
-  }
+  void validate() const { detail::expects_adaptive("adam", learning_rate, beta1, beta2, epsilon); }
 
   /// What depends on t alone.
   template <class A>
@@ -63,10 +58,7 @@ struct adamw {
 
   /// @throws invalid_argument as adam's, and on a negative decay.
   void validate() const {
-    detail::expects_not_negative("adamw: learning_rate", learning_rate);
-    detail::expects_not_negative("adamw: epsilon", epsilon);
-    detail::expects_in_range("adamw: beta1", beta1, 0, 1);
-    detail::expects_in_range("adamw: beta2", beta2, 0, 1);
+    detail::expects_adaptive("adamw", learning_rate, beta1, beta2, epsilon);
     detail::expects_not_negative("adamw: weight_decay", weight_decay);
   }
 

@@ -5,6 +5,7 @@
 #include <array>
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <string_view>
 #include <type_traits>
 #include <utility>
@@ -76,6 +77,16 @@ struct pipeline {
   struct scalars {
     P first;
     Q rest;
+
+    /// For stages that tell elements apart.
+    PUSHPULL_DEVICE_INLINE auto at(std::int64_t number) const
+      requires(pushpull::detail::Numbered<P> || pushpull::detail::Numbered<Q>)
+    {
+      using pushpull::detail::argument;
+      using first_type = std::remove_cvref_t<decltype(argument(first, number))>;
+      using rest_type = std::remove_cvref_t<decltype(argument(rest, number))>;
+      return scalars<first_type, rest_type>{argument(first, number), argument(rest, number)};
+    }
   };
 
   void validate() const {

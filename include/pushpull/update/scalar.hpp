@@ -55,5 +55,21 @@ inline void expects_positive(char const* name, double value) {
   });
 }
 
+/// @throws invalid_argument unless value is at least 0; infinity is no limit at all.
+inline void expects_limit(char const* name, double value) {
+  pushpull::detail::expects<invalid_argument>(value >= 0, [&] {
+    return std::string(name) + ": a value of at least 0 expected, got " + number_text(value);
+  });
+}
+
+/// @throws invalid_argument on a negative rate or epsilon of the rule, or a beta outside [0, 1).
+inline void expects_adaptive(char const* rule, double learning_rate, double beta1, double beta2, double epsilon) {
+  std::string const prefix = std::string(rule) + ": ";
+  expects_not_negative((prefix + "learning_rate").c_str(), learning_rate);
+  expects_not_negative((prefix + "epsilon").c_str(), epsilon);
+  expects_in_range((prefix + "beta1").c_str(), beta1, 0, 1);
+  expects_in_range((prefix + "beta2").c_str(), beta2, 0, 1);
+}
+
 }  // namespace detail
 }  // namespace pushpull::update

@@ -26,7 +26,7 @@ struct rescale {
   }
 };
 
-/// g = min(max(g, -limit), limit), elementwise. NaN stays NaN.
+/// g = min(max(g, -limit), limit), elementwise. NaN stays NaN, and an infinite limit clips nothing.
 struct clip_value {
   double limit;
 
@@ -35,7 +35,7 @@ struct clip_value {
   explicit clip_value(double limit) : limit(limit) { validate(); }
 
   /// @throws invalid_argument on a negative limit.
-  void validate() const { detail::expects_not_negative("clip_value: limit", limit); }
+  void validate() const { detail::expects_limit("clip_value: limit", limit); }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>

@@ -1,0 +1,40 @@
+/// @file
+/// AdaDelta: steps in the units of the weights.
+#pragma once
+
+#include <pushpull/concepts/updater.hpp>
+#include <pushpull/update/scalar.hpp>
+
+namespace pushpull::update {
+
+/// Zeiler 2012, as PyTorch defines it:
+///   v = rho v + (1 - rho) g^2;  x = sqrt(u + epsilon) / sqrt(v + epsilon) g;  u = rho u + (1 - rho) x^2;
+///   w = w - learning_rate x.
+/// 28 bytes per float parameter.
+struct adadelta {
+  double learning_rate = 1;
+  double rho = 0.9;
+  double epsilon = 1e-6;
+
+  static constexpr auto state_names = states("square_avg", "acc_delta");
+
+  /// @throws invalid_argument on a negative rate or epsilon, or a rho outside [0, 1).
+  void validate() const {
+    detail::expects_not_negative("adadelta: learning_rate", learning_rate);
+    detail::expects_in_range("adadelta: rho", rho, 0, 1);
+    detail::expects_not_negative("adadelta: epsilon", epsilon);
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class S, class V>
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g, V& v, V& u) const {
+    v = rho * v + (1 - rho) * g * g;
+    V const x = sqrt(u + epsilon) / sqrt(v + epsilon) * g;
+    u = rho * u + (1 - rho) * x * x;
+    w -= learning_rate * x;
+  }
+};
+
+static_assert(Updater<adadelta>);
+
+}  // namespace pushpull::update

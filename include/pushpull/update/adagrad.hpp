@@ -1,0 +1,57 @@
+/// @file
+/// AdaGrad: rates that fall with the squares of all gradients so far.
+#pragma once
+
+#include <pushpull/concepts/updater.hpp>
+#include <pushpull/update/root.hpp>
+#include <pushpull/update/scalar.hpp>
+
+namespace pushpull::update {
+
+/// Duchi et al. 2011, as PyTorch defines it: h = h + g^2;  w = w - rate g / (sqrt(h) + epsilon), where
+/// rate = learning_rate / (1 + (t - 1) lr_decay) and h begins at initial_accumulator_value. 20 bytes per float parameter.
+/// @tparam Epsilon  Where epsilon stands: epsilon_outside_root or epsilon_inside_root.
+template <class Epsilon>
+struct basic_adagrad {
+  double learning_rate = 1e-2;
+  double lr_decay = 0;
+  double initial_accumulator_value = 0;
+  double epsilon = 1e-10;
+
+  static constexpr auto state_names = states("sum");
+
+  /// @throws invalid_argument on a negative hyperparameter.
+  void validate() const {
+    detail::expects_not_negative("adagrad: learning_rate", learning_rate);
+    detail::expects_not_negative("adagrad: lr_decay", lr_decay);
+    detail::expects_not_negative("adagrad: initial_accumulator_value", initial_accumulator_value);
+    detail::expects_not_negative("adagrad: epsilon", epsilon);
+  }
+
+  /// What depends on t alone.
+  template <class A>
+  struct scalars {
+    A rate;
+    A initial;  ///< What the sum begins with, in the first step; 0 later.
+  };
+
+  template <class A>
+  PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s) const {
+    return {static_cast<A>(learning_rate / (1 + static_cast<double>(s.t - 1) * lr_decay)),
+            static_cast<A>(s.t == 1 ? initial_accumulator_value : 0)};
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class A, class V>
+  PUSHPULL_DEVICE_INLINE void operator()(scalars<A> const& s, V& w, V const& g, V& h) const {
+    h += g * g + s.initial;
+    w -= s.rate * g / Epsilon::root(h, epsilon);
+  }
+};
+
+/// AdaGrad in PyTorch's form.
+using adagrad = basic_adagrad<epsilon_outside_root>;
+
+static_assert(Updater<adagrad> && Updater<basic_adagrad<epsilon_inside_root>>);
+
+}  // namespace pushpull::update

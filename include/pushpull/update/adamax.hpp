@@ -1,0 +1,51 @@
+/// @file
+/// Adamax: Adam by the largest gradient instead of the mean square.
+#pragma once
+
+#include <pushpull/concepts/updater.hpp>
+#include <pushpull/update/scalar.hpp>
+
+namespace pushpull::update {
+
+/// Where Adamax's epsilon stands.
+enum class adamax_epsilon {
+  norm,        ///< u = max(beta2 u, |g| + epsilon): PyTorch.
+  denominator  ///< m / (u + epsilon): MXNet 2.0.
+};
+
+/// Kingma & Ba 2015, algorithm 2, as PyTorch defines it: m as in adam;  u = max(beta2 u, |g| + epsilon);
+///   w = w - learning_rate / (1 - beta1^t) m / u.
+/// 28 bytes per float parameter.
+template <adamax_epsilon Place>
+struct basic_adamax {
+  double learning_rate = 2e-3;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double epsilon = 1e-8;
+
+  static constexpr auto state_names = states("exp_avg", "exp_inf");
+
+  /// @throws invalid_argument as adam's.
+  void validate() const { detail::expects_adaptive("adamax", learning_rate, beta1, beta2, epsilon); }
+
+  template <class A>
+  PUSHPULL_HOST_DEVICE A prepare(step<A> const& s) const {
+    return static_cast<A>(learning_rate / bias_correction(beta1, s.t));
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class A, class V>
+  PUSHPULL_DEVICE_INLINE void operator()(A const& step_size, V& w, V const& g, V& m, V& u) const {
+    constexpr bool in_norm = Place == adamax_epsilon::norm;
+    m = beta1 * m + (1 - beta1) * g;
+    u = max(abs(g) + (in_norm ? epsilon : 0), beta2 * u);
+    w -= step_size * m / (u + (in_norm ? 0 : epsilon));
+  }
+};
+
+/// Adamax in PyTorch's form.
+using adamax = basic_adamax<adamax_epsilon::norm>;
+
+static_assert(Updater<adamax> && Updater<basic_adamax<adamax_epsilon::denominator>>);
+
+}  // namespace pushpull::update

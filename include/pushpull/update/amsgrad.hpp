@@ -1,0 +1,42 @@
+/// @file
+/// AMSGrad: Adam whose rates never rise.
+#pragma once
+
+#include <pushpull/concepts/updater.hpp>
+#include <pushpull/update/adam.hpp>
+#include <pushpull/update/scalar.hpp>
+
+namespace pushpull::update {
+
+/// Reddi et al. 2018, as PyTorch defines it (Adam with amsgrad=True): m and v as in adam;  u = max(u, v);
+///   w = w - learning_rate m' / (sqrt(u') + epsilon),  m' = m / (1 - beta1^t),  u' = u / (1 - beta2^t).
+/// 36 bytes per float parameter.
+struct amsgrad {
+  double learning_rate = 1e-3;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double epsilon = 1e-8;
+
+  static constexpr auto state_names = states("exp_avg", "exp_avg_sq", "max_exp_avg_sq");
+
+  /// @throws invalid_argument as adam's.
+  void validate() const { detail::expects_adaptive("amsgrad", learning_rate, beta1, beta2, epsilon); }
+
+  template <class A>
+  PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s) const {
+    return adam{learning_rate, beta1, beta2, epsilon}.prepare(s);
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class S, class V>
+  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& m, V& v, V& u) const {
+    m = beta1 * m + (1 - beta1) * g;
+    v = beta2 * v + (1 - beta2) * g * g;
+    u = max(v, u);
+    w -= s.step_size * m / (sqrt(u) * s.root_scale + epsilon);
+  }
+};
+
+static_assert(Updater<amsgrad>);
+
+}  // namespace pushpull::update

@@ -1,0 +1,63 @@
+/// @file
+/// Gradient descent that makes up for gradients of older weights.
+#pragma once
+
+#include <pushpull/concepts/updater.hpp>
+#include <pushpull/update/scalar.hpp>
+#include <pushpull/update/sgd.hpp>
+
+namespace pushpull::update {
+
+/// g = g + lambda g^2 (w - w_old), where w_old is the weight before the last update: the first-order effect of an update
+/// that the gradient has not seen. In the first step w_old = w.
+struct delay_compensation {
+  double lambda = 0.04;
+
+  static constexpr auto state_names = states("previous_weight");
+
+  /// @throws invalid_argument on a negative lambda.
+  void validate() const { detail::expects_not_negative("delay_compensation: lambda", lambda); }
+
+  template <class A>
+  PUSHPULL_HOST_DEVICE A prepare(step<A> const& s) const {
+    return static_cast<A>(s.t == 1 ? 0 : lambda);
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class A, class V>
+  PUSHPULL_DEVICE_INLINE void operator()(A const& factor, V const& w, V& g, V& previous) const {
+    g += factor * g * g * (w - previous);
+    previous = w;
+  }
+};
+
+/// Zheng et al. 2017, DC-ASGD: delay_compensation, then sgd. 20 bytes per float parameter.
+struct dcasgd {
+  double learning_rate = 1e-2;
+  double lambda = 0.04;
+
+  static constexpr auto state_names = delay_compensation::state_names;
+
+  /// @throws invalid_argument on a negative rate or lambda.
+  void validate() const {
+    sgd{learning_rate}.validate();
+    delay_compensation{lambda}.validate();
+  }
+
+  template <class A>
+  PUSHPULL_HOST_DEVICE A prepare(step<A> const& s) const {
+    return delay_compensation{lambda}.prepare(s);
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class A, class V>
+  PUSHPULL_DEVICE_INLINE void operator()(A const& factor, V& w, V const& g, V& previous) const {
+    V h = g;
+    delay_compensation{lambda}(factor, w, h, previous);
+    sgd{learning_rate}(factor, w, h);
+  }
+};
+
+static_assert(GradientTransform<delay_compensation> && Updater<dcasgd>);
+
+}  // namespace pushpull::update

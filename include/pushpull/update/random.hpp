@@ -1,0 +1,55 @@
+/// @file
+/// Random numbers that are functions of a counter: the same for any device and in any order.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <cuda/std/array>
+#include <pushpull/config.hpp>
+#include <pushpull/pass/pack.hpp>
+#include <pushpull/pass/pack_math.hpp>
+
+namespace pushpull::update {
+
+/// 128 random bits for each counter and key: Philox-4x32-10 (Salmon et al. 2011).
+PUSHPULL_HOST_DEVICE inline cuda::std::array<std::uint32_t, 4> philox(cuda::std::array<std::uint32_t, 4> counter,
+                                                                      std::uint64_t key) {
+  auto k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
+  for (int round = 0; round < 10; ++round) {
+    std::uint64_t const a = std::uint64_t{0xD2511F53} * counter[0], b = std::uint64_t{0xCD9E8D57} * counter[2];
+    counter = {static_cast<std::uint32_t>(b >> 32) ^ counter[1] ^ k0, static_cast<std::uint32_t>(b),
+               static_cast<std::uint32_t>(a >> 32) ^ counter[3] ^ k1, static_cast<std::uint32_t>(a)};
+    k0 += 0x9E3779B9;
+    k1 += 0xBB67AE85;
+  }
+  return counter;
+}
+
+/// Independent numbers of the standard normal distribution for elements first, first + 1, ... of step t, one per element
+/// of the pack (Box & Muller 1958). Uniform numbers have 32 bits, so no result is beyond 6.8.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class V>
+PUSHPULL_DEVICE_INLINE V standard_normal(std::uint64_t seed, std::int64_t t, std::int64_t first) {
+  using A = typename V::element_type;
+  V radius, angle;
+  for (std::size_t lane = 0; lane < V::size; ++lane) {
+    auto const element = static_cast<std::uint64_t>(first) + lane;
+    auto const step = static_cast<std::uint64_t>(t);
+    auto const bits = philox({static_cast<std::uint32_t>(element), static_cast<std::uint32_t>(element >> 32),
+                              static_cast<std::uint32_t>(step), static_cast<std::uint32_t>(step >> 32)},
+                             seed);
+    A const unit = static_cast<A>(0x1p-32);
+    A const u = (static_cast<A>(bits[0]) + A(0.5)) * unit, angle_unit = static_cast<A>(bits[1]) * unit;
+    if constexpr (V::size == 1) {
+      radius = u;
+      angle = angle_unit;
+    } else {
+      reinterpret_cast<A*>(&radius)[lane] = u;
+      reinterpret_cast<A*>(&angle)[lane] = angle_unit;
+    }
+  }
+  return sqrt(-2 * log(min(radius, 1))) * cos(6.283185307179586 * angle);
+}
+
+}  // namespace pushpull::update

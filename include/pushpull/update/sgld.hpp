@@ -1,0 +1,53 @@
+/// @file
+/// Stochastic gradient Langevin dynamics: descent that samples the posterior.
+#pragma once
+
+#include <cstdint>
+
+#include <cuda/std/cmath>
+#include <pushpull/concepts/updater.hpp>
+#include <pushpull/update/random.hpp>
+#include <pushpull/update/scalar.hpp>
+
+namespace pushpull::update {
+
+/// Welling & Teh 2011, eq. 4, for g the gradient of the negative log posterior: w = w - learning_rate g / 2 + noise,
+/// noise normal with variance learning_rate. The noise is a function of the seed, t and the element's number in the store
+/// alone: the same for any number of devices. No state; 12 bytes per float parameter.
+struct sgld {
+  double learning_rate = 1e-2;
+  std::uint64_t seed = 0;
+
+  static constexpr auto state_names = states();
+
+  /// @throws invalid_argument on a negative rate.
+  void validate() const { detail::expects_not_negative("sgld: learning_rate", learning_rate); }
+
+  /// What depends on t alone, and with `at` the number of an element.
+  template <class A>
+  struct scalars {
+    A deviation;
+    std::int64_t t;
+
+    struct numbered {
+      A deviation;
+      std::int64_t t, element;
+    };
+    PUSHPULL_DEVICE_INLINE numbered at(std::int64_t number) const { return {deviation, t, number}; }
+  };
+
+  template <class A>
+  PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s) const {
+    return {static_cast<A>(cuda::std::sqrt(learning_rate)), s.t};
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class S, class V>
+  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g) const {
+    w += s.deviation * standard_normal<V>(seed, s.t, s.element) - learning_rate / 2 * g;
+  }
+};
+
+static_assert(Updater<sgld>);
+
+}  // namespace pushpull::update

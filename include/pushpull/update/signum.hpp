@@ -1,0 +1,57 @@
+/// @file
+/// Steps of one size: the sign of the gradient, or of its moving average.
+#pragma once
+
+#include <pushpull/concepts/updater.hpp>
+#include <pushpull/update/scalar.hpp>
+
+namespace pushpull::update {
+
+/// w = (1 - learning_rate weight_decay) w - learning_rate sign(g), with sign(0) = 0 (Bernstein et al. 2018, signSGD).
+/// No state; 12 bytes per float parameter.
+struct signsgd {
+  double learning_rate = 1e-2;
+  double weight_decay = 0;
+
+  static constexpr auto state_names = states();
+
+  /// @throws invalid_argument on a negative rate or decay.
+  void validate() const {
+    detail::expects_not_negative("signsgd: learning_rate", learning_rate);
+    detail::expects_not_negative("signsgd: weight_decay", weight_decay);
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class S, class V>
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g) const {
+    w = (1 - learning_rate * weight_decay) * w - learning_rate * sign(g);
+  }
+};
+
+/// m = momentum m + (1 - momentum) g;  w = (1 - learning_rate weight_decay) w - learning_rate sign(m) (Bernstein et al.
+/// 2018, Signum). 20 bytes per float parameter.
+struct signum {
+  double learning_rate = 1e-2;
+  double momentum = 0.9;
+  double weight_decay = 0;
+
+  static constexpr auto state_names = states("momentum_buffer");
+
+  /// @throws invalid_argument on a negative rate or decay, or a momentum outside [0, 1).
+  void validate() const {
+    detail::expects_not_negative("signum: learning_rate", learning_rate);
+    detail::expects_in_range("signum: momentum", momentum, 0, 1);
+    detail::expects_not_negative("signum: weight_decay", weight_decay);
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class S, class V>
+  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& m) const {
+    m = momentum * m + (1 - momentum) * g;
+    signsgd{learning_rate, weight_decay}(s, w, m);
+  }
+};
+
+static_assert(Updater<signsgd> && Updater<signum>);
+
+}  // namespace pushpull::update

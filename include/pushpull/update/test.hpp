@@ -1,0 +1,24 @@
+/// @file
+/// MXNet's optimizer for tests of stores.
+#pragma once
+
+#include <pushpull/concepts/updater.hpp>
+
+namespace pushpull::update {
+
+/// w = w + g, and a copy of w as state: what a store did with its gradients can be read off its weights. Rescaled by a
+/// stage before it. 20 bytes per float parameter.
+struct test {
+  static constexpr auto state_names = states("weight_copy");
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class S, class V>
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g, V& copy) const {
+    w += g;
+    copy = w;
+  }
+};
+
+static_assert(Updater<test>);
+
+}  // namespace pushpull::update
