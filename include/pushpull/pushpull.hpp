@@ -3,6 +3,12 @@
 #pragma once
 
 #include <pushpull/comm/single.hpp>
+#include <pushpull/compat/djl.hpp>
+#include <pushpull/compat/gradient.hpp>
+#include <pushpull/compat/mxnet.hpp>
+#include <pushpull/compat/mxnet1.hpp>
+#include <pushpull/compat/mxnet2.hpp>
+#include <pushpull/compat/rule.hpp>
 #include <pushpull/compress/by_name.hpp>
 #include <pushpull/compress/cast.hpp>
 #include <pushpull/compress/code.hpp>

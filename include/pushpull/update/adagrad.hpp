@@ -9,7 +9,8 @@
 namespace pushpull::update {
 
 /// Duchi et al. 2011, as PyTorch defines it: h = h + g^2;  w = w - rate g / (sqrt(h) + epsilon), where
-/// rate = learning_rate / (1 + (t - 1) lr_decay) and h begins at initial_accumulator_value. 20 bytes per float parameter.
+/// rate = learning_rate / (1 + (t - 1) lr_decay) and h begins at initial_accumulator_value.
+/// 20 bytes per float parameter.
 /// @tparam Epsilon  Where epsilon stands: epsilon_outside_root or epsilon_inside_root.
 template <class Epsilon>
 struct basic_adagrad {

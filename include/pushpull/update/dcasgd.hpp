@@ -8,8 +8,8 @@
 
 namespace pushpull::update {
 
-/// g = g + lambda g^2 (w - w_old), where w_old is the weight before the last update: the first-order effect of an update
-/// that the gradient has not seen. In the first step w_old = w.
+/// g = g + lambda g^2 (w - w_old), where w_old is the weight before the last update: the first-order effect of an
+/// update that the gradient has not seen. In the first step w_old = w.
 struct delay_compensation {
   double lambda = 0.04;
 

@@ -10,7 +10,8 @@ namespace pushpull::update {
 /// McMahan et al. 2013, algorithm 1, per coordinate:
 ///   s = (sqrt(n + g^2) - sqrt(n)) / learning_rate;  z = z + g - s w;  n = n + g^2;
 ///   w = 0 where |z| <= lambda1, else (sign(z) lambda1 - z) / ((beta + sqrt(n)) / learning_rate + lambda2).
-/// The weight is a function of z and n: what it began with is forgotten in the first step. 28 bytes per float parameter.
+/// The weight is a function of z and n: what it began with is forgotten in the first step.
+/// 28 bytes per float parameter.
 struct ftrl {
   double learning_rate = 0.1;
   double lambda1 = 0.01;

@@ -26,8 +26,8 @@ PUSHPULL_HOST_DEVICE inline cuda::std::array<std::uint32_t, 4> philox(cuda::std:
   return counter;
 }
 
-/// Independent numbers of the standard normal distribution for elements first, first + 1, ... of step t, one per element
-/// of the pack (Box & Muller 1958). Uniform numbers have 32 bits, so no result is beyond 6.8.
+/// Independent numbers of the standard normal distribution for elements first, first + 1, ... of step t, one per
+/// element of the pack (Box & Muller 1958). Uniform numbers have 32 bits, so no result is beyond 6.8.
 PUSHPULL_EXEC_CHECK_DISABLE
 template <class V>
 PUSHPULL_DEVICE_INLINE V standard_normal(std::uint64_t seed, std::int64_t t, std::int64_t first) {

@@ -12,8 +12,9 @@
 namespace pushpull::update {
 
 /// Welling & Teh 2011, eq. 4, for g the gradient of the negative log posterior: w = w - learning_rate g / 2 + noise,
-/// noise normal with variance learning_rate. The noise is a function of the seed, t and the element's number in the store
-/// alone: the same for any number of devices. No state; 12 bytes per float parameter.
+/// noise normal with variance learning_rate. The noise is a function of the seed, t and the element's number in the
+/// store alone: the same for any number of devices. Keys are numbered in the order in which they were registered.
+/// No state; 12 bytes per float parameter.
 struct sgld {
   double learning_rate = 1e-2;
   std::uint64_t seed = 0;

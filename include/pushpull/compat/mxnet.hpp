@@ -1,0 +1,6 @@
+/// @file
+/// The optimizers of both generations of MXNet: `compat::mxnet1` and `compat::mxnet2`.
+#pragma once
+
+#include <pushpull/compat/mxnet1.hpp>
+#include <pushpull/compat/mxnet2.hpp>

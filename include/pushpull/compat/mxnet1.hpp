@@ -1,0 +1,198 @@
+/// @file
+/// The optimizers of MXNet 1.x, with its parameters' names and defaults, as pipes of this library's stages.
+/// `clip_gradient` of 0 is MXNet's None. To change hyperparameters, give `set_hyperparameters` a new one:
+/// `mxnet1::adam({.wd = 0.1})`. In the comments s is rescale_grad and lr learning_rate.
+#pragma once
+
+#include <cstdint>
+
+#include <pushpull/compat/gradient.hpp>
+#include <pushpull/compat/rule.hpp>
+#include <pushpull/update/adadelta.hpp>
+#include <pushpull/update/adagrad.hpp>
+#include <pushpull/update/adamax.hpp>
+#include <pushpull/update/dcasgd.hpp>
+#include <pushpull/update/ftml.hpp>
+#include <pushpull/update/ftrl.hpp>
+#include <pushpull/update/momentum.hpp>
+#include <pushpull/update/nadam.hpp>
+#include <pushpull/update/pipeline.hpp>
+#include <pushpull/update/rmsprop.hpp>
+#include <pushpull/update/root.hpp>
+#include <pushpull/update/sgd.hpp>
+#include <pushpull/update/sgld.hpp>
+#include <pushpull/update/signum.hpp>
+#include <pushpull/update/test.hpp>
+#include <pushpull/update/transform.hpp>
+#include <pushpull/update/wrapper.hpp>
+
+namespace pushpull::compat::mxnet1 {
+
+struct sgd_options {
+  double learning_rate = 0.01;
+  double wd = 0, rescale_grad = 1, clip_gradient = 0;
+};
+/// w -= lr (clip(s g) + wd w).
+inline auto sgd(sgd_options const& o = {}) {
+  return detail::clipped_then_decayed(o) | update::sgd{o.learning_rate};
+}
+
+struct sgd_momentum_options {
+  double learning_rate = 0.01, momentum = 0;
+  double wd = 0, rescale_grad = 1, clip_gradient = 0;
+};
+/// SGD with momentum other than 0: m = momentum m - lr (clip(s g) + wd w);  w += m. The state is -m.
+inline auto sgd_momentum(sgd_momentum_options const& o = {}) {
+  return detail::clipped_then_decayed(o) | update::rescale(o.learning_rate) |
+         update::momentum{.learning_rate = 1, .momentum = o.momentum};
+}
+
+struct nag_options {
+  double learning_rate = 0.01, momentum = 0;
+  double wd = 0, rescale_grad = 1, clip_gradient = 0;
+};
+/// m = momentum m - lr (clip(s g) + wd w);  w += momentum m - lr (clip(s g) + wd w). The state is -m.
+inline auto nag(nag_options const& o = {}) {
+  return detail::clipped_then_decayed(o) | update::rescale(o.learning_rate) |
+         update::nesterov{.learning_rate = 1, .momentum = o.momentum};
+}
+
+struct signum_options {
+  double learning_rate = 0.01, momentum = 0.9, wd_lh = 0;
+  double wd = 0, rescale_grad = 1, clip_gradient = 0;
+};
+/// m = momentum m - (1 - momentum) (clip(s g) + wd w);  w = (1 - lr wd_lh) w + lr sign(m). The state is -m.
+inline auto signum(signum_options const& o = {}) {
+  return detail::clipped_then_decayed(o) | update::signum{o.learning_rate, o.momentum, o.wd_lh};
+}
+
+struct signsgd_options {
+  double learning_rate = 0.01;
+  double wd = 0;
+};
+/// Signum with momentum 0: w = (1 - lr wd) w - lr sign(g). Rescaling and clipping change no sign.
+inline auto signsgd(signsgd_options const& o = {}) {
+  return update::signsgd{o.learning_rate, o.wd};
+}
+
+struct sgld_options {
+  double learning_rate = 0.01;
+  std::uint64_t seed = 0;
+  double wd = 0, rescale_grad = 1, clip_gradient = 0;
+};
+/// w -= lr / 2 (clip(s g) + wd w);  w += normal noise of variance lr.
+inline auto sgld(sgld_options const& o = {}) {
+  return detail::clipped_then_decayed(o) | update::sgld{o.learning_rate, o.seed};
+}
+
+struct dcasgd_options {
+  double learning_rate = 0.01, lamda = 0.04;
+  double wd = 0, rescale_grad = 1, clip_gradient = 0;
+};
+/// h = clip(s g);  w -= lr (h + wd w + lamda h^2 (w - w_old)). With momentum MXNet 1.x fails.
+inline auto dcasgd(dcasgd_options const& o = {}) {
+  return detail::clipped(o) | update::delay_compensation{o.lamda} | update::weight_decay(o.wd) |
+         update::sgd{o.learning_rate};
+}
+
+struct adam_options {
+  double learning_rate = 0.001, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
+  double wd = 0, rescale_grad = 1, clip_gradient = 0;
+};
+/// Decay inside the clip, bias corrections in the rate.
+inline auto adam(adam_options const& o = {}) {
+  return detail::decayed_then_clipped(o) |
+         folded_correction<update::adam>{{o.learning_rate, o.beta1, o.beta2, o.epsilon}};
+}
+
+struct adamax_options {
+  double learning_rate = 0.002, beta1 = 0.9, beta2 = 0.999;
+  double wd = 0, rescale_grad = 1, clip_gradient = 0;
+};
+/// Without an epsilon. Where MXNet divides 0 by 0, the weight stays.
+inline auto adamax(adamax_options const& o = {}) {
+  constexpr double smallest = 1.17549435e-38;  // changes no quotient but 0 / 0
+  return detail::decayed_then_clipped(o) |
+         update::basic_adamax<update::adamax_epsilon::denominator>{o.learning_rate, o.beta1, o.beta2, smallest};
+}
+
+struct nadam_options {
+  double learning_rate = 0.001, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, schedule_decay = 0.004;
+  double wd = 0, rescale_grad = 1, clip_gradient = 0;
+};
+/// MXNet's product of momenta is shared by all parameters; here each has its own.
+inline auto nadam(nadam_options const& o = {}) {
+  return detail::decayed_then_clipped(o) |
+         update::nadam{o.learning_rate, o.beta1, o.beta2, o.epsilon, o.schedule_decay};
+}
+
+struct adagrad_options {
+  double learning_rate = 0.01, eps = 1e-7;
+  double wd = 0, rescale_grad = 1, clip_gradient = 0;
+};
+/// h += clip(s g)^2;  w -= lr (clip(s g) / sqrt(h + eps) + wd w).
+inline auto adagrad(adagrad_options const& o = {}) {
+  using rule = update::basic_adagrad<update::epsilon_inside_root>;
+  return detail::clipped(o) | update::decoupled_decay{rule{.learning_rate = o.learning_rate, .epsilon = o.eps},
+                                                      o.learning_rate * o.wd};
+}
+
+struct rmsprop_options {
+  double learning_rate = 0.001, gamma1 = 0.9, epsilon = 1e-8, clip_weights = 0;
+  double wd = 0, rescale_grad = 1, clip_gradient = 0;
+};
+/// Decay inside the clip, epsilon inside the root; weights are clipped where clip_weights is above 0.
+inline auto rmsprop(rmsprop_options const& o = {}) {
+  using scale = update::basic_scale_by_rms<update::epsilon_inside_root>;
+  return detail::decayed_then_clipped(o) | scale{o.gamma1, o.epsilon} |
+         update::clip_weights{update::sgd{o.learning_rate}, detail::clip(o.clip_weights > 0, o.clip_weights).limit};
+}
+
+struct rmsprop_centered_options {
+  double learning_rate = 0.001, gamma1 = 0.9, gamma2 = 0.9, epsilon = 1e-8, clip_weights = 0;
+  double wd = 0, rescale_grad = 1, clip_gradient = 0;
+};
+/// RMSProp with centered=True: d = gamma2 d - lr g / sqrt(n - a^2 + epsilon);  w += d. The third state is -d.
+inline auto rmsprop_centered(rmsprop_centered_options const& o = {}) {
+  using scale = update::basic_scale_by_centered_rms<update::epsilon_inside_root>;
+  return detail::decayed_then_clipped(o) | scale{o.gamma1, o.epsilon} | update::rescale(o.learning_rate) |
+         update::clip_weights{update::momentum{.learning_rate = 1, .momentum = o.gamma2},
+                              detail::clip(o.clip_weights > 0, o.clip_weights).limit};
+}
+
+struct adadelta_options {
+  double rho = 0.9, epsilon = 1e-5;
+  double wd = 0, rescale_grad = 1, clip_gradient = 0;
+};
+/// w -= x + wd w, with x AdaDelta's step of clip(s g); there is no learning rate.
+inline auto adadelta(adadelta_options const& o = {}) {
+  return detail::clipped(o) | update::decoupled_decay{update::adadelta{1, o.rho, o.epsilon}, o.wd};
+}
+
+struct ftrl_options {
+  double learning_rate = 0.1, lamda1 = 0.01, beta = 1;
+  double wd = 0, rescale_grad = 1, clip_gradient = 0;
+};
+/// wd is the L2 penalty.
+inline auto ftrl(ftrl_options const& o = {}) {
+  return detail::clipped(o) | update::ftrl{o.learning_rate, o.lamda1, o.wd, o.beta};
+}
+
+struct ftml_options {
+  double learning_rate = 0.01, beta1 = 0.6, beta2 = 0.999, epsilon = 1e-8;
+  double wd = 0, rescale_grad = 1, clip_gradient = 0;
+};
+/// Decay inside the clip.
+inline auto ftml(ftml_options const& o = {}) {
+  return detail::decayed_then_clipped(o) | update::ftml{o.learning_rate, o.beta1, o.beta2, o.epsilon};
+}
+
+struct test_options {
+  double rescale_grad = 1;
+};
+/// w += s g.
+inline auto test(test_options const& o = {}) {
+  return update::rescale(o.rescale_grad) | update::test{};
+}
+
+}  // namespace pushpull::compat::mxnet1

@@ -1,0 +1,72 @@
+/// @file
+/// A rule in the pass without a store around it, which takes a store's compile time off tests of many rules.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <pushpull/pushpull.hpp>
+#include <vector>
+
+namespace pushpull::test {
+
+/// Elements of one parameter under `Rule`, in as many slices as there would be devices.
+/// @tparam T       Gradients and mirrors.
+/// @tparam Stored  Masters and states.
+template <class T, class Stored, class Rule>
+class rule_runner {
+ public:
+  using A = typename dtype_traits<T>::accumulation;
+  using types = pass::element_types<T, A, Stored, Stored, T>;
+  static constexpr std::size_t states = detail::state_count<Rule>;
+
+  rule_runner(Rule const& rule, std::vector<double> const& weight, std::size_t slices)
+      : rule_(rule), size_(weight.size()), slices_(slices), gradient_(size_), mirror_(size_) {
+    if constexpr (requires { rule.validate(); }) rule.validate();
+    auto const whole = static_cast<std::size_t>(detail::padded(static_cast<std::int64_t>(size_)));
+    for (std::size_t s = 0; s < states + 1; ++s) stored_.emplace_back(cpu_device<serial_system>{}, whole * sizeof(Stored));
+    for (auto& memory : stored_) cpu_device<serial_system>{}.fill_zero(memory.data(), memory.bytes());
+    for (std::size_t i = 0; i < size_; ++i) array(0)[i] = convert<Stored>(weight[i]);
+  }
+
+  /// One update.
+  void step(std::vector<double> const& gradient) {
+    for (std::size_t i = 0; i < size_; ++i) gradient_[i] = convert<T>(gradient[i]);
+    ++clock_.t;
+    clock_.prepared = detail::prepare(rule_, pushpull::step<A>{clock_.t}, 0.0);
+    for (std::size_t n = 0; n < slices_; ++n) {
+      auto const part = detail::slice_of(static_cast<std::int64_t>(size_), n, slices_);
+      if (part.size() <= 0) continue;
+      using body = pass::body<Rule, reduce::sum, types, pass::host_execution, pass::memory::foreign>;
+      typename body::run_type run{};
+      run.size = part.size();
+      run.element = part.begin;
+      run.gradients = run.mirrors = 1;
+      run.gradient[0] = gradient_.data() + part.begin;
+      run.mirror[0] = mirror_.data() + part.begin;
+      run.master = array(0) + part.begin;
+      for (std::size_t s = 0; s != states; ++s) run.state[s] = array(s + 1) + part.begin;
+      body const pass{&rule_, &clock_, {run}};
+      for (std::int64_t task = 0; task * body::grain < run.size; ++task) pass(task);
+    }
+  }
+
+  /// State number s - 1, or the weight for s = 0.
+  std::vector<double> values(std::size_t s) const {
+    std::vector<double> result(size_);
+    for (std::size_t i = 0; i < size_; ++i) result[i] = convert<double>(array(s)[i]);
+    return result;
+  }
+  /// What the pass wrote to the mirror.
+  std::vector<T> const& mirror() const { return mirror_; }
+
+ private:
+  Stored* array(std::size_t s) const { return static_cast<Stored*>(stored_[s].data()); }
+
+  Rule rule_;
+  std::size_t size_, slices_;
+  std::vector<buffer<cpu_device<serial_system>>> stored_;
+  std::vector<T> gradient_, mirror_;
+  pass::clock<detail::prepared_t<Rule, A>> clock_{};
+};
+
+}  // namespace pushpull::test
