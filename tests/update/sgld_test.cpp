@@ -1,0 +1,107 @@
+/// @file
+/// Random numbers that know their element: Philox against its known answers, and noise that no device count changes.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <pushpull/pushpull.hpp>
+#include <string>
+#include <vector>
+
+#include "support/catch.hpp"
+
+namespace update = pushpull::update;
+
+namespace {
+
+std::vector<std::string> const keys{"a", "b", "c"};
+std::vector<std::vector<float>> const zeros{std::vector<float>(5), std::vector<float>(70001), std::vector<float>(64)};
+
+/// Three keys after `steps` steps of `updater` with gradients of zero.
+template <class Updater>
+std::vector<std::vector<float>> trained(Updater const& updater, int devices, int steps) {
+  pushpull::kv_store store{pushpull::cpu_devices(devices), updater, pushpull::synchronous{}};
+  store.init(keys, zeros);
+  for (int t = 0; t < steps; ++t) store.push(keys, zeros);
+  auto values = zeros;
+  store.pull(keys, values);
+  return values;
+}
+
+}  // namespace
+
+TEST_CASE("philox gives the known answers of Random123", "[update]") {
+  using words = cuda::std::array<std::uint32_t, 4>;
+  REQUIRE(update::philox({0, 0, 0, 0}, 0) == words{0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8});
+  constexpr std::uint32_t ones = 0xFFFFFFFF;
+  REQUIRE(update::philox({ones, ones, ones, ones}, ~std::uint64_t{0}) ==
+          words{0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD});
+  REQUIRE(update::philox({0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344}, 0x299F31D0A4093822) ==
+          words{0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1});
+}
+
+TEMPLATE_TEST_CASE("normal numbers have the moments of their distribution, in registers and as elements", "[update]",
+                   float, double) {
+  using V = pushpull::pack<TestType, pushpull::detail::simd_register<TestType>>;
+  double sums[5] = {};
+  double most = 0;
+  constexpr std::int64_t count = 1 << 20;
+  for (std::int64_t i = 0; i < count; i += static_cast<std::int64_t>(V::size)) {
+    V const noise = update::standard_normal<V>(7, 3, i);
+    for (std::size_t lane = 0; lane < V::size; ++lane) {
+      double const x = reinterpret_cast<TestType const*>(&noise)[lane];
+      auto const one = update::standard_normal<pushpull::pack<TestType>>(7, 3, i + static_cast<std::int64_t>(lane));
+      most = std::max(most, std::abs(x - static_cast<double>(one.value)));
+      double power = 1;
+      for (double& sum : sums) sum += power *= x;
+    }
+  }
+  REQUIRE(most < (std::is_same_v<TestType, float> ? 1e-5 : 1e-13));
+  // Within five standard errors.
+  double const error = 5 / std::sqrt(double{count});
+  REQUIRE(std::abs(sums[0] / count) < error);
+  REQUIRE(std::abs(sums[1] / count - 1) < error * std::sqrt(2));
+  REQUIRE(std::abs(sums[2] / count) < error * std::sqrt(15));
+  REQUIRE(std::abs(sums[3] / count - 3) < error * std::sqrt(96));
+  REQUIRE(std::abs(sums[4] / count) < error * std::sqrt(945));
+}
+
+TEST_CASE("sgld's noise is the same for any number of devices, alone and behind a norm", "[update]") {
+  auto const first = trained(update::sgld{.seed = 5}, 1, 3);
+  auto const behind = update::clip_global_norm(1) | update::sgld{.seed = 5};
+  for (int const devices : {2, 4, 7}) {
+    REQUIRE(trained(update::sgld{.seed = 5}, devices, 3) == first);
+    REQUIRE(trained(behind, devices, 3) == first);
+  }
+  REQUIRE(trained(update::sgld{.seed = 6}, 1, 3) != first);
+}
+
+TEST_CASE("sgld's noise differs between elements, keys and steps, and has the variance of the rate", "[update]") {
+  update::sgld const rule{.learning_rate = 0.25};
+  auto const one = trained(rule, 1, 1), two = trained(rule, 1, 2);
+  std::vector<float> sorted = one[1];
+  std::sort(sorted.begin(), sorted.end());
+  // 70001 values of 24 bits: a few pairs meet by chance, not more.
+  REQUIRE(std::unique(sorted.begin(), sorted.end()) - sorted.begin() > 69000);
+  REQUIRE_FALSE(std::equal(one[0].begin(), one[0].end(), one[1].begin()));
+  double squares = 0, product = 0;
+  for (std::size_t i = 0; i < one[1].size(); ++i) {
+    double const x = one[1][i], next = two[1][i] - one[1][i];
+    squares += x * x;
+    product += x * next;
+  }
+  double const count = 70001;
+  REQUIRE(squares / count == Approx(0.25).epsilon(5 * std::sqrt(2 / count)));
+  REQUIRE(std::abs(product / count) < 0.25 * 5 / std::sqrt(count));
+}
+
+TEST_CASE("sgld's noise is the same in a parameter_store and in a kv_store", "[update]") {
+  for (int const devices : {1, 3}) {
+    pushpull::kv_store store{pushpull::cpu_devices(devices), update::sgld{.seed = 5}};
+    pushpull::parameter_store parameters{store};
+    auto values = zeros;
+    for (std::size_t k = 0; k < keys.size(); ++k) parameters.add(keys[k], values[k]);
+    for (int t = 0; t < 3; ++t) parameters.update_all();
+    parameters.sync_master();
+    REQUIRE(values == trained(update::sgld{.seed = 5}, 1, 3));
+  }
+}

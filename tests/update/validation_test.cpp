@@ -1,0 +1,102 @@
+/// @file
+/// Hyperparameters that can never be right are refused with the rule's and the parameter's name; the others are taken.
+#include <cmath>
+#include <limits>
+#include <pushpull/pushpull.hpp>
+#include <string>
+
+#include "support/catch.hpp"
+
+namespace update = pushpull::update;
+
+namespace {
+
+constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
+constexpr double infinity = std::numeric_limits<double>::infinity();
+
+/// The rule is refused, and the message begins with `name`.
+template <class Rule>
+void refused(Rule const& rule, std::string const& name) {
+  try {
+    rule.validate();
+    FAIL(name << " was taken");
+  } catch (pushpull::invalid_argument const& error) {
+    INFO(error.what());
+    REQUIRE(std::string(error.what()).starts_with(name + ": "));
+  }
+}
+
+/// Rules with Adam's four hyperparameters.
+template <class Rule>
+void adaptive(std::string const& name) {
+  Rule{}.validate();
+  for (double const wrong : {-1e-3, not_a_number, infinity}) refused(Rule{.learning_rate = wrong}, name + ": learning_rate");
+  for (double const wrong : {-0.1, 1.0, not_a_number}) {
+    refused(Rule{.beta1 = wrong}, name + ": beta1");
+    refused(Rule{.beta2 = wrong}, name + ": beta2");
+  }
+  refused(Rule{.epsilon = -1e-8}, name + ": epsilon");
+}
+
+}  // namespace
+
+TEST_CASE("every rule refuses what its formula cannot use", "[update]") {
+  adaptive<update::adam>("adam");
+  adaptive<update::adamw>("adamw");
+  adaptive<update::amsgrad>("amsgrad");
+  adaptive<update::adamax>("adamax");
+  adaptive<update::nadam>("nadam");
+  adaptive<update::radam>("radam");
+  adaptive<update::adabelief>("adabelief");
+  adaptive<update::yogi>("yogi");
+  adaptive<update::ftml>("ftml");
+  refused(update::nadam{.momentum_decay = -1}, "nadam: momentum_decay");
+  refused(update::ftml{.learning_rate = 0}, "ftml: learning_rate");
+  refused(update::ftml{.epsilon = 0}, "ftml: epsilon");
+  for (double const wrong : {-1.0, not_a_number}) {
+    refused(update::signsgd{.learning_rate = wrong}, "signsgd: learning_rate");
+    refused(update::signsgd{.weight_decay = wrong}, "signsgd: weight_decay");
+    refused(update::signum{.momentum = wrong}, "signum: momentum");
+    refused(update::lion{.beta2 = wrong}, "lion: beta2");
+    refused(update::adagrad{.lr_decay = wrong}, "adagrad: lr_decay");
+    refused(update::adagrad{.initial_accumulator_value = wrong}, "adagrad: initial_accumulator_value");
+    refused(update::rmsprop{.alpha = wrong}, "rmsprop: alpha");
+    refused(update::centered_rmsprop{.epsilon = wrong}, "rmsprop: epsilon");
+    refused(update::scale_by_rms{.alpha = wrong}, "rmsprop: alpha");
+    refused(update::scale_by_centered_rms{.alpha = wrong}, "rmsprop: alpha");
+    refused(update::adadelta{.rho = wrong}, "adadelta: rho");
+    refused(update::dcasgd{.lambda = wrong}, "delay_compensation: lambda");
+    refused(update::ftrl{.lambda1 = wrong}, "ftrl: lambda1");
+    refused(update::ftrl{.beta = wrong}, "ftrl: beta");
+    refused(update::sgld{.learning_rate = wrong}, "sgld: learning_rate");
+    refused(update::clip_weights{update::sgd{}, wrong}, "clip_weights: limit");
+    refused(update::decoupled_decay{update::sgd{}, wrong}, "decoupled_decay: rate");
+    REQUIRE_THROWS_AS(update::clip_value(wrong), pushpull::invalid_argument);
+  }
+  refused(update::ftrl{.learning_rate = 0}, "ftrl: learning_rate");
+  refused(update::decoupled_decay{update::sgd{-1}, 0}, "sgd: learning_rate");
+  refused(update::clip_weights{update::sgd{-1}, 1}, "sgd: learning_rate");
+  update::clip_value(infinity).validate();
+}
+
+TEST_CASE("a store refuses them too, in pipes and in other libraries' forms", "[update]") {
+  auto const devices = pushpull::cpu_devices(1);
+  REQUIRE_THROWS_AS((pushpull::kv_store{devices, pushpull::compat::mxnet1::adam({.beta1 = 1})}),
+                    pushpull::invalid_argument);
+  REQUIRE_THROWS_AS(pushpull::compat::mxnet1::sgd({.wd = -1}), pushpull::invalid_argument);
+}
+
+TEST_CASE("nadam's product of momenta is that of its factors, at any step", "[update]") {
+  for (double const rate : {0.0, 1e-9, 1.6e-4, 0.04, 3.0}) {
+    long double sum = 0;
+    std::int64_t t = 0;
+    for (std::int64_t const last : {1, 2, 10, 1000, 100000}) {
+      while (t < last) {
+        ++t;
+        sum += std::log(1 - 0.5L * std::exp(-static_cast<long double>(rate) * static_cast<long double>(t)));
+      }
+      INFO(rate << " at step " << t);
+      REQUIRE(update::detail::log_warming_product(rate, t) == Approx(static_cast<double>(sum)).epsilon(1e-14));
+    }
+  }
+}
