@@ -51,6 +51,10 @@ void check() {
   REQUIRE(worst<V>([](auto x, auto) { return log(x); }, [](real x, real) { return std::log(x); }, 1, 1e9) < 2);
   REQUIRE(worst<V>([](auto x, auto) { return sin(x); }, [](real x, real) { return std::sin(x); }, -7, 7) < 2);
   REQUIRE(worst<V>([](auto x, auto) { return cos(x); }, [](real x, real) { return std::cos(x); }, -7, 7) < 2);
+  // The product with pi is rounded first.
+  real const pi = std::acos(real{-1});
+  REQUIRE(std::abs(static_cast<real>(cospi(pack<typename V::element_type>(0.25)).value) - std::cos(pi / 4)) < 1e-7L);
+  REQUIRE(cospi(pack<typename V::element_type>(1)).value == -1);
   REQUIRE(worst<V>([](auto x, auto y) { return pow(x, y); }, [](real x, real y) { return std::pow(x, y); }, 1e-3, 1e3) < 2);
 }
 

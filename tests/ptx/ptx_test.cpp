@@ -1,6 +1,6 @@
 /// @file
 /// What the compiler made of the Adam pass: one entry, no local memory, 16-byte accesses (8-byte ones of 8-bit elements),
-/// each operand once.
+/// each operand once. And of the passes of all other rules: no local memory.
 #include <algorithm>
 #include <fstream>
 #include <iterator>
@@ -79,6 +79,15 @@ TEST_CASE("the Adam pass neither spills nor has a stack", "[ptx]") {
   std::string const usage = contents(PUSHPULL_USAGE);
   REQUIRE(count(usage, "Compiling entry function '[^']*pushpull[^']*adam") == 5);
   REQUIRE(count(usage, "bytes stack frame") >= 5);
+  REQUIRE(count(usage, "bytes stack frame") ==
+          count(usage, "\\b0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads"));
+}
+
+TEST_CASE("the pass of no rule spills or has a stack", "[ptx]") {
+  std::string const usage = contents(PUSHPULL_RULES_USAGE);
+  std::size_t const rules = count(usage, "Compiling entry function '[^']*pushpull[^']*body");
+  REQUIRE(rules == 24);
+  REQUIRE(count(usage, "bytes stack frame") >= rules);
   REQUIRE(count(usage, "bytes stack frame") ==
           count(usage, "\\b0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads"));
 }

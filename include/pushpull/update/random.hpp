@@ -49,7 +49,7 @@ PUSHPULL_DEVICE_INLINE V standard_normal(std::uint64_t seed, std::int64_t t, std
       reinterpret_cast<A*>(&angle)[lane] = angle_unit;
     }
   }
-  return sqrt(-2 * log(min(radius, 1))) * cos(6.283185307179586 * angle);
+  return sqrt(-2 * log(min(radius, 1))) * cospi(2 * angle);
 }
 
 }  // namespace pushpull::update
