@@ -96,7 +96,7 @@ constexpr double weight_units = 12, state_units = 50;
 template <class T, class Stored>
 void every_rule() {
   pushpull::test::for_each_rule([](char const* name, auto const& rule, auto const& formula) {
-    for (std::size_t const size : {0, 1, 3, 64, 131, 3001}) {
+    for (std::size_t const size : {0U, 1U, 3U, 64U, 131U, 3001U}) {
       auto const off = run<T, Stored>(name, rule, formula, size);
       INFO(name << ", " << size << " elements: weights off by " << off.weight << " units, states by " << off.state);
       CHECK(off.weight <= weight_units);

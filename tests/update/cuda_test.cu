@@ -1,0 +1,67 @@
+/// @file
+/// Rules on GPUs against the same rules on CPUs. Without a GPU every case reports that it was skipped.
+#include <pushpull/pushpull.cuh>
+
+#include <cmath>
+#include <cstdio>
+#include <vector>
+
+#include "support/catch.hpp"
+
+namespace {
+
+namespace pp = pushpull;
+namespace update = pushpull::update;
+
+bool no_device() {
+  if (!pp::cuda_devices().empty()) return false;
+  std::puts("skipped: no CUDA device");
+  return true;
+}
+
+/// Weights of one key after 5 steps of `updater`.
+template <class D, class Updater>
+std::vector<float> trained(std::vector<D> const& devices, Updater const& updater) {
+  pp::kv_store store{devices, updater};
+  std::vector<float> w(70001), g(70001);
+  for (std::size_t i = 0; i < w.size(); ++i) w[i] = static_cast<float>(i % 13) / 8 - 0.7F;
+  store.init("w", w);
+  for (int t = 1; t <= 5; ++t) {
+    for (std::size_t i = 0; i < g.size(); ++i) g[i] = static_cast<float>((i * 31 + static_cast<std::size_t>(t)) % 17) / 8 - 1.03F;
+    store.pushpull("w", g, w).wait();
+  }
+  return w;
+}
+
+/// On one, and on three logical devices of GPU 0: bit-identical, and close to a CPU.
+template <class Updater>
+void same_on_gpus(char const* name, Updater const& updater) {
+  auto const one = trained(std::vector{pp::cuda_device(0)}, updater);
+  auto const three = trained(std::vector{pp::cuda_device(0), pp::cuda_device(0), pp::cuda_device(0)}, updater);
+  INFO(name);
+  REQUIRE(one == three);
+  auto const expected = trained(pp::cpu_devices(2), updater);
+  for (std::size_t i = 0; i < one.size(); ++i)
+    if (!(std::abs(one[i] - expected[i]) <= 1e-5F)) FAIL(name << " " << i << ": " << one[i] << " " << expected[i]);
+}
+
+}  // namespace
+
+TEST_CASE("rules that prepare scalars or select equal those on CPUs", "[cuda]") {
+  if (no_device()) return;
+  same_on_gpus("nadam", update::nadam{0.01});
+  same_on_gpus("radam", update::radam{0.01});
+  same_on_gpus("ftrl", update::ftrl{});
+  same_on_gpus("dcasgd", update::dcasgd{0.1, 0.4});
+  same_on_gpus("lion", update::lion{0.01, 0.9, 0.99, 0.1});
+}
+
+TEST_CASE("sgld's noise on GPUs is that on CPUs", "[cuda]") {
+  if (no_device()) return;
+  same_on_gpus("sgld", update::rescale(0.5) | update::sgld{.seed = 3});
+}
+
+TEST_CASE("a form of another library equals that on CPUs", "[cuda]") {
+  if (no_device()) return;
+  same_on_gpus("mxnet1::rmsprop_centered", pp::compat::mxnet1::rmsprop_centered({.learning_rate = 0.01, .wd = 0.1}));
+}
