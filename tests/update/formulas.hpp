@@ -77,10 +77,11 @@ void for_each_rule(F const& f) {
       w -= 0.01 * 0.1 * w;
       w -= 0.01 * first(s, t) / (second(s[1], t) + 1e-3);
     });
-  f("amsgrad", update::amsgrad{.learning_rate = 0.01, .epsilon = 1e-3}, [=](double& w, double g, double* s, double t) {
-    moments(g, s);
+  f("amsgrad", update::amsgrad{0.01, 0.9, 0.9, 1e-3}, [=](double& w, double g, double* s, double t) {
+    s[0] = 0.9 * s[0] + 0.1 * g;
+    s[1] = 0.9 * s[1] + 0.1 * g * g;
     s[2] = max(s[2], s[1]);
-    w -= 0.01 * first(s, t) / (second(s[2], t) + 1e-3);
+    w -= 0.01 * first(s, t) / (sqrt(s[2] / (1 - pow(0.9, t))) + 1e-3);
   });
   f("adamax", update::adamax{.learning_rate = 0.01}, [](double& w, double g, double* s, double t) {
     s[0] = 0.9 * s[0] + 0.1 * g;

@@ -94,14 +94,33 @@ TEST_CASE("sgld's noise differs between elements, keys and steps, and has the va
   REQUIRE(std::abs(product / count) < 0.25 * 5 / std::sqrt(count));
 }
 
-TEST_CASE("sgld's noise is the same in a parameter_store and in a kv_store", "[update]") {
-  for (int const devices : {1, 3}) {
-    pushpull::kv_store store{pushpull::cpu_devices(devices), update::sgld{.seed = 5}};
+TEST_CASE("sgld's noise is the same in a parameter_store and in a kv_store, however keys are placed", "[update]") {
+  auto const expected = trained(update::sgld{.seed = 5}, 1, 3);
+  auto const check = [&](int devices, auto const& placement) {
+    pushpull::kv_store store{pushpull::cpu_devices(devices), update::sgld{.seed = 5}, placement};
     pushpull::parameter_store parameters{store};
     auto values = zeros;
-    for (std::size_t k = 0; k < keys.size(); ++k) parameters.add(keys[k], values[k]);
+    for (std::size_t k = 0; k < 2; ++k) parameters.add(keys[k], values[k]);
+    REQUIRE(parameters.value(keys[0], 0).size() == zeros[0].size());  // makes a group of the first two
+    parameters.add(keys[2], values[2]);
     for (int t = 0; t < 3; ++t) parameters.update_all();
     parameters.sync_master();
-    REQUIRE(values == trained(update::sgld{.seed = 5}, 1, 3));
+    REQUIRE(values == expected);
+  };
+  for (int const devices : {1, 3}) {
+    check(devices, pushpull::placement::slices{});
+    check(devices, pushpull::placement::owners{});
   }
+}
+
+TEST_CASE("sgld's noise does not repeat among the element types of a store", "[update]") {
+  pushpull::kv_store<pushpull::type_list<float, double>, pushpull::cpu_device<>, update::sgld> store{
+      pushpull::cpu_devices(1)};
+  std::vector<float> x(64);
+  std::vector<double> y(64);
+  store.init("x", x);
+  store.init("y", y);
+  store.pushpull("x", x, x).wait();
+  store.pushpull("y", y, y).wait();
+  for (std::size_t i = 0; i < x.size(); ++i) REQUIRE(std::abs(double{x[i]} - y[i]) > 1e-7);
 }
