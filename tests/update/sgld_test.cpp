@@ -42,7 +42,7 @@ TEST_CASE("philox gives the known answers of Random123", "[update]") {
 TEMPLATE_TEST_CASE("normal numbers have the moments of their distribution, in registers and as elements", "[update]",
                    float, double) {
   using V = pushpull::pack<TestType, pushpull::detail::simd_register<TestType>>;
-  double sums[5] = {};
+  double sums[5] = {}, neighbours = 0, last = 0;
   double most = 0;
   constexpr std::int64_t count = 1 << 20;
   for (std::int64_t i = 0; i < count; i += static_cast<std::int64_t>(V::size)) {
@@ -53,6 +53,8 @@ TEMPLATE_TEST_CASE("normal numbers have the moments of their distribution, in re
       most = std::max(most, std::abs(x - static_cast<double>(one.value)));
       double power = 1;
       for (double& sum : sums) sum += power *= x;
+      neighbours += last * x;
+      last = x;
     }
   }
   REQUIRE(most < (std::is_same_v<TestType, float> ? 1e-5 : 1e-13));
@@ -63,6 +65,7 @@ TEMPLATE_TEST_CASE("normal numbers have the moments of their distribution, in re
   REQUIRE(std::abs(sums[2] / count) < error * std::sqrt(15));
   REQUIRE(std::abs(sums[3] / count - 3) < error * std::sqrt(96));
   REQUIRE(std::abs(sums[4] / count) < error * std::sqrt(945));
+  REQUIRE(std::abs(neighbours / count) < error);
 }
 
 TEST_CASE("sgld's noise is the same for any number of devices, alone and behind a norm", "[update]") {
