@@ -221,6 +221,26 @@ TEST_CASE("where MXNet 1.x's adamax divides 0 by 0 the weight stays", "[update]"
   REQUIRE(runner.values(0) == std::vector<double>{0.5, -0.25});
 }
 
+TEST_CASE("a form takes new hyperparameters as a whole", "[update]") {
+  auto const devices = pushpull::cpu_devices(2);
+  double const batch = 4;
+  // example-begin mxnet
+  auto const adam = [&](double rate) {
+    return pushpull::compat::mxnet1::adam({.learning_rate = rate, .wd = 1e-4, .rescale_grad = 1 / batch});
+  };
+  pushpull::kv_store store{devices, adam(0.01)};
+  // example-end mxnet
+  std::vector<float> w(100, 0.0F), g(100, 2.0F);
+  store.init("w", w);
+  store.pushpull("w", g, w).wait();
+  REQUIRE(w[99] == Approx(-0.01).epsilon(1e-4));
+  // example-begin mxnet_rate
+  store.set_hyperparameters(adam(0.001));
+  // example-end mxnet_rate
+  store.pushpull("w", g, w).wait();
+  REQUIRE(w[99] == Approx(-0.011).epsilon(1e-4));
+}
+
 TEST_CASE("forms of other libraries are updaters like others: piped behind a norm, changed between steps", "[update]") {
   namespace update = pushpull::update;
   pushpull::kv_store store{pushpull::cpu_devices(3), update::clip_global_norm(1e9) | mxnet::adamw({.learning_rate = 1}),

@@ -91,7 +91,7 @@ deviations run(char const* name, Rule const& rule, Formula const& formula, std::
 
 /// Rounding flips where the formula and the rule are on two sides of a tie, and a flip lives on in a state; some states
 /// (ftrl's z, a velocity of gradients that were divided by their size) have been ten times as large before.
-constexpr double weight_units = 12, state_units = 50;
+constexpr double weight_units = 24, state_units = 50;
 
 template <class T, class Stored>
 void every_rule() {
