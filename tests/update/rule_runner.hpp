@@ -32,7 +32,7 @@ class rule_runner {
   void step(std::vector<double> const& gradient) {
     for (std::size_t i = 0; i < size_; ++i) gradient_[i] = convert<T>(gradient[i]);
     ++clock_.t;
-    clock_.prepared = detail::prepare(rule_, pushpull::step<A>{clock_.t}, 0.0);
+    clock_.prepared = detail::prepare(rule_, pushpull::step<A>{clock_.t}, detail::sums_t<Rule>{});
     for (std::size_t n = 0; n < slices_; ++n) {
       auto const part = detail::slice_of(static_cast<std::int64_t>(size_), n, slices_);
       if (part.size() <= 0) continue;
@@ -66,7 +66,7 @@ class rule_runner {
   std::size_t size_, slices_;
   std::vector<buffer<cpu_device<serial_system>>> stored_;
   std::vector<T> gradient_, mirror_;
-  pass::clock<detail::prepared_t<Rule, A>> clock_{};
+  pass::clock<Rule, A> clock_{};
 };
 
 }  // namespace pushpull::test

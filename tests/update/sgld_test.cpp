@@ -16,12 +16,36 @@ namespace {
 std::vector<std::string> const keys{"a", "b", "c"};
 std::vector<std::vector<float>> const zeros{std::vector<float>(5), std::vector<float>(70001), std::vector<float>(64)};
 
-/// Three keys after `steps` steps of `updater` with gradients of zero.
+/// Gradient noise: a transform that knows its element. It keeps zeros, as the gaps between keys are.
+struct noise {
+  static constexpr auto state_names = pushpull::states();
+  struct scalars {
+    std::int64_t t, element = 0;
+    PUSHPULL_HOST_DEVICE auto at(std::int64_t number) const {
+      struct {
+        std::int64_t t, element;
+      } result{t, number};
+      return result;
+    }
+  };
+  template <class A>
+  PUSHPULL_HOST_DEVICE scalars prepare(pushpull::step<A> const& s) const {
+    return {s.t};
+  }
+  template <class S, class V>
+  PUSHPULL_HOST_DEVICE void operator()(S const& s, V const&, V& g) const {
+    g *= update::standard_normal<V>(1, s.t, s.element);
+  }
+};
+
+/// Three keys after `steps` steps of `updater` whose gradients are all `g`.
 template <class Updater>
-std::vector<std::vector<float>> trained(Updater const& updater, int devices, int steps) {
+std::vector<std::vector<float>> trained(Updater const& updater, int devices, int steps, float g = 0) {
   pushpull::kv_store store{pushpull::cpu_devices(devices), updater, pushpull::synchronous{}};
   store.init(keys, zeros);
-  for (int t = 0; t < steps; ++t) store.push(keys, zeros);
+  auto gradients = zeros;
+  for (auto& gradient : gradients) gradient.assign(gradient.size(), g);
+  for (int t = 0; t < steps; ++t) store.push(keys, gradients);
   auto values = zeros;
   store.pull(keys, values);
   return values;
@@ -70,11 +94,19 @@ TEMPLATE_TEST_CASE("normal numbers have the moments of their distribution, in re
 
 TEST_CASE("sgld's noise is the same for any number of devices, alone and behind a norm", "[update]") {
   auto const first = trained(update::sgld{.seed = 5}, 1, 3);
-  auto const behind = update::clip_global_norm(1) | update::sgld{.seed = 5};
   for (int const devices : {2, 4, 7}) {
     REQUIRE(trained(update::sgld{.seed = 5}, devices, 3) == first);
-    REQUIRE(trained(behind, devices, 3) == first);
+    REQUIRE(trained(update::clip_global_norm(1) | update::sgld{.seed = 5}, devices, 3) == first);
   }
+  // A transform that tells elements apart, in front of a norm: its terms are those of the elements that the pass sees.
+  auto const noisy = [](int devices) {
+    return trained(noise{} | update::clip_global_norm(1) | update::sgd{.learning_rate = 1}, devices, 1, 1.0F);
+  };
+  double squares = 0;
+  for (auto const& key : noisy(1))
+    for (float const x : key) squares += double{x} * double{x};
+  REQUIRE(squares == Approx(1).epsilon(1e-4));
+  for (int const devices : {2, 4, 7}) REQUIRE(noisy(devices) == noisy(1));
   REQUIRE(trained(update::sgld{.seed = 6}, 1, 3) != first);
 }
 
