@@ -174,6 +174,32 @@ TEST_CASE("every rule updates rows", "[row_sparse]") {
   }
 }
 
+TEST_CASE("a rule that tells elements apart sees the same elements in rows and in whole tensors", "[row_sparse]") {
+  for (std::int64_t const length : {1, 7, 64, 130})
+    for (int const devices : {1, 3}) {
+      shape const whole{300, length};
+      pp::kv_store rows{pp::cpu_devices(devices), pp::update::sgld{.learning_rate = 0.1}, pp::synchronous{}};
+      pp::kv_store dense{pp::cpu_devices(1), pp::update::sgld{.learning_rate = 0.1}, pp::synchronous{}};
+      for (auto* const store : {&rows, &dense}) {
+        store->init("before", filled<float>(shape{17}, 0));
+        store->init("w", filled<float>(whole, 1));
+      }
+      auto gradient = filled<float>(whole, 0);
+      std::fill_n(gradient.data() + 299 * length, length, 2.0F);
+      auto row = rows_of(whole, {299});
+      std::fill_n(row.values(), length, 2.0F);
+      rows.push("w", row, row_updates::standard);
+      dense.push("w", gradient);
+      REQUIRE(stored(rows, "w") == stored(dense, "w"));
+      auto const before = stored(dense, "w");
+      rows.push("w", row);
+      dense.push("w", gradient);
+      auto const expected = stored(dense, "w"), got = stored(rows, "w");
+      for (std::size_t i = 0; i < got.size(); ++i)
+        REQUIRE(got[i] == (static_cast<std::int64_t>(i) < 299 * length ? before[i] : expected[i]));
+    }
+}
+
 TEST_CASE("a mean divides rows by the number of sources, also by those that do not list them", "[row_sparse]") {
   for (auto const which : {row_updates::lazy, row_updates::standard})
     train<float, update::sgd, pp::reduce::mean>({.learning_rate = 0.1}, sgd, 31, 5, 3, 2, which);

@@ -64,6 +64,7 @@ class row_pass {
     operands.row_length = row_length_of(r.shape);
     operands.begin = part.begin - r.offset;
     operands.end = part.end - r.offset;
+    operands.slice.element = r.number;
     operands.slice.master = r.group->master(n) + local;
     for (std::size_t s = 0; s != Run::states; ++s) operands.slice.state[s] = r.group->state(n, s) + local;
     operands.slice.clock = r.clock;
