@@ -56,6 +56,7 @@
 #include <pushpull/store/key_table.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/kv_store.hpp>
+#include <pushpull/store/kv_store_base.hpp>
 #include <pushpull/store/kv_store_types.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/parameter_memory.hpp>

@@ -1,0 +1,221 @@
+/// @file
+/// What a kv_store offers beside its operations: its keys, its rule and states, waiting, and resident keys.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <pushpull/concepts/device.hpp>
+#include <pushpull/error.hpp>
+#include <pushpull/store/gather.hpp>
+#include <pushpull/store/inspection.hpp>
+#include <pushpull/store/kv_store_types.hpp>
+#include <pushpull/store/store_engine.hpp>
+#include <pushpull/tensor/tensor_view.hpp>
+
+namespace pushpull::detail {
+
+struct store_access;
+
+/// The part of kv_store<T, D, Policies...> that it inherits.
+template <ElementType T, Device D, class... Policies>
+class kv_store_base {
+  using resolved = kv_store_types<T, D, Policies...>;
+
+ public:
+  using value_type = T;
+  using device_type = D;
+  using key_type = typename resolved::key_type;
+  using key_view = typename resolved::key_view;
+  using updater_type = typename resolved::updater_type;
+  using reduction_type = typename resolved::reduction_type;
+  using compressor_type = typename resolved::compressor_type;
+  using communicator_type = typename resolved::communicator_type;
+  using master_type = typename resolved::master_type;
+  using state_type = typename resolved::state_type;
+  using accumulation_type = typename resolved::accumulation_type;
+  /// Whether push applies a rule.
+  static constexpr bool has_updater = resolved::has_updater;
+  /// Whether calls return when their work is finished.
+  static constexpr bool is_synchronous = resolved::is_synchronous;
+  /// A step over given keys, from their resident gradients to their resident mirrors. See `make_plan`.
+  using plan_type = typename store_engine<resolved, T, D>::plan_type;
+
+  std::vector<D> const& devices() const { return engine_->devices(); }
+  /// Number of keys.
+  std::size_t size() const {
+    return engine_->look([](auto const& keys) { return keys.size(); });
+  }
+  bool contains(key_view key) const {
+    return engine_->look([&](auto const& keys) { return keys.contains(key); });
+  }
+  /// All keys, in the order of their registration.
+  std::vector<key_type> keys() const {
+    return engine_->look([](auto const& keys) { return keys.keys(); });
+  }
+  /// @throws unknown_key
+  pushpull::shape const& shape(key_view key) const { return engine_->find("shape", key).shape; }
+  int rank() const { return communicator_type{}.rank(); }
+  int num_workers() const { return communicator_type{}.size(); }
+  /// "local" where the devices are CPUs, else "device": MXNet's names.
+  static constexpr std::string_view type() { return HostDevice<D> ? "local" : "device"; }
+  /// Whether the store can do something: "optimizer", apply a rule. @throws invalid_argument on another name
+  static bool is_capable(std::string_view capability) {
+    expects<invalid_argument>(capability == "optimizer", [&] {
+      return "is_capable: \"optimizer\" expected, got \"" + std::string(capability) + "\"";
+    });
+    return true;
+  }
+  /// Returns when all processes of the store have come here; does not wait for work that is under way.
+  void barrier() const {}
+
+  /// The rule with its present hyperparameters.
+  updater_type updater() const { return engine_->updater(); }
+  /// Other hyperparameters for the pushes that follow; states and step counts stay. @throws invalid_argument
+  void set_hyperparameters(updater_type const& updater)
+    requires has_updater
+  {
+    engine_->set_updater(updater);
+  }
+
+  /// From the next push on f(key, received, stored) takes the place of the rule that the store does not have: it may change
+  /// `stored` in place, given the reduced gradients. Both are whole tensors of the key's shape on the first device: views
+  /// tensor_view<T, D> and tensor_view<master_type, D>, valid during the call. It is called on a thread of the schedule,
+  /// once per key of a push and in the order of their registration; for GPUs it enqueues work on the device's stream. If
+  /// it throws, no key of that push is changed. It must not call the store.
+  /// Cost: beside the passes of push and pull one read and write of each key.
+  /// @throws invalid_argument if f is an empty function
+  template <class F>
+    requires(!has_updater && std::invocable<F&, key_view, tensor_view<T, D>, tensor_view<master_type, D>>)
+  void set_updater(F f) {
+    typename function_slot<resolved, T, D>::function_type function(std::move(f));
+    expects<invalid_argument>(bool{function}, [] { return std::string("set_updater: the function is empty"); });
+    engine_->function().set(std::move(function));
+  }
+  /// From the next push on the stored values are replaced again.
+  void reset_updater()
+    requires(!has_updater)
+  {
+    engine_->function().set({});
+  }
+
+  /// Returns when all work is finished; this thread helps with it. @throws what work failed with, unless it was thrown
+  /// before: one error per call
+  void wait() const { engine_->wait(); }
+  /// Likewise the work on one key. @throws also unknown_key
+  void wait(key_view key) const { engine_->wait(engine_->find("wait", key)); }
+
+  /// What `device` is given from now on, for instance the caller's stream, runs after the work on the key so far. Where the
+  /// devices are CPUs this waits. @throws unknown_key
+  void device_waits_for(D const& device, key_view key) const {
+    auto& r = engine_->find("device_waits_for", key);
+    if constexpr (HostDevice<D>) engine_->wait(r);
+    for (D const& own : devices())
+      if (!(own == device)) device.wait_for(own);
+  }
+  /// Work on the key from now on runs after what `device` was given so far. @throws unknown_key
+  void key_waits_for(key_view key, D const& device) const {
+    engine_->find("key_waits_for", key);
+    for (D const& own : devices())
+      if (!(own == device)) own.wait_for(device);
+  }
+
+  /// Updates of the key so far. Waits for them.
+  /// @throws unknown_key
+  std::int64_t steps(key_view key) const
+    requires has_updater
+  {
+    return engine_->steps(engine_->find("steps", key));
+  }
+  /// Makes the key's next update number t + 1. Waits. @throws unknown_key; invalid_argument on a negative t
+  void set_steps(key_view key, std::int64_t t)
+    requires has_updater
+  {
+    auto& r = engine_->find("set_steps", key);
+    expects<invalid_argument>(
+        t >= 0, [&] { return "set_steps: a count of at least 0 expected, got " + std::to_string(t); });
+    engine_->set_steps(r, t);
+  }
+
+  /// The names of the rule's states. A name that several stages of a pipe use is numbered: "average", "average.2".
+  static std::vector<std::string> state_names() {
+    return numbered_names(resolved::rule_type::state_names);
+  }
+  /// The elements of a state tensor of the key, by its name. Waits.
+  /// @throws unknown_key; invalid_argument if the rule has no such state
+  std::vector<state_type> state(key_view key, std::string_view name) const {
+    return engine_->state(engine_->find("state", key), position_of("state", state_names(), name));
+  }
+  /// Sets a state tensor of the key: one element per element of the key, in their order. Waits.
+  /// @throws as state; shape_mismatch on another number of elements
+  void set_state(key_view key, std::string_view name, std::span<state_type const> elements) {
+    auto& r = engine_->find("set_state", key);
+    std::size_t const s = position_of("set_state", state_names(), name);
+    expect_shape("set_state", key, pushpull::shape{r.size()},
+                         pushpull::shape{static_cast<std::int64_t>(elements.size())});
+    engine_->set_state(r, s, elements);
+  }
+
+  /// Bytes that the store holds on device number n: masters, states, resident mirrors and gradients. Waits.
+  std::size_t bytes(std::size_t n) const {
+    engine_->drain();
+    return engine_->look([&](auto const& keys) { return keys.bytes(n); });
+  }
+
+  /// As init of a list, for keys whose mirrors (one per device) and gradients the store holds: see ResidentStore. A key
+  /// that needs no gradient gets none.
+  /// @throws as init
+  template <class V>
+  void init_resident(std::span<key_type const> keys, std::span<V const> values, std::vector<bool> const& needs_gradient)
+    requires(!resolved::compressed)
+  {
+    std::vector<key_view> const names(keys.begin(), keys.end());
+    expect_count("init_resident", names.size(), values.size(), "values");
+    expect_count("init_resident", names.size(), needs_gradient.size(), "flags");
+    engine_->init(std::span<key_view const>(names), values, true, needs_gradient);
+  }
+
+  /// The key's mirror on device number n. @throws unknown_key; invalid_argument if the key is not resident
+  tensor_view<T, D> mirror(key_view key, std::size_t n) const {
+    auto const& r = engine_->look([&](auto const& keys) -> auto& { return keys.find_resident("mirror", key); });
+    return {r.group->mirror(n) + r.offset, r.shape, devices()[n]};
+  }
+
+  /// The key's gradient on device number n, to be written before each update.
+  /// @throws as mirror; invalid_argument if the key was initialised without one
+  tensor_view<T, D> gradient(key_view key, std::size_t n) const {
+    auto const& r = engine_->look([&](auto const& keys) -> auto& { return keys.find_with_gradient("gradient", key); });
+    return {resolved::table_type::gradient(r, n), r.shape, devices()[n]};
+  }
+
+  /// Gives a resident key a gradient on every device, if it has none. @throws as mirror
+  void require_gradient(key_view key) { engine_->require_gradient(key); }
+
+  /// The step over resident keys, in arenas. A plan is valid for the life of the store and may be used again and again.
+  /// @throws unknown_key; invalid_argument if a key has no resident gradient; duplicate_key
+  plan_type make_plan(std::span<key_type const> keys) { return engine_->make_plan(keys); }
+
+  /// pushpull from the resident gradients to the resident mirrors: one pass per device, two if the rule is a
+  /// PreReduction. Enqueued; on CPU devices finished when it returns.
+  void update(plan_type& plan) { engine_->update(plan); }
+
+ protected:
+  friend struct store_access;
+  using engine_type = store_engine<resolved, T, D>;
+
+  explicit kv_store_base(std::unique_ptr<engine_type> engine) : engine_(std::move(engine)) {}
+  kv_store_base(kv_store_base&&) noexcept = default;
+  kv_store_base& operator=(kv_store_base&&) noexcept = default;
+  ~kv_store_base() = default;
+
+  std::unique_ptr<engine_type> engine_;
+};
+
+}  // namespace pushpull::detail
