@@ -138,7 +138,7 @@ void train(Rule const& rule, std::size_t size, std::size_t sources, bool error_f
 
 TEST_CASE("casts round to nearest, with a scale where they have 8 bits", "[compress]") {
   std::mt19937 random(7);
-  for (std::size_t const size : {0, 1, 63, 64, 65, 1023, 5003, 70001})
+  for (std::size_t const size : std::vector<std::size_t>{0, 1, 63, 64, 65, 1023, 5003, 70001})
     compare_all(pp::test::random_gradient<float>(random, size));
   for (float const largest : {1.0F, 1.75F, 1.7500001F, 448.0F, 449.0F, 3e38F, 1e-30F, 1e-37F, 1e-44F, 0.0F})
     compare_all({0.3F * largest, largest, -0.001F * largest, -largest, 0.0F, 1e-8F * largest, -0.0F});
@@ -182,7 +182,7 @@ TEST_CASE("with error feedback nothing is lost", "[compress]") {
 }
 
 TEST_CASE("stores train on what casts let through, on any number of devices", "[compress]") {
-  for (std::size_t const size : {0, 1, 63, 65, 5003}) {
+  for (std::size_t const size : std::vector<std::size_t>{0, 1, 63, 65, 5003}) {
     std::size_t const sources = 1 + size % 5;
     train<pp::half, float>(pp::no_updater{}, size, sources, false);
     train<pp::bfloat16, float>(update::momentum{}, size, sources, true);
@@ -191,7 +191,7 @@ TEST_CASE("stores train on what casts let through, on any number of devices", "[
                                          true);
     train<pp::float8_e5m2, pp::half>(update::momentum{}, size, sources, false);
   }
-  for (std::size_t const sources : {1, 2, 3, 4, 5, 11}) {
+  for (std::size_t const sources : std::vector<std::size_t>{1, 2, 3, 4, 5, 11}) {
     train<pp::float8_e5m2, float>(update::sgd{}, 1023, sources, true);
     train<pp::half, float>(update::clip_global_norm(3) | update::sgd{.learning_rate = 0.5}, 1023, sources, false);
   }
@@ -200,7 +200,7 @@ TEST_CASE("stores train on what casts let through, on any number of devices", "[
 TEST_CASE("casts reach devices that reach no other's memory, and keep no tail beyond the gradient", "[compress]") {
   using device = pp::test::counting_device;
   std::vector const devices{device(0, true), device(1, true), device(2, true)};
-  for (std::size_t const size : {1, 65, 5003}) {
+  for (std::size_t const size : std::vector<std::size_t>{1, 65, 5003}) {
     pp::test::compare_stores<float>(devices, update::momentum{}, compress::cast<pp::float8_e4m3>{true},
                                     model{format_of<pp::float8_e4m3>, true}, size, 3);
     pp::test::compare_stores<float>(devices, update::momentum{}, compress::cast<pp::bfloat16>{},

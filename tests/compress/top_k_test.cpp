@@ -113,7 +113,7 @@ TEST_CASE("the two largest of eight are sent, and what stays is sent later", "[c
 }
 
 TEST_CASE("exactly the k largest elements are sent, of equal ones the first", "[compress]") {
-  for (std::size_t const size : {0, 1, 2, 63, 64, 65, 127, 1023, 5003, 40009})
+  for (std::size_t const size : std::vector<std::size_t>{0, 1, 2, 63, 64, 65, 127, 1023, 5003, 40009})
     for (double const ratio : {1e-9, 0.01, 0.3, 1.0}) compare_source<float>({.ratio = ratio}, size, 5);
   for (std::int64_t const count : {1, 7, 64, 1000, 5003, 6000}) {
     compare_source<float>({.count = count}, 5003, 6);
@@ -166,26 +166,27 @@ TEST_CASE("what was sent and what waits add up to the gradients", "[compress]") 
 }
 
 TEST_CASE("stores train on the largest gradients, on any number of devices", "[compress]") {
-  for (std::size_t const size : {0, 1, 63, 64, 65, 1023, 5003}) {
+  for (std::size_t const size : std::vector<std::size_t>{0, 1, 63, 64, 65, 1023, 5003}) {
     std::size_t const sources = 1 + size % 5;
     train<float>(pp::no_updater{}, {.ratio = 0.1}, size, sources);
     train<float>(update::momentum{}, {.count = 3}, size, sources);
     train<pp::bfloat16>(update::adam{}, {.ratio = 0.5}, size, sources);
     train<float>(update::clip_global_norm(3) | update::sgd{.learning_rate = 0.5}, {}, size, sources);
   }
-  for (std::size_t const sources : {1, 2, 3, 4, 5, 11}) train<float>(update::sgd{}, {.ratio = 0.2}, 3001, sources);
+  for (std::size_t const sources : std::vector<std::size_t>{1, 2, 3, 4, 5, 11})
+    train<float>(update::sgd{}, {.ratio = 0.2}, 3001, sources);
 }
 
 TEST_CASE("the largest gradients reach devices that reach no other's memory", "[compress]") {
   using device = pp::test::counting_device;
   std::vector const devices{device(0, true), device(1, true), device(2, true)};
-  for (std::size_t const size : {1, 65, 5003}) {
+  for (std::size_t const size : std::vector<std::size_t>{1, 65, 5003}) {
     compress::top_k const compressor{.ratio = 0.1};
     pp::test::compare_stores<float>(devices, update::momentum{}, compressor, model{compressor}, size, 3);
   }
 }
 
-TEST_CASE("compressed pushes allocate nothing in the steady state, and survive memory that is not there", "[compress]") {
+TEST_CASE("compressed pushes allocate nothing in the steady state and survive memory that is not there", "[compress]") {
   using device = pp::test::counting_device;
   std::vector const devices{device(0, true), device(1, true)};
   auto const run = [&](auto const& compressor) {
