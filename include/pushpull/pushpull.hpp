@@ -24,6 +24,7 @@
 #include <pushpull/device/serial_system.hpp>
 #include <pushpull/device/tbb_system.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/lr_schedule.hpp>
 #include <pushpull/pass/block.hpp>
 #include <pushpull/pass/body.hpp>
 #include <pushpull/pass/operands.hpp>
@@ -99,6 +100,7 @@
 #include <pushpull/update/rmsprop.hpp>
 #include <pushpull/update/root.hpp>
 #include <pushpull/update/scalar.hpp>
+#include <pushpull/update/scheduled.hpp>
 #include <pushpull/update/sgd.hpp>
 #include <pushpull/update/sgld.hpp>
 #include <pushpull/update/signum.hpp>

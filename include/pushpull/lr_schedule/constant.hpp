@@ -1,0 +1,24 @@
+/// @file
+/// No schedule: one value throughout.
+#pragma once
+
+#include <cstdint>
+
+#include <pushpull/concepts/learning_rate_schedule.hpp>
+#include <pushpull/lr_schedule/scalar.hpp>
+
+namespace pushpull::lr_schedule {
+
+/// The same value in every update: a part of joins and products.
+struct constant {
+  double value;
+
+  /// @throws invalid_argument on a negative or infinite value.
+  void validate() const { detail::expects_not_negative("constant: value", value); }
+
+  PUSHPULL_HOST_DEVICE double operator()(std::int64_t) const { return value; }
+};
+
+static_assert(LearningRateSchedule<constant>);
+
+}  // namespace pushpull::lr_schedule

@@ -1,0 +1,200 @@
+/// @file
+/// Hyperparameters that change with the number of updates: `adam{} | learning_rate(cosine{...})`.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <type_traits>
+
+#include <pushpull/concepts/learning_rate_schedule.hpp>
+#include <pushpull/concepts/updater.hpp>
+#include <pushpull/update/pipeline.hpp>
+
+namespace pushpull::update {
+
+template <class Stage, class Hyperparameter, class Schedule>
+struct scheduled;
+
+namespace detail {
+
+/// The hyperparameter `learning_rate` of whatever has one.
+struct learning_rate_member {
+  template <class Stage>
+  static constexpr bool of = requires(Stage& stage) {
+    { stage.learning_rate } -> std::convertible_to<double>;
+  };
+  template <class Stage>
+  PUSHPULL_DEVICE_INLINE static auto& in(Stage& stage) {
+    return stage.learning_rate;
+  }
+};
+
+/// The hyperparameter that a pointer to a member names.
+template <auto Member>
+struct member {
+  template <class Stage>
+  static constexpr bool of = requires(Stage& stage) {
+    { stage.*Member } -> std::convertible_to<double>;
+  };
+  template <class Stage>
+  PUSHPULL_DEVICE_INLINE static auto& in(Stage& stage) {
+    return stage.*Member;
+  }
+};
+
+/// The rule or transform of which several hyperparameters may be scheduled.
+template <class Stage>
+struct unscheduled {
+  using type = Stage;
+  PUSHPULL_DEVICE_INLINE static Stage& in(Stage& stage) { return stage; }
+};
+template <class Stage, class Hyperparameter, class Schedule>
+struct unscheduled<scheduled<Stage, Hyperparameter, Schedule>> {
+  using type = typename unscheduled<Stage>::type;
+  PUSHPULL_DEVICE_INLINE static type& in(scheduled<Stage, Hyperparameter, Schedule>& s) {
+    return unscheduled<Stage>::in(s.stage);
+  }
+};
+
+}  // namespace detail
+
+/// A rule or transform, one of whose hyperparameters has the value `schedule(t)` in the t-th update of a key, whatever is
+/// written in `stage`; t is the key's own, as in `step`. The schedule is evaluated in double in `prepare`, once per step and
+/// key and where the key lives, so that a captured step needs no work on the host; the pass costs no more than `stage`'s. The
+/// result is that of a `stage` whose hyperparameter is set before every step, bit for bit. Made by `learning_rate` and
+/// `hyperparameter`.
+template <class Stage, class Hyperparameter, class Schedule>
+struct scheduled {
+  static_assert(Updater<Stage> || GradientTransform<Stage>, "scheduled: an Updater or a GradientTransform expected");
+  static_assert(std::is_trivially_copyable_v<Schedule>,
+                "LearningRateSchedule: the schedule is not trivially copyable, so it cannot travel to a device");
+  static_assert(LearningRateSchedule<Schedule>,
+                "LearningRateSchedule: the schedule cannot be called as schedule(t) with a std::int64_t, or does not "
+                "return double");
+  static_assert(Hyperparameter::template of<typename detail::unscheduled<Stage>::type>,
+                "scheduled: the stage on the left has no such hyperparameter: learning_rate needs a member of that "
+                "name, hyperparameter<&rule::member> a stage of type `rule`");
+
+  Stage stage;
+  Schedule schedule;
+
+  static constexpr auto state_names = Stage::state_names;
+  static constexpr bool one_element_at_a_time = requires { requires Stage::one_element_at_a_time; };
+
+  template <class P>
+  struct scalars {
+    double value;
+    P stage;
+  };
+
+  /// The stage as it is in the t-th update.
+  PUSHPULL_EXEC_CHECK_DISABLE
+  PUSHPULL_HOST_DEVICE Stage at(std::int64_t t) const { return with(schedule(t)); }
+
+  /// @throws invalid_argument as the stage's and the schedule's.
+  void validate() const {
+    if constexpr (requires { stage.validate(); }) stage.validate();
+    if constexpr (requires { schedule.validate(); }) schedule.validate();
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class A>
+  PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s, double sum) const {
+    double const value = schedule(s.t);
+    return scalars<pushpull::detail::prepared_t<Stage, A>>{value, pushpull::detail::prepare(with(value), s, sum)};
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class S, class V>
+    requires PreReduction<Stage>
+  PUSHPULL_DEVICE_INLINE V pre_reduce(S const& s, V const& w, V const& g) const {
+    return with(s.value).pre_reduce(s.stage, w, g);
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class S, class V, class... State>
+    requires(Updater<Stage> && requires(Stage const& rule, S const& s, V& w, V const& g, State&... state) {
+      rule(s.stage, w, g, state...);
+    })
+  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, State&... state) const {
+    with(s.value)(s.stage, w, g, state...);
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class S, class V, class... State>
+    requires(GradientTransform<Stage> && requires(Stage const& transform, S const& s, V const& w, V& g, State&... state) {
+      transform(s.stage, w, g, state...);
+    })
+  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V const& w, V& g, State&... state) const {
+    with(s.value)(s.stage, w, g, state...);
+  }
+
+ private:
+  PUSHPULL_DEVICE_INLINE Stage with(double value) const {
+    Stage result = stage;
+    auto& hyperparameter = Hyperparameter::in(detail::unscheduled<Stage>::in(result));
+    hyperparameter = static_cast<std::remove_reference_t<decltype(hyperparameter)>>(value);
+    return result;
+  }
+};
+
+/// A schedule that waits for the stage it belongs to: what `learning_rate` and `hyperparameter` give.
+template <class Hyperparameter, class Schedule>
+struct hyperparameter_schedule {
+  Schedule schedule;
+};
+
+/// For the right of a pipe: `adam{} | learning_rate(s)` has the rate s(t) in the t-th update of a key; so has the last stage
+/// of a longer pipe. s is a LearningRateSchedule, for instance lr_schedule::cosine.
+template <class Schedule>
+constexpr hyperparameter_schedule<detail::learning_rate_member, Schedule> learning_rate(Schedule const& schedule) {
+  return {schedule};
+}
+
+/// The same for any hyperparameter of the stage on the left: `adamw{} | hyperparameter<&adamw::weight_decay>(s)`,
+/// `clip_value(1) | hyperparameter<&clip_value::limit>(s) | adam{}`.
+template <auto Member, class Schedule>
+constexpr hyperparameter_schedule<detail::member<Member>, Schedule> hyperparameter(Schedule const& schedule) {
+  return {schedule};
+}
+
+template <class Stage, class Hyperparameter, class Schedule>
+  requires(Updater<Stage> || GradientTransform<Stage>)
+constexpr scheduled<Stage, Hyperparameter, Schedule> operator|(
+    Stage const& stage, hyperparameter_schedule<Hyperparameter, Schedule> const& right) {
+  return {stage, right.schedule};
+}
+template <class First, class Rest, class Hyperparameter, class Schedule>
+constexpr auto operator|(pipeline<First, Rest> const& pipe,
+                         hyperparameter_schedule<Hyperparameter, Schedule> const& right) {
+  auto const rest = pipe.rest | right;
+  return pipeline<First, std::remove_const_t<decltype(rest)>>{pipe.first, rest};
+}
+
+namespace detail {
+
+template <class Stage, class S, class Hyperparameter, class Schedule>
+inline constexpr bool has_stage<Stage, scheduled<S, Hyperparameter, Schedule>> =
+    has_stage<Stage, S> || std::same_as<Stage, Schedule> ||
+    std::same_as<Stage, scheduled<S, Hyperparameter, Schedule>>;
+
+}  // namespace detail
+
+/// The rule, transform or schedule of type `Stage` in a scheduled stage.
+template <class Stage, class S, class Hyperparameter, class Schedule>
+constexpr Stage& get(scheduled<S, Hyperparameter, Schedule>& from) {
+  static_assert(detail::has_stage<Stage, scheduled<S, Hyperparameter, Schedule>>, "get: the pipe has no such stage");
+  if constexpr (std::same_as<Stage, Schedule>) {
+    return from.schedule;
+  } else if constexpr (std::same_as<Stage, S>) {
+    return from.stage;
+  } else {
+    return get<Stage>(from.stage);
+  }
+}
+template <class Stage, class S, class Hyperparameter, class Schedule>
+constexpr Stage const& get(scheduled<S, Hyperparameter, Schedule> const& from) {
+  return get<Stage>(const_cast<scheduled<S, Hyperparameter, Schedule>&>(from));
+}
+
+}  // namespace pushpull::update
