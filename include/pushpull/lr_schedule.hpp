@@ -7,7 +7,6 @@
 #include <pushpull/lr_schedule/constant.hpp>
 #include <pushpull/lr_schedule/cyclical.hpp>
 #include <pushpull/lr_schedule/decay.hpp>
-#include <pushpull/lr_schedule/mxnet.hpp>
 #include <pushpull/lr_schedule/plateau.hpp>
 #include <pushpull/lr_schedule/scalar.hpp>
 #include <pushpull/lr_schedule/warm_up.hpp>

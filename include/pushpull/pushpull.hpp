@@ -8,6 +8,7 @@
 #include <pushpull/compat/mxnet.hpp>
 #include <pushpull/compat/mxnet1.hpp>
 #include <pushpull/compat/mxnet2.hpp>
+#include <pushpull/compat/mxnet_scheduler.hpp>
 #include <pushpull/compat/rule.hpp>
 #include <pushpull/compress/by_name.hpp>
 #include <pushpull/compress/cast.hpp>

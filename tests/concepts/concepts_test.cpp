@@ -1,5 +1,6 @@
 /// @file
 /// Every concept: what we ship models it, and one missing piece is enough not to. If this compiles, it passed.
+#include <cstdint>
 #include <pushpull/pushpull.hpp>
 #include <string>
 #include <vector>
@@ -65,6 +66,26 @@ static_assert(!pp::GradientTransform<pp::update::sgd> && !pp::GradientTransform<
 static_assert(pp::PreReduction<pp::update::clip_global_norm> && !pp::PreReduction<archetype::transform>);
 using clipped = decltype(pp::update::clip_global_norm(1) | archetype::transform{} | archetype::updater{});
 static_assert(pp::Updater<clipped> && pp::PreReduction<clipped> && clipped::state_names.size() == 1);
+
+struct not_const : archetype::learning_rate_schedule {
+  double operator()(std::int64_t) { return 1; }
+};
+struct float_value {
+  float operator()(std::int64_t) const { return 1; }
+};
+struct schedule_with_a_list : archetype::learning_rate_schedule {
+  std::vector<double> values;
+};
+static_assert(pp::LearningRateSchedule<archetype::learning_rate_schedule>);
+static_assert(pp::LearningRateSchedule<decltype(0.5 * pp::lr_schedule::constant{} * archetype::learning_rate_schedule{})>);
+static_assert(!pp::LearningRateSchedule<not_const> && !pp::LearningRateSchedule<float_value>);
+static_assert(!pp::LearningRateSchedule<schedule_with_a_list> && !pp::LearningRateSchedule<pp::lr_schedule::plateau>);
+struct own_learning_rate : archetype::updater {
+  double learning_rate = 1;
+};
+using scheduled = decltype(pp::update::rescale(1) | archetype::transform{} | own_learning_rate{} |
+                           pp::update::learning_rate(archetype::learning_rate_schedule{}));
+static_assert(pp::Updater<scheduled> && scheduled::state_names.size() == 1 && !pp::PreReduction<scheduled>);
 
 struct no_finish : archetype::reduction {
   void finish(auto const&, int) const = delete;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <pushpull/compat/mxnet_scheduler.hpp>
 #include <pushpull/lr_schedule.hpp>
 #include <random>
 #include <vector>
@@ -83,8 +84,9 @@ TEST_CASE("decays follow their formulas", "[lr_schedule]") {
                   [](double e) { return 0.2 * std::exp2(-e / 30); });
   require_formula(lr::step_decay{.base = 0.2, .updates = 31, .gamma = 0.5},
                   [](double e) { return std::ldexp(0.2, -static_cast<int>(std::min(std::floor(e / 31), 5000.0))); });
-  require_formula(lr::multi_step_decay{.base = 8, .milestones = {1, 30, 600}, .gamma = 0.5},
-                  [](double e) { return e >= 600 ? 1.0 : e >= 30 ? 2.0 : e >= 1 ? 4.0 : 8.0; });
+  require_formula(lr::multi_step_decay{.base = 8, .milestones = {1, 30, 600}, .gamma = 0.5}, [](double e) {
+    return e >= 600 ? 1.0 : e >= 30 ? 2.0 : e >= 1 ? 4.0 : 8.0;
+  });
   require_formula(lr::inverse_sqrt{.peak = 0.7, .warm_up = 100},
                   [](double e) { return e < 99 ? 0.007 * (e + 1) : 7 / std::sqrt(e + 1); });
   require_formula(lr::noam(512, 400, 2), [](double e) {
@@ -128,9 +130,8 @@ TEST_CASE("cycles go up and down between their values", "[lr_schedule]") {
 TEST_CASE("warm-ups lead to the first value of what follows", "[lr_schedule]") {
   lr::exponential_decay const after{.base = 0.5, .gamma = 0.99};
   auto const require_ramp = [&](lr::ramp shape, auto const& f) {
-    require_formula(lr::warm_up{after, 200, 0.1, shape}, [&](double e) {
-      return e < 200 ? 0.1 + 0.4 * f(e / 200) : 0.5 * std::pow(0.99, e - 200);
-    });
+    require_formula(lr::warm_up{after, 200, 0.1, shape},
+                    [&](double e) { return e < 200 ? 0.1 + 0.4 * f(e / 200) : 0.5 * std::pow(0.99, e - 200); });
     require_formula(lr::warm_up_stable_decay{.peak = 0.5,
                                              .warm_up = 20,
                                              .stable = 100,
@@ -154,6 +155,9 @@ TEST_CASE("warm-ups lead to the first value of what follows", "[lr_schedule]") {
   for (std::int64_t const t : {1, 2, 100}) REQUIRE(none(t) == after(t));
   lr::warm_up_stable_decay const all_stable{.peak = 0.5, .warm_up = 0, .stable = 0, .decay = 0, .final = 0.25};
   REQUIRE(all_stable(1) == 0.25);
+  lr::warm_up_stable_decay const no_decay{.peak = 0.5, .warm_up = 1, .stable = 2, .decay = 0, .final = 0.25};
+  REQUIRE(no_decay(3) == 0.5);
+  REQUIRE(no_decay(4) == 0.25);
 }
 
 TEST_CASE("compositions ask their parts for the right updates", "[lr_schedule]") {
@@ -298,18 +302,18 @@ TEST_CASE("schedules refuse parameters that can never be right", "[lr_schedule]"
 }
 
 TEST_CASE("MXNet's schedulers refuse what MXNet refuses", "[lr_schedule]") {
-  namespace mxnet = lr::mxnet;
+  namespace mxnet = pushpull::compat::mxnet;
   using pushpull::invalid_argument;
-  REQUIRE_THROWS_AS(mxnet::factor({.step = 0}), invalid_argument);
-  REQUIRE_THROWS_AS(mxnet::factor({.step = 1, .factor = 1.1}), invalid_argument);
-  REQUIRE_THROWS_AS(mxnet::factor({.step = 1, .warmup_steps = -1}), invalid_argument);
-  REQUIRE_THROWS_AS(mxnet::factor({.step = 1, .base_lr = 0.1, .warmup_begin_lr = 0.2}), invalid_argument);
-  REQUIRE_THROWS_AS(mxnet::multi_factor({.step = {}}), invalid_argument);
-  REQUIRE_THROWS_AS(mxnet::multi_factor({.step = {0, 4}}), invalid_argument);
-  REQUIRE_THROWS_AS(mxnet::multi_factor({.step = {4, 4}}), invalid_argument);
-  REQUIRE_THROWS_AS(mxnet::multi_factor({.step = {4}, .factor = 2}), invalid_argument);
-  REQUIRE_THROWS_AS(mxnet::poly({.max_update = 0}), invalid_argument);
-  REQUIRE_THROWS_AS(mxnet::poly({.max_update = 5, .warmup_steps = 5}), invalid_argument);
-  REQUIRE_THROWS_AS(mxnet::cosine({.max_update = 0}), invalid_argument);
-  REQUIRE_THROWS_AS(mxnet::cosine({.max_update = 5, .warmup_steps = -1}), invalid_argument);
+  REQUIRE_THROWS_AS(mxnet::factor_scheduler({.step = 0}), invalid_argument);
+  REQUIRE_THROWS_AS(mxnet::factor_scheduler({.step = 1, .factor = 1.1}), invalid_argument);
+  REQUIRE_THROWS_AS(mxnet::factor_scheduler({.step = 1, .warmup_steps = -1}), invalid_argument);
+  REQUIRE_THROWS_AS(mxnet::factor_scheduler({.step = 1, .base_lr = 0.1, .warmup_begin_lr = 0.2}), invalid_argument);
+  REQUIRE_THROWS_AS(mxnet::multi_factor_scheduler({.step = {}}), invalid_argument);
+  REQUIRE_THROWS_AS(mxnet::multi_factor_scheduler({.step = {0, 4}}), invalid_argument);
+  REQUIRE_THROWS_AS(mxnet::multi_factor_scheduler({.step = {4, 4}}), invalid_argument);
+  REQUIRE_THROWS_AS(mxnet::multi_factor_scheduler({.step = {4}, .factor = 2}), invalid_argument);
+  REQUIRE_THROWS_AS(mxnet::poly_scheduler({.max_update = 0}), invalid_argument);
+  REQUIRE_THROWS_AS(mxnet::poly_scheduler({.max_update = 5, .warmup_steps = 5}), invalid_argument);
+  REQUIRE_THROWS_AS(mxnet::cosine_scheduler({.max_update = 0}), invalid_argument);
+  REQUIRE_THROWS_AS(mxnet::cosine_scheduler({.max_update = 5, .warmup_steps = -1}), invalid_argument);
 }

@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <pushpull/compat/mxnet_scheduler.hpp>
 #include <pushpull/lr_schedule.hpp>
 #include <string>
 #include <string_view>
@@ -50,14 +51,14 @@ void compare_plateau(std::string_view name, lr::plateau plateau, double sign) {
   }
 }
 
-template <class Parameters>
-Parameters with_warm_up(Parameters parameters, std::string_view mode) {
-  parameters.base_lr = 0.1;
-  if (mode.empty()) return parameters;
-  parameters.warmup_steps = 9;
-  parameters.warmup_begin_lr = 0.02;
-  if (mode == " constant") parameters.warmup_mode = lr::mxnet::warmup_mode::constant;
-  return parameters;
+template <class Options>
+Options with_warm_up(Options options, std::string_view mode) {
+  options.base_lr = 0.1;
+  if (mode.empty()) return options;
+  options.warmup_steps = 9;
+  options.warmup_begin_lr = 0.02;
+  if (mode == " constant") options.warmup_mode = pushpull::compat::mxnet::warmup_mode::constant;
+  return options;
 }
 
 }  // namespace
@@ -83,19 +84,22 @@ TEST_CASE("schedules give the rates of PyTorch's schedulers", "[lr_schedule]") {
           lr::cyclical{
               .base = 0.01, .peak = 0.06, .up = 6, .down = 2, .height = lr::cycle_height::exp_range, .gamma = 0.97});
   compare("PyTorch CyclicLR momentum", lr::cyclical{.base = 0.9, .peak = 0.8, .up = 5});
-  lr::one_cycle const cycles[] = {
-      {.peak = 0.5, .updates = 40},
-      {.peak = 0.5, .updates = 40, .rise = 0.37, .initial_divisor = 10, .final_divisor = 100, .shape = lr::ramp::linear},
-      {.peak = 0.5, .updates = 40, .rise = 0.45, .three_phases = true}};
+  lr::one_cycle const cycles[] = {{.peak = 0.5, .updates = 40},
+                                  {.peak = 0.5,
+                                   .updates = 40,
+                                   .rise = 0.37,
+                                   .initial_divisor = 10,
+                                   .final_divisor = 100,
+                                   .shape = lr::ramp::linear},
+                                  {.peak = 0.5, .updates = 40, .rise = 0.45, .three_phases = true}};
   std::string const names[] = {"PyTorch OneCycleLR", "PyTorch OneCycleLR linear", "PyTorch OneCycleLR three phases"};
   for (std::size_t i = 0; i < std::size(cycles); ++i) {
     compare(names[i], cycles[i]);
     compare(names[i] + " momentum", lr::one_cycle_momentum{cycles[i]});
   }
-  compare("PyTorch SequentialLR",
-          lr::join{lr::constant{0.05}, 5,
-                   lr::join{lr::cosine{.base = 0.1, .final = 0.01, .updates = 12}, 12,
-                            lr::exponential_decay{.base = 0.1, .gamma = 0.9}}});
+  compare("PyTorch SequentialLR", lr::join{lr::constant{0.05}, 5,
+                                           lr::join{lr::cosine{.base = 0.1, .final = 0.01, .updates = 12}, 12,
+                                                    lr::exponential_decay{.base = 0.1, .gamma = 0.9}}});
   compare("PyTorch LinearLR, CosineAnnealingLR", lr::warm_up{lr::cosine{.base = 0.1, .updates = 32}, 8, 0.001});
 }
 
@@ -119,23 +123,25 @@ TEST_CASE("schedules give the rates of optax's", "[lr_schedule]") {
   compare("optax exponential_decay", lr::exponential_decay{.base = 0.1, .gamma = 0.5, .updates = 6});
   compare("optax exponential_decay staircase", lr::step_decay{.base = 0.1, .updates = 6, .gamma = 0.5});
   compare("optax warmup_constant_schedule", lr::warm_up{lr::constant{0.1}, 9, 0.02});
-  compare("optax warmup_cosine_decay_schedule",
-          lr::warm_up{lr::cosine{.base = 0.1, .final = 0.01, .updates = 24}, 9});
-  compare("optax join_schedules", lr::warm_up_stable_decay{
-                                      .peak = 0.1, .warm_up = 6, .stable = 14, .decay = 12, .final = 0.01});
+  compare("optax warmup_cosine_decay_schedule", lr::warm_up{lr::cosine{.base = 0.1, .final = 0.01, .updates = 24}, 9});
+  compare("optax join_schedules",
+          lr::warm_up_stable_decay{.peak = 0.1, .warm_up = 6, .stable = 14, .decay = 12, .final = 0.01});
 }
 
 TEST_CASE("compositions give the rates of MXNet's schedulers", "[lr_schedule]") {
   for (std::string const mode : {"", " linear", " constant"}) {
-    using namespace lr::mxnet;
-    compare("MXNet FactorScheduler" + mode, factor(with_warm_up(factor_parameters{.step = 7, .factor = 0.6}, mode)));
+    using namespace pushpull::compat::mxnet;
+    compare("MXNet FactorScheduler" + mode,
+            factor_scheduler(with_warm_up(factor_scheduler_options{.step = 7, .factor = 0.6}, mode)));
     compare("MXNet FactorScheduler stop" + mode,
-            factor(with_warm_up(factor_parameters{.step = 4, .factor = 0.3, .stop_factor_lr = 0.005}, mode)));
-    compare("MXNet MultiFactorScheduler" + mode,
-            multi_factor(with_warm_up(multi_factor_parameters{.step = {5, 12, 13}, .factor = 0.5}, mode)));
+            factor_scheduler(
+                with_warm_up(factor_scheduler_options{.step = 4, .factor = 0.3, .stop_factor_lr = 0.005}, mode)));
+    compare(
+        "MXNet MultiFactorScheduler" + mode,
+        multi_factor_scheduler(with_warm_up(multi_factor_scheduler_options{.step = {5, 12, 13}, .factor = 0.5}, mode)));
     compare("MXNet PolyScheduler" + mode,
-            poly(with_warm_up(poly_parameters{.max_update = 33, .final_lr = 0.004}, mode)));
+            poly_scheduler(with_warm_up(poly_scheduler_options{.max_update = 33, .final_lr = 0.004}, mode)));
     compare("MXNet CosineScheduler" + mode,
-            cosine(with_warm_up(cosine_parameters{.max_update = 33, .final_lr = 0.004}, mode)));
+            cosine_scheduler(with_warm_up(cosine_scheduler_options{.max_update = 33, .final_lr = 0.004}, mode)));
   }
 }

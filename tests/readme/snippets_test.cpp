@@ -102,3 +102,47 @@ TEST_CASE("docs/stores.md pushes rows of an embedding and pulls others", "[readm
   REQUIRE(needed.values()[63] == -1.0F);
   REQUIRE(needed.values()[64] == 0.0F);
 }
+
+TEST_CASE("docs/lr_schedules.md schedules a rate and a decay", "[readme]") {
+  auto const devices = pushpull::cpu_devices(1);
+  // example-begin lr_schedule
+  namespace lr = pushpull::lr_schedule;
+  pushpull::kv_store store{devices, update::clip_value(1) | update::adamw{} |
+                                        update::learning_rate(lr::warm_up{lr::cosine{.base = 1e-3, .updates = 9500}, 500})};
+  // example-end lr_schedule
+  std::vector<float> weight(10, 1.0F);
+  std::vector<float> const gradient(10, 1.0F);
+  store.init("w", weight);
+  store.pushpull("w", gradient, weight).wait();
+  REQUIRE(weight[9] == 1.0F);
+  store.pushpull("w", gradient, weight).wait();
+  REQUIRE(weight[9] == Approx(1 - 1e-3 / 500));
+
+  // example-begin hyperparameter
+  auto const rule = update::adamw{} | update::learning_rate(lr::one_cycle{.peak = 1e-2, .updates = 10000}) |
+                    update::hyperparameter<&update::adamw::weight_decay>(lr::linear{0.0, 0.1, 10000});
+  // example-end hyperparameter
+  REQUIRE(rule.at(5001).stage.weight_decay == Approx(0.05));
+
+  // example-begin own_schedule
+  struct inverse_time {
+    double base = 0.1;
+    PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const { return base / static_cast<double>(t); }
+  };
+  auto const decaying = update::sgd{} | update::learning_rate(lr::warm_up{inverse_time{}, 100});
+  // example-end own_schedule
+  REQUIRE(decaying.at(102).learning_rate == 0.1 / 2);
+}
+
+TEST_CASE("docs/lr_schedules.md steps a plateau", "[readme]") {
+  pushpull::kv_store store{pushpull::cpu_devices(1), update::clip_value(1) | update::adam{}};
+  double const validation_loss = 1;
+  // example-begin plateau
+  pushpull::lr_schedule::plateau plateau(1e-3, {.patience = 3});  // PyTorch's ReduceLROnPlateau
+  // after every evaluation
+  auto rule = store.updater();
+  get<update::adam>(rule).learning_rate = plateau.step(validation_loss);
+  store.set_hyperparameters(rule);
+  // example-end plateau
+  REQUIRE(get<update::adam>(store.updater()).learning_rate == 1e-3);
+}

@@ -79,6 +79,18 @@ TEST_CASE("rules on CUDA devices equal those on CPU devices", "[cuda]") {
   }
 }
 
+TEST_CASE("scheduled hyperparameters on CUDA devices equal those on CPU devices", "[cuda]") {
+  namespace lr = pp::lr_schedule;
+  auto const devices = logical_devices();
+  if (devices.empty()) return;
+  auto const rate = lr::warm_up{lr::multi_step_decay{.base = 0.1, .milestones = {1, 2}}, 1, 0.05} *
+                    lr::join{lr::cosine{.base = 1, .updates = 3}, 2, lr::one_cycle{.peak = 2, .updates = 9}};
+  auto const rule = update::weight_decay(0.01) | update::momentum{} | update::learning_rate(rate) |
+                    update::hyperparameter<&update::momentum::momentum>(lr::cyclical{.base = 0.9, .peak = 0.8, .up = 2});
+  require_close(pushed(devices, rule, 3), pushed(pp::cpu_devices(2), rule, 3));
+  REQUIRE(pushed(devices, rule, 3) == pushed(std::vector{devices[0]}, rule, 3));
+}
+
 TEST_CASE("parameter_store trains on CUDA devices", "[cuda]") {
   auto const devices = logical_devices();
   if (devices.empty()) return;

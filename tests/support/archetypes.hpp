@@ -64,6 +64,10 @@ struct transform {
   }
 };
 
+struct learning_rate_schedule {
+  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const { return 1 / static_cast<double>(t); }
+};
+
 struct reduction {
   using policy_kind = reduction_tag;
   template <class V>

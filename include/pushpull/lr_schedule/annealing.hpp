@@ -29,8 +29,8 @@ struct linear {
   }
 };
 
-/// final + (base - final) (1 - s)^power,  s = min(t - 1, updates) / updates. PyTorch's PolynomialLR has final = 0 and its
-/// power 1 is the default here; optax's polynomial_schedule.
+/// final + (base - final) (1 - s)^power,  s = min(t - 1, updates) / updates. PyTorch's PolynomialLR has final = 0 and
+/// its power 1 is the default here; optax's polynomial_schedule.
 struct polynomial {
   double base;
   double final = 0;
@@ -50,9 +50,9 @@ struct polynomial {
   }
 };
 
-/// final + (base - final) (1 + cos(pi s)) / 2,  s = min(t - 1, updates) / updates: one half wave (Loshchilov & Hutter 2017,
-/// without restarts). PyTorch's CosineAnnealingLR with T_max = updates, but behind that it stays at `final`, where PyTorch's
-/// goes up again. optax's cosine_decay_schedule.
+/// final + (base - final) (1 + cos(pi s)) / 2,  s = min(t - 1, updates) / updates: one half wave (Loshchilov & Hutter
+/// 2017, without restarts). PyTorch's CosineAnnealingLR with T_max = updates, but behind that it stays at `final`,
+/// where PyTorch's goes up again. optax's cosine_decay_schedule.
 struct cosine {
   double base;
   double final = 0;
@@ -70,13 +70,13 @@ struct cosine {
   }
 };
 
-/// Half waves from base to final, one after the other, each `growth` times as long as the one before: SGDR (Loshchilov &
-/// Hutter 2017). PyTorch's CosineAnnealingWarmRestarts with T_0 = updates and T_mult = growth. `final` itself is never
-/// reached. Time: the number of restarts before t where growth > 1, that is log(t); constant for growth = 1.
+/// Half waves from base to final, one after the other, each `growth` times as long as the one before: SGDR (Loshchilov
+/// & Hutter 2017). PyTorch's CosineAnnealingWarmRestarts with T_0 = updates and T_mult = growth. `final` itself is
+/// never reached. Time: the number of restarts before t where growth > 1, that is log(t); constant for growth = 1.
 struct cosine_restarts {
   double base;
   double final = 0;
-  std::int64_t updates;     ///< Of the first wave.
+  std::int64_t updates;  ///< Of the first wave.
   std::int64_t growth = 1;
 
   /// @throws invalid_argument on a negative value, no updates, or a growth below 1.

@@ -27,9 +27,7 @@ struct join {
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
-  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const {
-    return t <= updates ? first(t) : second(t - updates);
-  }
+  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const { return t <= updates ? first(t) : second(t - updates); }
 };
 template <class First, class Second>
 join(First, std::int64_t, Second) -> join<First, Second>;
@@ -67,9 +65,9 @@ constexpr product<A, constant> operator*(A const& a, double b) {
   return {a, {b}};
 }
 
-/// schedule(t + by). By 1 for libraries that ask a schedule which starts at 0 for update number 1, as MXNet's polynomial and
-/// cosine do and all of DJL's trackers; for a training that goes on with keys that start to count again. A
-/// negative shift delays.
+/// schedule(t + by). By 1 for libraries that ask a schedule which starts at 0 for update number 1, as MXNet's
+/// polynomial and cosine do and all of DJL's trackers; for a training that goes on with keys that start to count again.
+/// A negative shift delays.
 template <LearningRateSchedule Schedule>
 struct shifted {
   Schedule schedule;
@@ -86,8 +84,8 @@ shifted(Schedule) -> shifted<Schedule>;
 template <class Schedule>
 shifted(Schedule, std::int64_t) -> shifted<Schedule>;
 
-/// A schedule that counts epochs: each of its values holds for `updates` updates. What PyTorch's do where they are stepped
-/// once per epoch.
+/// A schedule that counts epochs: each of its values holds for `updates` updates. What PyTorch's do where they are
+/// stepped once per epoch.
 template <LearningRateSchedule Schedule>
 struct per_epoch {
   Schedule schedule;

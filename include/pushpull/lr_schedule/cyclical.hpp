@@ -17,8 +17,8 @@ enum class cycle_height {
 };
 
 /// base + (peak - base) h(t) z: z goes linearly from 0 to 1 in `up` updates and back in `down`, again and again (Smith
-/// 2017). PyTorch's CyclicLR with its defaults. A peak below the base is what PyTorch's cycle_momentum does to a momentum:
-/// cyclical{.base = 0.9, .peak = 0.8}.
+/// 2017). PyTorch's CyclicLR with its defaults. A peak below the base is what PyTorch's cycle_momentum does to a
+/// momentum: cyclical{.base = 0.9, .peak = 0.8}.
 struct cyclical {
   double base;
   double peak;
@@ -54,10 +54,10 @@ struct cyclical {
   }
 };
 
-/// From peak / initial_divisor up to peak in the first `rise` of all updates, then down to
-/// peak / (initial_divisor final_divisor) in the last update: the 1cycle policy (Smith & Topin 2019). PyTorch's OneCycleLR
-/// with its defaults, which counts phases in updates as rise * updates - 1, not rounded. With three phases it goes back to
-/// the initial value as steeply as it came, and then down. Later updates stay at the last value.
+/// From peak / initial_divisor up to peak in the first `rise` of all updates, then down to peak / (initial_divisor
+/// final_divisor) in the last update: the 1cycle policy (Smith & Topin 2019). PyTorch's OneCycleLR with its defaults,
+/// which counts phases in updates as rise * updates - 1, not rounded. With three phases it goes back to the initial
+/// value as steeply as it came, and then down. Later updates stay at the last value.
 struct one_cycle {
   double peak;
   std::int64_t updates;
@@ -67,8 +67,8 @@ struct one_cycle {
   ramp shape = ramp::cosine;
   bool three_phases = false;
 
-  /// @throws invalid_argument on a peak or divisor that is not above 0, no updates, a rise outside [0, 1], or one above 1/2
-  /// with three phases.
+  /// @throws invalid_argument on a peak or divisor that is not above 0, no updates, a rise outside [0, 1], or one above
+  /// 1/2 with three phases.
   void validate() const {
     detail::expects_positive("one_cycle: peak", peak);
     detail::expects_at_least("one_cycle: updates", updates, 1);
@@ -83,7 +83,8 @@ struct one_cycle {
     return phase(t, initial, peak, initial / final_divisor);
   }
 
-  /// What the t-th update has of a cycle from `initial` to `middle` and, in three phases by way of `initial`, to `last`.
+  /// What the t-th update has of a cycle from `initial` to `middle` and, in three phases by way of `initial`, to
+  /// `last`.
   PUSHPULL_HOST_DEVICE double phase(std::int64_t t, double initial, double middle, double last) const {
     double const now = static_cast<double>(elapsed(t)), end = static_cast<double>(updates - 1);
     double const top = rise * static_cast<double>(updates) - 1, back = 2 * rise * static_cast<double>(updates) - 2;

@@ -59,8 +59,8 @@ struct step_decay {
   }
 };
 
-/// Numbers of updates after which something changes: at most `capacity` of them, kept in place so that they travel to the
-/// device with the schedule.
+/// Numbers of updates after which something changes: at most `capacity` of them, kept in place so that they travel to
+/// the device with the schedule.
 class milestones {
  public:
   static constexpr std::size_t capacity = 32;
@@ -98,14 +98,15 @@ class milestones {
   std::int64_t size_ = 0;
 };
 
-/// base gamma^n, where n milestones m have passed: t > m. PyTorch's MultiStepLR; MXNet's MultiFactorScheduler changes in the
-/// same updates.
+/// base gamma^n, where n milestones m have passed: t > m. PyTorch's MultiStepLR; MXNet's MultiFactorScheduler changes
+/// in the same updates.
 struct multi_step_decay {
   double base;
   lr_schedule::milestones milestones;
   double gamma = 0.1;
 
-  /// @throws invalid_argument on a base that is not above 0, a negative gamma, or no or not strictly increasing milestones.
+  /// @throws invalid_argument on a base that is not above 0, a negative gamma, or no or not strictly increasing
+  /// milestones.
   void validate() const {
     detail::expects_positive("multi_step_decay: base", base);
     detail::expects_at_least("multi_step_decay: number of milestones", milestones.size(), 1);
@@ -118,8 +119,8 @@ struct multi_step_decay {
   }
 };
 
-/// peak min(t / warm_up, sqrt(warm_up / t)): up to `peak` in the update of that number, then down with the inverse square
-/// root. The first update has peak / warm_up, not 0.
+/// peak min(t / warm_up, sqrt(warm_up / t)): up to `peak` in the update of that number, then down with the inverse
+/// square root. The first update has peak / warm_up, not 0.
 struct inverse_sqrt {
   double peak;
   std::int64_t warm_up = 1;

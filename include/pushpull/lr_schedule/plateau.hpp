@@ -21,13 +21,13 @@ enum class threshold_kind {
 /// PyTorch's parameters of ReduceLROnPlateau, with its defaults.
 struct plateau_options {
   lr_schedule::better better = lr_schedule::better::smaller;
-  double factor = 0.1;          ///< The rate's, at a reduction.
-  std::int64_t patience = 10;   ///< Metrics without an improvement that are put up with.
-  double threshold = 1e-4;      ///< The least change that is an improvement.
+  double factor = 0.1;         ///< The rate's, at a reduction.
+  std::int64_t patience = 10;  ///< Metrics without an improvement that are put up with.
+  double threshold = 1e-4;     ///< The least change that is an improvement.
   threshold_kind kind = threshold_kind::relative;
-  std::int64_t cooldown = 0;    ///< Metrics after a reduction that do not count against patience.
-  double minimum = 0;           ///< The rate's.
-  double least_change = 1e-8;   ///< A reduction by no more than this is left out.
+  std::int64_t cooldown = 0;   ///< Metrics after a reduction that do not count against patience.
+  double minimum = 0;          ///< The rate's.
+  double least_change = 1e-8;  ///< A reduction by no more than this is left out.
 
   /// @throws invalid_argument on a factor outside [0, 1) or anything negative.
   void validate() const {

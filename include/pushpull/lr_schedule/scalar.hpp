@@ -12,8 +12,8 @@
 
 namespace pushpull::lr_schedule {
 
-/// Updates that came before the t-th one: t - 1, and 0 for t < 1. PyTorch's last_epoch where the scheduler is stepped once
-/// per update, and optax's count.
+/// Updates that came before the t-th one: t - 1, and 0 for t < 1. PyTorch's last_epoch where the scheduler is stepped
+/// once per update, and optax's count.
 PUSHPULL_HOST_DEVICE constexpr std::int64_t elapsed(std::int64_t t) { return t > 1 ? t - 1 : 0; }
 
 /// How far the t-th update is into a phase of `updates`, from 0 in the first one to 1 when all of them have passed.

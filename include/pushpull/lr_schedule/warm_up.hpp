@@ -9,9 +9,10 @@
 
 namespace pushpull::lr_schedule {
 
-/// From `initial` to the first value of `schedule` in `updates` updates, then `schedule`, whose own first update is the next
-/// one: initial + (schedule(1) - initial) f((t - 1) / updates) for t <= updates, schedule(t - updates) behind. So the first
-/// update has `initial` itself, as with PyTorch's LinearLR and optax's warmup_*_schedule; with 0 it changes no weight.
+/// From `initial` to the first value of `schedule` in `updates` updates, then `schedule`, whose own first update is the
+/// next one: initial + (schedule(1) - initial) f((t - 1) / updates) for t <= updates, schedule(t - updates) behind. So
+/// the first update has `initial` itself, as with PyTorch's LinearLR and optax's warmup_*_schedule; with 0 it changes
+/// no weight.
 template <LearningRateSchedule Schedule>
 struct warm_up {
   Schedule schedule;
@@ -38,8 +39,9 @@ warm_up(Schedule, std::int64_t, double) -> warm_up<Schedule>;
 template <class Schedule>
 warm_up(Schedule, std::int64_t, double, ramp) -> warm_up<Schedule>;
 
-/// From `initial` to `peak` in `warm_up` updates, `peak` in the next `stable` ones, from there to `final` in `decay`, and
-/// `final` ever after: WSD (Hu et al. 2024, MiniCPM). ramp::square_root is the cooldown "1 - sqrt" of Haegele et al. 2024.
+/// From `initial` to `peak` in `warm_up` updates, `peak` in the next `stable` ones, from there to `final` in `decay`,
+/// and `final` ever after: WSD (Hu et al. 2024, MiniCPM). ramp::square_root is the cooldown "1 - sqrt" of Haegele et
+/// al. 2024.
 struct warm_up_stable_decay {
   double peak;
   std::int64_t warm_up;

@@ -2,11 +2,15 @@
 /// Hyperparameters that change with the number of updates: `adam{} | learning_rate(cosine{...})`.
 #pragma once
 
+#include <array>
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <type_traits>
+#include <utility>
 
 #include <pushpull/concepts/learning_rate_schedule.hpp>
+#include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/update/pipeline.hpp>
 
@@ -58,11 +62,11 @@ struct unscheduled<scheduled<Stage, Hyperparameter, Schedule>> {
 
 }  // namespace detail
 
-/// A rule or transform, one of whose hyperparameters has the value `schedule(t)` in the t-th update of a key, whatever is
-/// written in `stage`; t is the key's own, as in `step`. The schedule is evaluated in double in `prepare`, once per step and
-/// key and where the key lives, so that a captured step needs no work on the host; the pass costs no more than `stage`'s. The
-/// result is that of a `stage` whose hyperparameter is set before every step, bit for bit. Made by `learning_rate` and
-/// `hyperparameter`.
+/// A rule or transform, one of whose hyperparameters has the value `schedule(t)` in the t-th update of a key, whatever
+/// is written in `stage`; t is the key's own, as in `step`. The schedule is evaluated in double in `prepare`, once per
+/// step and key and where the key lives, so that a captured step needs no work on the host; the pass costs no more than
+/// `stage`'s. The result is that of a `stage` whose hyperparameter is set before every step, bit for bit. Made by
+/// `learning_rate` and `hyperparameter`.
 template <class Stage, class Hyperparameter, class Schedule>
 struct scheduled {
   static_assert(Updater<Stage> || GradientTransform<Stage>, "scheduled: an Updater or a GradientTransform expected");
@@ -81,10 +85,29 @@ struct scheduled {
   static constexpr auto state_names = Stage::state_names;
   static constexpr bool one_element_at_a_time = requires { requires Stage::one_element_at_a_time; };
 
+  /// What a PreReduction asks for.
+  static constexpr std::size_t phases = pushpull::detail::phase_count<Stage>;
+  using sums_type = pushpull::detail::sums_t<Stage>;
+  static constexpr auto first_sums = []<std::size_t... P>(std::index_sequence<P...>) {
+    return std::array<std::size_t, phases + 1>{pushpull::detail::first_sum<Stage, P>()...};
+  }(std::make_index_sequence<phases>());
+  template <std::size_t P>
+  static constexpr bool per_tensor_in() {
+    return pushpull::detail::sums_per_tensor<Stage, P>();
+  }
+
   template <class P>
   struct scalars {
     double value;
     P stage;
+
+    /// For a stage that tells elements apart.
+    PUSHPULL_DEVICE_INLINE auto at(std::int64_t number) const
+      requires pushpull::detail::Numbered<P>
+    {
+      using stage_type = std::remove_cvref_t<decltype(pushpull::detail::argument(stage, number))>;
+      return scalars<stage_type>{value, pushpull::detail::argument(stage, number)};
+    }
   };
 
   /// The stage as it is in the t-th update.
@@ -99,16 +122,17 @@ struct scheduled {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class A>
-  PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s, double sum) const {
+  PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s, sums_type const& sums) const {
     double const value = schedule(s.t);
-    return scalars<pushpull::detail::prepared_t<Stage, A>>{value, pushpull::detail::prepare(with(value), s, sum)};
+    return scalars<pushpull::detail::prepared_t<Stage, A>>{value, pushpull::detail::prepare(with(value), s, sums)};
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
-  template <class S, class V>
-    requires PreReduction<Stage>
-  PUSHPULL_DEVICE_INLINE V pre_reduce(S const& s, V const& w, V const& g) const {
-    return with(s.value).pre_reduce(s.stage, w, g);
+  template <std::size_t N, class P, class V, class... State>
+    requires(N < phases && pushpull::detail::TermsWith<Stage, N, P, V, State...>)
+  PUSHPULL_DEVICE_INLINE auto pre_reduce(phase<N>, scalars<P> const& s, V const& w, V const& g,
+                                         State const&... state) const {
+    return pushpull::detail::terms<N>(with(s.value), s.stage, w, g, state...);
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
@@ -122,9 +146,10 @@ struct scheduled {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V, class... State>
-    requires(GradientTransform<Stage> && requires(Stage const& transform, S const& s, V const& w, V& g, State&... state) {
-      transform(s.stage, w, g, state...);
-    })
+    requires(GradientTransform<Stage> &&
+             requires(Stage const& transform, S const& s, V const& w, V& g, State&... state) {
+               transform(s.stage, w, g, state...);
+             })
   PUSHPULL_DEVICE_INLINE void operator()(S const& s, V const& w, V& g, State&... state) const {
     with(s.value)(s.stage, w, g, state...);
   }
@@ -144,8 +169,8 @@ struct hyperparameter_schedule {
   Schedule schedule;
 };
 
-/// For the right of a pipe: `adam{} | learning_rate(s)` has the rate s(t) in the t-th update of a key; so has the last stage
-/// of a longer pipe. s is a LearningRateSchedule, for instance lr_schedule::cosine.
+/// For the right of a pipe: `adam{} | learning_rate(s)` has the rate s(t) in the t-th update of a key; so has the last
+/// stage of a longer pipe. s is a LearningRateSchedule, for instance lr_schedule::cosine.
 template <class Schedule>
 constexpr hyperparameter_schedule<detail::learning_rate_member, Schedule> learning_rate(Schedule const& schedule) {
   return {schedule};
@@ -175,8 +200,7 @@ namespace detail {
 
 template <class Stage, class S, class Hyperparameter, class Schedule>
 inline constexpr bool has_stage<Stage, scheduled<S, Hyperparameter, Schedule>> =
-    has_stage<Stage, S> || std::same_as<Stage, Schedule> ||
-    std::same_as<Stage, scheduled<S, Hyperparameter, Schedule>>;
+    has_stage<Stage, S> || std::same_as<Stage, Schedule> || std::same_as<Stage, scheduled<S, Hyperparameter, Schedule>>;
 
 }  // namespace detail
 

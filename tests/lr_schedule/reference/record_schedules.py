@@ -3,9 +3,10 @@
 
 Usage: record_schedules.py LR_SCHEDULER [OUTPUT]
 
-LR_SCHEDULER is mxnet/lr_scheduler.py out of a wheel of MXNet, which needs nothing else of MXNet (see README.md); OUTPUT is
-recorded_values.hpp beside this script unless given. Each schedule is asked for the rates of the updates 1 ... 40 in order:
-PyTorch's as the optimizer's rate before each scheduler.step(), optax's with a count of t - 1, MXNet's with num_update = t.
+LR_SCHEDULER is mxnet/lr_scheduler.py out of a wheel of MXNet, which needs nothing else of MXNet (see README.md); OUTPUT
+is recorded_values.hpp beside this script unless given. Each schedule is asked for the rates of the updates 1 ... 40 in
+order: PyTorch's as the optimizer's rate before each scheduler.step(), optax's with a count of t - 1, MXNet's with
+num_update = t.
 """
 
 import importlib.util
@@ -120,8 +121,8 @@ def optax_schedules():
     yield "exponential_decay staircase", ask(optax.exponential_decay(0.1, 6, 0.5, staircase=True))
     yield "warmup_constant_schedule", ask(optax.warmup_constant_schedule(0.02, 0.1, 9))
     yield "warmup_cosine_decay_schedule", ask(optax.warmup_cosine_decay_schedule(0.0, 0.1, 9, 33, 0.01))
-    yield "join_schedules", ask(optax.join_schedules(
-        [optax.linear_schedule(0.0, 0.1, 6), optax.constant_schedule(0.1), optax.linear_schedule(0.1, 0.01, 12)], [6, 20]))
+    parts = [optax.linear_schedule(0.0, 0.1, 6), optax.constant_schedule(0.1), optax.linear_schedule(0.1, 0.01, 12)]
+    yield "join_schedules", ask(optax.join_schedules(parts, [6, 20]))
 
 
 def mxnet_schedules(path):
@@ -133,7 +134,8 @@ def mxnet_schedules(path):
     constant = dict(warmup_steps=9, warmup_begin_lr=0.02, warmup_mode="constant")
     for name, warm_up in (("", {}), (" linear", linear), (" constant", constant)):
         yield "FactorScheduler" + name, ask(m.FactorScheduler(7, 0.6, base_lr=0.1, **warm_up))
-        yield "FactorScheduler stop" + name, ask(m.FactorScheduler(4, 0.3, stop_factor_lr=0.005, base_lr=0.1, **warm_up))
+        yield "FactorScheduler stop" + name, ask(
+            m.FactorScheduler(4, 0.3, stop_factor_lr=0.005, base_lr=0.1, **warm_up))
         yield "MultiFactorScheduler" + name, ask(m.MultiFactorScheduler([5, 12, 13], 0.5, base_lr=0.1, **warm_up))
         yield "PolyScheduler" + name, ask(m.PolyScheduler(33, base_lr=0.1, final_lr=0.004, **warm_up))
         yield "CosineScheduler" + name, ask(m.CosineScheduler(33, base_lr=0.1, final_lr=0.004, **warm_up))
@@ -141,11 +143,11 @@ def mxnet_schedules(path):
 
 HEADER = """\
 /// @file
-/// What the schedulers of PyTorch @TORCH@, optax @OPTAX@ (with 64-bit values) and MXNet 1.9.1 give for the updates 1 ... 40,
-/// to compare this library's with.
+/// What the schedulers of PyTorch @TORCH@, optax @OPTAX@ (with 64-bit values) and MXNet 1.9.1 give for the updates
+/// 1 ... 40, to compare this library's with.
 ///
-/// Written by record_schedules.py, which see for their parameters; do not edit. ReduceLROnPlateau's values are the rates
-/// after each of 40 metrics.
+/// Written by record_schedules.py, which see for their parameters; do not edit. ReduceLROnPlateau's values are the
+/// rates after each of 40 metrics.
 #pragma once
 
 #include <array>

@@ -1,9 +1,9 @@
 /// @file
-/// What the schedulers of PyTorch 2.15.0, optax 0.2.8 (with 64-bit values) and MXNet 1.9.1 give for the updates 1 ... 40,
-/// to compare this library's with.
+/// What the schedulers of PyTorch 2.15.0, optax 0.2.8 (with 64-bit values) and MXNet 1.9.1 give for the updates
+/// 1 ... 40, to compare this library's with.
 ///
-/// Written by record_schedules.py, which see for their parameters; do not edit. ReduceLROnPlateau's values are the rates
-/// after each of 40 metrics.
+/// Written by record_schedules.py, which see for their parameters; do not edit. ReduceLROnPlateau's values are the
+/// rates after each of 40 metrics.
 #pragma once
 
 #include <array>
