@@ -69,7 +69,6 @@ TEST_CASE("row tasks cover every row once, whatever its length", "[row_order]") 
       pass::detail::row_tasks const tasks(length, grain, 4);
       REQUIRE(tasks.rows * length <= std::max(grain, length));
       REQUIRE(tasks.parts * grain >= length);
-      for (std::int64_t const rows : {0, 1, 2, 1009})
-        REQUIRE(tasks.count(rows) / tasks.parts * tasks.rows >= rows);
+      for (std::int64_t const rows : {0, 1, 2, 1009}) REQUIRE(tasks.count(rows) / tasks.parts * tasks.rows >= rows);
     }
 }

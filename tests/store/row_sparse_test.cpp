@@ -153,8 +153,9 @@ void train_everywhere(Updater const& updater, formula const& expected, std::int6
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("push of row-sparse gradients equals the rules in double, lazy and standard, bit for bit on 1 to 3 devices",
-                   "[row_sparse]", float, double, half, bfloat16) {
+TEMPLATE_TEST_CASE(
+    "push of row-sparse gradients equals the rules in double, lazy and standard, bit for bit on 1 to 3 devices",
+    "[row_sparse]", float, double, half, bfloat16) {
   using T = TestType;
   std::size_t sources = 1;
   for (std::int64_t const length : {1, 3, 64, 65, 1500}) {
@@ -170,7 +171,8 @@ TEST_CASE("every rule updates rows", "[row_sparse]") {
   for (std::size_t sources = 1; sources <= 5; ++sources) {
     train_everywhere<float>(update::momentum{.learning_rate = 0.1, .dampening = 0.5}, momentum, 64, sources);
     train_everywhere<float>(update::nesterov{.learning_rate = 0.1}, nesterov, 65, sources);
-    train_everywhere<float>(update::adamw{.learning_rate = 0.01, .epsilon = 1e-3, .weight_decay = 0.1}, adamw, 3, sources);
+    train_everywhere<float>(update::adamw{.learning_rate = 0.01, .epsilon = 1e-3, .weight_decay = 0.1}, adamw, 3,
+                            sources);
   }
 }
 
@@ -211,7 +213,8 @@ TEST_CASE("rows are added in the order of sources, and of positions within a sou
   std::vector<float> const first{large, 5, 1, -large}, second{large, 1}, third{5, -large};
   ids const first_ids{1, 0, 1, 1}, second_ids{2, 2}, third_ids{0, 2};
   using view = pp::row_sparse_view<float const>;
-  std::vector const gradients{view(first.data(), first_ids.data(), 4, whole), view(second.data(), second_ids.data(), 2, whole),
+  std::vector const gradients{view(first.data(), first_ids.data(), 4, whole),
+                              view(second.data(), second_ids.data(), 2, whole),
                               view(third.data(), third_ids.data(), 2, whole)};
   pp::kv_store<float, pp::cpu_device<>, pp::synchronous> store{pp::cpu_devices(1)};
   store.init("w", filled(whole, 0));

@@ -91,8 +91,9 @@ struct scratch_probe {
 /// Model:  cuda_device.
 template <class D>
 concept SortingDevice =
-    Device<D> && requires(D const& device, std::int64_t const* keys, std::int64_t* sorted_keys, std::int32_t const* values,
-                          std::int32_t* out, std::int64_t n, int bits, detail::scratch_probe& scratch) {
+    Device<D> && requires(D const& device, std::int64_t const* keys, std::int64_t* sorted_keys,
+                          std::int32_t const* values, std::int32_t* out, std::int64_t n, int bits,
+                          detail::scratch_probe& scratch) {
       { device.sort_by_key(keys, sorted_keys, values, out, n, bits, scratch) } -> std::same_as<void>;
       { device.select(n, detail::index_predicate_probe{}, out, out, scratch) } -> std::same_as<void>;
     };

@@ -14,7 +14,8 @@ namespace pushpull {
 
 /// A row is everything behind the first extent. Rows that are not listed are zero.
 /// Needs:  value_type: an ElementType; device_type: a Device;
-///         shape() -> pushpull::shape of the whole tensor, of rank 1 or more; rows(): how many rows are listed, 0 or more;
+///         shape() -> pushpull::shape of the whole tensor, of rank 1 or more;
+///         rows(): how many rows are listed, 0 or more;
 ///         values() -> value_type* (or const): rows() rows, contiguous;
 ///         row_ids() -> std::int64_t const*: which row each of them is, in any order, repeated ones to be added;
 ///         device() -> device_type, where both lie.

@@ -9,14 +9,14 @@
 #include <span>
 #include <vector>
 
-#include <pushpull/concepts/device.hpp>
-#include <pushpull/config.hpp>
-#include <pushpull/pass/row_schedule.hpp>
-#include <pushpull/tensor/buffer.hpp>
 #include <thrust/copy.h>
 #include <thrust/iterator/counting_iterator.h>
 #include <thrust/sort.h>
 #include <thrust/system/cpp/execution_policy.h>
+#include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
+#include <pushpull/pass/row_schedule.hpp>
+#include <pushpull/tensor/buffer.hpp>
 
 namespace pushpull::pass {
 
@@ -115,8 +115,9 @@ class cached_allocator {
 
 }  // namespace detail
 
-/// Ids of rows in ascending order, with where each row came from: (id, source, position) sorted. Lives where its device's
-/// kernels read it. Kept from call to call: in the steady state it allocates nothing, and it never waits for a GPU.
+/// Ids of rows in ascending order, with where each row came from: (id, source, position) sorted. Lives where its
+/// device's kernels read it. Kept from call to call: in the steady state it allocates nothing, and it never waits for a
+/// GPU.
 template <Device D>
 class row_order {
   static_assert(HostDevice<D> || SortingDevice<D>,

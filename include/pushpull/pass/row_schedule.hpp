@@ -39,12 +39,12 @@ template <class Run>
 struct row_operands {
   using gradient_type = typename Run::gradient_type;
 
-  Run slice;                ///< Master and states: the owner's first element. Mirrors: the output's first. `aligned`: all these.
+  Run slice;  ///< Master and states: the owner's first element. Mirrors: the output's first. `aligned`: all these.
   std::int64_t row_length;
-  std::int64_t begin, end;  ///< The elements of the key that the owner has.
-  bool packed;              ///< Mirrors hold the distinct rows, one behind the other, instead of all.
-  std::int64_t const* ids;  ///< Of the given rows, ascending.
-  std::int32_t const* first;              ///< first[u]: the given row that is the first with the u-th distinct id.
+  std::int64_t begin, end;    ///< The elements of the key that the owner has.
+  bool packed;                ///< Mirrors hold the distinct rows, one behind the other, instead of all.
+  std::int64_t const* ids;    ///< Of the given rows, ascending.
+  std::int32_t const* first;  ///< first[u]: the given row that is the first with the u-th distinct id.
   row_counts const* counts;
   gradient_type const* const* gradients;  ///< The values of each given row, in the order of `ids`.
   gradient_type const* absent;            ///< A row of zeros.
@@ -139,7 +139,8 @@ struct present_rows : row_schedule<Run> {
     row_tasks const tasks(this->operands.row_length, Grain, Block);
     std::int64_t const from = this->operands.counts->begin + task / tasks.parts * tasks.rows;
     Run r = this->template begin_run<Block>();
-    this->template for_each<Grain, Block>(from, this->operands.counts->end, tasks, [&](std::int64_t i) PUSHPULL_INLINE_LAMBDA {
+    std::int64_t const end = this->operands.counts->end;
+    this->template for_each<Grain, Block>(from, end, tasks, [&](std::int64_t i) PUSHPULL_INLINE_LAMBDA {
       auto const u = static_cast<std::int32_t>(i);
       if (this->operands.gradients != nullptr) this->set_gradients(r, u);
       this->template row<Grain>(r, this->id(u), u, task % tasks.parts, f);
@@ -160,9 +161,8 @@ struct all_rows : row_schedule<Run> {
     std::int64_t const from = o.begin / o.row_length + task / tasks.parts * tasks.rows;
     std::int64_t const end = (o.end + o.row_length - 1) / o.row_length;
     std::int32_t const present_end = o.counts->end;
-    std::int32_t u =
-        partition_point(o.counts->begin, present_end,
-                        [&](std::int32_t i) PUSHPULL_INLINE_LAMBDA { return this->id(i) < from; });
+    std::int32_t u = partition_point(o.counts->begin, present_end,
+                                     [&](std::int32_t i) PUSHPULL_INLINE_LAMBDA { return this->id(i) < from; });
     Run r = this->template begin_run<Block>();
     this->template for_each<Grain, Block>(from, end, tasks, [&](std::int64_t id) PUSHPULL_INLINE_LAMBDA {
       if (u < present_end && this->id(u) == id) {

@@ -25,8 +25,8 @@
 
 namespace pushpull {
 
-/// Which rows a push of row-sparse gradients updates. A store without a rule has no choice: it stores the rows that came,
-/// and zeros elsewhere.
+/// Which rows a push of row-sparse gradients updates. A store without a rule has no choice: it stores the rows that
+/// came, and zeros elsewhere.
 enum class row_updates {
   lazy,     ///< Those that came. The others keep weight and states; t counts for the whole key.
   standard  ///< All: those that did not come see a zero gradient.
@@ -89,12 +89,14 @@ struct row_source {
 };
 
 /// Whether the ids, in host memory, ascend, each once. @throws invalid_argument if one does not exist
-inline bool check_row_ids(char const* call, std::string const& key, std::span<std::int64_t const> ids, std::int64_t rows) {
+inline bool check_row_ids(char const* call, std::string const& key, std::span<std::int64_t const> ids,
+                          std::int64_t rows) {
   bool ascending = true;
   std::int64_t before = -1;
   for (std::int64_t const id : ids) {
     expects<invalid_argument>(id >= 0 && id < rows, [&] {
-      return std::string(call) + ": " + key + " has " + std::to_string(rows) + " rows, row " + std::to_string(id) + " came";
+      return std::string(call) + ": " + key + " has " + std::to_string(rows) + " rows, row " + std::to_string(id) +
+             " came";
     });
     ascending = ascending && id > before;
     before = id;
@@ -182,7 +184,8 @@ class row_tables {
     }
     auto const count = static_cast<std::int32_t>(placed_.rows.size());
     auto** const values = values_.template take<G const*>(device_, static_cast<std::size_t>(order_.size()));
-    device_.for_each(order_.size(), find_values<G>{placed_.commit(device_), count, order_.number(), row_length, values});
+    device_.for_each(order_.size(),
+                     find_values<G>{placed_.commit(device_), count, order_.number(), row_length, values});
     auto const length = static_cast<std::size_t>(row_length);
     if (zeros_ < length) {
       device_.fill_zero(absent_.template take<G>(device_, length), length * sizeof(G));

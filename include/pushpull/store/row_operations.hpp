@@ -85,15 +85,16 @@ class row_pass {
     std::size_t const count = std::min<std::size_t>(mirrors.size(), pass::inline_operands);
     operands.slice.mirrors = static_cast<std::int32_t>(count);
     std::copy_n(mirrors.begin(), count, operands.slice.mirror);
-    for (T* const mirror : mirrors.first(count)) aligned = aligned && reinterpret_cast<std::uintptr_t>(mirror) % 16 == 0;
+    for (T* const mirror : mirrors.first(count))
+      aligned = aligned && reinterpret_cast<std::uintptr_t>(mirror) % 16 == 0;
     operands.slice.aligned = aligned;  // masters and states are
     mirrors = mirrors.subspan(count);
   }
 
   /// Copies stored rows to all `mirrors`: a pass per as many as one writes.
   template <template <class> class Schedule>
-  void copy_rows(record const& r, std::size_t n, row_tables<T, D> const& tables, std::span<T* const> mirrors, bool packed,
-                 std::int64_t rows) const {
+  void copy_rows(record const& r, std::size_t n, row_tables<T, D> const& tables, std::span<T* const> mirrors,
+                 bool packed, std::int64_t rows) const {
     using W = typename Types::master_type;
     using types = pass::element_types<T, typename Types::accumulation_type, W, W, T>;
     using run = pass::run<types, 0>;
@@ -237,15 +238,14 @@ class row_update final : public device_operation<D> {
     if constexpr (!pass::is_timeless<Rule>) {
       given = controls_[n].rule(*rule);
       clocks = controls_[n].clocks();
-      device.for_each(1, pass::detail::begin_step<Rule, typename types::accumulation>{
-                             given, clocks, {key_->clock, nullptr}});
+      device.for_each(
+          1, pass::detail::begin_step<Rule, typename types::accumulation>{given, clocks, {key_->clock, nullptr}});
     }
     if (whole_) {
       launch_rows<Rule, Reduction, types, pass::detail::all_rows>(device, operands, given, clocks, end - begin);
       pass_.template copy_rows<pass::detail::all_rows>(*key_, n, tables, mirrors, false, end - begin);
     } else {
-      launch_rows<Rule, Reduction, types, pass::detail::present_rows>(device, operands, given, clocks,
-                                                                                 tables.size());
+      launch_rows<Rule, Reduction, types, pass::detail::present_rows>(device, operands, given, clocks, tables.size());
       pass_.template copy_rows<pass::detail::present_rows>(*key_, n, tables, mirrors, false, tables.size());
     }
   }
@@ -382,7 +382,8 @@ class row_pull final : public device_operation<D> {
   std::vector<T*> mirrors_;
 };
 
-/// A pool of operations of one type that exists once it is asked for: who never pushes rows compiles no passes over them.
+/// A pool of operations of one type that exists once it is asked for: who never pushes rows compiles no passes over
+/// them.
 class late_pool {
  public:
   template <class Operation>

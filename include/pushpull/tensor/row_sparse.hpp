@@ -22,7 +22,8 @@ namespace detail {
 
 /// Elements behind the first extent of `whole`. @throws invalid_argument on rank 0
 inline std::int64_t row_length_of(pushpull::shape const& whole) {
-  expects<invalid_argument>(whole.rank() > 0, [] { return std::string("row_sparse: a shape of rank 1 or more expected"); });
+  expects<invalid_argument>(whole.rank() > 0,
+                            [] { return std::string("row_sparse: a shape of rank 1 or more expected"); });
   std::int64_t length = 1;
   for (std::size_t axis = 1; axis < whole.rank(); ++axis) length *= whole[axis];
   return length;
@@ -126,7 +127,8 @@ class row_sparse {
     auto const count = static_cast<std::size_t>(rows);
     std::size_t const bytes = count * static_cast<std::size_t>(row_length_) * sizeof(T);
     if (values_.bytes() < bytes) values_ = buffer<D>(device_, bytes);
-    if (ids_.bytes() < (count + 1) * sizeof(std::int64_t)) ids_ = buffer<D>(device_, (count + 1) * sizeof(std::int64_t));
+    std::size_t const id_bytes = (count + 1) * sizeof(std::int64_t);
+    if (ids_.bytes() < id_bytes) ids_ = buffer<D>(device_, id_bytes);
   }
 
   D device_;
