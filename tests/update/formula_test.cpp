@@ -14,6 +14,13 @@
 #include "update/formulas.hpp"
 #include "update/rule_runner.hpp"
 
+// Every rule on every type takes sanitizers minutes to compile; what differs between types is the pass.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define PUSHPULL_TEST_EVERY_TYPE 0
+#else
+#define PUSHPULL_TEST_EVERY_TYPE 1
+#endif
+
 namespace {
 
 using pushpull::bfloat16;
@@ -107,10 +114,10 @@ void every_rule() {
 
 }  // namespace
 
-TEST_CASE("rules equal their formulas in float and double", "[update]") {
-  every_rule<float, float>();
-  every_rule<double, double>();
-}
+TEST_CASE("rules equal their formulas in float", "[update]") { every_rule<float, float>(); }
+
+#if PUSHPULL_TEST_EVERY_TYPE
+TEST_CASE("rules equal their formulas in double", "[update]") { every_rule<double, double>(); }
 
 TEST_CASE("rules equal their formulas in 16-bit types", "[update]") {
   every_rule<half, half>();
@@ -139,3 +146,4 @@ TEST_CASE("table of the largest deviation per rule and type", "[.deviation]") {
   column(std::type_identity<bfloat16>{}, std::type_identity<float>{});
   for (auto const& [name, row] : rows) std::printf("| `%s`%s |\n", name.c_str(), row.c_str());
 }
+#endif
