@@ -72,9 +72,11 @@ struct finish_pre_reduction {
     std::int32_t const entry = list.at(i);
     if (entry < 0) return;
     auto& c = clocks[entry];
-    auto const& own = sums[pushpull::detail::sums_per_tensor<Rule, Phase>() ? segments.at(i) : 0];
-    for (std::size_t k = 0; k < own.size(); ++k)
-      pushpull::detail::sum(c.sums, pushpull::detail::first_sum<Rule, Phase>() + k) = own[k];
+    constexpr bool by_tensor = pushpull::detail::sums_per_tensor<Rule, Phase>();
+    constexpr std::size_t first = pushpull::detail::first_sum<Rule, Phase>();
+    auto const& own = sums[by_tensor ? segments.at(i) : 0];
+    for (std::size_t k = 0; k < pushpull::detail::sums_in<Rule, Phase>; ++k)
+      pushpull::detail::sum(c.sums, first + k) = own[k];
     c.prepared = pushpull::detail::prepare(*rule, step<A>{c.t}, c.sums);
   }
 };

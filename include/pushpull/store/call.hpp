@@ -323,20 +323,24 @@ class call {
 
   /// The store's devices run after what the operands' devices were given.
   template <class U>
-  static void order_after(std::vector<D> const& devices, std::vector<operand<U, D>> const& operands) {
-    if constexpr (HostDevice<D>) return;  // work on the host is finished
-    for (auto const& x : operands)
-      if (x.device)
-        for (D const& device : devices)
-          if (!(device == *x.device)) device.wait_for(*x.device);
+  static void order_after([[maybe_unused]] std::vector<D> const& devices,
+                          [[maybe_unused]] std::vector<operand<U, D>> const& operands) {
+    if constexpr (!HostDevice<D>) {  // work on the host is finished
+      for (auto const& x : operands)
+        if (x.device)
+          for (D const& device : devices)
+            if (!(device == *x.device)) device.wait_for(*x.device);
+    }
   }
   template <class U>
-  static void order_before(std::vector<D> const& devices, std::vector<operand<U, D>> const& operands) {
-    if constexpr (HostDevice<D>) return;
-    for (auto const& x : operands)
-      if (x.device)
-        for (D const& device : devices)
-          if (!(device == *x.device)) x.device->wait_for(device);
+  static void order_before([[maybe_unused]] std::vector<D> const& devices,
+                           [[maybe_unused]] std::vector<operand<U, D>> const& operands) {
+    if constexpr (!HostDevice<D>) {
+      for (auto const& x : operands)
+        if (x.device)
+          for (D const& device : devices)
+            if (!(device == *x.device)) x.device->wait_for(device);
+    }
   }
 
   C compressor_;
