@@ -202,6 +202,44 @@ TEST_CASE("a rule that tells elements apart sees the same elements in rows and i
     }
 }
 
+TEST_CASE("rows of a list of keys: repeated keys are grouped, ranges are of one length, all or nothing", "[row_sparse]") {
+  pp::kv_store store{pp::cpu_devices(2), pp::update::sgd{.learning_rate = 1.0}};
+  store.init("a", filled<float>(shape{4, 2}, 10));
+  store.init("b", filled<float>(shape{9, 3}, 20));
+  std::vector<std::string> const keys{"b", "a", "b"}, both{"a", "b"};
+  std::vector<pp::row_sparse<float>> gradients;
+  gradients.push_back(rows_of(shape{9, 3}, {7}, 1));
+  gradients.push_back(rows_of(shape{4, 2}, {0}, 2));
+  gradients.push_back(rows_of(shape{9, 3}, {7, 1}, 3));
+  store.push(keys, gradients).wait();
+  REQUIRE(store.steps("b") == 1);
+  auto const b = stored(store, "b");
+  REQUIRE(b[7 * 3] == 20 - 1 - 3);
+  REQUIRE(b[3] == 20 - 103);
+  REQUIRE(stored(store, "a")[1] == 10 - 3);
+
+  std::vector<pp::row_sparse<float>> out;
+  out.emplace_back(pp::cpu_device<>(), shape{4, 2});
+  out.emplace_back(pp::cpu_device<>(), shape{9, 3});
+  std::vector<ids> const which{{3, 0, 3}, {7}};
+  auto const handle = store.row_sparse_pull(both, out, which);
+  handle.wait();
+  REQUIRE(handle.ready());
+  REQUIRE(out[0].rows() == 2);
+  REQUIRE(out[0].values()[0] == 8);
+  REQUIRE(out[1].values()[0] == 16);
+
+  std::vector<std::string> const unknown{"a", "c", "b"};
+  REQUIRE_THROWS_AS(store.push(unknown, gradients), pp::unknown_key);
+  REQUIRE_THROWS_AS(store.push(both, gradients), pp::shape_mismatch);
+  gradients[2] = rows_of(shape{9, 3}, {9}, 3);
+  REQUIRE_THROWS_AS(store.push(keys, gradients), pp::invalid_argument);
+  REQUIRE_THROWS_AS(store.row_sparse_pull(keys, out, which), pp::shape_mismatch);
+  store.wait();
+  REQUIRE(stored(store, "b") == b);
+  REQUIRE(store.steps("a") == 1);
+}
+
 TEST_CASE("a mean divides rows by the number of sources, also by those that do not list them", "[row_sparse]") {
   for (auto const which : {row_updates::lazy, row_updates::standard})
     train<float, update::sgd, pp::reduce::mean>({.learning_rate = 0.1}, sgd, 31, 5, 3, 2, which);

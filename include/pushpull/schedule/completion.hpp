@@ -2,8 +2,11 @@
 /// The handle of a call's work, and its priority.
 #pragma once
 
+#include <algorithm>
 #include <exception>
+#include <memory>
 #include <utility>
+#include <vector>
 
 #include <pushpull/schedule/operation.hpp>
 
@@ -17,12 +20,17 @@ class completion {
   completion() = default;
   /// Takes over a reference. For stores.
   explicit completion(detail::operation& op) noexcept : operation_(&op) {}
-  completion(completion const& other) noexcept : operation_(other.operation_) {
+  /// Of several works: ready when all are.
+  explicit completion(std::vector<completion> all)
+      : all_(std::make_shared<std::vector<completion> const>(std::move(all))) {}
+  completion(completion const& other) noexcept : operation_(other.operation_), all_(other.all_) {
     if (operation_ != nullptr) operation_->acquire();
   }
-  completion(completion&& other) noexcept : operation_(std::exchange(other.operation_, nullptr)) {}
+  completion(completion&& other) noexcept
+      : operation_(std::exchange(other.operation_, nullptr)), all_(std::move(other.all_)) {}
   completion& operator=(completion other) noexcept {
     std::swap(operation_, other.operation_);
+    std::swap(all_, other.all_);
     return *this;
   }
   ~completion() {
@@ -30,11 +38,16 @@ class completion {
   }
 
   /// Whether the work is finished, with success or not. Never blocks. @throws cuda_error
-  bool ready() const { return operation_ == nullptr || (operation_->done() && operation_->devices_ready()); }
+  bool ready() const {
+    if (all_ != nullptr) return std::all_of(all_->begin(), all_->end(), [](completion const& c) { return c.ready(); });
+    return operation_ == nullptr || (operation_->done() && operation_->devices_ready());
+  }
 
   /// Returns when the work is finished; meanwhile this thread may run such work. @throws what it failed with, as often
   /// as it is asked
   void wait() const {
+    if (all_ != nullptr)
+      for (completion const& c : *all_) c.wait();
     if (operation_ == nullptr) return;
     if (!operation_->done()) operation_->owner_->finish(*operation_);
     if (detail::failure* const failed = operation_->failed()) {
@@ -46,6 +59,7 @@ class completion {
 
  private:
   detail::operation* operation_ = nullptr;
+  std::shared_ptr<std::vector<completion> const> all_;
 };
 
 /// Among work that could run, that of the highest priority runs first. Never changes a result. A GPU's stream runs what it

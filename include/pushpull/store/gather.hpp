@@ -116,6 +116,37 @@ void add_list_to(Call& call, Table const& table, char const* name, Keys&& keys, 
   expect_keys(name, any);
 }
 
+/// A key of a list, and where its entries stand in the ranges beside it.
+template <class Record, class Iterator>
+struct listed_key {
+  Record* key;
+  std::vector<Iterator> entries;
+};
+
+/// The keys of a list in the order of their registration, each once.
+/// @param find  find(key) -> the record.
+template <class Keys, class R, class Find>
+auto group_keys(char const* call, char const* what, Keys& keys, R& range, Find const& find) {
+  using record = std::remove_reference_t<decltype(find(*std::ranges::begin(keys)))>;
+  std::vector<listed_key<record, std::ranges::iterator_t<R>>> groups;
+  auto entry = std::ranges::begin(range);
+  for (auto&& key : keys) {
+    expect_more(call, entry != std::ranges::end(range), what);
+    record& r = find(key);
+    auto const known = std::find_if(groups.begin(), groups.end(), [&](auto const& g) { return g.key == &r; });
+    if (known == groups.end()) {
+      groups.push_back({&r, {entry}});
+    } else {
+      known->entries.push_back(entry);
+    }
+    ++entry;
+  }
+  expect_more(call, entry == std::ranges::end(range), "keys");
+  expect_keys(call, !groups.empty());
+  std::sort(groups.begin(), groups.end(), [](auto const& a, auto const& b) { return a.key->clock < b.key->clock; });
+  return groups;
+}
+
 /// Checks the shapes of a broadcast: those of each key's outputs are its value's.
 template <class Value, class Outputs, class View>
 void expect_outputs_like(View key, Value const& value, Outputs& outputs) {

@@ -167,6 +167,19 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
     return push(key, std::forward<Gradients>(gradients), row_updates::lazy, when);
   }
 
+  /// As above for each key of a list. A key that stands in it several times has its gradients reduced together, and is
+  /// updated once. @throws as above; shape_mismatch if the ranges differ in length
+  template <KeysOf<key_view> Keys, RowSparseListOf<T> Gradients>
+    requires RowsOutliveCall<Gradients, is_synchronous>
+  completion push(Keys&& keys, Gradients&& gradients, row_updates rows = row_updates::lazy, priority when = {}) {
+    auto const groups = detail::group_keys("push", "gradients", keys, gradients,
+                                           [&](key_view key) -> auto& { return engine_->find("push", key); });
+    return engine_->update_rows("push", groups, when, [&](auto& op, auto& record, std::size_t i) {
+      op.begin(record, updates_all(rows));
+      for (auto const& entry : groups[i].entries) add_rows(op, "push", record.key, *entry);
+    });
+  }
+
   /// Sets one output or a range of outputs, each of the key's shape and of any element type, to the stored value.
   /// @throws unknown_key, shape_mismatch
   /// Cost: per device one pass that reads its slice once and writes it once per output.
@@ -263,6 +276,26 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
         detail::expect_more(call, ids == std::ranges::end(row_ids), "outputs");
       }
     });
+  }
+
+  /// As above for each key of a list: of outputs, and of ids, one range element per key.
+  /// @throws as above; shape_mismatch if the ranges differ in length
+  template <KeysOf<key_view> Keys, std::ranges::forward_range Outputs, std::ranges::forward_range Ids>
+    requires(RowSparseOutputs<std::ranges::range_reference_t<Outputs>, T, D> && RowIds<std::ranges::range_reference_t<Ids>>)
+  completion row_sparse_pull(Keys&& keys, Outputs& outputs, Ids const& row_ids, priority when = {}) {
+    static constexpr char const* call = "row_sparse_pull";
+    std::vector<completion> handles;
+    detail::companion<Outputs> output(call, "outputs", outputs);
+    detail::companion<Ids const> ids(call, "tensors of row ids", row_ids);
+    for (auto&& key : keys) {
+      auto&& filled = *output;
+      handles.push_back(row_sparse_pull(key_view(key), filled, *ids, when));
+      ++output;
+      ++ids;
+    }
+    detail::expect_more(call, output.at_end() && ids.at_end(), "keys");
+    detail::expect_keys(call, !handles.empty());
+    return completion(std::move(handles));
   }
 
   /// init, then pull. @throws as both

@@ -39,6 +39,10 @@ concept RowSparseTensorsOf =
     (!TensorLike<R> && std::ranges::input_range<R> && RowSparseTensorOf<std::ranges::range_reference_t<R>, T> &&
      LastingRowSparseTensor<std::ranges::range_reference_t<R>>);
 
+/// For each key of a list, one row-sparse tensor or a range of them.
+template <class R, class T>
+concept RowSparseListOf = std::ranges::forward_range<R> && RowSparseTensorsOf<std::ranges::range_reference_t<R>, T>;
+
 /// One or a range of `row_sparse` that a call may fill.
 template <class R, class T, class D>
 concept RowSparseOutputs =

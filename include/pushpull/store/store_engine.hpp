@@ -168,16 +168,35 @@ class store_engine {
   /// A push to some rows of a key that `gather(operation, record)` describes.
   template <class Gather>
   completion update_rows(char const* call, key_view key, priority when, Gather const& gather) {
+    auto [op, handle] = prepare_rows(call, find(call, key), gather);
+    submit(*op, when, op->work() <= small_work);
+    return handle;
+  }
+  /// A push to rows of several keys: gather(operation, record, i) for group number i. All or none is submitted.
+  template <class Groups, class Gather>
+  completion update_rows(char const* call, Groups const& groups, priority when, Gather const& gather) {
+    std::vector<completion> handles;
+    using prepared = decltype(prepare_rows(call, *groups[0].key, [&](auto& op, auto& r) { gather(op, r, std::size_t{}); }));
+    std::vector<prepared> all;
+    for (std::size_t i = 0; i < groups.size(); ++i)
+      all.push_back(prepare_rows(call, *groups[i].key, [&](auto& op, auto& r) { gather(op, r, i); }));
+    for (auto& [op, handle] : all) {
+      submit(*op, when, op->work() <= small_work);
+      handles.push_back(handle);
+    }
+    return completion(std::move(handles));
+  }
+  template <class Gather>
+  auto prepare_rows(char const* call, record& r, Gather const& gather) {
     using row_update = detail::row_update<Types, T, D, typename Types::rule_type, reduction_type>;
     static_assert(!Types::compressed, "kv_store: a Compressor takes dense gradients, not row-sparse ones");
     static_assert(AdditiveReduction<reduction_type>,
                   "kv_store: row-sparse gradients need an AdditiveReduction: reduce::sum or reduce::mean");
     static_assert(!PreReduction<rule_type>,
                   "kv_store: row-sparse gradients take no PreReduction such as clip_global_norm");
-    auto& r = find(call, key);
     if constexpr (!Types::has_updater)
       expects<invalid_argument>(!function_.filled(), [&] {
-        return std::string(call) + ": a function updates " + key_text(key) + " and takes dense gradients, rows came";
+        return std::string(call) + ": a function updates " + key_text(key_view(r.key)) + " and takes dense gradients, rows came";
       });
     auto& op = row_updates_.get<row_update>().take([&] { return std::make_unique<row_update>(keys_, controls_); });
     completion handle(op);
@@ -188,8 +207,7 @@ class store_engine {
     }
     gather(op, r);
     op.writes(r.order);
-    submit(op, when, op.work() <= small_work);
-    return handle;
+    return std::pair(&op, std::move(handle));
   }
 
   /// A pull of rows of a key that `gather(operation, record)` describes.
