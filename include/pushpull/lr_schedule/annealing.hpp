@@ -3,8 +3,8 @@
 #pragma once
 
 #include <cstdint>
-#include <limits>
 
+#include <cuda/std/limits>
 #include <pushpull/concepts/learning_rate_schedule.hpp>
 #include <pushpull/lr_schedule/scalar.hpp>
 
@@ -92,7 +92,7 @@ struct cosine_restarts {
     if (growth == 1) {
       passed %= length;
     } else {
-      constexpr std::int64_t longest = std::numeric_limits<std::int64_t>::max();
+      constexpr std::int64_t longest = cuda::std::numeric_limits<std::int64_t>::max();
       while (passed >= length) {
         passed -= length;
         length = length > longest / growth ? longest : length * growth;
