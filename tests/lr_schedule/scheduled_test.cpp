@@ -23,7 +23,8 @@ std::vector<std::vector<T>> tensors(std::uint32_t seed) {
   std::mt19937 random(seed);
   std::uniform_real_distribution<float> uniform(-1, 1);
   std::vector<std::vector<T>> result;
-  for (std::size_t const size : {1, 7, 4099, 0, 33333}) {
+  constexpr std::size_t sizes[] = {1, 7, 4099, 0, 33333};
+  for (std::size_t const size : sizes) {
     result.emplace_back(size);
     for (T& x : result.back()) x = static_cast<T>(uniform(random));
   }
