@@ -23,6 +23,9 @@ void launch_all(pass_of<Rules> const&... passes) {
 
 using mxnet_rmsprop = decltype(pushpull::compat::mxnet1::rmsprop_centered());
 using mxnet_adamw = decltype(pushpull::compat::mxnet2::adamw());
+// A schedule with a table, and two scheduled hyperparameters: none of it is left in the pass.
+using scheduled_adamw = decltype(update::adamw{} | update::learning_rate(pushpull::lr_schedule::multi_step_decay{}) |
+                                 update::hyperparameter<&update::adamw::weight_decay>(pushpull::lr_schedule::cosine{}));
 
 }  // namespace
 
@@ -31,5 +34,5 @@ auto const launches = &launch_all<
     update::sgd, update::momentum, update::nesterov, update::adamw, update::signsgd, update::signum, update::lion,
     update::adagrad, update::rmsprop, update::centered_rmsprop, update::adadelta, update::amsgrad, update::adamax,
     update::nadam, update::radam, update::adabelief, update::yogi, update::dcasgd, update::ftrl, update::ftml, update::test,
-    update::sgld, mxnet_rmsprop, mxnet_adamw>;
+    update::sgld, mxnet_rmsprop, mxnet_adamw, scheduled_adamw>;
 void const* pushpull_test_launches = reinterpret_cast<void const*>(launches);
