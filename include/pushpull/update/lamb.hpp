@@ -89,7 +89,7 @@ struct lamb {
 ///   h = g / |g|;   m, v, m', v' as LAMB's, of h;   y = sqrt(v') + epsilon;
 ///   u = m' / y + weight_decay w;   e = h / y + weight_decay w;
 ///   w = w - learning_rate |w| (beta1 u / |u| + (1 - beta1) e / |e|), with ratios of 1 if one of the norms is 0.
-/// 52 bytes per float parameter: two phases before the pass, the first reads g, the second g, w, m and v.
+/// 48 bytes per float parameter: two phases before the pass, the first reads g, the second g, w, m and v.
 struct lans {
   double learning_rate = 1e-3;
   double beta1 = 0.9;

@@ -13,7 +13,7 @@ namespace pushpull::update {
 /// You, Gitman & Ginsburg 2017, algorithm 1, with the norms of each key:
 ///   rate = learning_rate trust_coefficient |w| / (|g| + weight_decay |w| + epsilon), or learning_rate if |w| or |g| is 0;
 ///   m = momentum m + rate (g + weight_decay w);   w = w - m.
-/// 32 bytes per float parameter: a phase before the pass reads g and w.
+/// 28 bytes per float parameter: a phase before the pass reads g and w.
 struct lars {
   double learning_rate = 0.1;
   double momentum = 0.9;
