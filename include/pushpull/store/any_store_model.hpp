@@ -121,8 +121,8 @@ class erased_store : public typed_calls<Ts, D>... {
 
 /// Reaches what kv_store keeps to itself.
 struct store_access {
-  template <class Store>
-  static auto& engine(Store& store) {
+  template <class T, Device D, class... Policies>
+  static auto& engine(kv_store_base<T, D, Policies...> const& store) {
     return *store.engine_;
   }
 };
