@@ -1,5 +1,6 @@
 /// @file
 /// create and any_store: names, keys of either kind, rules that come and go, errors.
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -216,6 +217,36 @@ TEST_CASE("set_gradient_compression goes by name, and keeps values, rule and sta
   REQUIRE(out[0] == 7.0625F - 1.0F);
   auto local = pp::create("local", pp::cpu_devices(2), compressors());
   REQUIRE_THROWS_WITH(local.set_gradient_compression({{"type", "2bit"}}), Contains("local"));
+}
+
+TEST_CASE("any_store takes rows and gives rows", "[any_store][row_sparse]") {
+  auto store = pp::create<float, double>("device", pp::cpu_devices(2));
+  pp::tensor<float> table(pp::cpu_device<>(), pp::shape{5, 3});
+  std::fill_n(table.data(), 15, 1.0F);
+  store.init("table", table);
+  store.set_optimizer(update::sgd{1.0});
+  std::vector<pp::row_sparse<float>> gradients;
+  for (int k = 0; k < 2; ++k) {
+    gradients.emplace_back(pp::cpu_device<>(), pp::shape{5, 3}, 2);
+    gradients.back().row_ids()[0] = 4;
+    gradients.back().row_ids()[1] = k;
+    std::fill_n(gradients.back().values(), 6, 0.25F);
+  }
+  store.push("table", gradients);
+  store.push("table", gradients[0], pp::row_updates::standard);
+  pp::row_sparse<float> out(pp::cpu_device<>(), pp::shape{5, 3});
+  store.row_sparse_pull("table", out, std::vector<int>{4, 1, 4}).wait();
+  REQUIRE(out.rows() == 2);
+  REQUIRE(out.row_ids()[1] == 4);
+  REQUIRE(out.values()[0] == 0.75F);
+  REQUIRE(out.values()[5] == 0.25F);
+  REQUIRE(store.steps("table") == 2);
+  REQUIRE_THROWS_AS(store.row_sparse_pull("table", out, std::vector<int>{5}), pp::invalid_argument);
+  REQUIRE_THROWS_AS(store.row_sparse_pull("other", out, std::vector<int>{1}), pp::unknown_key);
+  store.set_optimizer(update::clip_norm(1) | update::sgd{1.0});
+  REQUIRE_THROWS_AS(store.push("table", gradients), pp::invalid_argument);
+  store.pull("table", table).wait();
+  REQUIRE(table.data()[14] == 0.25F);
 }
 
 TEST_CASE("states of an any_store are bytes of the key's type", "[any_store]") {

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <cstring>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -150,7 +150,7 @@ void compare(Rule const& rule, Advance const& advance, double tolerance) {
       store.pull(p.names, fine);
       if (devices > 1) {
         for (std::size_t k = 0; k < results.back().size(); ++k)
-          REQUIRE(std::memcmp(results.back()[k].data(), results.front()[k].data(), sizes[k] * sizeof(T)) == 0);
+          REQUIRE(std::ranges::equal(std::as_bytes(std::span(results.back()[k])), std::as_bytes(std::span(results.front()[k]))));
         continue;
       }
       for (int t = 0; t < steps; ++t) {

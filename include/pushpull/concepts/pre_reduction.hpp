@@ -98,6 +98,12 @@ inline constexpr bool is_per_tensor = []<std::size_t... P>(std::index_sequence<P
   return (sums_per_tensor<U, P>() || ...);
 }(std::make_index_sequence<phase_count<U>>());
 
+/// Whether any phase sums over all keys of a step.
+template <class U>
+inline constexpr bool sums_over_keys = []<std::size_t... P>(std::index_sequence<P...>) {
+  return (!sums_per_tensor<U, P>() || ...);
+}(std::make_index_sequence<phase_count<U>>());
+
 /// The terms of phase `P`: of weight and gradient, and of the states if the stage asks for them.
 PUSHPULL_EXEC_CHECK_DISABLE
 template <std::size_t P, class U, class S, class V, class... State>

@@ -27,7 +27,9 @@
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/policies.hpp>
+#include <pushpull/store/row_operands.hpp>
 #include <pushpull/tensor/copy.hpp>
+#include <pushpull/tensor/row_sparse.hpp>
 #include <pushpull/tensor/tensor.hpp>
 
 namespace pushpull {
@@ -207,6 +209,48 @@ class any_store {
     requires(has_type<detail::element_in<Tensors>> && detail::Repeatable<Tensors> && OutlivesCall<Tensors, false>)
   completion pushpull(Keys&& keys, Tensors&& tensors, priority when = {}) {
     return update_list("pushpull", keys, tensors, tensors, when);
+  }
+
+  /// Row-sparse gradients of one source or of a range of sources, as on kv_store.
+  /// @throws as kv_store::push; invalid_argument also where the rule or the compression takes dense gradients
+  template <class Gradients>
+    requires(has_type<detail::element_in<Gradients>> && RowSparseTensorsOf<Gradients, detail::element_in<Gradients>> &&
+             RowsOutliveCall<Gradients, false>)
+  completion push(any_key_view key, Gradients&& gradients, row_updates rows = row_updates::lazy, priority when = {}) {
+    using T = detail::element_in<Gradients>;
+    using rows_type = std::remove_cvref_t<decltype(detail::first_rows(gradients))>;
+    checked("push", key);
+    if constexpr (HostDevice<D> || std::same_as<typename rows_type::device_type, D>) {
+      std::vector<row_sparse_view<T const, D>> sources;
+      detail::for_each_row_sparse(gradients, [&](auto const& s) {
+        if constexpr (std::same_as<typename rows_type::device_type, D>) {
+          sources.emplace_back(s.values(), s.row_ids(), s.rows(), s.shape(), s.device());
+        } else {
+          sources.emplace_back(s.values(), s.row_ids(), s.rows(), s.shape(), devices().front());
+        }
+      });
+      return calls<T>().push_rows(key, sources, rows, when);
+    } else {
+      std::vector<row_sparse_view<T const, cpu_device<>>> sources;
+      detail::for_each_row_sparse(gradients, [&](auto const& s) {
+        sources.emplace_back(s.values(), s.row_ids(), s.rows(), s.shape(), cpu_device<>());
+      });
+      return calls<T>().push_host_rows(key, sources, rows, when);
+    }
+  }
+  /// One or a range of `row_sparse` receive the rows that `row_ids` names, one host tensor of numbers for all, as on
+  /// kv_store. The key has the outputs' element type.
+  template <class Outputs, TensorLike Ids>
+    requires RowSparseOutputs<Outputs&, detail::element_in<Outputs>, D>
+  completion row_sparse_pull(any_key_view key, Outputs& outputs, Ids const& row_ids, priority when = {}) {
+    using T = detail::element_in<Outputs>;
+    std::vector<row_sparse<T, D>*> filled;
+    detail::for_each_row_sparse(outputs, [&](auto& output) { filled.push_back(&output); });
+    auto const view = view_of(row_ids);
+    std::vector<std::int64_t> ids(view.size());
+    std::transform(view.data(), view.data() + view.size(), ids.begin(),
+                   [](auto const& id) { return convert<std::int64_t>(id); });
+    return calls<T>().pull_rows(checked("row_sparse_pull", key), filled, ids, when);
   }
 
   /// init, then pull.

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <ranges>
 #include <span>
 #include <string>
 #include <string_view>
@@ -22,7 +23,9 @@
 #include <pushpull/store/gather.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/operands.hpp>
+#include <pushpull/store/row_operands.hpp>
 #include <pushpull/store/typed_kv_store.hpp>
+#include <pushpull/tensor/row_sparse.hpp>
 #include <pushpull/tensor/shape.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
@@ -71,6 +74,13 @@ class typed_calls {
   virtual completion update(priority when, gatherer<T, D> gather) = 0;
   virtual completion pull(priority when, any_key_view first, gatherer<T, D> gather) = 0;
   virtual void set_function(std::function<void(any_key_view, tensor_view<T, D> const&, tensor_view<T, D> const&)> f) = 0;
+  virtual completion push_rows(any_key_view key, std::span<row_sparse_view<T const, D> const> sources, row_updates rows,
+                               priority when) = 0;
+  /// Likewise rows in host memory, where the devices are others.
+  virtual completion push_host_rows(any_key_view key, std::span<row_sparse_view<T const, cpu_device<>> const> sources,
+                                    row_updates rows, priority when) = 0;
+  virtual completion pull_rows(any_key_view key, std::span<row_sparse<T, D>* const> outputs,
+                               std::span<std::int64_t const> ids, priority when) = 0;
 
  protected:
   ~typed_calls() = default;
@@ -97,6 +107,9 @@ class erased_store : public typed_calls<Ts, D>... {
   using typed_calls<Ts, D>::update...;
   using typed_calls<Ts, D>::pull...;
   using typed_calls<Ts, D>::set_function...;
+  using typed_calls<Ts, D>::push_rows...;
+  using typed_calls<Ts, D>::push_host_rows...;
+  using typed_calls<Ts, D>::pull_rows...;
   virtual ~erased_store() = default;
 
   virtual std::vector<D> const& devices() const = 0;
@@ -180,6 +193,9 @@ class typed_model : public Base {
  public:
   using Base::init;
   using Base::pull;
+  using Base::pull_rows;
+  using Base::push_host_rows;
+  using Base::push_rows;
   using Base::set_function;
   using Base::update;
 
@@ -215,9 +231,36 @@ class typed_model : public Base {
     if constexpr (!Model::store_type::has_updater)
       store_access::engine(self().store.template of<T>()).function().set(std::move(function));
   }
+  completion push_rows(any_key_view key, std::span<row_sparse_view<T const, D> const> sources, row_updates rows,
+                       priority when) override {
+    return push_any_rows(key, sources, rows, when);
+  }
+  completion push_host_rows(any_key_view key, std::span<row_sparse_view<T const, cpu_device<>> const> sources,
+                            row_updates rows, priority when) override {
+    if constexpr (std::same_as<D, cpu_device<>> || !HostDevice<D>) return push_any_rows(key, sources, rows, when);
+    return {};
+  }
+  completion pull_rows(any_key_view key, std::span<row_sparse<T, D>* const> outputs, std::span<std::int64_t const> ids,
+                       priority when) override {
+    auto references =
+        outputs | std::views::transform([](row_sparse<T, D>* output) -> row_sparse<T, D>& { return *output; });
+    return self().store.template of<T>().row_sparse_pull(key, references, ids, when);
+  }
 
  private:
   Model& self() { return static_cast<Model&>(*this); }
+
+  /// Rules with sums over whole tensors, and compressors, take no rows: what a kv_store refuses when it is compiled.
+  template <class Sources>
+  completion push_any_rows(any_key_view key, Sources const& sources, row_updates rows, priority when) {
+    if constexpr (std::same_as<typename Model::compressor_type, compress::none> &&
+                  !PreReduction<typename Model::updater_type>) {
+      return self().store.template of<T>().push(key, sources, rows, when);
+    } else {
+      throw invalid_argument("push: " + key_text(key) +
+                             ": row-sparse gradients came, the store's optimizer or compression takes dense ones");
+    }
+  }
 
   template <class Engine, class ViewOf>
   static void init_from(Engine& engine, std::span<any_key_view const> keys,
@@ -262,6 +305,8 @@ template <class Updater, class Compressor, class Compressors, Device D, ElementT
 class store_model final : public stacked_models<store_model<Updater, Compressor, Compressors, D, Ts...>,
                                                 erased_store<D, Ts...>, D, Ts...>::type {
  public:
+  using updater_type = Updater;
+  using compressor_type = Compressor;
   using store_type = std::conditional_t<std::same_as<Updater, no_updater>,
                                         kv_store<type_list<Ts...>, D, any_keys, Compressor>,
                                         kv_store<type_list<Ts...>, D, Updater, any_keys, Compressor>>;

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include <pushpull/concepts/device.hpp>
+#include <pushpull/concepts/row_sparse_tensor.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/tensor/buffer.hpp>
 #include <pushpull/tensor/copy.hpp>
@@ -135,7 +136,12 @@ template <TensorLike R>
 struct element_in_type<R> {
   using type = element_of<R>;
 };
-/// The element type of one tensor, of those in a range, or of those in a range of ranges.
+template <class R>
+  requires RowSparseTensor<std::remove_cvref_t<R>>
+struct element_in_type<R> {
+  using type = std::remove_const_t<typename std::remove_cvref_t<R>::value_type>;
+};
+/// The element type of one tensor, row-sparse or not, of those in a range, or of those in a range of ranges.
 template <class R>
 using element_in = typename element_in_type<R>::type;
 

@@ -83,6 +83,16 @@ void for_each_row_sparse(R&& tensors, F const& f) {
   }
 }
 
+/// One row-sparse tensor, or the first of a range: for its type.
+template <class R>
+decltype(auto) first_rows(R& tensors) {
+  if constexpr (RowSparseTensor<std::remove_cvref_t<R>>) {
+    return (tensors);
+  } else {
+    return *std::ranges::begin(tensors);
+  }
+}
+
 /// Rows of one source. No device: host memory, while the store's devices are others.
 template <class G, Device D>
 struct row_source {

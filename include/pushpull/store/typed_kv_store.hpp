@@ -15,6 +15,7 @@
 #include <vector>
 
 #include <pushpull/concepts/device.hpp>
+#include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/schedule/completion.hpp>
@@ -27,7 +28,7 @@ namespace pushpull {
 /// One store for keys of several element types: a pass per device and element type that a call names. Each key has the
 /// element type of its initial value, or the one that init was told; a list names keys of one type. Errors name the type that
 /// a key has. Everything else is as in kv_store of one type; `of<T>()` is the part with the keys of type T.
-/// A PreReduction is refused: its norm would not go over all types.
+/// A PreReduction over all keys is refused: its norm would not go over all types.
 template <ElementType... Ts, Device D, class... Policies>
 class kv_store<type_list<Ts...>, D, Policies...> {
   static_assert(sizeof...(Ts) > 0, "kv_store: a type_list of at least one type");
@@ -51,9 +52,9 @@ class kv_store<type_list<Ts...>, D, Policies...> {
   using updater_type = typename first_store::updater_type;
   static constexpr bool has_updater = first_store::has_updater;
   static constexpr bool is_synchronous = first_store::is_synchronous;
-  static_assert(!PreReduction<updater_type>,
-                "kv_store: a PreReduction, such as clip_global_norm, takes the norm of all gradients of a call, which "
-                "several element types do not give");
+  static_assert(sizeof...(Ts) == 1 || !detail::sums_over_keys<updater_type>,
+                "kv_store: a PreReduction over all keys, such as clip_global_norm, takes the norm of all gradients of a "
+                "call, which several element types do not give");
 
   /// As kv_store of one type.
   explicit kv_store(std::vector<D> const& devices)
@@ -107,6 +108,11 @@ class kv_store<type_list<Ts...>, D, Policies...> {
   void init(key_view key, V const& value) {
     of<element_of<V>>().init(key, value);
   }
+  template <class V>
+    requires(RowSparseTensor<V> && has_type<detail::element_in<V>>)
+  void init(key_view key, V const& rows) {
+    of<detail::element_in<V>>().init(key, rows);
+  }
   template <class T, TensorLike V>
     requires(has_type<T>)
   void init(key_view key, V const& value) {
@@ -123,6 +129,23 @@ class kv_store<type_list<Ts...>, D, Policies...> {
     requires(has_type<detail::element_in<Gradients>>)
   completion push(Keys&& keys, Gradients&& gradients, priority when = {}) {
     return of<detail::element_in<Gradients>>().push(std::forward<Keys>(keys), std::forward<Gradients>(gradients), when);
+  }
+  template <class Keys, class Gradients>
+    requires(has_type<detail::element_in<Gradients>>)
+  completion push(Keys&& keys, Gradients&& gradients, row_updates rows, priority when = {}) {
+    return of<detail::element_in<Gradients>>().push(std::forward<Keys>(keys), std::forward<Gradients>(gradients), rows,
+                                                    when);
+  }
+  template <class Keys, class Gradients, class Outputs>
+    requires(has_type<detail::element_in<Gradients>>)
+  completion pushpull(Keys&& keys, Gradients&& gradients, Outputs&& outputs, row_updates rows, priority when = {}) {
+    return of<detail::element_in<Gradients>>().pushpull(std::forward<Keys>(keys), std::forward<Gradients>(gradients),
+                                                        std::forward<Outputs>(outputs), rows, when);
+  }
+  template <class Keys, class Outputs, class Ids>
+    requires(has_type<detail::element_in<Outputs>>)
+  completion row_sparse_pull(Keys&& keys, Outputs& outputs, Ids const& row_ids, priority when = {}) {
+    return of<detail::element_in<Outputs>>().row_sparse_pull(std::forward<Keys>(keys), outputs, row_ids, when);
   }
   template <class Keys, class Gradients, class Outputs>
     requires(has_type<detail::element_in<Gradients>> && !std::same_as<std::remove_cvref_t<Outputs>, priority>)
