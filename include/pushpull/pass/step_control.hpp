@@ -68,12 +68,13 @@ struct finish_pre_reduction {
   clock_list segments;  ///< Which sums each clock is given, where they go by tensor.
   phase_sums<Rule, Phase> const* sums;
 
+  static constexpr bool by_tensor = pushpull::detail::sums_per_tensor<Rule, Phase>();
+  static constexpr std::size_t first = pushpull::detail::first_sum<Rule, Phase>();
+
   PUSHPULL_HOST_DEVICE void operator()(std::int64_t i) const {
     std::int32_t const entry = list.at(i);
     if (entry < 0) return;
     auto& c = clocks[entry];
-    constexpr bool by_tensor = pushpull::detail::sums_per_tensor<Rule, Phase>();
-    constexpr std::size_t first = pushpull::detail::first_sum<Rule, Phase>();
     auto const& own = sums[by_tensor ? segments.at(i) : 0];
     for (std::size_t k = 0; k < pushpull::detail::sums_in<Rule, Phase>; ++k)
       pushpull::detail::sum(c.sums, first + k) = own[k];
