@@ -69,7 +69,7 @@ class launched_pass {
  public:
   launched_pass(cuda_device const& device, std::int64_t size, pointers<T const> const& gradients,
                 pointers<T> const& mirrors, float* weight, pointers<float> const& states)
-      : device_(device), control_(device, Rule{}) {
+      : device_(device), control_(device, std::vector<Rule>(1)) {
     control_.reserve(device, 1);
     pass::run<types, detail::state_count<Rule>> run{};
     run.size = size;
@@ -78,11 +78,11 @@ class launched_pass {
     plan_.add_clock(0, true);
     plan_.add(run, gradients, mirrors);
     plan_.commit(device);
-    plan_.begin_step(device, control_.rule(), control_.clocks());
+    plan_.begin_step(device, control_.rules(nullptr), control_.clocks());
   }
 
   void operator()() const {
-    plan_.template launch<Rule, reduce::sum, pass::memory::arenas>(device_, control_.rule(), control_.clocks());
+    plan_.template launch<Rule, reduce::sum, pass::memory::arenas>(device_, control_.rules(nullptr), control_.clocks());
   }
 
  private:

@@ -94,6 +94,7 @@
 #include <pushpull/update/lars.hpp>
 #include <pushpull/update/lion.hpp>
 #include <pushpull/update/momentum.hpp>
+#include <pushpull/update/multipliers.hpp>
 #include <pushpull/update/nadam.hpp>
 #include <pushpull/update/pipeline.hpp>
 #include <pushpull/update/radam.hpp>

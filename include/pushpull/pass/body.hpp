@@ -182,8 +182,8 @@ struct body {
                                                              typename Types::state, typename Types::mirror>;
   static constexpr std::int64_t grain = grain_of<Execution, block_type>;
 
-  Rule const* rule;                     ///< On the device, so that hyperparameters can change under a replayed graph.
-  clock<Rule, A> const* clocks;   ///< Likewise what depends on t.
+  Rule const* rules;             ///< On the device, so that hyperparameters can change under a replayed graph.
+  clock<Rule, A> const* clocks;  ///< Likewise what depends on t.
   Schedule<run_type> schedule;
 
   PUSHPULL_EXEC_CHECK_DISABLE
@@ -213,7 +213,8 @@ struct body {
     if constexpr (is_timeless<Rule>) {
       return {};
     } else {
-      return {*rule, clocks[entry].prepared};
+      auto const& own_clock = clocks[entry];
+      return {rules[own_clock.rule], own_clock.prepared};
     }
   }
 

@@ -56,16 +56,19 @@ struct run {
   typename Types::state* state[States == 0 ? 1 : States];
 };
 
-/// Per key and owner: updates so far, and what the rule computed from their number, in `A`.
+/// Per key and owner: updates so far, which of the store's rules the key has, and what that computed from their number,
+/// in `A`.
 template <class Rule, class A>
 struct clock {
   std::int64_t t;
+  std::int32_t rule;
   pushpull::detail::prepared_t<Rule, A> prepared;
 };
 /// Beside them the sums that the phases before the pass have given so far.
 template <PreReduction Rule, class A>
 struct clock<Rule, A> {
   std::int64_t t;
+  std::int32_t rule;
   pushpull::detail::prepared_t<Rule, A> prepared;
   pushpull::detail::sums_t<Rule> sums;
 };

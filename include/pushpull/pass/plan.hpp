@@ -139,48 +139,48 @@ class plan {
 
   /// Counts a step on every clock of the plan: one small launch.
   template <class Rule>
-  void begin_step(D const& device, Rule const* rule, clock_of<Rule, Types>* clocks) const {
+  void begin_step(D const& device, Rule const* rules, clock_of<Rule, Types>* clocks) const {
     device.for_each(static_cast<std::int64_t>(clocks_.rows.size()),
-                    detail::begin_step<Rule, typename Types::accumulation>{rule, clocks, clock_list()});
+                    detail::begin_step<Rule, typename Types::accumulation>{rules, clocks, clock_list()});
   }
 
   /// Gives the rule's `prepare` the sums of a phase: one small launch.
   template <std::size_t Phase, class Rule>
-  void finish_pre_reduction(D const& device, Rule const* rule, clock_of<Rule, Types>* clocks,
+  void finish_pre_reduction(D const& device, Rule const* rules, clock_of<Rule, Types>* clocks,
                             detail::phase_sums<Rule, Phase> const* sums) const {
     detail::clock_list const segments{segments_.rows.empty() ? 0 : segments_.rows.front(), committed_.segments};
     device.for_each(static_cast<std::int64_t>(clocks_.rows.size()),
-                    detail::finish_pre_reduction<Rule, typename Types::accumulation, Phase>{rule, clocks, clock_list(),
+                    detail::finish_pre_reduction<Rule, typename Types::accumulation, Phase>{rules, clocks, clock_list(),
                                                                                             segments, sums});
   }
 
   /// A phase before the pass: partials[l] for each leaf l of the plan. One launch.
   template <class Rule, class Reduction, memory Memory, std::size_t Phase>
-  void pre_reduce(D const& device, Rule const* rule, clock_of<Rule, Types> const* clocks,
+  void pre_reduce(D const& device, Rule const* rules, clock_of<Rule, Types> const* clocks,
                   detail::phase_sums<Rule, Phase>* partials) const {
     if (empty()) return;
     if (size() == 1) {
       device.for_each_leaf(
-          leaves(), pre_reduction_body<Rule, Reduction, Types, execution, Memory, Phase>{rule, clocks, {runs_.rows[0]}},
+          leaves(), pre_reduction_body<Rule, Reduction, Types, execution, Memory, Phase>{rules, clocks, {runs_.rows[0]}},
           partials);
     } else {
       device.for_each_leaf(leaves(),
                            pre_reduction_body<Rule, Reduction, Types, execution, Memory, Phase, detail::run_table>{
-                               rule, clocks, {committed_.runs, committed_.leaf_ends, run_count()}},
+                               rules, clocks, {committed_.runs, committed_.leaf_ends, run_count()}},
                            partials);
     }
   }
 
   /// The pass: one launch.
   template <class Rule, class Reduction, memory Memory>
-  void launch(D const& device, Rule const* rule, clock_of<Rule, Types> const* clocks) const {
+  void launch(D const& device, Rule const* rules, clock_of<Rule, Types> const* clocks) const {
     if (empty()) return;
     std::int64_t const tasks = task_ends_.rows.back();
     if (size() == 1) {
-      device.for_each(tasks, body<Rule, Reduction, Types, execution, Memory>{rule, clocks, {runs_.rows[0]}});
+      device.for_each(tasks, body<Rule, Reduction, Types, execution, Memory>{rules, clocks, {runs_.rows[0]}});
     } else {
       device.for_each(tasks, body<Rule, Reduction, Types, execution, Memory, detail::run_table>{
-                                 rule, clocks, {committed_.runs, committed_.task_ends, run_count()}});
+                                 rules, clocks, {committed_.runs, committed_.task_ends, run_count()}});
     }
   }
 

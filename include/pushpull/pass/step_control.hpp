@@ -37,7 +37,7 @@ struct clock_list {
 /// Counts one step for clock number i of the list.
 template <class Rule, class A>
 struct begin_step {
-  Rule const* rule;
+  Rule const* rules;
   clock<Rule, A>* clocks;
   clock_list list;
 
@@ -46,11 +46,12 @@ struct begin_step {
     auto& c = clocks[entry < 0 ? ~entry : entry];
     ++c.t;
     if (entry < 0) return;
+    Rule const& rule = rules[c.rule];
     if constexpr (PreReduction<Rule>) {
       c.sums = {};
-      c.prepared = pushpull::detail::prepare(*rule, step<A>{c.t}, c.sums);
+      c.prepared = pushpull::detail::prepare(rule, step<A>{c.t}, c.sums);
     } else {
-      c.prepared = pushpull::detail::prepare(*rule, step<A>{c.t}, 0.0);
+      c.prepared = pushpull::detail::prepare(rule, step<A>{c.t}, 0.0);
     }
   }
 };
@@ -62,7 +63,7 @@ using phase_sums = cuda::std::array<double, pushpull::detail::sums_in<Rule, Phas
 /// Gives the rule the sums of a phase, beside those of the phases before.
 template <class Rule, class A, std::size_t Phase>
 struct finish_pre_reduction {
-  Rule const* rule;
+  Rule const* rules;
   clock<Rule, A>* clocks;
   clock_list list;
   clock_list segments;  ///< Which sums each clock is given, where they go by tensor.
@@ -78,7 +79,7 @@ struct finish_pre_reduction {
     auto const& own = sums[by_tensor ? segments.at(i) : 0];
     for (std::size_t k = 0; k < pushpull::detail::sums_in<Rule, Phase>; ++k)
       pushpull::detail::sum(c.sums, first + k) = own[k];
-    c.prepared = pushpull::detail::prepare(*rule, step<A>{c.t}, c.sums);
+    c.prepared = pushpull::detail::prepare(rules[c.rule], step<A>{c.t}, c.sums);
   }
 };
 
@@ -138,15 +139,16 @@ struct pre_reduction_body {
                                                              typename Types::state, A>;
   using sums_type = detail::phase_sums<Rule, Phase>;
 
-  Rule const* rule;
+  Rule const* rules;
   clock<Rule, A> const* clocks;
   Schedule<run_type> schedule;
 
   PUSHPULL_EXEC_CHECK_DISABLE
   PUSHPULL_HOST_DEVICE sums_type operator()(std::int64_t leaf, std::int32_t thread, std::int32_t threads) const {
     run_type const& r = schedule.find(leaf);
-    Rule const local_rule = *rule;
-    prepared_type const prepared = clocks[r.clock].prepared;
+    auto const& own_clock = clocks[r.clock];
+    Rule const local_rule = rules[own_clock.rule];
+    prepared_type const prepared = own_clock.prepared;
     sums_type sum{};
     for (std::int64_t b = thread; b < leaf_size / block_type::size; b += threads) {
       std::int64_t const i = leaf * leaf_size - r.leaf_phase + b * block_type::size;

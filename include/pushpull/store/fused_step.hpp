@@ -27,25 +27,33 @@ void join(std::vector<D> const& devices) {
       if (!(later == earlier)) later.wait_for(earlier);
 }
 
-/// What the pass reads beside tensors on one device: the rule and a clock per key.
+/// What the pass reads beside tensors on one device: a rule per parameter group, and a clock per key.
 template <Device D, class Rule, class Types>
 class control {
  public:
   using clock_type = pass::clock_of<Rule, Types>;
 
-  control(D const& device, Rule const& rule) : rule_(device, HostDevice<D> ? 0 : sizeof(Rule)) { set(device, rule); }
+  control(D const& device, std::vector<Rule> const& rules) { set(device, rules); }
 
-  /// Where the pass finds a rule's hyperparameters: with the caller if it runs on the host; else on the device, whose
+  /// Where the pass finds the rules' hyperparameters: with the caller if it runs on the host; else on the device, whose
   /// stream sets them in order.
-  Rule const* rule(Rule const& given) const {
-    if constexpr (HostDevice<D>) return &given;
-    return static_cast<Rule const*>(rule_.data());
+  Rule const* rules(Rule const* given) const {
+    if constexpr (HostDevice<D>) return given;
+    return static_cast<Rule const*>(rules_.data());
   }
   clock_type* clocks() const { return static_cast<clock_type*>(clocks_.data()); }
 
-  /// New hyperparameters, from the next step on.
-  void set(D const& device, Rule const& rule) {
-    if constexpr (!HostDevice<D>) device.for_each(1, pass::detail::set_value<Rule>{static_cast<Rule*>(rule_.data()), rule});
+  /// New hyperparameters, from the next step on. Nothing may be using the old ones if there are more than before.
+  void set(D const& device, std::vector<Rule> const& rules) {
+    if constexpr (!HostDevice<D>) {
+      if (rules_.bytes() < rules.size() * sizeof(Rule)) rules_ = buffer<D>(device, rules.size() * sizeof(Rule));
+      auto* const to = static_cast<Rule*>(rules_.data());
+      for (std::size_t i = 0; i < rules.size(); ++i) device.for_each(1, pass::detail::set_value<Rule>{to + i, rules[i]});
+    }
+  }
+  /// Key number `key` has rule number `rule` from the next step on.
+  void assign(D const& device, std::int32_t key, std::int32_t rule) {
+    device.for_each(1, pass::detail::set_value<std::int32_t>{&clocks()[key].rule, rule});
   }
 
   /// Whether there is room for `keys` clocks.
@@ -62,7 +70,7 @@ class control {
   }
 
  private:
-  buffer<D> rule_;
+  buffer<D> rules_;
   buffer<D> clocks_;
 };
 
@@ -163,17 +171,17 @@ class fused_step {
       plans_[n].template launch<Rule, Reduction, Memory>(devices[n], nullptr, nullptr);
     join(devices);
   }
-  /// @param rule  With the hyperparameters of this step; where the host runs the pass, it must outlive this call.
-  void run(std::vector<D> const& devices, std::vector<control_type> const& controls, Rule const& rule) {
+  /// @param rules  With the hyperparameters of this step; where the host runs the pass, they must outlive this call.
+  void run(std::vector<D> const& devices, std::vector<control_type> const& controls, Rule const* rules) {
     if (empty()) return;
     if constexpr (pass::is_timeless<Rule>) {
       run(devices);
     } else {
       join(devices);
       for (std::size_t n = 0; n < devices.size(); ++n)
-        plans_[n].begin_step(devices[n], controls[n].rule(rule), controls[n].clocks());
-      if constexpr (two_phases) pre_reduce(devices, controls, rule);
-      for (std::size_t n = 0; n < devices.size(); ++n) launch(n, devices[n], controls[n], rule);
+        plans_[n].begin_step(devices[n], controls[n].rules(rules), controls[n].clocks());
+      if constexpr (two_phases) pre_reduce(devices, controls, rules);
+      for (std::size_t n = 0; n < devices.size(); ++n) launch(n, devices[n], controls[n], rules);
       join(devices);
     }
   }
@@ -182,12 +190,12 @@ class fused_step {
   using second_plan = pass::plan<
       D, pass::element_types<A, A, typename Types::master, typename Types::state, typename Types::mirror>, states>;
 
-  void launch(std::size_t n, D const& device, control_type const& control, Rule const& rule) {
+  void launch(std::size_t n, D const& device, control_type const& control, Rule const* rules) {
     if constexpr (two_phases) {
       if (reduced_)
-        return second_[n].template launch<Rule, reduce::sum, Memory>(device, control.rule(rule), control.clocks());
+        return second_[n].template launch<Rule, reduce::sum, Memory>(device, control.rules(rules), control.clocks());
     }
-    plans_[n].template launch<Rule, Reduction, Memory>(device, control.rule(rule), control.clocks());
+    plans_[n].template launch<Rule, Reduction, Memory>(device, control.rules(rules), control.clocks());
   }
 
   /// Partial sums: a device's own, those of all devices with the levels of the tree behind them, and room for those of
@@ -199,14 +207,14 @@ class fused_step {
   };
 
   /// The phases before the pass, each of which knows the sums of those before.
-  void pre_reduce(std::vector<D> const& devices, std::vector<control_type> const& controls, Rule const& rule) {
+  void pre_reduce(std::vector<D> const& devices, std::vector<control_type> const& controls, Rule const* rules) {
     [&]<std::size_t... P>(std::index_sequence<P...>) {
-      (pre_reduce_phase<P>(devices, controls, rule), ...);
+      (pre_reduce_phase<P>(devices, controls, rules), ...);
     }(std::make_index_sequence<phase_count<Rule>>());
   }
 
   template <std::size_t Phase>
-  void pre_reduce_phase(std::vector<D> const& devices, std::vector<control_type> const& controls, Rule const& rule) {
+  void pre_reduce_phase(std::vector<D> const& devices, std::vector<control_type> const& controls, Rule const* rules) {
     using sums_type = pass::detail::phase_sums<Rule, Phase>;
     auto const at = [](buffer<D> const& b) { return static_cast<sums_type*>(b.data()); };
     std::size_t const bytes = static_cast<std::size_t>(slots_) * sizeof(sums_type);
@@ -214,7 +222,7 @@ class fused_step {
     constexpr bool by_tensor = sums_per_tensor<Rule, Phase>();
     for (std::size_t n = 0; n < devices.size(); ++n) {
       devices[n].fill_zero(at(sums_[n].own), bytes);
-      auto const* const r = controls[n].rule(rule);
+      auto const* const r = controls[n].rules(rules);
       if (Phase > 0 && reduced_) {  // the first phase has left the reduced gradient
         second_[n].template pre_reduce<Rule, reduce::sum, Memory, Phase>(devices[n], r, controls[n].clocks(),
                                                                          at(sums_[n].own));
@@ -246,7 +254,7 @@ class fused_step {
         from += size;
         size = level.nodes;
       }
-      plans_[n].template finish_pre_reduction<Phase>(device, controls[n].rule(rule), controls[n].clocks(), from);
+      plans_[n].template finish_pre_reduction<Phase>(device, controls[n].rules(rules), controls[n].clocks(), from);
     }
     join(devices);
   }

@@ -56,6 +56,7 @@ struct key_record {
   std::vector<buffer<D>> own_gradient;  ///< Resident, outside the group's arenas.
   std::vector<compressed_source<D>> compressed;  ///< One per source, where gradients are compressed.
   std::int64_t updates = 0;             ///< The clock's t, as far as operations have run.
+  std::int32_t rule = 0;                ///< Number of its parameter group.
   variable order;                       ///< Among the operations on the key.
 
   std::int64_t size() const { return static_cast<std::int64_t>(shape.size()); }
@@ -113,6 +114,12 @@ class key_table {
     std::vector<key_type> result;
     for (record const* const r : records) result.push_back(r->key);
     return result;
+  }
+
+  /// f(record) for each key, in no order.
+  template <class F>
+  void for_each(F const& f) const {
+    for (auto const& [key, r] : index_) f(*r);
   }
 
   /// Bytes on device number n.
@@ -224,7 +231,7 @@ class key_table {
     for (std::size_t i = 0; i < keys.size(); ++i) {
       auto r = std::make_unique<record>(record{key_type(keys[i]), values[i].shape(), group.get(), where.offsets[i],
                                                next_number_ + numbers.offsets[i],
-                                               static_cast<std::int32_t>(index_.size() + i), has_gradient(i), {}, {}, 0,
+                                               static_cast<std::int32_t>(index_.size() + i), has_gradient(i), {}, {}, 0, 0,
                                                {}});
       store_value(*r, values[i]);
       expects<duplicate_key>(added.emplace(key_type(keys[i]), std::move(r)).second,

@@ -5,6 +5,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -76,13 +77,36 @@ class kv_store_base {
   /// Returns when all processes of the store have come here; does not wait for work that is under way.
   void barrier() const {}
 
-  /// The rule with its present hyperparameters.
-  updater_type updater() const { return engine_->updater(); }
-  /// Other hyperparameters for the pushes that follow; states and step counts stay. @throws invalid_argument
-  void set_hyperparameters(updater_type const& updater)
+  /// The rule with its present hyperparameters, or that of a parameter group.
+  /// @throws invalid_argument if there is no such group
+  updater_type updater(std::size_t group = 0) const {
+    engine_->groups().expect("updater", group);
+    return (*engine_->groups().rules())[group];
+  }
+  /// Other hyperparameters for the pushes that follow; states and step counts stay.
+  /// @throws invalid_argument as the rule's, and if there is no such group
+  void set_hyperparameters(updater_type const& updater, std::size_t group = 0)
     requires has_updater
   {
-    engine_->set_updater(updater);
+    engine_->set_rule(group, updater);
+  }
+
+  /// Adds a parameter group: from now on keys for which `belongs(key)` holds, those that come later too, are updated with
+  /// the hyperparameters of `updater`; states and step counts stay. One pass updates keys of all groups. A key is in the
+  /// last group that claims it, or in group 0, that of the store's rule. Sums that a PreReduction takes over all keys go
+  /// over all groups. Waits for work that is under way.
+  /// @returns the group's number: 1, 2, ... @throws invalid_argument as the rule's, and if the predicate is empty
+  std::size_t add_group(std::function<bool(key_view)> belongs, updater_type const& updater)
+    requires has_updater
+  {
+    return engine_->add_group(std::move(belongs), updater);
+  }
+  /// Number of parameter groups, group 0 included.
+  std::size_t groups() const { return engine_->groups().rules()->size(); }
+  /// The number of the key's group. @throws unknown_key
+  std::size_t group(key_view key) const {
+    auto const& r = engine_->find("group", key);
+    return engine_->look([&](auto const&) { return static_cast<std::size_t>(r.rule); });
   }
 
   /// From the next push on f(key, received, stored) takes the place of the rule that the store does not have: it may change

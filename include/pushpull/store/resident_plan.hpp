@@ -59,14 +59,14 @@ class resident_plan {
   }
 
   template <class Controls, class Rule>
-  void run(Table const& table, Controls const& controls, Rule const& rule) {
+  void run(Table const& table, Controls const& controls, Rule const* rules) {
     // A key that was pushed alone has seen more updates than its neighbours: they no longer share a clock.
     for (std::size_t i = 1; i < keys_.size(); ++i)
-      if (joined_[i] && keys_[i]->updates != keys_[i - 1]->updates) {
+      if (joined_[i] && !share_clock(*keys_[i - 1], *keys_[i])) {
         build(table);
         break;
       }
-    step_.run(table.devices(), controls, rule);
+    step_.run(table.devices(), controls, rules);
     for (record* const r : keys_) ++r->updates;
   }
 
@@ -87,10 +87,13 @@ class resident_plan {
   /// Whether every key has a run of its own: where it has sums of its own, or leaves of its own and they matter.
   static bool sums_by_key(Table const& table) { return Step::per_tensor || (Step::two_phases && table.whole_keys()); }
 
-  /// Whether key b lies right behind key a in every operand, is numbered on from it and has seen as many updates.
+  /// Whether one clock can stand for both: as many updates, by the same rule.
+  static bool share_clock(record const& a, record const& b) { return a.updates == b.updates && a.rule == b.rule; }
+
+  /// Whether key b lies right behind key a in every operand, is numbered on from it and shares its clock.
   static bool continues(record const& a, record const& b) {
     return a.group == b.group && b.offset == a.offset + padded(a.shape.size()) &&
-           b.number - a.number == b.offset - a.offset && a.updates == b.updates &&
+           b.number - a.number == b.offset - a.offset && share_clock(a, b) &&
            a.own_gradient.empty() && b.own_gradient.empty();
   }
 

@@ -25,6 +25,7 @@
 #include <pushpull/store/fused_step.hpp>
 #include <pushpull/store/key_table.hpp>
 #include <pushpull/store/keys.hpp>
+#include <pushpull/store/parameter_groups.hpp>
 #include <pushpull/store/placement.hpp>
 #include <pushpull/store/row_operands.hpp>
 #include <pushpull/store/store_operations.hpp>
@@ -35,10 +36,10 @@ namespace pushpull::detail {
 /// @param rows  Those that the tasks have to cover.
 template <class Rule, class Reduction, class Types, template <class> class Schedule, Device D, class Clocks>
 void launch_rows(D const& device, pass::detail::row_operands<pass::run<Types, state_count<Rule>>> const& operands,
-                 Rule const* rule, Clocks const* clocks, std::int64_t rows) {
+                 Rule const* rules, Clocks const* clocks, std::int64_t rows) {
   using body = pass::body<Rule, Reduction, Types, typename D::execution, pass::memory::rows, Schedule>;
   pass::detail::row_tasks const tasks(operands.row_length, body::grain, body::block_type::size);
-  device.for_each(tasks.count(rows), body{rule, clocks, {{operands}}});
+  device.for_each(tasks.count(rows), body{rules, clocks, {{operands}}});
 }
 
 /// What the passes over a key's rows share.
@@ -131,16 +132,19 @@ class row_update final : public device_operation<D> {
   using types = typename Types::types;
   using run_type = pass::run<types, state_count<Rule>>;
   using controls_type = std::vector<control<D, typename Types::rule_type, typename Types::step_types>>;
+  using groups_type = parameter_groups<typename Types::updater_type, key_view>;
 
  public:
-  std::optional<Rule> rule;  ///< With the hyperparameters at the time of the call.
+  rule_list<Rule> rules;  ///< At the time of the call; null where there is none.
   std::shared_ptr<operation_pool<row_update>> home;
 
-  row_update(table_type const& table, controls_type const& controls)
+  /// @param groups  Where the rules come from, if there are any.
+  row_update(table_type const& table, controls_type const& controls, groups_type const* groups)
       : device_operation<D>(table.devices()),
         pass_(table),
         table_(table),
         controls_(controls),
+        groups_(groups),
         tables_(table.devices()),
         outputs_(table.devices().size()),
         output_step_(table.devices().size()) {}
@@ -192,6 +196,7 @@ class row_update final : public device_operation<D> {
   }
 
   void run() override {
+    if constexpr (!pass::is_timeless<Rule>) groups_->complete(rules);
     for (auto const& s : sources_) pass_.order_after(s.device);
     if (key_->size() > 0) prepare();
     // From here on nothing allocates, and nothing of the store has changed.
@@ -236,7 +241,7 @@ class row_update final : public device_operation<D> {
     Rule const* given = nullptr;
     pass::clock_of<Rule, types>* clocks = nullptr;
     if constexpr (!pass::is_timeless<Rule>) {
-      given = controls_[n].rule(*rule);
+      given = controls_[n].rules(rules->data());
       clocks = controls_[n].clocks();
       device.for_each(
           1, pass::detail::begin_step<Rule, typename types::accumulation>{given, clocks, {key_->clock, nullptr}});
@@ -258,6 +263,7 @@ class row_update final : public device_operation<D> {
   row_pass<Types, T, D> pass_;
   table_type const& table_;
   controls_type const& controls_;
+  groups_type const* groups_;
   record* key_ = nullptr;
   bool whole_ = false, pulls_ = false, ascending_ = true;
   std::int64_t given_ = 0;

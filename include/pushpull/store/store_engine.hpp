@@ -27,6 +27,7 @@
 #include <pushpull/store/fused_step.hpp>
 #include <pushpull/store/inspection.hpp>
 #include <pushpull/store/kv_store_types.hpp>
+#include <pushpull/store/parameter_groups.hpp>
 #include <pushpull/store/resident_plan.hpp>
 #include <pushpull/store/row_operations.hpp>
 #include <pushpull/store/store_operations.hpp>
@@ -60,10 +61,12 @@ class store_engine {
     std::shared_ptr<typename table_type::directory_type> directory = nullptr;
   };
 
+  using groups_type = parameter_groups<updater_type, key_view>;
+
   /// @param number  Among the stores that share the parts.
   store_engine(std::vector<D> const& devices, updater_type const& updater, compressor_type const& compressor,
                shared_parts shared, std::size_t number)
-      : updater_(updater),
+      : groups_(updater),
         compressor_(compressor),
         keys_(devices, std::move(shared.directory), number, Types::placement_type::whole_keys),
         schedule_(std::move(shared.schedule)) {
@@ -73,10 +76,10 @@ class store_engine {
       expects<duplicate_device>(std::find(std::next(a), devices.end(), *a) == devices.end(), [&] {
         return "kv_store: device " + std::string(a->name()) + " stands twice in the list";
       });
-    validate(updater_);
+    validate(updater);
     validate(compressor_);
     if constexpr (Types::has_updater)
-      for (D const& device : devices) controls_.emplace_back(device, updater_);
+      for (D const& device : devices) controls_.emplace_back(device, *groups_.rules());
   }
 
   store_engine(store_engine const&) = delete;
@@ -96,16 +99,37 @@ class store_engine {
     return keys_.find(call, key);
   }
 
-  updater_type updater() const {
-    std::shared_lock const lock(mutex_);
-    return updater_;
-  }
-  void set_updater(updater_type const& updater) {
+  /// A rule per parameter group.
+  groups_type const& groups() const { return groups_; }
+  void set_rule(std::size_t group, updater_type const& updater) {
     validate(updater);
+    groups_.expect("set_hyperparameters", group);
     std::unique_lock const lock(mutex_);
-    if constexpr (Types::has_updater)
-      for (std::size_t n = 0; n < devices().size(); ++n) controls_[n].set(devices()[n], updater);
-    updater_ = updater;
+    set_rules(groups_.with(group, updater));
+  }
+  /// Adds a group with the keys, present and to come, for which `belongs` holds.
+  std::size_t add_group(typename groups_type::predicate belongs, updater_type const& updater) {
+    validate(updater);
+    expects<invalid_argument>(bool{belongs}, [] { return std::string("add_group: the predicate is empty"); });
+    expect_outside(*schedule_);
+    std::unique_lock const lock(mutex_);
+    auto const number = static_cast<std::int32_t>(groups_.rules()->size());
+    std::vector<record*> members;
+    keys_.for_each([&](record& r) {
+      if (belongs(key_view(r.key))) members.push_back(&r);
+    });
+    auto const add = [&] {
+      set_rules(groups_.with(static_cast<std::size_t>(number), updater));
+      groups_.claim(std::move(belongs));
+      for (record* const r : members) {
+        for (std::size_t n = 0; n < controls_.size(); ++n) controls_[n].assign(devices()[n], r->clock, number);
+        r->rule = number;
+      }
+    };
+    function_operation<decltype(add) const&> op(add);
+    keys_.for_each([&](record& r) { op.writes(r.order); });  // no operation sees half of it
+    perform(op);
+    return static_cast<std::size_t>(number);
   }
 
   /// From the next push on its function, if it has one, takes the place of a rule.
@@ -125,7 +149,7 @@ class store_engine {
     expect_outside(*schedule_);
     std::unique_lock const lock(mutex_);
     auto const fill = [&](record& r) {
-      row_update<Types, T, D, pass::assign, reduce::sum> op(keys_, controls_);
+      row_update<Types, T, D, pass::assign, reduce::sum> op(keys_, controls_, nullptr);
       gather(op, r);
       op.run();
       op.devices_wait();
@@ -145,11 +169,7 @@ class store_engine {
       if (auto* const op = function_.take(keys_, compressor_)) return update(*op, when, gather, false);
     }
     auto& op = updates_->take([&] { return std::make_unique<update_operation>(*this, devices(), compressor_); });
-    if constexpr (Types::has_updater) {
-      op.rule.emplace(updater());
-    } else {
-      op.rule.emplace();
-    }
+    if constexpr (Types::has_updater) op.rules = groups_.rules();
     return update(op, when, gather, true);
   }
 
@@ -198,13 +218,9 @@ class store_engine {
       expects<invalid_argument>(!function_.filled(), [&] {
         return std::string(call) + ": a function updates " + key_text(key_view(r.key)) + " and takes dense gradients, rows came";
       });
-    auto& op = row_updates_.get<row_update>().take([&] { return std::make_unique<row_update>(keys_, controls_); });
+    auto& op = row_updates_.get<row_update>().take([&] { return std::make_unique<row_update>(keys_, controls_, &groups_); });
     completion handle(op);
-    if constexpr (Types::has_updater) {
-      op.rule.emplace(updater());
-    } else {
-      op.rule.emplace();
-    }
+    if constexpr (Types::has_updater) op.rules = groups_.rules();
     gather(op, r);
     op.writes(r.order);
     return std::pair(&op, std::move(handle));
@@ -232,12 +248,11 @@ class store_engine {
   }
 
   void update(plan_type& plan) {
-    updater_type const rule = updater();
     auto const run = [&] {
       if constexpr (Types::has_updater) {
-        plan.run(keys_, controls_, rule);
+        plan.run(keys_, controls_, groups_.rules()->data());
       } else {
-        plan.run(keys_, controls_, rule_type{});
+        plan.run(keys_, controls_, static_cast<rule_type const*>(nullptr));
       }
     };
     plan.operation().function = std::ref(run);
@@ -283,7 +298,14 @@ class store_engine {
   template <class Operation>
   void run(Operation& op) {
     if constexpr (std::same_as<Operation, update_operation>) {
-      op.call.execute(keys_, op.step, true, [&] { op.step.run(devices(), controls_, *op.rule); });
+      op.call.execute(keys_, op.step, true, [&] {
+        if constexpr (Types::has_updater) {
+          groups_.complete(op.rules);
+          op.step.run(devices(), controls_, op.rules->data());
+        } else {
+          op.step.run(devices());
+        }
+      });
     } else {
       op.call.execute(keys_, op.step, false, [&] { op.step.run(devices()); });
     }
@@ -340,12 +362,24 @@ class store_engine {
   template <class View>
   void add_keys(std::span<key_view const> keys, std::span<View const> values, bool resident,
                 std::vector<bool> const& needs_gradient) {
+    std::vector<std::int32_t> groups;
+    for (key_view const key : keys) groups.push_back(groups_.of(key));
     keys_.init(keys, values, resident, needs_gradient, [&](std::size_t count) {
       for (std::size_t n = 0; n < controls_.size(); ++n) {
         if (!controls_[n].has_room(count)) schedule_->drain();  // operations use the old clocks
         controls_[n].reserve(devices()[n], count);
+        for (std::size_t i = 0; i < groups.size(); ++i)
+          if (groups[i] != 0)
+            controls_[n].assign(devices()[n], static_cast<std::int32_t>(count - groups.size() + i), groups[i]);
       }
     });
+    for (std::size_t i = 0; i < groups.size(); ++i) keys_.find("init", keys[i]).rule = groups[i];
+  }
+
+  void set_rules(std::vector<updater_type> rules) {
+    if constexpr (Types::has_updater)
+      for (std::size_t n = 0; n < devices().size(); ++n) controls_[n].set(devices()[n], rules);
+    groups_.set(std::move(rules));
   }
 
   /// An operation of this call's own.
@@ -362,7 +396,7 @@ class store_engine {
     for (D const& device : devices()) device.synchronize();
   }
 
-  updater_type updater_;
+  groups_type groups_;
   compressor_type compressor_;
   table_type keys_;
   std::vector<typename step_of<pass::memory::foreign>::control_type> controls_;
@@ -370,7 +404,7 @@ class store_engine {
   std::shared_ptr<operation_pool<pull_operation<T>>> pulls_ = std::make_shared<operation_pool<pull_operation<T>>>();
   late_pool row_updates_, row_pulls_;
   function_slot<Types, T, D> function_;
-  mutable std::shared_mutex mutex_;                 // keys_ and updater_ against calls that change them
+  mutable std::shared_mutex mutex_;  // keys_ and groups_ against calls that change them
   std::shared_ptr<typename Types::schedule_type> schedule_;
 };
 

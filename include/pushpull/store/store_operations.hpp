@@ -4,13 +4,13 @@
 
 #include <cstddef>
 #include <memory>
-#include <optional>
 #include <utility>
 #include <vector>
 
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/schedule/operation.hpp>
 #include <pushpull/schedule/operation_pool.hpp>
+#include <pushpull/store/parameter_groups.hpp>
 
 namespace pushpull::detail {
 
@@ -52,7 +52,7 @@ class call_operation final : public device_operation<D> {
   Store& store;
   Call call;
   Step step;
-  std::optional<typename Store::rule_type> rule;  ///< With the hyperparameters at the time of the call.
+  rule_list<typename Store::rule_type> rules;  ///< At the time of the call; null where there is none.
   std::shared_ptr<operation_pool<call_operation>> home;
 
   template <class Compressor>

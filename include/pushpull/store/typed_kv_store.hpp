@@ -5,6 +5,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <ranges>
 #include <string>
@@ -95,11 +96,22 @@ class kv_store<type_list<Ts...>, D, Policies...> {
   static bool is_capable(std::string_view capability) { return first_store::is_capable(capability); }
   void barrier() const { of<first_type>().barrier(); }
 
-  updater_type updater() const { return of<first_type>().updater(); }
-  void set_hyperparameters(updater_type const& updater)
+  updater_type updater(std::size_t group = 0) const { return of<first_type>().updater(group); }
+  void set_hyperparameters(updater_type const& updater, std::size_t group = 0)
     requires has_updater
   {
-    (of<Ts>().set_hyperparameters(updater), ...);
+    (of<Ts>().set_hyperparameters(updater, group), ...);
+  }
+  /// As kv_store::add_group; a group holds keys of any element type.
+  std::size_t add_group(std::function<bool(key_view)> belongs, updater_type const& updater)
+    requires has_updater
+  {
+    (of<Ts>().add_group(belongs, updater), ...);
+    return groups() - 1;
+  }
+  std::size_t groups() const { return of<first_type>().groups(); }
+  std::size_t group(key_view key) const {
+    return visit("group", key, [&](auto& store) { return store.group(key); });
   }
 
   /// As kv_store::init. The key's element type is that of the value, or `T`.

@@ -81,6 +81,7 @@ struct scheduled {
 
   Stage stage;
   Schedule schedule;
+  double factor = 1;  ///< What the schedule's value is multiplied by.
 
   static constexpr auto state_names = Stage::state_names;
   static constexpr bool one_element_at_a_time = requires { requires Stage::one_element_at_a_time; };
@@ -112,7 +113,7 @@ struct scheduled {
 
   /// The stage as it is in the t-th update.
   PUSHPULL_EXEC_CHECK_DISABLE
-  PUSHPULL_HOST_DEVICE Stage at(std::int64_t t) const { return with(schedule(t)); }
+  PUSHPULL_HOST_DEVICE Stage at(std::int64_t t) const { return with(factor * schedule(t)); }
 
   /// @throws invalid_argument as the stage's and the schedule's.
   void validate() const {
@@ -123,7 +124,7 @@ struct scheduled {
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class A>
   PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s, sums_type const& sums) const {
-    double const value = schedule(s.t);
+    double const value = factor * schedule(s.t);
     return scalars<pushpull::detail::prepared_t<Stage, A>>{value, pushpull::detail::prepare(with(value), s, sums)};
   }
 

@@ -1,0 +1,76 @@
+/// @file
+/// A rule whose learning rate and weight decay are multiplied: what parameter groups are often made of.
+#pragma once
+
+#include <type_traits>
+
+#include <pushpull/concepts/updater.hpp>
+#include <pushpull/update/pipeline.hpp>
+#include <pushpull/update/scalar.hpp>
+#include <pushpull/update/scheduled.hpp>
+#include <pushpull/update/transform.hpp>
+#include <pushpull/update/wrapper.hpp>
+
+namespace pushpull::update {
+
+namespace detail {
+
+/// Multiplies what a stage calls its learning rate and its weight decay, scheduled or not.
+struct multiply {
+  double learning_rate, weight_decay;
+
+  template <class Stage>
+  static constexpr bool has_rate = requires(Stage& stage) { stage.learning_rate *= 1.0; };
+  template <class Stage>
+  static constexpr bool has_decay = requires(Stage& stage) { stage.weight_decay *= 1.0; };
+
+  template <class Stage>
+  void operator()(Stage& stage) const {
+    if constexpr (has_rate<Stage>) stage.learning_rate *= learning_rate;
+    if constexpr (has_decay<Stage>) stage.weight_decay *= weight_decay;
+  }
+  void operator()(update::weight_decay& stage) const { stage.decay *= weight_decay; }
+  template <class First, class Rest>
+  void operator()(pipeline<First, Rest>& pipe) const {
+    (*this)(pipe.first);
+    (*this)(pipe.rest);
+  }
+  template <class Rule>
+  void operator()(decoupled_decay<Rule>& wrapper) const {
+    (*this)(wrapper.rule);
+    wrapper.rate *= learning_rate * weight_decay;
+  }
+  template <class Rule>
+  void operator()(clip_weights<Rule>& wrapper) const {
+    (*this)(wrapper.rule);
+  }
+  template <class Stage, class Hyperparameter, class Schedule>
+  void operator()(scheduled<Stage, Hyperparameter, Schedule>& s) const {
+    auto& inner = unscheduled<Stage>::in(s.stage);
+    using inner_type = std::remove_reference_t<decltype(inner)>;
+    auto* const scheduled_member = static_cast<void const*>(&Hyperparameter::in(inner));
+    if constexpr (has_rate<inner_type>)
+      if (scheduled_member == static_cast<void const*>(&inner.learning_rate)) s.factor *= learning_rate;
+    if constexpr (has_decay<inner_type>)
+      if (scheduled_member == static_cast<void const*>(&inner.weight_decay)) s.factor *= weight_decay;
+    if constexpr (std::is_same_v<inner_type, update::weight_decay>)
+      if (scheduled_member == static_cast<void const*>(&inner.decay)) s.factor *= weight_decay;
+    (*this)(s.stage);
+  }
+};
+
+}  // namespace detail
+
+/// The rule, or every stage of the pipe, with learning rate and weight decay multiplied, also where a schedule sets them:
+/// MXNet's lr_mult and wd_mult. `store.add_group(is_bias, with_multipliers(store.updater(), 2, 0))`. A rule has a learning
+/// rate if it has a member `learning_rate`, a decay if it has a member `weight_decay`; others stay as they are.
+/// @throws invalid_argument on a multiplier that is negative or not finite
+template <Updater Rule>
+Rule with_multipliers(Rule rule, double learning_rate, double weight_decay = 1) {
+  detail::expects_not_negative("with_multipliers: learning_rate", learning_rate);
+  detail::expects_not_negative("with_multipliers: weight_decay", weight_decay);
+  detail::multiply{learning_rate, weight_decay}(rule);
+  return rule;
+}
+
+}  // namespace pushpull::update
