@@ -13,6 +13,10 @@
 #if defined(PUSHPULL_THREAD_SANITIZER)
 extern "C" void __tsan_acquire(void*);
 extern "C" void __tsan_release(void*);
+/// For functions whose closure such a library hands from thread to thread: reading the closure itself looks like a race.
+#define PUSHPULL_UNSEEN_CLOSURE __attribute__((no_sanitize("thread")))
+#else
+#define PUSHPULL_UNSEEN_CLOSURE
 #endif
 
 namespace pushpull::detail {

@@ -17,11 +17,14 @@ struct tbb_system {
   static void for_each(std::int64_t n, F const& f) {
     if constexpr (detail::thread_sanitizer) {
       char begun = 0, ended = 0;
-      detail::publish(&begun);
-      run(n, [&](std::int64_t i) {
-        detail::observe(&begun);
+      auto const task = [&](std::int64_t i) {
         f(i);
         detail::publish(&ended);
+      };
+      detail::publish(&begun);
+      run(n, [mark = &begun, of = &task](std::int64_t i) PUSHPULL_UNSEEN_CLOSURE {
+        detail::observe(mark);
+        call(of, i);
       });
       detail::observe(&ended);
     } else {
@@ -30,6 +33,10 @@ struct tbb_system {
   }
 
  private:
+  template <class Task>
+  static void call(Task const* task, std::int64_t i) {
+    (*task)(i);
+  }
   template <class F>
   static void run(std::int64_t n, F const& f) {
     thrust::for_each_n(thrust::tbb::par, thrust::make_counting_iterator<std::int64_t>(0), n, f);

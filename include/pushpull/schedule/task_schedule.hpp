@@ -134,15 +134,19 @@ class task_schedule final : public schedule {
     for (; count > 0 && threads_ < most; --count) {
       ++threads_;
       publish(this);
-      arena_.enqueue(group_.defer([this] {
+      arena_.enqueue(group_.defer([this]() PUSHPULL_UNSEEN_CLOSURE {
         observe(this);
-        std::unique_lock lock(mutex_);
-        while (!ready_.empty()) run_ready(lock, stays::yes);
-        --threads_;
-        changed_.notify_all();
-        publish(&group_);
+        run_all_ready();
       }));
     }
+  }
+  /// What a called thread does.
+  void run_all_ready() {
+    std::unique_lock lock(mutex_);
+    while (!ready_.empty()) run_ready(lock, stays::yes);
+    --threads_;
+    changed_.notify_all();
+    publish(&group_);
   }
 
   void run_ready(std::unique_lock<std::mutex>& lock, stays after) {
