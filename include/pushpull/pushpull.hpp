@@ -93,6 +93,7 @@
 #include <pushpull/update/lamb.hpp>
 #include <pushpull/update/lars.hpp>
 #include <pushpull/update/lion.hpp>
+#include <pushpull/update/loss_scale.hpp>
 #include <pushpull/update/momentum.hpp>
 #include <pushpull/update/multipliers.hpp>
 #include <pushpull/update/nadam.hpp>

@@ -199,3 +199,34 @@ TEST_CASE("states that cannot be written leave the file that is there", "[optimi
   REQUIRE_THROWS_AS(cp::save_optimizer_states(t.store, folder.file("no folder") / "states"), pp::file_error);
   REQUIRE(t.unchanged());
 }
+
+TEST_CASE("the scale is part of a checkpoint, and goes to any number of devices", "[checkpoint][loss_scale]") {
+  pp::test::temporary_folder const folder;
+  auto const file = folder.file("states.safetensors");
+  auto const rule = update::dynamic_loss_scale{.initial = 3, .growth = 1.1, .interval = 2} | update::adam{};
+  pp::kv_store saved{pp::cpu_devices(2), rule, pp::synchronous{}}, loaded{pp::cpu_devices(3), rule, pp::synchronous{}};
+  std::vector<float> const w(100, 1), g(100, 3);
+  auto const pulled = [](auto& store) {
+    std::vector<float> out(100);
+    store.pull("w", out);
+    return out;
+  };
+  saved.init("w", w);
+  for (int i = 0; i < 5; ++i) saved.push("w", g).wait();
+  cp::save_optimizer_states(saved, file);
+  loaded.init("w", pulled(saved));
+  cp::load_optimizer_states(loaded, file);
+  REQUIRE(loaded.carried_numbers() == saved.carried_numbers());
+  for (int i = 0; i < 5; ++i) {
+    saved.push("w", g).wait();
+    loaded.push("w", g).wait();
+  }
+  REQUIRE(pulled(loaded) == pulled(saved));
+  REQUIRE(*loaded.loss_scale(2) == *saved.loss_scale(1));
+
+  // A file of another rule says what is missing and changes nothing.
+  pp::kv_store other{pp::cpu_devices(1), update::adam{}, pp::synchronous{}};
+  other.init("w", w);
+  REQUIRE_THROWS_WITH(cp::load_optimizer_states(other, file), Catch::Contains("0 numbers"));
+  REQUIRE(other.steps("w") == 0);
+}

@@ -4,6 +4,7 @@
 /// Needs what safetensors.hpp needs. No umbrella includes it.
 #pragma once
 
+#include <array>
 #include <charconv>
 #include <concepts>
 #include <cstddef>
@@ -37,12 +38,14 @@ concept OptimizerStateStore =
       store.state(key, name);
       { store.steps(key) } -> std::convertible_to<std::int64_t>;
       store.set_steps(key, std::int64_t{});
+      { store.carried_numbers() } -> std::same_as<std::vector<double>>;
     };
 
 namespace detail {
 
 inline constexpr std::string_view states_format = "pushpull.optimizer_states";
 inline constexpr std::string_view states_version = "1";
+inline constexpr std::string_view carried_entry = "carried";
 
 inline std::string text_of(any_key_view key) {
   return key.visit([]<class K>(K const& k) {
@@ -109,10 +112,40 @@ inline std::int64_t steps_in(safetensors_file const& file, std::string const& na
   return steps;
 }
 
+/// Numbers as text that gives the same numbers again, each followed by a space.
+inline std::string text_of(std::vector<double> const& numbers) {
+  std::string text;
+  for (double const x : numbers) {
+    std::array<char, 32> digits{};
+    text.append(digits.data(), std::to_chars(digits.data(), digits.data() + digits.size(), x).ptr);
+    text += ' ';
+  }
+  return text;
+}
+/// The `count` numbers in metadata "carried". @throws file_error
+inline std::vector<double> carried_in(safetensors_file const& file, std::size_t count) {
+  auto const found = file.metadata().find(carried_entry);
+  std::string const text = found == file.metadata().end() ? std::string() : found->second;
+  std::vector<double> numbers;
+  char const* at = text.data();
+  char const* const end = at + text.size();
+  bool good = true;
+  while (good && at != end) {
+    auto const [next, error] = std::from_chars(at, end, numbers.emplace_back());
+    good = error == std::errc() && next != end && *next == ' ';
+    at = good ? next + 1 : end;
+  }
+  pushpull::detail::expects<file_error>(good && numbers.size() == count, [&] {
+    return file.path().string() + ": metadata " + in_quotes(carried_entry) + ": " + std::to_string(count) +
+           " numbers that the rule keeps from step to step expected, got " + in_quotes(text);
+  });
+  return numbers;
+}
+
 }  // namespace detail
 
 /// Writes the states of all keys, as tensors "key/state" of the keys' shapes, and their step counts, as metadata
-/// "key/steps". Waits for the store. A file of that name is replaced when the new one is complete and on disk.
+/// "key/steps"; likewise the numbers that the rule keeps from step to step, as "carried". Waits for the store. A file of that name is replaced when the new one is complete and on disk.
 /// Residuals of compressed gradients are not states and are not written.
 /// Memory: as much as the states take. @throws file_error
 template <OptimizerStateStore S>
@@ -129,6 +162,8 @@ void save_optimizer_states(S& store, std::filesystem::path const& path) {
     }
     metadata[text + "/steps"] = std::to_string(store.steps(key));
   }
+  if (auto const numbers = store.carried_numbers(); !numbers.empty())
+    metadata[std::string(detail::carried_entry)] = detail::text_of(numbers);
   write_safetensors(path, entries, metadata);
 }
 
@@ -188,11 +223,14 @@ void load_optimizer_states(S& store, std::filesystem::path const& path) {
       return where + "metadata " + detail::in_quotes(name) + ": the store has no such key";
     });
 
+  auto const carried = detail::carried_in(file, store.carried_numbers().size());
+
   for (std::size_t k = 0; k < keys.size(); ++k) {
     for (std::size_t s = 0; s < names.size(); ++s)
       detail::set_state_bytes(store, keys[k], names[s], states[k * names.size() + s]->bytes);
     store.set_steps(keys[k], steps[k]);
   }
+  store.set_carried_numbers(carried);
 }
 
 }  // namespace pushpull::checkpoint

@@ -67,18 +67,57 @@ PUSHPULL_HOST_DEVICE double const& sum(cuda::std::array<double, N> const& sums, 
   return sums[k];
 }
 
-/// Where the sums of phase `P` begin and end among those of `U`: equally many per phase, unless it says more.
+/// How many of a stage's sums, the last ones, are no sums but numbers that go from step to step.
+template <class U>
+inline constexpr std::size_t carried_count = 0;
+template <class U>
+  requires requires { U::carried; }
+inline constexpr std::size_t carried_count<U> = U::carried;
+
+/// Where the sums of phase `P` begin among those of `U`, and how many they are: equally many per phase, unless it says more.
 template <class U, std::size_t P>
 constexpr std::size_t first_sum() {
   if constexpr (requires { U::first_sums[P]; }) {
     return U::first_sums[P];
   } else {
-    return P * sum_count<sums_t<U>> / phase_count<U>;
+    return P * (sum_count<sums_t<U>> - carried_count<U>) / phase_count<U>;
   }
 }
 template <class U, std::size_t P>
-inline constexpr std::size_t sums_in =
-    (P + 1 == phase_count<U> ? sum_count<sums_t<U>> : first_sum<U, P + 1 == phase_count<U> ? P : P + 1>()) - first_sum<U, P>();
+constexpr std::size_t count_sums() {
+  if constexpr (requires { U::template sums_in_phase<P>(); }) {
+    return U::template sums_in_phase<P>();
+  } else if constexpr (P + 1 < phase_count<U>) {
+    return first_sum<U, P + 1>() - first_sum<U, P>();
+  } else {
+    return sum_count<sums_t<U>> - carried_count<U> - first_sum<U, P>();
+  }
+}
+template <class U, std::size_t P>
+inline constexpr std::size_t sums_in = count_sums<U, P>();
+
+/// Whether `U` keeps numbers from step to step.
+template <class U>
+concept Carries = requires(U const& u, sums_t<U>& sums) {
+  { u.initial_sums() } -> std::same_as<sums_t<U>>;
+  u.carry(sums);
+};
+
+/// Whether `U` may leave a step out.
+template <class U>
+concept MaySkip = requires(U const& u, sums_t<U> const& sums) {
+  { u.skips(sums) } -> std::same_as<bool>;
+};
+
+/// What stands in the sums before the first step.
+template <class U>
+PUSHPULL_HOST_DEVICE sums_t<U> initial_sums(U const& u) {
+  if constexpr (Carries<U>) {
+    return u.initial_sums();
+  } else {
+    return {};
+  }
+}
 
 /// Whether the sums of phase `P` are those of each tensor.
 template <class U, std::size_t P>
@@ -131,8 +170,12 @@ PUSHPULL_DEVICE_INLINE auto terms(U const& stage, S const& s, V const& w, V cons
 ///         ask for those of each tensor: static constexpr bool per_tensor = true;
 ///         ask for several phases, each of which knows the sums of those before: static constexpr std::size_t phases = N,
 ///         with pre_reduce(phase<P>, s, w, g, state...) for each, and as first_sums[P] the place of the phase's sums among
-///         all.
-/// Models: update::clip_global_norm, clip_norm, lars, lamb, lans, and every pipeline that holds one.
+///         all;
+///         keep numbers from step to step, the last `static constexpr std::size_t carried` of its sums: initial_sums() gives
+///         them before the first step, carry(sums) changes them after each, when the sums over all keys are known;
+///         leave a step out: bool skips(sums) const. Weights, states and t of its keys then stay, outputs are written.
+/// Models: update::clip_global_norm, clip_norm, lars, lamb, lans, apply_if_finite, dynamic_loss_scale, and every pipeline
+/// that holds one.
 template <class U>
 concept PreReduction = detail::HasStateNames<U> && (detail::phase_count<U> > 0) &&
                        (detail::has_terms<U, 0> || detail::has_terms_of_states<U, 0>) &&

@@ -192,13 +192,13 @@ struct body {
       parameters const given = hyperparameters(schedule.clock());
       schedule.template for_each_row<grain, block_type::size>(
           task, [&](run_type const& r, std::int64_t first, std::int64_t last) PUSHPULL_INLINE_LAMBDA {
-            elements(r, given.rule, given.prepared, first, last);
+            elements(r, given, first, last);
           });
     } else {
       run_type const& r = schedule.find(task);
-      auto const [local_rule, prepared] = hyperparameters(r.clock);
+      parameters const given = hyperparameters(r.clock);
       std::int64_t const first = task * grain;
-      elements(r, local_rule, prepared, first, first + grain < r.size ? first + grain : r.size);
+      elements(r, given, first, first + grain < r.size ? first + grain : r.size);
     }
     Execution::end_task();
   }
@@ -207,6 +207,7 @@ struct body {
   struct parameters {
     Rule rule;
     prepared_type prepared;
+    bool skipped = false;
   };
 
   PUSHPULL_DEVICE_INLINE parameters hyperparameters(std::int32_t entry) const {
@@ -214,23 +215,27 @@ struct body {
       return {};
     } else {
       auto const& own_clock = clocks[entry];
-      return {rules[own_clock.rule], own_clock.prepared};
+      if constexpr (pushpull::detail::MaySkip<Rule>) {
+        return {rules[own_clock.rule], own_clock.prepared, own_clock.skipped};
+      } else {
+        return {rules[own_clock.rule], own_clock.prepared};
+      }
     }
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
-  PUSHPULL_DEVICE_INLINE void elements(run_type const& r, Rule const& local_rule, prepared_type const& prepared,
-                                       std::int64_t first, std::int64_t last) const {
+  PUSHPULL_DEVICE_INLINE void elements(run_type const& r, parameters const& given, std::int64_t first,
+                                       std::int64_t last) const {
     for (std::int64_t i = first; i < last; i += block_type::size) {
       std::int64_t valid = block_type::size;
       if constexpr (Memory != memory::arenas) valid = r.size - i < valid ? r.size - i : valid;
-      element_block(r, local_rule, prepared, i, valid);
+      element_block(r, given, i, valid);
     }
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
-  PUSHPULL_DEVICE_INLINE void element_block(run_type const& r, Rule const& local_rule, prepared_type const& prepared,
-                                            std::int64_t i, std::int64_t valid) const {
+  PUSHPULL_DEVICE_INLINE void element_block(run_type const& r, parameters const& given, std::int64_t i,
+                                            std::int64_t valid) const {
     using V = typename block_type::pack_type;
     block_type g, w;
     if constexpr (reads_gradient<Rule>) detail::reduce<Reduction, Memory>(g, r, i, valid);
@@ -243,7 +248,9 @@ struct body {
       V lanes[states + 1];
       detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA { lanes[s] = state[s].x[j]; });
       std::int64_t const number = r.element + i + static_cast<std::int64_t>(j * V::size);
-      detail::apply(local_rule, prepared, number, w.x[j], g.x[j], lanes, std::make_index_sequence<states>{});
+      if constexpr (pushpull::detail::MaySkip<Rule>)
+        if (given.skipped) return;
+      detail::apply(given.rule, given.prepared, number, w.x[j], g.x[j], lanes, std::make_index_sequence<states>{});
       detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA { state[s].x[j] = lanes[s]; });
     });
     if constexpr (writes_weight<Rule>) detail::store_stored<Memory>(w, r.master + i, r.aligned, valid);

@@ -69,8 +69,16 @@ template <PreReduction Rule, class A>
 struct clock<Rule, A> {
   std::int64_t t;
   std::int32_t rule;
+  bool skipped;  ///< The step is left out.
   pushpull::detail::prepared_t<Rule, A> prepared;
   pushpull::detail::sums_t<Rule> sums;
+};
+
+/// Sums over all keys of a step, and what a PreReduction carries from step to step.
+template <class Rule>
+struct shared_sums {
+  pushpull::detail::sums_t<Rule> sums;
+  bool skipped;
 };
 
 /// The clock of rule `Rule` in a pass over `Types`.

@@ -139,19 +139,20 @@ class plan {
 
   /// Counts a step on every clock of the plan: one small launch.
   template <class Rule>
-  void begin_step(D const& device, Rule const* rules, clock_of<Rule, Types>* clocks) const {
+  void begin_step(D const& device, Rule const* rules, clock_of<Rule, Types>* clocks,
+                  shared_sums<Rule> const* shared = nullptr) const {
     device.for_each(static_cast<std::int64_t>(clocks_.rows.size()),
-                    detail::begin_step<Rule, typename Types::accumulation>{rules, clocks, clock_list()});
+                    detail::begin_step<Rule, typename Types::accumulation>{rules, clocks, clock_list(), shared});
   }
 
   /// Gives the rule's `prepare` the sums of a phase: one small launch.
   template <std::size_t Phase, class Rule>
   void finish_pre_reduction(D const& device, Rule const* rules, clock_of<Rule, Types>* clocks,
-                            detail::phase_sums<Rule, Phase> const* sums) const {
+                            detail::phase_sums<Rule, Phase> const* sums, shared_sums<Rule>* shared) const {
     detail::clock_list const segments{segments_.rows.empty() ? 0 : segments_.rows.front(), committed_.segments};
     device.for_each(static_cast<std::int64_t>(clocks_.rows.size()),
                     detail::finish_pre_reduction<Rule, typename Types::accumulation, Phase>{rules, clocks, clock_list(),
-                                                                                            segments, sums});
+                                                                                            segments, sums, shared});
   }
 
   /// A phase before the pass: partials[l] for each leaf l of the plan. One launch.

@@ -40,6 +40,7 @@ struct begin_step {
   Rule const* rules;
   clock<Rule, A>* clocks;
   clock_list list;
+  shared_sums<Rule> const* shared = nullptr;  ///< Of a rule that carries numbers.
 
   PUSHPULL_HOST_DEVICE void operator()(std::int64_t i) const {
     std::int32_t const entry = list.at(i);
@@ -48,7 +49,11 @@ struct begin_step {
     if (entry < 0) return;
     Rule const& rule = rules[c.rule];
     if constexpr (PreReduction<Rule>) {
-      c.sums = {};
+      if constexpr (pushpull::detail::Carries<Rule>) {
+        c.sums = shared->sums;
+      } else {
+        c.sums = {};
+      }
       c.prepared = pushpull::detail::prepare(rule, step<A>{c.t}, c.sums);
     } else {
       c.prepared = pushpull::detail::prepare(rule, step<A>{c.t}, 0.0);
@@ -60,6 +65,38 @@ struct begin_step {
 template <class Rule, std::size_t Phase>
 using phase_sums = cuda::std::array<double, pushpull::detail::sums_in<Rule, Phase>>;
 
+/// Whether a rule needs anything of `shared_sums`.
+template <class Rule>
+inline constexpr bool has_shared_sums = pushpull::detail::Carries<Rule> || pushpull::detail::MaySkip<Rule>;
+
+/// Takes the sums of a phase over all keys; after the last phase settles whether the step is left out, and what is carried on.
+template <class Rule, std::size_t Phase>
+struct settle_phase {
+  Rule const* rules;
+  shared_sums<Rule>* shared;
+  phase_sums<Rule, Phase> const* sums;
+
+  PUSHPULL_HOST_DEVICE void operator()(std::int64_t) const {
+    if constexpr (!pushpull::detail::sums_per_tensor<Rule, Phase>())
+      for (std::size_t k = 0; k < pushpull::detail::sums_in<Rule, Phase>; ++k)
+        pushpull::detail::sum(shared->sums, pushpull::detail::first_sum<Rule, Phase>() + k) = (*sums)[k];
+    if constexpr (Phase + 1 == pushpull::detail::phase_count<Rule>) {
+      if constexpr (pushpull::detail::MaySkip<Rule>) shared->skipped = rules->skips(shared->sums);
+      if constexpr (pushpull::detail::Carries<Rule>) rules->carry(shared->sums);
+      [&]<std::size_t... P>(std::index_sequence<P...>) {
+        (clear<P>(), ...);
+      }(std::make_index_sequence<Phase + 1>());
+    }
+  }
+
+ private:
+  template <std::size_t P>
+  PUSHPULL_HOST_DEVICE void clear() const {
+    for (std::size_t k = 0; k < pushpull::detail::sums_in<Rule, P>; ++k)
+      pushpull::detail::sum(shared->sums, pushpull::detail::first_sum<Rule, P>() + k) = 0;
+  }
+};
+
 /// Gives the rule the sums of a phase, beside those of the phases before.
 template <class Rule, class A, std::size_t Phase>
 struct finish_pre_reduction {
@@ -68,18 +105,26 @@ struct finish_pre_reduction {
   clock_list list;
   clock_list segments;  ///< Which sums each clock is given, where they go by tensor.
   phase_sums<Rule, Phase> const* sums;
+  shared_sums<Rule> const* shared = nullptr;  ///< Settled, of a rule that may skip.
 
   static constexpr bool by_tensor = pushpull::detail::sums_per_tensor<Rule, Phase>();
   static constexpr std::size_t first = pushpull::detail::first_sum<Rule, Phase>();
 
   PUSHPULL_HOST_DEVICE void operator()(std::int64_t i) const {
     std::int32_t const entry = list.at(i);
+    if constexpr (pushpull::detail::MaySkip<Rule> && Phase + 1 == pushpull::detail::phase_count<Rule>) {
+      auto& any = clocks[entry < 0 ? ~entry : entry];
+      any.skipped = shared->skipped;
+      if (entry < 0 && any.skipped) --any.t;
+    }
     if (entry < 0) return;
     auto& c = clocks[entry];
     auto const& own = sums[by_tensor ? segments.at(i) : 0];
     for (std::size_t k = 0; k < pushpull::detail::sums_in<Rule, Phase>; ++k)
       pushpull::detail::sum(c.sums, first + k) = own[k];
     c.prepared = pushpull::detail::prepare(rules[c.rule], step<A>{c.t}, c.sums);
+    if constexpr (pushpull::detail::MaySkip<Rule> && Phase + 1 == pushpull::detail::phase_count<Rule>)
+      if (c.skipped) --c.t;
   }
 };
 

@@ -286,6 +286,9 @@ class any_store {
     expect_updater("set_steps");
     store_->set_steps(checked("set_steps", key), t);
   }
+  /// As kv_store's: what the rule keeps from step to step.
+  std::vector<double> carried_numbers() const { return store_->carried_numbers(); }
+  void set_carried_numbers(std::span<double const> numbers) { store_->set_carried_numbers(numbers); }
   std::vector<std::string> state_names() const { return store_->state_names(); }
   /// The bytes of a state tensor, elements of the key's type. @throws as kv_store::state
   std::vector<std::byte> state(any_key_view key, std::string_view name) const {
@@ -376,6 +379,7 @@ class any_store {
       for (std::string const& name : state_names()) next->set_state(key, name, store_->state(key, name));
       next->set_steps(key, store_->steps(key));
     }
+    if (same_rule && has_updater()) next->set_carried_numbers(store_->carried_numbers());
     next->wait();
     store_ = std::move(next);
   }

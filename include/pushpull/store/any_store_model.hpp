@@ -124,6 +124,8 @@ class erased_store : public typed_calls<Ts, D>... {
   virtual bool has_updater() const = 0;
   virtual std::int64_t steps(any_key_view key) const = 0;
   virtual void set_steps(any_key_view key, std::int64_t t) = 0;
+  virtual std::vector<double> carried_numbers() const = 0;
+  virtual void set_carried_numbers(std::span<double const> numbers) = 0;
   virtual std::vector<std::string> state_names() const = 0;
   virtual std::vector<std::byte> state(any_key_view key, std::string_view name) const = 0;
   virtual void set_state(any_key_view key, std::string_view name, std::span<std::byte const> bytes) = 0;
@@ -334,6 +336,8 @@ class store_model final : public stacked_models<store_model<Updater, Compressor,
   void set_steps(any_key_view key, std::int64_t t) override {
     if constexpr (store_type::has_updater) store.set_steps(key, t);
   }
+  std::vector<double> carried_numbers() const override { return store.carried_numbers(); }
+  void set_carried_numbers(std::span<double const> numbers) override { store.set_carried_numbers(numbers); }
   std::vector<std::string> state_names() const override { return store_type::state_names(); }
   std::vector<std::byte> state(any_key_view key, std::string_view name) const override {
     return store.visit("state", key, [&](auto const& typed) {

@@ -131,9 +131,11 @@ class call {
     order_before(table.devices(), sources_);
     order_before(table.devices(), outputs_);
     if (counts)
-      any_key([](std::span<item const> same) {
-        ++same.front().key->updates;
-        return false;
+      table.count([&](auto const& f) {
+        any_key([&](std::span<item const> same) {
+          f(*same.front().key);
+          return false;
+        });
       });
   }
 

@@ -32,8 +32,15 @@ template <Device D, class Rule, class Types>
 class control {
  public:
   using clock_type = pass::clock_of<Rule, Types>;
+  using shared_type = pass::shared_sums<Rule>;
 
-  control(D const& device, std::vector<Rule> const& rules) { set(device, rules); }
+  control(D const& device, std::vector<Rule> const& rules) {
+    set(device, rules);
+    if constexpr (pass::detail::has_shared_sums<Rule>) {
+      shared_ = buffer<D>(device, sizeof(shared_type));
+      set_shared(device, initial_sums(rules.front()));
+    }
+  }
 
   /// Where the pass finds the rules' hyperparameters: with the caller if it runs on the host; else on the device, whose
   /// stream sets them in order.
@@ -42,6 +49,11 @@ class control {
     return static_cast<Rule const*>(rules_.data());
   }
   clock_type* clocks() const { return static_cast<clock_type*>(clocks_.data()); }
+  /// Sums over all keys and what goes from step to step, or null.
+  shared_type* shared() const { return static_cast<shared_type*>(shared_.data()); }
+  void set_shared(D const& device, sums_t<Rule> const& sums) {
+    device.for_each(1, pass::detail::set_value<shared_type>{shared(), {sums, false}});
+  }
 
   /// New hyperparameters, from the next step on. Nothing may be using the old ones if there are more than before.
   void set(D const& device, std::vector<Rule> const& rules) {
@@ -72,6 +84,7 @@ class control {
  private:
   buffer<D> rules_;
   buffer<D> clocks_;
+  buffer<D> shared_;
 };
 
 /// The plans of all devices for one step. Kept, it is launched again at no cost; reused, it allocates nothing.
@@ -179,7 +192,7 @@ class fused_step {
     } else {
       join(devices);
       for (std::size_t n = 0; n < devices.size(); ++n)
-        plans_[n].begin_step(devices[n], controls[n].rules(rules), controls[n].clocks());
+        plans_[n].begin_step(devices[n], controls[n].rules(rules), controls[n].clocks(), controls[n].shared());
       if constexpr (two_phases) pre_reduce(devices, controls, rules);
       for (std::size_t n = 0; n < devices.size(); ++n) launch(n, devices[n], controls[n], rules);
       join(devices);
@@ -254,7 +267,10 @@ class fused_step {
         from += size;
         size = level.nodes;
       }
-      plans_[n].template finish_pre_reduction<Phase>(device, controls[n].rules(rules), controls[n].clocks(), from);
+      auto* const shared = controls[n].shared();
+      if constexpr (pass::detail::has_shared_sums<Rule>)
+        device.for_each(1, pass::detail::settle_phase<Rule, Phase>{controls[n].rules(rules), shared, from});
+      plans_[n].template finish_pre_reduction<Phase>(device, controls[n].rules(rules), controls[n].clocks(), from, shared);
     }
     join(devices);
   }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -57,6 +58,7 @@ struct key_record {
   std::vector<compressed_source<D>> compressed;  ///< One per source, where gradients are compressed.
   std::int64_t updates = 0;             ///< The clock's t, as far as operations have run.
   std::int32_t rule = 0;                ///< Number of its parameter group.
+  std::uint64_t history = 0;            ///< Where steps may be left out: of which operations it was part.
   variable order;                       ///< Among the operations on the key.
 
   std::int64_t size() const { return static_cast<std::int64_t>(shape.size()); }
@@ -91,11 +93,14 @@ class key_table {
   /// @param directory   Of all stores that share a space of names; null if there are no others.
   /// @param number      This store's in the directory.
   /// @param whole_keys  Whether keys are not cut: see placement::owners.
-  key_table(std::vector<D> const& devices, std::shared_ptr<directory_type> directory, std::size_t number, bool whole_keys)
+  /// @param may_skip    Whether the rule may leave steps out, so that the host does not know a key's t.
+  key_table(std::vector<D> const& devices, std::shared_ptr<directory_type> directory, std::size_t number, bool whole_keys,
+            bool may_skip)
       : devices_(devices),
         directory_(std::move(directory)),
         place_{number, dtype_traits<T>::name},
         whole_keys_(whole_keys),
+        may_skip_(may_skip),
         next_number_(static_cast<std::int64_t>(number) << 48),
         loads_(devices.size()) {}
 
@@ -182,6 +187,17 @@ class key_table {
     }
   }
 
+  /// Counts one operation's update of the keys for which `for_each_key(f)` calls f(record).
+  template <class ForEachKey>
+  void count(ForEachKey const& for_each_key) const {
+    std::uint64_t const operation = may_skip_ ? ++operations_ : 0;
+    for_each_key([&](record& r) {
+      ++r.updates;
+      // Keys that were part of the same operations have the same t.
+      if (may_skip_) r.history = (r.history ^ operation) * 0x9E3779B97F4A7C15U + (r.history >> 29);
+    });
+  }
+
   /// Gives a resident key gradients on every device, if it has none.
   void require_gradient(key_view key) {
     record& r = find_resident("require_gradient", key);
@@ -231,7 +247,7 @@ class key_table {
     for (std::size_t i = 0; i < keys.size(); ++i) {
       auto r = std::make_unique<record>(record{key_type(keys[i]), values[i].shape(), group.get(), where.offsets[i],
                                                next_number_ + numbers.offsets[i],
-                                               static_cast<std::int32_t>(index_.size() + i), has_gradient(i), {}, {}, 0, 0,
+                                               static_cast<std::int32_t>(index_.size() + i), has_gradient(i), {}, {}, 0, 0, 0,
                                                {}});
       store_value(*r, values[i]);
       expects<duplicate_key>(added.emplace(key_type(keys[i]), std::move(r)).second,
@@ -284,6 +300,8 @@ class key_table {
   std::shared_ptr<directory_type> directory_;
   typename directory_type::place place_;
   bool whole_keys_;
+  bool may_skip_;
+  mutable std::atomic<std::uint64_t> operations_ = 0;
   std::int64_t next_number_;         // of an element; stores that share a directory count from numbers far apart
   std::vector<std::int64_t> loads_;  // elements that each device owns, counted where keys are not cut
   std::vector<std::unique_ptr<group_type>> groups_;

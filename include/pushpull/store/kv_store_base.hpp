@@ -20,6 +20,7 @@
 #include <pushpull/store/kv_store_types.hpp>
 #include <pushpull/store/store_engine.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
+#include <pushpull/update/loss_scale.hpp>
 
 namespace pushpull::detail {
 
@@ -166,6 +167,44 @@ class kv_store_base {
     expects<invalid_argument>(
         t >= 0, [&] { return "set_steps: a count of at least 0 expected, got " + std::to_string(t); });
     engine_->set_steps(r, t);
+  }
+
+  /// The numbers that the rule's stage `Stage` keeps from step to step, as a value of the stage's sums_type: for instance
+  /// update::dynamic_loss_scale. Waits for all steps.
+  template <class Stage>
+  auto carried() const
+    requires(has_updater && Carries<Stage>)
+  {
+    return update::detail::sums_of_stage<Stage, updater_type>(engine_->shared_sums());
+  }
+  /// The loss's scale in the next step, on device number n and in its memory: what a loss is multiplied by, without a copy
+  /// to the host. It changes when a step of the store does.
+  double const* loss_scale(std::size_t n) const
+    requires(has_updater && update::detail::has_stage<update::dynamic_loss_scale, updater_type>)
+  {
+    auto const* const sums = reinterpret_cast<double const*>(engine_->shared_sums(n));
+    return sums + update::detail::first_sum_of<update::dynamic_loss_scale, updater_type>() + 1;
+  }
+  /// All numbers that the rule keeps from step to step, to be saved and set again. Waits.
+  std::vector<double> carried_numbers() const {
+    std::vector<double> result;
+    if constexpr (has_updater && Carries<updater_type>) {
+      auto const sums = engine_->shared_sums();
+      for (std::size_t k = 0; k < sum_count<sums_t<updater_type>>; ++k) result.push_back(sum(sums, k));
+    }
+    return result;
+  }
+  /// @throws shape_mismatch on another number of them
+  void set_carried_numbers(std::span<double const> numbers) {
+    constexpr std::size_t count = has_updater && Carries<updater_type> ? sum_count<sums_t<updater_type>> : 0;
+    expects<shape_mismatch>(numbers.size() == count, [&] {
+      return "set_carried_numbers: " + std::to_string(count) + " numbers expected, got " + std::to_string(numbers.size());
+    });
+    if constexpr (count > 0) {
+      sums_t<updater_type> sums{};
+      for (std::size_t k = 0; k < count; ++k) sum(sums, k) = numbers[k];
+      engine_->set_shared_sums(sums);
+    }
   }
 
   /// The names of the rule's states. A name that several stages of a pipe use is numbered: "average", "average.2".

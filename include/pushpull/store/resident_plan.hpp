@@ -67,7 +67,7 @@ class resident_plan {
         break;
       }
     step_.run(table.devices(), controls, rules);
-    for (record* const r : keys_) ++r->updates;
+    table.count([&](auto const& f) { for_each_key(f); });
   }
 
  private:
@@ -88,7 +88,9 @@ class resident_plan {
   static bool sums_by_key(Table const& table) { return Step::per_tensor || (Step::two_phases && table.whole_keys()); }
 
   /// Whether one clock can stand for both: as many updates, by the same rule.
-  static bool share_clock(record const& a, record const& b) { return a.updates == b.updates && a.rule == b.rule; }
+  static bool share_clock(record const& a, record const& b) { 
+    return a.updates == b.updates && a.history == b.history && a.rule == b.rule;
+  }
 
   /// Whether key b lies right behind key a in every operand, is numbered on from it and shares its clock.
   static bool continues(record const& a, record const& b) {

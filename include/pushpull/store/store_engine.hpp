@@ -51,6 +51,9 @@ class store_engine {
   template <pass::memory Memory>
   using step_of = fused_step<D, rule_type, reduction_type, typename Types::step_types, Memory>;
   using plan_type = resident_plan<table_type, step_of<pass::memory::arenas>>;
+  using control_type = control<D, rule_type, typename Types::step_types>;
+  /// Whether steps share numbers, and therefore follow one another.
+  static constexpr bool has_shared = pass::detail::has_shared_sums<rule_type>;
   using update_call = detail::call<table_type, D, T, T, compressor_type>;
   template <class U>
   using pull_call = detail::call<table_type, D, T, U>;
@@ -68,7 +71,7 @@ class store_engine {
                shared_parts shared, std::size_t number)
       : groups_(updater),
         compressor_(compressor),
-        keys_(devices, std::move(shared.directory), number, Types::placement_type::whole_keys),
+        keys_(devices, std::move(shared.directory), number, Types::placement_type::whole_keys, MaySkip<rule_type>),
         schedule_(std::move(shared.schedule)) {
     expects<invalid_argument>(!devices.empty(),
                               [] { return std::string("kv_store: at least 1 device expected, got none"); });
@@ -257,6 +260,7 @@ class store_engine {
     };
     plan.operation().function = std::ref(run);
     plan.for_each_key([&](record& r) { plan.operation().writes(r.order); });
+    if constexpr (has_shared) plan.operation().writes(steps_);
     perform(plan.operation());
   }
   plan_type make_plan(std::span<key_type const> keys) const {
@@ -293,6 +297,28 @@ class store_engine {
   void set_state(record& r, std::size_t s, std::span<typename Types::state_type const> elements) {
     perform(r, [&] { write_state(keys_, r, s, elements); });
   }
+
+  /// The sums over all keys and what goes from step to step. Waits.
+  auto shared_sums() {
+    typename control_type::shared_type result{};
+    auto const read = [&] {
+      copy_bytes(cpu_device<>(), &result, devices().front(), controls_.front().shared(), sizeof(result));
+    };
+    function_operation<decltype(read) const&> op(read);
+    op.writes(steps_);
+    perform(op);
+    return result.sums;
+  }
+  void set_shared_sums(sums_t<rule_type> const& sums) {
+    auto const write = [&] {
+      for (std::size_t n = 0; n < controls_.size(); ++n) controls_[n].set_shared(devices()[n], sums);
+    };
+    function_operation<decltype(write) const&> op(write);
+    op.writes(steps_);
+    perform(op);
+  }
+  /// Where device number n finds them.
+  sums_t<rule_type> const* shared_sums(std::size_t n) const { return &controls_[n].shared()->sums; }
 
   /// What operations do.
   template <class Operation>
@@ -337,6 +363,7 @@ class store_engine {
     op.call.clear();
     look([&](auto const& keys) { gather(op.call, keys); });
     op.call.for_each_key([&](record& r) { op.writes(r.order); });
+    if constexpr (has_shared) op.writes(steps_);
     submit(op, when, may_be_small && op.call.work() <= small_work);
     return handle;
   }
@@ -399,7 +426,8 @@ class store_engine {
   groups_type groups_;
   compressor_type compressor_;
   table_type keys_;
-  std::vector<typename step_of<pass::memory::foreign>::control_type> controls_;
+  std::vector<control_type> controls_;
+  variable steps_;  // the order of steps that share numbers
   std::shared_ptr<operation_pool<update_operation>> updates_ = std::make_shared<operation_pool<update_operation>>();
   std::shared_ptr<operation_pool<pull_operation<T>>> pulls_ = std::make_shared<operation_pool<pull_operation<T>>>();
   late_pool row_updates_, row_pulls_;

@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <ranges>
+#include <span>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -209,6 +210,9 @@ class kv_store<type_list<Ts...>, D, Policies...> {
   {
     visit("set_steps", key, [&](auto& store) { store.set_steps(key, t); });
   }
+  /// As kv_store's: numbers go from step to step in stores of one element type.
+  std::vector<double> carried_numbers() const { return of<first_type>().carried_numbers(); }
+  void set_carried_numbers(std::span<double const> numbers) { of<first_type>().set_carried_numbers(numbers); }
   static std::vector<std::string> state_names() { return first_store::state_names(); }
   /// Bytes that the store holds on device number n. Waits.
   std::size_t bytes(std::size_t n) const { return (of<Ts>().bytes(n) + ...); }

@@ -34,7 +34,9 @@ struct pipeline {
                                                 requires { requires Rest::one_element_at_a_time; };
   /// The phases of `first`, then those of `rest`, which see the gradient as it comes there.
   static constexpr std::size_t phases = pushpull::detail::phase_count<First> + pushpull::detail::phase_count<Rest>;
-  /// The sums of `first`, then those of `rest`.
+  /// The sums of `first`, then those of `rest`, which begin at number `behind`.
+  static constexpr std::size_t behind =
+      PreReduction<First> ? pushpull::detail::sum_count<pushpull::detail::sums_t<First>> : 0;
   using sums_type = std::conditional_t<
       !PreReduction<Rest>, pushpull::detail::sums_t<First>,
       std::conditional_t<!PreReduction<First>, pushpull::detail::sums_t<Rest>,
@@ -42,7 +44,6 @@ struct pipeline {
                                                       pushpull::detail::sum_count<pushpull::detail::sums_t<Rest>>>>>;
   static constexpr auto first_sums = [] {
     constexpr std::size_t of_first = pushpull::detail::phase_count<First>;
-    constexpr std::size_t behind = PreReduction<First> ? pushpull::detail::sum_count<pushpull::detail::sums_t<First>> : 0;
     std::array<std::size_t, phases + 1> result{};
     [&]<std::size_t... P>(std::index_sequence<P...>) {
       ((result[P] = pushpull::detail::first_sum<First, P>()), ...);
@@ -52,6 +53,15 @@ struct pipeline {
     }(std::make_index_sequence<phases - of_first>());
     return result;
   }();
+  template <std::size_t P>
+  static constexpr std::size_t sums_in_phase() {
+    constexpr std::size_t of_first = pushpull::detail::phase_count<First>;
+    if constexpr (P < of_first) {
+      return pushpull::detail::sums_in<First, P>;
+    } else {
+      return pushpull::detail::sums_in<Rest, P - of_first>;
+    }
+  }
   template <std::size_t P>
   static constexpr bool per_tensor_in() {
     constexpr std::size_t of_first = pushpull::detail::phase_count<First>;
@@ -98,15 +108,48 @@ struct pipeline {
   PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s, sums_type const& sums) const {
     using P = pushpull::detail::prepared_t<First, A>;
     using Q = pushpull::detail::prepared_t<Rest, A>;
-    if constexpr (PreReduction<First> && PreReduction<Rest>) {
-      using first_type = pushpull::detail::sums_t<First>;
-      return scalars<P, Q>{
-          pushpull::detail::prepare(first, s, part<first_type, 0>(sums)),
-          pushpull::detail::prepare(
-              rest, s, part<pushpull::detail::sums_t<Rest>, pushpull::detail::sum_count<first_type>>(sums))};
-    } else {
-      return scalars<P, Q>{pushpull::detail::prepare(first, s, sums), pushpull::detail::prepare(rest, s, sums)};
+    return scalars<P, Q>{pushpull::detail::prepare(first, s, of_first(sums)),
+                         pushpull::detail::prepare(rest, s, of_rest(sums))};
+  }
+
+  /// What goes from step to step: see PreReduction.
+  PUSHPULL_HOST_DEVICE sums_type initial_sums() const
+    requires(pushpull::detail::Carries<First> || pushpull::detail::Carries<Rest>)
+  {
+    sums_type sums{};
+    put<0>(sums, pushpull::detail::initial_sums(first));
+    put<behind>(sums, pushpull::detail::initial_sums(rest));
+    return sums;
+  }
+  PUSHPULL_HOST_DEVICE void carry(sums_type& sums) const
+    requires(pushpull::detail::Carries<First> || pushpull::detail::Carries<Rest>)
+  {
+    if constexpr (pushpull::detail::Carries<First>) {
+      auto own = of_first(sums);
+      first.carry(own);
+      put<0>(sums, own);
     }
+    if constexpr (pushpull::detail::Carries<Rest>) {
+      auto own = of_rest(sums);
+      rest.carry(own);
+      put<behind>(sums, own);
+    }
+  }
+  PUSHPULL_HOST_DEVICE bool skips(sums_type const& sums) const
+    requires(pushpull::detail::MaySkip<First> || pushpull::detail::MaySkip<Rest>)
+  {
+    bool result = false;
+    if constexpr (pushpull::detail::MaySkip<First>) result = first.skips(of_first(sums));
+    if constexpr (pushpull::detail::MaySkip<Rest>) result = result || rest.skips(of_rest(sums));
+    return result;
+  }
+
+  /// The sums that belong to each side.
+  PUSHPULL_HOST_DEVICE static auto of_first(sums_type const& sums) {
+    return part<pushpull::detail::sums_t<First>, 0>(sums);
+  }
+  PUSHPULL_HOST_DEVICE static auto of_rest(sums_type const& sums) {
+    return part<pushpull::detail::sums_t<Rest>, behind>(sums);
   }
 
   /// The terms of the stage whose phase it is, of the gradient as it comes there.
@@ -160,13 +203,20 @@ struct pipeline {
     return pushpull::detail::terms<N>(stage, p, w, g, state[Begin + I]...);
   }
 
-  /// Sums of `Sums` from number `First` on.
+  /// Sums of `Sums` from number `Begin` on; zero for a side that asks for none.
   template <class Sums, std::size_t Begin, class All>
   PUSHPULL_HOST_DEVICE static Sums part(All const& all) {
     Sums result{};
     for (std::size_t k = 0; k < pushpull::detail::sum_count<Sums>; ++k)
-      pushpull::detail::sum(result, k) = pushpull::detail::sum(all, Begin + k);
+      if (Begin + k < pushpull::detail::sum_count<All>)
+        pushpull::detail::sum(result, k) = pushpull::detail::sum(all, Begin + k);
     return result;
+  }
+  template <std::size_t Begin, class Sums, class All>
+  PUSHPULL_HOST_DEVICE static void put(All& all, Sums const& sums) {
+    for (std::size_t k = 0; k < pushpull::detail::sum_count<Sums>; ++k)
+      if (Begin + k < pushpull::detail::sum_count<All>)
+        pushpull::detail::sum(all, Begin + k) = pushpull::detail::sum(sums, k);
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE

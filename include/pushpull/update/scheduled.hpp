@@ -93,8 +93,27 @@ struct scheduled {
     return std::array<std::size_t, phases + 1>{pushpull::detail::first_sum<Stage, P>()...};
   }(std::make_index_sequence<phases>());
   template <std::size_t P>
+  static constexpr std::size_t sums_in_phase() {
+    return pushpull::detail::sums_in<Stage, P>;
+  }
+  template <std::size_t P>
   static constexpr bool per_tensor_in() {
     return pushpull::detail::sums_per_tensor<Stage, P>();
+  }
+  PUSHPULL_HOST_DEVICE sums_type initial_sums() const
+    requires pushpull::detail::Carries<Stage>
+  {
+    return stage.initial_sums();
+  }
+  PUSHPULL_HOST_DEVICE void carry(sums_type& sums) const
+    requires pushpull::detail::Carries<Stage>
+  {
+    stage.carry(sums);
+  }
+  PUSHPULL_HOST_DEVICE bool skips(sums_type const& sums) const
+    requires pushpull::detail::MaySkip<Stage>
+  {
+    return stage.skips(sums);
   }
 
   template <class P>

@@ -1,0 +1,158 @@
+/// @file
+/// Steps that are left out when gradients are not finite, and the loss scale that follows from it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <cuda/std/array>
+#include <pushpull/concepts/pre_reduction.hpp>
+#include <pushpull/concepts/updater.hpp>
+#include <pushpull/update/pipeline.hpp>
+#include <pushpull/update/scalar.hpp>
+
+namespace pushpull::update {
+
+namespace detail {
+
+/// 0 for a finite gradient, 1 for infinity and NaN.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class V>
+PUSHPULL_DEVICE_INLINE V not_finite(V const& g) {
+  return select(g - g == V(0), V(0), V(1));
+}
+
+}  // namespace detail
+
+/// Leaves a step out if any gradient of any of its keys is infinite or NaN: weights, states and t stay as they were. After
+/// more than `max_consecutive` such steps in a row the next is made all the same, as optax.apply_if_finite does. First in
+/// a pipe it looks at the gradients as they come. Decided on the devices; nothing waits for the host.
+/// Cost: the phase before the pass in which a PreReduction reads the gradients. Steps of a store follow one another.
+struct apply_if_finite {
+  std::int64_t max_consecutive = 5;
+
+  static constexpr auto state_names = states();
+  /// Elements that are not finite in this step; steps left out in a row, and in all.
+  using sums_type = cuda::std::array<double, 3>;
+  static constexpr std::size_t carried = 2;
+
+  /// @throws invalid_argument on a negative limit.
+  void validate() const {
+    detail::expects_not_negative("apply_if_finite: max_consecutive", static_cast<double>(max_consecutive));
+  }
+
+  template <class A>
+  PUSHPULL_HOST_DEVICE A prepare(step<A> const&, sums_type const&) const {
+    return {};
+  }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class S, class V>
+  PUSHPULL_DEVICE_INLINE V pre_reduce(S const&, V const&, V const& g) const {
+    return detail::not_finite(g);
+  }
+
+  PUSHPULL_HOST_DEVICE sums_type initial_sums() const { return {}; }
+  PUSHPULL_HOST_DEVICE bool skips(sums_type const& sums) const {
+    return !(sums[0] == 0) && sums[1] + 1 <= static_cast<double>(max_consecutive);
+  }
+  PUSHPULL_HOST_DEVICE void carry(sums_type& sums) const {
+    bool const finite = sums[0] == 0;
+    sums[1] = finite ? 0 : sums[1] + 1;
+    if (!finite) ++sums[2];
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class S, class V>
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V const&, V&) const {}
+};
+
+/// Gradients of a loss that was multiplied by a scale, which keeps small ones from vanishing in half precision
+/// (Micikevicius et al. 2018): g = g / scale. If any gradient of the step is infinite or NaN the step is left out, weights,
+/// states and t stay, and the scale is multiplied by `backoff`; after `interval` good steps in a row it is multiplied by
+/// `growth`, unless that would be infinite in float. Defaults and rules of PyTorch's GradScaler. Stands first in a pipe:
+/// `dynamic_loss_scale{} | clip_global_norm(1) | adamw{}`. kv_store::loss_scale(n) is where a device finds the scale. A step
+/// is what one call updates: a list of keys, or a plan.
+/// Cost: the phase before the pass in which a PreReduction reads the gradients. Steps of a store follow one another.
+struct dynamic_loss_scale {
+  double initial = 65536, growth = 2, backoff = 0.5;
+  std::int64_t interval = 2000;
+
+  static constexpr auto state_names = states();
+  /// Elements that are not finite in this step; the scale; good steps in a row.
+  using sums_type = cuda::std::array<double, 3>;
+  static constexpr std::size_t carried = 2;
+
+  /// @throws invalid_argument unless initial > 0, growth > 1, 0 < backoff < 1, interval > 0.
+  void validate() const {
+    detail::expects_positive("dynamic_loss_scale: initial", initial);
+    detail::expects_positive("dynamic_loss_scale: growth - 1", growth - 1);
+    detail::expects_positive("dynamic_loss_scale: backoff", backoff);
+    detail::expects_positive("dynamic_loss_scale: 1 - backoff", 1 - backoff);
+    detail::expects_positive("dynamic_loss_scale: interval", static_cast<double>(interval));
+  }
+
+  /// 1 / scale.
+  template <class A>
+  PUSHPULL_HOST_DEVICE A prepare(step<A> const&, sums_type const& sums) const {
+    return static_cast<A>(1 / sums[1]);
+  }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class S, class V>
+  PUSHPULL_DEVICE_INLINE V pre_reduce(S const&, V const&, V const& g) const {
+    return detail::not_finite(g);
+  }
+
+  PUSHPULL_HOST_DEVICE sums_type initial_sums() const { return {0, initial, 0}; }
+  PUSHPULL_HOST_DEVICE bool skips(sums_type const& sums) const { return !(sums[0] == 0); }
+  PUSHPULL_HOST_DEVICE void carry(sums_type& sums) const {
+    if (skips(sums)) {
+      sums[1] *= backoff;
+      sums[2] = 0;
+    } else if (++sums[2] == static_cast<double>(interval)) {
+      if (sums[1] * growth <= 3.4028234663852886e38) sums[1] *= growth;
+      sums[2] = 0;
+    }
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class S, class V>
+  PUSHPULL_DEVICE_INLINE void operator()(S const& inverse, V const&, V& g) const {
+    g *= inverse;
+  }
+};
+
+static_assert(PreReduction<apply_if_finite> && PreReduction<dynamic_loss_scale>);
+
+namespace detail {
+
+/// The number of the first of a stage's sums among those of a rule that holds it, through pipes and scheduled stages.
+template <class Stage, class Rule>
+constexpr std::size_t first_sum_of() {
+  if constexpr (std::same_as<Stage, Rule>) {
+    return 0;
+  } else if constexpr (requires { &Rule::first; &Rule::rest; }) {
+    using first_type = decltype(Rule::first);
+    if constexpr (std::same_as<Stage, first_type> || has_stage<Stage, first_type>) {
+      return first_sum_of<Stage, first_type>();
+    } else {
+      return Rule::behind + first_sum_of<Stage, decltype(Rule::rest)>();
+    }
+  } else if constexpr (requires { &Rule::stage; }) {
+    return first_sum_of<Stage, decltype(Rule::stage)>();
+  } else {
+    return first_sum_of<Stage, decltype(Rule::rule)>();
+  }
+}
+
+/// The sums of one stage of `Rule`.
+template <class Stage, class Rule>
+pushpull::detail::sums_t<Stage> sums_of_stage(pushpull::detail::sums_t<Rule> const& sums) {
+  pushpull::detail::sums_t<Stage> result{};
+  for (std::size_t k = 0; k < pushpull::detail::sum_count<pushpull::detail::sums_t<Stage>>; ++k)
+    pushpull::detail::sum(result, k) = pushpull::detail::sum(sums, first_sum_of<Stage, Rule>() + k);
+  return result;
+}
+
+}  // namespace detail
+
+}  // namespace pushpull::update
