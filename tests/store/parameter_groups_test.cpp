@@ -69,7 +69,8 @@ TEST_CASE("keys of a group are updated with its hyperparameters, those that come
 TEST_CASE("states and step counts stay when a key joins a group", "[kv_store][groups]") {
   update::adamw const rule{.learning_rate = 0.1}, other{.learning_rate = 0.01};
   std::vector<float> const w = ramp(100, 1), g = ramp(100, -2);
-  pp::kv_store<float, pp::cpu_device<>, update::adamw, pp::synchronous> store{pp::cpu_devices(2), rule}, same{pp::cpu_devices(2), rule};
+  pp::kv_store<float, pp::cpu_device<>, update::adamw, pp::synchronous> store{pp::cpu_devices(2), rule},
+      same{pp::cpu_devices(2), rule};
   store.init("x.bias", w);
   same.init("x.bias", w);
   store.push("x.bias", g);
@@ -104,7 +105,8 @@ TEST_CASE("the last group that claims a key has it", "[kv_store][groups]") {
   REQUIRE(store.group("other") == 2);
 }
 
-TEST_CASE("a group that does not exist, or an empty predicate, is refused and changes nothing", "[kv_store][groups][errors]") {
+TEST_CASE("a group that does not exist, or an empty predicate, is refused and changes nothing",
+          "[kv_store][groups][errors]") {
   store_type store{pp::cpu_devices(1)};
   REQUIRE_THROWS_WITH(store.set_hyperparameters(update::adamw{}, 1), Catch::Contains("1 parameter groups, number 1"));
   REQUIRE_THROWS_AS(store.updater(7), pp::invalid_argument);
@@ -115,9 +117,8 @@ TEST_CASE("a group that does not exist, or an empty predicate, is refused and ch
 
 TEST_CASE("a predicate that throws leaves the store as it was", "[kv_store][groups][errors]") {
   store_type store{pp::cpu_devices(1)};
-  store.add_group(
-      [](std::string_view key) -> bool { return key == "bad" ? throw std::runtime_error("no") : false; },
-      update::adamw{});
+  store.add_group([](std::string_view key) -> bool { return key == "bad" ? throw std::runtime_error("no") : false; },
+                  update::adamw{});
   REQUIRE_THROWS_AS(store.init("bad", std::vector<float>(3)), std::runtime_error);
   REQUIRE_FALSE(store.contains("bad"));
   store.init("good", std::vector<float>(3));
@@ -161,7 +162,7 @@ TEST_CASE("row-sparse gradients and resident plans take the group's rule", "[kv_
 TEST_CASE("a norm over all keys goes over all groups, each of which clips with its own limit", "[kv_store][groups]") {
   using rule_type = decltype(update::clip_global_norm(1) | update::sgd{1});
   pp::kv_store<float, pp::cpu_device<>, rule_type, pp::synchronous> store{pp::cpu_devices(2),
-                                                                         update::clip_global_norm(1) | update::sgd{1}};
+                                                                          update::clip_global_norm(1) | update::sgd{1}};
   store.add_group(is_bias, update::clip_global_norm(10) | update::sgd{1});
   store.init(strings{"weight", "bias"}, std::vector{std::vector<float>{0}, std::vector<float>{0}});
   store.push(strings{"weight", "bias"}, std::vector{std::vector<float>{3}, std::vector<float>{4}});
@@ -205,7 +206,8 @@ TEST_CASE("multipliers change rates and decays wherever they stand", "[update][g
   REQUIRE(get<update::weight_decay>(pipe).decay == 1.5);
   REQUIRE(get<sgd>(pipe).learning_rate == 1);
   REQUIRE(with_multipliers(decoupled_decay{sgd{0.5}, 0.25}, 0.5, 0.5).rate == 0.0625);
-  auto const scheduled = with_multipliers(adamw{.weight_decay = 0.5} | learning_rate(pp::lr_schedule::constant{0.5}), 4, 2);
+  auto const scheduled =
+      with_multipliers(adamw{.weight_decay = 0.5} | learning_rate(pp::lr_schedule::constant{0.5}), 4, 2);
   REQUIRE(scheduled.at(1).learning_rate == 2);
   REQUIRE(scheduled.at(1).weight_decay == 1);
   REQUIRE_THROWS_AS(with_multipliers(sgd{}, -1), pp::invalid_argument);

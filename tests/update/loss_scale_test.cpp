@@ -1,9 +1,9 @@
 /// @file
 /// Steps that are left out: dynamic loss scaling and apply_if_finite.
-#include <pushpull/pushpull.hpp>
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <pushpull/pushpull.hpp>
 #include <string>
 #include <thread>
 #include <vector>
@@ -45,7 +45,8 @@ struct grad_scaler {
 
 }  // namespace
 
-TEST_CASE("a loss scale backs off and grows as PyTorch's GradScaler, and the rule sees unscaled gradients", "[loss_scale]") {
+TEST_CASE("a loss scale backs off and grows as PyTorch's GradScaler, and the rule sees unscaled gradients",
+          "[loss_scale]") {
   for (int const devices : {1, 2, 4, 7})
     for (std::size_t const size : {1, 67, 5003}) {
       pp::kv_store store{pp::cpu_devices(devices), scaled_adam({.initial = 1024, .interval = 3}), pp::synchronous{}};
@@ -111,7 +112,8 @@ TEST_CASE("a loss scale stands before stages with phases of their own", "[loss_s
 TEST_CASE("with per-tensor norms behind it a left-out step changes nothing", "[loss_scale]") {
   auto const rule = update::dynamic_loss_scale{.initial = 2} | update::lamb{};
   for (int const devices : {1, 3}) {
-    pp::kv_store store{pp::cpu_devices(devices), rule, pp::synchronous{}}, clean{pp::cpu_devices(1), rule, pp::synchronous{}};
+    pp::kv_store store{pp::cpu_devices(devices), rule, pp::synchronous{}},
+        clean{pp::cpu_devices(1), rule, pp::synchronous{}};
     strings const keys{"a", "b"};
     std::vector const w(2, std::vector<float>(3001, 0.5F)), g(2, std::vector<float>(3001, 0.25F));
     auto bad = g;

@@ -13,6 +13,7 @@
 #include <pushpull/detail/static_for.hpp>
 #include <pushpull/pass/block.hpp>
 #include <pushpull/pass/operands.hpp>
+#include <pushpull/pass/stochastic_rounding.hpp>
 
 namespace pushpull::pass {
 
@@ -208,6 +209,7 @@ struct body {
     Rule rule;
     prepared_type prepared;
     bool skipped = false;
+    std::int64_t t = 0;
   };
 
   PUSHPULL_DEVICE_INLINE parameters hyperparameters(std::int32_t entry) const {
@@ -215,11 +217,10 @@ struct body {
       return {};
     } else {
       auto const& own_clock = clocks[entry];
-      if constexpr (pushpull::detail::MaySkip<Rule>) {
-        return {rules[own_clock.rule], own_clock.prepared, own_clock.skipped};
-      } else {
-        return {rules[own_clock.rule], own_clock.prepared};
-      }
+      parameters given{rules[own_clock.rule], own_clock.prepared};
+      if constexpr (pushpull::detail::MaySkip<Rule>) given.skipped = own_clock.skipped;
+      if constexpr (Types::stochastic) given.t = own_clock.t;
+      return given;
     }
   }
 
@@ -251,6 +252,12 @@ struct body {
       if constexpr (pushpull::detail::MaySkip<Rule>)
         if (given.skipped) return;
       detail::apply(given.rule, given.prepared, number, w.x[j], g.x[j], lanes, std::make_index_sequence<states>{});
+      if constexpr (Types::stochastic) {
+        w.x[j] = round_stochastically<typename Types::master>(w.x[j], given.t, 0, number);
+        detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA {
+          lanes[s] = round_stochastically<typename Types::state>(lanes[s], given.t, std::uint32_t{s} + 1, number);
+        });
+      }
       detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA { state[s].x[j] = lanes[s]; });
     });
     if constexpr (writes_weight<Rule>) detail::store_stored<Memory>(w, r.master + i, r.aligned, valid);

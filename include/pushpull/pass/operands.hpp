@@ -14,9 +14,11 @@
 
 namespace pushpull::pass {
 
-/// The element types of one pass: gradients, accumulation, master weight, states, mirrors.
-template <class Gradient, class Accumulation, class Master, class State, class Mirror>
+/// The element types of one pass: gradients, accumulation, master weight, states, mirrors; and whether masters and states
+/// that are narrower than the accumulation are rounded stochastically.
+template <class Gradient, class Accumulation, class Master, class State, class Mirror, bool Stochastic = false>
 struct element_types {
+  static constexpr bool stochastic = Stochastic;
   using gradient = Gradient;
   using accumulation = Accumulation;
   using master = Master;

@@ -201,7 +201,8 @@ class fused_step {
 
  private:
   using second_plan = pass::plan<
-      D, pass::element_types<A, A, typename Types::master, typename Types::state, typename Types::mirror>, states>;
+      D, pass::element_types<A, A, typename Types::master, typename Types::state, typename Types::mirror, Types::stochastic>,
+      states>;
 
   void launch(std::size_t n, D const& device, control_type const& control, Rule const* rules) {
     if constexpr (two_phases) {

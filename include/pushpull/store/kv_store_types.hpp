@@ -8,6 +8,7 @@
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/pass/operands.hpp>
+#include <pushpull/pass/stochastic_rounding.hpp>
 #include <pushpull/schedule/immediate_schedule.hpp>
 #include <pushpull/schedule/task_schedule.hpp>
 #include <pushpull/store/key_table.hpp>
@@ -46,7 +47,11 @@ struct kv_store_types {
                 "kv_store: an Updater needs floating-point elements of at least 16 bits");
 
   using rule_type = std::conditional_t<has_updater, updater_type, pass::assign>;
-  using types = pass::element_types<T, accumulation_type, master_type, state_type, T>;
+  static constexpr bool stochastic = requires { requires element_policy::stochastic_rounding; };
+  static_assert(!stochastic || pass::can_round_stochastically<master_type, accumulation_type> ||
+                    pass::can_round_stochastically<state_type, accumulation_type>,
+                "kv_store: element::stochastic rounds masters or states of type half or bfloat16, computed in float");
+  using types = pass::element_types<T, accumulation_type, master_type, state_type, T, stochastic>;
   using table_type = key_table<key_policy, D, types, state_count<rule_type>>;
   using record = typename table_type::record;
   using encoded_type = typename compressor_type::template encoded_type<T>;
@@ -56,7 +61,7 @@ struct kv_store_types {
                 "take float; cast takes what is wider than its own type; top_k takes float, half and bfloat16)");
   static_assert(!compressed || std::same_as<accumulation_type, float>,
                 "kv_store: a Compressor needs a store that computes in float");
-  using step_types = pass::element_types<encoded_type, accumulation_type, master_type, state_type, T>;
+  using step_types = pass::element_types<encoded_type, accumulation_type, master_type, state_type, T, stochastic>;
 };
 
 }  // namespace pushpull::detail

@@ -52,6 +52,14 @@ struct master {
   using state_type = State;
 };
 
+/// As `master`, but half and bfloat16 masters and states are rounded stochastically: changes that are smaller than half a
+/// step of the type count on average. `kv_store<bfloat16, D, adam, element::stochastic<bfloat16>>`: 14 bytes per parameter.
+/// Results are the same for any number of devices. Weights need no float master then (Gupta et al. 2015).
+template <ElementType Master, ElementType State = Master>
+struct stochastic : master<Master, State> {
+  static constexpr bool stochastic_rounding = true;
+};
+
 }  // namespace element
 
 namespace detail {

@@ -130,7 +130,10 @@ template <class Stage, class Rule>
 constexpr std::size_t first_sum_of() {
   if constexpr (std::same_as<Stage, Rule>) {
     return 0;
-  } else if constexpr (requires { &Rule::first; &Rule::rest; }) {
+  } else if constexpr (requires {
+                         &Rule::first;
+                         &Rule::rest;
+                       }) {
     using first_type = decltype(Rule::first);
     if constexpr (std::same_as<Stage, first_type> || has_stage<Stage, first_type>) {
       return first_sum_of<Stage, first_type>();
