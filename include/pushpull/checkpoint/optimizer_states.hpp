@@ -146,7 +146,7 @@ inline std::vector<double> carried_in(safetensors_file const& file, std::size_t 
 
 /// Writes the states of all keys, as tensors "key/state" of the keys' shapes, and their step counts, as metadata
 /// "key/steps"; likewise the numbers that the rule keeps from step to step, as "carried". Waits for the store. A file of that name is replaced when the new one is complete and on disk.
-/// Residuals of compressed gradients are not states and are not written.
+/// Residuals of compressed gradients, and sums of micro-batches between two steps, are not states and are not written.
 /// Memory: as much as the states take. @throws file_error
 template <OptimizerStateStore S>
 void save_optimizer_states(S& store, std::filesystem::path const& path) {

@@ -115,6 +115,18 @@ PUSHPULL_DEVICE_INLINE void reduce(Block& total, Run const& r, std::int64_t i, s
       [&](auto j) PUSHPULL_INLINE_LAMBDA { total.x[j] = Reduction{}.finish(total.x[j], r.sources); });
 }
 
+/// Adds what earlier micro-batches left.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class Types, class Block, class Run>
+PUSHPULL_DEVICE_INLINE void add_accumulated(Block& total, Run const& r, std::int64_t i) {
+  if constexpr (Types::accumulates) {
+    if (!r.accumulated) return;
+    Block earlier;
+    earlier.load(static_cast<typename Types::accumulation const*>(r.reduced) + i);
+    static_for<Block::count>([&](auto j) PUSHPULL_INLINE_LAMBDA { total.x[j] += earlier.x[j]; });
+  }
+}
+
 /// Reads and writes masters and states: whole blocks, except where other rows share them.
 PUSHPULL_EXEC_CHECK_DISABLE
 template <memory Memory, class Block, class T>
@@ -239,7 +251,10 @@ struct body {
                                             std::int64_t valid) const {
     using V = typename block_type::pack_type;
     block_type g, w;
-    if constexpr (reads_gradient<Rule>) detail::reduce<Reduction, Memory>(g, r, i, valid);
+    if constexpr (reads_gradient<Rule>) {
+      detail::reduce<Reduction, Memory>(g, r, i, valid);
+      detail::add_accumulated<Types>(g, r, i);
+    }
     if constexpr (reads_weight<Rule>) detail::load_stored<Memory>(w, r.master + i, r.aligned, valid);
     block_type state[states + 1];
     detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA {

@@ -15,10 +15,12 @@
 namespace pushpull::pass {
 
 /// The element types of one pass: gradients, accumulation, master weight, states, mirrors; and whether masters and states
-/// that are narrower than the accumulation are rounded stochastically.
-template <class Gradient, class Accumulation, class Master, class State, class Mirror, bool Stochastic = false>
+/// that are narrower than the accumulation are rounded stochastically, and runs may have gradients of earlier micro-batches.
+template <class Gradient, class Accumulation, class Master, class State, class Mirror, bool Stochastic = false,
+          bool Accumulates = false>
 struct element_types {
   static constexpr bool stochastic = Stochastic;
+  static constexpr bool accumulates = Accumulates;
   using gradient = Gradient;
   using accumulation = Accumulation;
   using master = Master;
@@ -53,6 +55,7 @@ struct run {
   mirror_type* mirror[inline_operands];
   source_type const* more_gradients;  ///< Sources 8, 9, ...: a table where the pass runs.
   mirror_type* const* more_mirrors;            ///< Outputs 8, 9, ...
+  bool accumulated;  ///< `reduced` holds the sum of earlier micro-batches, a source beside the others.
   typename Types::accumulation* reduced;  ///< Where a phase before the pass leaves the reduced gradient, or null.
   typename Types::master* master;
   typename Types::state* state[States == 0 ? 1 : States];
@@ -109,6 +112,24 @@ struct assign {
   template <class S, class V>
   PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g) const {
     w = g;
+  }
+};
+
+/// What the first micro-batch of a step does: accumulated = reduced gradients.
+struct accumulate_first : assign {
+  static constexpr bool accumulates = true;
+};
+
+/// What a further one does: accumulated += reduced gradients.
+struct accumulate_more {
+  static constexpr auto state_names = states();
+  static constexpr bool timeless = true;
+  static constexpr bool accumulates = true;
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class S, class V>
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g) const {
+    w += g;
   }
 };
 

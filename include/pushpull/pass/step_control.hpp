@@ -219,6 +219,7 @@ struct pre_reduction_body {
     if constexpr (Memory == memory::foreign) valid = r.size - i < valid ? r.size - i : valid;
     block_type g, w;
     detail::reduce<Reduction, Memory>(g, r, i, valid);
+    detail::add_accumulated<Types>(g, r, i);
     if (r.reduced != nullptr) g.store(r.reduced + i);
     w.load(r.master + i);
     block_type state[states + 1];

@@ -21,6 +21,13 @@
 
 namespace pushpull::detail {
 
+/// What a pass does to the keys of a call.
+enum class effect {
+  reads,        ///< Outputs are written.
+  updates,      ///< Weights change: an update is counted, and resident mirrors follow.
+  accumulates,  ///< The sum of a key's micro-batches changes, and nothing else.
+};
+
 /// Gathers keys and tensors, checks them, and only then lays out runs. Kept from call to call: in the steady state
 /// nothing is allocated.
 /// @tparam Table  The store's key_table.
@@ -102,35 +109,57 @@ class call {
     for (item const& x : items_) f(*x.key);
   }
 
-  /// @throws invalid_argument if the key named last came with no source
-  void expect_source(char const* name, key_view key) const {
-    expects<invalid_argument>(items_.back().sources > 0, [&] {
-      return std::string(name) + ": " + key_text(key) + " came with no gradient";
+  /// Calls f(record) once for each key that was not left out.
+  template <class F>
+  void for_each_distinct_key(F const& f) const {
+    any_key([&](std::span<item const> same) {
+      f(*same.front().key);
+      return false;
     });
   }
 
-  /// Lays the call out in `step`, runs it by `run()`, and counts an update of each key if `counts`.
+  /// @throws invalid_argument if the key named last came with no source
+  void expect_source(char const* name, key_view key) const {
+    expects<invalid_argument>(items_.back().sources > 0,
+                              [&] { return std::string(name) + ": " + key_text(key) + " came with no gradient"; });
+  }
+
+  /// Leaves keys for which `chosen(record)` is false out of `execute` until the next choice. @returns whether any remains
+  template <class Chosen>
+  bool choose(Chosen const& chosen) {
+    bool any = false;
+    for (item& x : items_) any = !(x.left_out = !chosen(*x.key)) || any;
+    return any;
+  }
+
+  /// Lays the call out in `step`, and runs it by `run()`.
   template <class Step, class Run>
-  void execute(Table const& table, Step& step, bool counts, Run const& run) {
+  void execute(Table const& table, Step& step, effect what, Run const& run) {
     step.clear();
+    copies_in_.clear();
+    copies_out_.clear();
     sort();
-    if constexpr (compressed) reserve_codes(table);
+    if constexpr (compressed)
+      if (what != effect::reads) reserve_codes(table);
     order_after(table.devices(), sources_);
     order_after(table.devices(), outputs_);
-    bool const several = any_key([](std::span<item const> same) { return same.size() > 1 || same.front().sources > 1; });
+    bool const several = any_key([](std::span<item const> same) {
+      return same.size() > 1 || same.front().sources > 1 || same.front().key->accumulated;
+    });
     any_key([&](std::span<item const> same) {
-      for (std::size_t n = 0; n < table.devices().size(); ++n) add_run(table, step, same, n, counts, several);
+      for (std::size_t n = 0; n < table.devices().size(); ++n) add_run(table, step, same, n, what, several);
       return false;
     });
     step.commit(table.devices());
     // From here on nothing allocates: what encoding takes from a residual must reach the pass.
-    if constexpr (compressed) encode(table.devices());
+    if constexpr (compressed)
+      if (what != effect::reads) encode(table.devices());
     for (auto const& [n, to, from, bytes] : copies_in_) table.devices()[n].copy(to, from, bytes);
     run();
     for (auto const& [n, to, from, bytes] : copies_out_) table.devices()[n].copy(to, from, bytes);
     order_before(table.devices(), sources_);
     order_before(table.devices(), outputs_);
-    if (counts)
+    if (what == effect::updates)
       table.count([&](auto const& f) {
         any_key([&](std::span<item const> same) {
           f(*same.front().key);
@@ -183,6 +212,7 @@ class call {
     record* key;
     std::size_t source, sources, output, outputs;
     std::size_t position = 0;
+    bool left_out = false;
   };
   struct encoding {
     record* key;
@@ -212,7 +242,7 @@ class call {
     for (std::size_t first = 0; first < items_.size();) {
       std::size_t last = first + 1;
       while (last < items_.size() && items_[last].key == items_[first].key) ++last;
-      if (f(std::span(items_).subspan(first, last - first))) return true;
+      if (!items_[first].left_out && f(std::span(items_).subspan(first, last - first))) return true;
       first = last;
     }
     return false;
@@ -259,7 +289,7 @@ class call {
 
   /// The part of a key that device number n owns. Resident mirrors follow every change of their key.
   template <class Step>
-  void add_run(Table const& table, Step& step, std::span<item const> same, std::size_t n, bool changes, bool several) {
+  void add_run(Table const& table, Step& step, std::span<item const> same, std::size_t n, effect what, bool several) {
     record const& r = *same.front().key;
     slice const part = r.part(n);
     if (part.size() <= 0) return;
@@ -269,23 +299,31 @@ class call {
     gradients_.clear();
     mirrors_.clear();
     for (item const& x : same) {
-      add_gradients(device, n, x, skipped, part.size());
-      for (std::size_t k = x.output; k < x.output + x.outputs; ++k)
+      if (what != effect::reads) add_gradients(device, n, x, skipped, part.size());
+      for (std::size_t k = x.output; what != effect::accumulates && k < x.output + x.outputs; ++k)
         mirrors_.push_back(writable(device, n, outputs_[k], skipped, part.size()));
     }
     if constexpr (std::is_same_v<M, typename Table::T>)
-      if (changes && r.group->resident()) table.add_mirrors(mirrors_, *r.group, n, part.begin);
+      if (what == effect::updates && r.group->resident()) table.add_mirrors(mirrors_, *r.group, n, part.begin);
     typename Step::run_type run{};
     run.size = part.size();
     run.element = r.number + skipped;
     run.leaf_phase = table.leaf_phase(part);
     run.clock = r.clock;
     if constexpr (Code<encoded>) run.unit = compressor_.unit();
-    run.master = r.group->master(n) + local;
+    if constexpr (Step::accumulates_only) {
+      run.master = r.group->reduced(device, n) + local;
+    } else {
+      run.master = r.group->master(n) + local;
+    }
     if constexpr (Step::states > 0)
       for (std::size_t s = 0; s != Step::states; ++s) run.state[s] = r.group->state(n, s) + local;
-    if constexpr (Step::two_phases) run.reduced = several ? r.group->reduced(device, n) + local : nullptr;
-    step.add(n, run, gradients_, mirrors_);
+    if (Step::two_phases ? several : Step::reads_accumulated && r.accumulated)
+      run.reduced = r.group->reduced(device, n) + local;
+    run.accumulated = r.accumulated;
+    std::span<typename Step::run_type::source_type const> sources;
+    if constexpr (std::is_same_v<typename Step::run_type::source_type, source_of<encoded>>) sources = gradients_;
+    step.add(n, run, sources, mirrors_);
     step.add_clock(n, r.clock, true);
   }
 

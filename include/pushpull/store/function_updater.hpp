@@ -63,7 +63,7 @@ class function_update final : public device_operation<D> {
           gather_.add_output(operand_of<W, D>(stored_view(r)));
         },
         [](auto const&) {});
-    gather_.execute(table_, gather_step_, false, [&] { gather_step_.run(table_.devices()); });
+    gather_.execute(table_, gather_step_, effect::reads, [&] { gather_step_.run(table_.devices()); });
     call.for_each_key_and_output(
         [&](record const& r) { (*function)(r.key, tensor_view<T, D>(scratch_of(r).first, r.shape, device), stored_view(r)); },
         [](auto const&) {});
@@ -74,7 +74,7 @@ class function_update final : public device_operation<D> {
           scatter_.add_source(operand_of<W const, D>(stored_view(r)));
         },
         [&](auto const& output) { scatter_.add_output(output); });
-    scatter_.execute(table_, scatter_step_, true, [&] { scatter_step_.run(table_.devices()); });
+    scatter_.execute(table_, scatter_step_, effect::updates, [&] { scatter_step_.run(table_.devices()); });
   }
 
  private:

@@ -93,6 +93,10 @@ class fused_step {
  public:
   static constexpr std::size_t states = state_count<Rule>;
   static constexpr bool two_phases = PreReduction<Rule>;
+  /// Whether it changes no weight, but the sum of a key's micro-batches.
+  static constexpr bool accumulates_only = requires { requires Rule::accumulates; };
+  /// Whether sources may include such a sum.
+  static constexpr bool reads_accumulated = Types::accumulates;
   /// Whether the sums of the phase before go by key: every run is of one key then.
   static constexpr bool per_tensor = two_phases && is_per_tensor<Rule>;
   using A = typename Types::accumulation;

@@ -61,6 +61,10 @@ struct key_record {
   std::uint64_t history = 0;            ///< Where steps may be left out: of which operations it was part.
   variable order;                       ///< Among the operations on the key.
 
+  std::int64_t micro_batches = 0;       ///< Pushes since its last step.
+  bool accumulated = false;             ///< The owners hold their sum.
+  bool due = false;                     ///< The operation at work on the key makes a step.
+
   std::int64_t size() const { return static_cast<std::int64_t>(shape.size()); }
 
   /// The key's elements that device number n owns, in the group's coordinates.
@@ -248,7 +252,7 @@ class key_table {
       auto r = std::make_unique<record>(record{key_type(keys[i]), values[i].shape(), group.get(), where.offsets[i],
                                                next_number_ + numbers.offsets[i],
                                                static_cast<std::int32_t>(index_.size() + i), has_gradient(i), {}, {}, 0, 0, 0,
-                                               {}});
+                                               {}, 0, false, false});
       store_value(*r, values[i]);
       expects<duplicate_key>(added.emplace(key_type(keys[i]), std::move(r)).second,
                              [&] { return "init: " + key_text(keys[i]) + " stands twice in one call"; });

@@ -47,7 +47,7 @@ class kv_store {
 /// @tparam Policies  In any order, at most one of each: an Updater (default: none), a Reduction (reduce::sum), an element
 ///                   policy (element::uniform), string_keys, integer_keys or any_keys (string_keys), a Compressor
 ///                   (compress::none), a Communicator (comm::single), asynchronous or synchronous (asynchronous),
-///                   placement::slices or owners (slices).
+///                   placement::slices or owners (slices), accumulate (every push is a step).
 /// Calls check what they are given, and return when their work is enqueued: until it is finished the caller's tensors must
 /// stay, and are read and written (see `completion`, `wait`), so temporaries are refused. With `synchronous` calls return
 /// when their work is finished. Work on one key takes effect in the order of the calls, pulls of
@@ -61,6 +61,7 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
   using base::engine_;
 
  public:
+  using base::accumulate;
   using typename base::compressor_type;
   using typename base::key_type;
   using typename base::key_view;
@@ -143,6 +144,31 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
     return engine_->update(when, [&](auto& call, auto const& table) {
       detail::add_list_to(call, table, "push", keys, gradients, detail::none_listed);
     });
+  }
+
+  /// Adds the gradients of a micro-batch to what the key's next step takes: no weight, state or step count changes. In
+  /// stores with the policy `accumulate`. @throws as push
+  /// Cost: per device one pass that reads its slice of every gradient and writes the sum; but for the first reads it too.
+  template <TensorsOf<T> Gradients>
+    requires(OutlivesCall<Gradients, is_synchronous> && resolved::accumulates)
+  completion accumulate(key_view key, Gradients&& gradients, priority when = {}) {
+    return engine_->update(
+        when,
+        [&](auto& call, auto const& table) {
+          detail::add_to(call, table, "accumulate", key, gradients, detail::no_tensors{});
+        },
+        true);
+  }
+  /// As above for each key of a list.
+  template <KeysOf<key_view> Keys, TensorListOf<T> Gradients>
+    requires(OutlivesCall<Gradients, is_synchronous> && resolved::accumulates)
+  completion accumulate(Keys&& keys, Gradients&& gradients, priority when = {}) {
+    return engine_->update(
+        when,
+        [&](auto& call, auto const& table) {
+          detail::add_list_to(call, table, "accumulate", keys, gradients, detail::none_listed);
+        },
+        true);
   }
 
   /// Row-sparse gradients of one source or of a range of sources, each of the key's shape: rows in any order, repeated ones
@@ -325,6 +351,7 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
   kv_store(typename engine_type::shared_parts shared, std::size_t number, std::vector<D> const& devices,
            updater_type const& updater, P const&... policies)
       : base(std::make_unique<engine_type>(devices, updater, detail::pick_value<compressor_type>(policies...),
+                                           detail::pick_value<typename resolved::accumulation_policy>(policies...),
                                            std::move(shared), number)) {}
 
   /// Without a rule the rows that did not come become zero.

@@ -269,6 +269,13 @@ class kv_store_base {
   /// PreReduction. Enqueued; on CPU devices finished when it returns.
   void update(plan_type& plan) { engine_->update(plan); }
 
+  /// Adds the resident gradients, those of a micro-batch, to what the plan's next update takes. See `accumulate`.
+  void accumulate(plan_type& plan)
+    requires(resolved::accumulates)
+  {
+    engine_->update(plan, true);
+  }
+
  protected:
   friend struct store_access;
   using engine_type = store_engine<resolved, T, D>;

@@ -39,6 +39,12 @@ struct kv_store_types {
   using schedule_type = std::conditional_t<HostDevice<D> && !is_synchronous, task_schedule, immediate_schedule>;
   /// Whether push applies a rule.
   static constexpr bool has_updater = !std::same_as<updater_type, no_updater>;
+  using accumulation_policy = pick_t<accumulation_tag, no_accumulation, Policies...>;
+  /// Whether several pushes make a step.
+  static constexpr bool accumulates = !std::same_as<accumulation_policy, no_accumulation>;
+  static_assert(!accumulates || has_updater, "kv_store: accumulate needs an Updater, whose steps it delays");
+  static_assert(!accumulates || AdditiveReduction<reduction_type>,
+                "kv_store: accumulate adds micro-batches, which an AdditiveReduction does: reduce::sum or reduce::mean");
   static_assert(check_updater<updater_type, accumulation_type>::value);
   static_assert(Reduction<reduction_type>, "kv_store: the reduction does not model Reduction");
   static_assert(Compressor<compressor_type>, "kv_store: the compressor does not model Compressor");
@@ -51,7 +57,7 @@ struct kv_store_types {
   static_assert(!stochastic || pass::can_round_stochastically<master_type, accumulation_type> ||
                     pass::can_round_stochastically<state_type, accumulation_type>,
                 "kv_store: element::stochastic rounds masters or states of type half or bfloat16, computed in float");
-  using types = pass::element_types<T, accumulation_type, master_type, state_type, T, stochastic>;
+  using types = pass::element_types<T, accumulation_type, master_type, state_type, T, stochastic, accumulates>;
   using table_type = key_table<key_policy, D, types, state_count<rule_type>>;
   using record = typename table_type::record;
   using encoded_type = typename compressor_type::template encoded_type<T>;
@@ -61,7 +67,9 @@ struct kv_store_types {
                 "take float; cast takes what is wider than its own type; top_k takes float, half and bfloat16)");
   static_assert(!compressed || std::same_as<accumulation_type, float>,
                 "kv_store: a Compressor needs a store that computes in float");
-  using step_types = pass::element_types<encoded_type, accumulation_type, master_type, state_type, T, stochastic>;
+  using step_types = pass::element_types<encoded_type, accumulation_type, master_type, state_type, T, stochastic, accumulates>;
+  /// Of a pass that adds to the sums of micro-batches.
+  using accumulation_types = pass::element_types<encoded_type, accumulation_type, accumulation_type, accumulation_type, T>;
 };
 
 }  // namespace pushpull::detail

@@ -113,6 +113,11 @@ class parameter_memory<S> {
   void require_gradient(std::string const& name) { store_->require_gradient(name); }
   void plan(std::vector<std::string> names) { plan_.emplace(store_->make_plan(names)); }
   void update() { store_->update(*plan_); }
+  void accumulate()
+    requires requires(S& store, typename S::plan_type& plan) { store.accumulate(plan); }
+  {
+    store_->accumulate(*plan_);
+  }
 
  private:
   S* store_;

@@ -143,15 +143,17 @@ class parameter_store {
   /// Cost: over a ResidentStore one pass per device, no allocation in the steady state; else one pushpull per key, so
   /// that a PreReduction sees one parameter at a time.
   void update_all() {
-    materialize();
-    if (stale_) {
-      std::vector<std::string> names;
-      for (auto const& p : parameters_)
-        if (p->requires_grad) names.push_back(p->name);
-      memory_.plan(std::move(names));
-      stale_ = false;
-    }
+    prepare_step();
     memory_.update();
+  }
+
+  /// The gradients are those of a micro-batch: they are added up for the next `update_all`, which takes their sum with the
+  /// gradients that it finds. Over a kv_store with the policy `accumulate`.
+  void accumulate_all()
+    requires requires(detail::parameter_memory<S>& memory) { memory.accumulate(); }
+  {
+    prepare_step();
+    memory_.accumulate();
   }
 
   /// Copies the trained values into the masters that `add` was given. Returns when done.
@@ -166,6 +168,12 @@ class parameter_store {
   void close() {
     sync_master();
     store_->wait();
+  }
+
+  /// `freeze` for each parameter for whose name `chosen` holds.
+  void freeze_if(std::function<bool(std::string_view)> const& chosen) {
+    for (auto const& p : parameters_)
+      if (chosen(p->name)) freeze(p->name);
   }
 
  private:
@@ -244,6 +252,16 @@ class parameter_store {
     for (std::size_t i = first; i < parameters_.size(); ++i) parameters_[i]->initial.reset();
     pending_ = 0;
     stale_ = true;
+  }
+
+  void prepare_step() {
+    materialize();
+    if (!stale_) return;
+    std::vector<std::string> names;
+    for (auto const& p : parameters_)
+      if (p->requires_grad) names.push_back(p->name);
+    memory_.plan(std::move(names));
+    stale_ = false;
   }
 
   void set_requires_grad(std::string_view name, bool required) {

@@ -3,12 +3,15 @@
 #pragma once
 
 #include <concepts>
+#include <cstdint>
+#include <string>
 #include <type_traits>
 
 #include <pushpull/comm/single.hpp>
 #include <pushpull/compress/none.hpp>
 #include <pushpull/concepts/policy.hpp>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/error.hpp>
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/tensor/dtype.hpp>
@@ -23,6 +26,27 @@ struct asynchronous {
 /// Calls return when their work is finished.
 struct synchronous {
   using policy_kind = execution_tag;
+};
+
+/// Gradient accumulation: a key is updated by the last of `micro_batches` pushes, with the sum of them all; the others leave
+/// weights, states and t alone. With 0 every push updates, with what `accumulate` calls have added since the last update.
+/// The sum is kept on the owners in the type that the store computes in; the first push of a step writes it, later ones
+/// add, the last is read by the pass from the caller's buffer. For a mean over micro-batches: rescale(1.0 / n) | rule.
+struct accumulate {
+  using policy_kind = accumulation_tag;
+  std::int64_t micro_batches = 0;
+
+  /// @throws invalid_argument on a negative number
+  void validate() const {
+    detail::expects<invalid_argument>(micro_batches >= 0, [&] {
+      return "accumulate: at least 0 micro-batches expected, got " + std::to_string(micro_batches);
+    });
+  }
+};
+
+/// Every push is a step: the default.
+struct no_accumulation {
+  using policy_kind = accumulation_tag;
 };
 
 /// No rule: push replaces the stored value by the reduced gradients.
@@ -65,7 +89,9 @@ struct stochastic : master<Master, State> {
 namespace detail {
 
 template <class P>
-concept HasPolicyKind = requires { typename P::policy_kind; };
+concept HasPolicyKind = requires {
+  typename P::policy_kind;
+};
 
 template <class P, class Tag>
 inline constexpr bool is_kind = false;
@@ -75,7 +101,7 @@ inline constexpr bool is_kind<P, Tag> = std::same_as<typename P::policy_kind, Ta
 template <class P>
 inline constexpr bool is_known_policy =
     is_kind<P, reduction_tag> || is_kind<P, compressor_tag> || is_kind<P, communicator_tag> || is_kind<P, key_tag> ||
-    is_kind<P, element_tag> || is_kind<P, execution_tag> || is_kind<P, placement_tag>;
+    is_kind<P, element_tag> || is_kind<P, execution_tag> || is_kind<P, placement_tag> || is_kind<P, accumulation_tag>;
 
 template <class Tag, class Default, class... Policies>
 struct pick {
@@ -126,10 +152,12 @@ struct check_updater {
       return true;  // said above
     }
   }();
-  static_assert(callable,
-                "Updater: the rule cannot be called as rule(prepared_or_step, w, g, state...) with one V& per name in "
-                "state_names: it is const, returns void, takes first what its prepare returned or else the step, then V& w, "
-                "V g or V const& g, then each state as V&; a GradientTransform alone is no rule: pipe it into one, as in rescale(s) | sgd{}");
+  static_assert(
+      callable,
+      "Updater: the rule cannot be called as rule(prepared_or_step, w, g, state...) with one V& per name in "
+      "state_names: it is const, returns void, takes first what its prepare returned or else the step, then V& w, "
+      "V g or V const& g, then each state as V&; a GradientTransform alone is no rule: pipe it into one, as in "
+      "rescale(s) | sgd{}");
   static constexpr bool changes = [] {
     if constexpr (HasStateNames<U>) {
       return !UpdatesWeightWith<U, pack<A>, A> || !LeavesWeightAlone<U, pack<A>, A>;
@@ -157,6 +185,7 @@ struct check_policies {
   static_assert((int(is_kind<Policies, communicator_tag>) + ... + 0) <= 1, "store: more than one Communicator");
   static_assert((int(is_kind<Policies, key_tag>) + ... + 0) <= 1, "store: more than one kind of keys");
   static_assert((int(is_kind<Policies, element_tag>) + ... + 0) <= 1, "store: more than one element policy");
+  static_assert((int(is_kind<Policies, accumulation_tag>) + ... + 0) <= 1, "store: more than one accumulation policy");
   static_assert((int(is_kind<Policies, placement_tag>) + ... + 0) <= 1, "store: more than one placement policy");
   static_assert((int(is_kind<Policies, execution_tag>) + ... + 0) <= 1,
                 "store: asynchronous and synchronous exclude each other");

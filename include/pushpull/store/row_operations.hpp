@@ -201,7 +201,7 @@ class row_update final : public device_operation<D> {
     if (key_->size() > 0) prepare();
     // From here on nothing allocates, and nothing of the store has changed.
     if (pulls_) {
-      outputs_.execute(table_, output_step_, false, [&] {
+      outputs_.execute(table_, output_step_, effect::reads, [&] {
         update();
         output_step_.run(table_.devices());
       });

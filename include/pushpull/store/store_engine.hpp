@@ -22,6 +22,7 @@
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/schedule/completion.hpp>
+#include <pushpull/store/accumulation.hpp>
 #include <pushpull/store/call.hpp>
 #include <pushpull/store/function_updater.hpp>
 #include <pushpull/store/fused_step.hpp>
@@ -42,6 +43,7 @@ class store_engine {
   using rule_type = typename Types::rule_type;
   using updater_type = typename Types::updater_type;
   using compressor_type = typename Types::compressor_type;
+  using accumulation_policy = typename Types::accumulation_policy;
   using reduction_type = typename Types::reduction_type;
   using master_type = typename Types::master_type;
   using table_type = typename Types::table_type;
@@ -50,7 +52,9 @@ class store_engine {
   using key_view = typename Types::key_view;
   template <pass::memory Memory>
   using step_of = fused_step<D, rule_type, reduction_type, typename Types::step_types, Memory>;
-  using plan_type = resident_plan<table_type, step_of<pass::memory::arenas>>;
+  using plan_type = resident_plan<
+      table_type, step_of<pass::memory::arenas>,
+      std::conditional_t<Types::accumulates, accumulating_steps<Types, D, pass::memory::arenas>, no_further_steps>>;
   using control_type = control<D, rule_type, typename Types::step_types>;
   /// Whether steps share numbers, and therefore follow one another.
   static constexpr bool has_shared = pass::detail::has_shared_sums<rule_type>;
@@ -68,9 +72,10 @@ class store_engine {
 
   /// @param number  Among the stores that share the parts.
   store_engine(std::vector<D> const& devices, updater_type const& updater, compressor_type const& compressor,
-               shared_parts shared, std::size_t number)
+               accumulation_policy const& accumulation, shared_parts shared, std::size_t number)
       : groups_(updater),
         compressor_(compressor),
+        accumulation_(accumulation),
         keys_(devices, std::move(shared.directory), number, Types::placement_type::whole_keys, MaySkip<rule_type>),
         schedule_(std::move(shared.schedule)) {
     expects<invalid_argument>(!devices.empty(),
@@ -81,6 +86,7 @@ class store_engine {
       });
     validate(updater);
     validate(compressor_);
+    validate(accumulation_);
     if constexpr (Types::has_updater)
       for (D const& device : devices) controls_.emplace_back(device, *groups_.rules());
   }
@@ -166,13 +172,15 @@ class store_engine {
   }
 
   /// A push of the gradients that `gather(call, table)` names, to be written to the outputs that it names.
+  /// @param only_accumulates  No key is updated.
   template <class Gather>
-  completion update(priority when, Gather const& gather) {
+  completion update(priority when, Gather const& gather, [[maybe_unused]] bool only_accumulates = false) {
     if constexpr (!Types::has_updater) {
       if (auto* const op = function_.take(keys_, compressor_)) return update(*op, when, gather, false);
     }
     auto& op = updates_->take([&] { return std::make_unique<update_operation>(*this, devices(), compressor_); });
     if constexpr (Types::has_updater) op.rules = groups_.rules();
+    if constexpr (Types::accumulates) op.further.only = only_accumulates;
     return update(op, when, gather, true);
   }
 
@@ -215,6 +223,7 @@ class store_engine {
     static_assert(!Types::compressed, "kv_store: a Compressor takes dense gradients, not row-sparse ones");
     static_assert(AdditiveReduction<reduction_type>,
                   "kv_store: row-sparse gradients need an AdditiveReduction: reduce::sum or reduce::mean");
+    static_assert(!Types::accumulates, "kv_store: accumulate takes dense gradients, not row-sparse ones");
     static_assert(!PreReduction<rule_type>,
                   "kv_store: row-sparse gradients take no PreReduction such as clip_global_norm");
     if constexpr (!Types::has_updater)
@@ -250,9 +259,12 @@ class store_engine {
     perform(op);
   }
 
-  void update(plan_type& plan) {
+  /// @param only_accumulates  No key is updated.
+  void update(plan_type& plan, [[maybe_unused]] bool only_accumulates = false) {
     auto const run = [&] {
-      if constexpr (Types::has_updater) {
+      if constexpr (Types::accumulates) {
+        plan.run(keys_, controls_, groups_.rules()->data(), accumulation_, only_accumulates);
+      } else if constexpr (Types::has_updater) {
         plan.run(keys_, controls_, groups_.rules()->data());
       } else {
         plan.run(keys_, controls_, static_cast<rule_type const*>(nullptr));
@@ -324,7 +336,9 @@ class store_engine {
   template <class Operation>
   void run(Operation& op) {
     if constexpr (std::same_as<Operation, update_operation>) {
-      op.call.execute(keys_, op.step, true, [&] {
+      if constexpr (Types::accumulates)
+        if (!op.further.take(op.call, keys_, accumulation_)) return;
+      op.call.execute(keys_, op.step, effect::updates, [&] {
         if constexpr (Types::has_updater) {
           groups_.complete(op.rules);
           op.step.run(devices(), controls_, op.rules->data());
@@ -332,8 +346,9 @@ class store_engine {
           op.step.run(devices());
         }
       });
+      if constexpr (Types::accumulates) op.further.end_step(op.call);
     } else {
-      op.call.execute(keys_, op.step, false, [&] { op.step.run(devices()); });
+      op.call.execute(keys_, op.step, effect::reads, [&] { op.step.run(devices()); });
     }
   }
 
@@ -347,7 +362,9 @@ class store_engine {
                  pass::element_types<T, std::common_type_t<accumulation_t<U>, accumulation_t<master_type>>, master_type,
                                      master_type, U>,
                  pass::memory::foreign>;
-  using update_operation = call_operation<store_engine, update_call, step_of<pass::memory::foreign>, D>;
+  using further_steps =
+      std::conditional_t<Types::accumulates, detail::accumulation<Types, D, pull_step<T>>, no_further_steps>;
+  using update_operation = call_operation<store_engine, update_call, step_of<pass::memory::foreign>, D, further_steps>;
   template <class U>
   using pull_operation = call_operation<store_engine, pull_call<U>, pull_step<U>, D>;
 
@@ -425,6 +442,7 @@ class store_engine {
 
   groups_type groups_;
   compressor_type compressor_;
+  accumulation_policy accumulation_;
   table_type keys_;
   std::vector<control_type> controls_;
   variable steps_;  // the order of steps that share numbers

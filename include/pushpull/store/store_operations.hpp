@@ -44,20 +44,26 @@ class device_operation : public operation {
   std::vector<decltype(std::declval<D const&>().record())> events_;
 };
 
+struct no_further_steps {
+  explicit no_further_steps(std::size_t) {}
+};
+
 /// A call laid out for one pass per device, with all memory that it needs: used again, it allocates nothing.
-/// @tparam Call  detail::call; `Step`: detail::fused_step. `Store`: what runs them, by `run(operation)`.
-template <class Store, class Call, class Step, Device D>
+/// @tparam Call  detail::call; `Step`: detail::fused_step. `Store`: what runs them, by `run(operation)`. `Further`: more steps
+/// that it may take instead.
+template <class Store, class Call, class Step, Device D, class Further = no_further_steps>
 class call_operation final : public device_operation<D> {
  public:
   Store& store;
   Call call;
   Step step;
+  [[no_unique_address]] Further further;
   rule_list<typename Store::rule_type> rules;  ///< At the time of the call; null where there is none.
   std::shared_ptr<operation_pool<call_operation>> home;
 
   template <class Compressor>
   call_operation(Store& store, std::vector<D> const& devices, Compressor const& compressor)
-      : device_operation<D>(devices), store(store), call(devices.size(), compressor), step(devices.size()) {}
+      : device_operation<D>(devices), store(store), call(devices.size(), compressor), step(devices.size()), further(devices.size()) {}
 
   void run() override { store.run(*this); }
 

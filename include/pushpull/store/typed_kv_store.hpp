@@ -149,6 +149,12 @@ class kv_store<type_list<Ts...>, D, Policies...> {
     return of<detail::element_in<Gradients>>().push(std::forward<Keys>(keys), std::forward<Gradients>(gradients), rows,
                                                     when);
   }
+  /// As kv_store::accumulate.
+  template <class Keys, class Gradients>
+    requires(has_type<detail::element_in<Gradients>> && detail::kv_store_types<first_type, D, Policies...>::accumulates)
+  completion accumulate(Keys&& keys, Gradients&& gradients, priority when = {}) {
+    return of<detail::element_in<Gradients>>().accumulate(std::forward<Keys>(keys), std::forward<Gradients>(gradients), when);
+  }
   template <class Keys, class Gradients, class Outputs>
     requires(has_type<detail::element_in<Gradients>>)
   completion pushpull(Keys&& keys, Gradients&& gradients, Outputs&& outputs, row_updates rows, priority when = {}) {
