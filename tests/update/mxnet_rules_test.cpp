@@ -175,3 +175,26 @@ TEST_CASE("nadam's product of momenta belongs to a key: other keys do not change
     REQUIRE(a == b);
   }
 }
+
+TEST_CASE("a schedule sets the rate of MXNet's adam, adamw and adabelief, as setting it before every step does",
+          "[update][lr_schedule]") {
+  auto const schedule = pushpull::compat::mxnet::factor_scheduler({.step = 2, .factor = 0.5, .base_lr = 0.25});
+  auto const compare = [&](auto const& form) {
+    pp::kv_store by_hand{pp::cpu_devices(2), form(1.0), pp::synchronous{}};
+    pp::kv_store scheduled{pp::cpu_devices(2), form(1.0) | update::learning_rate(schedule), pp::synchronous{}};
+    floats a(70, 1.0F), b(70, 1.0F);
+    by_hand.init("w", a);
+    scheduled.init("w", b);
+    for (int t = 1; t <= 5; ++t) {
+      floats const g(70, 0.5F / static_cast<float>(t));
+      by_hand.set_hyperparameters(form(schedule(t)));
+      by_hand.pushpull("w", g, a);
+      scheduled.pushpull("w", g, b);
+      REQUIRE(a == b);
+    }
+    REQUIRE(a[0] != 1.0F);
+  };
+  compare([](double rate) { return mxnet1::adam({.learning_rate = rate, .wd = 0.25}); });
+  compare([](double rate) { return mxnet2::adamw({.learning_rate = rate, .wd = 0.25}); });
+  compare([](double rate) { return mxnet2::adabelief({.learning_rate = rate, .wd = 0.25}); });
+}
