@@ -32,14 +32,6 @@ floats pulled(Store& store, auto const& key, std::size_t size) {
   return out;
 }
 
-/// Rows of one value each.
-rows rows_of(shape const& whole, integers const& ids, float value) {
-  rows result(pp::cpu_device<>(), whole, static_cast<std::int64_t>(ids.size()));
-  std::copy(ids.begin(), ids.end(), result.row_ids());
-  std::fill_n(result.values(), result.rows() * result.row_length(), value);
-  return result;
-}
-
 template <class Store, class Key>
 concept Inits = requires(Store& s, Key const& key, floats& x) {
   s.init(key, x);
@@ -80,7 +72,34 @@ constexpr bool refuses() {
          !Broadcasts<Store, Key> && !PullsRows<Store, Key> && !PushesLists<Store, std::vector<Key>>;
 }
 
+template <class Store, class Gradient>
+concept TakesGradient = requires(Store& s, Gradient& g) {
+  s.push("w", g);
+};
+
+/// A matrix by compressed rows, which is no Tensor and no RowSparseTensor.
+struct csr {
+  using value_type = float;
+  using device_type = pp::cpu_device<>;
+  float const* values() const;
+  std::int64_t const* columns() const;
+  std::int64_t const* row_ends() const;
+  pp::shape shape() const;
+  device_type device() const;
+};
+
 }  // namespace
+
+TEST_CASE("a push takes dense and row-sparse gradients of the store's element type, and nothing else",
+          "[kv_store][push]") {
+  using replacing = pp::kv_store<float, pp::cpu_device<>>;
+  using updating = pp::kv_store<float, pp::cpu_device<>, update::sgd>;
+  STATIC_REQUIRE(TakesGradient<replacing, floats> && TakesGradient<updating, floats>);
+  STATIC_REQUIRE(TakesGradient<replacing, rows> && TakesGradient<updating, rows>);
+  STATIC_REQUIRE(!TakesGradient<replacing, csr> && !TakesGradient<updating, csr>);
+  STATIC_REQUIRE(!TakesGradient<replacing, std::vector<double>> && !TakesGradient<updating, std::vector<double>>);
+  STATIC_REQUIRE(!TakesGradient<replacing, pp::row_sparse<double>> && !TakesGradient<updating, pp::row_sparse<double>>);
+}
 
 TEST_CASE("a kv_store's type fixes the kind of its keys for every call", "[kv_store][keys]") {
   using named = pp::kv_store<float, pp::cpu_device<>>;
@@ -156,61 +175,6 @@ TEMPLATE_TEST_CASE("the number of a key's sources may change from push to push",
     store.push("w", gradients).wait();
     REQUIRE(pulled(store, "w", 70) == floats(70, 0.5F * static_cast<float>(sources)));
   }
-}
-
-TEMPLATE_TEST_CASE("dense and row-sparse gradients of several sources take turns, and what is stored stays dense",
-                   "[kv_store][row_sparse]", pp::no_updater, update::sgd) {
-  constexpr bool replaces = std::is_same_v<TestType, pp::no_updater>;
-  shape const whole{9, 4};
-  pp::kv_store store{pp::cpu_devices(2), TestType{}};
-  floats w(36, 1.0F), dense(36, 0.25F), expected(36);
-  store.init("w", view(w.data(), whole));
-  float const rate = replaces ? -1 : static_cast<float>(update::sgd{}.learning_rate);
-  auto const add = [&](std::size_t first, std::size_t last, float g) {
-    for (std::size_t i = first; i < last; ++i) w[i] = w[i] - rate * g;
-  };
-  for (int turn = 0; turn < 2; ++turn) {
-    std::vector<rows> sparse;
-    sparse.push_back(rows_of(whole, {5, 2}, 0.5F));
-    sparse.push_back(rows_of(whole, {5}, 0.5F));
-    store.push("w", sparse).wait();
-    if (replaces) w.assign(36, 0.0F);
-    add(8, 12, 0.5F);
-    add(20, 24, 1.0F);
-    store.pull("w", view(expected.data(), whole)).wait();
-    REQUIRE(expected == w);
-    store.push("w", std::vector(2, view(dense.data(), whole))).wait();
-    if (replaces) w.assign(36, 0.0F);
-    add(0, 36, 0.5F);
-    store.pull("w", view(expected.data(), whole)).wait();
-    REQUIRE(expected == w);
-  }
-}
-
-TEST_CASE("a row that no push named is pulled as zeros where pushes replace", "[kv_store][row_sparse]") {
-  shape const whole{6, 2};
-  pp::kv_store store{pp::cpu_devices(2)};
-  floats const w(12, 7.0F);
-  store.init("w", pp::tensor_view(w.data(), whole));
-  auto const gradient = rows_of(whole, {4}, 3.0F);
-  store.push("w", gradient).wait();
-  rows out(pp::cpu_device<>(), whole);
-  store.row_sparse_pull("w", out, integers{5, 4}).wait();
-  REQUIRE(floats(out.values(), out.values() + 4) == floats{3, 3, 0, 0});
-}
-
-TEST_CASE("a row whose gradients add up to zero was named: decay reaches it", "[kv_store][row_sparse]") {
-  shape const whole{3, 2};
-  pp::kv_store store{pp::cpu_devices(2), update::weight_decay(0.5) | update::sgd{1.0}};
-  floats const w(6, 1.0F);
-  store.init("w", pp::tensor_view(w.data(), whole));
-  std::vector<rows> gradients;
-  gradients.push_back(rows_of(whole, {1}, 3.0F));
-  gradients.push_back(rows_of(whole, {1}, -3.0F));
-  store.push("w", gradients).wait();
-  rows out(pp::cpu_device<>(), whole);
-  store.row_sparse_pull("w", out, integers{0, 1, 2}).wait();
-  REQUIRE(floats(out.values(), out.values() + 6) == floats{1, 1, 0.5F, 0.5F, 1, 1});
 }
 
 TEST_CASE("sources are added in the order given, one after the other from the left", "[kv_store][reduce]") {
