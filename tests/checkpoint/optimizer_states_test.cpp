@@ -193,6 +193,44 @@ TEST_CASE("any_store's states go to a file and into a kv_store", "[optimizer_sta
   REQUIRE_THROWS_AS(cp::load_optimizer_states(store, path), pp::file_error);
 }
 
+TEST_CASE("a store without an optimizer has no states to save or load, and works on", "[optimizer_states][errors]") {
+  pp::test::temporary_folder const folder;
+  auto const path = folder.file("states");
+  auto store = pp::create("local", pp::cpu_devices(2));
+  store.init("w", std::vector<float>(5, 2.0F));
+  REQUIRE_THROWS_AS(cp::save_optimizer_states(store, path), pp::invalid_argument);
+  REQUIRE_THROWS_WITH(cp::save_optimizer_states(store, path),
+                      Catch::Contains("save_optimizer_states") && Catch::Contains("no optimizer"));
+  REQUIRE_FALSE(std::filesystem::exists(path));
+  REQUIRE_THROWS_WITH(cp::load_optimizer_states(store, path), Catch::Contains("no optimizer"));
+  std::vector<float> x(5);
+  store.pull("w", x).wait();
+  REQUIRE(x == std::vector<float>(5, 2.0F));
+  store.set_optimizer(update::sgd{1.0});
+  store.pushpull("w", x).wait();
+  REQUIRE(x == std::vector<float>(5, 0.0F));
+  cp::save_optimizer_states(store, path);
+  cp::load_optimizer_states(store, path);
+  REQUIRE(store.steps("w") == 1);
+}
+
+TEST_CASE("states belong to names: keys may have been registered in another order", "[optimizer_states]") {
+  pp::test::temporary_folder const folder;
+  auto const path = folder.file("states");
+  target t;
+  std::vector<float> const once(5003, 1.0F);
+  t.store.push(names[2], once).wait();
+  cp::save_optimizer_states(t.store, path);
+  adam_store other{pp::cpu_devices(3)};
+  auto const values = filled<float>(0);
+  for (std::size_t k = names.size(); k-- > 0;) other.init(names[k], values[k]);
+  cp::load_optimizer_states(other, path);
+  for (auto const& name : names) {
+    REQUIRE(other.steps(name) == t.store.steps(name));
+    REQUIRE(other.state(name, "exp_avg") == t.store.state(name, "exp_avg"));
+  }
+}
+
 TEST_CASE("states that cannot be written leave the file that is there", "[optimizer_states][errors]") {
   pp::test::temporary_folder const folder;
   target t;

@@ -45,6 +45,11 @@ TEST_CASE("each name chooses its compressor, with parameters or their defaults",
   chosen<compress::none>({{"type", "none"}});
 }
 
+TEST_CASE("a threshold keeps all digits of its text", "[compress]") {
+  REQUIRE(chosen<compress::two_bit>({{"type", "2bit"}, {"threshold", "1.2345678e-7"}}).threshold == 1.2345678e-7F);
+  REQUIRE(chosen<compress::two_bit>({{"type", "2bit"}, {"threshold", "0.0000004"}}).threshold == 4e-7F);
+}
+
 TEST_CASE("a missing or unknown type and parameters that can never be right are refused", "[compress]") {
   REQUIRE(complaint({}) == "compression: a parameter \"type\" expected, got none");
   REQUIRE(complaint({{"threshold", "1"}}) == "compression: a parameter \"type\" expected, got none");

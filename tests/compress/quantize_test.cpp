@@ -160,6 +160,33 @@ TEST_CASE("every source of every key has a residual of its own, and norms see de
   REQUIRE(first == std::vector<float>(3, -(1.0F + 1.0F) - (1.0F - 1.0F)));
 }
 
+TEST_CASE("at most one threshold goes per push, of a single source too, and the rest stays", "[compress]") {
+  pp::kv_store store{pp::cpu_devices(2), pp::no_updater{}, compress::two_bit{0.5F}};
+  std::vector<float> const first{2.25F, -1.0F, 0.25F, 0.0F}, zero(4);
+  std::vector<float> out(4);
+  store.init("w", zero);
+  std::vector<std::vector<float>> sent;
+  for (int t = 0; t < 5; ++t) {
+    store.pushpull("w", t == 0 ? first : zero, out).wait();
+    sent.push_back(out);
+  }
+  std::vector<float> const both{0.5F, -0.5F, 0, 0}, one{0.5F, 0, 0, 0};
+  REQUIRE(sent == std::vector{both, both, one, one, zero});
+}
+
+TEST_CASE("initial values and pulled values are never compressed", "[compress]") {
+  pp::kv_store store{pp::cpu_devices(2), update::sgd{1.0}, compress::two_bit{0.5F}};
+  std::vector<float> w(70), out(70);
+  for (std::size_t i = 0; i < w.size(); ++i) w[i] = 0.1F * static_cast<float>(i);
+  store.init("w", w);
+  store.pull("w", out).wait();
+  REQUIRE(out == w);
+  std::vector<float> const g(70, 0.75F);
+  store.push("w", g);
+  store.pull("w", out).wait();
+  for (std::size_t i = 0; i < w.size(); ++i) REQUIRE(out[i] == w[i] - 0.5F);
+}
+
 TEST_CASE("parameter_store trains over a compressing store", "[compress]") {
   pp::kv_store store{pp::cpu_devices(2), update::sgd{1.0}, compress::two_bit{0.5F}};
   pp::parameter_store parameters{store};

@@ -7,10 +7,12 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include <oneapi/tbb/global_control.h>
 #include <pushpull/pushpull.hpp>
 
 #include "support/catch.hpp"
@@ -122,6 +124,58 @@ TEST_CASE("pulls of one key run at the same time", "[kv_store][async]") {
   store.wait();
   REQUIRE(passed);
   REQUIRE(a == b);
+}
+
+TEST_CASE("a pull sees the pushes of its key that were made before it, and none made after it", "[kv_store][async]") {
+  std::vector<counting_device> const devices{counting_device(0)};
+  pp::kv_store store{devices, update::sgd{1.0}};
+  std::vector<float> const w(large, 8.0F), g(large, 1.0F);
+  store.init("w", w);
+  gate may_go;
+  std::atomic<bool> passed{true};
+  devices[0].count().before_pass = [&] {
+    if (!may_go.pass()) passed = false;
+  };
+  std::vector outs(4, std::vector<float>(large));
+  for (int k = 0; k < 4; ++k) {
+    store.pull("w", outs[static_cast<std::size_t>(k)], pp::priority{k});  // which never moves it before a push
+    store.push("w", g, pp::priority{k % 2});
+  }
+  may_go.open();
+  store.wait();
+  REQUIRE(passed);
+  for (int k = 0; k < 4; ++k)
+    REQUIRE(outs[static_cast<std::size_t>(k)] == std::vector<float>(large, 8.0F - static_cast<float>(k)));
+}
+
+TEST_CASE("of the keys whose work could run that of the highest priority runs first, 0 unless it is told",
+          "[kv_store][async]") {
+  tbb::global_control const one_thread(tbb::global_control::max_allowed_parallelism, 1);
+  pp::kv_store store{pp::cpu_devices(1)};
+  strings const keys{"first", "none", "low", "high", "also none", "middle"};
+  std::vector<float> const x(3, 1.0F);
+  for (auto const& key : keys) store.init(key, x);
+  gate begun, may_go, finished;
+  strings order;  // by one thread
+  store.set_updater([&](std::string_view key, auto const&, auto const&) {
+    order.emplace_back(key);
+    if (key == "first") {
+      begun.open();
+      may_go.pass();
+    }
+    if (order.size() == keys.size()) finished.open();
+  });
+  store.push("first", x);
+  REQUIRE(begun.pass());
+  store.push("none", x);
+  store.push("low", x, pp::priority{-3});
+  store.push("high", x, pp::priority{7});
+  store.push("also none", x, pp::priority{0});
+  store.push("middle", x, pp::priority{5});
+  may_go.open();
+  REQUIRE(finished.pass());  // this thread does not help
+  store.wait();
+  REQUIRE(order == strings{"first", "high", "middle", "none", "also none", "low"});
 }
 
 TEST_CASE("work that fails later tells its handle, wait(key) or wait, and changes nothing", "[kv_store][async]") {

@@ -235,6 +235,9 @@ TEST_CASE("rows of a list of keys: repeated keys are grouped, ranges are of one 
   gradients[2] = rows_of(shape{9, 3}, {9}, 3);
   REQUIRE_THROWS_AS(store.push(keys, gradients), pp::invalid_argument);
   REQUIRE_THROWS_AS(store.row_sparse_pull(keys, out, which), pp::shape_mismatch);
+  std::vector<ids> const beyond{{1}, {9}};
+  REQUIRE_THROWS_AS(store.row_sparse_pull(both, out, beyond), pp::invalid_argument);
+  REQUIRE(out[0].rows() == 2);
   store.wait();
   REQUIRE(stored(store, "b") == b);
   REQUIRE(store.steps("a") == 1);

@@ -16,19 +16,14 @@ namespace pushpull::compat {
 ///   learning_rate sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + epsilon),
 /// or none at all. MXNet's and DJL's form; epsilon counts 1 / sqrt(1 - beta2^t) times as much as in PyTorch's.
 template <Updater Rule>
-struct folded_correction {
-  Rule rule;
+struct folded_correction : Rule {  // so that schedules and multipliers find the rate
   bool correct_bias = true;
-
-  static constexpr auto state_names = Rule::state_names;
-
-  void validate() const { rule.validate(); }
 
   /// The rate in step t.
   PUSHPULL_HOST_DEVICE double rate(std::int64_t t) const {
-    if (!correct_bias) return rule.learning_rate;
-    return rule.learning_rate * cuda::std::sqrt(update::bias_correction(rule.beta2, t)) /
-           update::bias_correction(rule.beta1, t);
+    if (!correct_bias) return this->learning_rate;
+    return this->learning_rate * cuda::std::sqrt(update::bias_correction(this->beta2, t)) /
+           update::bias_correction(this->beta1, t);
   }
 
   template <class A>
@@ -39,20 +34,17 @@ struct folded_correction {
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
   PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& m, V& v) const {
-    rule(s, w, g, m, v);
+    Rule::operator()(s, w, g, m, v);
   }
 };
 
 /// w = (1 - rate(t) weight_decay) w, then the rule: the decay of MXNet 2.0's AdamW, which shares the corrected rate.
-struct corrected_decay {
-  folded_correction<update::adam> rule;
+struct corrected_decay : folded_correction<update::adam> {
   double weight_decay = 0;
-
-  static constexpr auto state_names = update::adam::state_names;
 
   /// @throws invalid_argument as adam's, and on a negative decay.
   void validate() const {
-    rule.validate();
+    folded_correction::validate();
     update::detail::expects_not_negative("corrected_decay: weight_decay", weight_decay);
   }
 
@@ -65,14 +57,14 @@ struct corrected_decay {
 
   template <class A>
   PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s) const {
-    return {static_cast<A>(1 - rule.rate(s.t) * weight_decay), rule.prepare(s)};
+    return {static_cast<A>(1 - rate(s.t) * weight_decay), folded_correction::prepare(s)};
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
-  template <class A, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(scalars<A> const& s, V& w, V const& g, V& m, V& v) const {
+  template <class S, class V>
+  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& m, V& v) const {
     w *= s.kept;
-    rule(s.rule, w, g, m, v);
+    folded_correction::operator()(s.rule, w, g, m, v);
   }
 };
 

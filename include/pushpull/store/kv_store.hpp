@@ -285,23 +285,7 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
   template <class Outputs, RowIds Ids>
     requires RowSparseOutputs<Outputs&, T, D>
   completion row_sparse_pull(key_view key, Outputs& outputs, Ids const& row_ids, priority when = {}) {
-    static constexpr char const* call = "row_sparse_pull";
-    return engine_->pull_rows(call, key, when, [&](auto& op, auto& record) {
-      op.begin(record);
-      if constexpr (TensorLike<Ids const&>) {
-        op.add_ids(call, key, view_of(row_ids));
-        detail::for_each_row_sparse(outputs, [&](auto& output) { op.add_output(call, key, output); });
-      } else {
-        auto ids = std::ranges::begin(row_ids);
-        detail::for_each_row_sparse(outputs, [&](auto& output) {
-          detail::expect_more(call, ids != std::ranges::end(row_ids), "tensors of row ids");
-          op.add_ids(call, key, view_of(*ids));
-          op.add_output(call, key, output);
-          ++ids;
-        });
-        detail::expect_more(call, ids == std::ranges::end(row_ids), "outputs");
-      }
-    });
+    return engine_->submit_rows(prepare_row_pull(key, outputs, row_ids), when);
   }
 
   /// As above for each key of a list: of outputs, and of ids, one range element per key.
@@ -310,18 +294,20 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
     requires(RowSparseOutputs<std::ranges::range_reference_t<Outputs>, T, D> && RowIds<std::ranges::range_reference_t<Ids>>)
   completion row_sparse_pull(Keys&& keys, Outputs& outputs, Ids const& row_ids, priority when = {}) {
     static constexpr char const* call = "row_sparse_pull";
-    std::vector<completion> handles;
+    using prepared = decltype(prepare_row_pull(key_view(*std::ranges::begin(keys)), *std::ranges::begin(outputs),
+                                               *std::ranges::begin(row_ids)));
+    std::vector<prepared> all;
     detail::companion<Outputs> output(call, "outputs", outputs);
     detail::companion<Ids const> ids(call, "tensors of row ids", row_ids);
     for (auto&& key : keys) {
       auto&& filled = *output;
-      handles.push_back(row_sparse_pull(key_view(key), filled, *ids, when));
+      all.push_back(prepare_row_pull(key_view(key), filled, *ids));
       ++output;
       ++ids;
     }
     detail::expect_more(call, output.at_end() && ids.at_end(), "keys");
-    detail::expect_keys(call, !handles.empty());
-    return completion(std::move(handles));
+    detail::expect_keys(call, !all.empty());
+    return engine_->submit_rows(all, when);
   }
 
   /// init, then pull. @throws as both
@@ -356,6 +342,28 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
 
   /// Without a rule the rows that did not come become zero.
   static constexpr bool updates_all(row_updates rows) { return !has_updater || rows == row_updates::standard; }
+
+  /// Nothing is written before the calls for all keys of a list have been checked.
+  template <class Outputs, class Ids>
+  auto prepare_row_pull(key_view key, Outputs&& outputs, Ids const& row_ids) {
+    static constexpr char const* call = "row_sparse_pull";
+    return engine_->prepare_row_pull(call, key, [&](auto& op, auto& record) {
+      op.begin(record);
+      if constexpr (TensorLike<Ids const&>) {
+        op.add_ids(call, key, view_of(row_ids));
+        detail::for_each_row_sparse(outputs, [&](auto& output) { op.add_output(call, key, output); });
+      } else {
+        auto ids = std::ranges::begin(row_ids);
+        detail::for_each_row_sparse(outputs, [&](auto& output) {
+          detail::expect_more(call, ids != std::ranges::end(row_ids), "tensors of row ids");
+          op.add_ids(call, key, view_of(*ids));
+          op.add_output(call, key, output);
+          ++ids;
+        });
+        detail::expect_more(call, ids == std::ranges::end(row_ids), "outputs");
+      }
+    });
+  }
 
   template <class Operation, class Gradients>
   static void add_rows(Operation& op, char const* call, key_view key, Gradients&& gradients) {

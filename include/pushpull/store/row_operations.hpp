@@ -135,6 +135,7 @@ class row_update final : public device_operation<D> {
   using groups_type = parameter_groups<typename Types::updater_type, key_view>;
 
  public:
+  static constexpr bool writes_key = true;
   rule_list<Rule> rules;  ///< At the time of the call; null where there is none.
   std::shared_ptr<operation_pool<row_update>> home;
 
@@ -282,6 +283,7 @@ class row_pull final : public device_operation<D> {
   using key_view = typename Types::key_view;
 
  public:
+  static constexpr bool writes_key = false;
   std::shared_ptr<operation_pool<row_pull>> home;
 
   explicit row_pull(table_type const& table) : device_operation<D>(table.devices()), pass_(table), table_(table) {}

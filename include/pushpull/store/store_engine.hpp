@@ -70,6 +70,14 @@ class store_engine {
 
   using groups_type = parameter_groups<updater_type, key_view>;
 
+  /// A call on rows that has been checked and not been submitted: it names no key's order, so it may be dropped.
+  template <class Operation>
+  struct prepared_rows {
+    record* key;
+    Operation* op;
+    completion handle;
+  };
+
   /// @param number  Among the stores that share the parts.
   store_engine(std::vector<D> const& devices, updater_type const& updater, compressor_type const& compressor,
                accumulation_policy const& accumulation, shared_parts shared, std::size_t number)
@@ -199,56 +207,44 @@ class store_engine {
   /// A push to some rows of a key that `gather(operation, record)` describes.
   template <class Gather>
   completion update_rows(char const* call, key_view key, priority when, Gather const& gather) {
-    auto [op, handle] = prepare_rows(call, find(call, key), gather);
-    submit(*op, when, op->work() <= small_work);
-    return handle;
+    return submit_rows(prepare_rows(call, find(call, key), gather), when);
   }
   /// A push to rows of several keys: gather(operation, record, i) for group number i. All or none is submitted.
   template <class Groups, class Gather>
   completion update_rows(char const* call, Groups const& groups, priority when, Gather const& gather) {
-    std::vector<completion> handles;
     using prepared = decltype(prepare_rows(call, *groups[0].key, [&](auto& op, auto& r) { gather(op, r, std::size_t{}); }));
     std::vector<prepared> all;
     for (std::size_t i = 0; i < groups.size(); ++i)
       all.push_back(prepare_rows(call, *groups[i].key, [&](auto& op, auto& r) { gather(op, r, i); }));
-    for (auto& [op, handle] : all) {
-      submit(*op, when, op->work() <= small_work);
-      handles.push_back(handle);
-    }
-    return completion(std::move(handles));
-  }
-  template <class Gather>
-  auto prepare_rows(char const* call, record& r, Gather const& gather) {
-    using row_update = detail::row_update<Types, T, D, typename Types::rule_type, reduction_type>;
-    static_assert(!Types::compressed, "kv_store: a Compressor takes dense gradients, not row-sparse ones");
-    static_assert(AdditiveReduction<reduction_type>,
-                  "kv_store: row-sparse gradients need an AdditiveReduction: reduce::sum or reduce::mean");
-    static_assert(!Types::accumulates, "kv_store: accumulate takes dense gradients, not row-sparse ones");
-    static_assert(!PreReduction<rule_type>,
-                  "kv_store: row-sparse gradients take no PreReduction such as clip_global_norm");
-    if constexpr (!Types::has_updater)
-      expects<invalid_argument>(!function_.filled(), [&] {
-        return std::string(call) + ": a function updates " + key_text(key_view(r.key)) + " and takes dense gradients, rows came";
-      });
-    auto& op = row_updates_.get<row_update>().take([&] { return std::make_unique<row_update>(keys_, controls_, &groups_); });
-    completion handle(op);
-    if constexpr (Types::has_updater) op.rules = groups_.rules();
-    gather(op, r);
-    op.writes(r.order);
-    return std::pair(&op, std::move(handle));
+    return submit_rows(all, when);
   }
 
-  /// A pull of rows of a key that `gather(operation, record)` describes.
+  /// A pull of rows of a key that `gather(operation, record)` describes, for submit_rows.
   template <class Gather>
-  completion pull_rows(char const* call, key_view key, priority when, Gather const& gather) {
+  auto prepare_row_pull(char const* call, key_view key, Gather const& gather) {
     using row_pull = detail::row_pull<Types, T, D>;
-    auto& r = find(call, key);
+    record& r = find(call, key);
     auto& op = row_pulls_.get<row_pull>().take([&] { return std::make_unique<row_pull>(keys_); });
-    completion handle(op);
+    prepared_rows<row_pull> prepared{&r, &op, completion(op)};
     gather(op, r);
-    op.reads(r.order);
-    submit(op, when, op.work() <= small_work);
+    return prepared;
+  }
+  template <class Operation>
+  completion submit_rows(prepared_rows<Operation> const& prepared, priority when) {
+    auto const& [r, op, handle] = prepared;
+    if constexpr (Operation::writes_key) {
+      op->writes(r->order);
+    } else {
+      op->reads(r->order);
+    }
+    submit(*op, when, op->work() <= small_work);
     return handle;
+  }
+  template <class Operation>
+  completion submit_rows(std::vector<prepared_rows<Operation>> const& all, priority when) {
+    std::vector<completion> handles;
+    for (auto const& prepared : all) handles.push_back(submit_rows(prepared, when));
+    return completion(std::move(handles));
   }
 
   /// f() when the key's earlier operations are done, and before later ones. Returns when done. @throws what f throws
@@ -401,6 +397,26 @@ class store_engine {
   void submit(Operation& op, priority when, bool is_small) {
     schedule_->submit(op, when.value, is_small);
     if constexpr (Types::is_synchronous) op.devices_wait();
+  }
+
+  template <class Gather>
+  auto prepare_rows(char const* call, record& r, Gather const& gather) {
+    using row_update = detail::row_update<Types, T, D, typename Types::rule_type, reduction_type>;
+    static_assert(!Types::compressed, "kv_store: a Compressor takes dense gradients, not row-sparse ones");
+    static_assert(AdditiveReduction<reduction_type>,
+                  "kv_store: row-sparse gradients need an AdditiveReduction: reduce::sum or reduce::mean");
+    static_assert(!Types::accumulates, "kv_store: accumulate takes dense gradients, not row-sparse ones");
+    static_assert(!PreReduction<rule_type>,
+                  "kv_store: row-sparse gradients take no PreReduction such as clip_global_norm");
+    if constexpr (!Types::has_updater)
+      expects<invalid_argument>(!function_.filled(), [&] {
+        return std::string(call) + ": a function updates " + key_text(key_view(r.key)) + " and takes dense gradients, rows came";
+      });
+    auto& op = row_updates_.get<row_update>().take([&] { return std::make_unique<row_update>(keys_, controls_, &groups_); });
+    prepared_rows<row_update> prepared{&r, &op, completion(op)};
+    if constexpr (Types::has_updater) op.rules = groups_.rules();
+    gather(op, r);
+    return prepared;
   }
 
   template <class View>

@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/update/ftrl.hpp>
 #include <pushpull/update/pipeline.hpp>
 #include <pushpull/update/scalar.hpp>
 #include <pushpull/update/scheduled.hpp>
@@ -32,6 +33,11 @@ struct multiply {
   void operator()(Stage& stage) const {
     if constexpr (has_rate<Stage>) stage.learning_rate *= learning_rate;
     if constexpr (has_decay<Stage>) stage.weight_decay *= weight_decay;
+    if constexpr (requires { stage.rule; }) (*this)(stage.rule);  // a rule around a rule
+  }
+  void operator()(ftrl& rule) const {
+    rule.learning_rate *= learning_rate;
+    rule.lambda2 *= weight_decay;
   }
   void operator()(update::weight_decay& stage) const { stage.decay *= weight_decay; }
   template <class First, class Rest>
@@ -43,10 +49,6 @@ struct multiply {
   void operator()(decoupled_decay<Rule>& wrapper) const {
     (*this)(wrapper.rule);
     wrapper.rate *= learning_rate * weight_decay;
-  }
-  template <class Rule>
-  void operator()(clip_weights<Rule>& wrapper) const {
-    (*this)(wrapper.rule);
   }
   template <class Stage, class Hyperparameter, class Schedule>
   void operator()(scheduled<Stage, Hyperparameter, Schedule>& s) const {
@@ -67,7 +69,8 @@ struct multiply {
 
 /// The rule, or every stage of the pipe, with learning rate and weight decay multiplied, also where a schedule sets them:
 /// MXNet's lr_mult and wd_mult. `store.add_group(is_bias, with_multipliers(store.updater(), 2, 0))`. A rule has a learning
-/// rate if it has a member `learning_rate`, a decay if it has a member `weight_decay`; others stay as they are.
+/// rate if it has a member `learning_rate`, a decay if it has a member `weight_decay`, and both of a rule that is its member
+/// `rule`; ftrl's decay is its lambda2. Others stay as they are.
 /// @throws invalid_argument on a multiplier that is negative or not finite
 template <Updater Rule>
 Rule with_multipliers(Rule rule, double learning_rate, double weight_decay = 1) {
