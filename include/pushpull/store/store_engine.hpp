@@ -31,6 +31,7 @@
 #include <pushpull/store/parameter_groups.hpp>
 #include <pushpull/store/resident_plan.hpp>
 #include <pushpull/store/row_operations.hpp>
+#include <pushpull/store/state_swap.hpp>
 #include <pushpull/store/store_operations.hpp>
 
 namespace pushpull::detail {
@@ -331,6 +332,15 @@ class store_engine {
   }
   /// Where device number n finds them.
   sums_t<rule_type> const* shared_sums(std::size_t n) const { return &controls_[n].shared()->sums; }
+
+  /// Exchanges masters and state number `s` of different keys.
+  void swap(std::vector<record*> const& keys, std::size_t s) {
+    expect_different("swap", keys);
+    auto const run = [&] { swap_state<typename Types::types>(keys_, std::span(keys), s); };
+    function_operation<decltype(run) const&> op(run);
+    for (record* const r : keys) op.writes(r->order);
+    perform(op);
+  }
 
   /// What operations do.
   template <class Operation>
