@@ -6,6 +6,7 @@
 #include <pushpull/compat/djl.hpp>
 #include <pushpull/compat/gradient.hpp>
 #include <pushpull/compat/mxnet.hpp>
+#include <pushpull/compat/layer_rate.hpp>
 #include <pushpull/compat/mxnet1.hpp>
 #include <pushpull/compat/mxnet2.hpp>
 #include <pushpull/compat/mxnet_scheduler.hpp>

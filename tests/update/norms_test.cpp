@@ -214,6 +214,12 @@ TEST_CASE("phases follow one another: each sees the gradient as the stages befor
                    sgd_step(0.5, r, g);
                  },
                  1e-12);
+  compare<float>(update::rescale(2) | update::rescale(0.25) | lamb,  // a pipe without sums before a rule with several
+                 [&](reference& r, tensors g) {
+                   for (auto& x : g) scale(x, 0.5);
+                   lamb_step(lamb, r, g);
+                 },
+                 1e-10);
   update::lans const lans{.learning_rate = 0.05};
   compare<float>(update::clip_global_norm(0.7) | update::rescale(3) | lans,
                  [&](reference& r, tensors g) {
