@@ -1,6 +1,7 @@
 /// @file
 /// Weights and averages change places and back: bit for bit, on any number of devices, mirrors included.
 #include <cstddef>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -116,6 +117,20 @@ TEST_CASE("a key without updates has no average yet and stays", "[swap]") {
   REQUIRE(after[0] == before[0]);
   REQUIRE(after[2] == average[2]);
   REQUIRE(after[3] == before[3]);
+}
+
+TEST_CASE("a key whose only update was left out has no average either", "[swap]") {
+  pp::kv_store store{pp::cpu_devices(2), update::apply_if_finite{} | update::sgd{} | update::ema(0.5), pp::synchronous{}};
+  store.init(keys, filled<float>(0));
+  auto const before = weights(store);
+  auto gradients = filled<float>(0);
+  store.push("b", gradients[2]);
+  gradients[3][7] = std::numeric_limits<float>::infinity();
+  store.push("c", gradients[3]);
+  auto const average = averages(store);
+  store.swap("ema");
+  REQUIRE(weights(store)[2] == average[2]);
+  REQUIRE(weights(store)[3] == before[3]);
 }
 
 TEST_CASE("a swap that cannot be is refused, and changes nothing", "[swap][errors]") {

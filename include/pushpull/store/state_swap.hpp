@@ -42,11 +42,11 @@ void expect_different(char const* call, std::vector<Record*> keys) {
                          [&] { return std::string(call) + ": a key stands twice"; });
 }
 
-/// Exchanges masters and state number `s` of keys that have seen an update, and writes resident mirrors: one pass per
-/// device, enqueued.
+/// Exchanges masters and state number `s` of the keys for which `has_state(record)` holds, and writes resident mirrors: one
+/// pass per device, enqueued.
 /// @tparam Types  The element types of the store's pass.
-template <class Types, class Table, class Record>
-void swap_state(Table const& table, std::span<Record* const> keys, std::size_t s) {
+template <class Types, class Table, class Record, class F>
+void swap_state(Table const& table, std::span<Record* const> keys, std::size_t s, F const& has_state) {
   static_assert(std::is_same_v<typename Types::master, typename Types::state>,
                 "swap: masters and states have different element types, so that one of the two would be rounded");
   using mirror_type = typename Types::mirror;
@@ -54,7 +54,7 @@ void swap_state(Table const& table, std::span<Record* const> keys, std::size_t s
   fused_step<device_type, exchange, reduce::sum, Types, pass::memory::foreign> step(table.devices().size());
   std::vector<mirror_type*> mirrors;
   for (Record const* const r : keys) {
-    if (r->updates == 0) continue;  // the state is not there yet
+    if (!has_state(*r)) continue;
     for (std::size_t n = 0; n < table.devices().size(); ++n) {
       slice const part = r->part(n);
       if (part.size() <= 0) continue;

@@ -336,7 +336,11 @@ class store_engine {
   /// Exchanges masters and state number `s` of different keys.
   void swap(std::vector<record*> const& keys, std::size_t s) {
     expect_different("swap", keys);
-    auto const run = [&] { swap_state<typename Types::types>(keys_, std::span(keys), s); };
+    // A key without updates has no state yet; the host does not know of steps that were left out.
+    auto const has_state = [&](record const& r) {
+      return MaySkip<rule_type> ? read_steps(keys_, controls_, r) > 0 : r.updates > 0;
+    };
+    auto const run = [&] { swap_state<typename Types::types>(keys_, std::span(keys), s, has_state); };
     function_operation<decltype(run) const&> op(run);
     for (record* const r : keys) op.writes(r->order);
     perform(op);
