@@ -6,6 +6,7 @@
 #include <pushpull/compat/djl.hpp>
 #include <pushpull/compat/gradient.hpp>
 #include <pushpull/compat/mxnet.hpp>
+#include <pushpull/compat/layer_rate.hpp>
 #include <pushpull/compat/mxnet1.hpp>
 #include <pushpull/compat/mxnet2.hpp>
 #include <pushpull/compat/mxnet_scheduler.hpp>
@@ -85,14 +86,17 @@
 #include <pushpull/update/adagrad.hpp>
 #include <pushpull/update/adam.hpp>
 #include <pushpull/update/adamax.hpp>
+#include <pushpull/update/add_noise.hpp>
 #include <pushpull/update/amsgrad.hpp>
 #include <pushpull/update/clip_norm.hpp>
 #include <pushpull/update/dcasgd.hpp>
+#include <pushpull/update/ema.hpp>
 #include <pushpull/update/ftml.hpp>
 #include <pushpull/update/ftrl.hpp>
 #include <pushpull/update/lamb.hpp>
 #include <pushpull/update/lars.hpp>
 #include <pushpull/update/lion.hpp>
+#include <pushpull/update/lookahead.hpp>
 #include <pushpull/update/loss_scale.hpp>
 #include <pushpull/update/momentum.hpp>
 #include <pushpull/update/multipliers.hpp>
@@ -108,6 +112,7 @@
 #include <pushpull/update/sgld.hpp>
 #include <pushpull/update/signum.hpp>
 #include <pushpull/update/test.hpp>
+#include <pushpull/update/trace.hpp>
 #include <pushpull/update/transform.hpp>
 #include <pushpull/update/wrapper.hpp>
 #include <pushpull/update/yogi.hpp>

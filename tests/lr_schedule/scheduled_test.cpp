@@ -102,6 +102,22 @@ TEST_CASE("so does that of rules with sums, phases and random numbers", "[lr_sch
   compare<float, update::sgld>(update::sgld{}, schedule);
 }
 
+TEST_CASE("so does that of the rule inside a wrapper", "[lr_schedule]") {
+  lr::linear const schedule{.base = 0.3, .final = 0.01, .updates = 8};
+  compare<float, update::adam>(update::adam{} | update::ema(0.9), schedule);
+  compare<float, update::momentum>(update::weight_decay(0.1) | update::clip_weights{update::momentum{}, 1.5}, schedule);
+  compare<float, update::adam>(
+      update::decoupled_decay{update::clip_global_norm(0.5) | update::adam{}, 0.01} | update::lookahead(3), schedule);
+  // The schedule may also stand inside, and the wrapper's own hyperparameter may have one.
+  auto const inside = update::ema{update::sgd{} | update::learning_rate(schedule), 0.9};
+  REQUIRE(train<float>(2, inside, nothing) ==
+          train<float>(1, update::sgd{} | update::ema(0.9) | update::learning_rate(schedule), nothing));
+  using averaged = update::ema<update::sgd>;
+  auto const own = update::sgd{} | update::ema(0.9) | update::hyperparameter<&averaged::decay>(schedule);
+  auto const set = [&](auto& store, int t) { store.set_hyperparameters({update::sgd{}, schedule(t)}); };
+  REQUIRE(train<float>(2, own, nothing) == train<float>(1, averaged{update::sgd{}, 0.9}, set));
+}
+
 TEST_CASE("a scheduled rule stands behind transforms as it does in a whole pipe", "[lr_schedule]") {
   lr::step_decay const schedule{.base = 0.5, .updates = 3};
   auto const whole =

@@ -130,6 +130,29 @@ void for_each_rule(F const& f) {
     w = -s[2] / d;
   });
   f("test", update::test{}, [](double& w, double g, double* s, double) { s[0] = w += g; });
+  f("trace", update::trace(0.9) | update::sgd{0.1}, [](double& w, double g, double* s, double) {
+    s[0] = g + 0.9 * s[0];
+    w -= 0.1 * s[0];
+  });
+  f("trace, nesterov", update::trace(0.9, true) | update::sgd{0.1}, [](double& w, double g, double* s, double) {
+    s[0] = g + 0.9 * s[0];
+    w -= 0.1 * (g + 0.9 * s[0]);
+  });
+  f("ema", update::sgd{0.1} | update::ema(0.9), [](double& w, double g, double* s, double t) {
+    w -= 0.1 * g;
+    s[0] += 0.1 / (1 - pow(0.9, t)) * (w - s[0]);
+  });
+  f("ema, no debias", update::ema{update::momentum{0.1, 0.9}, 0.9, false}, [](double& w, double g, double* s, double t) {
+    s[1] = 0.9 * s[1] + g;
+    w -= 0.1 * s[1];
+    s[0] = t == 1 ? w : 0.9 * s[0] + 0.1 * w;
+  });
+  f("lookahead", update::lookahead{update::momentum{0.1, 0.9}, 3, 0.4}, [](double& w, double g, double* s, double t) {
+    if (t == 1) s[0] = w;
+    s[1] = 0.9 * s[1] + g;
+    w -= 0.1 * s[1];
+    if (static_cast<int>(t) % 3 == 0) w = s[0] = 0.6 * s[0] + 0.4 * w;
+  });
   f("decoupled_decay", update::decoupled_decay{update::sgd{0.1}, 0.01}, [](double& w, double g, double*, double) {
     w = (1 - 0.01) * w - 0.1 * g;
   });

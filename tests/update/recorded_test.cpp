@@ -38,4 +38,8 @@ TEMPLATE_TEST_CASE("rules follow optax for 50 steps", "[update]", float, double)
   optax.compare<T>("adabelief", update::adabelief{0.02}, most<T>);
   optax.compare<T>("yogi", update::yogi{0.02}, most<T>);
   optax.compare<T>("adamax", update::adamax{0.02}, most<T>);
+  optax.compare<T>("trace", update::trace(0.8) | update::sgd{0.1}, most<T>);
+  optax.compare<T>("trace_nesterov", update::trace(0.8, true) | update::sgd{0.1}, most<T>);
+  optax.compare<T>("ema", update::adam{0.02} | update::ema(0.9), most<T>);
+  optax.compare<T>("lookahead", update::adam{0.02} | update::lookahead(6, 0.4), most<T>);
 }

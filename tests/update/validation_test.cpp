@@ -71,8 +71,17 @@ TEST_CASE("every rule refuses what its formula cannot use", "[update]") {
     refused(update::sgld{.learning_rate = wrong}, "sgld: learning_rate");
     refused(update::clip_weights{update::sgd{}, wrong}, "clip_weights: limit");
     refused(update::decoupled_decay{update::sgd{}, wrong}, "decoupled_decay: rate");
+    refused(update::sgd{} | update::ema(wrong), "ema: decay");
+    refused(update::lookahead{update::sgd{}, 5, wrong}, "lookahead: alpha");
+    REQUIRE_THROWS_AS(update::trace(wrong), pushpull::invalid_argument);
+    REQUIRE_THROWS_AS(update::add_noise(wrong), pushpull::invalid_argument);
+    REQUIRE_THROWS_AS(update::add_noise(1, wrong), pushpull::invalid_argument);
     REQUIRE_THROWS_AS(update::clip_value(wrong), pushpull::invalid_argument);
   }
+  refused(update::sgd{} | update::lookahead(0), "lookahead: k");
+  refused(update::sgd{} | update::lookahead(5, 0), "lookahead: alpha");
+  refused(update::sgd{-1} | update::lookahead(5), "sgd: learning_rate");
+  refused(update::clip_norm(1) | update::sgd{-1} | update::ema(0.9), "sgd: learning_rate");
   refused(update::ftrl{.learning_rate = 0}, "ftrl: learning_rate");
   refused(update::decoupled_decay{update::sgd{-1}, 0}, "sgd: learning_rate");
   refused(update::clip_weights{update::sgd{-1}, 1}, "sgd: learning_rate");

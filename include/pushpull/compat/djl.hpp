@@ -8,7 +8,6 @@
 #include <pushpull/compat/rule.hpp>
 #include <pushpull/update/adadelta.hpp>
 #include <pushpull/update/adagrad.hpp>
-#include <pushpull/update/momentum.hpp>
 #include <pushpull/update/pipeline.hpp>
 #include <pushpull/update/rmsprop.hpp>
 #include <pushpull/update/root.hpp>
@@ -59,8 +58,7 @@ struct sgd_momentum_options {
 };
 /// SGD with momentum other than 0: m = momentum m - lr (clip(s g) + wd w);  w += m. The state is -m.
 inline auto sgd_momentum(sgd_momentum_options const& o = {}) {
-  return detail::gradient(o) | update::rescale(o.learning_rate) |
-         update::momentum{.learning_rate = 1, .momentum = o.momentum};
+  return detail::gradient(o) | rated_momentum{o.learning_rate, o.momentum};
 }
 
 struct nag_options {
@@ -69,8 +67,7 @@ struct nag_options {
 };
 /// d = lr (clip(s g) + wd w);  w += momentum^2 m - (1 + momentum) d;  m = momentum m - d. The state is -m.
 inline auto nag(nag_options const& o = {}) {
-  return detail::gradient(o) | update::rescale(o.learning_rate) |
-         update::nesterov{.learning_rate = 1, .momentum = o.momentum};
+  return detail::gradient(o) | rated_nesterov{o.learning_rate, o.momentum};
 }
 
 struct adam_options {
@@ -91,8 +88,7 @@ struct adamw_options {
 /// Adam of clip(s g), after w = (1 - lr wd) w with the rate as it is, uncorrected.
 inline auto adamw(adamw_options const& o = {}) {
   using rule = folded_correction<update::adam>;
-  return detail::clipped(o) | update::decoupled_decay{rule{{o.learning_rate, o.beta1, o.beta2, o.epsilon}},
-                                                          o.learning_rate * o.weight_decays};
+  return detail::clipped(o) | rated_decay{rule{{o.learning_rate, o.beta1, o.beta2, o.epsilon}}, o.weight_decays};
 }
 
 struct adagrad_options {
@@ -124,7 +120,7 @@ struct rmsprop_centered_options {
 inline auto rmsprop_centered(rmsprop_centered_options const& o = {}) {
   using scale = update::basic_scale_by_centered_rms<update::epsilon_inside_root>;
   return detail::gradient<decay_order::before_clip>(o) | scale{o.rho, o.epsilon} |
-         update::rescale(o.learning_rate) | update::momentum{.learning_rate = 1, .momentum = o.momentum};
+         rated_momentum{o.learning_rate, o.momentum};
 }
 
 struct adadelta_options {

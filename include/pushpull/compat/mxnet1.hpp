@@ -5,20 +5,25 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include <pushpull/compat/gradient.hpp>
+#include <pushpull/compat/layer_rate.hpp>
 #include <pushpull/compat/rule.hpp>
+#include <pushpull/lr_schedule/compose.hpp>
+#include <pushpull/lr_schedule/scalar.hpp>
 #include <pushpull/update/adadelta.hpp>
 #include <pushpull/update/adagrad.hpp>
 #include <pushpull/update/adamax.hpp>
 #include <pushpull/update/dcasgd.hpp>
 #include <pushpull/update/ftml.hpp>
 #include <pushpull/update/ftrl.hpp>
-#include <pushpull/update/momentum.hpp>
+#include <pushpull/update/lamb.hpp>
 #include <pushpull/update/nadam.hpp>
 #include <pushpull/update/pipeline.hpp>
 #include <pushpull/update/rmsprop.hpp>
 #include <pushpull/update/root.hpp>
+#include <pushpull/update/scheduled.hpp>
 #include <pushpull/update/sgd.hpp>
 #include <pushpull/update/sgld.hpp>
 #include <pushpull/update/signum.hpp>
@@ -43,8 +48,7 @@ struct sgd_momentum_options {
 };
 /// SGD with momentum other than 0: m = momentum m - lr (clip(s g) + wd w);  w += m. The state is -m.
 inline auto sgd_momentum(sgd_momentum_options const& o = {}) {
-  return detail::clipped_then_decayed(o) | update::rescale(o.learning_rate) |
-         update::momentum{.learning_rate = 1, .momentum = o.momentum};
+  return detail::clipped_then_decayed(o) | rated_momentum{o.learning_rate, o.momentum};
 }
 
 struct nag_options {
@@ -53,8 +57,7 @@ struct nag_options {
 };
 /// m = momentum m - lr (clip(s g) + wd w);  w += momentum m - lr (clip(s g) + wd w). The state is -m.
 inline auto nag(nag_options const& o = {}) {
-  return detail::clipped_then_decayed(o) | update::rescale(o.learning_rate) |
-         update::nesterov{.learning_rate = 1, .momentum = o.momentum};
+  return detail::clipped_then_decayed(o) | rated_nesterov{o.learning_rate, o.momentum};
 }
 
 struct signum_options {
@@ -133,8 +136,7 @@ struct adagrad_options {
 /// h += clip(s g)^2;  w -= lr (clip(s g) / sqrt(h + eps) + wd w).
 inline auto adagrad(adagrad_options const& o = {}) {
   using rule = update::basic_adagrad<update::epsilon_inside_root>;
-  return detail::clipped(o) | update::decoupled_decay{rule{.learning_rate = o.learning_rate, .epsilon = o.eps},
-                                                      o.learning_rate * o.wd};
+  return detail::clipped(o) | rated_decay{rule{.learning_rate = o.learning_rate, .epsilon = o.eps}, o.wd};
 }
 
 struct rmsprop_options {
@@ -155,8 +157,7 @@ struct rmsprop_centered_options {
 /// RMSProp with centered=True: d = gamma2 d - lr g / sqrt(n - a^2 + epsilon);  w += d. The third state is -d.
 inline auto rmsprop_centered(rmsprop_centered_options const& o = {}) {
   using scale = update::basic_scale_by_centered_rms<update::epsilon_inside_root>;
-  return detail::decayed_then_clipped(o) | scale{o.gamma1, o.epsilon} | update::rescale(o.learning_rate) |
-         update::clip_weights{update::momentum{.learning_rate = 1, .momentum = o.gamma2},
+  return detail::decayed_then_clipped(o) | scale{o.gamma1, o.epsilon} | update::clip_weights{rated_momentum{o.learning_rate, o.gamma2},
                               detail::clip(o.clip_weights > 0, o.clip_weights).limit};
 }
 
@@ -185,6 +186,60 @@ struct ftml_options {
 /// Decay inside the clip.
 inline auto ftml(ftml_options const& o = {}) {
   return detail::decayed_then_clipped(o) | update::ftml{o.learning_rate, o.beta1, o.beta2, o.epsilon};
+}
+
+struct lars_options {
+  double learning_rate = 0.01, momentum = 0, eta = 0.001, epsilon = 0;
+  bool adapts = true;
+  double wd = 0, rescale_grad = 1, clip_gradient = 0;
+};
+/// k = eta |w| / (|s g| + wd |w| + epsilon), or 1 if a norm is 0;  m = momentum m - lr k (clip(s g) + wd w);  w += m. The
+/// state is -m. Norms are those of each key. Where MXNet goes by names (gamma, beta, bias have k = 1), here keys in a
+/// parameter group with adapts = false have. Without momentum_correction, which changes nothing while the rate stays.
+inline auto lars(lars_options const& o = {}) {
+  return layer_rated_momentum<lars_factor>{
+      o.learning_rate, o.momentum, o.wd, o.rescale_grad, detail::clip(o.clip_gradient > 0, o.clip_gradient).limit,
+      {o.eta, o.epsilon, o.adapts}};
+}
+
+struct lamb_options {
+  double learning_rate = 0.001, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-6;
+  double lower_bound = 0, upper_bound = std::numeric_limits<double>::infinity();
+  bool bias_correction = true;
+  double wd = 0, rescale_grad = 1, clip_gradient = 0;
+};
+/// LAMB of clip(s g), wd in its direction. Norms are those of each key; |w| is brought within the bounds.
+inline auto lamb(lamb_options const& o = {}) {
+  return detail::clipped(o) | update::lamb{o.learning_rate, o.beta1,       o.beta2,       o.epsilon,
+                                           o.wd,            o.lower_bound, o.upper_bound, o.bias_correction};
+}
+
+struct lbsgd_options {
+  double learning_rate = 0.01, momentum = 0;
+  lr_schedule::ramp warmup_strategy = lr_schedule::ramp::linear;
+  std::int64_t warmup_epochs = 5, batch_scale = 1, updates_per_epoch = 32, begin_epoch = 0;
+  double wd = 0, rescale_grad = 1, clip_gradient = 0;
+};
+/// LBSGD with the strategies "linear", "power2" (ramp::square) and "sqrt" (ramp::square_root): SGD with momentum whose rate
+/// grows from lr to batch_scale lr in warmup_epochs updates_per_epoch batches. An update is given what batch_scale batches
+/// make on average, as MXNet's is after as many calls: the caller, or a stage in front, accumulates them. With another
+/// rate schedule: `lbsgd_multiplier{...} * schedule`.
+inline auto lbsgd(lbsgd_options const& o = {}) {
+  lbsgd_multiplier const multiplier{o.batch_scale, o.warmup_epochs * o.updates_per_epoch,
+                                    o.begin_epoch * o.updates_per_epoch, o.warmup_strategy};
+  return detail::clipped_then_decayed(o) | rated_momentum{o.learning_rate, o.momentum} |
+         update::learning_rate(lr_schedule::product{lr_schedule::constant{o.learning_rate}, multiplier});
+}
+
+struct lbsgd_lars_options {
+  double learning_rate = 0.01, momentum = 0;
+  double wd = 0, rescale_grad = 1, clip_gradient = 0;
+};
+/// LBSGD with the strategy "lars": SGD with momentum whose rate is lr |w| / sqrt(|g|^2 + wd |w|^2), the factor within 0.01
+/// and 100, norms of each key. What an update is given as in lbsgd.
+inline auto lbsgd_lars(lbsgd_lars_options const& o = {}) {
+  return layer_rated_momentum<lbsgd_factor>{o.learning_rate, o.momentum, o.wd, o.rescale_grad,
+                                            detail::clip(o.clip_gradient > 0, o.clip_gradient).limit};
 }
 
 struct test_options {

@@ -6,8 +6,10 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include <pushpull/compat/gradient.hpp>
+#include <pushpull/compat/layer_rate.hpp>
 #include <pushpull/compat/rule.hpp>
 #include <pushpull/update/adadelta.hpp>
 #include <pushpull/update/adagrad.hpp>
@@ -15,7 +17,7 @@
 #include <pushpull/update/dcasgd.hpp>
 #include <pushpull/update/ftml.hpp>
 #include <pushpull/update/ftrl.hpp>
-#include <pushpull/update/momentum.hpp>
+#include <pushpull/update/lamb.hpp>
 #include <pushpull/update/nadam.hpp>
 #include <pushpull/update/pipeline.hpp>
 #include <pushpull/update/rmsprop.hpp>
@@ -44,8 +46,7 @@ struct sgd_momentum_options {
 };
 /// SGD with momentum other than 0: m = momentum m - lr (clip(s g) + wd w);  w += m. The state is -m.
 inline auto sgd_momentum(sgd_momentum_options const& o = {}) {
-  return detail::clipped_then_decayed(o) | update::rescale(o.learning_rate) |
-         update::momentum{.learning_rate = 1, .momentum = o.momentum};
+  return detail::clipped_then_decayed(o) | rated_momentum{o.learning_rate, o.momentum};
 }
 
 struct nag_options {
@@ -54,8 +55,7 @@ struct nag_options {
 };
 /// m = momentum m - lr (clip(s g) + wd w);  w += momentum m - lr (clip(s g) + wd w). The state is -m.
 inline auto nag(nag_options const& o = {}) {
-  return detail::clipped_then_decayed(o) | update::rescale(o.learning_rate) |
-         update::nesterov{.learning_rate = 1, .momentum = o.momentum};
+  return detail::clipped_then_decayed(o) | rated_nesterov{o.learning_rate, o.momentum};
 }
 
 struct signum_options {
@@ -101,8 +101,7 @@ struct dcasgd_momentum_options {
 };
 /// DCASGD with momentum other than 0: m = momentum m - lr (h + lamda h^2 (w - w_old));  w += m.
 inline auto dcasgd_momentum(dcasgd_momentum_options const& o = {}) {
-  return detail::clipped_then_decayed(o) | update::delay_compensation{o.lamda} | update::rescale(o.learning_rate) |
-         update::momentum{.learning_rate = 1, .momentum = o.momentum};
+  return detail::clipped_then_decayed(o) | update::delay_compensation{o.lamda} | rated_momentum{o.learning_rate, o.momentum};
 }
 
 struct adam_options {
@@ -185,8 +184,7 @@ struct rmsprop_centered_options {
 /// RMSProp with centered=True: d = momentum d - lr g / sqrt(n - a^2 + epsilon);  w += d. The third state is -d.
 inline auto rmsprop_centered(rmsprop_centered_options const& o = {}) {
   using scale = update::basic_scale_by_centered_rms<update::epsilon_inside_root>;
-  return detail::clipped_then_decayed(o) | scale{o.rho, o.epsilon} | update::rescale(o.learning_rate) |
-         update::clip_weights{update::momentum{.learning_rate = 1, .momentum = o.momentum},
+  return detail::clipped_then_decayed(o) | scale{o.rho, o.epsilon} | update::clip_weights{rated_momentum{o.learning_rate, o.momentum},
                               detail::clip(o.clip_weights > 0, o.clip_weights).limit};
 }
 
@@ -215,6 +213,44 @@ struct ftml_options {
 /// Decay outside the clip.
 inline auto ftml(ftml_options const& o = {}) {
   return detail::clipped_then_decayed(o) | update::ftml{o.learning_rate, o.beta1, o.beta2, o.epsilon};
+}
+
+struct lars_options {
+  double learning_rate = 0.1, momentum = 0, eta = 0.001, epsilon = 1e-8;
+  bool adapts = true;
+  double wd = 0, rescale_grad = 1, clip_gradient = 0;
+};
+/// k = eta |w| / (|s g| + wd |w| + epsilon), or 1 if a norm is 0;  m = momentum m - lr k (clip(s g) + wd w);  w += m. The
+/// state is -m. Norms are those of each key. Where MXNet goes by names (gamma, beta, bias have k = 1), here keys in a
+/// parameter group with adapts = false have.
+inline auto lars(lars_options const& o = {}) {
+  return layer_rated_momentum<lars_factor>{
+      o.learning_rate, o.momentum, o.wd, o.rescale_grad, detail::clip(o.clip_gradient > 0, o.clip_gradient).limit,
+      {o.eta, o.epsilon, o.adapts}};
+}
+
+struct lamb_options {
+  double learning_rate = 0.001, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-6;
+  double lower_bound = 0, upper_bound = std::numeric_limits<double>::infinity();
+  bool bias_correction = true;
+  double wd = 0, rescale_grad = 1, clip_gradient = 0;
+};
+/// LAMB of clip(s g), wd in its direction. Norms are those of each key; |w| is brought within the bounds.
+inline auto lamb(lamb_options const& o = {}) {
+  return detail::clipped(o) | update::lamb{o.learning_rate, o.beta1,       o.beta2,       o.epsilon,
+                                           o.wd,            o.lower_bound, o.upper_bound, o.bias_correction};
+}
+
+struct lans_options {
+  double learning_rate = 0.001, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-6;
+  double lower_bound = 0, upper_bound = std::numeric_limits<double>::infinity();
+  double wd = 0, rescale_grad = 1;
+};
+/// LANS of s g, wd in its directions. Norms are those of each key; |w| is brought within the bounds. Without clip_gradient,
+/// which MXNet applies to the gradient that has length 1.
+inline auto lans(lans_options const& o = {}) {
+  return update::rescale(o.rescale_grad) | update::lans{o.learning_rate, o.beta1, o.beta2, o.epsilon,
+                                                        o.wd, o.lower_bound, o.upper_bound};
 }
 
 struct test_options {

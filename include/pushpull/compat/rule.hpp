@@ -1,5 +1,6 @@
 /// @file
-/// Forms of rules that no pipe of other rules gives: where a bias correction is applied, and what it applies to.
+/// Forms of rules that no pipe of other rules gives: where a bias correction is applied, what it applies to, and what the
+/// learning rate multiplies.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +10,7 @@
 #include <pushpull/update/adabelief.hpp>
 #include <pushpull/update/adam.hpp>
 #include <pushpull/update/scalar.hpp>
+#include <pushpull/update/scheduled.hpp>
 
 namespace pushpull::compat {
 
@@ -16,14 +18,21 @@ namespace pushpull::compat {
 ///   learning_rate sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + epsilon),
 /// or none at all. MXNet's and DJL's form; epsilon counts 1 / sqrt(1 - beta2^t) times as much as in PyTorch's.
 template <Updater Rule>
-struct folded_correction : Rule {  // so that schedules and multipliers find the rate
+struct folded_correction {
+  using wraps = Rule;
+
+  Rule rule;
   bool correct_bias = true;
+
+  static constexpr auto state_names = Rule::state_names;
+
+  void validate() const { rule.validate(); }
 
   /// The rate in step t.
   PUSHPULL_HOST_DEVICE double rate(std::int64_t t) const {
-    if (!correct_bias) return this->learning_rate;
-    return this->learning_rate * cuda::std::sqrt(update::bias_correction(this->beta2, t)) /
-           update::bias_correction(this->beta1, t);
+    if (!correct_bias) return rule.learning_rate;
+    return rule.learning_rate * cuda::std::sqrt(update::bias_correction(rule.beta2, t)) /
+           update::bias_correction(rule.beta1, t);
   }
 
   template <class A>
@@ -34,17 +43,22 @@ struct folded_correction : Rule {  // so that schedules and multipliers find the
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
   PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& m, V& v) const {
-    Rule::operator()(s, w, g, m, v);
+    rule(s, w, g, m, v);
   }
 };
 
 /// w = (1 - rate(t) weight_decay) w, then the rule: the decay of MXNet 2.0's AdamW, which shares the corrected rate.
-struct corrected_decay : folded_correction<update::adam> {
+struct corrected_decay {
+  using wraps = folded_correction<update::adam>;
+
+  folded_correction<update::adam> rule;
   double weight_decay = 0;
+
+  static constexpr auto state_names = update::adam::state_names;
 
   /// @throws invalid_argument as adam's, and on a negative decay.
   void validate() const {
-    folded_correction::validate();
+    rule.validate();
     update::detail::expects_not_negative("corrected_decay: weight_decay", weight_decay);
   }
 
@@ -57,17 +71,101 @@ struct corrected_decay : folded_correction<update::adam> {
 
   template <class A>
   PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s) const {
-    return {static_cast<A>(1 - rate(s.t) * weight_decay), folded_correction::prepare(s)};
+    return {static_cast<A>(1 - rule.rate(s.t) * weight_decay), rule.prepare(s)};
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class A, class V>
+  PUSHPULL_DEVICE_INLINE void operator()(scalars<A> const& s, V& w, V const& g, V& m, V& v) const {
+    w *= s.kept;
+    rule(s.rule, w, g, m, v);
+  }
+};
+
+/// m = momentum m + learning_rate g;  w = w - m: momentum that gathers steps, each with the rate of its time, where
+/// update::momentum gathers gradients. MXNet's and DJL's SGD.
+struct rated_momentum {
+  double learning_rate = 1e-2;
+  double momentum = 0.9;
+
+  static constexpr auto state_names = states("momentum_buffer");
+
+  /// @throws invalid_argument on a negative rate or a momentum outside [0, 1).
+  void validate() const {
+    update::detail::expects_not_negative("rated_momentum: learning_rate", learning_rate);
+    update::detail::expects_in_range("rated_momentum: momentum", momentum, 0, 1);
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& m, V& v) const {
-    w *= s.kept;
-    folded_correction::operator()(s.rule, w, g, m, v);
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g, V& m) const {
+    m = momentum * m + learning_rate * g;
+    w -= m;
   }
 };
 
+/// m = momentum m + learning_rate g;  w = w - (learning_rate g + momentum m): MXNet's and DJL's NAG.
+struct rated_nesterov {
+  double learning_rate = 1e-2;
+  double momentum = 0.9;
+
+  static constexpr auto state_names = rated_momentum::state_names;
+
+  /// @throws invalid_argument as rated_momentum's.
+  void validate() const {
+    update::detail::expects_not_negative("rated_nesterov: learning_rate", learning_rate);
+    update::detail::expects_in_range("rated_nesterov: momentum", momentum, 0, 1);
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class S, class V>
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g, V& m) const {
+    V const h = learning_rate * g;
+    m = momentum * m + h;
+    w -= h + momentum * m;
+  }
+};
+
+/// w = (1 - learning_rate weight_decay) w, then the rule whose learning rate that is, also where a schedule sets it: the
+/// decay of MXNet 1.x's AdaGrad and of DJL's AdamW.
+template <Updater Rule>
+  requires(update::detail::has_hyperparameter<update::detail::learning_rate_member, Rule> && !PreReduction<Rule>)
+struct rated_decay {
+  using wraps = Rule;
+
+  Rule rule;
+  double weight_decay = 0;
+
+  static constexpr auto state_names = Rule::state_names;
+
+  /// @throws invalid_argument as the rule's, and unless learning_rate weight_decay is in [0, 1).
+  void validate() const {
+    rule.validate();
+    update::detail::expects_in_range("rated_decay: learning_rate weight_decay", decay(), 0, 1);
+  }
+
+  template <class A>
+  PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s) const {
+    return pushpull::detail::prepare(rule, s, 0.0);
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class S, class V, class... State>
+  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, State&... state) const {
+    w *= 1 - decay();
+    rule(s, w, g, state...);
+  }
+
+ private:
+  PUSHPULL_DEVICE_INLINE double decay() const {
+    using rate = update::detail::learning_rate_member;
+    return rate::in(update::detail::holder_of<rate>(rule)) * weight_decay;
+  }
+};
+template <class Rule>
+rated_decay(Rule, double) -> rated_decay<Rule>;
+
+static_assert(Updater<rated_momentum> && Updater<rated_nesterov> && Updater<rated_decay<update::adam>>);
 static_assert(Updater<folded_correction<update::adam>> && Updater<folded_correction<update::adabelief>>);
 static_assert(Updater<corrected_decay>);
 

@@ -46,6 +46,8 @@ struct phases_of : std::integral_constant<std::size_t, has_terms<U, 0> || has_te
 template <class U>
   requires requires { U::phases; }
 struct phases_of<U> : std::integral_constant<std::size_t, U::phases> {};
+template <Wrapping U>
+struct phases_of<U> : phases_of<typename U::wraps> {};
 template <class U>
 inline constexpr std::size_t phase_count = phases_of<U>::value;
 
@@ -73,12 +75,16 @@ inline constexpr std::size_t carried_count = 0;
 template <class U>
   requires requires { U::carried; }
 inline constexpr std::size_t carried_count<U> = U::carried;
+template <Wrapping U>
+inline constexpr std::size_t carried_count<U> = carried_count<typename U::wraps>;
 
 /// Where the sums of phase `P` begin among those of `U`, and how many they are: equally many per phase, unless it says more.
 template <class U, std::size_t P>
 constexpr std::size_t first_sum() {
   if constexpr (requires { U::first_sums[P]; }) {
     return U::first_sums[P];
+  } else if constexpr (Wrapping<U>) {
+    return first_sum<typename U::wraps, P>();
   } else {
     return P * (sum_count<sums_t<U>> - carried_count<U>) / phase_count<U>;
   }
@@ -87,6 +93,8 @@ template <class U, std::size_t P>
 constexpr std::size_t count_sums() {
   if constexpr (requires { U::template sums_in_phase<P>(); }) {
     return U::template sums_in_phase<P>();
+  } else if constexpr (Wrapping<U>) {
+    return count_sums<typename U::wraps, P>();
   } else if constexpr (P + 1 < phase_count<U>) {
     return first_sum<U, P + 1>() - first_sum<U, P>();
   } else {
@@ -96,26 +104,64 @@ constexpr std::size_t count_sums() {
 template <class U, std::size_t P>
 inline constexpr std::size_t sums_in = count_sums<U, P>();
 
-/// Whether `U` keeps numbers from step to step.
 template <class U>
-concept Carries = requires(U const& u, sums_t<U>& sums) {
+inline constexpr bool carries = requires(U const& u, sums_t<U>& sums) {
   { u.initial_sums() } -> std::same_as<sums_t<U>>;
   u.carry(sums);
 };
+template <Wrapping U>
+inline constexpr bool carries<U> = carries<typename U::wraps>;
+
+/// Whether `U` keeps numbers from step to step.
+template <class U>
+concept Carries = carries<U>;
+
+template <class U>
+inline constexpr bool may_skip = requires(U const& u, sums_t<U> const& sums) {
+  { u.skips(sums) } -> std::same_as<bool>;
+};
+template <Wrapping U>
+inline constexpr bool may_skip<U> = may_skip<typename U::wraps>;
 
 /// Whether `U` may leave a step out.
 template <class U>
-concept MaySkip = requires(U const& u, sums_t<U> const& sums) {
-  { u.skips(sums) } -> std::same_as<bool>;
-};
+concept MaySkip = may_skip<U>;
+
+/// The stage inside of a wrapper.
+template <Wrapping U>
+PUSHPULL_HOST_DEVICE typename U::wraps const& inside(U const& u) {
+  if constexpr (requires { u.rule; }) {
+    return u.rule;
+  } else {
+    return u.stage;
+  }
+}
 
 /// What stands in the sums before the first step.
 template <class U>
 PUSHPULL_HOST_DEVICE sums_t<U> initial_sums(U const& u) {
-  if constexpr (Carries<U>) {
-    return u.initial_sums();
-  } else {
+  if constexpr (!Carries<U>) {
     return {};
+  } else if constexpr (Wrapping<U>) {
+    return initial_sums(inside(u));
+  } else {
+    return u.initial_sums();
+  }
+}
+template <Carries U>
+PUSHPULL_HOST_DEVICE void carry(U const& u, sums_t<U>& sums) {
+  if constexpr (Wrapping<U>) {
+    carry(inside(u), sums);
+  } else {
+    u.carry(sums);
+  }
+}
+template <MaySkip U>
+PUSHPULL_HOST_DEVICE bool skips(U const& u, sums_t<U> const& sums) {
+  if constexpr (Wrapping<U>) {
+    return skips(inside(u), sums);
+  } else {
+    return u.skips(sums);
   }
 }
 
@@ -126,6 +172,8 @@ constexpr bool sums_per_tensor() {
     return U::template per_tensor_in<P>();
   } else if constexpr (requires { U::per_tensor; }) {
     return U::per_tensor;
+  } else if constexpr (Wrapping<U>) {
+    return sums_per_tensor<typename U::wraps, P>();
   } else {
     return false;
   }
@@ -175,7 +223,7 @@ PUSHPULL_DEVICE_INLINE auto terms(U const& stage, S const& s, V const& w, V cons
 ///         them before the first step, carry(sums) changes them after each, when the sums over all keys are known;
 ///         leave a step out: bool skips(sums) const. Weights, states and t of its keys then stay, outputs are written.
 /// Models: update::clip_global_norm, clip_norm, lars, lamb, lans, apply_if_finite, dynamic_loss_scale, and every pipeline
-/// that holds one.
+/// or wrapper that holds one.
 template <class U>
 concept PreReduction = detail::HasStateNames<U> && (detail::phase_count<U> > 0) &&
                        (detail::has_terms<U, 0> || detail::has_terms_of_states<U, 0>) &&

@@ -53,6 +53,12 @@ struct sums_of<U> {
 template <class U>
 using sums_t = typename sums_of<U>::type;
 
+/// A stage around another one: it says whose phases and sums it passes on. See update/wrapper.hpp.
+template <class U>
+concept Wrapping = requires { typename U::wraps; };
+template <Wrapping U>
+struct sums_of<U> : sums_of<typename U::wraps> {};
+
 /// What `prepare` of `U` returns, or the step itself. `sums` are those that a PreReduction asks for.
 template <class U, class A, class Sums>
 PUSHPULL_HOST_DEVICE auto prepare(U const& rule, step<A> const& s, Sums const& sums) {

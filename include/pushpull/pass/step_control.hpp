@@ -81,8 +81,8 @@ struct settle_phase {
       for (std::size_t k = 0; k < pushpull::detail::sums_in<Rule, Phase>; ++k)
         pushpull::detail::sum(shared->sums, pushpull::detail::first_sum<Rule, Phase>() + k) = (*sums)[k];
     if constexpr (Phase + 1 == pushpull::detail::phase_count<Rule>) {
-      if constexpr (pushpull::detail::MaySkip<Rule>) shared->skipped = rules->skips(shared->sums);
-      if constexpr (pushpull::detail::Carries<Rule>) rules->carry(shared->sums);
+      if constexpr (pushpull::detail::MaySkip<Rule>) shared->skipped = pushpull::detail::skips(*rules, shared->sums);
+      if constexpr (pushpull::detail::Carries<Rule>) pushpull::detail::carry(*rules, shared->sums);
       [&]<std::size_t... P>(std::index_sequence<P...>) {
         (clear<P>(), ...);
       }(std::make_index_sequence<Phase + 1>());

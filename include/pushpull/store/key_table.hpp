@@ -118,10 +118,15 @@ class key_table {
 
   /// In the order of their registration.
   std::vector<key_type> keys() const {
-    std::vector<record const*> records(index_.size());
-    for (auto const& [key, r] : index_) records[static_cast<std::size_t>(r->clock)] = r.get();
     std::vector<key_type> result;
-    for (record const* const r : records) result.push_back(r->key);
+    for (record const* const r : records()) result.push_back(r->key);
+    return result;
+  }
+
+  /// Likewise what the store knows of them.
+  std::vector<record*> records() const {
+    std::vector<record*> result(index_.size());
+    for (auto const& [key, r] : index_) result[static_cast<std::size_t>(r->clock)] = r.get();
     return result;
   }
 

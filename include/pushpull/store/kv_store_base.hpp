@@ -226,6 +226,30 @@ class kv_store_base {
     engine_->set_state(r, s, elements);
   }
 
+  /// Exchanges the stored values of all keys and a state of the rule, by its name: evaluation runs on averages behind
+  /// swap("ema"), and training goes on, bit for bit, behind a second one. A push in between would train the averages. Resident
+  /// mirrors follow. A key without updates has no such state yet and stays. Needs states of the masters' element type.
+  /// Enqueued; on CPU devices finished when it returns. Cost: one pass per device over masters, the state and mirrors.
+  /// @throws invalid_argument if the rule has no such state
+  void swap(std::string_view name)
+    requires has_updater
+  {
+    auto const s = position_of("swap", state_names(), name);
+    engine_->swap(engine_->look([](auto const& keys) { return keys.records(); }), s);
+  }
+  /// Likewise of one key. @throws also unknown_key
+  void swap(key_view key, std::string_view name)
+    requires has_updater
+  {
+    swap_keys(std::span<key_view const>(&key, 1), name);
+  }
+  /// Likewise of the keys of a list. @throws also unknown_key; duplicate_key if one stands twice
+  template <KeysOf<key_view> Keys>
+    requires has_updater
+  void swap(Keys&& keys, std::string_view name) {
+    swap_keys(keys, name);
+  }
+
   /// Bytes that the store holds on device number n: masters, states, resident mirrors and gradients. Waits.
   std::size_t bytes(std::size_t n) const {
     engine_->drain();
@@ -286,6 +310,15 @@ class kv_store_base {
   ~kv_store_base() = default;
 
   std::unique_ptr<engine_type> engine_;
+
+ private:
+  template <class Keys>
+  void swap_keys(Keys&& keys, std::string_view name) {
+    auto const s = position_of("swap", state_names(), name);
+    std::vector<typename resolved::record*> records;
+    for (auto&& key : keys) records.push_back(&engine_->find("swap", key_view(key)));
+    engine_->swap(records, s);
+  }
 };
 
 }  // namespace pushpull::detail

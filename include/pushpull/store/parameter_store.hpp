@@ -156,6 +156,17 @@ class parameter_store {
     memory_.accumulate();
   }
 
+  /// Exchanges the trained values of all parameters and a state of the store's rule, by its name, mirrors included: see
+  /// kv_store::swap. A parameter that was never updated stays as it is. @throws invalid_argument if there is no such state
+  void swap(std::string_view state)
+    requires requires(S& store, std::vector<std::string> const& keys) { store.swap(keys, state); }
+  {
+    materialize();
+    std::vector<std::string> names;
+    for (auto const& p : parameters_) names.push_back(p->name);
+    store_->swap(names, state);
+  }
+
   /// Copies the trained values into the masters that `add` was given. Returns when done.
   void sync_master() {
     materialize();

@@ -31,6 +31,7 @@
 #include <pushpull/store/parameter_groups.hpp>
 #include <pushpull/store/resident_plan.hpp>
 #include <pushpull/store/row_operations.hpp>
+#include <pushpull/store/state_swap.hpp>
 #include <pushpull/store/store_operations.hpp>
 
 namespace pushpull::detail {
@@ -327,6 +328,19 @@ class store_engine {
   }
   /// Where device number n finds them.
   sums_t<rule_type> const* shared_sums(std::size_t n) const { return &controls_[n].shared()->sums; }
+
+  /// Exchanges masters and state number `s` of different keys.
+  void swap(std::vector<record*> const& keys, std::size_t s) {
+    expect_different("swap", keys);
+    // A key without updates has no state yet; the host does not know of steps that were left out.
+    auto const has_state = [&](record const& r) {
+      return MaySkip<rule_type> ? read_steps(keys_, controls_, r) > 0 : r.updates > 0;
+    };
+    auto const run = [&] { swap_state<typename Types::types>(keys_, std::span(keys), s, has_state); };
+    function_operation<decltype(run) const&> op(run);
+    for (record* const r : keys) op.writes(r->order);
+    perform(op);
+  }
 
   /// What operations do.
   template <class Operation>

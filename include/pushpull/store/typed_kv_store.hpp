@@ -216,6 +216,25 @@ class kv_store<type_list<Ts...>, D, Policies...> {
   {
     visit("set_steps", key, [&](auto& store) { store.set_steps(key, t); });
   }
+  /// As kv_store::swap; a list names keys of any types.
+  void swap(std::string_view name)
+    requires has_updater
+  {
+    (of<Ts>().swap(name), ...);
+  }
+  void swap(key_view key, std::string_view name)
+    requires has_updater
+  {
+    visit("swap", key, [&](auto& store) { store.swap(key, name); });
+  }
+  template <KeysOf<key_view> Keys>
+    requires has_updater
+  void swap(Keys&& keys, std::string_view name) {
+    std::vector<key_type> owned;
+    for (auto&& key : keys) owned.emplace_back(key_view(key));
+    for (auto const& key : owned) find("swap", key);
+    (swap_of<Ts>(owned, name), ...);
+  }
   /// As kv_store's: numbers go from step to step in stores of one element type.
   std::vector<double> carried_numbers() const { return of<first_type>().carried_numbers(); }
   void set_carried_numbers(std::span<double const> numbers) { of<first_type>().set_carried_numbers(numbers); }
@@ -238,6 +257,14 @@ class kv_store<type_list<Ts...>, D, Policies...> {
       return std::string(call) + ": " + detail::key_text(key) + " was never given to init";
     });
     return *found;
+  }
+
+  template <class T>
+  void swap_of(std::vector<key_type> const& keys, std::string_view name) {
+    std::vector<key_type> own;
+    for (auto const& key : keys)
+      if (find("swap", key).store == number<T>) own.push_back(key);
+    of<T>().swap(own, name);
   }
 
   template <std::size_t N, class F>

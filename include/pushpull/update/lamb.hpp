@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstddef>
+#include <limits>
+#include <string>
 
 #include <cuda/std/array>
 #include <cuda/std/cmath>
@@ -14,17 +16,29 @@ namespace pushpull::update {
 
 namespace detail {
 
-/// |w| / |u|, from sums of squares; 1 where one of them is 0.
-PUSHPULL_HOST_DEVICE inline double trust_ratio(double w, double u) {
-  return w > 0 && u > 0 ? cuda::std::sqrt(w / u) : 1;
+/// phi(|w|) / |u|, from sums of squares, where phi brings a norm within bounds; 1 where one of the two is 0.
+PUSHPULL_HOST_DEVICE inline double trust_ratio(double w, double u, double lower, double upper) {
+  double const norm = cuda::std::sqrt(w), bounded = norm < lower ? lower : (norm > upper ? upper : norm);
+  if (!(bounded > 0 && u > 0)) return 1;
+  return bounded == norm ? cuda::std::sqrt(w / u) : bounded / cuda::std::sqrt(u);
+}
+
+/// @throws invalid_argument on a negative lower bound, or one above the upper.
+inline void expects_bounds(char const* name, double lower, double upper) {
+  expects_not_negative((std::string(name) + ": lower_bound").c_str(), lower);
+  pushpull::detail::expects<invalid_argument>(upper >= lower, [&] {
+    return std::string(name) + ": upper_bound: at least lower_bound, " + number_text(lower) + ", expected, got " +
+           number_text(upper);
+  });
 }
 
 }  // namespace detail
 
-/// You et al. 2020, algorithm 2, with the norms of each key and the identity as its phi:
+/// You et al. 2020, algorithm 2, with the norms of each key, and as its phi the bounds on |w|:
 ///   m = beta1 m + (1 - beta1) g;   v = beta2 v + (1 - beta2) g^2;
 ///   u = m' / (sqrt(v') + epsilon) + weight_decay w,  m' = m / (1 - beta1^t),  v' = v / (1 - beta2^t);
-///   w = w - learning_rate |w| / |u| u, with a ratio of 1 if one of the norms is 0.
+///   w = w - learning_rate phi(|w|) / |u| u,  phi(x) = min(max(x, lower_bound), upper_bound), with a ratio of 1 if one of
+///   the two is 0. Without correct_bias m and v stand in the places of m' and v'.
 /// 44 bytes per float parameter: a phase before the pass reads g, w, m and v.
 struct lamb {
   double learning_rate = 1e-3;
@@ -32,25 +46,29 @@ struct lamb {
   double beta2 = 0.999;
   double epsilon = 1e-6;
   double weight_decay = 0;
+  double lower_bound = 0;  ///< Of |w|.
+  double upper_bound = std::numeric_limits<double>::infinity();
+  bool correct_bias = true;
 
   static constexpr auto state_names = states("exp_avg", "exp_avg_sq");
   static constexpr bool per_tensor = true;
   using sums_type = cuda::std::array<double, 2>;  ///< Squares of w, of u.
 
-  /// @throws invalid_argument on a negative rate, epsilon or decay, or a beta outside [0, 1).
+  /// @throws invalid_argument on a negative rate, epsilon or decay, or a beta outside [0, 1), or bounds that are none.
   void validate() const {
     detail::expects_not_negative("lamb: learning_rate", learning_rate);
     detail::expects_in_range("lamb: beta1", beta1, 0, 1);
     detail::expects_in_range("lamb: beta2", beta2, 0, 1);
     detail::expects_not_negative("lamb: epsilon", epsilon);
     detail::expects_not_negative("lamb: weight_decay", weight_decay);
+    detail::expects_bounds("lamb", lower_bound, upper_bound);
   }
 
   template <class A>
   struct scalars {
-    A scale;       ///< 1 / (1 - beta1^t)
-    A root_scale;  ///< 1 / sqrt(1 - beta2^t)
-    A rate;        ///< learning_rate |w| / |u|
+    A scale;       ///< 1 / (1 - beta1^t), or 1
+    A root_scale;  ///< 1 / sqrt(1 - beta2^t), or 1
+    A rate;        ///< learning_rate phi(|w|) / |u|
   };
 
   PUSHPULL_EXEC_CHECK_DISABLE
@@ -64,9 +82,10 @@ struct lamb {
 
   template <class A>
   PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s, sums_type const& sums) const {
+    double const rate = learning_rate * detail::trust_ratio(sums[0], sums[1], lower_bound, upper_bound);
+    if (!correct_bias) return {A(1), A(1), static_cast<A>(rate)};
     return {static_cast<A>(1 / bias_correction(beta1, s.t)),
-            static_cast<A>(1 / cuda::std::sqrt(bias_correction(beta2, s.t))),
-            static_cast<A>(learning_rate * detail::trust_ratio(sums[0], sums[1]))};
+            static_cast<A>(1 / cuda::std::sqrt(bias_correction(beta2, s.t))), static_cast<A>(rate)};
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
@@ -88,7 +107,7 @@ struct lamb {
 /// Zheng et al. 2020, algorithm 2, with the norms of each key:
 ///   h = g / |g|;   m, v, m', v' as LAMB's, of h;   y = sqrt(v') + epsilon;
 ///   u = m' / y + weight_decay w;   e = h / y + weight_decay w;
-///   w = w - learning_rate |w| (beta1 u / |u| + (1 - beta1) e / |e|), with ratios of 1 if one of the norms is 0.
+///   w = w - learning_rate phi(|w|) (beta1 u / |u| + (1 - beta1) e / |e|), phi and ratios as LAMB's.
 /// 48 bytes per float parameter: two phases before the pass, the first reads g, the second g, w, m and v.
 struct lans {
   double learning_rate = 1e-3;
@@ -96,6 +115,8 @@ struct lans {
   double beta2 = 0.999;
   double epsilon = 1e-6;
   double weight_decay = 0;
+  double lower_bound = 0;  ///< Of |w|.
+  double upper_bound = std::numeric_limits<double>::infinity();
 
   static constexpr auto state_names = lamb::state_names;
   static constexpr bool per_tensor = true;
@@ -110,6 +131,7 @@ struct lans {
     detail::expects_in_range("lans: beta2", beta2, 0, 1);
     detail::expects_not_negative("lans: epsilon", epsilon);
     detail::expects_not_negative("lans: weight_decay", weight_decay);
+    detail::expects_bounds("lans", lower_bound, upper_bound);
   }
 
   template <class A>
@@ -117,8 +139,8 @@ struct lans {
     A unit;             ///< 1 / |g|, or 1
     A scale;            ///< 1 / (1 - beta1^t)
     A root_scale;       ///< 1 / sqrt(1 - beta2^t)
-    A momentum_rate;    ///< learning_rate beta1 |w| / |u|
-    A gradient_rate;    ///< learning_rate (1 - beta1) |w| / |e|
+    A momentum_rate;    ///< learning_rate beta1 phi(|w|) / |u|
+    A gradient_rate;    ///< learning_rate (1 - beta1) phi(|w|) / |e|
   };
 
   PUSHPULL_EXEC_CHECK_DISABLE
@@ -140,8 +162,8 @@ struct lans {
     return {static_cast<A>(sums[0] > 0 ? 1 / cuda::std::sqrt(sums[0]) : 1),
             static_cast<A>(1 / bias_correction(beta1, s.t)),
             static_cast<A>(1 / cuda::std::sqrt(bias_correction(beta2, s.t))),
-            static_cast<A>(learning_rate * beta1 * detail::trust_ratio(sums[1], sums[2])),
-            static_cast<A>(learning_rate * (1 - beta1) * detail::trust_ratio(sums[1], sums[3]))};
+            static_cast<A>(learning_rate * beta1 * ratio(sums[1], sums[2])),
+            static_cast<A>(learning_rate * (1 - beta1) * ratio(sums[1], sums[3]))};
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
@@ -153,6 +175,10 @@ struct lans {
   }
 
  private:
+  PUSHPULL_HOST_DEVICE double ratio(double w, double u) const {
+    return detail::trust_ratio(w, u, lower_bound, upper_bound);
+  }
+
   /// u, and e by its argument.
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class A, class V>

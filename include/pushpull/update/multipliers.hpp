@@ -16,6 +16,11 @@ namespace pushpull::update {
 
 namespace detail {
 
+template <class Stage>
+inline constexpr bool is_decoupled_decay = false;
+template <class Rule>
+inline constexpr bool is_decoupled_decay<decoupled_decay<Rule>> = true;
+
 /// Multiplies what a stage calls its learning rate and its weight decay, scheduled or not.
 struct multiply {
   double learning_rate, weight_decay;
@@ -33,7 +38,7 @@ struct multiply {
   void operator()(Stage& stage) const {
     if constexpr (has_rate<Stage>) stage.learning_rate *= learning_rate;
     if constexpr (has_decay<Stage>) stage.weight_decay *= weight_decay;
-    if constexpr (requires { stage.rule; }) (*this)(stage.rule);  // a rule around a rule
+    if constexpr (pushpull::detail::Wrapping<Stage>) (*this)(stage.rule);
   }
   void operator()(ftrl& rule) const {
     rule.learning_rate *= learning_rate;
@@ -52,15 +57,16 @@ struct multiply {
   }
   template <class Stage, class Hyperparameter, class Schedule>
   void operator()(scheduled<Stage, Hyperparameter, Schedule>& s) const {
-    auto& inner = unscheduled<Stage>::in(s.stage);
-    using inner_type = std::remove_reference_t<decltype(inner)>;
-    auto* const scheduled_member = static_cast<void const*>(&Hyperparameter::in(inner));
-    if constexpr (has_rate<inner_type>)
-      if (scheduled_member == static_cast<void const*>(&inner.learning_rate)) s.factor *= learning_rate;
-    if constexpr (has_decay<inner_type>)
-      if (scheduled_member == static_cast<void const*>(&inner.weight_decay)) s.factor *= weight_decay;
-    if constexpr (std::is_same_v<inner_type, update::weight_decay>)
-      if (scheduled_member == static_cast<void const*>(&inner.decay)) s.factor *= weight_decay;
+    auto& holder = holder_of<Hyperparameter>(s.stage);
+    auto const* const set = static_cast<void const*>(&Hyperparameter::in(holder));
+    if constexpr (has_rate<decltype(holder)>)
+      if (set == static_cast<void const*>(&holder.learning_rate)) s.factor *= learning_rate;
+    if constexpr (has_decay<decltype(holder)>)
+      if (set == static_cast<void const*>(&holder.weight_decay)) s.factor *= weight_decay;
+    if constexpr (std::is_same_v<decltype(holder), update::weight_decay&>)
+      if (set == static_cast<void const*>(&holder.decay)) s.factor *= weight_decay;
+    if constexpr (is_decoupled_decay<std::remove_reference_t<decltype(holder)>>)
+      if (set == static_cast<void const*>(&holder.rate)) s.factor *= learning_rate * weight_decay;
     (*this)(s.stage);
   }
 };

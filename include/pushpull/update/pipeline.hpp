@@ -126,12 +126,12 @@ struct pipeline {
   {
     if constexpr (pushpull::detail::Carries<First>) {
       auto own = of_first(sums);
-      first.carry(own);
+      pushpull::detail::carry(first, own);
       put<0>(sums, own);
     }
     if constexpr (pushpull::detail::Carries<Rest>) {
       auto own = of_rest(sums);
-      rest.carry(own);
+      pushpull::detail::carry(rest, own);
       put<behind>(sums, own);
     }
   }
@@ -139,8 +139,8 @@ struct pipeline {
     requires(pushpull::detail::MaySkip<First> || pushpull::detail::MaySkip<Rest>)
   {
     bool result = false;
-    if constexpr (pushpull::detail::MaySkip<First>) result = first.skips(of_first(sums));
-    if constexpr (pushpull::detail::MaySkip<Rest>) result = result || rest.skips(of_rest(sums));
+    if constexpr (pushpull::detail::MaySkip<First>) result = pushpull::detail::skips(first, of_first(sums));
+    if constexpr (pushpull::detail::MaySkip<Rest>) result = result || pushpull::detail::skips(rest, of_rest(sums));
     return result;
   }
 
@@ -237,8 +237,30 @@ template <class Stage, class P>
 inline constexpr bool has_stage = std::same_as<Stage, P>;
 template <class Stage, class First, class Rest>
 inline constexpr bool has_stage<Stage, pipeline<First, Rest>> = has_stage<Stage, First> || has_stage<Stage, Rest>;
+template <class Stage, class W>
+  requires(pushpull::detail::Wrapping<W> && requires(W w) { w.rule; })
+inline constexpr bool has_stage<Stage, W> = std::same_as<Stage, W> || has_stage<Stage, typename W::wraps>;
 
 }  // namespace detail
+
+/// The stage of type `Stage` in the rule inside a wrapper, such as decoupled_decay.
+template <class Stage, pushpull::detail::Wrapping W>
+  requires requires(W w) { w.rule; }
+constexpr Stage& get(W& from) {
+  static_assert(detail::has_stage<Stage, W>, "get: the pipe has no such stage");
+  if constexpr (std::same_as<Stage, W>) {
+    return from;
+  } else if constexpr (std::same_as<Stage, typename W::wraps>) {
+    return from.rule;
+  } else {
+    return get<Stage>(from.rule);
+  }
+}
+template <class Stage, pushpull::detail::Wrapping W>
+  requires requires(W w) { w.rule; }
+constexpr Stage const& get(W const& from) {
+  return get<Stage>(const_cast<W&>(from));
+}
 
 /// The stage of type `Stage` in a pipe, the first one if there are several: to read or change its hyperparameters.
 template <class Stage, class First, class Rest>

@@ -16,9 +16,6 @@
 
 namespace pushpull::update {
 
-template <class Stage, class Hyperparameter, class Schedule>
-struct scheduled;
-
 namespace detail {
 
 /// The hyperparameter `learning_rate` of whatever has one.
@@ -46,19 +43,28 @@ struct member {
   }
 };
 
-/// The rule or transform of which several hyperparameters may be scheduled.
-template <class Stage>
-struct unscheduled {
-  using type = Stage;
-  PUSHPULL_DEVICE_INLINE static Stage& in(Stage& stage) { return stage; }
-};
-template <class Stage, class Hyperparameter, class Schedule>
-struct unscheduled<scheduled<Stage, Hyperparameter, Schedule>> {
-  using type = typename unscheduled<Stage>::type;
-  PUSHPULL_DEVICE_INLINE static type& in(scheduled<Stage, Hyperparameter, Schedule>& s) {
-    return unscheduled<Stage>::in(s.stage);
+/// Which part of a stage has the hyperparameter: the stage itself, the rule inside a wrapper or under another schedule, or
+/// the last stage of a pipe inside one of these.
+template <class Hyperparameter, class Stage>
+inline constexpr bool has_hyperparameter = Hyperparameter::template of<Stage>;
+template <class Hyperparameter, pushpull::detail::Wrapping Stage>
+inline constexpr bool has_hyperparameter<Hyperparameter, Stage> =
+    Hyperparameter::template of<Stage> || has_hyperparameter<Hyperparameter, typename Stage::wraps>;
+template <class Hyperparameter, class First, class Rest>
+inline constexpr bool has_hyperparameter<Hyperparameter, pipeline<First, Rest>> = has_hyperparameter<Hyperparameter, Rest>;
+
+template <class Hyperparameter, class Stage>
+PUSHPULL_DEVICE_INLINE auto& holder_of(Stage& stage) {
+  if constexpr (Hyperparameter::template of<Stage>) {
+    return stage;
+  } else if constexpr (requires { stage.rule; }) {
+    return holder_of<Hyperparameter>(stage.rule);
+  } else if constexpr (requires { stage.stage; }) {
+    return holder_of<Hyperparameter>(stage.stage);
+  } else {
+    return holder_of<Hyperparameter>(stage.rest);
   }
-};
+}
 
 }  // namespace detail
 
@@ -75,7 +81,7 @@ struct scheduled {
   static_assert(LearningRateSchedule<Schedule>,
                 "LearningRateSchedule: the schedule cannot be called as schedule(t) with a std::int64_t, or does not "
                 "return double");
-  static_assert(Hyperparameter::template of<typename detail::unscheduled<Stage>::type>,
+  static_assert(detail::has_hyperparameter<Hyperparameter, Stage>,
                 "scheduled: the stage on the left has no such hyperparameter: learning_rate needs a member of that "
                 "name, hyperparameter<&rule::member> a stage of type `rule`");
 
@@ -86,35 +92,7 @@ struct scheduled {
   static constexpr auto state_names = Stage::state_names;
   static constexpr bool one_element_at_a_time = requires { requires Stage::one_element_at_a_time; };
 
-  /// What a PreReduction asks for.
-  static constexpr std::size_t phases = pushpull::detail::phase_count<Stage>;
-  using sums_type = pushpull::detail::sums_t<Stage>;
-  static constexpr auto first_sums = []<std::size_t... P>(std::index_sequence<P...>) {
-    return std::array<std::size_t, phases + 1>{pushpull::detail::first_sum<Stage, P>()...};
-  }(std::make_index_sequence<phases>());
-  template <std::size_t P>
-  static constexpr std::size_t sums_in_phase() {
-    return pushpull::detail::sums_in<Stage, P>;
-  }
-  template <std::size_t P>
-  static constexpr bool per_tensor_in() {
-    return pushpull::detail::sums_per_tensor<Stage, P>();
-  }
-  PUSHPULL_HOST_DEVICE sums_type initial_sums() const
-    requires pushpull::detail::Carries<Stage>
-  {
-    return stage.initial_sums();
-  }
-  PUSHPULL_HOST_DEVICE void carry(sums_type& sums) const
-    requires pushpull::detail::Carries<Stage>
-  {
-    stage.carry(sums);
-  }
-  PUSHPULL_HOST_DEVICE bool skips(sums_type const& sums) const
-    requires pushpull::detail::MaySkip<Stage>
-  {
-    return stage.skips(sums);
-  }
+  using wraps = Stage;
 
   template <class P>
   struct scalars {
@@ -142,14 +120,14 @@ struct scheduled {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class A>
-  PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s, sums_type const& sums) const {
+  PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s, pushpull::detail::sums_t<Stage> const& sums) const {
     double const value = factor * schedule(s.t);
     return scalars<pushpull::detail::prepared_t<Stage, A>>{value, pushpull::detail::prepare(with(value), s, sums)};
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <std::size_t N, class P, class V, class... State>
-    requires(N < phases && pushpull::detail::TermsWith<Stage, N, P, V, State...>)
+    requires(N < pushpull::detail::phase_count<Stage> && pushpull::detail::TermsWith<Stage, N, P, V, State...>)
   PUSHPULL_DEVICE_INLINE auto pre_reduce(phase<N>, scalars<P> const& s, V const& w, V const& g,
                                          State const&... state) const {
     return pushpull::detail::terms<N>(with(s.value), s.stage, w, g, state...);
@@ -177,7 +155,7 @@ struct scheduled {
  private:
   PUSHPULL_DEVICE_INLINE Stage with(double value) const {
     Stage result = stage;
-    auto& hyperparameter = Hyperparameter::in(detail::unscheduled<Stage>::in(result));
+    auto& hyperparameter = Hyperparameter::in(detail::holder_of<Hyperparameter>(result));
     hyperparameter = static_cast<std::remove_reference_t<decltype(hyperparameter)>>(value);
     return result;
   }

@@ -1,21 +1,83 @@
 /// @file
-/// Rules around a rule: what happens to the weight before it and after it.
+/// Rules around a rule: what happens to the weight before it and after it. See ema.hpp and lookahead.hpp for those with
+/// states of their own.
+///
+/// A wrapper has a member `rule` and says `using wraps = Rule`: phases and sums of a PreReduction are then the rule's, and
+/// `get<Stage>`, `learning_rate` and `hyperparameter` reach into it.
 #pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+#include <type_traits>
 
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/update/pipeline.hpp>
 #include <pushpull/update/scalar.hpp>
 
 namespace pushpull::update {
 
+namespace detail {
+
+/// `name`, then the states of the rule inside.
+template <class Rule>
+constexpr auto with_state(std::string_view name) {
+  std::array<std::string_view, Rule::state_names.size() + 1> names{};
+  names[0] = name;
+  for (std::size_t n = 0; n < Rule::state_names.size(); ++n) names[n + 1] = Rule::state_names[n];
+  return names;
+}
+
+/// What a wrapper with scalars of its own prepares: those, and what its rule prepares.
+template <class Own, class P>
+struct wrapped_scalars {
+  Own own;
+  P rule;
+
+  /// For a rule that tells elements apart.
+  PUSHPULL_DEVICE_INLINE auto at(std::int64_t number) const requires pushpull::detail::Numbered<P> {
+    using rule_type = std::remove_cvref_t<decltype(pushpull::detail::argument(rule, number))>;
+    return wrapped_scalars<Own, rule_type>{own, pushpull::detail::argument(rule, number)};
+  }
+};
+
+/// A wrapper that waits for the rule on its left.
+template <class W>
+concept AwaitsRule = requires {
+  typename W::awaits_rule;
+};
+
+/// Whether `Rule` has terms in phase N, of the states `State`.
+template <class Rule, std::size_t N, class S, class V, class... State>
+concept HasTerms = N < pushpull::detail::phase_count<Rule> && pushpull::detail::TermsWith<Rule, N, S, V, State...>;
+
+}  // namespace detail
+
+/// `rule | ema(0.999)` is `ema{rule, 0.999}`, `rule | lookahead(5, 0.5)` likewise. Behind a pipe the wrapper stands around
+/// its last stage, which is where weights change.
+template <Updater Rule, detail::AwaitsRule Wrapper>
+constexpr auto operator|(Rule const& rule, Wrapper const& wrapper) {
+  return wrapper.around(rule);
+}
+template <class First, class Rest, detail::AwaitsRule Wrapper>
+  requires Updater<Rest>
+constexpr auto operator|(pipeline<First, Rest> const& pipe, Wrapper const& wrapper) {
+  auto const rest = pipe.rest | wrapper;
+  return pipeline<First, std::remove_const_t<decltype(rest)>>{pipe.first, rest};
+}
+
 /// w = (1 - rate) w, then the rule: weight decay that the rule's adaptive rates do not see (Loshchilov & Hutter 2019),
-/// with rate = learning rate times decay. `decoupled_decay{adagrad{...}, 1e-4}`.
+/// with rate = learning rate times decay. `decoupled_decay{adagrad{...}, 1e-4}`. `| learning_rate(s)` schedules the
+/// rule's rate and leaves this one, which `| hyperparameter<&decoupled_decay<adagrad>::rate>(s)` schedules.
 template <Updater Rule>
 struct decoupled_decay {
+  using wraps = Rule;
+
   Rule rule;
   double rate = 0;
 
-  static_assert(!PreReduction<Rule>, "decoupled_decay: pipe the stage that is a PreReduction into it");
   static constexpr auto state_names = Rule::state_names;
   static constexpr bool one_element_at_a_time = requires { requires Rule::one_element_at_a_time; };
 
@@ -25,9 +87,18 @@ struct decoupled_decay {
     detail::expects_in_range("decoupled_decay: rate", rate, 0, 1);
   }
 
+  PUSHPULL_EXEC_CHECK_DISABLE
   template <class A>
-  PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s) const {
-    return pushpull::detail::prepare(rule, s, pushpull::detail::sums_t<Rule>{});
+  PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s, pushpull::detail::sums_t<Rule> const& sums) const {
+    return pushpull::detail::prepare(rule, s, sums);
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <std::size_t N, class S, class V, class... State>
+  requires detail::HasTerms<Rule, N, S, V, State...> PUSHPULL_DEVICE_INLINE auto pre_reduce(
+      phase<N>, S const& s, V const& w, V const& g, State const&... state) const {
+    V const decayed = w * (1 - rate);
+    return pushpull::detail::terms<N>(rule, s, decayed, g, state...);
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
@@ -43,10 +114,11 @@ decoupled_decay(Rule, double) -> decoupled_decay<Rule>;
 /// The rule, then w = min(max(w, -limit), limit).
 template <Updater Rule>
 struct clip_weights {
+  using wraps = Rule;
+
   Rule rule;
   double limit;
 
-  static_assert(!PreReduction<Rule>, "clip_weights: pipe the stage that is a PreReduction into it");
   static constexpr auto state_names = Rule::state_names;
   static constexpr bool one_element_at_a_time = requires { requires Rule::one_element_at_a_time; };
 
@@ -56,9 +128,17 @@ struct clip_weights {
     detail::expects_limit("clip_weights: limit", limit);
   }
 
+  PUSHPULL_EXEC_CHECK_DISABLE
   template <class A>
-  PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s) const {
-    return pushpull::detail::prepare(rule, s, pushpull::detail::sums_t<Rule>{});
+  PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s, pushpull::detail::sums_t<Rule> const& sums) const {
+    return pushpull::detail::prepare(rule, s, sums);
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <std::size_t N, class S, class V, class... State>
+  requires detail::HasTerms<Rule, N, S, V, State...> PUSHPULL_DEVICE_INLINE auto pre_reduce(
+      phase<N>, S const& s, V const& w, V const& g, State const&... state) const {
+    return pushpull::detail::terms<N>(rule, s, w, g, state...);
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE

@@ -8,6 +8,7 @@ the output is: trajectory, element type, step, tensor ("weight" or the name that
 optimizer that keeps the negative of a state, or knows it under another name, is translated here.
 """
 
+import collections
 import sys
 from pathlib import Path
 
@@ -72,6 +73,35 @@ def optax():
     jax.config.update("jax_enable_x64", True)
     import jax.numpy as jnp
 
+    # optax.ema averages what it is given: here the weights that an optimizer leaves behind.
+    Averaged = collections.namedtuple("Averaged", "average inner ema")
+
+    def averaged(optimizer, ema):
+        def init(parameter):
+            return Averaged(jnp.zeros_like(parameter), optimizer.init(parameter), ema.init(parameter))
+
+        def update(gradient, state, parameter):
+            change, inner = optimizer.update(gradient, state.inner, parameter)
+            average, ema_state = ema.update(optax.apply_updates(parameter, change), state.ema)
+            return change, Averaged(average, inner, ema_state)
+
+        return optax.GradientTransformation(init, update)
+
+    # optax.lookahead is given fast and slow weights, and changes of both.
+    Synchronised = collections.namedtuple("Synchronised", "slow inner")
+
+    def synchronised(optimizer, k, alpha):
+        both = optax.lookahead(optimizer, k, alpha)
+
+        def init(parameter):
+            return Synchronised(parameter, both.init(optax.LookaheadParams(parameter, parameter)))
+
+        def update(gradient, state, parameter):
+            change, inner = both.update(gradient, state.inner, optax.LookaheadParams(parameter, state.slow))
+            return change.fast, Synchronised(state.slow + change.slow, inner)
+
+        return optax.GradientTransformation(init, update)
+
     trajectories = {
         "lion": (optax.lion(0.01, b1=0.9, b2=0.99, weight_decay=0.1), dict(mu="exp_avg")),
         "sign_sgd": (optax.sign_sgd(0.01), {}),
@@ -79,6 +109,10 @@ def optax():
         "yogi": (optax.chain(optax.scale_by_yogi(eps=1e-3, initial_accumulator_value=0.0), optax.scale_by_learning_rate(0.02)),
                  dict(mu="exp_avg", nu="exp_avg_sq")),
         "adamax": (optax.adamax(0.02), dict(mu="exp_avg", nu="exp_inf")),
+        "trace": (optax.chain(optax.trace(0.8), optax.sgd(0.1)), dict(trace="trace")),
+        "trace_nesterov": (optax.chain(optax.trace(0.8, nesterov=True), optax.sgd(0.1)), dict(trace="trace")),
+        "ema": (averaged(optax.adam(0.02), optax.ema(0.9, debias=True)), dict(average="ema", mu="exp_avg", nu="exp_avg_sq")),
+        "lookahead": (synchronised(optax.adam(0.02), 6, 0.4), dict(slow="slow", mu="exp_avg", nu="exp_avg_sq")),
     }
     yield f"optax {optax.__version__} on jax {jax.__version__}, CPU"
 

@@ -1,0 +1,120 @@
+/// @file
+/// Momentum whose rate goes by the norms of each tensor, as MXNet's LARS and LBSGD have it: the norm is that of the
+/// gradient before it is clipped, which update::lars behind a clip does not see.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+
+#include <cuda/std/array>
+#include <cuda/std/cmath>
+#include <pushpull/concepts/learning_rate_schedule.hpp>
+#include <pushpull/concepts/pre_reduction.hpp>
+#include <pushpull/concepts/updater.hpp>
+#include <pushpull/lr_schedule/scalar.hpp>
+#include <pushpull/update/scalar.hpp>
+
+namespace pushpull::compat {
+
+/// MXNet's LARS: eta |w| / (|s g| + wd |w| + epsilon), and 1 if a norm is 0 or where it does not adapt.
+struct lars_factor {
+  double eta = 1e-3;
+  double epsilon = 0;
+  bool adapts = true;  ///< MXNet says no to names that end in gamma, beta or bias: parameter groups do.
+
+  /// @throws invalid_argument on a negative eta or epsilon.
+  void validate() const {
+    update::detail::expects_not_negative("lars: eta", eta);
+    update::detail::expects_not_negative("lars: epsilon", epsilon);
+  }
+
+  /// From the squares of |w| and |g|.
+  PUSHPULL_HOST_DEVICE double operator()(double w2, double g2, double rescale, double wd) const {
+    double const w = cuda::std::sqrt(w2), g = cuda::std::sqrt(g2) * cuda::std::fabs(rescale);
+    return adapts && w > 0 && g > 0 ? eta * w / (g + wd * w + epsilon) : 1;
+  }
+};
+
+/// MXNet's LBSGD with the strategy "lars": |w| / sqrt(|g|^2 + wd |w|^2 + 1e-18) within 0.01 and 100, of the gradient
+/// before it is rescaled.
+struct lbsgd_factor {
+  PUSHPULL_HOST_DEVICE double operator()(double w2, double g2, double, double wd) const {
+    double const factor = cuda::std::sqrt(w2 / (g2 + wd * w2 + 1e-18));
+    return factor < 0.01 ? 0.01 : (factor > 100 ? 100 : factor);
+  }
+};
+
+/// rate = learning_rate factor(|w|, |g|), norms of each key;
+/// m = momentum m + rate (clip(s g) + wd w);  w = w - m. 28 bytes per float parameter.
+template <class Factor>
+struct layer_rated_momentum {
+  double learning_rate = 1e-2;
+  double momentum = 0.9;
+  double weight_decay = 0;
+  double rescale = 1;
+  double limit = std::numeric_limits<double>::infinity();  ///< Of |s g|, each element; infinity is none.
+  Factor factor = {};
+
+  static constexpr auto state_names = states("momentum_buffer");
+  static constexpr bool per_tensor = true;
+  using sums_type = cuda::std::array<double, 2>;  ///< Squares of w, of g.
+
+  /// @throws invalid_argument on a negative value, or a momentum of 1 or more.
+  void validate() const {
+    update::detail::expects_not_negative("layer_rated_momentum: learning_rate", learning_rate);
+    update::detail::expects_in_range("layer_rated_momentum: momentum", momentum, 0, 1);
+    update::detail::expects_not_negative("layer_rated_momentum: weight_decay", weight_decay);
+    update::detail::expects_finite("layer_rated_momentum: rescale", rescale);
+    update::detail::expects_limit("layer_rated_momentum: limit", limit);
+    if constexpr (requires { factor.validate(); }) factor.validate();
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class S, class V>
+  PUSHPULL_DEVICE_INLINE cuda::std::array<V, 2> pre_reduce(S const&, V const& w, V const& g) const {
+    return {w * w, g * g};
+  }
+
+  /// The rate.
+  template <class A>
+  PUSHPULL_HOST_DEVICE A prepare(step<A> const&, sums_type const& sums) const {
+    return static_cast<A>(learning_rate * factor(sums[0], sums[1], rescale, weight_decay));
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class A, class V>
+  PUSHPULL_DEVICE_INLINE void operator()(A const& rate, V& w, V const& g, V& m) const {
+    V const h = min(max(rescale * g, -limit), limit);
+    m = momentum * m + rate * (h + weight_decay * w);
+    w -= m;
+  }
+};
+
+static_assert(Updater<layer_rated_momentum<lars_factor>> && PreReduction<layer_rated_momentum<lars_factor>>);
+
+/// What MXNet's LBSGD multiplies the learning rate by in update t: from 1 to batch_scale while n = begin + batch_scale t
+/// counts `warm_up` batches, batch_scale ever after. A LearningRateSchedule.
+struct lbsgd_multiplier {
+  std::int64_t batch_scale = 1;  ///< Batches per update.
+  std::int64_t warm_up = 160;    ///< Batches.
+  std::int64_t begin = 0;        ///< Batches before the first update.
+  lr_schedule::ramp shape = lr_schedule::ramp::linear;
+
+  /// @throws invalid_argument on less than one batch per update, or a negative number of batches.
+  void validate() const {
+    lr_schedule::detail::expects_at_least("lbsgd: batch_scale", batch_scale, 1);
+    lr_schedule::detail::expects_at_least("lbsgd: warm_up", warm_up, 0);
+    lr_schedule::detail::expects_at_least("lbsgd: begin", begin, 0);
+  }
+
+  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const {
+    auto const most = static_cast<double>(batch_scale);
+    std::int64_t const n = begin + batch_scale * t;
+    if (n >= warm_up) return most;
+    return lr_schedule::between(shape, 1, most, static_cast<double>(n) / static_cast<double>(warm_up));
+  }
+};
+
+static_assert(LearningRateSchedule<lbsgd_multiplier>);
+
+}  // namespace pushpull::compat

@@ -1,0 +1,110 @@
+/// @file
+/// Slow weights that follow the fast ones: Lookahead.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include <pushpull/concepts/pre_reduction.hpp>
+#include <pushpull/concepts/updater.hpp>
+#include <pushpull/error.hpp>
+#include <pushpull/update/scalar.hpp>
+#include <pushpull/update/wrapper.hpp>
+
+namespace pushpull::update {
+
+/// Zhang et al. 2019, algorithm 1, as optax.lookahead defines it: the rule moves the (fast) weights; in every k-th update
+/// of a key, behind the rule, slow += alpha (w - slow);  w = slow. Slow weights begin at the weights before the first
+/// update. The rule's states go on through a synchronisation.
+/// `rule | lookahead(5, 0.5)`, or `lookahead{rule, 5, 0.5}`. Slow weights are kept in the store's state type. Row-sparse
+/// gradients synchronise the rows that they touch, so the first update has to touch all: row_updates::standard.
+/// One state more than the rule: 8 bytes more per float parameter.
+template <class Rule = void>
+struct lookahead {
+  static_assert(Updater<Rule>, "lookahead: an Updater expected");
+  using wraps = Rule;
+
+  Rule rule;
+  std::int64_t k = 5;
+  double alpha = 0.5;
+
+  static constexpr auto state_names = detail::with_state<Rule>("slow");
+  static constexpr bool one_element_at_a_time = requires { requires Rule::one_element_at_a_time; };
+
+  /// @throws invalid_argument as the rule does, on a k below 1, or an alpha outside (0, 1].
+  void validate() const {
+    if constexpr (requires { rule.validate(); }) rule.validate();
+    pushpull::detail::expects<invalid_argument>(
+        k >= 1, [&] { return "lookahead: k: a value of at least 1 expected, got " + std::to_string(k); });
+    pushpull::detail::expects<invalid_argument>(alpha > 0 && alpha <= 1, [&] {
+      return "lookahead: alpha: a value in (0, 1] expected, got " + detail::number_text(alpha);
+    });
+  }
+
+  /// What an update does beside the rule's work.
+  struct phase_of_cycle {
+    bool first;  ///< Slow weights begin here.
+    bool synchronises;
+  };
+  template <class P>
+  using scalars = detail::wrapped_scalars<phase_of_cycle, P>;
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class A>
+  PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s, pushpull::detail::sums_t<Rule> const& sums) const {
+    return scalars<pushpull::detail::prepared_t<Rule, A>>{{s.t == 1, s.t % k == 0},
+                                                          pushpull::detail::prepare(rule, s, sums)};
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <std::size_t N, class P, class V>
+  requires detail::HasTerms<Rule, N, P, V> PUSHPULL_DEVICE_INLINE auto pre_reduce(phase<N>, scalars<P> const& s,
+                                                                                  V const& w, V const& g) const {
+    return pushpull::detail::terms<N>(rule, s.rule, w, g);
+  }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <std::size_t N, class P, class V, class... State>
+  requires detail::HasTerms<Rule, N, P, V, State...> PUSHPULL_DEVICE_INLINE auto pre_reduce(
+      phase<N>, scalars<P> const& s, V const& w, V const& g, V const&, State const&... state) const {
+    return pushpull::detail::terms<N>(rule, s.rule, w, g, state...);
+  }
+
+  // These branches go one way for all elements of a pass.
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class P, class V, class... State>
+    requires(sizeof...(State) == Rule::state_names.size())
+  PUSHPULL_DEVICE_INLINE void operator()(scalars<P> const& s, V& w, V const& g, V& slow, State&... state) const {
+    if (s.own.first) slow = w;
+    rule(s.rule, w, g, state...);
+    if (s.own.synchronises) {
+      slow += alpha * (w - slow);
+      w = slow;
+    }
+  }
+};
+
+/// `lookahead(k, alpha)`: slow weights that wait for the rule on their left.
+template <>
+struct lookahead<void> {
+  using awaits_rule = void;
+
+  std::int64_t k;
+  double alpha;
+
+  explicit constexpr lookahead(std::int64_t k = 5, double alpha = 0.5) : k(k), alpha(alpha) {}
+
+  template <Updater Rule>
+  constexpr lookahead<Rule> around(Rule const& rule) const {
+    return {rule, k, alpha};
+  }
+};
+
+lookahead(std::int64_t)->lookahead<>;
+lookahead(int)->lookahead<>;
+lookahead(std::int64_t, double)->lookahead<>;
+lookahead(int, double)->lookahead<>;
+template <class Rule>
+lookahead(Rule, std::int64_t, double) -> lookahead<Rule>;
+
+}  // namespace pushpull::update

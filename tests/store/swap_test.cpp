@@ -1,0 +1,225 @@
+/// @file
+/// Weights and averages change places and back: bit for bit, on any number of devices, mirrors included.
+#include <cstddef>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include <pushpull/pushpull.hpp>
+
+#include "support/catch.hpp"
+
+namespace {
+
+namespace pp = pushpull;
+namespace update = pushpull::update;
+
+std::vector<std::string> const keys{"a", "empty", "b", "c"};
+constexpr std::size_t sizes[] = {1, 0, 5003, 65};
+
+template <class T>
+std::vector<std::vector<T>> filled(float offset) {
+  std::vector<std::vector<T>> result;
+  for (std::size_t const size : sizes) {
+    result.emplace_back(size);
+    for (std::size_t i = 0; i < size; ++i)
+      result.back()[i] = pp::convert<T>(offset + static_cast<float>((i * 31) % 17) / 8 - 1);
+  }
+  return result;
+}
+
+/// Values as doubles, which every type converts to exactly.
+template <class T>
+std::vector<std::vector<double>> exact(std::vector<std::vector<T>> const& tensors) {
+  std::vector<std::vector<double>> result;
+  for (auto const& tensor : tensors) {
+    result.emplace_back();
+    for (T const& x : tensor) result.back().push_back(pp::convert<double>(x));
+  }
+  return result;
+}
+
+template <class Store>
+auto weights(Store& store) {
+  auto values = filled<typename Store::master_type>(0);
+  store.pull(keys, values).wait();
+  return exact(values);
+}
+template <class Store>
+auto averages(Store& store) {
+  std::vector<std::vector<double>> result;
+  for (auto const& key : keys) {
+    result.emplace_back();
+    for (auto const& x : store.state(key, "ema")) result.back().push_back(pp::convert<double>(x));
+  }
+  return result;
+}
+
+template <class T, class... Policies>
+void round_trip(int devices) {
+  auto const rule = update::adam{.learning_rate = 0.1} | update::ema(0.9);
+  using store_type = pp::kv_store<T, pp::cpu_device<>, std::remove_const_t<decltype(rule)>, Policies...>;
+  store_type store{pp::cpu_devices(devices), rule}, undisturbed{pp::cpu_devices(1), rule};
+  auto const gradients = filled<T>(0.25F);
+  for (auto* const s : {&store, &undisturbed}) {
+    s->init(keys, filled<float>(0));
+    for (int t = 0; t < 3; ++t) s->push(keys, gradients).wait();
+  }
+  auto const trained = weights(store), average = averages(store);
+  REQUIRE(trained != average);
+  REQUIRE(trained == weights(undisturbed));
+  store.swap("ema");
+  REQUIRE(weights(store) == average);
+  REQUIRE(averages(store) == trained);
+  store.swap("ema");
+  REQUIRE(weights(store) == trained);
+  REQUIRE(averages(store) == average);
+  for (auto* const s : {&store, &undisturbed}) s->push(keys, gradients).wait();
+  REQUIRE(weights(store) == weights(undisturbed));
+  REQUIRE(averages(store) == averages(undisturbed));
+}
+
+}  // namespace
+
+TEST_CASE("two swaps leave a store as it was, and training goes on", "[swap]") {
+  for (int const devices : {1, 2, 4, 7}) {
+    round_trip<float>(devices);
+    round_trip<float, pp::synchronous, pp::placement::owners>(devices);
+  }
+  round_trip<double>(3);
+  round_trip<pp::half>(3);
+  round_trip<pp::bfloat16>(3);
+  round_trip<pp::bfloat16, pp::element::master<float>>(3);
+}
+
+TEST_CASE("some keys are swapped, others stay", "[swap]") {
+  pp::kv_store store{pp::cpu_devices(2), update::sgd{0.5} | update::ema(0.5), pp::synchronous{}};
+  store.init(keys, filled<float>(0));
+  store.push(keys, filled<float>(0));
+  store.push(keys, filled<float>(0));
+  auto const trained = weights(store), average = averages(store);
+  store.swap("c", "ema");
+  store.swap(std::vector<std::string>{"empty", "a"}, "ema");
+  auto const mixed = weights(store);
+  REQUIRE(mixed[0] == average[0]);
+  REQUIRE(mixed[2] == trained[2]);
+  REQUIRE(mixed[3] == average[3]);
+}
+
+TEST_CASE("a key without updates has no average yet and stays", "[swap]") {
+  pp::kv_store store{pp::cpu_devices(2), update::sgd{} | update::ema(0.5), pp::synchronous{}};
+  store.init(keys, filled<float>(0));
+  auto const before = weights(store);
+  store.push("b", filled<float>(1)[2]);
+  auto const average = averages(store);
+  store.swap("ema");
+  auto const after = weights(store);
+  REQUIRE(after[0] == before[0]);
+  REQUIRE(after[2] == average[2]);
+  REQUIRE(after[3] == before[3]);
+}
+
+TEST_CASE("a key whose only update was left out has no average either", "[swap]") {
+  pp::kv_store store{pp::cpu_devices(2), update::apply_if_finite{} | update::sgd{} | update::ema(0.5), pp::synchronous{}};
+  store.init(keys, filled<float>(0));
+  auto const before = weights(store);
+  auto gradients = filled<float>(0);
+  store.push("b", gradients[2]);
+  gradients[3][7] = std::numeric_limits<float>::infinity();
+  store.push("c", gradients[3]);
+  auto const average = averages(store);
+  store.swap("ema");
+  REQUIRE(weights(store)[2] == average[2]);
+  REQUIRE(weights(store)[3] == before[3]);
+}
+
+TEST_CASE("a swap that cannot be is refused, and changes nothing", "[swap][errors]") {
+  pp::kv_store store{pp::cpu_devices(2), update::momentum{} | update::ema(0.5), pp::synchronous{}};
+  store.init(keys, filled<float>(0));
+  store.push(keys, filled<float>(0.25F));
+  auto const before = weights(store);
+  REQUIRE_THROWS_AS(store.swap("slow"), pp::invalid_argument);
+  REQUIRE_THROWS_AS(store.swap("nobody", "ema"), pp::unknown_key);
+  REQUIRE_THROWS_AS(store.swap(std::vector<std::string>{"a", "nobody"}, "ema"), pp::unknown_key);
+  REQUIRE_THROWS_AS(store.swap(std::vector<std::string>{"b", "a", "b"}, "ema"), pp::duplicate_key);
+  REQUIRE(weights(store) == before);
+}
+
+TEST_CASE("mirrors of a parameter_store follow on every device", "[swap]") {
+  auto const check = [](auto const& policy, auto element) {
+    using T = decltype(element);
+    auto const rule = update::adam{.learning_rate = 0.1} | update::lookahead(2) | update::ema(0.5);
+    for (int const devices : {1, 3}) {
+      pp::kv_store<T, pp::cpu_device<>, std::remove_const_t<decltype(rule)>, std::remove_cvref_t<decltype(policy)>>
+          store{pp::cpu_devices(devices), rule};
+      pp::parameter_store parameters{store};
+      auto values = filled<T>(0);
+      for (std::size_t k = 0; k < keys.size(); ++k) parameters.add(keys[k], values[k]);
+      parameters.add("frozen", std::vector<T>(70, pp::convert<T>(0.5F)), {.requires_grad = false});
+      auto const step = [&] {
+        for (auto const& key : keys)
+          for (std::size_t n = 0; n < static_cast<std::size_t>(devices); ++n) {
+            auto const g = parameters.grad(key, n);
+            for (std::size_t i = 0; i < g.size(); ++i) g.data()[i] = pp::convert<T>(0.25F);
+          }
+        parameters.update_all();
+      };
+      auto const mirrors = [&] {
+        std::vector<std::vector<double>> all;
+        for (std::size_t n = 0; n < static_cast<std::size_t>(devices); ++n)
+          for (auto const& key : {"a", "b", "c", "frozen"})
+            all.push_back(exact<T>({pp::to_vector(parameters.value(key, n))}).front());
+        return all;
+      };
+      step();
+      step();
+      auto const trained = mirrors();
+      auto const average = averages(store);
+      parameters.swap("ema");
+      auto const swapped = mirrors();
+      for (std::size_t n = 0; n < static_cast<std::size_t>(devices); ++n) {
+        REQUIRE(swapped[4 * n + 3] == trained[3]);  // never updated
+        for (std::size_t k = 0; k < 3; ++k) {
+          auto expected = average[k + (k > 0 ? 1 : 0)];
+          for (double& x : expected) x = pp::convert<double>(pp::convert<T>(x));
+          REQUIRE(swapped[4 * n + k] == expected);
+        }
+      }
+      parameters.swap("ema");
+      REQUIRE(mirrors() == trained);
+      REQUIRE_THROWS_AS(parameters.swap("average"), pp::invalid_argument);
+    }
+  };
+  check(pp::element::uniform{}, float{});
+  check(pp::element::master<float>{}, pp::bfloat16{});
+}
+
+TEST_CASE("a store of several element types swaps them all", "[swap]") {
+  auto const rule = update::sgd{0.5} | update::ema(0.5);
+  pp::kv_store<pp::type_list<float, double>, pp::cpu_device<>, std::remove_const_t<decltype(rule)>> store{
+      pp::cpu_devices(2), rule};
+  std::vector<float> const x(70, 1.0F), g(70, 1.0F);
+  std::vector<double> const y(70, 2.0), h(70, 1.0);
+  store.init("x", x);
+  store.init("y", y);
+  for (int t = 0; t < 2; ++t) {
+    store.push("x", g).wait();
+    store.push("y", h).wait();
+  }
+  std::vector<float> a(70);
+  std::vector<double> b(70);
+  auto const expect = [&](double first, double second) {
+    store.pull("x", a).wait();
+    store.pull("y", b).wait();
+    REQUIRE(a[69] == Approx(first));
+    REQUIRE(b[69] == Approx(second));
+  };
+  double const above = 0.5 / 3;  // the average of 1/2 behind and 0 with weights 1/3 and 2/3
+  expect(0, 1);
+  store.swap("ema");
+  expect(above, 1 + above);
+  store.swap(std::vector<std::string>{"x", "y"}, "ema");
+  expect(0, 1);
+  store.swap("y", "ema");
+  expect(0, 1 + above);
+}
