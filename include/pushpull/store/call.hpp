@@ -318,8 +318,8 @@ class call {
     }
     if constexpr (Step::states > 0)
       for (std::size_t s = 0; s != Step::states; ++s) run.state[s] = r.group->state(n, s) + local;
-    if (Step::two_phases ? several : Step::reads_accumulated && r.accumulated)
-      run.reduced = r.group->reduced(device, n) + local;
+    if constexpr (Step::two_phases || Step::reads_accumulated)
+      if (Step::two_phases ? several : r.accumulated) run.reduced = r.group->reduced(device, n) + local;
     run.accumulated = r.accumulated;
     std::span<typename Step::run_type::source_type const> sources;
     if constexpr (std::is_same_v<typename Step::run_type::source_type, source_of<encoded>>) sources = gradients_;
