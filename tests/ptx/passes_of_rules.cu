@@ -1,24 +1,31 @@
 /// @file
-/// The passes of all rules beside Adam, over floats in arenas: ptx_test.cpp reads what the compiler says of them.
+/// The passes of all rules beside Adam in arenas, over floats and over bfloat16 with a float master: ptx_test.cpp reads what
+/// the compiler says of them.
 #include <pushpull/pushpull.cuh>
 
 namespace {
 
 namespace update = pushpull::update;
 
-template <class Rule>
-using pass_of = pushpull::pass::body<Rule, pushpull::reduce::sum,
-                                     pushpull::pass::element_types<float, float, float, float, float>,
+template <class Rule, class G>
+using pass_of = pushpull::pass::body<Rule, pushpull::reduce::sum, pushpull::pass::element_types<G, float, float, float, G>,
                                      pushpull::pass::cuda_execution, pushpull::pass::memory::arenas>;
+// Rounded stochastically, and with the sum of earlier micro-batches.
+using rounding_pass =
+    pushpull::pass::body<update::adam, pushpull::reduce::sum,
+                         pushpull::pass::element_types<pushpull::bfloat16, float, pushpull::bfloat16, pushpull::bfloat16,
+                                                       pushpull::bfloat16, true, true>,
+                         pushpull::pass::cuda_execution, pushpull::pass::memory::arenas>;
 
-template <class Rule>
-void launch(pass_of<Rule> const& pass) {
+template <class Pass>
+void launch(Pass const& pass) {
   pushpull::detail::index_kernel<<<1, pushpull::detail::index_threads>>>(pass, std::int64_t{1});
 }
 
 template <class... Rules>
-void launch_all(pass_of<Rules> const&... passes) {
-  (launch<Rules>(passes), ...);
+void launch_all(pass_of<Rules, float> const&... floats, pass_of<Rules, pushpull::bfloat16> const&... narrow) {
+  (launch(floats), ...);
+  (launch(narrow), ...);
 }
 
 using mxnet_rmsprop = decltype(pushpull::compat::mxnet1::rmsprop_centered());
@@ -26,6 +33,8 @@ using mxnet_adamw = decltype(pushpull::compat::mxnet2::adamw());
 // A schedule with a table, and two scheduled hyperparameters: none of it is left in the pass.
 using scheduled_adamw = decltype(update::adamw{} | update::learning_rate(pushpull::lr_schedule::multi_step_decay{}) |
                                  update::hyperparameter<&update::adamw::weight_decay>(pushpull::lr_schedule::cosine{}));
+using scaled_and_clipped = decltype(update::dynamic_loss_scale{} | update::clip_global_norm(1) | update::adamw{});
+using clipped_lamb = decltype(update::clip_norm(1) | update::lamb{});
 
 }  // namespace
 
@@ -34,5 +43,7 @@ auto const launches = &launch_all<
     update::sgd, update::momentum, update::nesterov, update::adamw, update::signsgd, update::signum, update::lion,
     update::adagrad, update::rmsprop, update::centered_rmsprop, update::adadelta, update::amsgrad, update::adamax,
     update::nadam, update::radam, update::adabelief, update::yogi, update::dcasgd, update::ftrl, update::ftml, update::test,
-    update::sgld, mxnet_rmsprop, mxnet_adamw, scheduled_adamw>;
-void const* pushpull_test_launches = reinterpret_cast<void const*>(launches);
+    update::sgld, mxnet_rmsprop, mxnet_adamw, scheduled_adamw, update::lars, update::lans,
+    scaled_and_clipped, clipped_lamb>;
+auto const rounding = &launch<rounding_pass>;
+void const* pushpull_test_launches[] = {reinterpret_cast<void const*>(launches), reinterpret_cast<void const*>(rounding)};
