@@ -76,10 +76,14 @@ struct settle_phase {
   shared_sums<Rule>* shared;
   phase_sums<Rule, Phase> const* sums;
 
+  static constexpr bool over_keys = !pushpull::detail::sums_per_tensor<Rule, Phase>();
+  template <std::size_t P>
+  static constexpr std::size_t first = pushpull::detail::first_sum<Rule, P>();
+
   PUSHPULL_HOST_DEVICE void operator()(std::int64_t) const {
-    if constexpr (!pushpull::detail::sums_per_tensor<Rule, Phase>())
+    if constexpr (over_keys)
       for (std::size_t k = 0; k < pushpull::detail::sums_in<Rule, Phase>; ++k)
-        pushpull::detail::sum(shared->sums, pushpull::detail::first_sum<Rule, Phase>() + k) = (*sums)[k];
+        pushpull::detail::sum(shared->sums, first<Phase> + k) = (*sums)[k];
     if constexpr (Phase + 1 == pushpull::detail::phase_count<Rule>) {
       if constexpr (pushpull::detail::MaySkip<Rule>) shared->skipped = pushpull::detail::skips(*rules, shared->sums);
       if constexpr (pushpull::detail::Carries<Rule>) pushpull::detail::carry(*rules, shared->sums);
@@ -93,7 +97,7 @@ struct settle_phase {
   template <std::size_t P>
   PUSHPULL_HOST_DEVICE void clear() const {
     for (std::size_t k = 0; k < pushpull::detail::sums_in<Rule, P>; ++k)
-      pushpull::detail::sum(shared->sums, pushpull::detail::first_sum<Rule, P>() + k) = 0;
+      pushpull::detail::sum(shared->sums, first<P> + k) = 0;
   }
 };
 
