@@ -1,5 +1,5 @@
 /// @file
-/// What a kv_store consists of: keys, rules, and the schedule that runs calls on them.
+/// What a kv_store consists of: the operations that calls become.
 #pragma once
 
 #include <algorithm>
@@ -32,6 +32,7 @@
 #include <pushpull/store/resident_plan.hpp>
 #include <pushpull/store/row_operations.hpp>
 #include <pushpull/store/state_swap.hpp>
+#include <pushpull/store/store_engine_base.hpp>
 #include <pushpull/store/store_operations.hpp>
 
 namespace pushpull::detail {
@@ -39,8 +40,25 @@ namespace pushpull::detail {
 /// The store behind kv_store's forms of arguments. Calls are gathered by functions that it is given.
 /// @tparam Types  A kv_store_types.
 template <class Types, class T, Device D>
-class store_engine {
+class store_engine : public store_engine_base<Types, T, D> {
+  using base = store_engine_base<Types, T, D>;
+  using base::add_keys;
+  using base::controls_;
+  using base::groups_;
+  using base::keys_;
+  using base::mutex_;
+  using base::perform;
+  using base::schedule_;
+  using base::steps_;
+  using base::validate;
+
  public:
+  using base::devices;
+  using base::find;
+  using base::has_shared;
+  using base::look;
+  using typename base::control_type;
+  using typename base::shared_parts;
   using rule_type = typename Types::rule_type;
   using updater_type = typename Types::updater_type;
   using compressor_type = typename Types::compressor_type;
@@ -56,20 +74,9 @@ class store_engine {
   using plan_type = resident_plan<
       table_type, step_of<pass::memory::arenas>,
       std::conditional_t<Types::accumulates, accumulating_steps<Types, D, pass::memory::arenas>, no_further_steps>>;
-  using control_type = control<D, rule_type, typename Types::step_types>;
-  /// Whether steps share numbers, and therefore follow one another.
-  static constexpr bool has_shared = pass::detail::has_shared_sums<rule_type>;
   using update_call = detail::call<table_type, D, T, T, compressor_type>;
   template <class U>
   using pull_call = detail::call<table_type, D, T, U>;
-
-  /// What several stores share: the order of their work, and the space of their keys.
-  struct shared_parts {
-    std::shared_ptr<typename Types::schedule_type> schedule = std::make_shared<typename Types::schedule_type>();
-    std::shared_ptr<typename table_type::directory_type> directory = nullptr;
-  };
-
-  using groups_type = parameter_groups<updater_type, key_view>;
 
   /// A call on rows that has been checked and not been submitted: it names no key's order, so it may be dropped.
   template <class Operation>
@@ -82,85 +89,15 @@ class store_engine {
   /// @param number  Among the stores that share the parts.
   store_engine(std::vector<D> const& devices, updater_type const& updater, compressor_type const& compressor,
                accumulation_policy const& accumulation, shared_parts shared, std::size_t number)
-      : groups_(updater),
-        compressor_(compressor),
-        accumulation_(accumulation),
-        keys_(devices, std::move(shared.directory), number, Types::placement_type::whole_keys, MaySkip<rule_type>),
-        schedule_(std::move(shared.schedule)) {
-    expects<invalid_argument>(!devices.empty(),
-                              [] { return std::string("kv_store: at least 1 device expected, got none"); });
-    for (auto a = devices.begin(); a != devices.end(); ++a)
-      expects<duplicate_device>(std::find(std::next(a), devices.end(), *a) == devices.end(), [&] {
-        return "kv_store: device " + std::string(a->name()) + " stands twice in the list";
-      });
-    validate(updater);
+      : base(devices, updater, std::move(shared), number), compressor_(compressor), accumulation_(accumulation) {
     validate(compressor_);
     validate(accumulation_);
-    if constexpr (Types::has_updater)
-      for (D const& device : devices) controls_.emplace_back(device, *groups_.rules());
   }
-
-  store_engine(store_engine const&) = delete;
-  store_engine& operator=(store_engine const&) = delete;
   ~store_engine() { schedule_->drain(); }
-
-  std::vector<D> const& devices() const { return keys_.devices(); }
-
-  /// f(the table of keys), while no key is added.
-  template <class F>
-  decltype(auto) look(F const& f) const {
-    std::shared_lock const lock(mutex_);
-    return f(keys_);
-  }
-  record& find(char const* call, key_view key) const {
-    std::shared_lock const lock(mutex_);
-    return keys_.find(call, key);
-  }
-
-  /// A rule per parameter group.
-  groups_type const& groups() const { return groups_; }
-  void set_rule(std::size_t group, updater_type const& updater) {
-    validate(updater);
-    groups_.expect("set_hyperparameters", group);
-    std::unique_lock const lock(mutex_);
-    set_rules(groups_.with(group, updater));
-  }
-  /// Adds a group with the keys, present and to come, for which `belongs` holds.
-  std::size_t add_group(typename groups_type::predicate belongs, updater_type const& updater) {
-    validate(updater);
-    expects<invalid_argument>(bool{belongs}, [] { return std::string("add_group: the predicate is empty"); });
-    expect_outside(*schedule_);
-    std::unique_lock const lock(mutex_);
-    auto const number = static_cast<std::int32_t>(groups_.rules()->size());
-    std::vector<record*> members;
-    keys_.for_each([&](record& r) {
-      if (belongs(key_view(r.key))) members.push_back(&r);
-    });
-    auto const add = [&] {
-      set_rules(groups_.with(static_cast<std::size_t>(number), updater));
-      groups_.claim(std::move(belongs));
-      for (record* const r : members) {
-        for (std::size_t n = 0; n < controls_.size(); ++n) controls_[n].assign(devices()[n], r->clock, number);
-        r->rule = number;
-      }
-    };
-    function_operation<decltype(add) const&> op(add);
-    keys_.for_each([&](record& r) { op.writes(r.order); });  // no operation sees half of it
-    perform(op);
-    return static_cast<std::size_t>(number);
-  }
 
   /// From the next push on its function, if it has one, takes the place of a rule.
   function_slot<Types, T, D>& function() { return function_; }
 
-  /// Adds all keys or none.
-  template <class View>
-  void init(std::span<key_view const> keys, std::span<View const> values, bool resident,
-            std::vector<bool> const& needs_gradient) {
-    expect_outside(*schedule_);
-    std::unique_lock const lock(mutex_);
-    add_keys(keys, values, resident, needs_gradient);
-  }
   /// Adds a key with the rows that `gather(operation, record)` names, and zero elsewhere.
   template <class Gather>
   void init_rows(key_view key, pushpull::shape const& whole, Gather const& gather) {
@@ -174,10 +111,6 @@ class store_engine {
     };
     filled_value<decltype(fill)> const value{whole, fill};
     add_keys(std::span<key_view const>(&key, 1), std::span(&value, 1), false, {});
-  }
-  void require_gradient(key_view key) {
-    std::unique_lock const lock(mutex_);
-    keys_.require_gradient(key);
   }
 
   /// A push of the gradients that `gather(call, table)` names, to be written to the outputs that it names.
@@ -248,14 +181,6 @@ class store_engine {
     return completion(std::move(handles));
   }
 
-  /// f() when the key's earlier operations are done, and before later ones. Returns when done. @throws what f throws
-  template <class F>
-  void perform(record& r, F const& f) {
-    function_operation<F const&> op(f);
-    op.writes(r.order);
-    perform(op);
-  }
-
   /// @param only_accumulates  No key is updated.
   void update(plan_type& plan, [[maybe_unused]] bool only_accumulates = false) {
     auto const run = [&] {
@@ -277,69 +202,6 @@ class store_engine {
     std::vector<record*> records;
     for (auto const& key : keys) records.push_back(&keys_.find_with_gradient("make_plan", key));
     return plan_type(keys_, std::move(records));
-  }
-
-  void wait(record& r) {
-    schedule_->wait(r.order);
-    synchronize();
-  }
-  void wait() {
-    schedule_->wait();
-    synchronize();
-  }
-  /// As wait, without the errors of what failed.
-  void drain() { schedule_->drain(); }
-
-  std::int64_t steps(record& r) {
-    std::int64_t t = 0;
-    perform(r, [&] { t = read_steps(keys_, controls_, r); });
-    return t;
-  }
-  void set_steps(record& r, std::int64_t t) {
-    perform(r, [&] { write_steps(keys_, controls_, r, t); });
-  }
-  std::vector<typename Types::state_type> state(record& r, std::size_t s) {
-    std::vector<typename Types::state_type> elements;
-    perform(r, [&] { elements = read_state(keys_, r, s); });
-    return elements;
-  }
-  void set_state(record& r, std::size_t s, std::span<typename Types::state_type const> elements) {
-    perform(r, [&] { write_state(keys_, r, s, elements); });
-  }
-
-  /// The sums over all keys and what goes from step to step. Waits.
-  auto shared_sums() {
-    typename control_type::shared_type result{};
-    auto const read = [&] {
-      copy_bytes(cpu_device<>(), &result, devices().front(), controls_.front().shared(), sizeof(result));
-    };
-    function_operation<decltype(read) const&> op(read);
-    op.writes(steps_);
-    perform(op);
-    return result.sums;
-  }
-  void set_shared_sums(sums_t<rule_type> const& sums) {
-    auto const write = [&] {
-      for (std::size_t n = 0; n < controls_.size(); ++n) controls_[n].set_shared(devices()[n], sums);
-    };
-    function_operation<decltype(write) const&> op(write);
-    op.writes(steps_);
-    perform(op);
-  }
-  /// Where device number n finds them.
-  sums_t<rule_type> const* shared_sums(std::size_t n) const { return &controls_[n].shared()->sums; }
-
-  /// Exchanges masters and state number `s` of different keys.
-  void swap(std::vector<record*> const& keys, std::size_t s) {
-    expect_different("swap", keys);
-    // A key without updates has no state yet; the host does not know of steps that were left out.
-    auto const has_state = [&](record const& r) {
-      return MaySkip<rule_type> ? read_steps(keys_, controls_, r) > 0 : r.updates > 0;
-    };
-    auto const run = [&] { swap_state<typename Types::types>(keys_, std::span(keys), s, has_state); };
-    function_operation<decltype(run) const&> op(run);
-    for (record* const r : keys) op.writes(r->order);
-    perform(op);
   }
 
   /// What operations do.
@@ -377,11 +239,6 @@ class store_engine {
   using update_operation = call_operation<store_engine, update_call, step_of<pass::memory::foreign>, D, further_steps>;
   template <class U>
   using pull_operation = call_operation<store_engine, pull_call<U>, pull_step<U>, D>;
-
-  template <class Part>
-  static void validate(Part const& part) {
-    if constexpr (requires { part.validate(); }) part.validate();
-  }
 
   /// @param may_be_small  The caller may run it.
   template <class Operation, class Gather>
@@ -433,55 +290,12 @@ class store_engine {
     return prepared;
   }
 
-  template <class View>
-  void add_keys(std::span<key_view const> keys, std::span<View const> values, bool resident,
-                std::vector<bool> const& needs_gradient) {
-    std::vector<std::int32_t> groups;
-    for (key_view const key : keys) groups.push_back(groups_.of(key));
-    keys_.init(keys, values, resident, needs_gradient, [&](std::size_t count) {
-      for (std::size_t n = 0; n < controls_.size(); ++n) {
-        if (!controls_[n].has_room(count)) schedule_->drain();  // operations use the old clocks
-        controls_[n].reserve(devices()[n], count);
-        for (std::size_t i = 0; i < groups.size(); ++i)
-          if (groups[i] != 0)
-            controls_[n].assign(devices()[n], static_cast<std::int32_t>(count - groups.size() + i), groups[i]);
-      }
-    });
-    for (std::size_t i = 0; i < groups.size(); ++i) keys_.find("init", keys[i]).rule = groups[i];
-  }
-
-  void set_rules(std::vector<updater_type> rules) {
-    if constexpr (Types::has_updater)
-      for (std::size_t n = 0; n < devices().size(); ++n) controls_[n].set(devices()[n], rules);
-    groups_.set(std::move(rules));
-  }
-
-  /// An operation of this call's own.
-  void perform(operation& op) {
-    schedule_->submit(op, std::numeric_limits<int>::max(), true);
-    schedule_->finish(op);
-    if (failure* const failed = op.failed()) {
-      failed->told = true;
-      std::rethrow_exception(failed->error);
-    }
-  }
-
-  void synchronize() const {
-    for (D const& device : devices()) device.synchronize();
-  }
-
-  groups_type groups_;
   compressor_type compressor_;
   accumulation_policy accumulation_;
-  table_type keys_;
-  std::vector<control_type> controls_;
-  variable steps_;  // the order of steps that share numbers
   std::shared_ptr<operation_pool<update_operation>> updates_ = std::make_shared<operation_pool<update_operation>>();
   std::shared_ptr<operation_pool<pull_operation<T>>> pulls_ = std::make_shared<operation_pool<pull_operation<T>>>();
   late_pool row_updates_, row_pulls_;
   function_slot<Types, T, D> function_;
-  mutable std::shared_mutex mutex_;  // keys_ and groups_ against calls that change them
-  std::shared_ptr<typename Types::schedule_type> schedule_;
 };
 
 }  // namespace pushpull::detail

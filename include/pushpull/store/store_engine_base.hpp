@@ -1,0 +1,267 @@
+/// @file
+/// The keys, rules and schedule of a store: what is read and set between its operations.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <iterator>
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <shared_mutex>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <pushpull/concepts/device.hpp>
+#include <pushpull/concepts/pre_reduction.hpp>
+#include <pushpull/device/cpu_device.hpp>
+#include <pushpull/error.hpp>
+#include <pushpull/pass/step_control.hpp>
+#include <pushpull/schedule/operation.hpp>
+#include <pushpull/store/fused_step.hpp>
+#include <pushpull/store/inspection.hpp>
+#include <pushpull/store/key_table.hpp>
+#include <pushpull/store/parameter_groups.hpp>
+#include <pushpull/store/store_operations.hpp>
+#include <pushpull/tensor/copy.hpp>
+
+namespace pushpull::detail {
+
+/// What store_engine's operations work on. @tparam Types  A kv_store_types.
+template <class Types, class T, Device D>
+class store_engine_base {
+ public:
+  using rule_type = typename Types::rule_type;
+  using updater_type = typename Types::updater_type;
+  using table_type = typename Types::table_type;
+  using record = typename Types::record;
+  using key_view = typename Types::key_view;
+  using control_type = control<D, rule_type, typename Types::step_types>;
+  using groups_type = parameter_groups<updater_type, key_view>;
+  /// Whether steps share numbers, and therefore follow one another.
+  static constexpr bool has_shared = pass::detail::has_shared_sums<rule_type>;
+
+  /// What several stores share: the order of their work, and the space of their keys.
+  struct shared_parts {
+    std::shared_ptr<typename Types::schedule_type> schedule = std::make_shared<typename Types::schedule_type>();
+    std::shared_ptr<typename table_type::directory_type> directory = nullptr;
+  };
+
+  store_engine_base(store_engine_base const&) = delete;
+  store_engine_base& operator=(store_engine_base const&) = delete;
+
+  std::vector<D> const& devices() const { return keys_.devices(); }
+
+  /// f(the table of keys), while no key is added.
+  template <class F>
+  decltype(auto) look(F const& f) const {
+    std::shared_lock const lock(mutex_);
+    return f(keys_);
+  }
+  record& find(char const* call, key_view key) const {
+    std::shared_lock const lock(mutex_);
+    return keys_.find(call, key);
+  }
+
+  /// A rule per parameter group.
+  groups_type const& groups() const { return groups_; }
+  void set_rule(std::size_t group, updater_type const& updater) {
+    validate(updater);
+    groups_.expect("set_hyperparameters", group);
+    std::unique_lock const lock(mutex_);
+    set_rules(groups_.with(group, updater));
+  }
+  /// Adds a group with the keys, present and to come, for which `belongs` holds.
+  std::size_t add_group(typename groups_type::predicate belongs, updater_type const& updater) {
+    validate(updater);
+    expects<invalid_argument>(bool{belongs}, [] { return std::string("add_group: the predicate is empty"); });
+    expect_outside(*schedule_);
+    std::unique_lock const lock(mutex_);
+    auto const number = static_cast<std::int32_t>(groups_.rules()->size());
+    std::vector<record*> members;
+    keys_.for_each([&](record& r) {
+      if (belongs(key_view(r.key))) members.push_back(&r);
+    });
+    auto const add = [&] {
+      set_rules(groups_.with(static_cast<std::size_t>(number), updater));
+      groups_.claim(std::move(belongs));
+      for (record* const r : members) {
+        for (std::size_t n = 0; n < controls_.size(); ++n) controls_[n].assign(devices()[n], r->clock, number);
+        r->rule = number;
+      }
+    };
+    function_operation<decltype(add) const&> op(add);
+    keys_.for_each([&](record& r) { op.writes(r.order); });  // no operation sees half of it
+    perform(op);
+    return static_cast<std::size_t>(number);
+  }
+
+  /// Adds all keys or none.
+  template <class View>
+  void init(std::span<key_view const> keys, std::span<View const> values, bool resident,
+            std::vector<bool> const& needs_gradient) {
+    expect_outside(*schedule_);
+    std::unique_lock const lock(mutex_);
+    add_keys(keys, values, resident, needs_gradient);
+  }
+  void require_gradient(key_view key) {
+    std::unique_lock const lock(mutex_);
+    keys_.require_gradient(key);
+  }
+
+  /// f() when the key's earlier operations are done, and before later ones. Returns when done. @throws what f throws
+  template <class F>
+  void perform(record& r, F const& f) {
+    function_operation<F const&> op(f);
+    op.writes(r.order);
+    perform(op);
+  }
+
+  void wait(record& r) {
+    schedule_->wait(r.order);
+    synchronize();
+  }
+  void wait() {
+    schedule_->wait();
+    synchronize();
+  }
+  /// As wait, without the errors of what failed.
+  void drain() { schedule_->drain(); }
+
+  std::int64_t steps(record& r) {
+    std::int64_t t = 0;
+    perform(r, [&] { t = read_steps(keys_, controls_, r); });
+    return t;
+  }
+  void set_steps(record& r, std::int64_t t) {
+    perform(r, [&] { write_steps(keys_, controls_, r, t); });
+  }
+  std::vector<typename Types::state_type> state(record& r, std::size_t s) {
+    std::vector<typename Types::state_type> elements;
+    perform(r, [&] { elements = read_state(keys_, r, s); });
+    return elements;
+  }
+  void set_state(record& r, std::size_t s, std::span<typename Types::state_type const> elements) {
+    perform(r, [&] { write_state(keys_, r, s, elements); });
+  }
+
+  /// The sums over all keys and what goes from step to step. Waits.
+  auto shared_sums() {
+    typename control_type::shared_type result{};
+    auto const read = [&] {
+      copy_bytes(cpu_device<>(), &result, devices().front(), controls_.front().shared(), sizeof(result));
+    };
+    function_operation<decltype(read) const&> op(read);
+    op.writes(steps_);
+    perform(op);
+    return result.sums;
+  }
+  void set_shared_sums(sums_t<rule_type> const& sums) {
+    auto const write = [&] {
+      for (std::size_t n = 0; n < controls_.size(); ++n) controls_[n].set_shared(devices()[n], sums);
+    };
+    function_operation<decltype(write) const&> op(write);
+    op.writes(steps_);
+    perform(op);
+  }
+  /// Where device number n finds them.
+  sums_t<rule_type> const* shared_sums(std::size_t n) const { return &controls_[n].shared()->sums; }
+
+  /// Exchanges masters and state number `s` of different keys.
+  void swap(std::vector<record*> const& keys, std::size_t s) {
+    expect_different("swap", keys);
+    // A key without updates has no state yet; the host does not know of steps that were left out.
+    auto const has_state = [&](record const& r) {
+      return MaySkip<rule_type> ? read_steps(keys_, controls_, r) > 0 : r.updates > 0;
+    };
+    auto const run = [&] { swap_state<typename Types::types>(keys_, std::span(keys), s, has_state); };
+    function_operation<decltype(run) const&> op(run);
+    for (record* const r : keys) op.writes(r->order);
+    perform(op);
+  }
+
+ protected:
+  /// @param number  Among the stores that share the parts.
+  store_engine_base(std::vector<D> const& devices, updater_type const& updater, shared_parts shared, std::size_t number)
+      : keys_(devices, std::move(shared.directory), number, Types::placement_type::whole_keys, MaySkip<rule_type>),
+        groups_(updater),
+        schedule_(std::move(shared.schedule)) {
+    expects<invalid_argument>(!devices.empty(),
+                              [] { return std::string("kv_store: at least 1 device expected, got none"); });
+    for (auto a = devices.begin(); a != devices.end(); ++a)
+      expects<duplicate_device>(std::find(std::next(a), devices.end(), *a) == devices.end(), [&] {
+        return "kv_store: device " + std::string(a->name()) + " stands twice in the list";
+      });
+    validate(updater);
+    if constexpr (Types::has_updater)
+      for (D const& device : devices) controls_.emplace_back(device, *groups_.rules());
+  }
+
+  /// Operations of derived classes have to be finished before.
+  ~store_engine_base() = default;
+
+  template <class Part>
+  static void validate(Part const& part) {
+    if constexpr (requires { part.validate(); }) part.validate();
+  }
+
+  template <class View>
+  void add_keys(std::span<key_view const> keys, std::span<View const> values, bool resident,
+                std::vector<bool> const& needs_gradient) {
+    std::vector<std::int32_t> groups;
+    for (key_view const key : keys) groups.push_back(groups_.of(key));
+    keys_.init(keys, values, resident, needs_gradient, [&](std::size_t count) {
+      make_room(count);
+      for (std::size_t n = 0; n < controls_.size(); ++n)
+        for (std::size_t i = 0; i < groups.size(); ++i)
+          if (groups[i] != 0)
+            controls_[n].assign(devices()[n], static_cast<std::int32_t>(count - groups.size() + i), groups[i]);
+    });
+    for (std::size_t i = 0; i < groups.size(); ++i) keys_.find("init", keys[i]).rule = groups[i];
+  }
+
+  /// An operation of this call's own.
+  void perform(operation& op) {
+    schedule_->submit(op, std::numeric_limits<int>::max(), true);
+    schedule_->finish(op);
+    if (failure* const failed = op.failed()) {
+      failed->told = true;
+      std::rethrow_exception(failed->error);
+    }
+  }
+
+  void synchronize() const {
+    for (D const& device : devices()) device.synchronize();
+  }
+
+  table_type keys_;
+  groups_type groups_;
+  std::vector<control_type> controls_;
+  variable steps_;                   // the order of steps that share numbers
+  mutable std::shared_mutex mutex_;  // keys_ and groups_ against calls that change them
+  std::shared_ptr<typename Types::schedule_type> schedule_;
+
+ private:
+  /// Room for as many clocks. No operation sees it grow.
+  void make_room(std::size_t clocks) {
+    auto const grow = [&] {
+      for (std::size_t n = 0; n < controls_.size(); ++n) controls_[n].reserve(devices()[n], clocks);
+    };
+    if (std::all_of(controls_.begin(), controls_.end(), [&](auto const& c) { return c.has_room(clocks); })) return;
+    function_operation<decltype(grow) const&> op(grow);
+    keys_.for_each([&](record& r) { op.writes(r.order); });
+    perform(op);
+  }
+
+  void set_rules(std::vector<updater_type> rules) {
+    if constexpr (Types::has_updater)
+      for (std::size_t n = 0; n < devices().size(); ++n) controls_[n].set(devices()[n], rules);
+    groups_.set(std::move(rules));
+  }
+};
+
+}  // namespace pushpull::detail
