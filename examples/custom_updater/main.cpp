@@ -54,6 +54,42 @@ struct dead_zone {
 };
 // example-end branch
 
+// example-begin transform
+/// A transform with a state: the rule behind it sees an average of the gradients that have come so far.
+struct smooth {
+  double decay = 0.9;
+  static constexpr auto state_names = pushpull::states("average");
+
+  template <class S, class V>
+  PUSHPULL_HOST_DEVICE void operator()(S const&, V const&, V& g, V& average) const {
+    average = decay * average + (1 - decay) * g;
+    g = average;
+  }
+};
+// example-end transform
+
+// example-begin norm
+/// A rule with a norm of each key: every step has the length of the learning rate.
+struct unit_sgd {
+  double learning_rate = 1e-3;
+  static constexpr auto state_names = pushpull::states();
+  static constexpr bool per_tensor = true;
+
+  template <class S, class V>
+  PUSHPULL_HOST_DEVICE V pre_reduce(S const&, V, V g) const {
+    return g * g;
+  }
+  template <class A>
+  PUSHPULL_HOST_DEVICE A prepare(pushpull::step<A> const&, double sum) const {
+    return static_cast<A>(sum > 0 ? learning_rate / cuda::std::sqrt(sum) : 0);
+  }
+  template <class A, class V>
+  PUSHPULL_HOST_DEVICE void operator()(A const& rate, V& w, V g) const {
+    w -= rate * g;
+  }
+};
+// example-end norm
+
 }  // namespace mine
 
 /// Minimises sum (w - target)^2 / 2 with the rule's updates and prints where it ends.
@@ -76,4 +112,6 @@ int main() {
   minimise("yogi", mine::yogi{});
   minimise("decaying_sgd", clip_value(1.0) | mine::decaying_sgd{});
   minimise("dead_zone", mine::dead_zone{});
+  minimise("smooth", clip_value(1.0) | mine::smooth{} | mine::decaying_sgd{});
+  minimise("unit_sgd", mine::unit_sgd{.learning_rate = 1e-2});
 }

@@ -146,3 +146,25 @@ TEST_CASE("docs/lr_schedules.md steps a plateau", "[readme]") {
   // example-end plateau
   REQUIRE(get<update::adam>(store.updater()).learning_rate == 1e-3);
 }
+
+TEST_CASE("docs/updaters.md evaluates averages of weights", "[readme]") {
+  auto const devices = pushpull::cpu_devices(2);
+  std::vector<float> weight(10, 1.0F);
+  std::vector<float> const gradient(10, 1.0F);
+  double seen = 0;
+  auto const evaluate = [&](auto& store) {
+    store.pull("w", weight).wait();
+    seen = double{weight[9]};
+  };
+  // example-begin swap
+  pushpull::kv_store store{devices, update::sgd{0.5} | update::ema(0.9)};
+  store.init("w", weight);
+  for (int step = 0; step < 3; ++step) store.push("w", gradient).wait();
+  store.swap("ema");
+  evaluate(store);
+  store.swap("ema");
+  // example-end swap
+  REQUIRE(seen == Approx((0.81 * 0.5 + 0.9 * 0.0 - 0.5) * 0.1 / (1 - 0.729)));
+  evaluate(store);
+  REQUIRE(seen == Approx(-0.5));
+}
