@@ -53,6 +53,26 @@ struct by_hand<update::adam> {
   }
 };
 
+template <>
+struct by_hand<update::adamw> : by_hand<update::adam> {
+  float decay = 1 - 1e-3F * 1e-2F;
+  template <class V>
+  void operator()(V& w, V g, V& m, V& v) const {
+    w *= decay;
+    by_hand<update::adam>::operator()(w, g, m, v);
+  }
+};
+
+/// As the library's rule is at step t, with its default hyperparameters.
+inline by_hand<update::sgd> at_step(by_hand<update::sgd>, int) { return {1e-2F}; }
+inline by_hand<update::momentum> at_step(by_hand<update::momentum>, int) { return {1e-2F, 0.9F}; }
+template <class Adam>
+Adam at_step(Adam rule, int t) {
+  rule.step_size = static_cast<float>(1e-3 / (1 - std::pow(0.9, t)));
+  rule.root_scale = static_cast<float>(1 / std::sqrt(1 - std::pow(0.999, t)));
+  return rule;
+}
+
 /// rule(w, g, state(0), state(1), ...)
 template <class Rule, class V, class F, std::size_t... K>
 [[gnu::always_inline]] inline void call(Rule const& rule, V& w, V const& g, F const& state, std::index_sequence<K...>) {

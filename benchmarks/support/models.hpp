@@ -40,4 +40,15 @@ inline std::vector<std::int64_t> bert_base() {
   return sizes;
 }
 
+/// Radford et al. 2019, small, output weights shared with the embedding: 148 tensors, 124,439,808 elements.
+inline std::vector<std::int64_t> gpt2() {
+  std::int64_t const width = 768;
+  std::vector<std::int64_t> sizes{50257 * width, 1024 * width};
+  for (int layer = 0; layer < 12; ++layer)
+    sizes.insert(sizes.end(), {width, width, 3 * width * width, 3 * width, width * width, width, width, width,
+                               4 * width * width, 4 * width, 4 * width * width, width});
+  sizes.insert(sizes.end(), {width, width});
+  return sizes;
+}
+
 }  // namespace pushpull::bench
