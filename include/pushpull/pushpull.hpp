@@ -71,6 +71,7 @@
 #include <pushpull/store/row_operations.hpp>
 #include <pushpull/store/store_engine.hpp>
 #include <pushpull/store/store_operations.hpp>
+#include <pushpull/store/ruled_kv_store.hpp>
 #include <pushpull/store/typed_kv_store.hpp>
 #include <pushpull/store/typed_parameter_store.hpp>
 #include <pushpull/tensor/buffer.hpp>

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <limits>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <pushpull/pushpull.hpp>
@@ -267,4 +268,25 @@ TEST_CASE("the scale is part of a checkpoint, and goes to any number of devices"
   other.init("w", w);
   REQUIRE_THROWS_WITH(cp::load_optimizer_states(other, file), Catch::Contains("0 numbers"));
   REQUIRE(other.steps("w") == 0);
+}
+
+TEST_CASE("states of rules of different types go into one file", "[checkpoint][rules]") {
+  pp::test::temporary_folder const folder;
+  auto const file = folder.file("states");
+  pp::rules const chosen{update::adam{}, pp::where([](std::string_view name) { return name == "b"; }, update::momentum{})};
+  pp::kv_store saved{pp::cpu_devices(2), chosen, pp::synchronous{}}, loaded{pp::cpu_devices(3), chosen, pp::synchronous{}};
+  strings const keys{"a", "b", "c"};
+  std::vector const g(3, std::vector<float>(100, 0.5F));
+  auto values = g;
+  saved.init(keys, values);
+  for (int i = 0; i < 3; ++i) saved.push(keys, g);
+  cp::save_optimizer_states(saved, file);
+  saved.pull(keys, values);
+  loaded.init(keys, values);
+  cp::load_optimizer_states(loaded, file);
+  auto again = values;
+  saved.pushpull(keys, g, values);
+  loaded.pushpull(keys, g, again);
+  REQUIRE(again == values);
+  REQUIRE(loaded.steps("b") == 4);
 }

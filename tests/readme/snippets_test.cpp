@@ -168,3 +168,13 @@ TEST_CASE("docs/updaters.md evaluates averages of weights", "[readme]") {
   evaluate(store);
   REQUIRE(seen == Approx(-0.5));
 }
+
+TEST_CASE("docs/training_steps.md gives biases a rule of their own", "[readme]") {
+  auto const devices = pushpull::cpu_devices(2);
+  // example-begin rules
+  auto const is_bias = [](std::string_view name) { return name.ends_with("bias"); };
+  pushpull::kv_store store{devices, pushpull::rules{update::adamw{}, pushpull::where(is_bias, update::sgd{0.1})}};
+  // example-end rules
+  store.init("bias", std::vector<float>{1});
+  REQUIRE(store.rule("bias") == 1);
+}

@@ -28,13 +28,29 @@
 
 namespace pushpull::checkpoint {
 
-/// A store whose keys have the states of a rule. Models: kv_store with an Updater, any_store.
+namespace detail {
+
+/// The names of a key's states. Where rules differ they depend on the key.
+template <class S, class Key>
+std::vector<std::string> names_of_states(S& store, Key const& key)
+  requires requires { store.state_names(); } || requires { store.state_names(key); }
+{
+  if constexpr (requires { store.state_names(key); }) {
+    return store.state_names(key);
+  } else {
+    return store.state_names();
+  }
+}
+
+}  // namespace detail
+
+/// A store whose keys have the states of a rule. Models: kv_store with an Updater or `rules`, any_store.
 template <class S>
 concept OptimizerStateStore =
     requires(S& store, typename S::key_type const& key, std::string const& name) {
       store.keys();
       store.shape(key);
-      { store.state_names() } -> std::convertible_to<std::vector<std::string>>;
+      detail::names_of_states(store, key);
       store.state(key, name);
       { store.steps(key) } -> std::convertible_to<std::int64_t>;
       store.set_steps(key, std::int64_t{});
@@ -156,7 +172,7 @@ void save_optimizer_states(S& store, std::filesystem::path const& path) {
   metadata_map metadata{{"format", std::string(detail::states_format)}, {"version", std::string(detail::states_version)}};
   for (auto const& key : store.keys()) {
     std::string const text = detail::text_of(key);
-    for (std::string const& name : store.state_names()) {
+    for (std::string const& name : detail::names_of_states(store, key)) {
       values.push_back(detail::bytes_of_state(store, key, name));  // moving a vector leaves its elements where they are
       entries.push_back({text + "/" + name, detail::dtype_of_states(store, key), store.shape(key), values.back()});
     }
@@ -191,7 +207,6 @@ void load_optimizer_states(S& store, std::filesystem::path const& path) {
   });
 
   auto const keys = store.keys();
-  auto const names = store.state_names();
   std::vector<std::int64_t> steps;
   std::vector<entry const*> states;
   std::set<std::string, std::less<>> known;
@@ -199,7 +214,7 @@ void load_optimizer_states(S& store, std::filesystem::path const& path) {
     std::string const text = detail::text_of(key);
     steps.push_back(detail::steps_in(file, text + "/steps"));
     known.insert(text + "/steps");
-    for (auto const& name : names) {
+    for (auto const& name : detail::names_of_states(store, key)) {
       entry const& e = file.find(text + "/" + name);
       std::string const dtype = detail::dtype_of_states(store, key);
       expects<file_error>(e.dtype == dtype, [&] {
@@ -225,9 +240,10 @@ void load_optimizer_states(S& store, std::filesystem::path const& path) {
 
   auto const carried = detail::carried_in(file, store.carried_numbers().size());
 
+  auto state = states.begin();
   for (std::size_t k = 0; k < keys.size(); ++k) {
-    for (std::size_t s = 0; s < names.size(); ++s)
-      detail::set_state_bytes(store, keys[k], names[s], states[k * names.size() + s]->bytes);
+    for (auto const& name : detail::names_of_states(store, keys[k]))
+      detail::set_state_bytes(store, keys[k], name, (*state++)->bytes);
     store.set_steps(keys[k], steps[k]);
   }
   store.set_carried_numbers(carried);
