@@ -1,6 +1,7 @@
 /// @file
 /// The code that the README and docs/ show, compiled and run.
 #include <pushpull/pushpull.hpp>
+#include <string_view>
 #include <vector>
 
 #include "support/catch.hpp"
