@@ -158,7 +158,7 @@ TEST_CASE("a push leaves its gradients as they were, whatever the rule does to t
   pp::kv_store store{pp::cpu_devices(2), update::rescale(0.5) | update::clip_global_norm(1) | update::adam{}};
   store.init("w", floats(3000));
   lists gradients{floats(3000, 8.0F)};
-  for (std::size_t const sources : {1, 3}) {
+  for (std::size_t const sources : {1U, 3U}) {
     gradients.resize(sources, floats(3000, -2.0F));
     auto const before = gradients;
     store.push("w", gradients).wait();
@@ -170,7 +170,7 @@ TEMPLATE_TEST_CASE("the number of a key's sources may change from push to push",
                    pp::compress::two_bit) {
   pp::kv_store<float, pp::cpu_device<>, TestType> store{pp::cpu_devices(3)};
   store.init("w", floats(70));
-  for (std::size_t const sources : {2, 5, 1, 9}) {
+  for (std::size_t const sources : {2U, 5U, 1U, 9U}) {
     lists const gradients(sources, floats(70, 0.5F));  // what two bits say exactly
     store.push("w", gradients).wait();
     REQUIRE(pulled(store, "w", 70) == floats(70, 0.5F * static_cast<float>(sources)));
