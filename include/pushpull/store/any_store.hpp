@@ -168,7 +168,7 @@ class any_store {
     using T = detail::element_in<Outputs>;
     auto const gather = [&](detail::erased_call<T, D>& call) {
       detail::call_proxy<T, D> proxy(call);
-      detail::add_to(proxy, no_table<T>(), "pull", key, detail::no_tensors{}, outputs);
+      detail::add_to(proxy, kind_of_keys{*this}, "pull", key, detail::no_tensors{}, outputs);
     };
     return calls<T>().pull(when, checked("pull", key), detail::gatherer<T, D>(gather));
   }
@@ -179,7 +179,7 @@ class any_store {
     detail::expect_keys("pull", std::ranges::begin(keys) != std::ranges::end(keys));
     auto const gather = [&](detail::erased_call<T, D>& call) {
       detail::call_proxy<T, D> proxy(call);
-      detail::add_list_to(proxy, no_table<T>(), "pull", checked_all("pull", keys), detail::none_listed, outputs);
+      detail::add_list_to(proxy, kind_of_keys{*this}, "pull", keys, detail::none_listed, outputs);
     };
     any_key const first{any_key_view(*std::ranges::begin(keys))};
     return calls<T>().pull(when, checked("pull", first), detail::gatherer<T, D>(gather));
@@ -313,10 +313,12 @@ class any_store {
   detail::typed_calls<T, D>& calls() {
     return *store_;
   }
-  template <class T>
-  static constexpr auto no_table() {
-    return typename detail::call_proxy<T, D>::no_table{};
-  }
+  /// In the place of a table of keys: refuses those of the other kind.
+  struct kind_of_keys {
+    using key_view = any_key_view;
+    any_store const& store;
+    any_key_view checked(char const* call, any_key_view key) const { return store.checked(call, key); }
+  };
 
   /// Every key of a store is of one kind. @throws invalid_argument
   any_key_view checked(char const* call, any_key_view key) const {
@@ -326,10 +328,6 @@ class any_store {
              ", " + detail::key_text(key) + " came";
     });
     return key;
-  }
-  template <class Keys>
-  auto checked_all(char const* call, Keys& keys) const {
-    return keys | std::views::transform([this, call](auto&& key) { return checked(call, key); });
   }
 
   template <class T>
@@ -348,10 +346,9 @@ class any_store {
   template <class Gradients, class Outputs>
   completion update(char const* name, any_key_view key, Gradients& gradients, Outputs&& outputs, priority when) {
     using T = detail::element_in<Gradients>;
-    checked(name, key);
     auto const gather = [&](detail::erased_call<T, D>& call) {
       detail::call_proxy<T, D> proxy(call);
-      detail::add_to(proxy, no_table<T>(), name, key, gradients, outputs);
+      detail::add_to(proxy, kind_of_keys{*this}, name, key, gradients, outputs);
     };
     return calls<T>().update(when, detail::gatherer<T, D>(gather));
   }
@@ -360,7 +357,7 @@ class any_store {
     using T = detail::element_in<Gradients>;
     auto const gather = [&](detail::erased_call<T, D>& call) {
       detail::call_proxy<T, D> proxy(call);
-      detail::add_list_to(proxy, no_table<T>(), name, checked_all(name, keys), gradients, outputs);
+      detail::add_list_to(proxy, kind_of_keys{*this}, name, keys, gradients, outputs);
     };
     return calls<T>().update(when, detail::gatherer<T, D>(gather));
   }

@@ -8,7 +8,6 @@
 #include <cstring>
 #include <functional>
 #include <memory>
-#include <ranges>
 #include <span>
 #include <string>
 #include <string_view>
@@ -167,14 +166,13 @@ class forwarded_call final : public erased_call<T, D> {
 template <class T, Device D>
 class call_proxy {
  public:
-  /// In the place of a table of keys.
-  struct no_table {
-    using key_view = any_key_view;
-  };
-
   explicit call_proxy(erased_call<T, D>& call) : call_(call) {}
 
-  void add_key(no_table, char const* name, any_key_view key) { call_.add_key(name, key); }
+  /// @param table  Knows which keys there may be.
+  template <class Table>
+  void add_key(Table const& table, char const* name, any_key_view key) {
+    call_.add_key(name, table.checked(name, key));
+  }
   template <class View>
   void add_source(char const* name, any_key_view key, View const& view) {
     call_.add_source(name, key, operand_of<T const, D>(view), view.shape());
@@ -244,9 +242,14 @@ class typed_model : public Base {
   }
   completion pull_rows(any_key_view key, std::span<row_sparse<T, D>* const> outputs, std::span<std::int64_t const> ids,
                        priority when) override {
-    auto references =
-        outputs | std::views::transform([](row_sparse<T, D>* output) -> row_sparse<T, D>& { return *output; });
-    return self().store.template of<T>().row_sparse_pull(key, references, ids, when);
+    static constexpr char const* call = "row_sparse_pull";
+    auto& engine = store_access::engine(self().store.template of<T>());
+    auto const gather = [&](auto& op, auto& record) {
+      op.begin(record);
+      op.add_ids(call, key, view_of(ids));
+      for (row_sparse<T, D>* const output : outputs) op.add_output(call, key, *output);
+    };
+    return engine.submit_rows(engine.prepare_row_pull(call, key, gather), when);
   }
 
  private:
