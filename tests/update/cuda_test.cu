@@ -61,6 +61,33 @@ TEST_CASE("sgld's noise on GPUs is that on CPUs", "[cuda]") {
   same_on_gpus("sgld", update::rescale(0.5) | update::sgld{.seed = 3});
 }
 
+TEST_CASE("transforms with states and wrappers equal those on CPUs", "[cuda]") {
+  if (no_device()) return;
+  same_on_gpus("trace", update::trace(0.9, true) | update::sgd{0.01});
+  same_on_gpus("add_noise", update::add_noise(0.01, 0.5, 3) | update::sgd{0.1});
+  same_on_gpus("lookahead", update::clip_global_norm(1) | update::adam{0.01} | update::lookahead(2) | update::ema(0.9));
+}
+
+TEST_CASE("weights and averages change places on GPUs, and back", "[cuda]") {
+  if (no_device()) return;
+  pp::kv_store store{std::vector{pp::cuda_device(0), pp::cuda_device(0)}, update::adam{0.1} | update::ema(0.5)};
+  pp::parameter_store parameters{store};
+  std::vector<float> const start(5003, 1.0F);
+  parameters.add("w", start);
+  auto const mirror = [&](std::size_t n) { return pp::to_vector(parameters.value("w", n)); };
+  for (int t = 0; t < 2; ++t) {
+    for (std::size_t n = 0; n < 2; ++n) pp::copy(pp::view_of(start), parameters.grad("w", n));
+    parameters.update_all();
+  }
+  auto const trained = mirror(0), average = store.state("w", "ema");
+  REQUIRE(trained != average);
+  parameters.swap("ema");
+  for (std::size_t n = 0; n < 2; ++n) REQUIRE(mirror(n) == average);
+  REQUIRE(store.state("w", "ema") == trained);
+  parameters.swap("ema");
+  for (std::size_t n = 0; n < 2; ++n) REQUIRE(mirror(n) == trained);
+}
+
 TEST_CASE("a form of another library equals that on CPUs", "[cuda]") {
   if (no_device()) return;
   same_on_gpus("mxnet1::rmsprop_centered", pp::compat::mxnet1::rmsprop_centered({.learning_rate = 0.01, .wd = 0.1}));

@@ -16,6 +16,7 @@
 #include <pushpull/pass/operands.hpp>
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/store/fused_step.hpp>
+#include <pushpull/store/placement.hpp>
 
 namespace pushpull::detail {
 
