@@ -112,9 +112,10 @@ def cpu_cases(models: Mapping[str, tuple[int, ...]], threads: int, divisor: int)
         cases += [Case("c", f"{name} adam K=R=4", gradients=4, mirrors=4, sizes=shrunk, who=REPLICATED)]
     cases += [Case("d", "adamw in place", "adamw", sizes=tensors(5000, 2000))]
     cases += [Case("d", "adam K=R=1", mirrors=1, sizes=tensors(5000, 2000))]
-    rows = {"rows": 1_000_000 // divisor, "row_length": 64, "given_rows": 100_000 // divisor}
-    cases += [Case("e", f"push {rule}", rule, operation="push_rows", who=SPECIAL, **rows) for rule in ("sgd", "adam")]
-    cases += [Case("e", "pull", "sgd", operation="pull_rows", who=SPECIAL, **rows)]
+    for name, rule in (("push sgd", "sgd"), ("push adam", "adam"), ("pull", "sgd")):
+        operation = "pull_rows" if name == "pull" else "push_rows"
+        cases += [Case("e", name, rule, operation=operation, rows=1_000_000 // divisor, row_length=64,
+                       given_rows=100_000 // divisor, who=SPECIAL)]
     cases += [Case("f", "momentum K=4, R=1", "momentum", 4, 1, one(24), operation="two_bit", who=SPECIAL)]
     cases += [Case("f", "the same, uncompressed", "momentum", 4, 1, one(24), who=SPECIAL)]
     cases += [Case("g", f"adamw K=R={k}", "adamw", k, k, one(24), "bfloat16") for k in (1, 4)]

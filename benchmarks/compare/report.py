@@ -36,11 +36,11 @@ def write(path: Path) -> None:
         return
     path.with_suffix(".md").write_text(markdown(path, about, rows))
     try:
-        import matplotlib
+        import matplotlib.pyplot as plt
     except ImportError:
         print("no plots: matplotlib is not installed, benchmarks/baselines/install.sh does it", file=sys.stderr)
         return
-    matplotlib.use("agg")
+    plt.switch_backend("agg")
     plot_cases(path.with_suffix(""), rows)
     plot_curves(path.with_name(path.stem + "_curves"), rows)
 
