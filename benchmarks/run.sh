@@ -1,25 +1,43 @@
 #!/usr/bin/env bash
 # Builds and runs the benchmarks: benchmarks/run.sh [filter], a regular expression on their names.
 # benchmarks/run.sh compare [options]: against other libraries, which are installed first; --help lists the options.
+# benchmarks/run.sh compile-time [options]: what compiling costs.
+# benchmarks/run.sh report: tables and plots from what was measured, inserted into docs/performance.md.
 set -euo pipefail
 # shellcheck source=cmake/setup.sh
 source "$(dirname "$0")/../cmake/setup.sh"
 
+comparing_python="$root/build/baselines/matplotlib/venv/bin/python"
+
+if [[ ${1:-} == report ]]; then
+  "$root/benchmarks/baselines/install.sh" matplotlib
+  for lines in "$root"/benchmarks/results/compare*.jsonl; do
+    [[ ! -e $lines ]] || "$comparing_python" "$root/benchmarks/compare/report.py" "$lines"
+  done
+  exec python3 "$root/benchmarks/insert_results.py"
+fi
+
 need_build_packages libbenchmark-dev libeigen3-dev
-configure benchmarks -DCMAKE_BUILD_TYPE=Release -DPUSHPULL_BUILD_TESTS=OFF -DPUSHPULL_BUILD_EXAMPLES=OFF
+configure benchmarks -DCMAKE_BUILD_TYPE=Release -DPUSHPULL_BUILD_TESTS=OFF -DPUSHPULL_BUILD_EXAMPLES=OFF \
+  -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
 programs="$root/build/benchmarks/benchmarks"
 
 if [[ ${1:-} == compare ]]; then
   shift
   "$root/benchmarks/baselines/install.sh"
-  python="$root/build/baselines/matplotlib/venv/bin/python"
-  [[ -x $python ]] || fail "the comparison needs numpy and matplotlib: see build/baselines/matplotlib/install.log"
+  [[ -x $comparing_python ]] || fail "the comparison needs numpy and matplotlib: see build/baselines/matplotlib/install.log"
   program=pushpull.bench.compare
   for option in "$@"; do
     [[ $option == --gpu ]] && program=pushpull.bench.compare.cuda
   done
   build benchmarks "$program"
-  exec "$python" "$root/benchmarks/compare/compare.py" --program "$programs/$program" "$@"
+  exec "$comparing_python" "$root/benchmarks/compare/compare.py" --program "$programs/$program" "$@"
+fi
+
+if [[ ${1:-} == compile-time ]]; then
+  shift
+  need_packages catch2
+  exec python3 "$root/benchmarks/compile_time.py" "$@"
 fi
 
 build benchmarks

@@ -13,12 +13,13 @@ install() {
   local name="$1" folder="$into/$1" requirements="$here/$1/requirements.txt" packages
   [[ -f $requirements ]] || fail "no baseline is called $name"
   mapfile -t packages < <(sed -E 's/[ #].*//; s/[<>=].*//; /^$/d' "$requirements")
-  if [[ -f $folder/version.txt && $folder/version.txt -nt $requirements ]]; then
+  if [[ -f $folder/version.txt ]] && cmp -s "$requirements" "$folder/requirements.txt"; then
     return
   fi
   echo "pushpull: installing the baseline $name" >&2
   rm -rf "$folder"
   mkdir -p "$folder"
+  cp "$requirements" "$folder/"
   if python3 -m venv "$folder/venv" &> "$folder/install.log" &&
     "$folder/venv/bin/pip" install --no-cache-dir -r "$requirements" &>> "$folder/install.log"; then
     "$folder/venv/bin/python" - "${packages[@]}" > "$folder/version.txt" << 'PYTHON'

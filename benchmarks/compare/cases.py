@@ -9,9 +9,9 @@ from dataclasses import dataclass
 STATES = {"sgd": 0, "momentum": 1, "adam": 2, "adamw": 2}
 ELEMENT_BYTES = {"float": 4, "bfloat16": 2}
 EVERYBODY = re.compile("")
-# Each takes several GB of large models.
-MODELS_IN_PLACE = re.compile(r"^ours|^loop|^Eigen$|PyTorch|JAX")
-MODELS_REPLICATED = re.compile(r"^ours|three steps|^Eigen$|PyTorch \(fused\)|MXNet")
+# Large models take several GB from each, and their arrays most of the run's time.
+IN_PLACE = re.compile(r"^ours|^loop|^Eigen$|PyTorch|JAX")
+REPLICATED = re.compile(r"^ours|three steps|^Eigen$|PyTorch \(fused\)|MXNet")
 # Those who know rows or compression, or could.
 SPECIAL = re.compile(r"^ours$|^loop$|\(loop\)|MXNet|JAX")
 # Cost curves have many points: those whose curves tell something.
@@ -101,32 +101,34 @@ def cpu_cases(models: Mapping[str, tuple[int, ...]], threads: int, divisor: int)
         return (size,) * max(count // divisor, 1)
 
     cases = [Case("a", rule, rule, sizes=one(25)) for rule in STATES]
-    cases += [Case("b", f"adam K=R={k}", gradients=k, mirrors=k, sizes=one(24)) for k in (1, 2, 4, 8)]
-    cases += [Case("b", f"{rule} K=R=4", rule, 4, 4, one(24)) for rule in ("sgd", "momentum")]
-    cases += [Case("b", "adam K=4, R=3", gradients=4, mirrors=3, sizes=one(24))]
+    cases += [Case("b", f"adam K=R={k}", gradients=k, mirrors=k, sizes=one(24)) for k in (2, 4, 8)]
+    cases += [Case("b", f"{rule} K=R=4", rule, 4, 4, one(24), who=REPLICATED) for rule in ("sgd", "momentum")]
+    cases += [Case("b", "adam K=4, R=3", gradients=4, mirrors=3, sizes=one(24), who=REPLICATED)]
     for name, sizes in models.items():
         shrunk = tuple(max(size // divisor, 1) for size in sizes)
-        cases += [Case("c", f"{name} adamw in place", "adamw", sizes=shrunk, who=MODELS_IN_PLACE)]
+        cases += [Case("c", f"{name} adamw in place", "adamw", sizes=shrunk, who=IN_PLACE)]
     for name, sizes in models.items():
         shrunk = tuple(max(size // divisor, 1) for size in sizes)
-        cases += [Case("c", f"{name} adam K=R=4", gradients=4, mirrors=4, sizes=shrunk, who=MODELS_REPLICATED)]
+        cases += [Case("c", f"{name} adam K=R=4", gradients=4, mirrors=4, sizes=shrunk, who=REPLICATED)]
     cases += [Case("d", "adamw in place", "adamw", sizes=tensors(5000, 2000))]
     cases += [Case("d", "adam K=R=1", mirrors=1, sizes=tensors(5000, 2000))]
-    rows = {"rows": 1_000_000 // divisor, "row_length": 64, "given_rows": 100_000 // divisor}
-    cases += [Case("e", f"push {rule}", rule, operation="push_rows", who=SPECIAL, **rows) for rule in ("sgd", "adam")]
-    cases += [Case("e", "pull", "sgd", operation="pull_rows", who=SPECIAL, **rows)]
+    for name, rule in (("push sgd", "sgd"), ("push adam", "adam"), ("pull", "sgd")):
+        operation = "pull_rows" if name == "pull" else "push_rows"
+        cases += [Case("e", name, rule, operation=operation, rows=1_000_000 // divisor, row_length=64,
+                       given_rows=100_000 // divisor, who=SPECIAL)]
     cases += [Case("f", "momentum K=4, R=1", "momentum", 4, 1, one(24), operation="two_bit", who=SPECIAL)]
     cases += [Case("f", "the same, uncompressed", "momentum", 4, 1, one(24), who=SPECIAL)]
     cases += [Case("g", f"adamw K=R={k}", "adamw", k, k, one(24), "bfloat16") for k in (1, 4)]
-    for count in _counts(threads):
-        cases += [Case("h", f"adam K=R=4, {count} threads", gradients=4, mirrors=4, sizes=one(22), threads=count,
-                       who=CURVES, x=count)]
     for k in (1, 2, 3, 4, 6, 8):
         cases += [Case("h", f"adam K=R={k}", gradients=k, mirrors=k, sizes=one(22), who=CURVES, x=k)]
     total = (1 << 22) // divisor
     for count in (1, 10, 100, 1000, 10000):
         sizes = (max(total // count, 1),) * min(count, total)
         cases += [Case("h", f"adam in place, {count} tensors", sizes=sizes, who=CURVES, x=count)]
+    # Last, because processes are started anew for another number of threads.
+    for count in reversed(_counts(threads)):
+        cases += [Case("h", f"adam K=R=4, threads={count}", gradients=4, mirrors=4, sizes=one(22), threads=count,
+                       who=CURVES, x=count)]
     return cases
 
 

@@ -22,6 +22,8 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -146,29 +148,33 @@ class Entrant:
 
 
 def python_contenders(gpu: bool) -> Iterator[Contender]:
-    def baseline(name: str, folder: str, script: str, *arguments: str, factor: float = 1.2) -> Contender:
+    def baseline(name: str, folder: str, module: str, *arguments: str, factor: float = 1.2) -> Contender:
         installed = INSTALLED / folder
         python = installed / "venv" / "bin" / "python"
         version, missing = installed / "version.txt", installed / "missing.txt"
+        script = BASELINES / {"torch": "pytorch"}.get(module, module) / "contender.py"
         behind = ["cuda"] if gpu else []
-        contender = Contender(name, [str(python), str(BASELINES / script), *arguments], memory_factor=factor, behind=behind)
+        contender = Contender(name, [str(python), str(script), *arguments], memory_factor=factor, behind=behind)
         if version.exists():
             contender.version = version.read_text().strip()
         elif missing.exists():
             contender.missing = missing.read_text().strip()
+        elif importlib.util.find_spec(module) is not None:  # where nothing can be installed, what is there counts
+            contender.command[0] = sys.executable
+            contender.version = f"{module} {importlib.metadata.version(module)}"
         else:
             contender.missing = "benchmarks/baselines/install.sh was not run"
         return contender
 
-    yield baseline("PyTorch (fused)", "pytorch", "pytorch/contender.py", "fused")
-    yield baseline("PyTorch (foreach)", "pytorch", "pytorch/contender.py", "foreach")
+    yield baseline("PyTorch (fused)", "pytorch", "torch", "fused")
+    yield baseline("PyTorch (foreach)", "pytorch", "torch", "foreach")
     if gpu:
         return
-    yield baseline("PyTorch (loop)", "pytorch", "pytorch/contender.py", "loop")
-    yield baseline("PyTorch 1.13 (foreach)", "pytorch_1_13", "pytorch/contender.py", "foreach")
-    yield baseline("PyTorch 1.13 (loop)", "pytorch_1_13", "pytorch/contender.py", "loop")
-    yield baseline("MXNet KVStore", "mxnet", "mxnet/contender.py", factor=1.3)
-    yield baseline("JAX, optax", "jax", "jax/contender.py", factor=1.6)
+    yield baseline("PyTorch (loop)", "pytorch", "torch", "loop")
+    yield baseline("PyTorch 1.13 (foreach)", "pytorch_1_13", "torch", "foreach")
+    yield baseline("PyTorch 1.13 (loop)", "pytorch_1_13", "torch", "loop")
+    yield baseline("MXNet KVStore", "mxnet", "mxnet", factor=1.3)
+    yield baseline("JAX, optax", "jax", "jax", factor=1.6)
 
 
 def own_contenders(program: Path) -> list[Contender]:

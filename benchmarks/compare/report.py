@@ -36,11 +36,11 @@ def write(path: Path) -> None:
         return
     path.with_suffix(".md").write_text(markdown(path, about, rows))
     try:
-        import matplotlib
+        import matplotlib.pyplot as plt
     except ImportError:
         print("no plots: matplotlib is not installed, benchmarks/baselines/install.sh does it", file=sys.stderr)
         return
-    matplotlib.use("agg")
+    plt.switch_backend("agg")
     plot_cases(path.with_suffix(""), rows)
     plot_curves(path.with_name(path.stem + "_curves"), rows)
 
@@ -77,7 +77,7 @@ def table(rows: list[Row], notes: list[str]) -> list[str]:
     case_names = distinct([row["case"] for row in rows])
     contenders = distinct([row["contender"] for row in rows])
     found = {(row["contender"], row["case"]): row for row in rows}
-    if len(case_names) > 5:  # many columns are read worse than many rows
+    if len(case_names) > 8:  # many columns are read worse than many rows
         lines = ["| | " + " | ".join(contenders) + " |", "|---" * (len(contenders) + 1) + "|"]
         for name in case_names:
             lines.append(f"| {name} | " + " | ".join(cell(found.get((c, name)), notes) for c in contenders) + " |")
@@ -146,10 +146,10 @@ def plot_curves(stem: Path, rows: list[Row]) -> None:
     import matplotlib.pyplot as plt
 
     measured = [r for r in rows if r["group"] == "h" and r["status"] == "ok"]
-    kinds = [("threads", "threads"), ("K=R=", "K = R"), ("tensors", "tensors")]
+    kinds = [("threads=", "threads"), ("K=R=", "K = R"), ("tensors", "tensors")]
     parts = []
     for word, label in kinds:
-        chosen = [r for r in measured if word in r["case"] and (word != "K=R=" or "threads" not in r["case"])]
+        chosen = [r for r in measured if word in r["case"] and (word != "K=R=" or "threads=" not in r["case"])]
         if chosen:
             parts.append((label, chosen))
     if not parts:

@@ -21,21 +21,18 @@ def optimizer_of(rule: str, variant: str, parameters: list[torch.Tensor]) -> tor
     """The class that the rule names, in the implementation that the variant names."""
     how = {"fused": {"fused": True}, "foreach": {"foreach": True}, "loop": {"foreach": False}}[variant]
     moments = {"betas": (protocol.ADAM["beta1"], protocol.ADAM["beta2"]), "eps": protocol.ADAM["epsilon"]}
-    rate = protocol.ADAM["learning_rate"]
-    if rule == "sgd":
-        make = lambda: torch.optim.SGD(parameters, lr=protocol.SGD["learning_rate"], **how)
-    elif rule == "momentum":
-        make = lambda: torch.optim.SGD(
-            parameters, lr=protocol.MOMENTUM["learning_rate"], momentum=protocol.MOMENTUM["momentum"], **how
-        )
-    elif rule == "adam":
-        make = lambda: torch.optim.Adam(parameters, lr=rate, **moments, **how)
-    elif rule == "adamw":
-        make = lambda: torch.optim.AdamW(parameters, lr=rate, weight_decay=protocol.WEIGHT_DECAY, **moments, **how)
-    else:
+    adam = {"lr": protocol.ADAM["learning_rate"], **moments}
+    rules = {
+        "sgd": (torch.optim.SGD, {"lr": protocol.SGD["learning_rate"]}),
+        "momentum": (torch.optim.SGD, {"lr": protocol.MOMENTUM["learning_rate"], "momentum": protocol.MOMENTUM["momentum"]}),
+        "adam": (torch.optim.Adam, adam),
+        "adamw": (torch.optim.AdamW, {"weight_decay": protocol.WEIGHT_DECAY, **adam}),
+    }
+    if rule not in rules:
         raise Unsupported(f"no rule {rule}")
+    make, hyperparameters = rules[rule]
     try:
-        return make()
+        return make(parameters, **hyperparameters, **how)
     except (RuntimeError, TypeError) as error:  # versions without fused kernels for this device
         raise Unsupported(f"no {variant} {rule}: {str(error).splitlines()[0]}") from error
 
