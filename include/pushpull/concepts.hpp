@@ -5,6 +5,7 @@
 #include <pushpull/concepts/communicator.hpp>
 #include <pushpull/concepts/compressor.hpp>
 #include <pushpull/concepts/device.hpp>
+#include <pushpull/concepts/factored.hpp>
 #include <pushpull/concepts/learning_rate_schedule.hpp>
 #include <pushpull/concepts/policy.hpp>
 #include <pushpull/concepts/pre_reduction.hpp>

@@ -88,6 +88,31 @@ TEST_CASE("weights and averages change places on GPUs, and back", "[cuda]") {
   for (std::size_t n = 0; n < 2; ++n) REQUIRE(mirror(n) == trained);
 }
 
+TEST_CASE("numbers of rows and columns on GPUs are those on CPUs", "[cuda]") {
+  if (no_device()) return;
+  auto const train = [](auto const& devices, auto const& updater) {
+    pp::kv_store store{devices, updater};
+    pp::cpu_device<> const host;
+    pp::tensor<float> w(host, {2, 301, 117}), g(host, {2, 301, 117});
+    for (std::size_t i = 0; i < w.size(); ++i) w.data()[i] = static_cast<float>(i % 13) / 8 - 0.7F;
+    store.init("w", w);
+    for (std::size_t t = 1; t <= 5; ++t) {
+      for (std::size_t i = 0; i < g.size(); ++i) g.data()[i] = static_cast<float>((i * 31 + t) % 17) / 8 - 1.03F;
+      store.pushpull("w", g, w).wait();
+    }
+    return pp::to_vector(w.view());
+  };
+  auto const compare = [&](auto const& updater) {
+    auto const one = train(std::vector{pp::cuda_device(0)}, updater);
+    REQUIRE(one == train(std::vector{pp::cuda_device(0), pp::cuda_device(0), pp::cuda_device(0)}, updater));
+    auto const expected = train(pp::cpu_devices(2), updater);
+    for (std::size_t i = 0; i < one.size(); ++i)
+      if (!(std::abs(one[i] - expected[i]) <= 1e-5F)) FAIL(i << ": " << one[i] << " " << expected[i]);
+  };
+  compare(update::group_adagrad{0.1});
+  compare(update::clip_value(1) | update::centralize{} | update::adafactor{0.05});
+}
+
 TEST_CASE("a form of another library equals that on CPUs", "[cuda]") {
   if (no_device()) return;
   same_on_gpus("mxnet1::rmsprop_centered", pp::compat::mxnet1::rmsprop_centered({.learning_rate = 0.01, .wd = 0.1}));

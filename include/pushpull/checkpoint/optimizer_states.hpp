@@ -52,6 +52,7 @@ concept OptimizerStateStore =
       store.shape(key);
       detail::names_of_states(store, key);
       store.state(key, name);
+      store.state_shape(key, name);
       { store.steps(key) } -> std::convertible_to<std::int64_t>;
       store.set_steps(key, std::int64_t{});
       { store.carried_numbers() } -> std::same_as<std::vector<double>>;
@@ -160,7 +161,7 @@ inline std::vector<double> carried_in(safetensors_file const& file, std::size_t 
 
 }  // namespace detail
 
-/// Writes the states of all keys, as tensors "key/state" of the keys' shapes, and their step counts, as metadata
+/// Writes the states of all keys, as tensors "key/state" of the keys' shapes, or lists of rows or columns, and their step counts, as metadata
 /// "key/steps"; likewise the numbers that the rule keeps from step to step, as "carried". Waits for the store. A file of that name is replaced when the new one is complete and on disk.
 /// Residuals of compressed gradients, and sums of micro-batches between two steps, are not states and are not written.
 /// Memory: as much as the states take. @throws file_error
@@ -174,7 +175,7 @@ void save_optimizer_states(S& store, std::filesystem::path const& path) {
     std::string const text = detail::text_of(key);
     for (std::string const& name : detail::names_of_states(store, key)) {
       values.push_back(detail::bytes_of_state(store, key, name));  // moving a vector leaves its elements where they are
-      entries.push_back({text + "/" + name, detail::dtype_of_states(store, key), store.shape(key), values.back()});
+      entries.push_back({text + "/" + name, detail::dtype_of_states(store, key), store.state_shape(key, name), values.back()});
     }
     metadata[text + "/steps"] = std::to_string(store.steps(key));
   }
@@ -221,8 +222,8 @@ void load_optimizer_states(S& store, std::filesystem::path const& path) {
         return where + "tensor " + detail::in_quotes(e.name) + ": elements of " + dtype + " expected, got " +
                detail::in_quotes(e.dtype);
       });
-      expects<file_error>(e.shape == store.shape(key), [&] {
-        return where + "tensor " + detail::in_quotes(e.name) + ": shape " + to_string(store.shape(key)) +
+      expects<file_error>(e.shape == store.state_shape(key, name), [&] {
+        return where + "tensor " + detail::in_quotes(e.name) + ": shape " + to_string(store.state_shape(key, name)) +
                " expected, got " + to_string(e.shape);
       });
       states.push_back(&e);

@@ -222,11 +222,12 @@ PUSHPULL_DEVICE_INLINE auto terms(U const& stage, S const& s, V const& w, V cons
 ///         keep numbers from step to step, the last `static constexpr std::size_t carried` of its sums: initial_sums() gives
 ///         them before the first step, carry(sums) changes them after each, when the sums over all keys are known;
 ///         leave a step out: bool skips(sums) const. Weights, states and t of its keys then stay, outputs are written.
+/// See also Factored, whose terms are summed by rows and columns.
 /// Models: update::clip_global_norm, clip_norm, lars, lamb, lans, apply_if_finite, dynamic_loss_scale, and every pipeline
 /// or wrapper that holds one.
 template <class U>
 concept PreReduction = detail::HasStateNames<U> && (detail::phase_count<U> > 0) &&
                        (detail::has_terms<U, 0> || detail::has_terms_of_states<U, 0>) &&
-                       requires(U const& stage, step<float> const& s) { stage.prepare(s, detail::sums_t<U>{}); };
+                       requires(U const& stage, detail::step_of<U, float> const& s) { stage.prepare(s, detail::sums_t<U>{}); };
 
 }  // namespace pushpull

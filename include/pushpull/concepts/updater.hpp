@@ -12,6 +12,7 @@
 
 #include <cuda/std/array>
 #include <pushpull/config.hpp>
+#include <pushpull/pass/matrix.hpp>
 #include <pushpull/pass/pack.hpp>
 
 namespace pushpull {
@@ -21,6 +22,20 @@ template <class A>
 struct step {
   using value_type = A;
   std::int64_t t;  ///< Updates of this key so far, this one included: the first update sees 1.
+};
+
+/// What a stage that is Factored knows of it.
+template <class A>
+struct factored_step : step<A> {
+  matrix<A> const* matrices;  ///< Of the tensor, one for each such stage from this one on.
+
+  /// The numbers of the tensor's rows and columns, each of which becomes keep * number + gain * m in the stage's phase, m
+  /// being the mean over the row or column of the terms that `pre_reduce` gives.
+  PUSHPULL_HOST_DEVICE matrix<A> const& numbers(double keep, double gain) const {
+    matrices->motion[0] = keep;
+    matrices->motion[1] = gain;
+    return *matrices;
+  }
 };
 
 /// Lists the names of a rule's state tensors, in the order in which its operator takes them: checkpoints use them.
@@ -59,9 +74,40 @@ concept Wrapping = requires { typename U::wraps; };
 template <Wrapping U>
 struct sums_of<U> : sums_of<typename U::wraps> {};
 
-/// What `prepare` of `U` returns, or the step itself. `sums` are those that a PreReduction asks for.
-template <class U, class A, class Sums>
-PUSHPULL_HOST_DEVICE auto prepare(U const& rule, step<A> const& s, Sums const& sums) {
+/// What the stages of `U` ask of rows and columns, in the order of their phases.
+template <class U>
+constexpr auto list_factors() {
+  if constexpr (requires { U::factored.size(); }) {
+    return U::factored;
+  } else if constexpr (requires { U::factored; }) {
+    return std::array<factors, 1>{U::factored};
+  } else if constexpr (Wrapping<U>) {
+    return list_factors<typename U::wraps>();
+  } else {
+    return std::array<factors, 0>{};
+  }
+}
+template <class U>
+inline constexpr auto factors_of = list_factors<U>();
+template <class U>
+inline constexpr std::size_t factored_count = factors_of<U>.size();
+
+/// What `prepare` of `U` is given.
+template <class U, class A>
+using step_of = std::conditional_t<(factored_count<U> > 0), factored_step<A>, step<A>>;
+
+/// The step for what comes behind `First` in a pipe.
+template <class First, class A>
+PUSHPULL_HOST_DEVICE step<A> behind(step<A> const& s) {
+  return s;
+}
+template <class First, class A>
+PUSHPULL_HOST_DEVICE factored_step<A> behind(factored_step<A> const& s) {
+  return {{s.t}, s.matrices + factored_count<First>};
+}
+
+template <class U, class S, class Sums>
+PUSHPULL_HOST_DEVICE auto prepare_in(U const& rule, S const& s, Sums const& sums) {
   if constexpr (requires { rule.prepare(s, sums); }) {
     return rule.prepare(s, sums);
   } else if constexpr (requires { rule.prepare(s); }) {
@@ -71,8 +117,19 @@ PUSHPULL_HOST_DEVICE auto prepare(U const& rule, step<A> const& s, Sums const& s
   }
 }
 
+/// What `prepare` of `U` returns, or the step itself. `sums` are those that a PreReduction asks for.
+template <class U, class A, class Sums>
+PUSHPULL_HOST_DEVICE auto prepare(U const& rule, step<A> const& s, Sums const& sums) {
+  return prepare_in(rule, s, sums);
+}
+template <class U, class A, class Sums>
+  requires(factored_count<U> > 0)
+PUSHPULL_HOST_DEVICE auto prepare(U const& rule, factored_step<A> const& s, Sums const& sums) {
+  return prepare_in(rule, s, sums);
+}
+
 template <class U, class A>
-using prepared_t = decltype(detail::prepare(std::declval<U const&>(), std::declval<step<A> const&>(), sums_t<U>{}));
+using prepared_t = decltype(detail::prepare(std::declval<U const&>(), std::declval<step_of<U, A> const&>(), sums_t<U>{}));
 
 /// Has a member `at`: the operator is given `prepared.at(number)` instead, number being that of the pack's first element
 /// among all elements of the store.

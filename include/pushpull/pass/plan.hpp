@@ -5,52 +5,18 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <span>
 #include <type_traits>
 #include <vector>
 
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/pass/body.hpp>
+#include <pushpull/pass/matrix_body.hpp>
 #include <pushpull/pass/operands.hpp>
+#include <pushpull/pass/plan_table.hpp>
 #include <pushpull/pass/step_control.hpp>
-#include <pushpull/tensor/buffer.hpp>
 
 namespace pushpull::pass {
-
-namespace detail {
-
-/// A table that kernels read: in place where the device is the host, otherwise a copy that is renewed when it changed.
-template <Device D, class T>
-class table {
- public:
-  std::vector<T> rows;
-
-  /// Where the device finds the rows. Allocates when the table grows, copies when a row changed.
-  T const* commit(D const& device) {
-    if constexpr (HostDevice<D>) {
-      return rows.data();
-    } else {
-      std::size_t const bytes = rows.size() * sizeof(T);
-      if (memory_.bytes() < bytes) {
-        device.synchronize();  // the old memory may still be read
-        memory_ = buffer<D>(device, 2 * bytes);
-        sent_.clear();
-      }
-      if (sent_.size() != rows.size() || std::memcmp(sent_.data(), rows.data(), bytes) != 0) {
-        sent_ = rows;
-        device.copy(memory_.data(), sent_.data(), bytes);
-      }
-      return static_cast<T const*>(memory_.data());
-    }
-  }
-
- private:
-  buffer<D> memory_;
-  std::vector<T> sent_;
-};
-
-}  // namespace detail
 
 /// The runs of one launch on one device. Reused for the next call it allocates nothing.
 /// @tparam D       The device that runs the pass and owns the masters and states.
@@ -79,6 +45,10 @@ class plan {
   /// Elements over all runs.
   std::int64_t elements() const { return elements_; }
   std::vector<run_type>& runs() { return runs_.rows; }
+
+  /// What a rule's `prepare` is given.
+  template <class Rule>
+  using steps_of = detail::steps_of<Rule, typename Types::accumulation>;
 
   /// Appends a run with its sources and outputs; `r` brings the rest.
   void add(run_type r, std::span<source_type const> gradients, std::span<mirror_type* const> mirrors) {
@@ -140,19 +110,20 @@ class plan {
   /// Counts a step on every clock of the plan: one small launch.
   template <class Rule>
   void begin_step(D const& device, Rule const* rules, clock_of<Rule, Types>* clocks,
-                  shared_sums<Rule> const* shared = nullptr) const {
+                  shared_sums<Rule> const* shared = nullptr, steps_of<Rule> const& steps = {}) const {
     device.for_each(static_cast<std::int64_t>(clocks_.rows.size()),
-                    detail::begin_step<Rule, typename Types::accumulation>{rules, clocks, clock_list(), shared});
+                    detail::begin_step<Rule, typename Types::accumulation>{rules, clocks, clock_list(), shared, steps});
   }
 
   /// Gives the rule's `prepare` the sums of a phase: one small launch.
   template <std::size_t Phase, class Rule>
   void finish_pre_reduction(D const& device, Rule const* rules, clock_of<Rule, Types>* clocks,
-                            detail::phase_sums<Rule, Phase> const* sums, shared_sums<Rule>* shared) const {
+                            detail::phase_sums<Rule, Phase> const* sums, shared_sums<Rule>* shared,
+                            steps_of<Rule> const& steps = {}) const {
     detail::clock_list const segments{segments_.rows.empty() ? 0 : segments_.rows.front(), committed_.segments};
     device.for_each(static_cast<std::int64_t>(clocks_.rows.size()),
                     detail::finish_pre_reduction<Rule, typename Types::accumulation, Phase>{rules, clocks, clock_list(),
-                                                                                            segments, sums, shared});
+                                                                                            segments, sums, shared, steps});
   }
 
   /// A phase before the pass: partials[l] for each leaf l of the plan. One launch.
@@ -169,6 +140,19 @@ class plan {
                            pre_reduction_body<Rule, Reduction, Types, execution, Memory, Phase, detail::run_table>{
                                rules, clocks, {committed_.runs, committed_.leaf_ends, run_count()}},
                            partials);
+    }
+  }
+
+  /// The reduced gradients, to where runs want them. One launch.
+  template <class Reduction, memory Memory>
+  void reduce(D const& device) const {
+    if (empty()) return;
+    std::int64_t const tasks = task_ends_.rows.back();
+    if (size() == 1) {
+      device.for_each(tasks, reduce_body<Reduction, Types, execution, Memory, run_type, detail::one_run>{{runs_.rows[0]}});
+    } else {
+      device.for_each(tasks, reduce_body<Reduction, Types, execution, Memory, run_type, detail::run_table>{
+                                 {committed_.runs, committed_.task_ends, run_count()}});
     }
   }
 

@@ -34,6 +34,21 @@ struct clock_list {
   PUSHPULL_HOST_DEVICE std::int32_t at(std::int64_t i) const { return table == nullptr ? only : table[i]; }
 };
 
+/// What `prepare` of a rule is given for clock number i of a list.
+template <class Rule, class A>
+struct steps_of {
+  PUSHPULL_HOST_DEVICE step<A> at(std::int64_t, std::int64_t t) const { return {t}; }
+};
+template <class Rule, class A>
+  requires(pushpull::detail::factored_count<Rule> > 0)
+struct steps_of<Rule, A> {
+  matrix<A> const* matrices = nullptr;  ///< Those of every clock's tensor.
+
+  PUSHPULL_HOST_DEVICE factored_step<A> at(std::int64_t i, std::int64_t t) const {
+    return {{t}, matrices + i * static_cast<std::int64_t>(pushpull::detail::factored_count<Rule>)};
+  }
+};
+
 /// Counts one step for clock number i of the list.
 template <class Rule, class A>
 struct begin_step {
@@ -41,6 +56,7 @@ struct begin_step {
   clock<Rule, A>* clocks;
   clock_list list;
   shared_sums<Rule> const* shared = nullptr;  ///< Of a rule that carries numbers.
+  [[no_unique_address]] steps_of<Rule, A> steps = {};
 
   PUSHPULL_HOST_DEVICE void operator()(std::int64_t i) const {
     std::int32_t const entry = list.at(i);
@@ -54,7 +70,7 @@ struct begin_step {
       } else {
         c.sums = {};
       }
-      c.prepared = pushpull::detail::prepare(rule, step<A>{c.t}, c.sums);
+      c.prepared = pushpull::detail::prepare(rule, steps.at(i, c.t), c.sums);
     } else {
       c.prepared = pushpull::detail::prepare(rule, step<A>{c.t}, 0.0);
     }
@@ -81,7 +97,7 @@ struct settle_phase {
   static constexpr std::size_t first = pushpull::detail::first_sum<Rule, P>();
 
   PUSHPULL_HOST_DEVICE void operator()(std::int64_t) const {
-    if constexpr (over_keys)
+    if constexpr (over_keys && pushpull::detail::sums_in<Rule, Phase> != 0)
       for (std::size_t k = 0; k < pushpull::detail::sums_in<Rule, Phase>; ++k)
         pushpull::detail::sum(shared->sums, first<Phase> + k) = (*sums)[k];
     if constexpr (Phase + 1 == pushpull::detail::phase_count<Rule>) {
@@ -96,8 +112,9 @@ struct settle_phase {
  private:
   template <std::size_t P>
   PUSHPULL_HOST_DEVICE void clear() const {
-    for (std::size_t k = 0; k < pushpull::detail::sums_in<Rule, P>; ++k)
-      pushpull::detail::sum(shared->sums, first<P> + k) = 0;
+    if constexpr (pushpull::detail::sums_in<Rule, P> != 0)
+      for (std::size_t k = 0; k < pushpull::detail::sums_in<Rule, P>; ++k)
+        pushpull::detail::sum(shared->sums, first<P> + k) = 0;
   }
 };
 
@@ -110,6 +127,7 @@ struct finish_pre_reduction {
   clock_list segments;  ///< Which sums each clock is given, where they go by tensor.
   phase_sums<Rule, Phase> const* sums;
   shared_sums<Rule> const* shared = nullptr;  ///< Settled, of a rule that may skip.
+  [[no_unique_address]] steps_of<Rule, A> steps = {};
 
   static constexpr bool by_tensor = pushpull::detail::sums_per_tensor<Rule, Phase>();
   static constexpr std::size_t first = pushpull::detail::first_sum<Rule, Phase>();
@@ -123,10 +141,12 @@ struct finish_pre_reduction {
     }
     if (entry < 0) return;
     auto& c = clocks[entry];
-    auto const& own = sums[by_tensor ? segments.at(i) : 0];
-    for (std::size_t k = 0; k < pushpull::detail::sums_in<Rule, Phase>; ++k)
-      pushpull::detail::sum(c.sums, first + k) = own[k];
-    c.prepared = pushpull::detail::prepare(rules[c.rule], step<A>{c.t}, c.sums);
+    if constexpr (pushpull::detail::sums_in<Rule, Phase> > 0) {
+      auto const& own = sums[by_tensor ? segments.at(i) : 0];
+      for (std::size_t k = 0; k < pushpull::detail::sums_in<Rule, Phase>; ++k)
+        pushpull::detail::sum(c.sums, first + k) = own[k];
+    }
+    c.prepared = pushpull::detail::prepare(rules[c.rule], steps.at(i, c.t), c.sums);
     if constexpr (pushpull::detail::MaySkip<Rule> && Phase + 1 == pushpull::detail::phase_count<Rule>)
       if (c.skipped) --c.t;
   }

@@ -290,6 +290,10 @@ class any_store {
   std::vector<double> carried_numbers() const { return store_->carried_numbers(); }
   void set_carried_numbers(std::span<double const> numbers) { store_->set_carried_numbers(numbers); }
   std::vector<std::string> state_names() const { return store_->state_names(); }
+  /// As kv_store's.
+  pushpull::shape state_shape(any_key_view key, std::string_view name) const {
+    return store_->state_shape(checked("state_shape", key), name);
+  }
   /// The bytes of a state tensor, elements of the key's type. @throws as kv_store::state
   std::vector<std::byte> state(any_key_view key, std::string_view name) const {
     return store_->state(checked("state", key), name);

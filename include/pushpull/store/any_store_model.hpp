@@ -126,6 +126,7 @@ class erased_store : public typed_calls<Ts, D>... {
   virtual std::vector<double> carried_numbers() const = 0;
   virtual void set_carried_numbers(std::span<double const> numbers) = 0;
   virtual std::vector<std::string> state_names() const = 0;
+  virtual pushpull::shape state_shape(any_key_view key, std::string_view name) const = 0;
   virtual std::vector<std::byte> state(any_key_view key, std::string_view name) const = 0;
   virtual void set_state(any_key_view key, std::string_view name, std::span<std::byte const> bytes) = 0;
   virtual std::size_t bytes(std::size_t n) const = 0;
@@ -342,6 +343,9 @@ class store_model final : public stacked_models<store_model<Updater, Compressor,
   std::vector<double> carried_numbers() const override { return store.carried_numbers(); }
   void set_carried_numbers(std::span<double const> numbers) override { store.set_carried_numbers(numbers); }
   std::vector<std::string> state_names() const override { return store_type::state_names(); }
+  pushpull::shape state_shape(any_key_view key, std::string_view name) const override {
+    return store.state_shape(key, name);
+  }
   std::vector<std::byte> state(any_key_view key, std::string_view name) const override {
     return store.visit("state", key, [&](auto const& typed) {
       auto const elements = typed.state(key, name);

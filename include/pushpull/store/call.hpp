@@ -143,7 +143,7 @@ class call {
       if (what != effect::reads) reserve_codes(table);
     order_after(table.devices(), sources_);
     order_after(table.devices(), outputs_);
-    bool const several = any_key([](std::span<item const> same) {
+    bool const several = Step::always_reduced || any_key([](std::span<item const> same) {
       return same.size() > 1 || same.front().sources > 1 || same.front().key->accumulated;
     });
     any_key([&](std::span<item const> same) {
@@ -290,7 +290,7 @@ class call {
   /// The part of a key that device number n owns. Resident mirrors follow every change of their key.
   template <class Step>
   void add_run(Table const& table, Step& step, std::span<item const> same, std::size_t n, effect what, bool several) {
-    record const& r = *same.front().key;
+    record& r = *same.front().key;
     slice const part = r.part(n);
     if (part.size() <= 0) return;
     D const& device = table.devices()[n];
@@ -324,6 +324,8 @@ class call {
     std::span<typename Step::run_type::source_type const> sources;
     if constexpr (std::is_same_v<typename Step::run_type::source_type, source_of<encoded>>) sources = gradients_;
     step.add(n, run, sources, mirrors_);
+    if constexpr (Step::is_factored)
+      step.add_matrices(n, run, sources, r.shape, factor_states<typename Step::rule_type, typename Table::state_type>(device, r));
     step.add_clock(n, r.clock, true);
   }
 

@@ -11,6 +11,7 @@
 
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/pass/matrix_plan.hpp>
 #include <pushpull/pass/plan.hpp>
 #include <pushpull/pass/step_control.hpp>
 #include <pushpull/pass/sum_tree.hpp>
@@ -91,6 +92,7 @@ class control {
 template <Device D, class Rule, class Reduction, class Types, pass::memory Memory>
 class fused_step {
  public:
+  using rule_type = Rule;
   static constexpr std::size_t states = state_count<Rule>;
   static constexpr bool two_phases = PreReduction<Rule>;
   /// Whether it changes no weight, but the sum of a key's micro-batches.
@@ -99,16 +101,22 @@ class fused_step {
   static constexpr bool reads_accumulated = Types::accumulates;
   /// Whether the sums of the phase before go by key: every run is of one key then.
   static constexpr bool per_tensor = two_phases && is_per_tensor<Rule>;
+  /// Whether numbers of rows and columns are asked for: keys are not cut then.
+  static constexpr bool is_factored = two_phases && factored_count<Rule> > 0;
   using A = typename Types::accumulation;
+  /// Whether these run on a reduced gradient even where there is one source.
+  static constexpr bool always_reduced = is_factored && !std::is_same_v<typename Types::gradient, A>;
   using plan_type = pass::plan<D, Types, states>;
   using run_type = typename plan_type::run_type;
   using control_type = control<D, Rule, Types>;
 
-  explicit fused_step(std::size_t devices) : plans_(devices), second_(two_phases ? devices : 0), sums_(second_.size()) {}
+  explicit fused_step(std::size_t devices) : plans_(devices), second_(two_phases ? devices : 0), sums_(second_.size()), matrices_(is_factored ? devices : 0) {}
 
   void clear() {
     for (auto& plan : plans_) plan.clear();
     for (auto& plan : second_) plan.clear();
+    if constexpr (is_factored)
+      for (auto& plan : matrices_) plan.clear();
     segments_.clear();
     slots_ = 0;
     reduced_ = false;
@@ -146,6 +154,16 @@ class fused_step {
     plans_[device].add(r, gradients, mirrors);
   }
 
+  /// After `add` of a run that is a whole key, where the rule asks for numbers of its rows and columns.
+  /// @param kept  The states of rows and columns; see factor_shapes.
+  void add_matrices(std::size_t device, run_type const& r, std::span<typename run_type::source_type const> gradients,
+                    pushpull::shape const& shape, typename Types::state* kept) {
+    A const* gradient = r.reduced;
+    if constexpr (!always_reduced)
+      if (gradient == nullptr) gradient = gradients.front();
+    matrices_[device].add(r, gradient, shape, kept);
+  }
+
   /// After `add` of the run to which the clock belongs.
   void add_clock(std::size_t device, std::int32_t clock, bool lead) {
     if constexpr (per_tensor) {
@@ -161,6 +179,7 @@ class fused_step {
     if constexpr (per_tensor) trees_.by_tensor.build(segments_, slots_);
     for (std::size_t n = 0; n < devices.size(); ++n) {
       plans_[n].commit(devices[n]);
+      if constexpr (is_factored) matrices_[n].commit(devices[n]);
       if constexpr (two_phases) {
         if (reduced_) second_[n].commit(devices[n]);
         sums_[n].begins.rows = trees_.by_tensor.begins;
@@ -196,7 +215,10 @@ class fused_step {
     } else {
       join(devices);
       for (std::size_t n = 0; n < devices.size(); ++n)
-        plans_[n].begin_step(devices[n], controls[n].rules(rules), controls[n].clocks(), controls[n].shared());
+        plans_[n].begin_step(devices[n], controls[n].rules(rules), controls[n].clocks(), controls[n].shared(), steps(n));
+      if constexpr (is_factored)
+        for (std::size_t n = 0; reduced_ && n < devices.size(); ++n)
+          plans_[n].template reduce<Reduction, Memory>(devices[n]);
       if constexpr (two_phases) pre_reduce(devices, controls, rules);
       for (std::size_t n = 0; n < devices.size(); ++n) launch(n, devices[n], controls[n], rules);
       join(devices);
@@ -216,6 +238,15 @@ class fused_step {
     plans_[n].template launch<Rule, Reduction, Memory>(device, control.rules(rules), control.clocks());
   }
 
+  /// What the rule's `prepare` is given on device number n.
+  typename plan_type::template steps_of<Rule> steps([[maybe_unused]] std::size_t n) const {
+    if constexpr (is_factored) {
+      return {matrices_[n].matrices()};
+    } else {
+      return {};
+    }
+  }
+
   /// Partial sums: a device's own, those of all devices with the levels of the tree behind them, and room for those of
   /// a device whose memory this one cannot reach. And the tree, where the device reads it.
   struct partial_sums {
@@ -227,8 +258,30 @@ class fused_step {
   /// The phases before the pass, each of which knows the sums of those before.
   void pre_reduce(std::vector<D> const& devices, std::vector<control_type> const& controls, Rule const* rules) {
     [&]<std::size_t... P>(std::index_sequence<P...>) {
-      (pre_reduce_phase<P>(devices, controls, rules), ...);
+      ([&] {
+        if constexpr (detail::is_factored<Rule, P>()) {
+          factored_phase<P>(devices, controls, rules);
+        } else {
+          pre_reduce_phase<P>(devices, controls, rules);
+        }
+      }(), ...);
     }(std::make_index_sequence<phase_count<Rule>>());
+    if constexpr (is_factored && MaySkip<Rule>)
+      for (std::size_t n = 0; n < devices.size(); ++n) matrices_[n].keep(devices[n], controls[n].clocks());
+  }
+
+  /// A phase whose terms are summed by rows and columns, on each key's owner.
+  template <std::size_t Phase>
+  void factored_phase(std::vector<D> const& devices, std::vector<control_type> const& controls, Rule const* rules) {
+    for (std::size_t n = 0; n < devices.size(); ++n) {
+      auto const* const r = controls[n].rules(rules);
+      matrices_[n].template sum<Phase>(devices[n], r, controls[n].clocks());
+      if constexpr (pass::detail::has_shared_sums<Rule> && Phase + 1 == phase_count<Rule>) {
+        auto* const shared = controls[n].shared();
+        devices[n].for_each(1, pass::detail::settle_phase<Rule, Phase>{r, shared, nullptr});
+        plans_[n].template finish_pre_reduction<Phase>(devices[n], r, controls[n].clocks(), nullptr, shared, steps(n));
+      }
+    }
   }
 
   template <std::size_t Phase>
@@ -241,7 +294,7 @@ class fused_step {
     for (std::size_t n = 0; n < devices.size(); ++n) {
       devices[n].fill_zero(at(sums_[n].own), bytes);
       auto const* const r = controls[n].rules(rules);
-      if (Phase > 0 && reduced_) {  // the first phase has left the reduced gradient
+      if ((Phase > 0 || is_factored) && reduced_) {  // the first phase has left the reduced gradient
         second_[n].template pre_reduce<Rule, reduce::sum, Memory, Phase>(devices[n], r, controls[n].clocks(),
                                                                          at(sums_[n].own));
       } else {
@@ -275,14 +328,18 @@ class fused_step {
       auto* const shared = controls[n].shared();
       if constexpr (pass::detail::has_shared_sums<Rule>)
         device.for_each(1, pass::detail::settle_phase<Rule, Phase>{controls[n].rules(rules), shared, from});
-      plans_[n].template finish_pre_reduction<Phase>(device, controls[n].rules(rules), controls[n].clocks(), from, shared);
+      plans_[n].template finish_pre_reduction<Phase>(device, controls[n].rules(rules), controls[n].clocks(), from, shared,
+                                                        steps(n));
     }
     join(devices);
   }
 
+  struct nothing {};
+
   std::vector<plan_type> plans_;
   std::vector<second_plan> second_;
   std::vector<partial_sums> sums_;
+  std::vector<std::conditional_t<is_factored, pass::matrix_plan<D, Rule, Types>, nothing>> matrices_;
   std::int64_t slots_ = 0;
   std::vector<std::int64_t> segments_;  // the first slot of each key, where sums go by key
   std::int32_t last_clock_ = 0;

@@ -9,7 +9,10 @@
 #include <string>
 #include <vector>
 
+#include <pushpull/concepts/factored.hpp>
 #include <pushpull/device/cpu_device.hpp>
+#include <pushpull/pass/matrix_plan.hpp>
+#include <pushpull/store/key_table.hpp>
 #include <pushpull/tensor/copy.hpp>
 
 namespace pushpull::detail {
@@ -53,26 +56,49 @@ void write_steps(Table const& table, Controls const& controls, typename Table::r
   r.history = static_cast<std::uint64_t>(t) * 0x9E3779B97F4A7C15U;  // keys set to one t may share a clock again
 }
 
-/// The elements of state number `s`. Waits.
-template <class Table>
-auto read_state(Table const& table, typename Table::record const& r, std::size_t s) {
+/// The shape of state number `s` of the key: its own, or that of a list of rows or columns.
+template <class Rule, class Record>
+pushpull::shape state_shape(Record const& r, std::size_t s) {
+  if constexpr (factor_state_count<Rule> > 0)
+    if (s >= state_count<Rule>) return {pass::factor_sizes<Rule>(r.shape)[s - state_count<Rule>]};
+  return r.shape;
+}
+
+/// f(device, memory, first, size) for each part of state number `s`: elements [first, first + size) of it lie there.
+template <class Rule, class Table, class F>
+void for_each_part_of_state(Table const& table, typename Table::record& r, std::size_t s, F const& f) {
   using S = typename Table::state_type;
-  std::vector<S> elements(r.shape.size());
   for_each_part(table, r, [&](std::size_t n, auto const& part, std::int64_t owned) {
-    copy_bytes(cpu_device<>(), elements.data() + (part.begin - r.offset), table.devices()[n],
-               r.group->state(n, s) + owned, static_cast<std::size_t>(part.size()) * sizeof(S));
+    auto const& device = table.devices()[n];
+    if constexpr (factor_state_count<Rule> > 0)
+      if (s >= state_count<Rule>) {
+        auto const sizes = pass::factor_sizes<Rule>(r.shape);
+        S* first = factor_states<Rule, S>(device, r);
+        for (std::size_t k = 0; k < s - state_count<Rule>; ++k) first += sizes[k];
+        return f(device, first, std::int64_t{0}, sizes[s - state_count<Rule>]);
+      }
+    f(device, r.group->state(n, s) + owned, part.begin - r.offset, part.size());
+  });
+}
+
+/// The elements of state number `s`. Waits.
+template <class Rule, class Table>
+auto read_state(Table const& table, typename Table::record& r, std::size_t s) {
+  using S = typename Table::state_type;
+  std::vector<S> elements(state_shape<Rule>(r, s).size());
+  for_each_part_of_state<Rule>(table, r, s, [&](auto const& device, S const* from, std::int64_t first, std::int64_t size) {
+    copy_bytes(cpu_device<>(), elements.data() + first, device, from, static_cast<std::size_t>(size) * sizeof(S));
   });
   return elements;
 }
 
-/// Sets state number `s` to as many elements as the key has. Waits.
-template <class Table>
-void write_state(Table const& table, typename Table::record const& r, std::size_t s,
+/// Sets state number `s` to as many elements as it has. Waits.
+template <class Rule, class Table>
+void write_state(Table const& table, typename Table::record& r, std::size_t s,
                  std::span<typename Table::state_type const> elements) {
-  for_each_part(table, r, [&](std::size_t n, auto const& part, std::int64_t owned) {
-    copy_bytes(table.devices()[n], r.group->state(n, s) + owned, cpu_device<>(),
-               elements.data() + (part.begin - r.offset),
-               static_cast<std::size_t>(part.size()) * sizeof(typename Table::state_type));
+  using S = typename Table::state_type;
+  for_each_part_of_state<Rule>(table, r, s, [&](auto const& device, S* to, std::int64_t first, std::int64_t size) {
+    copy_bytes(device, to, cpu_device<>(), elements.data() + first, static_cast<std::size_t>(size) * sizeof(S));
   });
 }
 

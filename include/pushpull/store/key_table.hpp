@@ -65,6 +65,8 @@ struct key_record {
   bool accumulated = false;             ///< The owners hold their sum.
   bool due = false;                     ///< The operation at work on the key makes a step.
 
+  buffer<D> factors = {};               ///< Of a Factored rule, on the owner: the states of rows and columns.
+
   std::int64_t size() const { return static_cast<std::int64_t>(shape.size()); }
 
   /// The key's elements that device number n owns, in the group's coordinates.
@@ -73,6 +75,19 @@ struct key_record {
     return {std::max(whole.begin, offset), std::min(whole.end, offset + size())};
   }
 };
+
+/// The states of the key's rows and columns on its owner, one behind the other; allocated when first asked for.
+template <class Rule, class S, Device D, class Record>
+S* factor_states(D const& owner, Record& r) {
+  std::int64_t count = 0;
+  for (std::int64_t const size : pass::factor_sizes<Rule>(r.shape)) count += size;
+  std::size_t const bytes = static_cast<std::size_t>(count) * sizeof(S);
+  if (r.factors.bytes() < bytes) {
+    r.factors = buffer<D>(owner, bytes);
+    owner.fill_zero(r.factors.data(), bytes);
+  }
+  return static_cast<S*>(r.factors.data());
+}
 
 /// Keys by name, and the groups that hold their memory.
 /// @tparam Keys    string_keys or integer_keys.
@@ -142,6 +157,7 @@ class key_table {
     for (auto const& group : groups_) total += group->bytes(n);
     for (auto const& [key, r] : index_) {
       if (!r->own_gradient.empty()) total += r->own_gradient[n].bytes();
+      if (r->part(n).size() > 0) total += r->factors.bytes();
       for (auto const& source : r->compressed)
         if (source.device == devices_[n]) total += source.residual.bytes() + source.codes.bytes();
     }

@@ -207,21 +207,27 @@ class kv_store_base {
     }
   }
 
-  /// The names of the rule's states. A name that several stages of a pipe use is numbered: "average", "average.2".
-  static std::vector<std::string> state_names() {
-    return numbered_names(resolved::rule_type::state_names);
+  /// The names of the rule's states, those of rows and columns last. A name that several stages of a pipe use is numbered:
+  /// "average", "average.2".
+  static std::vector<std::string> state_names() { return numbered_names(all_state_names<typename resolved::rule_type>); }
+  /// The shape of a state tensor of the key: the key's own, or a list of its rows or columns.
+  /// @throws as state
+  pushpull::shape state_shape(key_view key, std::string_view name) const {
+    return detail::state_shape<typename resolved::rule_type>(engine_->find("state_shape", key),
+                                                             position_of("state_shape", state_names(), name));
   }
   /// The elements of a state tensor of the key, by its name. Waits.
   /// @throws unknown_key; invalid_argument if the rule has no such state
   std::vector<state_type> state(key_view key, std::string_view name) const {
     return engine_->state(engine_->find("state", key), position_of("state", state_names(), name));
   }
-  /// Sets a state tensor of the key: one element per element of the key, in their order. Waits.
+  /// Sets a state tensor of the key: as many elements as it has, in their order. Waits.
   /// @throws as state; shape_mismatch on another number of elements
   void set_state(key_view key, std::string_view name, std::span<state_type const> elements) {
     auto& r = engine_->find("set_state", key);
     std::size_t const s = position_of("set_state", state_names(), name);
-    expect_shape("set_state", key, pushpull::shape{r.size()},
+    auto const expected = detail::state_shape<typename resolved::rule_type>(r, s);
+    expect_shape("set_state", key, pushpull::shape{static_cast<std::int64_t>(expected.size())},
                          pushpull::shape{static_cast<std::int64_t>(elements.size())});
     engine_->set_state(r, s, elements);
   }
@@ -234,7 +240,7 @@ class kv_store_base {
   void swap(std::string_view name)
     requires has_updater
   {
-    auto const s = position_of("swap", state_names(), name);
+    auto const s = position_of("swap", numbered_names(resolved::rule_type::state_names), name);
     engine_->swap(engine_->look([](auto const& keys) { return keys.records(); }), s);
   }
   /// Likewise of one key. @throws also unknown_key
@@ -314,7 +320,7 @@ class kv_store_base {
  private:
   template <class Keys>
   void swap_keys(Keys&& keys, std::string_view name) {
-    auto const s = position_of("swap", state_names(), name);
+    auto const s = position_of("swap", numbered_names(resolved::rule_type::state_names), name);
     std::vector<typename resolved::record*> records;
     for (auto&& key : keys) records.push_back(&engine_->find("swap", key_view(key)));
     engine_->swap(records, s);

@@ -53,6 +53,8 @@ struct kv_store_types {
                 "kv_store: an Updater needs floating-point elements of at least 16 bits");
 
   using rule_type = std::conditional_t<has_updater, updater_type, pass::assign>;
+  /// Whether keys are not cut: a rule that asks for numbers of rows and columns finds them on one device.
+  static constexpr bool whole_keys = placement_type::whole_keys || factored_count<rule_type> > 0;
   static constexpr bool stochastic = requires { requires element_policy::stochastic_rounding; };
   static_assert(!stochastic || pass::can_round_stochastically<master_type, accumulation_type> ||
                     pass::can_round_stochastically<state_type, accumulation_type>,

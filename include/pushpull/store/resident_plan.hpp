@@ -176,7 +176,7 @@ class resident_plan {
         run.master = group.master(n) + local;
         for (std::size_t s = 0; s != Built::states; ++s) run.state[s] = group.state(n, s) + local;
         run.accumulated = with_sums_;
-        if (with_sums_ || (Built::two_phases && gradients.size() > 1))
+        if (with_sums_ || Built::always_reduced || (Built::two_phases && gradients.size() > 1))
           run.reduced = group.reduced(table.devices()[n], n) + local;
       }
       auto const owned = [&](record const* r) {
@@ -185,6 +185,9 @@ class resident_plan {
       record const* const lead = *std::find_if(keys.begin(), keys.end(), owned);
       run.clock = lead->clock;
       step.add(n, run, gradients, mirrors);
+      if constexpr (Built::is_factored)
+        step.add_matrices(n, run, gradients, keys.front()->shape,
+                          factor_states<typename Built::rule_type, typename Table::state_type>(table.devices()[n], *keys.front()));
       for (record const* const r : keys)
         if (owned(r)) step.add_clock(n, r->clock, r == lead);
     }

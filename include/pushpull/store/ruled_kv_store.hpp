@@ -191,6 +191,9 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
   std::vector<std::string> state_names(key_view key) const {
     return visit("state_names", key, [](auto& part) { return part.state_names(); });
   }
+  pushpull::shape state_shape(key_view key, std::string_view name) const {
+    return visit("state_shape", key, [&](auto& part) { return part.state_shape(key, name); });
+  }
   std::vector<state_type> state(key_view key, std::string_view name) const {
     return visit("state", key, [&](auto& part) { return part.state(key, name); });
   }

@@ -278,7 +278,7 @@ class store_engine : public store_engine_base<Types, T, D> {
                   "kv_store: row-sparse gradients need an AdditiveReduction: reduce::sum or reduce::mean");
     static_assert(!Types::accumulates, "kv_store: accumulate takes dense gradients, not row-sparse ones");
     static_assert(!PreReduction<rule_type>,
-                  "kv_store: row-sparse gradients take no PreReduction such as clip_global_norm");
+                  "kv_store: row-sparse gradients take no PreReduction such as clip_global_norm, and no Factored rule");
     if constexpr (!Types::has_updater)
       expects<invalid_argument>(!function_.filled(), [&] {
         return std::string(call) + ": a function updates " + key_text(key_view(r.key)) + " and takes dense gradients, rows came";

@@ -142,11 +142,11 @@ class store_engine_base {
   }
   std::vector<typename Types::state_type> state(record& r, std::size_t s) {
     std::vector<typename Types::state_type> elements;
-    perform(r, [&] { elements = read_state(keys_, r, s); });
+    perform(r, [&] { elements = read_state<rule_type>(keys_, r, s); });
     return elements;
   }
   void set_state(record& r, std::size_t s, std::span<typename Types::state_type const> elements) {
-    perform(r, [&] { write_state(keys_, r, s, elements); });
+    perform(r, [&] { write_state<rule_type>(keys_, r, s, elements); });
   }
 
   /// The sums over all keys and what goes from step to step. Waits.
@@ -187,7 +187,7 @@ class store_engine_base {
  protected:
   /// @param number  Among the stores that share the parts.
   store_engine_base(std::vector<D> const& devices, updater_type const& updater, shared_parts shared, std::size_t number)
-      : keys_(devices, std::move(shared.directory), number, Types::placement_type::whole_keys, MaySkip<rule_type>),
+      : keys_(devices, std::move(shared.directory), number, Types::whole_keys, MaySkip<rule_type>),
         groups_(updater),
         schedule_(std::move(shared.schedule)) {
     expects<invalid_argument>(!devices.empty(),

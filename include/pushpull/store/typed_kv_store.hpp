@@ -239,6 +239,9 @@ class kv_store<type_list<Ts...>, D, Policies...> {
   std::vector<double> carried_numbers() const { return of<first_type>().carried_numbers(); }
   void set_carried_numbers(std::span<double const> numbers) { of<first_type>().set_carried_numbers(numbers); }
   static std::vector<std::string> state_names() { return first_store::state_names(); }
+  pushpull::shape state_shape(key_view key, std::string_view name) const {
+    return visit("state_shape", key, [&](auto const& store) { return store.state_shape(key, name); });
+  }
   /// Bytes that the store holds on device number n. Waits.
   std::size_t bytes(std::size_t n) const { return (of<Ts>().bytes(n) + ...); }
 

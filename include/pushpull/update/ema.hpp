@@ -42,8 +42,9 @@ struct ema {
   using scalars = detail::wrapped_scalars<A, P>;  ///< `own` is the rate.
 
   PUSHPULL_EXEC_CHECK_DISABLE
-  template <class A>
-  PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s, pushpull::detail::sums_t<Rule> const& sums) const {
+  template <class S>
+  PUSHPULL_HOST_DEVICE auto prepare(S const& s, pushpull::detail::sums_t<Rule> const& sums) const {
+    using A = typename S::value_type;
     double const rate = debias ? (1 - decay) / bias_correction(decay, s.t) : (s.t == 1 ? 1 : 1 - decay);
     return scalars<A, pushpull::detail::prepared_t<Rule, A>>{static_cast<A>(rate),
                                                              pushpull::detail::prepare(rule, s, sums)};

@@ -51,8 +51,9 @@ struct lookahead {
   using scalars = detail::wrapped_scalars<phase_of_cycle, P>;
 
   PUSHPULL_EXEC_CHECK_DISABLE
-  template <class A>
-  PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s, pushpull::detail::sums_t<Rule> const& sums) const {
+  template <class S>
+  PUSHPULL_HOST_DEVICE auto prepare(S const& s, pushpull::detail::sums_t<Rule> const& sums) const {
+    using A = typename S::value_type;
     return scalars<pushpull::detail::prepared_t<Rule, A>>{{s.t == 1, s.t % k == 0},
                                                           pushpull::detail::prepare(rule, s, sums)};
   }

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include <cuda/std/array>
+#include <pushpull/concepts/factored.hpp>
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
 
@@ -72,6 +73,26 @@ struct pipeline {
     }
   }
 
+  /// What the stages ask of rows and columns, and in which phases.
+  static constexpr auto factored = [] {
+    constexpr auto of_first = pushpull::detail::factors_of<First>;
+    constexpr auto of_rest = pushpull::detail::factors_of<Rest>;
+    std::array<factors, of_first.size() + of_rest.size()> all{};
+    std::size_t n = 0;
+    for (factors const& f : of_first) all[n++] = f;
+    for (factors const& f : of_rest) all[n++] = f;
+    return all;
+  }();
+  template <std::size_t P>
+  static constexpr bool factored_in() {
+    constexpr std::size_t of_first = pushpull::detail::phase_count<First>;
+    if constexpr (P < of_first) {
+      return pushpull::detail::is_factored<First, P>();
+    } else {
+      return pushpull::detail::is_factored<Rest, P - of_first>();
+    }
+  }
+
   /// Whether the terms of a phase depend on states.
   template <std::size_t N>
   static constexpr bool terms_of_states() {
@@ -104,12 +125,13 @@ struct pipeline {
     if constexpr (requires { rest.validate(); }) rest.validate();
   }
 
-  template <class A>
-  PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s, sums_type const& sums) const {
+  template <class S>
+  PUSHPULL_HOST_DEVICE auto prepare(S const& s, sums_type const& sums) const {
+    using A = typename S::value_type;
     using P = pushpull::detail::prepared_t<First, A>;
     using Q = pushpull::detail::prepared_t<Rest, A>;
     return scalars<P, Q>{pushpull::detail::prepare(first, s, of_first(sums)),
-                         pushpull::detail::prepare(rest, s, of_rest(sums))};
+                         pushpull::detail::prepare(rest, pushpull::detail::behind<First>(s), of_rest(sums))};
   }
 
   /// What goes from step to step: see PreReduction.

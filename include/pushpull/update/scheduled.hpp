@@ -119,8 +119,9 @@ struct scheduled {
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
-  template <class A>
-  PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s, pushpull::detail::sums_t<Stage> const& sums) const {
+  template <class S>
+  PUSHPULL_HOST_DEVICE auto prepare(S const& s, pushpull::detail::sums_t<Stage> const& sums) const {
+    using A = typename S::value_type;
     double const value = factor * schedule(s.t);
     return scalars<pushpull::detail::prepared_t<Stage, A>>{value, pushpull::detail::prepare(with(value), s, sums)};
   }

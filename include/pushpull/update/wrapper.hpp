@@ -88,8 +88,8 @@ struct decoupled_decay {
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
-  template <class A>
-  PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s, pushpull::detail::sums_t<Rule> const& sums) const {
+  template <class S>
+  PUSHPULL_HOST_DEVICE auto prepare(S const& s, pushpull::detail::sums_t<Rule> const& sums) const {
     return pushpull::detail::prepare(rule, s, sums);
   }
 
@@ -129,8 +129,8 @@ struct clip_weights {
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
-  template <class A>
-  PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s, pushpull::detail::sums_t<Rule> const& sums) const {
+  template <class S>
+  PUSHPULL_HOST_DEVICE auto prepare(S const& s, pushpull::detail::sums_t<Rule> const& sums) const {
     return pushpull::detail::prepare(rule, s, sums);
   }
 

@@ -1,0 +1,74 @@
+/// @file
+/// What a rule or transform is that needs numbers of the rows and columns of each tensor.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+#include <utility>
+
+#include <pushpull/concepts/pre_reduction.hpp>
+#include <pushpull/concepts/updater.hpp>
+
+namespace pushpull {
+
+namespace detail {
+
+/// Whether the terms of phase `P` are summed by rows and columns: in the first phase of a stage that has `factored`.
+template <class U, std::size_t P>
+constexpr bool is_factored() {
+  if constexpr (requires { U::template factored_in<P>(); }) {
+    return U::template factored_in<P>();
+  } else if constexpr (requires { U::factored; }) {
+    return P == 0;
+  } else if constexpr (Wrapping<U>) {
+    return is_factored<typename U::wraps, P>();
+  } else {
+    return false;
+  }
+}
+
+/// Which of the factored phases of `U` phase `P` is.
+template <class U, std::size_t P>
+inline constexpr std::size_t factored_number = []<std::size_t... Q>(std::index_sequence<Q...>) {
+  return (std::size_t{is_factored<U, Q>()} + ... + std::size_t{0});
+}
+(std::make_index_sequence<P>());
+
+/// How many of the numbers of rows and columns have names.
+template <class U>
+inline constexpr std::size_t factor_state_count = [] {
+  std::size_t n = 0;
+  for (factors const& f : factors_of<U>) n += std::size_t{!f.rows.empty()} + std::size_t{!f.columns.empty()};
+  return n;
+}();
+
+/// The names of all states of `U`: those of elements, then those of rows and columns.
+template <class U>
+inline constexpr auto all_state_names = [] {
+  std::array<std::string_view, state_count<U> + factor_state_count<U>> names{};
+  std::size_t n = 0;
+  for (std::size_t s = 0; s < state_count<U>; ++s) names[n++] = U::state_names[s];
+  for (factors const& f : factors_of<U>) {
+    if (!f.rows.empty()) names[n++] = f.rows;
+    if (!f.columns.empty()) names[n++] = f.columns;
+  }
+  return names;
+}();
+
+}  // namespace detail
+
+/// A stage that needs a number for each row, and perhaps each column, of every tensor. A store with such a rule gives each
+/// key one owner, as placement::owners does, and reads its gradient once more.
+/// Needs:  static constexpr factors factored: how a tensor is cut into rows and columns, and under which names their numbers
+///         are states; prepare(factored_step<A> s, sums), which calls s.numbers(keep, gain) to say how numbers move and
+///         returns the matrix<A> that this gives, or something with a member at(number) that calls its `at`;
+///         template <class V> V pre_reduce(phase<0>, S, V w, V g) const: the term that is summed over rows and columns.
+///         Where it has no other phase: using sums_type = cuda::std::array<double, 0>. Further phases are those of a
+///         PreReduction. static constexpr bool per_tensor = true.
+/// Models: update::centralize, group_adagrad, adafactor, and every pipeline or wrapper that holds one.
+template <class U>
+concept Factored = PreReduction<U> &&(detail::factored_count<U> > 0);
+
+}  // namespace pushpull

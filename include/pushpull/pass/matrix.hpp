@@ -1,0 +1,117 @@
+/// @file
+/// A tensor as matrices: the numbers that a step knows of its rows and columns.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string_view>
+
+#include <pushpull/config.hpp>
+#include <pushpull/pass/pack.hpp>
+
+namespace pushpull {
+
+/// What a stage asks of rows and columns: see Factored.
+struct factors {
+  std::string_view rows = {};     ///< The state of each row, by its name; without one its number lasts for a step.
+  std::string_view columns = {};  ///< The state of each column; without one nothing is asked of columns.
+  bool last_dimensions =
+      false;  ///< A matrix per index of the dimensions before the last two; else one of all elements,
+              ///< whose rows are the indexes of the first dimension.
+};
+
+template <class A>
+struct matrix;
+
+/// The numbers for the elements of a pack: what the operator of a Factored stage is given.
+template <class A>
+class matrix_numbers {
+ public:
+  PUSHPULL_DEVICE_INLINE matrix_numbers(matrix<A> const* of, std::int64_t element) : of_(of), element_(element) {}
+
+  /// Each element's row, `outside` where the tensor has ended.
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class V>
+  PUSHPULL_DEVICE_INLINE V rows(A outside) const {
+    return gather<V>(outside, [m = of_](std::int64_t row, std::int64_t) PUSHPULL_INLINE_LAMBDA { return m->row[row]; });
+  }
+  /// Each element's column; 1 where columns have no numbers.
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class V>
+  PUSHPULL_DEVICE_INLINE V columns(A outside) const {
+    if (of_->column == nullptr) return V(1);
+    return gather<V>(outside, [m = of_](std::int64_t row, std::int64_t column)
+                                  PUSHPULL_INLINE_LAMBDA { return m->column[m->batch_of(row) * m->columns + column]; });
+  }
+  /// The mean over all rows of each element's matrix; 1 where columns have no numbers.
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class V>
+  PUSHPULL_DEVICE_INLINE V row_means() const {
+    if (of_->column == nullptr) return V(1);
+    if (of_->batches == 1) return V(static_cast<A>(of_->mean[0]));
+    return gather<V>(A(1), [m = of_](std::int64_t row, std::int64_t)
+                               PUSHPULL_INLINE_LAMBDA { return static_cast<A>(m->mean[m->batch_of(row)]); });
+  }
+  /// Whether the tensor has two dimensions or more.
+  PUSHPULL_DEVICE_INLINE bool of_matrix() const { return of_->is_matrix; }
+
+ private:
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class V, class F>
+  PUSHPULL_DEVICE_INLINE V gather(A outside, F const& number) const {
+    V result(outside);
+    std::int64_t row = of_->row_of(element_), column = element_ - row * of_->columns;
+    for (std::size_t lane = 0; lane < V::size; ++lane) {
+      if (element_ + static_cast<std::int64_t>(lane) >= of_->size) break;
+      if constexpr (V::size == 1) {
+        result = V(number(row, column));
+      } else {
+        reinterpret_cast<A*>(&result)[lane] = number(row, column);
+      }
+      if (++column == of_->columns) {
+        column = 0;
+        ++row;
+      }
+    }
+    return result;
+  }
+
+  matrix<A> const* of_;
+  std::int64_t element_;
+};
+
+/// What one stage knows of one tensor's rows and columns. Rows of all matrices are counted on.
+template <class A>
+struct matrix {
+  std::int64_t first;    ///< The number of the tensor's first element among all elements of the store.
+  std::int64_t size;     ///< Elements.
+  std::int64_t batches;  ///< Matrices.
+  std::int64_t rows;     ///< Of each.
+  std::int64_t columns;
+  bool is_matrix;         ///< The tensor has two dimensions or more.
+  double weight_epsilon;  ///< From 1 to the next number of the weights' type.
+  A* row;                 ///< A number per row.
+  A* column;              ///< A number per column, or null.
+  double* mean;           ///< The mean of each matrix's row numbers, where columns have numbers.
+  double* motion;         ///< How numbers move in this step: see factored_step.
+
+  PUSHPULL_DEVICE_INLINE matrix_numbers<A> at(std::int64_t number) const { return {this, number - first}; }
+
+  PUSHPULL_DEVICE_INLINE std::int64_t row_of(std::int64_t element) const { return quotient(element, columns); }
+  PUSHPULL_DEVICE_INLINE std::int64_t batch_of(std::int64_t row) const {
+    return batches == 1 ? 0 : quotient(row, rows);
+  }
+  PUSHPULL_HOST_DEVICE std::int64_t all_rows() const { return batches * rows; }
+  /// That have numbers.
+  PUSHPULL_HOST_DEVICE std::int64_t all_columns() const { return column == nullptr ? 0 : batches * columns; }
+
+ private:
+  /// Divisions of 64 bits take several times as long.
+  PUSHPULL_DEVICE_INLINE static std::int64_t quotient(std::int64_t a, std::int64_t b) {
+    if (((a | b) >> 32) != 0) return a / b;
+    return static_cast<std::int64_t>(static_cast<std::uint32_t>(a) / static_cast<std::uint32_t>(b));
+  }
+};
+
+}  // namespace pushpull

@@ -1,0 +1,314 @@
+/// @file
+/// The small work of a Factored stage's phase: sums over rows and columns, and what becomes of their numbers.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+#include <utility>
+
+#include <pushpull/concepts/factored.hpp>
+#include <pushpull/config.hpp>
+#include <pushpull/detail/static_for.hpp>
+#include <pushpull/pass/body.hpp>
+#include <pushpull/pass/matrix.hpp>
+#include <pushpull/pass/step_control.hpp>
+#include <pushpull/tensor/dtype.hpp>
+
+namespace pushpull::pass {
+
+/// A whole tensor, on its owner. Where numbers of its rows and columns lie is in a `matrix` for each of `Stages` stages.
+template <class Types, std::size_t States, std::size_t Stages>
+struct matrix_run {
+  using S = typename Types::state;
+
+  typename Types::accumulation const* gradient;  ///< Reduced.
+  typename Types::master const* master;
+  S const* state[States == 0 ? 1 : States];
+  std::int32_t clock;
+  S* kept_rows[Stages];           ///< States between steps, or null.
+  S* kept_columns[Stages];        ///< Likewise.
+  std::int64_t row_slot[Stages];  ///< Where partial sums begin.
+  std::int64_t column_slot[Stages];
+  std::int64_t mean_slot[Stages];
+};
+
+namespace detail {
+
+/// How the sums of one tensor are cut into tasks: depends on its shape alone.
+struct matrix_cuts {
+  std::int64_t row_chunks;     ///< Parts of a row, of a leaf each.
+  std::int64_t chunk;          ///< Rows in a part of a column.
+  std::int64_t column_chunks;  ///< Parts of a column.
+  std::int64_t mean_chunks;    ///< Parts of the rows of a matrix, whose numbers are averaged.
+
+  /// Neither a column nor the sum over its parts is long: both grow like the root of the rows.
+  template <class A>
+  PUSHPULL_HOST_DEVICE explicit matrix_cuts(matrix<A> const& m)
+      : row_chunks((m.columns + leaf_size - 1) / leaf_size),
+        chunk(64),
+        mean_chunks((m.rows + leaf_size - 1) / leaf_size) {
+    while (chunk * chunk < m.rows) chunk *= 2;
+    column_chunks = (m.rows + chunk - 1) / chunk;
+  }
+};
+
+/// The tensors of a launch, and how many tasks those before each and it have.
+template <class Run, class A>
+struct matrix_table {
+  Run const* runs;
+  matrix<A> const* matrices;  ///< Of one stage: every `stride`.
+  std::int64_t const* ends;
+  std::int32_t size;
+  std::int32_t stride;
+
+  /// The tensor of `task`, which becomes the task's number within it.
+  PUSHPULL_DEVICE_INLINE std::int32_t find(std::int64_t& task) const {
+    std::int32_t low = 0;
+    for (std::int32_t high = size - 1; low < high;) {
+      std::int32_t const middle = (low + high) / 2;
+      if (ends[middle] > task) {
+        high = middle;
+      } else {
+        low = middle + 1;
+      }
+    }
+    if (low > 0) task -= ends[low - 1];
+    return low;
+  }
+  PUSHPULL_DEVICE_INLINE matrix<A> const& matrix_of(std::int32_t i) const { return matrices[i * stride]; }
+};
+
+/// Terms of phase `Phase` for `valid` elements of a tensor from number `i` on.
+template <class Rule, class Types, class Execution, std::size_t Phase>
+struct matrix_terms {
+  using A = typename Types::accumulation;
+  static constexpr std::size_t states = pushpull::detail::state_count<Rule>;
+  static constexpr std::size_t stage = pushpull::detail::factored_number<Rule, Phase>;
+  using run_type = matrix_run<Types, states, pushpull::detail::factored_count<Rule>>;
+  using block_type = typename Execution::template block_type<A, A, typename Types::master, typename Types::state, A>;
+  using V = typename block_type::pack_type;
+
+  Rule const* rules;
+  clock<Rule, A> const* clocks;
+  matrix_table<run_type, A> table;
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  PUSHPULL_DEVICE_INLINE void terms(block_type& to, run_type const& r, std::int64_t first, std::int64_t i,
+                                    std::int64_t valid) const {
+    constexpr bool of_states = pushpull::detail::has_terms_of_states<Rule, Phase>;
+    auto const& own_clock = clocks[r.clock];
+    block_type g, w, state[states + 1];
+    load_stored<memory::rows>(g, r.gradient + i, false, valid);
+    load_stored<memory::rows>(w, r.master + i, false, valid);
+    if constexpr (of_states)
+      static_for<states>(
+          [&](auto s) PUSHPULL_INLINE_LAMBDA { load_stored<memory::rows>(state[s], r.state[s] + i, false, valid); });
+    static_for<block_type::count>([&](auto j) PUSHPULL_INLINE_LAMBDA {
+      std::int64_t const number = first + i + static_cast<std::int64_t>(j * V::size);
+      auto const& given = pushpull::detail::argument(own_clock.prepared, number);
+      to.x[j] = [&]<std::size_t... I>(std::index_sequence<I...>) PUSHPULL_INLINE_LAMBDA {
+        if constexpr (of_states) {
+          return pushpull::detail::terms<Phase>(rules[own_clock.rule], given, w.x[j], g.x[j], state[I].x[j]...);
+        } else {
+          return pushpull::detail::terms<Phase>(rules[own_clock.rule], given, w.x[j], g.x[j]);
+        }
+      }
+      (std::make_index_sequence<states>{});
+    });
+  }
+
+  /// f(k, the term of element number k) for each valid one.
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class F>
+  PUSHPULL_DEVICE_INLINE static void each(block_type const& terms, std::int64_t valid, F const& f) {
+    static_for<block_type::count>([&](auto j) PUSHPULL_INLINE_LAMBDA {
+      for (std::size_t lane = 0; lane < V::size; ++lane) {
+        std::size_t const k = j * V::size + lane;
+        if (static_cast<std::int64_t>(k) < valid)
+          f(k, static_cast<double>(reinterpret_cast<A const*>(&terms.x[j])[lane]));
+      }
+    });
+  }
+};
+
+/// Sums over parts of rows: a leaf each.
+template <class Rule, class Types, class Execution, std::size_t Phase>
+struct row_sums : matrix_terms<Rule, Types, Execution, Phase> {
+  using base = matrix_terms<Rule, Types, Execution, Phase>;
+  using typename base::block_type;
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  PUSHPULL_HOST_DEVICE double operator()(std::int64_t task, std::int32_t thread, std::int32_t threads) const {
+    std::int32_t const n = this->table.find(task);
+    auto const& m = this->table.matrix_of(n);
+    std::int64_t const chunks = matrix_cuts(m).row_chunks, row = task / chunks;
+    std::int64_t const begin = (task - row * chunks) * leaf_size;
+    std::int64_t const end = begin + leaf_size < m.columns ? begin + leaf_size : m.columns;
+    double sum = 0;
+    for (std::int64_t i = begin + thread * block_type::size; i < end; i += threads * block_type::size) {
+      std::int64_t const valid = end - i < block_type::size ? end - i : block_type::size;
+      block_type terms;
+      this->terms(terms, this->table.runs[n], m.first, row * m.columns + i, valid);
+      base::each(terms, valid, [&](std::size_t, double x) PUSHPULL_INLINE_LAMBDA { sum += x; });
+    }
+    return sum;
+  }
+  PUSHPULL_HOST_DEVICE std::int64_t slot(std::int64_t task) const {
+    std::int32_t const n = this->table.find(task);
+    return this->table.runs[n].row_slot[base::stage] + task;
+  }
+};
+
+/// Sums over parts of columns: a task is a block of columns.
+template <class Rule, class Types, class Execution, std::size_t Phase>
+struct column_sums : matrix_terms<Rule, Types, Execution, Phase> {
+  using base = matrix_terms<Rule, Types, Execution, Phase>;
+  using typename base::block_type;
+
+  double* partials;
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  PUSHPULL_HOST_DEVICE void operator()(std::int64_t task) const {
+    std::int32_t const n = this->table.find(task);
+    auto const& m = this->table.matrix_of(n);
+    matrix_cuts const cuts(m);
+    std::int64_t const blocks = (m.columns + block_type::size - 1) / block_type::size, part = task / blocks;
+    std::int64_t const batch = part / cuts.column_chunks, chunk = part - batch * cuts.column_chunks;
+    std::int64_t const column = (task - part * blocks) * block_type::size, left = m.columns - column;
+    std::int64_t const valid = left < block_type::size ? left : block_type::size;
+    std::int64_t const begin = chunk * cuts.chunk, end = begin + cuts.chunk < m.rows ? begin + cuts.chunk : m.rows;
+    double sums[static_cast<std::size_t>(block_type::size)] = {};
+    for (std::int64_t row = begin; row < end; ++row) {
+      block_type terms;
+      this->terms(terms, this->table.runs[n], m.first, (batch * m.rows + row) * m.columns + column, valid);
+      base::each(terms, valid, [&](std::size_t k, double x) PUSHPULL_INLINE_LAMBDA { sums[k] += x; });
+    }
+    std::int64_t const to =
+        this->table.runs[n].column_slot[base::stage] + (chunk * m.batches + batch) * m.columns + column;
+    static_for<static_cast<std::size_t>(block_type::size)>([&](auto k) PUSHPULL_INLINE_LAMBDA {
+      if (static_cast<std::int64_t>(k) < valid) partials[to + static_cast<std::int64_t>(k)] = sums[k];
+    });
+  }
+};
+
+/// Moves the number of each row and column. States follow at once, unless the step may yet be left out.
+template <class Run, class A, std::size_t Stage, bool Keep>
+struct move_numbers {
+  matrix_table<Run, A> table;
+  double const* partials;
+
+  PUSHPULL_HOST_DEVICE void operator()(std::int64_t i) const {
+    std::int32_t const n = table.find(i);
+    matrix<A> const& m = table.matrix_of(n);
+    Run const& r = table.runs[n];
+    matrix_cuts const cuts(m);
+    if (std::int64_t const rows = m.all_rows(); i < rows) {
+      double const sum = add(r.row_slot[Stage] + i * cuts.row_chunks, cuts.row_chunks, 1);
+      move(m, m.row[i], r.kept_rows[Stage], i, sum / static_cast<double>(m.columns));
+    } else {
+      std::int64_t const columns = m.all_columns();
+      i -= rows;
+      double const sum = add(r.column_slot[Stage] + i, cuts.column_chunks, columns);
+      move(m, m.column[i], r.kept_columns[Stage], i, sum / static_cast<double>(m.rows));
+    }
+  }
+
+ private:
+  PUSHPULL_HOST_DEVICE double add(std::int64_t first, std::int64_t count, std::int64_t stride) const {
+    double sum = 0;
+    for (std::int64_t k = 0; k < count; ++k) sum += partials[first + k * stride];
+    return sum;
+  }
+  template <class S>
+  PUSHPULL_HOST_DEVICE void move(matrix<A> const& m, A& number, S* kept, std::int64_t i, double mean) const {
+    double const before = kept != nullptr ? static_cast<double>(convert<A>(kept[i])) : 0;
+    number = static_cast<A>(m.motion[0] * before + m.motion[1] * mean);
+    if (Keep && kept != nullptr) kept[i] = convert<S>(number);
+  }
+};
+
+/// Sums over parts of the numbers of all rows of a matrix.
+template <class Run, class A, std::size_t Stage>
+struct row_number_sums {
+  matrix_table<Run, A> table;
+
+  PUSHPULL_HOST_DEVICE double operator()(std::int64_t task, std::int32_t thread, std::int32_t threads) const {
+    matrix<A> const& m = table.matrix_of(table.find(task));
+    std::int64_t const chunks = matrix_cuts(m).mean_chunks, batch = task / chunks;
+    std::int64_t const begin = (task - batch * chunks) * leaf_size;
+    std::int64_t const end = begin + leaf_size < m.rows ? begin + leaf_size : m.rows;
+    double sum = 0;
+    for (std::int64_t i = begin + thread; i < end; i += threads) sum += static_cast<double>(m.row[batch * m.rows + i]);
+    return sum;
+  }
+  PUSHPULL_HOST_DEVICE std::int64_t slot(std::int64_t task) const {
+    std::int32_t const n = table.find(task);
+    return table.runs[n].mean_slot[Stage] + task;
+  }
+};
+
+/// The mean of the numbers of all rows of a matrix.
+template <class Run, class A, std::size_t Stage>
+struct average_rows {
+  matrix_table<Run, A> table;
+  double const* partials;
+
+  PUSHPULL_HOST_DEVICE void operator()(std::int64_t i) const {
+    std::int32_t const n = table.find(i);
+    matrix<A> const& m = table.matrix_of(n);
+    std::int64_t const chunks = matrix_cuts(m).mean_chunks;
+    double sum = 0;
+    for (std::int64_t k = 0; k < chunks; ++k) sum += partials[table.runs[n].mean_slot[Stage] + i * chunks + k];
+    m.mean[i] = sum / static_cast<double>(m.rows);
+  }
+};
+
+/// Keeps the numbers of a step that is not left out.
+template <class Rule, class Run, class A, std::size_t Stage>
+struct keep_numbers {
+  clock<Rule, A> const* clocks;
+  matrix_table<Run, A> table;
+
+  PUSHPULL_HOST_DEVICE void operator()(std::int64_t i) const {
+    std::int32_t const n = table.find(i);
+    matrix<A> const& m = table.matrix_of(n);
+    Run const& r = table.runs[n];
+    if (clocks[r.clock].skipped) return;
+    bool const of_row = i < m.all_rows();
+    if (!of_row) i -= m.all_rows();
+    auto* const kept = of_row ? r.kept_rows[Stage] : r.kept_columns[Stage];
+    if (kept != nullptr) kept[i] = convert<typename Run::S>(of_row ? m.row[i] : m.column[i]);
+  }
+};
+
+}  // namespace detail
+
+/// What comes before a Factored rule's phases: the reduced gradient goes to memory.
+template <class Reduction, class Types, class Execution, memory Memory, class Run, template <class> class Schedule>
+struct reduce_body {
+  using A = typename Types::accumulation;
+  using block_type = typename Execution::template block_type<A, typename Types::gradient, typename Types::master,
+                                                             typename Types::state, typename Types::mirror>;
+  static constexpr std::int64_t grain = grain_of<Execution, block_type>;
+
+  Schedule<Run> schedule;
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  PUSHPULL_HOST_DEVICE void operator()(std::int64_t task) const {
+    Run const& r = schedule.find(task);
+    std::int64_t const first = task * grain, last = first + grain < r.size ? first + grain : r.size;
+    for (std::int64_t i = first; i < last; i += block_type::size) {
+      std::int64_t valid = block_type::size;
+      if constexpr (Memory != memory::arenas) valid = r.size - i < valid ? r.size - i : valid;
+      block_type g;
+      detail::reduce<Reduction, Memory>(g, r, i, valid);
+      detail::add_accumulated<Types>(g, r, i);
+      g.store(r.reduced + i);
+    }
+    Execution::end_task();
+  }
+};
+
+}  // namespace pushpull::pass

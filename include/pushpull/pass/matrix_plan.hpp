@@ -1,0 +1,242 @@
+/// @file
+/// The tensors of one device whose rows and columns a Factored rule asks for, and the launches that find their numbers.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+#include <pushpull/concepts/device.hpp>
+#include <pushpull/concepts/factored.hpp>
+#include <pushpull/pass/matrix_body.hpp>
+#include <pushpull/pass/plan_table.hpp>
+#include <pushpull/tensor/buffer.hpp>
+#include <pushpull/tensor/shape.hpp>
+
+namespace pushpull::pass {
+
+/// How `f` cuts a tensor into rows and columns. Pointers are null.
+/// @param named_columns  Whether columns have numbers; they lie at `column`, which is then not null but not yet known.
+template <class A>
+matrix<A> matrix_of(factors const& f, pushpull::shape const& shape) {
+  auto const size = static_cast<std::int64_t>(shape.size());
+  matrix<A> m{};
+  m.size = size;
+  m.is_matrix = shape.rank() > 1;
+  m.batches = 1;
+  m.rows = size;
+  m.columns = 1;
+  if (size == 0) {
+    m.batches = 0;
+  } else if (!f.last_dimensions) {
+    m.rows = shape.rank() == 0 ? 1 : shape[0];
+    m.columns = size / m.rows;
+  } else if (m.is_matrix) {
+    m.rows = shape[shape.rank() - 2];
+    m.columns = shape[shape.rank() - 1];
+    m.batches = size / (m.rows * m.columns);
+  }
+  return m;
+}
+
+/// How many numbers the states of rows and columns of a tensor are, in the order of their names.
+template <class Rule>
+std::array<std::int64_t, pushpull::detail::factor_state_count<Rule>> factor_sizes(pushpull::shape const& shape) {
+  std::array<std::int64_t, pushpull::detail::factor_state_count<Rule>> sizes{};
+  std::size_t n = 0;
+  for (factors const& f : pushpull::detail::factors_of<Rule>) {
+    auto const m = matrix_of<float>(f, shape);
+    if (!f.rows.empty()) sizes[n++] = m.all_rows();
+    if (!f.columns.empty()) sizes[n++] = m.is_matrix ? m.batches * m.columns : 0;
+  }
+  return sizes;
+}
+
+/// From 1 to the next number of type T.
+template <class T>
+double machine_epsilon() {
+  double epsilon = 1;
+  while (convert<double>(convert<T>(1 + epsilon / 2)) > 1) epsilon /= 2;
+  return epsilon;
+}
+
+/// @tparam Types  The element types of the step.
+template <Device D, class Rule, class Types>
+class matrix_plan {
+ public:
+  using A = typename Types::accumulation;
+  using S = typename Types::state;
+  using clock_type = clock_of<Rule, Types>;
+  static constexpr std::size_t stages = pushpull::detail::factored_count<Rule>;
+  using run_type = matrix_run<Types, pushpull::detail::state_count<Rule>, stages>;
+
+  void clear() {
+    runs_.rows.clear();
+    matrices_.rows.clear();
+  }
+
+  /// Appends a key. @param kept  Its states of rows and columns, one behind the other.
+  template <class Run>
+  void add(Run const& from, A const* gradient, pushpull::shape const& shape, S* kept) {
+    run_type r{};
+    r.gradient = gradient;
+    r.master = from.master;
+    for (std::size_t s = 0; s != pushpull::detail::state_count<Rule>; ++s) r.state[s] = from.state[s];
+    r.clock = from.clock;
+    std::size_t n = 0;
+    for (factors const& f : pushpull::detail::factors_of<Rule>) {
+      auto m = matrix_of<A>(f, shape);
+      m.first = from.element;
+      m.weight_epsilon = machine_epsilon<typename Types::master>();
+      if (!f.rows.empty()) {
+        r.kept_rows[n] = kept;
+        kept += m.all_rows();
+      }
+      if (!f.columns.empty() && m.is_matrix) {
+        r.kept_columns[n] = kept;
+        kept += m.batches * m.columns;
+      }
+      matrices_.rows.push_back(m);
+      ++n;
+    }
+    runs_.rows.push_back(r);
+  }
+
+  /// Makes the plan visible to the device. Once after the last `add`, before any launch.
+  void commit(D const& device) {
+    ends_.rows.clear();
+    std::int64_t partials = 0;
+    for (std::size_t stage = 0; stage < stages; ++stage) partials = std::max(partials, count_tasks(stage));
+    lay_out(device, partials);
+    committed_.ends = ends_.commit(device);
+    committed_.runs = runs_.commit(device);
+    committed_.matrices = matrices_.commit(device);
+  }
+
+  /// Those of each key's stages, in the order of `add`.
+  matrix<A> const* matrices() const { return committed_.matrices; }
+
+  /// The phase of a stage that has numbers of rows and columns.
+  template <std::size_t Phase>
+  void sum(D const& device, Rule const* rules, clock_type const* clocks) const {
+    if (runs_.rows.empty()) return;
+    using execution = typename D::execution;
+    constexpr std::size_t stage = pushpull::detail::factored_number<Rule, Phase>;
+    constexpr bool with_columns = !pushpull::detail::factors_of<Rule>[stage].columns.empty();
+    constexpr bool keep = !pushpull::detail::MaySkip<Rule>;
+    device.for_each_leaf(tasks(stage, of_rows),
+                         detail::row_sums<Rule, Types, execution, Phase>{{rules, clocks, table(stage, of_rows)}},
+                         partials_);
+    if constexpr (with_columns)
+      device.for_each(tasks(stage, of_columns), detail::column_sums<Rule, Types, execution, Phase>{
+                                                    {rules, clocks, table(stage, of_columns)}, partials_});
+    device.for_each(tasks(stage, of_numbers),
+                    detail::move_numbers<run_type, A, stage, keep>{table(stage, of_numbers), partials_});
+    if constexpr (with_columns) {
+      device.for_each_leaf(tasks(stage, of_means), detail::row_number_sums<run_type, A, stage>{table(stage, of_means)},
+                           partials_);
+      device.for_each(tasks(stage, of_batches),
+                      detail::average_rows<run_type, A, stage>{table(stage, of_batches), partials_});
+    }
+  }
+
+  /// Keeps the numbers, for a rule that may leave steps out: once it is known whether it does.
+  void keep(D const& device, clock_type const* clocks) const {
+    if (runs_.rows.empty()) return;
+    [&]<std::size_t... Stage>(std::index_sequence<Stage...>) {
+      (device.for_each(tasks(Stage, of_numbers),
+                       detail::keep_numbers<Rule, run_type, A, Stage>{clocks, table(Stage, of_numbers)}),
+       ...);
+    }
+    (std::make_index_sequence<stages>());
+  }
+
+ private:
+  enum kind : std::size_t { of_rows, of_columns, of_numbers, of_means, of_batches, kinds };
+
+  static bool has_columns(std::size_t stage, matrix<A> const& m) {
+    return !pushpull::detail::factors_of<Rule>[stage].columns.empty() && m.is_matrix;
+  }
+
+  /// Appends the tasks of all kinds of one stage to `ends_`. @returns how many partial sums they leave
+  std::int64_t count_tasks(std::size_t stage) {
+    constexpr std::int64_t block = detail::matrix_terms<Rule, Types, typename D::execution, 0>::block_type::size;
+    std::array<std::int64_t, kinds> total{};
+    std::int64_t slots = 0;
+    std::size_t const size = runs_.rows.size(), first = ends_.rows.size();
+    ends_.rows.resize(first + kinds * size);
+    for (std::size_t i = 0; i < size; ++i) {
+      run_type& r = runs_.rows[i];
+      auto const& m = matrices_.rows[i * stages + stage];
+      detail::matrix_cuts const cuts(m);
+      bool const columns = has_columns(stage, m);
+      std::int64_t const all_columns = columns ? m.batches * m.columns : 0;
+      std::array<std::int64_t, kinds> own{};
+      own[of_rows] = m.all_rows() * cuts.row_chunks;
+      own[of_numbers] = m.all_rows() + all_columns;
+      if (columns) {
+        own[of_columns] = m.batches * cuts.column_chunks * ((m.columns + block - 1) / block);
+        own[of_means] = m.batches * cuts.mean_chunks;
+        own[of_batches] = m.batches;
+      }
+      r.row_slot[stage] = slots;
+      r.column_slot[stage] = slots += own[of_rows];
+      r.mean_slot[stage] = slots += all_columns * cuts.column_chunks;
+      slots += own[of_means];
+      for (std::size_t k = 0; k < kinds; ++k) ends_.rows[first + k * size + i] = total[k] += own[k];
+    }
+    return slots;
+  }
+
+  /// Gives every number a place, behind the partial sums. Slots count within a run's own device, tasks from 0 on in each run.
+  void lay_out(D const& device, std::int64_t partials) {
+    constexpr std::size_t line = 64;
+    auto const aligned = [](std::size_t bytes) { return (bytes + line - 1) / line * line; };
+    std::size_t bytes = aligned(static_cast<std::size_t>(partials) * sizeof(double));
+    for (bool const known : {false, true}) {
+      std::size_t at = aligned(static_cast<std::size_t>(partials) * sizeof(double));
+      auto const take = [&]<class T>(T*& to, std::int64_t count) {
+        if (known) to = reinterpret_cast<T*>(static_cast<char*>(memory_.data()) + at);
+        at += aligned(static_cast<std::size_t>(count) * sizeof(T));
+      };
+      for (std::size_t i = 0; i < matrices_.rows.size(); ++i) {
+        auto& m = matrices_.rows[i];
+        take(m.motion, 2);
+        take(m.row, m.all_rows());
+        if (!has_columns(i % stages, m)) continue;
+        take(m.column, m.batches * m.columns);
+        take(m.mean, m.batches);
+      }
+      bytes = at;
+      if (!known && memory_.bytes() < bytes) memory_ = buffer<D>(device, bytes);
+    }
+    partials_ = static_cast<double*>(memory_.data());
+  }
+
+  std::int64_t tasks(std::size_t stage, kind k) const {
+    return ends_.rows[(stage * kinds + k + 1) * runs_.rows.size() - 1];
+  }
+  detail::matrix_table<run_type, A> table(std::size_t stage, kind k) const {
+    return {committed_.runs, committed_.matrices + stage, committed_.ends + (stage * kinds + k) * runs_.rows.size(),
+            static_cast<std::int32_t>(runs_.rows.size()), static_cast<std::int32_t>(stages)};
+  }
+
+  struct committed {
+    run_type const* runs = nullptr;
+    matrix<A> const* matrices = nullptr;
+    std::int64_t const* ends = nullptr;
+  };
+
+  detail::table<D, run_type> runs_;
+  detail::table<D, matrix<A>> matrices_;
+  detail::table<D, std::int64_t> ends_;
+  buffer<D> memory_;  // partial sums of a phase, and the numbers of a step
+  double* partials_ = nullptr;
+  committed committed_;
+};
+
+}  // namespace pushpull::pass

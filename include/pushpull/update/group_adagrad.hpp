@@ -1,0 +1,57 @@
+/// @file
+/// AdaGrad with one rate per row.
+#pragma once
+
+#include <cuda/std/array>
+#include <pushpull/concepts/factored.hpp>
+#include <pushpull/concepts/updater.hpp>
+#include <pushpull/update/root.hpp>
+#include <pushpull/update/scalar.hpp>
+
+namespace pushpull::update {
+
+/// AdaGrad (Duchi et al. 2011) with the mean of each row's squares, as MXNet's contrib GroupAdaGrad:
+///   h_r = h_r + mean over row r of g^2;   w = w - learning_rate g / sqrt(h_r + epsilon).
+/// A row is all elements of one index of the first dimension; of a vector each element, which is AdaGrad. Keeps a number per
+/// row. MXNet's takes tensors of two dimensions alone.
+/// @tparam Epsilon  Where epsilon stands: epsilon_outside_root or epsilon_inside_root.
+template <class Epsilon>
+struct basic_group_adagrad {
+  double learning_rate = 1e-2;
+  double epsilon = 1e-5;
+
+  static constexpr auto state_names = states();
+  static constexpr factors factored{.rows = "history"};
+  static constexpr bool per_tensor = true;
+  using sums_type = cuda::std::array<double, 0>;
+
+  /// @throws invalid_argument on a negative hyperparameter.
+  void validate() const {
+    detail::expects_not_negative("group_adagrad: learning_rate", learning_rate);
+    detail::expects_not_negative("group_adagrad: epsilon", epsilon);
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class S, class V>
+  PUSHPULL_DEVICE_INLINE V pre_reduce(S const&, V const&, V const& g) const {
+    return g * g;
+  }
+
+  template <class A>
+  PUSHPULL_HOST_DEVICE matrix<A> prepare(factored_step<A> const& s, sums_type const&) const {
+    return s.numbers(1, 1);
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class A, class V>
+  PUSHPULL_DEVICE_INLINE void operator()(matrix_numbers<A> const& s, V& w, V const& g) const {
+    w -= learning_rate * g / Epsilon::root(s.template rows<V>(A(1)), epsilon);
+  }
+};
+
+/// MXNet 1.x's form.
+using group_adagrad = basic_group_adagrad<epsilon_inside_root>;
+
+static_assert(Updater<group_adagrad> && Factored<group_adagrad>);
+
+}  // namespace pushpull::update

@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""Records what optimizers with numbers per row and column make of 50 known gradients, for this library's tests.
+
+Usage: record_rows.py pytorch|optax [OUTPUT]    (OUTPUT: <library>_rows.txt beside this script unless given)
+
+Inputs and lines are those of record_updaters.py, with as many elements as the tensor has, whose shape stands behind the name
+of the trajectory: adafactor_3x5. States are written under the names that this library gives them.
+"""
+
+import sys
+from pathlib import Path
+
+from record_updaters import RECORDED_STEPS, STEPS, formula
+
+SHAPES = ((7,), (3, 5), (1, 7), (7, 1), (2, 3, 5), (2, 2, 3, 2))
+
+
+def size_of(shape):
+    size = 1
+    for extent in shape:
+        size *= extent
+    return size
+
+
+def gradient(size, step):
+    return [formula(i, step) * (0.125 if step % 3 == 0 else 1.0) for i in range(size)]
+
+
+def pytorch():
+    import torch
+
+    torch.set_num_threads(1)
+    yield f"PyTorch {torch.__version__.split('+')[0]}, CPU, foreach=False"
+    arguments = {"adafactor": {}, "adafactor_decayed": dict(lr=0.05, beta2_decay=-0.5, eps=(1e-4, 1e-2), d=1.5, weight_decay=0.1)}
+    names = dict(row_var="row_var", col_var="col_var", variance="row_var")
+    for name, given in arguments.items():
+        for shape in SHAPES:
+            for dtype, dtype_name in ((torch.float64, "float64"), (torch.float32, "float32")):
+                size = size_of(shape)
+                values = torch.tensor([formula(i, 0) for i in range(size)], dtype=dtype).reshape(shape)
+                parameter = torch.nn.Parameter(values)
+                optimizer = torch.optim.Adafactor([parameter], foreach=False, **given)
+                for step in range(1, STEPS + 1):
+                    parameter.grad = torch.tensor(gradient(size, step), dtype=dtype).reshape(shape)
+                    optimizer.step()
+                    if step not in RECORDED_STEPS:
+                        continue
+                    at = f"{name}_{'x'.join(map(str, shape))}"
+                    yield at, dtype_name, step, "weight", parameter.flatten().tolist()
+                    for theirs, ours in names.items():
+                        if theirs in optimizer.state[parameter]:
+                            yield at, dtype_name, step, ours, optimizer.state[parameter][theirs].flatten().tolist()
+
+
+def optax():
+    import jax
+    import optax
+
+    jax.config.update("jax_enable_x64", True)
+    import jax.numpy as jnp
+
+    yield f"optax {optax.__version__} on jax {jax.__version__}, CPU"
+    transform = optax.chain(optax.centralize(), optax.sgd(0.1))
+    for shape in SHAPES:
+        for dtype, dtype_name in ((jnp.float64, "float64"), (jnp.float32, "float32")):
+            size = size_of(shape)
+            parameter = jnp.array([formula(i, 0) for i in range(size)], dtype=dtype).reshape(shape)
+            state = transform.init(parameter)
+            for step in range(1, STEPS + 1):
+                change, state = transform.update(jnp.array(gradient(size, step), dtype=dtype).reshape(shape), state, parameter)
+                parameter = optax.apply_updates(parameter, change)
+                if step in RECORDED_STEPS:
+                    yield f"centralize_{'x'.join(map(str, shape))}", dtype_name, step, "weight", parameter.flatten().tolist()
+
+
+def main():
+    library = sys.argv[1]
+    output = Path(sys.argv[2]) if len(sys.argv) > 2 else Path(__file__).with_name(f"{library}_rows.txt")
+    records = {"pytorch": pytorch, "optax": optax}[library]()
+    lines = [f"# Written by record_rows.py, which see; do not edit. Recorded with {next(records)}."]
+    for trajectory, dtype, step, tensor, values in records:
+        digits = 17 if dtype == "float64" else 9
+        lines.append(" ".join([trajectory, dtype, str(step), tensor, *(f"{value:.{digits}g}" for value in values)]))
+    output.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
