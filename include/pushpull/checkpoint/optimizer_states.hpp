@@ -175,7 +175,8 @@ void save_optimizer_states(S& store, std::filesystem::path const& path) {
     std::string const text = detail::text_of(key);
     for (std::string const& name : detail::names_of_states(store, key)) {
       values.push_back(detail::bytes_of_state(store, key, name));  // moving a vector leaves its elements where they are
-      entries.push_back({text + "/" + name, detail::dtype_of_states(store, key), store.state_shape(key, name), values.back()});
+      entries.push_back(
+          {text + "/" + name, detail::dtype_of_states(store, key), store.state_shape(key, name), values.back()});
     }
     metadata[text + "/steps"] = std::to_string(store.steps(key));
   }

@@ -69,6 +69,6 @@ inline constexpr auto all_state_names = [] {
 ///         PreReduction. static constexpr bool per_tensor = true.
 /// Models: update::centralize, group_adagrad, adafactor, and every pipeline or wrapper that holds one.
 template <class U>
-concept Factored = PreReduction<U> &&(detail::factored_count<U> > 0);
+concept Factored = PreReduction<U> && (detail::factored_count<U> > 0);
 
 }  // namespace pushpull

@@ -129,7 +129,8 @@ PUSHPULL_HOST_DEVICE auto prepare(U const& rule, factored_step<A> const& s, Sums
 }
 
 template <class U, class A>
-using prepared_t = decltype(detail::prepare(std::declval<U const&>(), std::declval<step_of<U, A> const&>(), sums_t<U>{}));
+using prepared_t =
+    decltype(detail::prepare(std::declval<U const&>(), std::declval<step_of<U, A> const&>(), sums_t<U>{}));
 
 /// Has a member `at`: the operator is given `prepared.at(number)` instead, number being that of the pack's first element
 /// among all elements of the store.

@@ -122,8 +122,8 @@ class plan {
                             steps_of<Rule> const& steps = {}) const {
     detail::clock_list const segments{segments_.rows.empty() ? 0 : segments_.rows.front(), committed_.segments};
     device.for_each(static_cast<std::int64_t>(clocks_.rows.size()),
-                    detail::finish_pre_reduction<Rule, typename Types::accumulation, Phase>{rules, clocks, clock_list(),
-                                                                                            segments, sums, shared, steps});
+                    detail::finish_pre_reduction<Rule, typename Types::accumulation, Phase>{
+                        rules, clocks, clock_list(), segments, sums, shared, steps});
   }
 
   /// A phase before the pass: partials[l] for each leaf l of the plan. One launch.
@@ -149,7 +149,8 @@ class plan {
     if (empty()) return;
     std::int64_t const tasks = task_ends_.rows.back();
     if (size() == 1) {
-      device.for_each(tasks, reduce_body<Reduction, Types, execution, Memory, run_type, detail::one_run>{{runs_.rows[0]}});
+      device.for_each(tasks,
+                      reduce_body<Reduction, Types, execution, Memory, run_type, detail::one_run>{{runs_.rows[0]}});
     } else {
       device.for_each(tasks, reduce_body<Reduction, Types, execution, Memory, run_type, detail::run_table>{
                                  {committed_.runs, committed_.task_ends, run_count()}});

@@ -141,7 +141,7 @@ struct finish_pre_reduction {
     }
     if (entry < 0) return;
     auto& c = clocks[entry];
-    if constexpr (pushpull::detail::sums_in<Rule, Phase> > 0) {
+    if constexpr (pushpull::detail::sums_in<Rule, Phase> != 0) {
       auto const& own = sums[by_tensor ? segments.at(i) : 0];
       for (std::size_t k = 0; k < pushpull::detail::sums_in<Rule, Phase>; ++k)
         pushpull::detail::sum(c.sums, first + k) = own[k];

@@ -144,8 +144,8 @@ class call {
     order_after(table.devices(), sources_);
     order_after(table.devices(), outputs_);
     bool const several = Step::always_reduced || any_key([](std::span<item const> same) {
-      return same.size() > 1 || same.front().sources > 1 || same.front().key->accumulated;
-    });
+                           return same.size() > 1 || same.front().sources > 1 || same.front().key->accumulated;
+                         });
     any_key([&](std::span<item const> same) {
       for (std::size_t n = 0; n < table.devices().size(); ++n) add_run(table, step, same, n, what, several);
       return false;
@@ -325,7 +325,8 @@ class call {
     if constexpr (std::is_same_v<typename Step::run_type::source_type, source_of<encoded>>) sources = gradients_;
     step.add(n, run, sources, mirrors_);
     if constexpr (Step::is_factored)
-      step.add_matrices(n, run, sources, r.shape, factor_states<typename Step::rule_type, typename Table::state_type>(device, r));
+      step.add_matrices(n, run, sources, r.shape,
+                        factor_states<typename Step::rule_type, typename Table::state_type>(device, r));
     step.add_clock(n, r.clock, true);
   }
 

@@ -102,7 +102,7 @@ class fused_step {
   /// Whether the sums of the phase before go by key: every run is of one key then.
   static constexpr bool per_tensor = two_phases && is_per_tensor<Rule>;
   /// Whether numbers of rows and columns are asked for: keys are not cut then.
-  static constexpr bool is_factored = two_phases && factored_count<Rule> > 0;
+  static constexpr bool is_factored = two_phases && factored_count<Rule> != 0;
   using A = typename Types::accumulation;
   /// Whether these run on a reduced gradient even where there is one source.
   static constexpr bool always_reduced = is_factored && !std::is_same_v<typename Types::gradient, A>;
@@ -110,7 +110,11 @@ class fused_step {
   using run_type = typename plan_type::run_type;
   using control_type = control<D, Rule, Types>;
 
-  explicit fused_step(std::size_t devices) : plans_(devices), second_(two_phases ? devices : 0), sums_(second_.size()), matrices_(is_factored ? devices : 0) {}
+  explicit fused_step(std::size_t devices)
+      : plans_(devices),
+        second_(two_phases ? devices : 0),
+        sums_(second_.size()),
+        matrices_(is_factored ? devices : 0) {}
 
   void clear() {
     for (auto& plan : plans_) plan.clear();
@@ -215,7 +219,8 @@ class fused_step {
     } else {
       join(devices);
       for (std::size_t n = 0; n < devices.size(); ++n)
-        plans_[n].begin_step(devices[n], controls[n].rules(rules), controls[n].clocks(), controls[n].shared(), steps(n));
+        plans_[n].begin_step(devices[n], controls[n].rules(rules), controls[n].clocks(), controls[n].shared(),
+                             steps(n));
       if constexpr (is_factored)
         for (std::size_t n = 0; reduced_ && n < devices.size(); ++n)
           plans_[n].template reduce<Reduction, Memory>(devices[n]);
@@ -258,13 +263,15 @@ class fused_step {
   /// The phases before the pass, each of which knows the sums of those before.
   void pre_reduce(std::vector<D> const& devices, std::vector<control_type> const& controls, Rule const* rules) {
     [&]<std::size_t... P>(std::index_sequence<P...>) {
-      ([&] {
-        if constexpr (detail::is_factored<Rule, P>()) {
-          factored_phase<P>(devices, controls, rules);
-        } else {
-          pre_reduce_phase<P>(devices, controls, rules);
-        }
-      }(), ...);
+      (
+          [&] {
+            if constexpr (detail::is_factored<Rule, P>()) {
+              factored_phase<P>(devices, controls, rules);
+            } else {
+              pre_reduce_phase<P>(devices, controls, rules);
+            }
+          }(),
+          ...);
     }(std::make_index_sequence<phase_count<Rule>>());
     if constexpr (is_factored && MaySkip<Rule>)
       for (std::size_t n = 0; n < devices.size(); ++n) matrices_[n].keep(devices[n], controls[n].clocks());
@@ -328,8 +335,8 @@ class fused_step {
       auto* const shared = controls[n].shared();
       if constexpr (pass::detail::has_shared_sums<Rule>)
         device.for_each(1, pass::detail::settle_phase<Rule, Phase>{controls[n].rules(rules), shared, from});
-      plans_[n].template finish_pre_reduction<Phase>(device, controls[n].rules(rules), controls[n].clocks(), from, shared,
-                                                        steps(n));
+      plans_[n].template finish_pre_reduction<Phase>(device, controls[n].rules(rules), controls[n].clocks(), from,
+                                                     shared, steps(n));
     }
     join(devices);
   }

@@ -59,7 +59,7 @@ void write_steps(Table const& table, Controls const& controls, typename Table::r
 /// The shape of state number `s` of the key: its own, or that of a list of rows or columns.
 template <class Rule, class Record>
 pushpull::shape state_shape(Record const& r, std::size_t s) {
-  if constexpr (factor_state_count<Rule> > 0)
+  if constexpr (factor_state_count<Rule> != 0)
     if (s >= state_count<Rule>) return {pass::factor_sizes<Rule>(r.shape)[s - state_count<Rule>]};
   return r.shape;
 }
@@ -70,7 +70,7 @@ void for_each_part_of_state(Table const& table, typename Table::record& r, std::
   using S = typename Table::state_type;
   for_each_part(table, r, [&](std::size_t n, auto const& part, std::int64_t owned) {
     auto const& device = table.devices()[n];
-    if constexpr (factor_state_count<Rule> > 0)
+    if constexpr (factor_state_count<Rule> != 0)
       if (s >= state_count<Rule>) {
         auto const sizes = pass::factor_sizes<Rule>(r.shape);
         S* first = factor_states<Rule, S>(device, r);
@@ -86,9 +86,10 @@ template <class Rule, class Table>
 auto read_state(Table const& table, typename Table::record& r, std::size_t s) {
   using S = typename Table::state_type;
   std::vector<S> elements(state_shape<Rule>(r, s).size());
-  for_each_part_of_state<Rule>(table, r, s, [&](auto const& device, S const* from, std::int64_t first, std::int64_t size) {
-    copy_bytes(cpu_device<>(), elements.data() + first, device, from, static_cast<std::size_t>(size) * sizeof(S));
-  });
+  for_each_part_of_state<Rule>(
+      table, r, s, [&](auto const& device, S const* from, std::int64_t first, std::int64_t size) {
+        copy_bytes(cpu_device<>(), elements.data() + first, device, from, static_cast<std::size_t>(size) * sizeof(S));
+      });
   return elements;
 }
 

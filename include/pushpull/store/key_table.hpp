@@ -65,7 +65,7 @@ struct key_record {
   bool accumulated = false;             ///< The owners hold their sum.
   bool due = false;                     ///< The operation at work on the key makes a step.
 
-  buffer<D> factors = {};               ///< Of a Factored rule, on the owner: the states of rows and columns.
+  buffer<D> factors = {};  ///< Of a Factored rule, on the owner: the states of rows and columns.
 
   std::int64_t size() const { return static_cast<std::int64_t>(shape.size()); }
 

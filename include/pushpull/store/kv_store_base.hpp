@@ -209,7 +209,9 @@ class kv_store_base {
 
   /// The names of the rule's states, those of rows and columns last. A name that several stages of a pipe use is numbered:
   /// "average", "average.2".
-  static std::vector<std::string> state_names() { return numbered_names(all_state_names<typename resolved::rule_type>); }
+  static std::vector<std::string> state_names() {
+    return numbered_names(all_state_names<typename resolved::rule_type>);
+  }
   /// The shape of a state tensor of the key: the key's own, or a list of its rows or columns.
   /// @throws as state
   pushpull::shape state_shape(key_view key, std::string_view name) const {
@@ -228,7 +230,7 @@ class kv_store_base {
     std::size_t const s = position_of("set_state", state_names(), name);
     auto const expected = detail::state_shape<typename resolved::rule_type>(r, s);
     expect_shape("set_state", key, pushpull::shape{static_cast<std::int64_t>(expected.size())},
-                         pushpull::shape{static_cast<std::int64_t>(elements.size())});
+                 pushpull::shape{static_cast<std::int64_t>(elements.size())});
     engine_->set_state(r, s, elements);
   }
 

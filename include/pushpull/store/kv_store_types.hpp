@@ -54,7 +54,7 @@ struct kv_store_types {
 
   using rule_type = std::conditional_t<has_updater, updater_type, pass::assign>;
   /// Whether keys are not cut: a rule that asks for numbers of rows and columns finds them on one device.
-  static constexpr bool whole_keys = placement_type::whole_keys || factored_count<rule_type> > 0;
+  static constexpr bool whole_keys = placement_type::whole_keys || factored_count<rule_type> != 0;
   static constexpr bool stochastic = requires { requires element_policy::stochastic_rounding; };
   static_assert(!stochastic || pass::can_round_stochastically<master_type, accumulation_type> ||
                     pass::can_round_stochastically<state_type, accumulation_type>,

@@ -186,8 +186,9 @@ class resident_plan {
       run.clock = lead->clock;
       step.add(n, run, gradients, mirrors);
       if constexpr (Built::is_factored)
-        step.add_matrices(n, run, gradients, keys.front()->shape,
-                          factor_states<typename Built::rule_type, typename Table::state_type>(table.devices()[n], *keys.front()));
+        step.add_matrices(
+            n, run, gradients, keys.front()->shape,
+            factor_states<typename Built::rule_type, typename Table::state_type>(table.devices()[n], *keys.front()));
       for (record const* const r : keys)
         if (owned(r)) step.add_clock(n, r->clock, r == lead);
     }

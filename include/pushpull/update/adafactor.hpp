@@ -50,7 +50,7 @@ struct adafactor {
     A epsilon;   ///< epsilon1
     Numbers of;  ///< Rows and columns.
 
-    PUSHPULL_DEVICE_INLINE auto at(std::int64_t number) const {
+    PUSHPULL_DEVICE_INLINE auto at(std::int64_t number) const requires pushpull::detail::Numbered<Numbers> {
       return scalars<A, matrix_numbers<A>>{rate, kept, epsilon, of.at(number)};
     }
   };

@@ -229,16 +229,18 @@ struct pipeline {
   template <class Sums, std::size_t Begin, class All>
   PUSHPULL_HOST_DEVICE static Sums part(All const& all) {
     Sums result{};
-    for (std::size_t k = 0; k < pushpull::detail::sum_count<Sums>; ++k)
-      if (Begin + k < pushpull::detail::sum_count<All>)
-        pushpull::detail::sum(result, k) = pushpull::detail::sum(all, Begin + k);
+    if constexpr (pushpull::detail::sum_count<Sums> != 0 && pushpull::detail::sum_count<All> != 0)
+      for (std::size_t k = 0; k < pushpull::detail::sum_count<Sums>; ++k)
+        if (Begin + k < pushpull::detail::sum_count<All>)
+          pushpull::detail::sum(result, k) = pushpull::detail::sum(all, Begin + k);
     return result;
   }
   template <std::size_t Begin, class Sums, class All>
   PUSHPULL_HOST_DEVICE static void put(All& all, Sums const& sums) {
-    for (std::size_t k = 0; k < pushpull::detail::sum_count<Sums>; ++k)
-      if (Begin + k < pushpull::detail::sum_count<All>)
-        pushpull::detail::sum(all, Begin + k) = pushpull::detail::sum(sums, k);
+    if constexpr (pushpull::detail::sum_count<Sums> != 0 && pushpull::detail::sum_count<All> != 0)
+      for (std::size_t k = 0; k < pushpull::detail::sum_count<Sums>; ++k)
+        if (Begin + k < pushpull::detail::sum_count<All>)
+          pushpull::detail::sum(all, Begin + k) = pushpull::detail::sum(sums, k);
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
