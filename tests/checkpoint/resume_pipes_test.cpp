@@ -24,6 +24,8 @@ TEST_CASE("rules with norms and random numbers resume bit for bit", "[optimizer_
   check("lamb", update::lamb{.learning_rate = 0.05, .weight_decay = 0.02});
   check("lans", update::lans{.learning_rate = 0.05, .weight_decay = 0.02});
   check("sgld", update::sgld{.seed = 3});
+  check("group_adagrad", update::group_adagrad{});
+  check("adafactor", update::clip_global_norm(5) | update::adafactor{} | update::ema(0.9));
 }
 
 TEST_CASE("transforms resume bit for bit", "[optimizer_states][resume]") {

@@ -161,8 +161,9 @@ inline std::vector<double> carried_in(safetensors_file const& file, std::size_t 
 
 }  // namespace detail
 
-/// Writes the states of all keys, as tensors "key/state" of the keys' shapes, or lists of rows or columns, and their step counts, as metadata
-/// "key/steps"; likewise the numbers that the rule keeps from step to step, as "carried". Waits for the store. A file of that name is replaced when the new one is complete and on disk.
+/// Writes the states of all keys, as tensors "key/state" of the keys' shapes, or lists of their rows or columns, and their
+/// step counts, as metadata "key/steps"; likewise the numbers that the rule keeps from step to step, as "carried". Waits for
+/// the store. A file of that name is replaced when the new one is complete and on disk.
 /// Residuals of compressed gradients, and sums of micro-batches between two steps, are not states and are not written.
 /// Memory: as much as the states take. @throws file_error
 template <OptimizerStateStore S>
@@ -235,9 +236,9 @@ void load_optimizer_states(S& store, std::filesystem::path const& path) {
     expects<file_error>(known.contains(e.name), [&] {
       return where + "tensor " + detail::in_quotes(e.name) + ": the store has no such key or state";
     });
-  for (auto const& [name, value] : file.metadata())
-    expects<file_error>(known.contains(name) || !name.ends_with("/steps"), [&] {
-      return where + "metadata " + detail::in_quotes(name) + ": the store has no such key";
+  for (auto const& item : file.metadata())
+    expects<file_error>(known.contains(item.first) || !item.first.ends_with("/steps"), [&] {
+      return where + "metadata " + detail::in_quotes(item.first) + ": the store has no such key";
     });
 
   auto const carried = detail::carried_in(file, store.carried_numbers().size());

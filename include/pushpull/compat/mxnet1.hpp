@@ -18,6 +18,7 @@
 #include <pushpull/update/dcasgd.hpp>
 #include <pushpull/update/ftml.hpp>
 #include <pushpull/update/ftrl.hpp>
+#include <pushpull/update/group_adagrad.hpp>
 #include <pushpull/update/lamb.hpp>
 #include <pushpull/update/nadam.hpp>
 #include <pushpull/update/pipeline.hpp>
@@ -137,6 +138,16 @@ struct adagrad_options {
 inline auto adagrad(adagrad_options const& o = {}) {
   using rule = update::basic_adagrad<update::epsilon_inside_root>;
   return detail::clipped(o) | rated_decay{rule{.learning_rate = o.learning_rate, .epsilon = o.eps}, o.wd};
+}
+
+/// Of contrib. MXNet takes no decay and tensors of two dimensions.
+struct group_adagrad_options {
+  double learning_rate = 0.01, eps = 1e-5;
+  double rescale_grad = 1, clip_gradient = 0;
+};
+/// h_r += mean over row r of clip(s g)^2;  w -= lr clip(s g) / sqrt(h_r + eps).
+inline auto group_adagrad(group_adagrad_options const& o = {}) {
+  return detail::clipped(o) | update::group_adagrad{.learning_rate = o.learning_rate, .epsilon = o.eps};
 }
 
 struct rmsprop_options {

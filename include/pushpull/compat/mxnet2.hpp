@@ -17,6 +17,7 @@
 #include <pushpull/update/dcasgd.hpp>
 #include <pushpull/update/ftml.hpp>
 #include <pushpull/update/ftrl.hpp>
+#include <pushpull/update/group_adagrad.hpp>
 #include <pushpull/update/lamb.hpp>
 #include <pushpull/update/nadam.hpp>
 #include <pushpull/update/pipeline.hpp>
@@ -164,6 +165,17 @@ struct adagrad_options {
 inline auto adagrad(adagrad_options const& o = {}) {
   return detail::clipped_then_decayed(o) |
          update::adagrad{.learning_rate = o.learning_rate, .epsilon = o.epsilon};
+}
+
+/// Of contrib. MXNet takes no decay and tensors of two dimensions.
+struct group_adagrad_options {
+  double learning_rate = 0.01, epsilon = 1e-6;
+  double rescale_grad = 1, clip_gradient = 0;
+};
+/// h_r += mean over row r of clip(s g)^2;  w -= lr clip(s g) / (sqrt(h_r) + epsilon).
+inline auto group_adagrad(group_adagrad_options const& o = {}) {
+  using rule = update::basic_group_adagrad<update::epsilon_outside_root>;
+  return detail::clipped(o) | rule{.learning_rate = o.learning_rate, .epsilon = o.epsilon};
 }
 
 struct rmsprop_options {

@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
-#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <pushpull/concepts/device.hpp>
@@ -20,7 +20,6 @@
 namespace pushpull::pass {
 
 /// How `f` cuts a tensor into rows and columns. Pointers are null.
-/// @param named_columns  Whether columns have numbers; they lie at `column`, which is then not null but not yet known.
 template <class A>
 matrix<A> matrix_of(factors const& f, pushpull::shape const& shape) {
   auto const size = static_cast<std::int64_t>(shape.size());
@@ -192,7 +191,7 @@ class matrix_plan {
     return slots;
   }
 
-  /// Gives every number a place, behind the partial sums. Slots count within a run's own device, tasks from 0 on in each run.
+  /// Gives every number a place, behind the partial sums.
   void lay_out(D const& device, std::int64_t partials) {
     constexpr std::size_t line = 64;
     auto const aligned = [](std::size_t bytes) { return (bytes + line - 1) / line * line; };
