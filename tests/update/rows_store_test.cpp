@@ -1,5 +1,7 @@
 /// @file
 /// Rules with numbers of rows and columns in stores: resident keys, other element types, states, and memory.
+#include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -152,6 +154,27 @@ TEST_CASE("states of rows and columns go through a file", "[rows]") {
   auto transposed = numbers<float>(37 * 53, 1);
   other.init("a", view(transposed, {53, 37}));
   REQUIRE_THROWS_AS(cp::load_optimizer_states(other, folder.file("states")), pp::file_error);
+}
+
+TEST_CASE("MXNet's forms of group_adagrad differ in where epsilon stands", "[rows]") {
+  auto const step = [](auto const& rule) {
+    pp::kv_store store{pp::cpu_devices(1), rule, pp::synchronous{}};
+    std::vector<float> w(4, 1.0F), g{1, 2, -8, 0};
+    store.init("w", view(w, {2, 2}));
+    store.push("w", view(g, {2, 2}));
+    store.pull("w", view(w, {2, 2}));
+    return w;
+  };
+  // Halved and clipped: rows (0.5, 1) and (-2, 0), means of squares 0.625 and 2.
+  auto const one = step(
+      pp::compat::mxnet1::group_adagrad({.learning_rate = 0.1, .eps = 0.5, .rescale_grad = 0.5, .clip_gradient = 2}));
+  auto const two = step(pp::compat::mxnet2::group_adagrad(
+      {.learning_rate = 0.1, .epsilon = 0.5, .rescale_grad = 0.5, .clip_gradient = 2}));
+  double const gradients[] = {0.5, 1, -2, 0}, histories[] = {0.625, 0.625, 2, 2};
+  for (std::size_t i = 0; i < 4; ++i) {
+    REQUIRE(std::abs(one[i] - (1 - 0.1 * gradients[i] / std::sqrt(histories[i] + 0.5))) < 1e-6);
+    REQUIRE(std::abs(two[i] - (1 - 0.1 * gradients[i] / (std::sqrt(histories[i]) + 0.5))) < 1e-6);
+  }
 }
 
 TEST_CASE("adafactor keeps a number per row and column", "[rows]") {

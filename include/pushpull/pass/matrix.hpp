@@ -34,6 +34,10 @@ class matrix_numbers {
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class V>
   PUSHPULL_DEVICE_INLINE V rows(A outside) const {
+    if constexpr (V::size > 1) {
+      if (in_one_row<V>()) return V(of_->row[of_->row_of(element_)]);
+      if (of_->columns == 1 && element_ + width<V> <= of_->size) return load<V>(of_->row + element_);
+    }
     return gather<V>(outside, [m = of_](std::int64_t row, std::int64_t) PUSHPULL_INLINE_LAMBDA { return m->row[row]; });
   }
   /// Each element's column; 1 where columns have no numbers.
@@ -41,6 +45,12 @@ class matrix_numbers {
   template <class V>
   PUSHPULL_DEVICE_INLINE V columns(A outside) const {
     if (of_->column == nullptr) return V(1);
+    if constexpr (V::size > 1) {
+      if (in_one_row<V>()) {
+        std::int64_t const row = of_->row_of(element_);
+        return load<V>(of_->column + of_->batch_of(row) * of_->columns + (element_ - row * of_->columns));
+      }
+    }
     return gather<V>(outside, [m = of_](std::int64_t row, std::int64_t column)
                                   PUSHPULL_INLINE_LAMBDA { return m->column[m->batch_of(row) * m->columns + column]; });
   }
@@ -57,6 +67,21 @@ class matrix_numbers {
   PUSHPULL_DEVICE_INLINE bool of_matrix() const { return of_->is_matrix; }
 
  private:
+  template <class V>
+  static constexpr auto width = static_cast<std::int64_t>(V::size);
+
+  template <class V>
+  PUSHPULL_DEVICE_INLINE bool in_one_row() const {
+    std::int64_t const column = element_ - of_->row_of(element_) * of_->columns;
+    return element_ < of_->size && column + width<V> <= of_->columns;
+  }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class V>
+  PUSHPULL_DEVICE_INLINE static V load(A const* from) {
+    V result;
+    std::memcpy(static_cast<void*>(&result), from, sizeof(V));
+    return result;
+  }
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class V, class F>
   PUSHPULL_DEVICE_INLINE V gather(A outside, F const& number) const {

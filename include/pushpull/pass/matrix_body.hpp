@@ -43,6 +43,12 @@ struct matrix_cuts {
   std::int64_t column_chunks;  ///< Parts of a column.
   std::int64_t mean_chunks;    ///< Parts of the rows of a matrix, whose numbers are averaged.
 
+  /// Whether rows are short: see short_row_sums.
+  template <class A>
+  PUSHPULL_HOST_DEVICE static bool has_short_rows(matrix<A> const& m) {
+    return m.columns <= 256;
+  }
+
   /// Neither a column nor the sum over its parts is long: both grow like the root of the rows.
   template <class A>
   PUSHPULL_HOST_DEVICE explicit matrix_cuts(matrix<A> const& m)
@@ -158,6 +164,43 @@ struct row_sums : matrix_terms<Rule, Types, Execution, Phase> {
   PUSHPULL_HOST_DEVICE std::int64_t slot(std::int64_t task) const {
     std::int32_t const n = this->table.find(task);
     return this->table.runs[n].row_slot[base::stage] + task;
+  }
+};
+
+/// Sums over whole rows that are short: a task is a few of them, which lie side by side.
+template <class Rule, class Types, class Execution, std::size_t Phase>
+struct short_row_sums : matrix_terms<Rule, Types, Execution, Phase> {
+  using base = matrix_terms<Rule, Types, Execution, Phase>;
+  using typename base::block_type;
+
+  double* partials;
+
+  /// Rows of a task: as many as make up a leaf on CPUs, one on GPUs.
+  PUSHPULL_HOST_DEVICE static constexpr std::int64_t rows(std::int64_t columns) {
+    return Execution::grain == 0 ? 1 : leaf_size / columns;
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  PUSHPULL_HOST_DEVICE void operator()(std::int64_t task) const {
+    std::int32_t const n = this->table.find(task);
+    auto const& m = this->table.matrix_of(n);
+    std::int64_t const group = rows(m.columns), first = task * group;
+    std::int64_t const end = (first + group < m.all_rows() ? first + group : m.all_rows()) * m.columns;
+    double* to = partials + this->table.runs[n].row_slot[base::stage] + first;
+    double sum = 0;
+    std::int64_t column = 0;
+    for (std::int64_t i = first * m.columns; i < end; i += block_type::size) {
+      std::int64_t const valid = end - i < block_type::size ? end - i : block_type::size;
+      block_type terms;
+      this->terms(terms, this->table.runs[n], m.first, i, valid);
+      base::each(terms, valid, [&](std::size_t, double x) PUSHPULL_INLINE_LAMBDA {
+        sum += x;
+        if (++column < m.columns) return;
+        *to++ = sum;
+        sum = 0;
+        column = 0;
+      });
+    }
   }
 };
 

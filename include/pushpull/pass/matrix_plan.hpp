@@ -130,6 +130,8 @@ class matrix_plan {
     device.for_each_leaf(tasks(stage, of_rows),
                          detail::row_sums<Rule, Types, execution, Phase>{{rules, clocks, table(stage, of_rows)}},
                          partials_);
+    device.for_each(tasks(stage, of_short_rows), detail::short_row_sums<Rule, Types, execution, Phase>{
+                                                     {rules, clocks, table(stage, of_short_rows)}, partials_});
     if constexpr (with_columns)
       device.for_each(tasks(stage, of_columns), detail::column_sums<Rule, Types, execution, Phase>{
                                                     {rules, clocks, table(stage, of_columns)}, partials_});
@@ -155,7 +157,7 @@ class matrix_plan {
   }
 
  private:
-  enum kind : std::size_t { of_rows, of_columns, of_numbers, of_means, of_batches, kinds };
+  enum kind : std::size_t { of_rows, of_short_rows, of_columns, of_numbers, of_means, of_batches, kinds };
 
   static bool has_columns(std::size_t stage, matrix<A> const& m) {
     return !pushpull::detail::factors_of<Rule>[stage].columns.empty() && m.is_matrix;
@@ -175,7 +177,12 @@ class matrix_plan {
       bool const columns = has_columns(stage, m);
       std::int64_t const all_columns = columns ? m.batches * m.columns : 0;
       std::array<std::int64_t, kinds> own{};
-      own[of_rows] = m.all_rows() * cuts.row_chunks;
+      if (detail::matrix_cuts::has_short_rows(m)) {
+        std::int64_t const group = detail::short_row_sums<Rule, Types, typename D::execution, 0>::rows(m.columns);
+        own[of_short_rows] = (m.all_rows() + group - 1) / group;
+      } else {
+        own[of_rows] = m.all_rows() * cuts.row_chunks;
+      }
       own[of_numbers] = m.all_rows() + all_columns;
       if (columns) {
         own[of_columns] = m.batches * cuts.column_chunks * ((m.columns + block - 1) / block);
@@ -183,7 +190,7 @@ class matrix_plan {
         own[of_batches] = m.batches;
       }
       r.row_slot[stage] = slots;
-      r.column_slot[stage] = slots += own[of_rows];
+      r.column_slot[stage] = slots += m.all_rows() * cuts.row_chunks;
       r.mean_slot[stage] = slots += all_columns * cuts.column_chunks;
       slots += own[of_means];
       for (std::size_t k = 0; k < kinds; ++k) ends_.rows[first + k * size + i] = total[k] += own[k];
