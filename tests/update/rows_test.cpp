@@ -133,7 +133,7 @@ template <class Rule>
 void compare(Rule const& rule, advance_function const& advance, double tolerance, int steps = 50) {
   problem const p;
   pp::cpu_device<> const host;
-  for (std::size_t const sources : {1, 3}) {
+  for (std::size_t const sources : {1U, 3U}) {
     std::vector<reference> r;
     for (std::size_t k = 0; k < shapes.size(); ++k)
       r.push_back({shapes[k], vec(p.weights[k].begin(), p.weights[k].end()), {}, {}, 0});
