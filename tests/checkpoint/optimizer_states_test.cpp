@@ -9,6 +9,7 @@
 #include <limits>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <pushpull/pushpull.hpp>
@@ -289,4 +290,66 @@ TEST_CASE("states of rules of different types go into one file", "[checkpoint][r
   loaded.pushpull(keys, g, again);
   REQUIRE(again == values);
   REQUIRE(loaded.steps("b") == 4);
+}
+
+TEST_CASE("docs/training_steps.md evaluates on averages, saves a run and resumes it", "[optimizer_states]") {
+  pp::test::temporary_folder const folder;
+  auto const weights_path = folder.file("weights"), states_path = folder.file("states");
+  auto const rule = update::adam{.learning_rate = 0.1} | update::ema(0.9);
+  auto const steps = [](auto& parameters, std::size_t devices, int count) {
+    for (int t = 0; t < count; ++t) {
+      for (std::size_t n = 0; n < devices; ++n) {
+        auto const w = parameters.value("fc1.weight", n), g = parameters.grad("fc1.weight", n);
+        for (std::size_t i = 0; i < 6; ++i) g.data()[i] = n == 0 ? 3 * w.data()[i] - 1 : 0;
+      }
+      parameters.update_all();
+    }
+  };
+  double evaluated = 0;
+  auto const evaluate = [&](auto& parameters) { evaluated = double{parameters.value("fc1.weight", 1).data()[5]}; };
+
+  std::vector<float> weight{1, 2, 3, 4, 5, 6};
+  pp::kv_store store{pp::cpu_devices(2), rule};
+  pp::parameter_store parameters{store};
+  parameters.add("fc1.weight", pp::tensor_view(weight.data(), pp::shape{2, 3}));
+  steps(parameters, 2, 5);
+
+  // example-begin averages
+  parameters.swap("ema");  // the mirrors hold the averages,
+  evaluate(parameters);
+  parameters.swap("ema");  // and the weights again, bit for bit
+  // example-end averages
+  REQUIRE(evaluated == double{store.state("fc1.weight", "ema")[5]});
+
+  {
+    namespace checkpoint = pp::checkpoint;
+    using pp::shape;
+    using pp::tensor_view;
+    // example-begin save
+    parameters.sync_master();
+    checkpoint::write_safetensors(
+        weights_path, std::vector{checkpoint::entry_of("fc1.weight", tensor_view(weight.data(), shape{2, 3}))});
+    checkpoint::save_optimizer_states(store, states_path);
+    // example-end save
+  }
+  steps(parameters, 2, 5);
+  parameters.sync_master();
+
+  std::vector<float> const expected = std::exchange(weight, std::vector<float>(6));
+  {
+    namespace checkpoint = pp::checkpoint;
+    using namespace pp;
+    // example-begin resume
+    kv_store store{cpu_devices(3), rule};
+    parameter_store parameters{store};
+    tensor_view const w(weight.data(), shape{2, 3});
+    copy(checkpoint::safetensors_file(weights_path).find("fc1.weight"), w);
+    parameters.add("fc1.weight", w);
+    parameters.materialize();  // states belong to keys: the store has none before
+    checkpoint::load_optimizer_states(store, states_path);
+    // example-end resume
+    steps(parameters, store.devices().size(), 5);
+    parameters.sync_master();
+  }
+  REQUIRE(weight == expected);
 }

@@ -215,3 +215,22 @@ TEST_CASE("readers see one whole file or another, whoever writes meanwhile", "[c
     REQUIRE(std::count(bits.begin(), bits.end(), bits.size()) == e.shape[0]);
   }
 }
+
+TEST_CASE("elements of an entry are copied to a tensor of its element type and shape, and to no other",
+          "[checkpoint]") {
+  pp::test::temporary_folder const folder;
+  auto const path = folder.file("x");
+  std::vector<float> const weight{1, 2, 3, 4, 5, 6}, empty;
+  cp::write_safetensors(path, std::vector{cp::entry_of("w", pp::tensor_view(weight.data(), pp::shape{2, 3})),
+                                          cp::entry_of("empty", empty)});
+  cp::safetensors_file const file(path);
+  std::vector<float> to(6), none;
+  copy(file.find("w"), pp::tensor_view(to.data(), pp::shape{2, 3}));
+  REQUIRE(to == weight);
+  copy(file.find("empty"), none);
+  REQUIRE_THROWS_AS(copy(file.find("w"), to), pp::file_error);
+  std::vector<std::int32_t> integers(6, 7);
+  REQUIRE_THROWS_WITH(copy(file.find("w"), pp::tensor_view(integers.data(), pp::shape{2, 3})),
+                      Catch::Contains("I32 of shape (2, 3) expected, the file has \"F32\""));
+  REQUIRE(integers.front() == 7);
+}

@@ -164,7 +164,9 @@ inline std::vector<double> carried_in(safetensors_file const& file, std::size_t 
 /// Writes the states of all keys, as tensors "key/state" of the keys' shapes, or lists of their rows or columns, and their
 /// step counts, as metadata "key/steps"; likewise the numbers that the rule keeps from step to step, as "carried". Waits for
 /// the store. A file of that name is replaced when the new one is complete and on disk.
-/// Residuals of compressed gradients, and sums of micro-batches between two steps, are not states and are not written.
+/// Not written are weights (see write_safetensors), hyperparameters and parameter groups, residuals of compressed
+/// gradients, and sums of micro-batches between two steps. While weights and a state are swapped the file holds the weights
+/// as that state.
 /// Memory: as much as the states take. @throws file_error
 template <OptimizerStateStore S>
 void save_optimizer_states(S& store, std::filesystem::path const& path) {
@@ -187,8 +189,9 @@ void save_optimizer_states(S& store, std::filesystem::path const& path) {
 }
 
 /// Reads what save_optimizer_states wrote, into a store with the same keys, shapes, rule and state types, on any number
-/// of devices: its next step is the one that the saved store would have made. Waits for the store. No other thread may
-/// use the store meanwhile.
+/// of devices: its next step is the one that the saved store would have made, given the same weights and hyperparameters.
+/// Keys come first: `init`, or parameter_store::materialize. Waits for the store. No other thread may use the store
+/// meanwhile.
 /// @throws file_error if the file is damaged or foreign, or speaks of other keys, states, shapes or types; the store then
 /// holds what it held
 template <OptimizerStateStore S>

@@ -183,6 +183,24 @@ struct is_constant_call<U, V, P, std::index_sequence<I...>>
 template <class U, class V, class A>
 concept LeavesWeightAlone = is_constant_call<U, V, argument_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
 
+template <class U, class V, class P, std::size_t Copied, class I>
+struct copies_state : std::false_type {};
+template <class U, class V, class P, std::size_t Copied, std::size_t... I>
+struct copies_state<U, V, P, Copied, std::index_sequence<I...>>
+    : std::bool_constant<requires(U const& stage, P const& p, V& w, V& g) {
+        stage(p, w, g, std::declval<std::conditional_t<I == Copied, V, V&>>()...);
+      }> {};
+
+template <class U, class V, class P, class I>
+struct copies_any_state : std::false_type {};
+template <class U, class V, class P, std::size_t... I>
+struct copies_any_state<U, V, P, std::index_sequence<I...>>
+    : std::bool_constant<(copies_state<U, V, P, I, std::index_sequence<I...>>::value || ...)> {};
+
+/// Callable with a state that it cannot change, which would then stay as it began: one taken by value.
+template <class U, class V, class A>
+concept LeavesAStateAlone = copies_any_state<U, V, argument_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
+
 /// A rule that changes the weight and keeps its states: `rule(prepared, w, g, state...)`.
 template <class U, class V, class A>
 concept UpdatesWeightWith = is_updater_call<U, V, argument_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
@@ -211,7 +229,8 @@ inline constexpr bool runs_on = !requires { requires U::one_element_at_a_time; }
 /// Models: all rules of update/, update::pipeline. See also GradientTransform.
 template <class U>
 concept Updater = std::is_trivially_copyable_v<U> && detail::HasStateNames<U> &&
-                  detail::UpdatesWeightWith<U, pack<float>, float> && !detail::LeavesWeightAlone<U, pack<float>, float>;
+                  detail::UpdatesWeightWith<U, pack<float>, float> && !detail::LeavesWeightAlone<U, pack<float>, float> &&
+                  !detail::LeavesAStateAlone<U, pack<float>, float>;
 
 /// Rewrites the gradient before the rule sees it; `transform | rule` is again an `Updater`, and one pass.
 /// Needs:  a static list `state_names`, possibly empty;
@@ -221,6 +240,7 @@ concept Updater = std::is_trivially_copyable_v<U> && detail::HasStateNames<U> &&
 template <class T>
 concept GradientTransform = std::is_trivially_copyable_v<T> && detail::HasStateNames<T> &&
                             detail::TransformsGradientWith<T, pack<float>, float> &&
-                            !detail::UpdatesWeightWith<T, pack<float>, float>;
+                            !detail::UpdatesWeightWith<T, pack<float>, float> &&
+                            !detail::LeavesAStateAlone<T, pack<float>, float>;
 
 }  // namespace pushpull

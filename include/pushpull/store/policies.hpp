@@ -168,6 +168,16 @@ struct check_updater {
   static_assert(changes,
                 "Updater: the rule takes the weight by value or as const, so it changes nothing: take V& w; a "
                 "GradientTransform takes V const& w and V& g");
+  static constexpr bool keeps_states = [] {
+    if constexpr (HasStateNames<U>) {
+      return !UpdatesWeightWith<U, pack<A>, A> || !LeavesAStateAlone<U, pack<A>, A>;
+    } else {
+      return true;
+    }
+  }();
+  static_assert(keeps_states,
+                "Updater: the rule takes a state by value or as const, so the state stays as it began: take each state "
+                "as V&");
   static constexpr bool value = true;
 };
 template <class A>

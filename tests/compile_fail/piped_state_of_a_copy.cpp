@@ -1,0 +1,17 @@
+// expect: LeavesAStateAlone
+#include <pushpull/pushpull.hpp>
+namespace pp = pushpull;
+struct centered {
+  static constexpr auto state_names = pp::states("average");
+  template <class S, class V>
+#ifdef CONTROL
+  void operator()(S const&, V const&, V& g, V& average) const {
+#else
+  void operator()(S const&, V const&, V& g, V average) const {
+#endif
+    average = 0.9 * average + 0.1 * g;
+    g -= average;
+  }
+};
+using pp::update::operator|;
+auto const rule = centered{} | pp::update::sgd{};
