@@ -17,8 +17,7 @@ int main() {
     return update::dynamic_loss_scale{} | update::rescale(1.0 / micro_batches) | update::clip_global_norm(10) |
            update::adamw{.learning_rate = 0.05, .weight_decay = decay};
   };
-  kv_store<bfloat16, cpu_device<>, decltype(rule(0)), element::master<float>, accumulate> store{
-      cpu_devices(2), rule(0.01), element::master<float>{}, accumulate{micro_batches}};
+  auto store = make_kv_store<bfloat16>(cpu_devices(2), rule(0.01), element::master<float>{}, accumulate{micro_batches});
   store.add_group([](std::string_view name) { return name.ends_with("bias"); }, rule(0));
   // example-end store
 

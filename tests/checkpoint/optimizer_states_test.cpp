@@ -2,6 +2,7 @@
 /// Optimizer states: saved, loaded on other devices, and refused where they do not belong.
 #include <pushpull/checkpoint/optimizer_states.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -352,4 +353,36 @@ TEST_CASE("docs/training_steps.md evaluates on averages, saves a run and resumes
     parameters.sync_master();
   }
   REQUIRE(weight == expected);
+}
+
+TEST_CASE("states of a store of several element types go into one file", "[checkpoint][typed_kv_store]") {
+  pp::test::temporary_folder const folder;
+  auto const file = folder.file("states");
+  auto const rule = update::adamw{.learning_rate = 0.1};
+  std::vector<float> const f(300, 0.75F), gradient_f(300, 0.5F);
+  std::vector<pp::bfloat16> const b(70, pp::convert<pp::bfloat16>(2.0F)), gradient_b(70, pp::convert<pp::bfloat16>(-3.0F));
+  auto const round_trip = [&](auto... policies) {
+    auto saved = pp::make_kv_store<pp::type_list<float, pp::bfloat16>>(pp::cpu_devices(2), rule, policies...);
+    saved.init("f", f);
+    saved.init("b", b);
+    for (int i = 0; i < 3; ++i) {
+      saved.push("f", gradient_f);
+      saved.push("b", gradient_b);
+    }
+    cp::save_optimizer_states(saved, file);
+    auto loaded = pp::make_kv_store<pp::type_list<float, pp::bfloat16>>(pp::cpu_devices(3), rule, policies...);
+    loaded.init("b", b);
+    REQUIRE_THROWS_AS(cp::load_optimizer_states(loaded, file), pp::file_error);
+    loaded.init("f", f);
+    cp::load_optimizer_states(loaded, file);
+    REQUIRE(loaded.steps("b") == 3);
+    REQUIRE(loaded.template of<float>().state("f", "exp_avg") == saved.template of<float>().state("f", "exp_avg"));
+    auto const x = loaded.template of<pp::bfloat16>().state("b", "exp_avg_sq");
+    auto const y = saved.template of<pp::bfloat16>().state("b", "exp_avg_sq");
+    REQUIRE(std::equal(x.begin(), x.end(), y.begin(), y.end(), [](auto v, auto w) {
+      return pp::convert<float>(v) == pp::convert<float>(w) && pp::convert<float>(v) != 0;
+    }));
+  };
+  round_trip();
+  round_trip(pp::element::master<float>{});
 }

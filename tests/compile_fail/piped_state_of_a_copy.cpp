@@ -1,4 +1,4 @@
-// expect: LeavesAStateAlone
+// expect: takes a state by value or as const
 #include <pushpull/pushpull.hpp>
 namespace pp = pushpull;
 struct centered {
@@ -14,4 +14,4 @@ struct centered {
   }
 };
 using pp::update::operator|;
-auto const rule = centered{} | pp::update::sgd{};
+[[maybe_unused]] auto const rule = centered{} | pp::update::sgd{};

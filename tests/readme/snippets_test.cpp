@@ -1,7 +1,9 @@
 /// @file
 /// The code that the README and docs/ show, compiled and run.
+#include <algorithm>
 #include <pushpull/pushpull.hpp>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "support/catch.hpp"
@@ -81,14 +83,18 @@ TEST_CASE("docs/stores.md changes a hyperparameter of a stage", "[readme]") {
 
 TEST_CASE("docs/stores.md pushes rows of an embedding and pulls others", "[readme]") {
   using pushpull::row_sparse;
+  using pushpull::shape;
   pushpull::kv_store store{pushpull::cpu_devices(2), update::sgd{1.0}};
-  pushpull::shape const whole{1000, 64};
+  shape const whole{1000, 64};
   pushpull::tensor<float> const table(store.devices().front(), whole);
   std::vector<row_sparse<float>> gradients;
   for (auto const& device : store.devices()) {
-    gradients.emplace_back(device, whole, 1);
-    gradients.back().row_ids()[0] = 7;
-    for (int j = 0; j < 64; ++j) gradients.back().values()[j] = 0.5F;
+    // example-begin row_gradient
+    row_sparse<float> gradient(device, shape{1000, 64}, 1);  // 1 of 1000 rows of 64 elements
+    gradient.row_ids()[0] = 7;
+    std::fill_n(gradient.values(), gradient.row_length(), 0.5F);
+    // example-end row_gradient
+    gradients.push_back(std::move(gradient));
   }
   row_sparse<float> needed(store.devices().front(), whole);
   std::vector<int> const row_ids{8, 7, 8};

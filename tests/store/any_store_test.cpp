@@ -38,7 +38,7 @@ TEST_CASE("create goes by the name's parts, in any case", "[create]") {
   }
 }
 
-TEST_CASE("stores of several processes are refused with the build option that brings them", "[create][errors]") {
+TEST_CASE("stores of several processes are refused with the build option that will bring them", "[create][errors]") {
   REQUIRE_THROWS_AS(pp::create("nccl"), pp::invalid_argument);
   REQUIRE_THROWS_WITH(pp::create("NCCL"), Contains("PUSHPULL_NCCL"));
   for (std::string const name : {"dist", "dist_sync", "dist_async", "dist_device_sync", "DIST_nccl"})

@@ -1,9 +1,11 @@
 /// @file
 /// kv_store of several element types, and keys of either kind.
 #include <algorithm>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <pushpull/pushpull.hpp>
@@ -130,4 +132,23 @@ TEST_CASE("any_keys takes integers and strings", "[any_keys]") {
   REQUIRE(outs[1][2] == 7.0F);
   REQUIRE_THROWS_WITH(store.pull(8, out), Catch::Matchers::Contains("key 8"));
   REQUIRE_THROWS_WITH(store.pull("8", out), Catch::Matchers::Contains("key \"8\""));
+}
+
+TEST_CASE("make_kv_store deduces policies for any element type, or several", "[kv_store]") {
+  auto const rule = update::clip_value(1) | update::adamw{};
+  auto narrow =
+      pp::make_kv_store<pp::bfloat16>(pp::cpu_devices(2), rule, pp::element::master<float>{}, pp::integer_keys{});
+  static_assert(
+      std::same_as<decltype(narrow), pp::kv_store<pp::bfloat16, pp::cpu_device<>, std::remove_const_t<decltype(rule)>,
+                                                  pp::element::master<float>, pp::integer_keys>>);
+  std::vector<float> const w(10, 1.0F);
+  std::vector<pp::bfloat16> const g(10);
+  narrow.init(3, w);
+  narrow.push(3, g);
+  REQUIRE(narrow.steps(3) == 1);
+  auto several = pp::make_kv_store<pp::type_list<float, double>>(pp::cpu_devices(1), update::sgd{}, pp::synchronous{});
+  several.init("w", w);
+  several.push("w", w);
+  REQUIRE(several.of<float>().steps("w") == 1);
+  REQUIRE(pp::make_kv_store<std::int64_t>(pp::cpu_devices(1)).size() == 0);
 }

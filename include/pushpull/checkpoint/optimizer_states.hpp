@@ -42,17 +42,24 @@ std::vector<std::string> names_of_states(S& store, Key const& key)
   }
 }
 
+/// A store of several element types: the part that holds a key has its states.
+template <class S>
+concept StoreOfParts = !requires { typename S::state_type; } &&
+    requires(S& store, typename S::key_type const& key) { store.visit("", key, [](auto&) {}); };
+
 }  // namespace detail
 
-/// A store whose keys have the states of a rule. Models: kv_store with an Updater or `rules`, any_store.
+/// A store whose keys have the states of a rule. Models: kv_store with an Updater or `rules`, of one element type or several,
+/// any_store.
 template <class S>
 concept OptimizerStateStore =
-    requires(S& store, typename S::key_type const& key, std::string const& name) {
+    (detail::StoreOfParts<S> || requires(S& store, typename S::key_type const& key, std::string const& name) {
+      store.state(key, name);
+    }) && requires(S& store, typename S::key_type const& key) {
       store.keys();
       store.shape(key);
       detail::names_of_states(store, key);
-      store.state(key, name);
-      store.state_shape(key, name);
+      store.state_shape(key, std::string());
       { store.steps(key) } -> std::convertible_to<std::int64_t>;
       store.set_steps(key, std::int64_t{});
       { store.carried_numbers() } -> std::same_as<std::vector<double>>;
@@ -79,6 +86,8 @@ template <class S, class Key>
 std::string dtype_of_states(S& store, Key const& key) {
   if constexpr (requires { typename S::state_type; }) {
     return std::string(safetensors_dtype<typename S::state_type>::name);
+  } else if constexpr (StoreOfParts<S>) {
+    return store.visit("save_optimizer_states", key, [&](auto& part) { return dtype_of_states(part, key); });
   } else {
     std::string name;
     [&]<class... Ts>(std::type_identity<std::tuple<Ts...>>) {
@@ -90,9 +99,13 @@ std::string dtype_of_states(S& store, Key const& key) {
 }
 template <class S, class Key>
 std::vector<std::byte> bytes_of_state(S& store, Key const& key, std::string const& name) {
-  auto const elements = store.state(key, name);
-  auto const bytes = std::as_bytes(std::span(elements));
-  return {bytes.begin(), bytes.end()};
+  if constexpr (StoreOfParts<S>) {
+    return store.visit("save_optimizer_states", key, [&](auto& part) { return bytes_of_state(part, key, name); });
+  } else {
+    auto const elements = store.state(key, name);
+    auto const bytes = std::as_bytes(std::span(elements));
+    return {bytes.begin(), bytes.end()};
+  }
 }
 template <class S, class Key>
 void set_state_bytes(S& store, Key const& key, std::string const& name, std::span<std::byte const> bytes) {
@@ -100,6 +113,8 @@ void set_state_bytes(S& store, Key const& key, std::string const& name, std::spa
     std::vector<typename S::state_type> elements(bytes.size() / sizeof(typename S::state_type));
     if (!bytes.empty()) std::memcpy(static_cast<void*>(elements.data()), bytes.data(), bytes.size());
     store.set_state(key, name, std::span(std::as_const(elements)));
+  } else if constexpr (StoreOfParts<S>) {
+    store.visit("load_optimizer_states", key, [&](auto& part) { set_state_bytes(part, key, name, bytes); });
   } else {
     store.set_state(key, name, bytes);
   }

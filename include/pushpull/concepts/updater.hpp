@@ -201,6 +201,10 @@ struct copies_any_state<U, V, P, std::index_sequence<I...>>
 template <class U, class V, class A>
 concept LeavesAStateAlone = copies_any_state<U, V, argument_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
 
+/// A stage of a pipe that is none for that reason.
+template <class U>
+concept CopiesAState = HasStateNames<U> && LeavesAStateAlone<U, pack<float>, float>;
+
 /// A rule that changes the weight and keeps its states: `rule(prepared, w, g, state...)`.
 template <class U, class V, class A>
 concept UpdatesWeightWith = is_updater_call<U, V, argument_t<U, A>, std::make_index_sequence<state_count<U>>>::value;

@@ -75,7 +75,7 @@ using created_store_t = typename detail::created_store<D, Compressors, Ts...>::t
 /// where the devices say what reduces and updates, and the name is only what `type()` returns: "local", "device".
 /// @tparam Ts  The element types that keys may have; none: float.
 /// The third argument names what set_gradient_compression may be asked for: all_compressors() or compressors<...>().
-/// @throws invalid_argument on a store of several processes, which this build does not have; on no devices
+/// @throws invalid_argument on a store of several processes, which this version does not have yet; on no devices
 template <ElementType... Ts, Device D, class... Cs>
 created_store_t<D, compressors<Cs...>, Ts...> create(std::string_view name, std::vector<D> const& devices,
                                                      compressors<Cs...>) {
@@ -84,8 +84,8 @@ created_store_t<D, compressors<Cs...>, Ts...> create(std::string_view name, std:
   if (auto const make = detail::store_registry<store_type, D>::instance().find(type)) return make(type, devices);
   auto const refuse = [&](std::string_view part, std::string_view what, std::string_view option) {
     detail::expects<invalid_argument>(type.find(part) == std::string::npos, [&] {
-      return "create: \"" + type + "\" is a store " + std::string(what) + ", which comes with the build option " +
-             std::string(option) + "; this build is without it";
+      return "create: \"" + type + "\" is a store " + std::string(what) +
+             ", which this version does not have yet; it will come with the build option " + std::string(option);
     });
   };
   refuse("dist", "of several processes", "PUSHPULL_MPI or PUSHPULL_GLOO");

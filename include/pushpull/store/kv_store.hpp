@@ -380,4 +380,11 @@ kv_store(std::vector<D>, U, P...) -> kv_store<float, D, U, P...>;
 template <Device D>
 kv_store(std::vector<D>) -> kv_store<float, D>;
 
+/// The same for another element type, or a type_list of several, where the rule's type is better deduced than written:
+/// auto store = make_kv_store<bfloat16>(cpu_devices(2), rule, element::master<float>{}, accumulate{4}). @throws as kv_store
+template <class T, Device D, class... P>
+kv_store<T, D, P...> make_kv_store(std::vector<D> const& devices, P const&... policies) {
+  return kv_store<T, D, P...>(devices, policies...);
+}
+
 }  // namespace pushpull

@@ -114,7 +114,7 @@ class parameter_store {
   }
 
   /// The gradient that `update_all` reads on a device: overwrite it every step.
-  /// @throws as value; invalid_argument if the parameter needs no gradient
+  /// @throws as value; invalid_argument if the parameter needs no gradient, or is frozen
   view_type grad(std::string_view name, device_type const& device) { return grad(name, index_of(device)); }
   /// As above, on device number n.
   view_type grad(std::string_view name, std::size_t n) {

@@ -144,7 +144,8 @@ struct check_updater {
   static_assert(HasStateNames<U>,
                 "Updater: the rule has no list state_names; write: static constexpr auto state_names = "
                 "pushpull::states(\"momentum\"), or states() for none. (A policy of another kind says which by its "
-                "policy_kind: a reduction by using policy_kind = pushpull::reduction_tag)");
+                "policy_kind: a reduction by using policy_kind = pushpull::reduction_tag. ema(0.999), lookahead and "
+                "learning_rate(schedule) stand behind a rule: adam{} | ema(0.999))");
   static constexpr bool callable = [] {
     if constexpr (HasStateNames<U>) {
       return UpdatesWeightWith<U, pack<A>, A>;
@@ -189,7 +190,7 @@ template <class... Policies>
 struct check_policies {
   static_assert(((HasPolicyKind<Policies> ? is_known_policy<Policies> : true) && ...),
                 "store: a policy has an unknown policy_kind");
-  static_assert((int(!HasPolicyKind<Policies>) + ... + 0) <= 1, "store: more than one Updater among the policies");
+  static_assert((int(!HasPolicyKind<Policies>) + ... + 0) <= 1, "store: more than one Updater among the policies: what has no policy_kind is taken for one");
   static_assert((int(is_kind<Policies, reduction_tag>) + ... + 0) <= 1, "store: more than one Reduction");
   static_assert((int(is_kind<Policies, compressor_tag>) + ... + 0) <= 1, "store: more than one Compressor");
   static_assert((int(is_kind<Policies, communicator_tag>) + ... + 0) <= 1, "store: more than one Communicator");

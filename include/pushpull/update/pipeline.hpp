@@ -312,5 +312,23 @@ template <GradientTransform First, class Rest>
 constexpr pipeline<First, Rest> operator|(First const& first, Rest const& rest) {
   return {first, rest};
 }
+/// Says why there is no such pipe.
+template <Updater First, class Rest>
+  requires(Updater<Rest> || GradientTransform<Rest>)
+constexpr Rest operator|(First const&, Rest const& rest) {
+  static_assert(!Updater<First>,
+                "operator|: a rule ends a pipe: transforms stand before it, as in clip_value(1) | sgd{}, and there is one "
+                "rule");
+  return rest;
+}
+/// Likewise.
+template <class First, class Rest>
+  requires(pushpull::detail::CopiesAState<First> || pushpull::detail::CopiesAState<Rest>)
+constexpr Rest operator|(First const&, Rest const& rest) {
+  static_assert(!(pushpull::detail::CopiesAState<First> || pushpull::detail::CopiesAState<Rest>),
+                "operator|: a stage takes a state by value or as const, so the state stays as it began: take each state "
+                "as V&");
+  return rest;
+}
 
 }  // namespace pushpull::update
