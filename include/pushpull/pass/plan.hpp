@@ -50,8 +50,9 @@ class plan {
   template <class Rule>
   using steps_of = detail::steps_of<Rule, typename Types::accumulation>;
 
-  /// Appends a run with its sources and outputs; `r` brings the rest.
-  void add(run_type r, std::span<source_type const> gradients, std::span<mirror_type* const> mirrors) {
+  /// Appends a run with its sources and outputs; `rest` brings the rest.
+  void add(run_type const& rest, std::span<source_type const> gradients, std::span<mirror_type* const> mirrors) {
+    run_type& r = runs_.rows.emplace_back(rest);  // copied once: many small keys notice
     r.gradients = r.sources = static_cast<std::int32_t>(gradients.size());
     r.mirrors = static_cast<std::int32_t>(mirrors.size());
     r.aligned = all_aligned(gradients, 16) && all_aligned(mirrors, 16);
@@ -67,7 +68,6 @@ class plan {
     mirrors_.rows.insert(mirrors_.rows.end(), mirrors.begin() + static_cast<std::ptrdiff_t>(inline_mirrors),
                          mirrors.end());
     elements_ += r.size;
-    runs_.rows.push_back(r);
   }
 
   /// Names a clock that a step with this plan advances; `lead` if runs refer to it.

@@ -134,12 +134,14 @@ class fused_step {
 
   /// Appends a run to the plan of device number `device`. Runs come in the order of their keys and of their elements,
   /// whatever device they are on.
-  void add(std::size_t device, run_type r, std::span<typename run_type::source_type const> gradients,
+  void add(std::size_t device, run_type const& r, std::span<typename run_type::source_type const> gradients,
            std::span<typename Types::mirror* const> mirrors) {
+    plans_[device].add(r, gradients, mirrors);
     if constexpr (two_phases) {
       if (per_tensor && (segments_.empty() || r.clock != last_clock_)) segments_.push_back(slots_);
       last_clock_ = r.clock;
-      r.leaf = slots_;
+      std::int64_t const leaf = slots_;
+      plans_[device].runs().back().leaf = leaf;
       slots_ += (r.leaf_phase + r.size + pass::leaf_size - 1) / pass::leaf_size;
       if (r.reduced != nullptr) {
         reduced_ = true;
@@ -148,14 +150,13 @@ class fused_step {
         second.size = r.size;
         second.element = r.element;
         second.clock = r.clock;
-        second.leaf = r.leaf;
+        second.leaf = leaf;
         second.leaf_phase = r.leaf_phase;
         second.master = r.master;
         for (std::size_t s = 0; s != states; ++s) second.state[s] = r.state[s];
         second_[device].add(second, gradient, mirrors);
       }
     }
-    plans_[device].add(r, gradients, mirrors);
   }
 
   /// After `add` of a run that is a whole key, where the rule asks for numbers of its rows and columns.

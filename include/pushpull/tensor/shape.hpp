@@ -24,8 +24,14 @@ class shape {
   constexpr shape() = default;
 
   /// @throws invalid_argument on more than 8 extents, a negative extent, or a product beyond 63 bits.
-  shape(std::initializer_list<std::int64_t> extents)
-      : shape(std::span<std::int64_t const>(extents.begin(), extents.size())) {}
+  shape(std::initializer_list<std::int64_t> extents) {
+    if (extents.size() == 1 && *extents.begin() >= 0) {  // made for every vector of every call
+      rank_ = 1;
+      size_ = extents_[0] = *extents.begin();
+    } else {
+      *this = shape(std::span<std::int64_t const>(extents.begin(), extents.size()));
+    }
+  }
 
   /// As above.
   explicit shape(std::span<std::int64_t const> extents) {
