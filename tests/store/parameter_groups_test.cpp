@@ -184,6 +184,18 @@ TEST_CASE("a store of several element types has groups over all of them", "[type
   REQUIRE(store.group("b.bias") == group);
 }
 
+TEST_CASE("a predicate that throws leaves all parts of a store as they were", "[typed_kv_store][groups][errors]") {
+  pp::kv_store<pp::type_list<float, double>, pp::cpu_device<>, update::sgd, pp::synchronous> store{pp::cpu_devices(1)};
+  store.init("a", std::vector<float>{0});
+  store.init("b", std::vector<double>{0});
+  auto const fails = [](std::string_view key) -> bool { return key == "b" ? throw std::runtime_error("no") : true; };
+  REQUIRE_THROWS_AS(store.add_group(fails, update::sgd{0.5}), std::runtime_error);
+  REQUIRE(store.of<float>().groups() == 1);
+  REQUIRE(store.of<double>().groups() == 1);
+  REQUIRE(store.add_group(is_bias, update::sgd{0.5}) == 1);
+  REQUIRE(store.group("a") == 0);
+}
+
 TEST_CASE("groups may be added while other threads push", "[kv_store][groups][threads]") {
   store_type store{pp::cpu_devices(2)};
   store.init("bias", std::vector<float>(5000, 1));

@@ -8,6 +8,7 @@
 
 #include <cuda/std/array>
 #include <cuda/std/cmath>
+#include <pushpull/compat/gradient.hpp>
 #include <pushpull/concepts/learning_rate_schedule.hpp>
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
@@ -89,6 +90,18 @@ struct layer_rated_momentum {
     w -= m;
   }
 };
+
+namespace detail {
+
+/// LARS of both generations, whose defaults differ.
+template <class Options>
+auto lars(Options const& o) {
+  return layer_rated_momentum<lars_factor>{
+      o.learning_rate, o.momentum, o.wd, o.rescale_grad, clip(o.clip_gradient > 0, o.clip_gradient).limit,
+      {o.eta, o.epsilon, o.adapts}};
+}
+
+}  // namespace detail
 
 static_assert(Updater<layer_rated_momentum<lars_factor>> && PreReduction<layer_rated_momentum<lars_factor>>);
 

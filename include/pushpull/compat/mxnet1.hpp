@@ -208,9 +208,7 @@ struct lars_options {
 /// state is -m. Norms are those of each key. Where MXNet goes by names (gamma, beta, bias have k = 1), here keys in a
 /// parameter group with adapts = false have. Without momentum_correction, which changes nothing while the rate stays.
 inline auto lars(lars_options const& o = {}) {
-  return layer_rated_momentum<lars_factor>{
-      o.learning_rate, o.momentum, o.wd, o.rescale_grad, detail::clip(o.clip_gradient > 0, o.clip_gradient).limit,
-      {o.eta, o.epsilon, o.adapts}};
+  return detail::lars(o);
 }
 
 struct lamb_options {

@@ -10,6 +10,7 @@
 
 #include <pushpull/compat/gradient.hpp>
 #include <pushpull/compat/layer_rate.hpp>
+#include <pushpull/compat/mxnet1.hpp>
 #include <pushpull/compat/rule.hpp>
 #include <pushpull/update/adadelta.hpp>
 #include <pushpull/update/adagrad.hpp>
@@ -236,22 +237,11 @@ struct lars_options {
 /// state is -m. Norms are those of each key. Where MXNet goes by names (gamma, beta, bias have k = 1), here keys in a
 /// parameter group with adapts = false have.
 inline auto lars(lars_options const& o = {}) {
-  return layer_rated_momentum<lars_factor>{
-      o.learning_rate, o.momentum, o.wd, o.rescale_grad, detail::clip(o.clip_gradient > 0, o.clip_gradient).limit,
-      {o.eta, o.epsilon, o.adapts}};
+  return detail::lars(o);
 }
 
-struct lamb_options {
-  double learning_rate = 0.001, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-6;
-  double lower_bound = 0, upper_bound = std::numeric_limits<double>::infinity();
-  bool bias_correction = true;
-  double wd = 0, rescale_grad = 1, clip_gradient = 0;
-};
-/// LAMB of clip(s g), wd in its direction. Norms are those of each key; |w| is brought within the bounds.
-inline auto lamb(lamb_options const& o = {}) {
-  return detail::clipped(o) | update::lamb{o.learning_rate, o.beta1,       o.beta2,       o.epsilon,
-                                           o.wd,            o.lower_bound, o.upper_bound, o.bias_correction};
-}
+using mxnet1::lamb;
+using mxnet1::lamb_options;
 
 struct lans_options {
   double learning_rate = 0.001, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-6;

@@ -35,6 +35,21 @@ struct one_run {
   PUSHPULL_DEVICE_INLINE Run const& find(std::int64_t&) const { return run; }
 };
 
+/// The run of `task`, which becomes the task's number within it. @param ends  ends[r]: number of tasks in runs 0..r.
+PUSHPULL_DEVICE_INLINE std::int32_t find_run(std::int64_t& task, std::int64_t const* ends, std::int32_t size) {
+  std::int32_t low = 0;
+  for (std::int32_t high = size - 1; low < high;) {
+    std::int32_t const middle = (low + high) / 2;
+    if (ends[middle] > task) {
+      high = middle;
+    } else {
+      low = middle + 1;
+    }
+  }
+  if (low > 0) task -= ends[low - 1];
+  return low;
+}
+
 /// The runs of a launch in a table where the device reads it. (A kernel that took a run from either place would hold
 /// the run's pointers in registers or in local memory: 128 registers instead of 64 for Adam.)
 template <class Run>
@@ -54,17 +69,7 @@ struct run_table {
       return only;
     }
 #endif
-    std::int32_t low = 0;
-    for (std::int32_t high = size - 1; low < high;) {
-      std::int32_t const middle = (low + high) / 2;
-      if (ends[middle] > task) {
-        high = middle;
-      } else {
-        low = middle + 1;
-      }
-    }
-    if (low > 0) task -= ends[low - 1];
-    return rows[low];
+    return rows[find_run(task, ends, size)];
   }
 };
 
@@ -249,12 +254,23 @@ struct body {
   PUSHPULL_EXEC_CHECK_DISABLE
   PUSHPULL_DEVICE_INLINE void element_block(run_type const& r, parameters const& given, std::int64_t i,
                                             std::int64_t valid) const {
-    using V = typename block_type::pack_type;
-    block_type g, w;
+    block_type g;
     if constexpr (reads_gradient<Rule>) {
       detail::reduce<Reduction, Memory>(g, r, i, valid);
       detail::add_accumulated<Types>(g, r, i);
     }
+    if constexpr (requires { requires Rule::leaves_reduced; }) {
+      g.store(r.reduced + i);
+    } else {
+      update_block(r, given, g, i, valid);
+    }
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  PUSHPULL_DEVICE_INLINE void update_block(run_type const& r, parameters const& given, block_type const& g, std::int64_t i,
+                                           std::int64_t valid) const {
+    using V = typename block_type::pack_type;
+    block_type w;
     if constexpr (reads_weight<Rule>) detail::load_stored<Memory>(w, r.master + i, r.aligned, valid);
     block_type state[states + 1];
     detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA {

@@ -71,17 +71,7 @@ struct matrix_table {
 
   /// The tensor of `task`, which becomes the task's number within it.
   PUSHPULL_DEVICE_INLINE std::int32_t find(std::int64_t& task) const {
-    std::int32_t low = 0;
-    for (std::int32_t high = size - 1; low < high;) {
-      std::int32_t const middle = (low + high) / 2;
-      if (ends[middle] > task) {
-        high = middle;
-      } else {
-        low = middle + 1;
-      }
-    }
-    if (low > 0) task -= ends[low - 1];
-    return low;
+    return find_run(task, ends, size);
   }
   PUSHPULL_DEVICE_INLINE matrix<A> const& matrix_of(std::int32_t i) const { return matrices[i * stride]; }
 };
@@ -327,31 +317,5 @@ struct keep_numbers {
 };
 
 }  // namespace detail
-
-/// What comes before a Factored rule's phases: the reduced gradient goes to memory.
-template <class Reduction, class Types, class Execution, memory Memory, class Run, template <class> class Schedule>
-struct reduce_body {
-  using A = typename Types::accumulation;
-  using block_type = typename Execution::template block_type<A, typename Types::gradient, typename Types::master,
-                                                             typename Types::state, typename Types::mirror>;
-  static constexpr std::int64_t grain = grain_of<Execution, block_type>;
-
-  Schedule<Run> schedule;
-
-  PUSHPULL_EXEC_CHECK_DISABLE
-  PUSHPULL_HOST_DEVICE void operator()(std::int64_t task) const {
-    Run const& r = schedule.find(task);
-    std::int64_t const first = task * grain, last = first + grain < r.size ? first + grain : r.size;
-    for (std::int64_t i = first; i < last; i += block_type::size) {
-      std::int64_t valid = block_type::size;
-      if constexpr (Memory != memory::arenas) valid = r.size - i < valid ? r.size - i : valid;
-      block_type g;
-      detail::reduce<Reduction, Memory>(g, r, i, valid);
-      detail::add_accumulated<Types>(g, r, i);
-      g.store(r.reduced + i);
-    }
-    Execution::end_task();
-  }
-};
 
 }  // namespace pushpull::pass

@@ -2,8 +2,10 @@
 /// What the pass is given: which memory each element of a slice is read from and written to.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 #include <type_traits>
 
 #include <pushpull/compress/code.hpp>
@@ -131,6 +133,15 @@ struct accumulate_more {
   PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g) const {
     w += g;
   }
+};
+
+/// What comes before the phases of a Factored rule with `States` states: the reduced gradients go to memory, and nothing
+/// else changes.
+template <std::size_t States>
+struct leave_reduced {
+  static constexpr std::array<std::string_view, States> state_names{};
+  static constexpr bool timeless = true;
+  static constexpr bool leaves_reduced = true;
 };
 
 /// What a copy does: mirrors = gradient, with the conversion between their types; there is no stored value.

@@ -11,7 +11,6 @@
 
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/pass/body.hpp>
-#include <pushpull/pass/matrix_body.hpp>
 #include <pushpull/pass/operands.hpp>
 #include <pushpull/pass/plan_table.hpp>
 #include <pushpull/pass/step_control.hpp>
@@ -140,20 +139,6 @@ class plan {
                            pre_reduction_body<Rule, Reduction, Types, execution, Memory, Phase, detail::run_table>{
                                rules, clocks, {committed_.runs, committed_.leaf_ends, run_count()}},
                            partials);
-    }
-  }
-
-  /// The reduced gradients, to where runs want them. One launch.
-  template <class Reduction, memory Memory>
-  void reduce(D const& device) const {
-    if (empty()) return;
-    std::int64_t const tasks = task_ends_.rows.back();
-    if (size() == 1) {
-      device.for_each(tasks,
-                      reduce_body<Reduction, Types, execution, Memory, run_type, detail::one_run>{{runs_.rows[0]}});
-    } else {
-      device.for_each(tasks, reduce_body<Reduction, Types, execution, Memory, run_type, detail::run_table>{
-                                 {committed_.runs, committed_.task_ends, run_count()}});
     }
   }
 

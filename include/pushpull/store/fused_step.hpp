@@ -224,7 +224,7 @@ class fused_step {
                              steps(n));
       if constexpr (is_factored)
         for (std::size_t n = 0; reduced_ && n < devices.size(); ++n)
-          plans_[n].template reduce<Reduction, Memory>(devices[n]);
+          plans_[n].template launch<pass::leave_reduced<states>, Reduction, Memory>(devices[n], nullptr, nullptr);
       if constexpr (two_phases) pre_reduce(devices, controls, rules);
       for (std::size_t n = 0; n < devices.size(); ++n) launch(n, devices[n], controls[n], rules);
       join(devices);

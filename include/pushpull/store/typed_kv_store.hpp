@@ -107,6 +107,8 @@ class kv_store<type_list<Ts...>, D, Policies...> {
   std::size_t add_group(std::function<bool(key_view)> belongs, updater_type const& updater)
     requires has_updater
   {
+    if (belongs)
+      for (key_type const& key : keys()) belongs(key_view(key));  // what it throws comes before any part changes
     (of<Ts>().add_group(belongs, updater), ...);
     return groups() - 1;
   }

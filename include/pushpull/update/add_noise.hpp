@@ -35,21 +35,8 @@ struct add_noise {
     detail::expects_not_negative("add_noise: gamma", gamma);
   }
 
-  /// What depends on t alone, and with `at` the number of an element.
   template <class A>
-  struct scalars {
-    A deviation;
-    std::int64_t t;
-
-    struct numbered {
-      A deviation;
-      std::int64_t t, element;
-    };
-    PUSHPULL_DEVICE_INLINE numbered at(std::int64_t number) const { return {deviation, t, number}; }
-  };
-
-  template <class A>
-  PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s) const {
+  PUSHPULL_HOST_DEVICE detail::noise_scalars<A> prepare(step<A> const& s) const {
     return {static_cast<A>(cuda::std::sqrt(eta * cuda::std::pow(static_cast<double>(s.t), -gamma))), s.t};
   }
 

@@ -58,4 +58,21 @@ PUSHPULL_DEVICE_INLINE V standard_normal(std::uint64_t seed, std::int64_t t, std
   return sqrt(-2 * log(min(radius, 1))) * cospi(half_turns);
 }
 
+namespace detail {
+
+/// What a stage with noise prepares: what depends on t alone, and with `at` the number of an element.
+template <class A>
+struct noise_scalars {
+  A deviation;
+  std::int64_t t;
+
+  struct numbered {
+    A deviation;
+    std::int64_t t, element;
+  };
+  PUSHPULL_DEVICE_INLINE numbered at(std::int64_t number) const { return {deviation, t, number}; }
+};
+
+}  // namespace detail
+
 }  // namespace pushpull::update

@@ -24,21 +24,8 @@ struct sgld {
   /// @throws invalid_argument on a negative rate.
   void validate() const { detail::expects_not_negative("sgld: learning_rate", learning_rate); }
 
-  /// What depends on t alone, and with `at` the number of an element.
   template <class A>
-  struct scalars {
-    A deviation;
-    std::int64_t t;
-
-    struct numbered {
-      A deviation;
-      std::int64_t t, element;
-    };
-    PUSHPULL_DEVICE_INLINE numbered at(std::int64_t number) const { return {deviation, t, number}; }
-  };
-
-  template <class A>
-  PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s) const {
+  PUSHPULL_HOST_DEVICE detail::noise_scalars<A> prepare(step<A> const& s) const {
     return {static_cast<A>(cuda::std::sqrt(learning_rate)), s.t};
   }
 
