@@ -72,7 +72,11 @@ class cpu_device {
 
   template <class F, class Sums>
   void for_each_leaf(std::int64_t n, F const& f, Sums* out) const {
-    for_each(n, [&f, out](std::int64_t leaf) { out[f.slot(leaf)] = f(leaf, 0, 1); });
+    constexpr std::int64_t grain = 32;  // a leaf alone is too short a task
+    for_each((n + grain - 1) / grain, [&f, out, n](std::int64_t task) {
+      for (std::int64_t leaf = task * grain; leaf < n && leaf < (task + 1) * grain; ++leaf)
+        out[f.slot(leaf)] = f(leaf, 0, 1);
+    });
   }
 
   bool can_access(cpu_device const&) const noexcept { return true; }

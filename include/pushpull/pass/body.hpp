@@ -132,6 +132,23 @@ PUSHPULL_DEVICE_INLINE void add_accumulated(Block& total, Run const& r, std::int
   }
 }
 
+/// Asks for what a later block will read, where operands come from memory rather than caches.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class Execution, class Block, bool Gradients, bool Weight, bool States, class Run>
+PUSHPULL_DEVICE_INLINE void fetch_ahead(Run const& r, std::int64_t i) {
+  if constexpr (requires { Execution::fetched_ahead; }) {
+    i += Execution::fetched_ahead;
+    if (!r.distant || i + Block::size > r.size) return;
+    auto const fetch = [&](auto const* from) PUSHPULL_INLINE_LAMBDA { pushpull::detail::simd_fetch(from + i, Block::size); };
+    if constexpr (Gradients && !pushpull::detail::Encoded<typename Run::gradient_type>) {
+      fetch(r.gradient[0]);
+      for_each_operand<false>(r.gradient, r.more_gradients, 1, r.gradients, fetch);
+    }
+    if constexpr (Weight) fetch(r.master);
+    if constexpr (States) static_for<Run::states>([&](auto s) PUSHPULL_INLINE_LAMBDA { fetch(r.state[s]); });
+  }
+}
+
 /// Reads and writes masters and states: whole blocks, except where other rows share them.
 PUSHPULL_EXEC_CHECK_DISABLE
 template <memory Memory, class Block, class T>
@@ -247,6 +264,7 @@ struct body {
     for (std::int64_t i = first; i < last; i += block_type::size) {
       std::int64_t valid = block_type::size;
       if constexpr (Memory != memory::arenas) valid = r.size - i < valid ? r.size - i : valid;
+      detail::fetch_ahead<Execution, block_type, reads_gradient<Rule>, reads_weight<Rule>, true>(r, i);
       element_block(r, given, i, valid);
     }
   }

@@ -2,6 +2,7 @@
 /// What the pass is given: which memory each element of a slice is read from and written to.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -33,6 +34,17 @@ struct element_types {
 /// Gradients and mirrors beyond this count are found through a table in memory.
 inline constexpr int inline_operands = 8;
 
+/// From this many elements on caches do not keep what a CPU reads and writes until it is read again.
+inline constexpr std::int64_t distant = std::int64_t{1} << 16;
+
+/// Whether all pointers among operands are aligned to so many bytes.
+bool all_aligned(auto const& operands, std::uintptr_t bytes) {
+  return std::all_of(operands.begin(), operands.end(), [bytes]<class X>(X const& x) {
+    if constexpr (std::is_pointer_v<X>) return reinterpret_cast<std::uintptr_t>(x) % bytes == 0;
+    return true;  // what an encoder wrote
+  });
+}
+
 /// A run: elements that lie side by side in every operand and share their hyperparameters. All pointers are to the
 /// run's first element.
 template <class Types, std::size_t States>
@@ -52,6 +64,7 @@ struct run {
   std::int32_t sources;     ///< What a mean divides by: K, unless a source brought several or no gradients for a row.
   std::int32_t mirrors;     ///< R: outputs beside the master.
   float unit;               ///< What a unit of a coded gradient stands for.
+  bool distant;             ///< Too large for caches to keep: operands are fetched ahead.
   bool streaming;           ///< Mirrors go past the caches: all aligned, and too large to be read again soon.
   source_type gradient[inline_operands];
   mirror_type* mirror[inline_operands];

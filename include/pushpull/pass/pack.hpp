@@ -184,14 +184,22 @@ PUSHPULL_DEVICE_INLINE pack<A, R> select(mask<M> const& m, T a, pack<A, R> const
 PUSHPULL_EXEC_CHECK_DISABLE
 template <class A, class R>
 PUSHPULL_DEVICE_INLINE pack<A, R> max(pack<A, R> const& a, std::type_identity_t<pack<A, R>> const& b) {
-  return select(a < b, b, a);
+  if constexpr (std::same_as<A, R>) {
+    return select(a < b, b, a);
+  } else {
+    return {detail::simd_max(a.value, b.value)};
+  }
 }
 
 /// Elementwise minimum; NaN as in `max`.
 PUSHPULL_EXEC_CHECK_DISABLE
 template <class A, class R>
 PUSHPULL_DEVICE_INLINE pack<A, R> min(pack<A, R> const& a, std::type_identity_t<pack<A, R>> const& b) {
-  return select(b < a, b, a);
+  if constexpr (std::same_as<A, R>) {
+    return select(b < a, b, a);
+  } else {
+    return {detail::simd_min(a.value, b.value)};
+  }
 }
 
 PUSHPULL_EXEC_CHECK_DISABLE

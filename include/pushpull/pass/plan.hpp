@@ -56,7 +56,8 @@ class plan {
     r.mirrors = static_cast<std::int32_t>(mirrors.size());
     r.aligned = all_aligned(gradients, 16) && all_aligned(mirrors, 16);
     // Short runs are read again before the caches forget them.
-    r.streaming = r.size >= streaming_threshold && all_aligned(mirrors, 64);
+    r.distant = r.size >= distant;
+    r.streaming = r.distant && all_aligned(mirrors, 64);
     std::size_t const inline_gradients = std::min<std::size_t>(gradients.size(), inline_operands);
     std::size_t const inline_mirrors = std::min<std::size_t>(mirrors.size(), inline_operands);
     std::copy_n(gradients.begin(), inline_gradients, r.gradient);
@@ -156,8 +157,6 @@ class plan {
   }
 
  private:
-  static constexpr std::int64_t streaming_threshold = std::int64_t{1} << 16;
-
   struct overflow {
     std::size_t gradients, mirrors;
   };
@@ -169,12 +168,6 @@ class plan {
     std::int32_t const* segments = nullptr;
   };
 
-  static bool all_aligned(auto const& operands, std::uintptr_t bytes) {
-    return std::all_of(operands.begin(), operands.end(), [bytes]<class X>(X const& x) {
-      if constexpr (std::is_pointer_v<X>) return reinterpret_cast<std::uintptr_t>(x) % bytes == 0;
-      return true;  // what an encoder wrote
-    });
-  }
   static std::int64_t leaves_of(run_type const& r) { return (r.leaf_phase + r.size + leaf_size - 1) / leaf_size; }
   std::int32_t run_count() const { return static_cast<std::int32_t>(runs_.rows.size()); }
   detail::clock_list clock_list() const {

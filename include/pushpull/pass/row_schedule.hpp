@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include <pushpull/config.hpp>
+#include <pushpull/detail/simd/memory.hpp>
 #include <pushpull/detail/static_for.hpp>
 #include <pushpull/pass/operands.hpp>
 
@@ -102,6 +103,21 @@ struct row_schedule {
     r.more_gradients = operands.gradients + first + inline_operands;
   }
 
+  /// Asks for the first elements of distinct row u < `end`, which the loop over rows on a CPU will come to: the hardware
+  /// cannot foresee where rows are.
+  PUSHPULL_EXEC_CHECK_DISABLE
+  PUSHPULL_DEVICE_INLINE void fetch(std::int32_t u, std::int32_t end) const {
+    if (u >= end) return;
+    std::int64_t const size = operands.row_length < 256 ? operands.row_length : 256;
+    auto const ask = [&](auto const* from) PUSHPULL_INLINE_LAMBDA { pushpull::detail::simd_fetch(from, size); };
+    std::int64_t const offset = id(u) * operands.row_length - operands.begin;
+    if (offset < 0) return;
+    ask(operands.slice.master + offset);
+    pushpull::detail::static_for<Run::states>(
+        [&](auto s) PUSHPULL_INLINE_LAMBDA { ask(operands.slice.state[s] + offset); });
+    if (operands.gradients != nullptr) ask(operands.gradients[operands.first[u]]);
+  }
+
   /// f(run, first, last) for part `part` of what the owner has of row `id`. The run's pointers are to the row's first
   /// element, even if that is another owner's.
   template <std::int64_t Grain, class F>
@@ -140,8 +156,10 @@ struct present_rows : row_schedule<Run> {
     std::int64_t const from = this->operands.counts->begin + task / tasks.parts * tasks.rows;
     Run r = this->template begin_run<Block>();
     std::int64_t const end = this->operands.counts->end;
+    auto const ahead = static_cast<std::int32_t>(320 / this->operands.row_length + 1);
     this->template for_each<Grain, Block>(from, end, tasks, [&](std::int64_t i) PUSHPULL_INLINE_LAMBDA {
       auto const u = static_cast<std::int32_t>(i);
+      if constexpr (Grain != Block) this->fetch(u + ahead, static_cast<std::int32_t>(end));
       if (this->operands.gradients != nullptr) this->set_gradients(r, u);
       this->template row<Grain>(r, this->id(u), u, task % tasks.parts, f);
     });

@@ -218,13 +218,19 @@ struct pre_reduction_body {
     auto const& own_clock = clocks[r.clock];
     Rule const local_rule = rules[own_clock.rule];
     prepared_type const prepared = own_clock.prepared;
-    sums_type sum{};
+    lane_sums sum{};
     for (std::int64_t b = thread; b < leaf_size / block_type::size; b += threads) {
       std::int64_t const i = leaf * leaf_size - r.leaf_phase + b * block_type::size;
       if (i < 0 || i >= r.size) continue;
       add_block(sum, r, local_rule, prepared, i);
     }
-    return sum;
+    sums_type total{};
+    for (std::size_t k = 0; k < count; ++k) {
+      for (std::size_t half = lanes / 2; half > 0; half /= 2)
+        for (std::size_t lane = 0; lane < half; ++lane) sum.of[k][lane] += sum.of[k][lane + half];
+      total[k] = sum.of[k][0];
+    }
+    return total;
   }
 
   /// Where the leaf's sum goes: numbered over all devices, so that the tree does not depend on how many there are.
@@ -234,13 +240,22 @@ struct pre_reduction_body {
   }
 
  private:
+  static constexpr std::size_t count = pushpull::detail::sums_in<Rule, Phase>;
+  static constexpr std::size_t lanes = block_type::pack_type::size;
+
+  /// Lane by lane: adding across lanes is left to the end of the leaf.
+  struct lane_sums {
+    double of[count][lanes];
+  };
+
   PUSHPULL_EXEC_CHECK_DISABLE
-  PUSHPULL_DEVICE_INLINE void add_block(sums_type& sum, run_type const& r, Rule const& local_rule,
+  PUSHPULL_DEVICE_INLINE void add_block(lane_sums& sum, run_type const& r, Rule const& local_rule,
                                         prepared_type const& prepared, std::int64_t i) const {
     using V = typename block_type::pack_type;
     constexpr bool of_states = pushpull::detail::has_terms_of_states<Rule, Phase>;
     std::int64_t valid = block_type::size;
     if constexpr (Memory == memory::foreign) valid = r.size - i < valid ? r.size - i : valid;
+    detail::fetch_ahead<Execution, block_type, true, of_states, of_states>(r, i);
     block_type g, w;
     detail::reduce<Reduction, Memory>(g, r, i, valid);
     detail::add_accumulated<Types>(g, r, i);
@@ -249,7 +264,6 @@ struct pre_reduction_body {
     block_type state[states + 1];
     if constexpr (of_states)
       detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA { state[s].load(r.state[s] + i); });
-    constexpr std::size_t count = pushpull::detail::sums_in<Rule, Phase>;
     V total[count];
     for (std::size_t k = 0; k < count; ++k) total[k] = V(0);
     detail::static_for<block_type::count>([&](auto j) PUSHPULL_INLINE_LAMBDA {
@@ -268,14 +282,9 @@ struct pre_reduction_body {
         for (std::size_t k = 0; k < count; ++k) total[k] += terms[k];
       }
     });
-    sums_type block{};
-    for (std::size_t k = 0; k < count; ++k) {
-      double s = 0;
-      for (std::size_t lane = 0; lane < V::size; ++lane)
-        s += static_cast<double>(reinterpret_cast<A const*>(&total[k])[lane]);
-      block[k] = s;
-    }
-    detail::add(sum, block);
+    for (std::size_t k = 0; k < count; ++k)
+      for (std::size_t lane = 0; lane < lanes; ++lane)
+        sum.of[k][lane] += static_cast<double>(reinterpret_cast<A const*>(&total[k])[lane]);
   }
 };
 

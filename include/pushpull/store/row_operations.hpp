@@ -80,15 +80,18 @@ class row_pass {
     return {(part.begin - r.offset) / length, (part.end - r.offset + length - 1) / length};
   }
 
-  /// Takes up to as many mirrors from the front as a pass writes.
+  /// Takes up to as many mirrors from the front as a pass over `rows` writes.
   template <class Run>
-  static void take_mirrors(operands_of<Run>& operands, std::span<T* const>& mirrors, bool aligned) {
+  static void take_mirrors(operands_of<Run>& operands, std::span<T* const>& mirrors, bool aligned,
+                           std::int64_t rows) {
     std::size_t const count = std::min<std::size_t>(mirrors.size(), pass::inline_operands);
+    auto const taken = mirrors.first(count);
     operands.slice.mirrors = static_cast<std::int32_t>(count);
-    std::copy_n(mirrors.begin(), count, operands.slice.mirror);
-    for (T* const mirror : mirrors.first(count))
-      aligned = aligned && reinterpret_cast<std::uintptr_t>(mirror) % 16 == 0;
-    operands.slice.aligned = aligned;  // masters and states are
+    std::copy_n(taken.begin(), count, operands.slice.mirror);
+    operands.slice.aligned = aligned && pass::all_aligned(taken, 16);  // masters and states are
+    auto const row_bytes = static_cast<std::size_t>(operands.row_length) * sizeof(T);
+    operands.slice.streaming =
+        rows * operands.row_length >= pass::distant && row_bytes % 64 == 0 && pass::all_aligned(taken, 64);
     mirrors = mirrors.subspan(count);
   }
 
@@ -102,7 +105,7 @@ class row_pass {
     while (!mirrors.empty()) {
       operands_of<run> operands = describe<run>(r, n, tables);
       operands.packed = packed;
-      take_mirrors(operands, mirrors, true);
+      take_mirrors(operands, mirrors, true, rows);
       using clock = pass::clock_of<pass::hold, types>;
       launch_rows<pass::hold, reduce::sum, types, Schedule, D, clock>(devices()[n], operands, nullptr, nullptr, rows);
     }
@@ -238,7 +241,7 @@ class row_update final : public device_operation<D> {
     mirrors_.clear();
     if (key_->group->resident()) table_.add_mirrors(mirrors_, *key_->group, n, key_->offset);
     std::span<T* const> mirrors(mirrors_);
-    pass_.take_mirrors(operands, mirrors, tables.aligned());
+    pass_.take_mirrors(operands, mirrors, tables.aligned(), whole_ ? end - begin : tables.size());
     Rule const* given = nullptr;
     pass::clock_of<Rule, types>* clocks = nullptr;
     if constexpr (!pass::is_timeless<Rule>) {

@@ -4,6 +4,7 @@
 
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 
 #include <pushpull/config.hpp>
@@ -22,6 +23,8 @@ template <class T, class A>
 __host__ __device__ void simd_store(T*, simd_register<A> const&);
 template <class T, class A>
 __host__ __device__ void simd_stream(T*, simd_register<A> const&);
+template <class T>
+__host__ __device__ void simd_fetch(T const*, std::int64_t);
 __host__ __device__ void simd_fence();
 
 #else
@@ -157,6 +160,15 @@ void simd_stream(T* to, Batch const& x) {
   if constexpr (std::same_as<T, half> && std::same_as<A, float>) return stream_half(to, to_half(x));
 #endif
   if constexpr (true) simd_store(to, x);
+}
+
+/// Asks for the cache lines of `size` elements. Inlined always: g++ removes calls of functions that do nothing else.
+template <class T>
+[[gnu::always_inline]] inline void simd_fetch([[maybe_unused]] T const* from, [[maybe_unused]] std::int64_t size) {
+#if defined(__GNUC__)
+  auto const* const bytes = reinterpret_cast<char const*>(from);
+  for (std::int64_t b = 0; b < size * std::int64_t{sizeof(T)}; b += 64) __builtin_prefetch(bytes + b);
+#endif
 }
 
 /// Orders streaming stores before everything that follows on this thread.

@@ -64,6 +64,10 @@ __host__ __device__ simd_register<A> simd_sin(simd_register<A> const&);
 template <class A>
 __host__ __device__ simd_register<A> simd_cos(simd_register<A> const&);
 template <class A>
+__host__ __device__ simd_register<A> simd_max(simd_register<A> const&, simd_register<A> const&);
+template <class A>
+__host__ __device__ simd_register<A> simd_min(simd_register<A> const&, simd_register<A> const&);
+template <class A>
 __host__ __device__ simd_register<A> simd_select(simd_mask<A> const&, simd_register<A> const&, simd_register<A> const&);
 
 #else
@@ -131,8 +135,21 @@ xsimd::batch<A, Arch> simd_sqrt(xsimd::batch<A, Arch> const& x) {
   return xsimd::sqrt(x);
 }
 
+/// a < b ? b : a. On x86 that is one instruction, which gives its second operand where one is NaN or both are 0.
+template <class A, class Arch>
+xsimd::batch<A, Arch> simd_max(xsimd::batch<A, Arch> const& a, xsimd::batch<A, Arch> const& b) {
+  if constexpr (PUSHPULL_HAS_SSE2 && std::is_floating_point_v<A>) return xsimd::max(b, a);
+  return xsimd::select(a < b, b, a);
+}
+/// b < a ? b : a, likewise.
+template <class A, class Arch>
+xsimd::batch<A, Arch> simd_min(xsimd::batch<A, Arch> const& a, xsimd::batch<A, Arch> const& b) {
+  if constexpr (PUSHPULL_HAS_SSE2 && std::is_floating_point_v<A>) return xsimd::min(b, a);
+  return xsimd::select(b < a, b, a);
+}
+
 #if PUSHPULL_HAS_AVX512
-// GCC 12's _mm512_sqrt_ps reads an "undefined" register that -Wuninitialized reports; the masked form does not.
+// GCC 12's _mm512_sqrt_ps and its like read an "undefined" register that -Wuninitialized reports; masked forms do not.
 template <class Arch>
 xsimd::batch<float, Arch> simd_sqrt(xsimd::batch<float, Arch> const& x) {
   return _mm512_maskz_sqrt_ps(static_cast<__mmask16>(-1), x);
@@ -140,6 +157,22 @@ xsimd::batch<float, Arch> simd_sqrt(xsimd::batch<float, Arch> const& x) {
 template <class Arch>
 xsimd::batch<double, Arch> simd_sqrt(xsimd::batch<double, Arch> const& x) {
   return _mm512_maskz_sqrt_pd(static_cast<__mmask8>(-1), x);
+}
+template <class Arch>
+xsimd::batch<float, Arch> simd_max(xsimd::batch<float, Arch> const& a, xsimd::batch<float, Arch> const& b) {
+  return _mm512_maskz_max_ps(static_cast<__mmask16>(-1), b, a);
+}
+template <class Arch>
+xsimd::batch<double, Arch> simd_max(xsimd::batch<double, Arch> const& a, xsimd::batch<double, Arch> const& b) {
+  return _mm512_maskz_max_pd(static_cast<__mmask8>(-1), b, a);
+}
+template <class Arch>
+xsimd::batch<float, Arch> simd_min(xsimd::batch<float, Arch> const& a, xsimd::batch<float, Arch> const& b) {
+  return _mm512_maskz_min_ps(static_cast<__mmask16>(-1), b, a);
+}
+template <class Arch>
+xsimd::batch<double, Arch> simd_min(xsimd::batch<double, Arch> const& a, xsimd::batch<double, Arch> const& b) {
+  return _mm512_maskz_min_pd(static_cast<__mmask8>(-1), b, a);
 }
 #endif
 
