@@ -200,10 +200,10 @@ struct host_execution {
   using block_type = std::conditional_t<std::is_floating_point_v<A>, block<pack<A, pushpull::detail::simd_register<A>>, 4, simd_access>,
                                         block<pack<A>, 16, element_access>>;
 
-  /// How many elements ahead of their use operands in memory are asked for. What a core can look ahead by itself ends
-  /// with the instructions that it holds, so that without this arithmetic would add to the time of memory instead of
-  /// hiding in it. Less comes too late; more meets the next page.
-  static constexpr std::int64_t fetched_ahead = 192;
+  /// How many elements ahead of their use operands in memory are asked for. A core looks ahead by itself only as far as
+  /// the instructions that it holds: without this a rule's arithmetic would add to the time of memory instead of hiding
+  /// in it. By measurement; a few dozen elements more or less already cost some rules bandwidth.
+  static constexpr std::int64_t fetched_ahead = 160;
 
   /// Orders a task's streaming stores before what follows it.
   static void end_task() { pushpull::detail::simd_fence(); }
