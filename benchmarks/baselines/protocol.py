@@ -76,7 +76,7 @@ TABLE = _table()
 
 
 def _repeat(size: int, offset: int) -> np.ndarray:
-    return np.resize(np.roll(TABLE, -(offset % PERIOD)), size)
+    return np.resize(np.roll(TABLE, -(offset % PERIOD)), size).copy()  # np.resize gives a part of something larger
 
 
 def weight(size: int) -> np.ndarray:

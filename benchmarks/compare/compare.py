@@ -51,6 +51,7 @@ CHECKED_STEPS = 3
 TURN_SECONDS = 0.05
 PAUSE_SECONDS = 0.01  # until the threads of the last one sleep
 REPLY_SECONDS = 300
+RESTART_BYTES = 1 << 30  # who held more starts anew: allocators do not give everything back
 
 
 class Failure(Exception):
@@ -246,7 +247,7 @@ class Comparison:
                     yield entrant
             yield from self._contest(case, entrants, group)
             group += 1
-        self._clear(leader)
+        self._clear(case, leader)
 
     def _enter(self, case: Case, contender: Contender, leader: Entrant | None) -> Entrant | dict[str, Any]:
         """Prepares a contender; a row that says why, if it does not take part."""
@@ -295,6 +296,9 @@ class Comparison:
                 except Failure as reason:
                     lost.append(entrant)
                     yield self._failed(case, entrant.contender, str(reason))
+        for entrant in entrants:
+            if entrant is not leader and entrant not in lost:
+                self._clear(case, entrant)
         if leader in lost:
             return
         ours = statistics.median(leader.turns), min(leader.turns)
@@ -306,11 +310,10 @@ class Comparison:
             row |= {"seconds": median, "best_seconds": best, "ratio": median / ours[0], "best_ratio": best / ours[1]}
             row |= {"ours_seconds": ours[0], "turns": entrant.turns, "steps_per_turn": entrant.steps, "group_number": group}
             yield row | {"deviation": entrant.deviation}
-        for entrant in entrants:
-            if entrant is not leader and entrant not in lost:
-                self._clear(entrant)
 
-    def _clear(self, entrant: Entrant) -> None:
+    def _clear(self, case: Case, entrant: Entrant) -> None:
+        if case.held_bytes > RESTART_BYTES:
+            return self._end(entrant.contender)
         try:
             entrant.process.ask("clear", "ok")
         except Failure:

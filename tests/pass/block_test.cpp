@@ -100,6 +100,25 @@ TEMPLATE_TEST_CASE("floats are stored as the nearest 16-bit value, ties to even"
   }
 }
 
+TEMPLATE_TEST_CASE("streaming stores write what others do, at any multiple of 16 bytes", "[pass]", float, double, half,
+                   bfloat16) {
+  float values[block::size];
+  for (std::size_t i = 0; i < block::size; ++i) values[i] = static_cast<float>(i) - 9;
+  block b;
+  b.load(static_cast<float const*>(values));
+  alignas(64) TestType memory[block::size + 128 / sizeof(TestType)], stored[block::size];
+  b.store(static_cast<TestType*>(stored));
+  for (std::size_t offset = 16 / sizeof(TestType); offset <= 80 / sizeof(TestType); offset += 16 / sizeof(TestType)) {
+    std::memset(static_cast<void*>(memory), 0x55, sizeof(memory));
+    b.store(memory + offset, true);
+    pushpull::pass::host_execution::end_task();
+    REQUIRE(std::memcmp(memory + offset, stored, sizeof(stored)) == 0);
+    auto const* const bytes = reinterpret_cast<unsigned char const*>(memory);
+    REQUIRE(bytes[offset * sizeof(TestType) - 1] == 0x55);
+    REQUIRE(bytes[offset * sizeof(TestType) + sizeof(stored)] == 0x55);
+  }
+}
+
 TEMPLATE_TEST_CASE("tails are read and written element by element, nothing around them", "[pass]", float, double, half,
                    bfloat16) {
   std::vector<TestType> from(block::size + 2, pushpull::convert<TestType>(-1)), to(from);

@@ -26,6 +26,7 @@ class counting_device {
 
   struct counts {
     std::atomic<int> allocations = 0, passes = 0, copies = 0;
+    std::atomic<std::size_t> held = 0;  // bytes
     std::function<void()> before_allocation, before_pass;
     void clear() { allocations = passes = copies = 0; }
   };
@@ -39,9 +40,14 @@ class counting_device {
   void* allocate(std::size_t bytes) const {
     if (counts_->before_allocation) counts_->before_allocation();
     ++counts_->allocations;
-    return device_.allocate(bytes);
+    void* const p = device_.allocate(bytes);
+    counts_->held += bytes;
+    return p;
   }
-  void deallocate(void* p, std::size_t bytes) const noexcept { device_.deallocate(p, bytes); }
+  void deallocate(void* p, std::size_t bytes) const noexcept {
+    device_.deallocate(p, bytes);
+    if (p != nullptr) counts_->held -= bytes;
+  }
   void copy(void* to, void const* from, std::size_t bytes) const {
     ++counts_->copies;
     device_.copy(to, from, bytes);

@@ -34,8 +34,10 @@ struct element_types {
 /// Gradients and mirrors beyond this count are found through a table in memory.
 inline constexpr int inline_operands = 8;
 
-/// From this many elements on caches do not keep what a CPU reads and writes until it is read again.
-inline constexpr std::int64_t distant = std::int64_t{1} << 16;
+/// From this many elements on a CPU writes a run's mirrors past its caches: they will not be there when they are read.
+inline constexpr std::int64_t streamed_size = std::int64_t{1} << 16;
+/// From this many elements over all runs on, operands come from memory and are fetched ahead.
+inline constexpr std::int64_t distant_size = std::int64_t{1} << 18;
 
 /// Whether all pointers among operands are aligned to so many bytes.
 bool all_aligned(auto const& operands, std::uintptr_t bytes) {
@@ -64,7 +66,7 @@ struct run {
   std::int32_t sources;     ///< What a mean divides by: K, unless a source brought several or no gradients for a row.
   std::int32_t mirrors;     ///< R: outputs beside the master.
   float unit;               ///< What a unit of a coded gradient stands for.
-  bool distant;             ///< Too large for caches to keep: operands are fetched ahead.
+  bool distant;             ///< One of so many that caches do not hold them: operands are fetched ahead.
   bool streaming;           ///< Mirrors go past the caches: all aligned, and too large to be read again soon.
   source_type gradient[inline_operands];
   mirror_type* mirror[inline_operands];

@@ -55,9 +55,8 @@ class plan {
     r.gradients = r.sources = static_cast<std::int32_t>(gradients.size());
     r.mirrors = static_cast<std::int32_t>(mirrors.size());
     r.aligned = all_aligned(gradients, 16) && all_aligned(mirrors, 16);
-    // Short runs are read again before the caches forget them.
-    r.distant = r.size >= distant;
-    r.streaming = r.distant && all_aligned(mirrors, 64);
+    // What is short is often read again before the caches forget it, and its first and last cache lines are not whole.
+    r.streaming = r.size >= streamed_size && all_aligned(mirrors, 16);
     std::size_t const inline_gradients = std::min<std::size_t>(gradients.size(), inline_operands);
     std::size_t const inline_mirrors = std::min<std::size_t>(mirrors.size(), inline_operands);
     std::copy_n(gradients.begin(), inline_gradients, r.gradient);
@@ -96,6 +95,7 @@ class plan {
       run_type& r = runs_.rows[i];
       r.more_gradients = gradients + overflow_[i].gradients;
       r.more_mirrors = mirrors + overflow_[i].mirrors;
+      r.distant = elements_ >= distant_size;
       task_ends_.rows.push_back(tasks += (r.size + body_type::grain - 1) / body_type::grain);
       leaf_ends_.rows.push_back(leaves += leaves_of(r));
     }

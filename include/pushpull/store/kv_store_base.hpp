@@ -178,7 +178,7 @@ class kv_store_base {
     return update::detail::sums_of_stage<Stage, updater_type>(engine_->shared_sums());
   }
   /// The loss's scale in the next step, on device number n and in its memory: what a loss is multiplied by, without a copy
-  /// to the host. It changes when a step of the store does.
+  /// to the host. A step of the store changes it in that device's order; who reads it on the host waits for steps first.
   double const* loss_scale(std::size_t n) const
     requires(has_updater && update::detail::has_stage<update::dynamic_loss_scale, updater_type>)
   {

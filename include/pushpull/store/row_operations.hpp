@@ -91,7 +91,7 @@ class row_pass {
     operands.slice.aligned = aligned && pass::all_aligned(taken, 16);  // masters and states are
     auto const row_bytes = static_cast<std::size_t>(operands.row_length) * sizeof(T);
     operands.slice.streaming =
-        rows * operands.row_length >= pass::distant && row_bytes % 64 == 0 && pass::all_aligned(taken, 64);
+        rows * operands.row_length >= pass::streamed_size && row_bytes % 16 == 0 && pass::all_aligned(taken, 16);
     mirrors = mirrors.subspan(count);
   }
 

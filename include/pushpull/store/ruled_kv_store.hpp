@@ -104,7 +104,8 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
     visit_number<0>(chosen_.of(key), [&](auto& part) { part.init(key, value); });
     register_keys(std::array{key_type(key)});
   }
-  /// As kv_store::init for a list: all or none, unless memory ends. @throws duplicate_key, shape_mismatch
+  /// As kv_store::init for a list: all or none, unless memory ends or the
+  /// predicate of a group throws between two parts. @throws duplicate_key, shape_mismatch
   template <KeysOf<key_view> Keys, std::ranges::input_range Values>
     requires LastingTensorLike<std::ranges::range_reference_t<Values>>
   void init(Keys&& keys, Values&& values) {

@@ -139,11 +139,22 @@ void simd_store(T* to, Batch const& x) {
   }
 }
 
-/// Stores past the caches; `to` is aligned to the bytes that are written. Where the instruction set or the types know
-/// no such store, an ordinary one.
+/// Stores past the caches; `to` is aligned to 16 bytes, or to all that are written if they are fewer. Where the instruction
+/// set or the types know no such store, an ordinary one.
 template <class T, class Batch>
 void simd_stream(T* to, Batch const& x) {
   using A [[maybe_unused]] = typename Batch::value_type;
+#if PUSHPULL_HAS_SSE2
+  if constexpr (constexpr std::size_t bytes = Batch::size * sizeof(T); bytes > 16) {
+    if (reinterpret_cast<std::uintptr_t>(to) % bytes != 0) {  // in pieces, which the processor joins to cache lines
+      alignas(64) T buffer[Batch::size];
+      simd_store(static_cast<T*>(buffer), x);
+      for (std::size_t i = 0; i < bytes / 16; ++i)
+        _mm_stream_si128(reinterpret_cast<__m128i*>(to) + i, _mm_load_si128(reinterpret_cast<__m128i const*>(buffer) + i));
+      return;
+    }
+  }
+#endif
   if constexpr (Float8<T> && std::same_as<A, float>) return store_float8<true>(to, x);
 #if PUSHPULL_HAS_AVX512
   if constexpr (std::same_as<T, float> && std::same_as<A, float>) return _mm512_stream_ps(to, x);

@@ -1,0 +1,117 @@
+/// @file
+/// What a store holds, to the byte, and tensors with more elements than 32 bits count.
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <fstream>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include <pushpull/pushpull.hpp>
+
+#include "support/catch.hpp"
+#include "support/counting_device.hpp"
+
+namespace {
+
+namespace pp = pushpull;
+namespace update = pushpull::update;
+using pp::bfloat16;
+using pp::shape;
+using device = pp::test::counting_device;
+
+/// A small network's tensors.
+std::vector<std::size_t> const sizes{300 * 1000, 1000, 1000 * 1000, 1000, 1000 * 10, 10, 64 * 3 * 49, 64, 1, 2'000'003};
+std::size_t const elements = std::accumulate(sizes.begin(), sizes.end(), std::size_t{0});
+
+/// Bytes on all devices of a trainer's store after two steps.
+template <class T, class Rule, class... Policies>
+std::size_t held(std::size_t devices, Rule const& rule, Policies...) {
+  std::vector<device> own;
+  for (std::size_t n = 0; n < devices; ++n) own.emplace_back(static_cast<int>(n));
+  pp::kv_store<T, device, Rule, Policies...> store{own, rule};
+  pp::parameter_store parameters{store};
+  for (std::size_t i = 0; i < sizes.size(); ++i)
+    parameters.add(std::to_string(i), std::vector<T>(sizes[i], pp::convert<T>(1.0F)));
+  for (int step = 0; step < 2; ++step) parameters.update_all();
+  store.wait();
+  std::size_t total = 0, reported = 0;
+  for (std::size_t n = 0; n < devices; ++n) {
+    total += own[n].count().held;
+    reported += store.bytes(n);
+  }
+  REQUIRE(reported <= total);
+  REQUIRE(static_cast<double>(total) <= 1.01 * static_cast<double>(reported));  // tables of keys and clocks
+  return total;
+}
+
+TEST_CASE("a store holds states, mirrors and gradients, and nothing else of their size", "[memory]") {
+  auto const expect = [](std::size_t total, std::size_t bytes_per_element) {
+    auto const least = static_cast<double>(bytes_per_element * elements);
+    REQUIRE(static_cast<double>(total) >= least);
+    REQUIRE(static_cast<double>(total) <= 1.02 * least);  // padding, and whole pages between arrays
+  };
+  // On one device the weight is the master; on more each has a mirror and a slice of the states.
+  expect(held<float>(1, update::sgd{}), 4 + 4);
+  expect(held<float>(1, update::adam{}), 4 + 4 + 2 * 4);
+  expect(held<float>(4, update::adam{}), 4 * (4 + 4) + 2 * 4);
+  expect(held<float>(3, update::clip_global_norm(1) | update::momentum{}), 3 * (4 + 4) + 4 + 4);  // and the sum
+  expect(held<bfloat16>(2, update::adam{}, pp::element::master<float>{}), 2 * (2 + 2) + 4 + 2 * 4);
+}
+
+/// Of this machine; 0 where it does not say.
+std::size_t available_memory() {
+  std::ifstream file("/proc/meminfo");
+  for (std::string line; std::getline(file, line);)
+    if (line.rfind("MemAvailable:", 0) == 0) return std::stoull(line.substr(13)) * 1024;
+  return 0;
+}
+
+TEST_CASE("tensors have more than 2^31 elements", "[memory]") {
+  constexpr std::int64_t rows = 16'777'300, length = 129;  // 2^31 + 16.8 million
+  constexpr auto bytes = static_cast<std::size_t>(rows * length) * sizeof(bfloat16);
+  if (available_memory() < 2 * bytes + (std::size_t{2} << 30)) {
+    std::puts("skipped: too little memory");
+    return;
+  }
+  shape const whole{rows, length};
+  std::vector<std::int64_t> const ids{0, 1, 8'000'000, 16'700'000, rows - 1};
+  pp::row_sparse<bfloat16> some(pp::cpu_device<>(), whole, static_cast<std::int64_t>(ids.size()));
+  std::copy(ids.begin(), ids.end(), some.row_ids());
+  for (std::size_t i = 0; i < ids.size(); ++i)
+    for (std::int64_t j = 0; j < length; ++j)
+      some.values()[static_cast<std::int64_t>(i) * length + j] = pp::convert<bfloat16>(static_cast<double>(i + 1) + (j == 128));
+
+  pp::kv_store<bfloat16, pp::cpu_device<>, update::sgd, pp::element::master<bfloat16>, pp::synchronous> store{
+      pp::cpu_devices(2), update::sgd{.learning_rate = 1}};
+  store.init("w", some);
+  auto const expect = [&](double times) {
+    pp::row_sparse<bfloat16> out(pp::cpu_device<>(), whole);
+    std::vector<std::int64_t> asked = ids;
+    asked.push_back(rows - 2);
+    store.row_sparse_pull("w", out, asked);
+    REQUIRE(out.rows() == 6);
+    bool right = true;
+    for (std::int64_t r = 0; r < 6; ++r)
+      for (std::int64_t j = 0; j < length; ++j) {
+        double const value = r == 4 ? 0 : static_cast<double>(r == 5 ? 5 : r + 1) + (j == 128);
+        right = right && pp::convert<double>(out.values()[r * length + j]) == times * value;
+      }
+    REQUIRE(right);
+  };
+  expect(1);
+  store.push("w", some);
+  expect(0);
+  store.push("w", some);
+  expect(-1);
+  // All elements, of which the last ones show whether the pass came to them.
+  pp::tensor<bfloat16> gradient(pp::cpu_device<>(), whole);
+  for (std::size_t i = 0; i < ids.size(); ++i)
+    for (std::int64_t j = 0; j < length; ++j)
+      gradient.data()[ids[i] * length + j] = some.values()[static_cast<std::int64_t>(i) * length + j];
+  store.push("w", gradient);
+  expect(-2);
+}
+
+}  // namespace
