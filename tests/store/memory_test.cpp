@@ -1,5 +1,6 @@
 /// @file
-/// What a store holds, to the byte, and tensors with more elements than 32 bits count.
+/// What a store holds, to the byte; rows that are written past the caches; tensors with more elements than 32 bits count.
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -58,6 +59,27 @@ TEST_CASE("a store holds states, mirrors and gradients, and nothing else of thei
   expect(held<float>(4, update::adam{}), 4 * (4 + 4) + 2 * 4);
   expect(held<float>(3, update::clip_global_norm(1) | update::momentum{}), 3 * (4 + 4) + 4 + 4);  // and the sum
   expect(held<bfloat16>(2, update::adam{}, pp::element::master<float>{}), 2 * (2 + 2) + 4 + 2 * 4);
+}
+
+TEMPLATE_TEST_CASE("outputs beyond the caches receive the rows that were asked for", "[memory]", float, bfloat16) {
+  for (std::int64_t const length : {64, 100, 448}) {
+    shape const whole{3000, length};
+    pp::tensor<TestType> value(pp::cpu_device<>(), whole);
+    for (std::size_t i = 0; i < value.size(); ++i) value.data()[i] = pp::convert<TestType>(static_cast<double>(i % 251));
+    std::vector<std::int64_t> which(2000);
+    for (std::size_t i = 0; i < which.size(); ++i) which[i] = static_cast<std::int64_t>((i * 1103) % 3000);
+    pp::kv_store<TestType, pp::cpu_device<>, update::sgd> store{pp::cpu_devices(2)};
+    store.init("w", value);
+    pp::row_sparse<TestType> out(pp::cpu_device<>(), whole);
+    store.row_sparse_pull("w", out, which).wait();
+    std::sort(which.begin(), which.end());
+    REQUIRE(std::vector<std::int64_t>(out.row_ids(), out.row_ids() + out.rows()) == which);
+    bool same = true;
+    for (std::int64_t i = 0; i < out.rows(); ++i)
+      same = same && std::equal(out.values() + i * length, out.values() + (i + 1) * length,
+                                value.data() + which[static_cast<std::size_t>(i)] * length);
+    REQUIRE(same);
+  }
 }
 
 /// Of this machine; 0 where it does not say.

@@ -388,27 +388,6 @@ TEST_CASE("row_sparse_pull gives sorted unique rows, and drops what the output h
   }
 }
 
-TEMPLATE_TEST_CASE("outputs beyond the caches receive the rows that were asked for", "[row_sparse]", float, bfloat16, double) {
-  for (std::int64_t const length : {64, 100, 448}) {
-    shape const whole{3000, length};
-    pp::tensor<TestType> value(pp::cpu_device<>(), whole);
-    for (std::size_t i = 0; i < value.size(); ++i) value.data()[i] = pp::convert<TestType>(static_cast<double>(i % 251));
-    ids which(2000);
-    for (std::size_t i = 0; i < which.size(); ++i) which[i] = static_cast<std::int64_t>((i * 1103) % 3000);
-    pp::kv_store<TestType, pp::cpu_device<>, update::sgd> store{pp::cpu_devices(2)};
-    store.init("w", value);
-    pp::row_sparse<TestType> out(pp::cpu_device<>(), whole);
-    store.row_sparse_pull("w", out, which).wait();
-    std::sort(which.begin(), which.end());
-    REQUIRE(ids(out.row_ids(), out.row_ids() + out.rows()) == which);
-    bool same = true;
-    for (std::int64_t i = 0; i < out.rows(); ++i)
-      same = same && std::equal(out.values() + i * length, out.values() + (i + 1) * length,
-                                value.data() + which[static_cast<std::size_t>(i)] * length);
-    REQUIRE(same);
-  }
-}
-
 TEST_CASE("row ids have any shape and any type of numbers, and may change when the call returns", "[row_sparse]") {
   shape const whole{10, 65};
   pp::kv_store<float, pp::cpu_device<>> store{pp::cpu_devices(2)};
