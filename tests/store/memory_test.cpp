@@ -1,5 +1,5 @@
 /// @file
-/// What a store holds, to the byte; rows that are written past the caches; tensors with more elements than 32 bits count.
+/// What a store holds; rows that are written past the caches; tensors with more elements than 32 bits count.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>

@@ -240,7 +240,7 @@ inline auto lars(lars_options const& o = {}) {
   return detail::lars(o);
 }
 
-using mxnet1::lamb;
+using mxnet1::lamb;  // the same in both generations
 using mxnet1::lamb_options;
 
 struct lans_options {

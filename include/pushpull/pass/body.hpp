@@ -139,7 +139,8 @@ PUSHPULL_DEVICE_INLINE void fetch_ahead(Run const& r, std::int64_t i) {
   if constexpr (requires { Execution::fetched_ahead; }) {
     i += Execution::fetched_ahead;
     if (!r.distant || i + Block::size > r.size) return;
-    auto const fetch = [&](auto const* from) PUSHPULL_INLINE_LAMBDA { pushpull::detail::simd_fetch(from + i, Block::size); };
+    auto const fetch = [&](auto const* from)
+                           PUSHPULL_INLINE_LAMBDA { pushpull::detail::simd_fetch(from + i, Block::size); };
     if constexpr (Gradients && !pushpull::detail::Encoded<typename Run::gradient_type>) {
       fetch(r.gradient[0]);
       for_each_operand<false>(r.gradient, r.more_gradients, 1, r.gradients, fetch);
@@ -216,6 +217,7 @@ struct body {
   using block_type = typename Execution::template block_type<A, typename Types::gradient, typename Types::master,
                                                              typename Types::state, typename Types::mirror>;
   static constexpr std::int64_t grain = grain_of<Execution, block_type>;
+  static constexpr bool only_reduces = requires { requires Rule::leaves_reduced; };
 
   Rule const* rules;             ///< On the device, so that hyperparameters can change under a replayed graph.
   clock<Rule, A> const* clocks;  ///< Likewise what depends on t.
@@ -264,7 +266,8 @@ struct body {
     for (std::int64_t i = first; i < last; i += block_type::size) {
       std::int64_t valid = block_type::size;
       if constexpr (Memory != memory::arenas) valid = r.size - i < valid ? r.size - i : valid;
-      detail::fetch_ahead<Execution, block_type, reads_gradient<Rule>, reads_weight<Rule>, true>(r, i);
+      detail::fetch_ahead<Execution, block_type, reads_gradient<Rule>, reads_weight<Rule> && !only_reduces,
+                          !only_reduces>(r, i);
       element_block(r, given, i, valid);
     }
   }
@@ -277,7 +280,7 @@ struct body {
       detail::reduce<Reduction, Memory>(g, r, i, valid);
       detail::add_accumulated<Types>(g, r, i);
     }
-    if constexpr (requires { requires Rule::leaves_reduced; }) {
+    if constexpr (only_reduces) {
       g.store(r.reduced + i);
     } else {
       update_block(r, given, g, i, valid);
@@ -285,8 +288,8 @@ struct body {
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
-  PUSHPULL_DEVICE_INLINE void update_block(run_type const& r, parameters const& given, block_type const& g, std::int64_t i,
-                                           std::int64_t valid) const {
+  PUSHPULL_DEVICE_INLINE void update_block(run_type const& r, parameters const& given, block_type const& g,
+                                           std::int64_t i, std::int64_t valid) const {
     using V = typename block_type::pack_type;
     block_type w;
     if constexpr (reads_weight<Rule>) detail::load_stored<Memory>(w, r.master + i, r.aligned, valid);

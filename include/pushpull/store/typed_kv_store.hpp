@@ -103,7 +103,7 @@ class kv_store<type_list<Ts...>, D, Policies...> {
   {
     (of<Ts>().set_hyperparameters(updater, group), ...);
   }
-  /// As kv_store::add_group; a group holds keys of any element type.
+  /// As kv_store::add_group; a group holds keys of any element type. Asks `belongs` twice about each key.
   std::size_t add_group(std::function<bool(key_view)> belongs, updater_type const& updater)
     requires has_updater
   {
