@@ -11,6 +11,7 @@
 #include "compress/compare_stores.hpp"
 #include "support/catch.hpp"
 #include "support/counting_device.hpp"
+#include "support/sanitized.hpp"
 
 namespace {
 
@@ -185,16 +186,20 @@ TEST_CASE("stores train on what casts let through, on any number of devices", "[
   for (std::size_t const size : std::vector<std::size_t>{0, 1, 63, 65, 5003}) {
     std::size_t const sources = 1 + size % 5;
     train<pp::half, float>(pp::no_updater{}, size, sources, false);
-    train<pp::bfloat16, float>(update::momentum{}, size, sources, true);
-    train<pp::float8_e4m3, float>(update::adam{}, size, sources, false);
     train<pp::float8_e4m3, pp::bfloat16>(update::clip_global_norm(3) | update::sgd{.learning_rate = 0.5}, size, sources,
                                          true);
+#if !PUSHPULL_TEST_SANITIZED
+    train<pp::bfloat16, float>(update::momentum{}, size, sources, true);
+    train<pp::float8_e4m3, float>(update::adam{}, size, sources, false);
     train<pp::float8_e5m2, pp::half>(update::momentum{}, size, sources, false);
+#endif
   }
+#if !PUSHPULL_TEST_SANITIZED
   for (std::size_t const sources : std::vector<std::size_t>{1, 2, 3, 4, 5, 11}) {
     train<pp::float8_e5m2, float>(update::sgd{}, 1023, sources, true);
     train<pp::half, float>(update::clip_global_norm(3) | update::sgd{.learning_rate = 0.5}, 1023, sources, false);
   }
+#endif
 }
 
 TEST_CASE("casts reach devices that reach no other's memory, and keep no tail beyond the gradient", "[compress]") {

@@ -13,6 +13,7 @@
 #include "compress/compare_stores.hpp"
 #include "support/catch.hpp"
 #include "support/counting_device.hpp"
+#include "support/sanitized.hpp"
 
 namespace {
 
@@ -168,10 +169,12 @@ TEST_CASE("what was sent and what waits add up to the gradients", "[compress]") 
 TEST_CASE("stores train on the largest gradients, on any number of devices", "[compress]") {
   for (std::size_t const size : std::vector<std::size_t>{0, 1, 63, 64, 65, 1023, 5003}) {
     std::size_t const sources = 1 + size % 5;
+    train<pp::bfloat16>(update::adam{}, {.ratio = 0.5}, size, sources);
+#if !PUSHPULL_TEST_SANITIZED
     train<float>(pp::no_updater{}, {.ratio = 0.1}, size, sources);
     train<float>(update::momentum{}, {.count = 3}, size, sources);
-    train<pp::bfloat16>(update::adam{}, {.ratio = 0.5}, size, sources);
     train<float>(update::clip_global_norm(3) | update::sgd{.learning_rate = 0.5}, {}, size, sources);
+#endif
   }
   for (std::size_t const sources : std::vector<std::size_t>{1, 2, 3, 4, 5, 11})
     train<float>(update::sgd{}, {.ratio = 0.2}, 3001, sources);
