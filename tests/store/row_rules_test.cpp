@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <pushpull/pushpull.hpp>
@@ -32,7 +33,60 @@ rows rows_of(shape const& whole, integers const& ids, float value) {
 floats values_of(rows const& r) { return {r.values(), r.values() + r.rows() * r.row_length()}; }
 integers ids_of(rows const& r) { return {r.row_ids(), r.row_ids() + r.rows()}; }
 
+/// Two pushes of one row each to a (3, 2) key, the first as `first` says; weights and the rule's first state after them.
+template <class Rule>
+std::pair<floats, floats> two_rows(Rule const& rule, pp::row_updates first) {
+  pp::kv_store store{pp::cpu_devices(2), rule, pp::synchronous{}};
+  store.init("w", rows_of({3, 2}, {0, 1, 2}, 3.0F));
+  store.push("w", rows_of({3, 2}, {1}, 0.5F), first);
+  store.push("w", rows_of({3, 2}, {0}, 0.5F));
+  floats w(6);
+  store.pull("w", view(w.data(), shape{3, 2}));
+  return {w, store.state("w", Rule::state_names[0])};
+}
+
 }  // namespace
+
+TEST_CASE("the first lazy push starts the states of all rows, of rules that start them", "[row_sparse]") {
+  auto const adagrad = update::clip_value(1e9) | (update::adagrad{.learning_rate = 1, .initial_accumulator_value = 2} |
+                                                  update::learning_rate(pp::lr_schedule::constant{1}));
+  auto const [w, sum] = two_rows(adagrad, pp::row_updates::lazy);
+  REQUIRE(sum == floats{2.25F, 2.25F, 2.25F, 2.25F, 2, 2});
+  REQUIRE(w[0] == Approx(3 - 0.5 / 1.5));
+  REQUIRE(w[2] == w[0]);
+  REQUIRE(w[4] == 3);
+
+  auto const slow = update::sgd{1.0} | update::lookahead(4, 0.5);
+  REQUIRE(two_rows(slow, pp::row_updates::lazy) == std::pair(floats{2.5F, 2.5F, 2.5F, 2.5F, 3, 3}, floats(6, 3.0F)));
+
+  // What starts no state leaves the other rows alone from the first push on.
+  auto const plain = update::weight_decay(0.5) | update::momentum{.learning_rate = 1, .dampening = 0.5};
+  REQUIRE(two_rows(plain, pp::row_updates::lazy).first[4] == 3);
+  REQUIRE(two_rows(plain, pp::row_updates::standard).first[4] == 1.5F);
+}
+
+TEST_CASE("an initial value of rows is no update", "[row_sparse]") {
+  pp::kv_store store{pp::cpu_devices(2), update::sgd{1.0} | update::lookahead(4, 0.5), pp::synchronous{}};
+  store.init("w", rows_of({3, 2}, {0}, 3.0F));
+  store.init("none", rows_of({0, 2}, {}, 0.0F));
+  REQUIRE(store.steps("w") == 0);
+  REQUIRE(store.steps("none") == 0);
+  store.swap("slow");  // there are none yet
+  floats w(6);
+  store.pull("w", view(w.data(), shape{3, 2}));
+  REQUIRE(w == floats{3, 3, 0, 0, 0, 0});
+}
+
+TEST_CASE("rules say whether they start states, and what is composed of them does", "[row_sparse]") {
+  using pp::detail::starts_states;
+  STATIC_REQUIRE(starts_states(update::dcasgd{}));
+  STATIC_REQUIRE(starts_states(update::ema{update::sgd{}, 0.9}));
+  STATIC_REQUIRE(!starts_states(update::adam{}));
+  STATIC_REQUIRE(!starts_states(update::adagrad{}));
+  STATIC_REQUIRE(starts_states(update::decoupled_decay{update::adagrad{.initial_accumulator_value = 0.1}, 0.1}));
+  REQUIRE(starts_states(update::rescale(2) | (update::delay_compensation{} | update::sgd{})));
+  REQUIRE_FALSE(starts_states(update::rescale(2) | update::clip_weights{update::momentum{}, 1}));
+}
 
 TEMPLATE_TEST_CASE("dense and row-sparse gradients of several sources take turns, and what is stored stays dense",
                    "[kv_store][row_sparse]", pp::no_updater, update::sgd) {

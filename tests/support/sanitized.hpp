@@ -15,7 +15,6 @@ namespace pushpull::test {
 
 /// The list of types of a TEMPLATE_LIST_TEST_CASE: all, or under a sanitizer the first.
 template <class First, class... More>
-using first_if_sanitized =
-    std::conditional_t<PUSHPULL_TEST_SANITIZED, std::tuple<First>, std::tuple<First, More...>>;
+using first_if_sanitized = std::conditional_t<PUSHPULL_TEST_SANITIZED, std::tuple<First>, std::tuple<First, More...>>;
 
 }  // namespace pushpull::test

@@ -129,11 +129,26 @@ concept MaySkip = may_skip<U>;
 
 /// The stage inside of a wrapper.
 template <Wrapping U>
-PUSHPULL_HOST_DEVICE typename U::wraps const& inside(U const& u) {
+PUSHPULL_HOST_DEVICE constexpr typename U::wraps const& inside(U const& u) {
   if constexpr (requires { u.rule; }) {
     return u.rule;
   } else {
     return u.stage;
+  }
+}
+
+/// Whether the first update of a key writes states that a zero gradient alone would leave at 0: such a rule says so in a
+/// member `bool starts_states() const`.
+template <class U>
+constexpr bool starts_states(U const& stage) {
+  if constexpr (requires { stage.starts_states(); }) {
+    return stage.starts_states();
+  } else if constexpr (Wrapping<U>) {
+    return starts_states(inside(stage));
+  } else if constexpr (requires { stage.first; stage.rest; }) {
+    return starts_states(stage.first) || starts_states(stage.rest);
+  } else {
+    return false;
   }
 }
 

@@ -230,6 +230,8 @@ inline constexpr bool runs_on = !requires { requires U::one_element_at_a_time; }
 /// values says `static constexpr bool one_element_at_a_time = true`. A rule that has to tell elements apart (random
 /// numbers) returns from `prepare` something with a member `at(std::int64_t number) const`: `S` is then what that
 /// returns, number being that of the pack's first element among all elements of the store, whatever the devices.
+/// States begin at 0. A rule that makes something else of them in a key's first update, whatever the gradient, says so in
+/// `bool starts_states() const`: a lazy push of rows is then a standard one where it is the key's first update.
 /// Models: all rules of update/, update::pipeline. See also GradientTransform.
 template <class U>
 concept Updater = std::is_trivially_copyable_v<U> && detail::HasStateNames<U> &&

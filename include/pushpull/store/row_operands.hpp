@@ -28,7 +28,8 @@ namespace pushpull {
 /// Which rows a push of row-sparse gradients updates. A store without a rule has no choice: it stores the rows that
 /// came, and zeros elsewhere.
 enum class row_updates {
-  lazy,     ///< Those that came. The others keep weight and states; t counts for the whole key.
+  lazy,     ///< Those that came. The others keep weight and states; t counts for the whole key. The first update of a key
+            ///< is a standard one where the rule's states do not begin at 0: ema, lookahead, dcasgd, adagrad's initial value.
   standard  ///< All: those that did not come see a zero gradient.
 };
 

@@ -21,6 +21,8 @@ struct basic_adagrad {
 
   static constexpr auto state_names = states("sum");
 
+  constexpr bool starts_states() const { return initial_accumulator_value != 0; }
+
   /// @throws invalid_argument on a negative hyperparameter.
   void validate() const {
     detail::expects_not_negative("adagrad: learning_rate", learning_rate);

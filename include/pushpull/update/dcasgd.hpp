@@ -15,6 +15,8 @@ struct delay_compensation {
 
   static constexpr auto state_names = states("previous_weight");
 
+  constexpr bool starts_states() const { return true; }
+
   /// @throws invalid_argument on a negative lambda.
   void validate() const { detail::expects_not_negative("delay_compensation: lambda", lambda); }
 
@@ -37,6 +39,8 @@ struct dcasgd {
   double lambda = 0.04;
 
   static constexpr auto state_names = delay_compensation::state_names;
+
+  constexpr bool starts_states() const { return true; }
 
   /// @throws invalid_argument on a negative rate or lambda.
   void validate() const {

@@ -18,8 +18,8 @@ namespace pushpull::update {
 ///   else:    rate = 1 - decay from the second update on, and a = w_1 after the first: PyTorch's AveragedModel.
 /// `rule | ema(0.999)`, or `ema{rule, 0.999}`. A store's `swap("ema")` puts the average in the weights' place and back.
 /// The average is kept in the store's state type: in 16 bits it stands still once (1 - decay) |w - a| is below half a unit
-/// of a, so give such a store `element::master<float>`. Row-sparse gradients average the rows that they touch, so the
-/// first update has to touch all: row_updates::standard. One state more than the rule: 8 bytes more per float parameter.
+/// of a, so give such a store `element::master<float>`. Row-sparse gradients average the rows that they touch; a
+/// key's first update touches all. One state more than the rule: 8 bytes more per float parameter.
 template <class Rule = void>
 struct ema {
   static_assert(Updater<Rule>, "ema: an Updater expected");
@@ -31,6 +31,8 @@ struct ema {
 
   static constexpr auto state_names = detail::with_state<Rule>("ema");
   static constexpr bool one_element_at_a_time = requires { requires Rule::one_element_at_a_time; };
+
+  constexpr bool starts_states() const { return true; }
 
   /// @throws invalid_argument as the rule does, and on a decay outside [0, 1).
   void validate() const {

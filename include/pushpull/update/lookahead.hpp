@@ -18,7 +18,7 @@ namespace pushpull::update {
 /// of a key, behind the rule, slow += alpha (w - slow);  w = slow. Slow weights begin at the weights before the first
 /// update. The rule's states go on through a synchronisation.
 /// `rule | lookahead(5, 0.5)`, or `lookahead{rule, 5, 0.5}`. Slow weights are kept in the store's state type. Row-sparse
-/// gradients synchronise the rows that they touch, so the first update has to touch all: row_updates::standard.
+/// gradients synchronise the rows that they touch; a key's first update touches all.
 /// One state more than the rule: 8 bytes more per float parameter.
 template <class Rule = void>
 struct lookahead {
@@ -31,6 +31,8 @@ struct lookahead {
 
   static constexpr auto state_names = detail::with_state<Rule>("slow");
   static constexpr bool one_element_at_a_time = requires { requires Rule::one_element_at_a_time; };
+
+  constexpr bool starts_states() const { return true; }
 
   /// @throws invalid_argument as the rule does, on a k below 1, or an alpha outside (0, 1].
   void validate() const {

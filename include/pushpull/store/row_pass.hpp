@@ -1,0 +1,117 @@
+/// @file
+/// The one pass over rows of a key: what an owner's part of it is given.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <pushpull/concepts/device.hpp>
+#include <pushpull/concepts/updater.hpp>
+#include <pushpull/pass/body.hpp>
+#include <pushpull/pass/row_schedule.hpp>
+#include <pushpull/pass/step_control.hpp>
+#include <pushpull/reduce/sum.hpp>
+#include <pushpull/store/key_table.hpp>
+#include <pushpull/store/placement.hpp>
+#include <pushpull/store/row_operands.hpp>
+
+namespace pushpull::detail {
+
+/// One pass over rows of the part of a key that device number n owns.
+/// @param rows  Those that the tasks have to cover.
+template <class Rule, class Reduction, class Types, template <class> class Schedule, Device D, class Clocks>
+void launch_rows(D const& device, pass::detail::row_operands<pass::run<Types, state_count<Rule>>> const& operands,
+                 Rule const* rules, Clocks const* clocks, std::int64_t rows) {
+  using body = pass::body<Rule, Reduction, Types, typename D::execution, pass::memory::rows, Schedule>;
+  pass::detail::row_tasks const tasks(operands.row_length, body::grain, body::block_type::size);
+  device.for_each(tasks.count(rows), body{rules, clocks, {{operands}}});
+}
+
+/// What the passes over a key's rows share.
+/// @tparam Types  A kv_store_types.
+template <class Types, class T, Device D>
+class row_pass {
+ public:
+  using table_type = typename Types::table_type;
+  using record = typename Types::record;
+  template <class Run>
+  using operands_of = pass::detail::row_operands<Run>;
+
+  explicit row_pass(table_type const& table) : table_(table) {}
+
+  std::vector<D> const& devices() const { return table_.devices(); }
+
+  /// Owner n's part of the key; no mirrors yet.
+  template <class Run>
+  operands_of<Run> describe(record const& r, std::size_t n, row_tables<T, D> const& tables) const {
+    operands_of<Run> operands{};
+    slice const part = r.part(n);
+    std::int64_t const local = part.begin - r.group->part(n).begin;
+    operands.row_length = row_length_of(r.shape);
+    operands.begin = part.begin - r.offset;
+    operands.end = part.end - r.offset;
+    operands.slice.element = r.number;
+    operands.slice.master = r.group->master(n) + local;
+    for (std::size_t s = 0; s != Run::states; ++s) operands.slice.state[s] = r.group->state(n, s) + local;
+    operands.slice.clock = r.clock;
+    tables.describe(n, operands);
+    return operands;
+  }
+
+  /// The rows that owner n has elements of.
+  static std::pair<std::int64_t, std::int64_t> rows_of(record const& r, std::size_t n) {
+    std::int64_t const length = row_length_of(r.shape);
+    slice const part = r.part(n);
+    return {(part.begin - r.offset) / length, (part.end - r.offset + length - 1) / length};
+  }
+
+  /// Takes up to as many mirrors from the front as a pass over `rows` writes.
+  template <class Run>
+  static void take_mirrors(operands_of<Run>& operands, std::span<T* const>& mirrors, bool aligned, std::int64_t rows) {
+    std::size_t const count = std::min<std::size_t>(mirrors.size(), pass::inline_operands);
+    auto const taken = mirrors.first(count);
+    operands.slice.mirrors = static_cast<std::int32_t>(count);
+    std::copy_n(taken.begin(), count, operands.slice.mirror);
+    operands.slice.aligned = aligned && pass::all_aligned(taken, 16);  // masters and states are
+    auto const row_bytes = static_cast<std::size_t>(operands.row_length) * sizeof(T);
+    operands.slice.streaming =
+        rows * operands.row_length >= pass::streamed_size && row_bytes % 16 == 0 && pass::all_aligned(taken, 16);
+    mirrors = mirrors.subspan(count);
+  }
+
+  /// Copies stored rows to all `mirrors`: a pass per as many as one writes.
+  template <template <class> class Schedule>
+  void copy_rows(record const& r, std::size_t n, row_tables<T, D> const& tables, std::span<T* const> mirrors,
+                 bool packed, std::int64_t rows) const {
+    using W = typename Types::master_type;
+    using types = pass::element_types<T, typename Types::accumulation_type, W, W, T>;
+    using run = pass::run<types, 0>;
+    while (!mirrors.empty()) {
+      operands_of<run> operands = describe<run>(r, n, tables);
+      operands.packed = packed;
+      take_mirrors(operands, mirrors, true, rows);
+      using clock = pass::clock_of<pass::hold, types>;
+      launch_rows<pass::hold, reduce::sum, types, Schedule, D, clock>(devices()[n], operands, nullptr, nullptr, rows);
+    }
+  }
+
+  /// What the store's devices are given runs after what `device` was given, and the other way round.
+  void order_after(std::optional<D> const& device) const {
+    for (D const& own : devices())
+      if (device && !(own == *device)) own.wait_for(*device);
+  }
+  void order_before(std::optional<D> const& device) const {
+    for (D const& own : devices())
+      if (device && !(own == *device)) device->wait_for(own);
+  }
+
+ protected:
+  table_type const& table_;
+};
+
+}  // namespace pushpull::detail
