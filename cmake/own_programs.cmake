@@ -31,7 +31,7 @@ endif()
 
 set(CMAKE_CXX_EXTENSIONS OFF)  # -std=c++20 is what the library promises to compile with
 
-# g++ spends a tenth of its time and more on collecting garbage, of which templates leave little.
+# g++ spends about a tenth of its time on collecting garbage, of which templates leave little.
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   set(heap --param=ggc-min-heapsize=1500000)  # in KiB
   add_compile_options($<$<COMPILE_LANGUAGE:CXX>:${heap}> $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${heap}>)

@@ -1,7 +1,8 @@
-#pragma once
 /// @file
-/// Programs under a sanitizer take twice as long to compile and find no other mistakes in a twelfth instance of a
-/// template than in the first: there they hold fewer.
+/// A program that g++ compiles under a sanitizer holds fewer instances of the same templates, because it takes much longer
+/// to compile. All of them are in the programs without one.
+#pragma once
+
 #include <tuple>
 #include <type_traits>
 

@@ -108,7 +108,7 @@ class store_engine : public store_engine_base<Types, T, D> {
       gather(op, r);
       op.run();
       op.devices_wait();
-      r.updates = 0;
+      r.updates = 0;  // an initial value is none
     };
     filled_value<decltype(fill)> const value{whole, fill};
     add_keys(std::span<key_view const>(&key, 1), std::span(&value, 1), false, {});

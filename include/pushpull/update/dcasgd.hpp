@@ -15,6 +15,7 @@ struct delay_compensation {
 
   static constexpr auto state_names = states("previous_weight");
 
+  /// Previous weights begin at the weights before the first update.
   constexpr bool starts_states() const { return true; }
 
   /// @throws invalid_argument on a negative lambda.
@@ -40,6 +41,7 @@ struct dcasgd {
 
   static constexpr auto state_names = delay_compensation::state_names;
 
+  /// Previous weights begin at the weights before the first update.
   constexpr bool starts_states() const { return true; }
 
   /// @throws invalid_argument on a negative rate or lambda.

@@ -32,6 +32,7 @@ struct ema {
   static constexpr auto state_names = detail::with_state<Rule>("ema");
   static constexpr bool one_element_at_a_time = requires { requires Rule::one_element_at_a_time; };
 
+  /// The average begins at the weights that the first update leaves behind.
   constexpr bool starts_states() const { return true; }
 
   /// @throws invalid_argument as the rule does, and on a decay outside [0, 1).

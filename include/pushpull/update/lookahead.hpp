@@ -32,6 +32,7 @@ struct lookahead {
   static constexpr auto state_names = detail::with_state<Rule>("slow");
   static constexpr bool one_element_at_a_time = requires { requires Rule::one_element_at_a_time; };
 
+  /// Slow weights begin at the weights before the first update.
   constexpr bool starts_states() const { return true; }
 
   /// @throws invalid_argument as the rule does, on a k below 1, or an alpha outside (0, 1].
