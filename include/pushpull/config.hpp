@@ -2,6 +2,8 @@
 /// Version, host/device annotations and feature detection: the only header that asks which compiler runs.
 #pragma once
 
+#include <pushpull/detail/instruction_set.hpp>
+
 #define PUSHPULL_VERSION_MAJOR 0
 #define PUSHPULL_VERSION_MINOR 1
 #define PUSHPULL_VERSION_PATCH 0

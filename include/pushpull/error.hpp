@@ -1,9 +1,13 @@
 /// @file
 /// The exceptions that pushpull throws. Catch `pushpull::error` for all of them.
+///
+/// They have the same names whatever the instruction set, so that any part of a program catches those of another.
 #pragma once
 
 #include <stdexcept>
 #include <string>
+
+#include <pushpull/config.hpp>
 
 namespace pushpull {
 
@@ -71,7 +75,9 @@ class cuda_error : public error {
   int code_;
 };
 
-namespace detail {
+}  // namespace pushpull
+
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// Throws `Error` with `message()` unless `condition`; the message is only built when it is needed.
 template <class Error, class Message>
@@ -79,5 +85,4 @@ void expects(bool condition, Message&& message) {
   if (!condition) throw Error(message());
 }
 
-}  // namespace detail
-}  // namespace pushpull
+}  // namespace pushpull::detail

@@ -22,11 +22,12 @@
 #include <vector>
 
 #include <pushpull/checkpoint/safetensors.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/tensor/dtype.hpp>
 
-namespace pushpull::checkpoint {
+namespace pushpull::inline PUSHPULL_ABI::checkpoint {
 
 namespace detail {
 

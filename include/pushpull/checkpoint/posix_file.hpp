@@ -18,9 +18,10 @@
 #include <system_error>
 #include <utility>
 
+#include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 
-namespace pushpull::checkpoint::detail {
+namespace pushpull::inline PUSHPULL_ABI::checkpoint::detail {
 
 /// @throws file_error with the system's reason.
 [[noreturn]] inline void system_failure(std::filesystem::path const& path, std::string const& action, int code) {

@@ -17,13 +17,14 @@
 #include <string_view>
 #include <utility>
 
+#include <pushpull/config.hpp>
 #include <pushpull/device/cpu_device.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/tensor/dtype.hpp>
 #include <pushpull/tensor/shape.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
-namespace pushpull::checkpoint {
+namespace pushpull::inline PUSHPULL_ABI::checkpoint {
 
 static_assert(std::endian::native == std::endian::little,
               "the format is little-endian, and bytes are copied as they are");

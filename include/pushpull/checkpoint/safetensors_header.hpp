@@ -15,10 +15,11 @@
 
 #include <nlohmann/json.hpp>
 #include <pushpull/checkpoint/safetensors_entry.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/tensor/shape.hpp>
 
-namespace pushpull::checkpoint::detail {
+namespace pushpull::inline PUSHPULL_ABI::checkpoint::detail {
 
 /// A tensor and where its bytes lie, from the end of the header on. Its `bytes` are not set.
 struct located_entry {

@@ -18,9 +18,10 @@
 #include <pushpull/checkpoint/posix_file.hpp>
 #include <pushpull/checkpoint/safetensors_entry.hpp>
 #include <pushpull/checkpoint/safetensors_header.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 
-namespace pushpull::checkpoint {
+namespace pushpull::inline PUSHPULL_ABI::checkpoint {
 
 /// The tensors of a safetensors file, read into memory as a whole: a mapped file could shrink while it is used.
 ///

@@ -14,9 +14,10 @@
 #include <nlohmann/json.hpp>
 #include <pushpull/checkpoint/posix_file.hpp>
 #include <pushpull/checkpoint/safetensors_entry.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 
-namespace pushpull::checkpoint {
+namespace pushpull::inline PUSHPULL_ABI::checkpoint {
 namespace detail {
 
 /// `text` as JSON. @throws invalid_argument unless it is UTF-8.

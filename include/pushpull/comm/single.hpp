@@ -4,8 +4,9 @@
 
 #include <pushpull/concepts/communicator.hpp>
 #include <pushpull/concepts/policy.hpp>
+#include <pushpull/config.hpp>
 
-namespace pushpull::comm {
+namespace pushpull::inline PUSHPULL_ABI::comm {
 
 /// This process alone: the default.
 struct single {

@@ -6,6 +6,7 @@
 
 #include <pushpull/compat/gradient.hpp>
 #include <pushpull/compat/rule.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/adadelta.hpp>
 #include <pushpull/update/adagrad.hpp>
 #include <pushpull/update/pipeline.hpp>
@@ -15,7 +16,7 @@
 #include <pushpull/update/transform.hpp>
 #include <pushpull/update/wrapper.hpp>
 
-namespace pushpull::compat::djl {
+namespace pushpull::inline PUSHPULL_ABI::compat::djl {
 
 /// Where decay is added to the gradient.
 enum class decay_order { before_clip, after_clip };

@@ -4,10 +4,11 @@
 
 #include <limits>
 
+#include <pushpull/config.hpp>
 #include <pushpull/update/pipeline.hpp>
 #include <pushpull/update/transform.hpp>
 
-namespace pushpull::compat::detail {
+namespace pushpull::inline PUSHPULL_ABI::compat::detail {
 
 /// Clips nothing where clipping is off, so that a pipe's type does not depend on its options.
 inline update::clip_value clip(bool on, double limit) {

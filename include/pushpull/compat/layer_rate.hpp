@@ -12,10 +12,11 @@
 #include <pushpull/concepts/learning_rate_schedule.hpp>
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/lr_schedule/scalar.hpp>
 #include <pushpull/update/scalar.hpp>
 
-namespace pushpull::compat {
+namespace pushpull::inline PUSHPULL_ABI::compat {
 
 /// MXNet's LARS: eta |w| / (|s g| + wd |w| + epsilon), and 1 if a norm is 0 or where it does not adapt.
 struct lars_factor {
@@ -72,7 +73,7 @@ struct layer_rated_momentum {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE cuda::std::array<V, 2> pre_reduce(S const&, V const& w, V const& g) const {
+  PUSHPULL_DEVICE_INLINE cuda::std::array<V, 2> pre_reduce(S const&, V const& w, V const& g) const noexcept {
     return {w * w, g * g};
   }
 
@@ -84,7 +85,7 @@ struct layer_rated_momentum {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class A, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(A const& rate, V& w, V const& g, V& m) const {
+  PUSHPULL_DEVICE_INLINE void operator()(A const& rate, V& w, V const& g, V& m) const noexcept {
     V const h = min(max(rescale * g, -limit), limit);
     m = momentum * m + rate * (h + weight_decay * w);
     w -= m;

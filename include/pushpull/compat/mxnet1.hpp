@@ -10,6 +10,7 @@
 #include <pushpull/compat/gradient.hpp>
 #include <pushpull/compat/layer_rate.hpp>
 #include <pushpull/compat/rule.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/lr_schedule/compose.hpp>
 #include <pushpull/lr_schedule/scalar.hpp>
 #include <pushpull/update/adadelta.hpp>
@@ -32,7 +33,7 @@
 #include <pushpull/update/transform.hpp>
 #include <pushpull/update/wrapper.hpp>
 
-namespace pushpull::compat::mxnet1 {
+namespace pushpull::inline PUSHPULL_ABI::compat::mxnet1 {
 
 struct sgd_options {
   double learning_rate = 0.01;

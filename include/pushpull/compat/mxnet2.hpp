@@ -12,6 +12,7 @@
 #include <pushpull/compat/layer_rate.hpp>
 #include <pushpull/compat/mxnet1.hpp>
 #include <pushpull/compat/rule.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/adadelta.hpp>
 #include <pushpull/update/adagrad.hpp>
 #include <pushpull/update/adamax.hpp>
@@ -31,7 +32,7 @@
 #include <pushpull/update/transform.hpp>
 #include <pushpull/update/wrapper.hpp>
 
-namespace pushpull::compat::mxnet2 {
+namespace pushpull::inline PUSHPULL_ABI::compat::mxnet2 {
 
 struct sgd_options {
   double learning_rate = 0.1;

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 
+#include <pushpull/config.hpp>
 #include <pushpull/lr_schedule/annealing.hpp>
 #include <pushpull/lr_schedule/compose.hpp>
 #include <pushpull/lr_schedule/decay.hpp>
@@ -13,7 +14,7 @@
 
 /// The schedulers of MXNet 1.9 and 2.0, which are the same. Asked for update t they give what a scheduler that was asked
 /// for every update up to t gives for num_update = t, also when asked for an earlier t afterwards.
-namespace pushpull::compat::mxnet {
+namespace pushpull::inline PUSHPULL_ABI::compat::mxnet {
 
 /// What the rate does in a warm-up.
 enum class warmup_mode { linear, constant };

@@ -7,12 +7,13 @@
 
 #include <cuda/std/cmath>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/adabelief.hpp>
 #include <pushpull/update/adam.hpp>
 #include <pushpull/update/scalar.hpp>
 #include <pushpull/update/scheduled.hpp>
 
-namespace pushpull::compat {
+namespace pushpull::inline PUSHPULL_ABI::compat {
 
 /// `Rule`, which is adam or adabelief, with both bias corrections in the rate:
 ///   learning_rate sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + epsilon),
@@ -42,7 +43,7 @@ struct folded_correction {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& m, V& v) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& m, V& v) const noexcept {
     rule(s, w, g, m, v);
   }
 };
@@ -76,7 +77,7 @@ struct corrected_decay {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class A, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(scalars<A> const& s, V& w, V const& g, V& m, V& v) const {
+  PUSHPULL_DEVICE_INLINE void operator()(scalars<A> const& s, V& w, V const& g, V& m, V& v) const noexcept {
     w *= s.kept;
     rule(s.rule, w, g, m, v);
   }
@@ -98,7 +99,7 @@ struct rated_momentum {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g, V& m) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g, V& m) const noexcept {
     m = momentum * m + learning_rate * g;
     w -= m;
   }
@@ -119,7 +120,7 @@ struct rated_nesterov {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g, V& m) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g, V& m) const noexcept {
     V const h = learning_rate * g;
     m = momentum * m + h;
     w -= h + momentum * m;
@@ -151,7 +152,7 @@ struct rated_decay {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V, class... State>
-  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, State&... state) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, State&... state) const noexcept {
     w *= 1 - decay();
     rule(s, w, g, state...);
   }

@@ -15,10 +15,11 @@
 #include <pushpull/compress/none.hpp>
 #include <pushpull/compress/quantize.hpp>
 #include <pushpull/compress/top_k.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/tensor/dtype.hpp>
 
-namespace pushpull::compress {
+namespace pushpull::inline PUSHPULL_ABI::compress {
 
 /// Any of the library's compressors. Not one type that decides at run time: the pass would ask per block what it reads,
 /// and codes of one bit would travel in two. std::visit makes a store of it; each alternative that it is given is a

@@ -17,7 +17,7 @@
 #include <pushpull/pass/block.hpp>
 #include <pushpull/tensor/dtype.hpp>
 
-namespace pushpull::compress {
+namespace pushpull::inline PUSHPULL_ABI::compress {
 
 namespace detail {
 

@@ -10,7 +10,7 @@
 #include <pushpull/config.hpp>
 #include <pushpull/tensor/float8.hpp>
 
-namespace pushpull::compress {
+namespace pushpull::inline PUSHPULL_ABI::compress {
 
 /// Four elements in a byte, the first in its highest two bits: 11 is one unit, 10 minus one, all else nothing.
 struct two_bit_code {
@@ -62,7 +62,7 @@ struct sparse_code {
 
 }  // namespace pushpull::compress
 
-namespace pushpull::detail {
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// A type of which one object holds several elements.
 template <class T>

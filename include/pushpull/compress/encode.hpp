@@ -11,7 +11,7 @@
 #include <pushpull/detail/static_for.hpp>
 #include <pushpull/pass/block.hpp>
 
-namespace pushpull::compress {
+namespace pushpull::inline PUSHPULL_ABI::compress {
 
 /// Elements of whole blocks: residuals and codes are padded with zeros to so many.
 inline std::int64_t padded(std::int64_t size) { return (size + pass::padding - 1) / pass::padding * pass::padding; }

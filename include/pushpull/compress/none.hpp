@@ -4,8 +4,9 @@
 
 #include <pushpull/concepts/compressor.hpp>
 #include <pushpull/concepts/policy.hpp>
+#include <pushpull/config.hpp>
 
-namespace pushpull::compress {
+namespace pushpull::inline PUSHPULL_ABI::compress {
 
 /// No compression: the default.
 struct none {

@@ -15,10 +15,11 @@
 #include <cuda/std/functional>
 #include <pushpull/compress/primitives.hpp>
 #include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/detail/cuda/check.cuh>
 #include <pushpull/pass/cuda_execution.cuh>
 
-namespace pushpull::compress {
+namespace pushpull::inline PUSHPULL_ABI::compress {
 
 namespace detail {
 

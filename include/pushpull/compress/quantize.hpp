@@ -7,10 +7,11 @@
 #include <pushpull/compress/code.hpp>
 #include <pushpull/concepts/compressor.hpp>
 #include <pushpull/concepts/policy.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/pass/pack.hpp>
 #include <pushpull/update/scalar.hpp>
 
-namespace pushpull::compress {
+namespace pushpull::inline PUSHPULL_ABI::compress {
 
 /// r += g; where r >= threshold the element is sent as +threshold, where r <= -threshold as -threshold, else as 0, and what
 /// was sent is taken from r (MXNet's "2bit"). At most one threshold goes per push; the rest stays in r for the next ones.

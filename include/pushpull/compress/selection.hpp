@@ -15,7 +15,7 @@
 #include <pushpull/pass/block.hpp>
 #include <pushpull/pass/step_control.hpp>
 
-namespace pushpull::compress::detail {
+namespace pushpull::inline PUSHPULL_ABI::compress::detail {
 
 /// residual += gradient. 12 bytes per float element.
 template <class T, class Execution>

@@ -15,11 +15,12 @@
 #include <pushpull/concepts/compressor.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/policy.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/tensor/dtype.hpp>
 #include <pushpull/update/scalar.hpp>
 
-namespace pushpull::compress {
+namespace pushpull::inline PUSHPULL_ABI::compress {
 
 /// r += g; the k elements of r of largest magnitude are sent as they are and become zero in r, the rest stays for later
 /// pushes (Stich et al. 2018, "Sparsified SGD with Memory"). Of equal magnitudes the one of lower index goes first. NaN

@@ -4,7 +4,9 @@
 
 #include <concepts>
 
-namespace pushpull {
+#include <pushpull/config.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// Needs:  rank() -> int in [0, size()); size() -> int; policy_kind = communicator_tag. Each collective is a concept of
 ///         its own that refines this one.

@@ -4,7 +4,9 @@
 
 #include <concepts>
 
-namespace pushpull {
+#include <pushpull/config.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// Needs:  policy_kind = compressor_tag; default constructible;
 ///         a template takes<T>, a bool constant: whether it knows gradients of element type T;

@@ -9,7 +9,7 @@
 
 #include <pushpull/config.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 struct host_memory {};  ///< Memory that every CPU of this process reads.
 struct cuda_memory {};  ///< Memory of one GPU.

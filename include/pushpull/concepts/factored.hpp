@@ -10,8 +10,9 @@
 
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 namespace detail {
 

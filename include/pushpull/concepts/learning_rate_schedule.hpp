@@ -6,7 +6,9 @@
 #include <cstdint>
 #include <type_traits>
 
-namespace pushpull {
+#include <pushpull/config.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// The value of a hyperparameter, most often a learning rate, as a pure function of the update number.
 /// Needs:  double operator()(std::int64_t t) const, PUSHPULL_HOST_DEVICE: the value in the t-th update of a key, where

@@ -2,7 +2,9 @@
 /// Tags that say which place among a store's policies a type takes.
 #pragma once
 
-namespace pushpull {
+#include <pushpull/config.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI {
 
 struct reduction_tag {};     ///< How the gradients of several sources become one. Default reduce::sum.
 struct compressor_tag {};    ///< How gradients travel. Default compress::none.

@@ -12,7 +12,7 @@
 #include <pushpull/config.hpp>
 #include <pushpull/pass/pack.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// The number of a phase before the pass, for stages that need several: see PreReduction.
 template <std::size_t N>

@@ -5,9 +5,10 @@
 #include <concepts>
 #include <type_traits>
 
+#include <pushpull/config.hpp>
 #include <pushpull/pass/pack.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// An associative operation over the K gradients of a key, elementwise, in source order.
 /// Needs:  template <class V> V operator()(V a, V b) const, PUSHPULL_HOST_DEVICE: combines two;

@@ -7,10 +7,11 @@
 #include <type_traits>
 
 #include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/tensor/dtype.hpp>
 #include <pushpull/tensor/shape.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// A row is everything behind the first extent. Rows that are not listed are zero.
 /// Needs:  value_type: an ElementType; device_type: a Device;

@@ -9,9 +9,10 @@
 #include <vector>
 
 #include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// Keys with one stored tensor each, spread over devices.
 /// Needs:  value_type, device_type, key_type; devices() -> the store's devices, in order;

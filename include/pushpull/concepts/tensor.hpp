@@ -6,10 +6,11 @@
 #include <type_traits>
 
 #include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/tensor/dtype.hpp>
 #include <pushpull/tensor/shape.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// Needs:  value_type: an ElementType; device_type: a Device;
 ///         data() -> value_type* (or const): row-major, contiguous;

@@ -15,7 +15,7 @@
 #include <pushpull/pass/matrix.hpp>
 #include <pushpull/pass/pack.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// What a rule knows about the step it is in; computed in `A`.
 template <class A>

@@ -13,7 +13,7 @@
 #include <sys/mman.h>
 #endif
 
-namespace pushpull::detail {
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// At least `bytes` bytes, aligned to 4 KiB; blocks of 4 MiB or more to 2 MiB.
 /// @throws out_of_memory

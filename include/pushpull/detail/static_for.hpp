@@ -8,7 +8,7 @@
 #include <cuda/std/type_traits>
 #include <pushpull/config.hpp>
 
-namespace pushpull::detail {
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 PUSHPULL_EXEC_CHECK_DISABLE
 template <class F, std::size_t... I>

@@ -2,6 +2,8 @@
 /// What the thread sanitizer has to be told: libraries that are not compiled with it synchronise where it cannot see.
 #pragma once
 
+#include <pushpull/config.hpp>
+
 #if defined(__SANITIZE_THREAD__)
 #define PUSHPULL_THREAD_SANITIZER 1
 #elif defined(__has_feature)
@@ -19,7 +21,7 @@ extern "C" void __tsan_release(void*);
 #define PUSHPULL_UNSEEN_CLOSURE
 #endif
 
-namespace pushpull::detail {
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 #if defined(PUSHPULL_THREAD_SANITIZER)
 inline constexpr bool thread_sanitizer = true;

@@ -9,13 +9,14 @@
 #include <vector>
 
 #include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/detail/host_memory.hpp>
 #include <pushpull/device/serial_system.hpp>
 #include <pushpull/device/tbb_system.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/pass/block.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 namespace detail {
 

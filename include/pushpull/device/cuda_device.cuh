@@ -14,6 +14,7 @@
 #include <cub/device/device_radix_sort.cuh>
 #include <cub/device/device_select.cuh>
 #include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/detail/cuda/check.cuh>
 #include <pushpull/device/cuda_memory_resource.cuh>
 #include <pushpull/error.hpp>
@@ -21,7 +22,7 @@
 #include <pushpull/pass/step_control.hpp>
 #include <thrust/iterator/counting_iterator.h>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 namespace detail {
 

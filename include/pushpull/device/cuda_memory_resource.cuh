@@ -6,9 +6,10 @@
 
 #include <cstddef>
 
+#include <pushpull/config.hpp>
 #include <pushpull/detail/cuda/check.cuh>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// Source of device memory, ordered on a stream. Derive from it to put another allocator under `cuda_device`; it must
 /// outlive the devices that use it.

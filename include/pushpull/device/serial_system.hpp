@@ -8,7 +8,9 @@
 #include <thrust/iterator/counting_iterator.h>
 #include <thrust/system/cpp/execution_policy.h>
 
-namespace pushpull {
+#include <pushpull/config.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// Runs work on the calling thread, in ascending order.
 struct serial_system {

@@ -7,9 +7,10 @@
 #include <thrust/for_each.h>
 #include <thrust/iterator/counting_iterator.h>
 #include <thrust/system/tbb/execution_policy.h>
+#include <pushpull/config.hpp>
 #include <pushpull/detail/thread_sanitizer.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// Runs work on oneTBB's threads; the caller's arena and limits apply. Link TBB::tbb.
 struct tbb_system {

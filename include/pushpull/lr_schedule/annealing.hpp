@@ -6,9 +6,10 @@
 
 #include <cuda/std/limits>
 #include <pushpull/concepts/learning_rate_schedule.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/lr_schedule/scalar.hpp>
 
-namespace pushpull::lr_schedule {
+namespace pushpull::inline PUSHPULL_ABI::lr_schedule {
 
 /// base + (final - base) s,  s = min(t - 1, updates) / updates. PyTorch's LinearLR with base = lr start_factor and
 /// final = lr end_factor, optax's linear_schedule. It may fall or rise.

@@ -5,10 +5,11 @@
 #include <cstdint>
 
 #include <pushpull/concepts/learning_rate_schedule.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/lr_schedule/constant.hpp>
 #include <pushpull/lr_schedule/scalar.hpp>
 
-namespace pushpull::lr_schedule {
+namespace pushpull::inline PUSHPULL_ABI::lr_schedule {
 
 /// `first` in the first `updates` updates, then `second`, whose own first update is the next one. For more than two:
 /// join{a, 100, join{b, 200, c}} has a for 100 updates and b for 200, where PyTorch's SequentialLR and optax's

@@ -5,9 +5,10 @@
 #include <cstdint>
 
 #include <pushpull/concepts/learning_rate_schedule.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/lr_schedule/scalar.hpp>
 
-namespace pushpull::lr_schedule {
+namespace pushpull::inline PUSHPULL_ABI::lr_schedule {
 
 /// The same value in every update: a part of joins and products.
 struct constant {

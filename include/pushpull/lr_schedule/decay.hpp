@@ -9,9 +9,10 @@
 #include <string>
 
 #include <pushpull/concepts/learning_rate_schedule.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/lr_schedule/scalar.hpp>
 
-namespace pushpull::lr_schedule {
+namespace pushpull::inline PUSHPULL_ABI::lr_schedule {
 
 namespace detail {
 

@@ -5,9 +5,10 @@
 #include <cstdint>
 #include <limits>
 
+#include <pushpull/config.hpp>
 #include <pushpull/lr_schedule/scalar.hpp>
 
-namespace pushpull::lr_schedule {
+namespace pushpull::inline PUSHPULL_ABI::lr_schedule {
 
 /// Whether a smaller or a larger metric is the better one.
 enum class better { smaller, larger };

@@ -10,7 +10,7 @@
 #include <pushpull/error.hpp>
 #include <pushpull/update/scalar.hpp>
 
-namespace pushpull::lr_schedule {
+namespace pushpull::inline PUSHPULL_ABI::lr_schedule {
 
 /// Updates that came before the t-th one: t - 1, and 0 for t < 1. PyTorch's last_epoch where the scheduler is stepped
 /// once per update, and optax's count.

@@ -5,9 +5,10 @@
 #include <cstdint>
 
 #include <pushpull/concepts/learning_rate_schedule.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/lr_schedule/scalar.hpp>
 
-namespace pushpull::lr_schedule {
+namespace pushpull::inline PUSHPULL_ABI::lr_schedule {
 
 /// From `initial` to the first value of `schedule` in `updates` updates, then `schedule`, whose own first update is the
 /// next one: initial + (schedule(1) - initial) f((t - 1) / updates) for t <= updates, schedule(t - updates) behind. So

@@ -16,7 +16,7 @@
 #include <pushpull/pass/pack.hpp>
 #include <pushpull/tensor/dtype.hpp>
 
-namespace pushpull::pass {
+namespace pushpull::inline PUSHPULL_ABI::pass {
 
 /// Whole arenas and slices are padded to this many elements, a multiple of every block's size. Zero stands in the gaps.
 inline constexpr std::int64_t padding = 64;

@@ -15,7 +15,7 @@
 #include <pushpull/pass/operands.hpp>
 #include <pushpull/pass/stochastic_rounding.hpp>
 
-namespace pushpull::pass {
+namespace pushpull::inline PUSHPULL_ABI::pass {
 
 /// Where the operands of a launch lie.
 enum class memory {

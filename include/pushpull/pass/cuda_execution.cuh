@@ -13,7 +13,7 @@
 #include <pushpull/detail/cuda/float8.cuh>
 #include <pushpull/pass/block.hpp>
 
-namespace pushpull::pass {
+namespace pushpull::inline PUSHPULL_ABI::pass {
 
 /// Blocks of 16-byte loads and stores, from memory that is aligned to 16 bytes; of 8 bytes where a block has no more.
 struct vector_access {

@@ -10,7 +10,7 @@
 #include <pushpull/config.hpp>
 #include <pushpull/pass/pack.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// What a stage asks of rows and columns: see Factored.
 struct factors {

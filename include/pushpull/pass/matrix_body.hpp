@@ -16,7 +16,7 @@
 #include <pushpull/pass/step_control.hpp>
 #include <pushpull/tensor/dtype.hpp>
 
-namespace pushpull::pass {
+namespace pushpull::inline PUSHPULL_ABI::pass {
 
 /// A whole tensor, on its owner. Where numbers of its rows and columns lie is in a `matrix` for each of `Stages` stages.
 template <class Types, std::size_t States, std::size_t Stages>

@@ -12,12 +12,13 @@
 
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/factored.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/pass/matrix_body.hpp>
 #include <pushpull/pass/plan_table.hpp>
 #include <pushpull/tensor/buffer.hpp>
 #include <pushpull/tensor/shape.hpp>
 
-namespace pushpull::pass {
+namespace pushpull::inline PUSHPULL_ABI::pass {
 
 /// How `f` cuts a tensor into rows and columns. Pointers are null.
 template <class A>

@@ -15,7 +15,7 @@
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/pass/block.hpp>
 
-namespace pushpull::pass {
+namespace pushpull::inline PUSHPULL_ABI::pass {
 
 /// The element types of one pass: gradients, accumulation, master weight, states, mirrors; and whether masters and states
 /// that are narrower than the accumulation are rounded stochastically, and runs may have gradients of earlier micro-batches.

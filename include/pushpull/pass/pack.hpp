@@ -11,7 +11,7 @@
 #include <pushpull/config.hpp>
 #include <pushpull/detail/simd/register.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// What comparisons of packs give: to be used in `select`, joined by `&&` and `||`, negated by `!`. Converts to bool only
 /// where the pack holds one element.

@@ -12,7 +12,7 @@
 #include <pushpull/detail/simd/register.hpp>
 #include <pushpull/pass/pack.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// Elementwise e^x.
 PUSHPULL_EXEC_CHECK_DISABLE

@@ -10,12 +10,13 @@
 #include <vector>
 
 #include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/pass/body.hpp>
 #include <pushpull/pass/operands.hpp>
 #include <pushpull/pass/plan_table.hpp>
 #include <pushpull/pass/step_control.hpp>
 
-namespace pushpull::pass {
+namespace pushpull::inline PUSHPULL_ABI::pass {
 
 /// The runs of one launch on one device. Reused for the next call it allocates nothing.
 /// @tparam D       The device that runs the pass and owns the masters and states.

@@ -18,7 +18,7 @@
 #include <pushpull/pass/row_schedule.hpp>
 #include <pushpull/tensor/buffer.hpp>
 
-namespace pushpull::pass {
+namespace pushpull::inline PUSHPULL_ABI::pass {
 
 /// Memory that grows and is kept. What it held is lost when it grows.
 template <Device D>

@@ -10,7 +10,7 @@
 #include <pushpull/detail/static_for.hpp>
 #include <pushpull/pass/operands.hpp>
 
-namespace pushpull::pass {
+namespace pushpull::inline PUSHPULL_ABI::pass {
 
 /// How many rows a call brought. On the device, which alone knows it.
 struct row_counts {

@@ -14,7 +14,7 @@
 #include <pushpull/pass/body.hpp>
 #include <pushpull/pass/operands.hpp>
 
-namespace pushpull::pass {
+namespace pushpull::inline PUSHPULL_ABI::pass {
 
 /// Elements per leaf of the fixed tree that sums norms. Slices begin at multiples of it, so that no leaf is cut and a
 /// norm is the same for any number of devices.

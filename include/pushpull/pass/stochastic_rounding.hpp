@@ -12,7 +12,7 @@
 #include <pushpull/pass/pack.hpp>
 #include <pushpull/tensor/dtype.hpp>
 
-namespace pushpull::pass {
+namespace pushpull::inline PUSHPULL_ABI::pass {
 
 /// Whether numbers computed in `A` are rounded to `T` at random: float to half and bfloat16.
 template <class T, class A>

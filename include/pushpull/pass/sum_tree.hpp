@@ -8,9 +8,10 @@
 #include <span>
 #include <vector>
 
+#include <pushpull/config.hpp>
 #include <pushpull/pass/step_control.hpp>
 
-namespace pushpull::pass {
+namespace pushpull::inline PUSHPULL_ABI::pass {
 
 /// Levels of nodes over slots that are cut into segments. Every node adds up to `tree_width` neighbours of the level
 /// below, in order and of one segment; the last level has a node per segment.

@@ -4,8 +4,9 @@
 
 #include <pushpull/concepts/policy.hpp>
 #include <pushpull/concepts/reduction.hpp>
+#include <pushpull/config.hpp>
 
-namespace pushpull::reduce {
+namespace pushpull::inline PUSHPULL_ABI::reduce {
 
 /// g = max(g_0, ..., g_{K-1}), elementwise.
 struct max {

@@ -4,9 +4,10 @@
 
 #include <pushpull/concepts/policy.hpp>
 #include <pushpull/concepts/reduction.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/reduce/sum.hpp>
 
-namespace pushpull::reduce {
+namespace pushpull::inline PUSHPULL_ABI::reduce {
 
 /// g = (g_0 + ... + g_{K-1}) / K. Choose it where every source's gradient is a mean over equally many samples; where
 /// they are sums over samples, choose `sum` and rescale by the batch size. Integers round towards zero.

@@ -7,8 +7,9 @@
 
 #include <pushpull/concepts/policy.hpp>
 #include <pushpull/concepts/reduction.hpp>
+#include <pushpull/config.hpp>
 
-namespace pushpull::reduce {
+namespace pushpull::inline PUSHPULL_ABI::reduce {
 
 /// g = g_0 + g_1 + ... + g_{K-1}, added in this order. Integer sums wrap.
 struct sum {

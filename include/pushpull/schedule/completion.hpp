@@ -8,9 +8,10 @@
 #include <utility>
 #include <vector>
 
+#include <pushpull/config.hpp>
 #include <pushpull/schedule/operation.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// A call's work, which may be under way. Copies speak of the same work; it may outlive the store. One handle is used
 /// by one thread at a time.

@@ -4,9 +4,10 @@
 
 #include <mutex>
 
+#include <pushpull/config.hpp>
 #include <pushpull/schedule/operation.hpp>
 
-namespace pushpull::detail {
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// One operation at a time, in the calling thread. Errors are thrown by the call.
 class immediate_schedule final : public schedule {

@@ -7,7 +7,9 @@
 #include <utility>
 #include <vector>
 
-namespace pushpull::detail {
+#include <pushpull/config.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// Operations of one type, used again and again: in the steady state nothing is allocated.
 template <class Operation>

@@ -14,10 +14,11 @@
 
 #include <oneapi/tbb/task_arena.h>
 #include <oneapi/tbb/task_group.h>
+#include <pushpull/config.hpp>
 #include <pushpull/detail/thread_sanitizer.hpp>
 #include <pushpull/schedule/operation.hpp>
 
-namespace pushpull::detail {
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// Per key, operations run in the order of their submission, readers concurrently; else whenever a thread is free.
 /// Threads that wait help. May be called by several threads.

@@ -8,13 +8,14 @@
 #include <vector>
 
 #include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/pass/operands.hpp>
 #include <pushpull/store/call.hpp>
 #include <pushpull/store/fused_step.hpp>
 #include <pushpull/store/policies.hpp>
 #include <pushpull/store/store_operations.hpp>
 
-namespace pushpull::detail {
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// Whether the next push of a key with `micro_batches` before it is a step.
 inline bool is_due(accumulate const& policy, std::int64_t micro_batches) {

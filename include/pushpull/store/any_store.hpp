@@ -20,6 +20,7 @@
 #include <pushpull/compress/by_name.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/store/any_store_model.hpp>
@@ -32,7 +33,7 @@
 #include <pushpull/tensor/row_sparse.hpp>
 #include <pushpull/tensor/tensor.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// A kv_store of keys of one kind, integers or strings as the first init has it, whose rule can be set and replaced.
 /// Calls mean what they mean on kv_store; what is refused there at compile time for keys is an error here.

@@ -18,6 +18,7 @@
 
 #include <pushpull/compress/by_name.hpp>
 #include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/store/gather.hpp>
 #include <pushpull/store/keys.hpp>
@@ -28,7 +29,7 @@
 #include <pushpull/tensor/shape.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 namespace detail {
 
 /// A call that is being gathered, in a store of unknown type.

@@ -14,12 +14,13 @@
 #include <pushpull/compress/encode.hpp>
 #include <pushpull/compress/none.hpp>
 #include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/store/gather.hpp>
 #include <pushpull/store/key_table.hpp>
 #include <pushpull/store/operands.hpp>
 
-namespace pushpull::detail {
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// What a pass does to the keys of a call.
 enum class effect {

@@ -8,10 +8,11 @@
 
 #include <pushpull/compress/encode.hpp>
 #include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/tensor/buffer.hpp>
 #include <pushpull/tensor/copy.hpp>
 
-namespace pushpull::detail {
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// The residual of one source of one key, and its codes of the present push. On the source's device.
 template <Device D>

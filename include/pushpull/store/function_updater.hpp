@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/pass/plan.hpp>
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/schedule/operation_pool.hpp>
@@ -22,7 +23,7 @@
 #include <pushpull/tensor/buffer.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
-namespace pushpull::detail {
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// A push whose keys are changed by a function: reduces the sources and gathers what is stored into whole tensors on
 /// device number 0, calls the function for all keys, and then writes slices, mirrors and outputs. Until then nothing

@@ -11,6 +11,7 @@
 
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/pass/matrix_plan.hpp>
 #include <pushpull/pass/plan.hpp>
 #include <pushpull/pass/step_control.hpp>
@@ -18,7 +19,7 @@
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/tensor/buffer.hpp>
 
-namespace pushpull::detail {
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// Later work of each device runs after what every other was given so far.
 template <Device D>

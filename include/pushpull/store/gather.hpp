@@ -11,13 +11,14 @@
 #include <type_traits>
 #include <vector>
 
+#include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/tensor/shape.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
-namespace pushpull::detail {
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// Where a call takes no tensors of a kind.
 struct no_tensors {};

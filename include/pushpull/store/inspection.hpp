@@ -10,12 +10,13 @@
 #include <vector>
 
 #include <pushpull/concepts/factored.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/device/cpu_device.hpp>
 #include <pushpull/pass/matrix_plan.hpp>
 #include <pushpull/store/key_table.hpp>
 #include <pushpull/tensor/copy.hpp>
 
-namespace pushpull::detail {
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// The names, a repeated one with its number behind a point.
 template <class Names>

@@ -13,10 +13,11 @@
 #include <unordered_map>
 #include <vector>
 
+#include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/store/keys.hpp>
 
-namespace pushpull::detail {
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// Which of several stores has a key. May be used by several threads.
 template <class Key, class View>

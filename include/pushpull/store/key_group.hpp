@@ -12,10 +12,11 @@
 #include <vector>
 
 #include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/store/placement.hpp>
 #include <pushpull/tensor/buffer.hpp>
 
-namespace pushpull::detail {
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// Several arrays in one allocation, zero at first. Each begins 4,416 bytes further into its page than the one before,
 /// because arrays that begin at equal offsets modulo 4 KiB evict each other from the caches.

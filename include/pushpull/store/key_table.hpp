@@ -18,6 +18,7 @@
 #include <vector>
 
 #include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/schedule/operation.hpp>
@@ -32,7 +33,7 @@
 #include <pushpull/tensor/dtype.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
-namespace pushpull::detail {
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// An initial value that `fill(record)` writes into memory of zeros.
 template <class Fill>

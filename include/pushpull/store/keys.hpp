@@ -12,8 +12,9 @@
 #include <variant>
 
 #include <pushpull/concepts/policy.hpp>
+#include <pushpull/config.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// Keys are strings: the default.
 struct string_keys {

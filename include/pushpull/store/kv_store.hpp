@@ -17,6 +17,7 @@
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/store.hpp>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/store/gather.hpp>
@@ -29,7 +30,7 @@
 #include <pushpull/tensor/row_sparse.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// Element types of one store.
 template <ElementType... Ts>

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/store/gather.hpp>
 #include <pushpull/store/inspection.hpp>
@@ -22,7 +23,7 @@
 #include <pushpull/tensor/tensor_view.hpp>
 #include <pushpull/update/loss_scale.hpp>
 
-namespace pushpull::detail {
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 struct store_access;
 

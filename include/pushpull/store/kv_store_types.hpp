@@ -7,6 +7,7 @@
 
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/pass/operands.hpp>
 #include <pushpull/pass/stochastic_rounding.hpp>
 #include <pushpull/schedule/immediate_schedule.hpp>
@@ -15,7 +16,7 @@
 #include <pushpull/store/placement.hpp>
 #include <pushpull/store/policies.hpp>
 
-namespace pushpull::detail {
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 template <ElementType T, Device D, class... Policies>
 struct kv_store_types {

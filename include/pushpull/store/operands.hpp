@@ -15,12 +15,13 @@
 
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/row_sparse_tensor.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/tensor/buffer.hpp>
 #include <pushpull/tensor/copy.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// A range of tensors: several devices' gradients of one key, or their outputs.
 template <class R, class T>

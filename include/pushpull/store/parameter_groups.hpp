@@ -12,9 +12,10 @@
 #include <utility>
 #include <vector>
 
+#include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 
-namespace pushpull::detail {
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// The rules of a store, one per parameter group, as they were at the time of a call.
 template <class Rule>

@@ -12,10 +12,11 @@
 #include <vector>
 
 #include <pushpull/concepts/store.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/tensor/tensor.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
-namespace pushpull::detail {
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// The element type in which initial values travel: that of the masters where the store has such.
 template <class S>

@@ -19,13 +19,14 @@
 #include <vector>
 
 #include <pushpull/concepts/store.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/store/kv_store.hpp>
 #include <pushpull/store/parameter_memory.hpp>
 #include <pushpull/tensor/copy.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// What a parameter is registered with.
 struct parameter_options {

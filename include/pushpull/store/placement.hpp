@@ -9,9 +9,10 @@
 #include <vector>
 
 #include <pushpull/concepts/policy.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/pass/step_control.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// Policies for who owns what. Results do not depend on them.
 namespace placement {

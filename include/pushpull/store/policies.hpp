@@ -11,12 +11,13 @@
 #include <pushpull/compress/none.hpp>
 #include <pushpull/concepts/policy.hpp>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/tensor/dtype.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// Calls return when their work is enqueued: the default. On CPU devices it runs on oneTBB's threads.
 struct asynchronous {

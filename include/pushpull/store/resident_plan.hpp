@@ -13,13 +13,14 @@
 #include <vector>
 
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/pass/step_control.hpp>
 #include <pushpull/schedule/operation.hpp>
 #include <pushpull/store/accumulation.hpp>
 #include <pushpull/store/key_table.hpp>
 
-namespace pushpull::detail {
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// Keys of `Table` with resident gradients and mirrors, and the `Step` that updates them: one pass per device.
 /// Neighbouring keys that have seen equally many updates share a run, and with it a clock.

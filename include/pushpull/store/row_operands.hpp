@@ -23,7 +23,7 @@
 #include <pushpull/store/operands.hpp>
 #include <pushpull/tensor/row_sparse.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// Which rows a push of row-sparse gradients updates. A store without a rule has no choice: it stores the rows that
 /// came, and zeros elsewhere.

@@ -16,6 +16,7 @@
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/pass/body.hpp>
 #include <pushpull/pass/step_control.hpp>
@@ -30,7 +31,7 @@
 #include <pushpull/store/row_pass.hpp>
 #include <pushpull/store/store_operations.hpp>
 
-namespace pushpull::detail {
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// A push of row-sparse gradients to one key, and a pull of the whole key behind it if there are outputs.
 /// @tparam Rule, Reduction  Those of the store, or pass::assign and reduce::sum for an initial value.

@@ -12,6 +12,7 @@
 
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/pass/body.hpp>
 #include <pushpull/pass/row_schedule.hpp>
 #include <pushpull/pass/step_control.hpp>
@@ -20,7 +21,7 @@
 #include <pushpull/store/placement.hpp>
 #include <pushpull/store/row_operands.hpp>
 
-namespace pushpull::detail {
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// One pass over rows of the part of a key that device number n owns.
 /// @param rows  Those that the tasks have to cover.

@@ -23,6 +23,7 @@
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/store/gather.hpp>
@@ -31,7 +32,7 @@
 #include <pushpull/store/rules.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// One store for parameters with rules of several types: a pass per device and rule that a call names, states for each as its
 /// rule needs them. What has one rule only is kv_store's with parameter groups. `kv_store store{devices, rules{adamw{},

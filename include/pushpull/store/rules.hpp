@@ -11,9 +11,10 @@
 #include <utility>
 
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// A rule for the parameters whose names satisfy a predicate: what `where` gives.
 template <Updater Rule>

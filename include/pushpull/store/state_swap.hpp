@@ -12,13 +12,14 @@
 
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/pass/operands.hpp>
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/store/fused_step.hpp>
 #include <pushpull/store/placement.hpp>
 
-namespace pushpull::detail {
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// What a swap does: the weight becomes the state and the state the weight.
 struct exchange {

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/store/accumulation.hpp>
@@ -35,7 +36,7 @@
 #include <pushpull/store/store_engine_base.hpp>
 #include <pushpull/store/store_operations.hpp>
 
-namespace pushpull::detail {
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// The store behind kv_store's forms of arguments. Calls are gathered by functions that it is given.
 /// @tparam Types  A kv_store_types.

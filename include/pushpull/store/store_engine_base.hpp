@@ -18,6 +18,7 @@
 
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/pre_reduction.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/device/cpu_device.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/pass/step_control.hpp>
@@ -29,7 +30,7 @@
 #include <pushpull/store/store_operations.hpp>
 #include <pushpull/tensor/copy.hpp>
 
-namespace pushpull::detail {
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// What store_engine's operations work on. @tparam Types  A kv_store_types.
 template <class Types, class T, Device D>

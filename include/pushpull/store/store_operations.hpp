@@ -8,11 +8,12 @@
 #include <vector>
 
 #include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/schedule/operation.hpp>
 #include <pushpull/schedule/operation_pool.hpp>
 #include <pushpull/store/parameter_groups.hpp>
 
-namespace pushpull::detail {
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// Knows the devices, whose streams may still be at work when the operation has run.
 template <Device D>

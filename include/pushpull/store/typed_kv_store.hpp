@@ -19,13 +19,14 @@
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/store/kv_store.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// One store for keys of several element types: a pass per device and element type that a call names. Each key has the
 /// element type of its initial value, or the one that init was told; a list names keys of one type. Errors name the type that

@@ -13,12 +13,13 @@
 #include <utility>
 #include <vector>
 
+#include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/parameter_store.hpp>
 #include <pushpull/store/typed_kv_store.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// As parameter_store over a store of one type. A parameter has the element type of the value that `add` was given, or the
 /// one that it was told; `value<T>` and `grad<T>` say it again. A step is one pass per device and element type.

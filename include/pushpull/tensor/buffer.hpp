@@ -7,8 +7,9 @@
 #include <utility>
 
 #include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// `bytes` bytes on one device, freed with the buffer. Move-only.
 template <Device D>

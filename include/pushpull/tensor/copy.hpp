@@ -7,13 +7,14 @@
 #include <type_traits>
 #include <vector>
 
+#include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/pass/plan.hpp>
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/tensor/tensor.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 namespace detail {
 

@@ -16,7 +16,7 @@
 #include <cuda_fp16.h>
 #endif
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 #if PUSHPULL_HAS_CUDA_FP16
 /// IEEE 754 binary16: the CUDA Toolkit's type.

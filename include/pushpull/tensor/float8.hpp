@@ -13,7 +13,7 @@
 #include <cuda_fp8.h>
 #endif
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 #if PUSHPULL_HAS_CUDA_FP8
 /// Four bits of exponent, three of mantissa (OCP's E4M3, "FN"): up to 448, NaN, no infinity. The CUDA Toolkit's type.

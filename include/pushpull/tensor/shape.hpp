@@ -12,9 +12,10 @@
 #include <span>
 #include <string>
 
+#include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// Up to 8 extents, outermost first. Rank 0 is a scalar of one element; a zero extent makes the tensor empty.
 class shape {

@@ -8,11 +8,12 @@
 #include <vector>
 
 #include <pushpull/concepts/tensor.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/device/cpu_device.hpp>
 #include <pushpull/tensor/buffer.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// Dense elements on one device, zero at first. Move-only: copies go through `copy`, which says where they run.
 template <ElementType T, Device D = cpu_device<>>

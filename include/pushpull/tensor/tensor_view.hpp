@@ -10,9 +10,10 @@
 #include <type_traits>
 
 #include <pushpull/concepts/tensor.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/device/cpu_device.hpp>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// A pointer with a shape and a device. `T` may be const. Does not own; the memory must outlive the view.
 template <class T, Device D = cpu_device<>>

@@ -4,11 +4,12 @@
 
 #include <cstdint>
 
+#include <pushpull/config.hpp>
 #include <pushpull/device/cuda_device.cuh>
 #include <pushpull/tensor/tensor_view.hpp>
 #include <thrust/device_vector.h>
 
-namespace pushpull {
+namespace pushpull::inline PUSHPULL_ABI {
 
 /// The view of a vector in the memory of `device`, as a tensor of rank 1. Thrust works on its vectors in the default
 /// stream: synchronize with what it enqueued there before a store uses them on another.

@@ -3,10 +3,11 @@
 #pragma once
 
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/adam.hpp>
 #include <pushpull/update/scalar.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// Zhuang et al. 2020, algorithm 2: m as in adam;  v = beta2 v + (1 - beta2) (g - m)^2 + epsilon;
 ///   w = w - learning_rate m' / (sqrt(v') + epsilon),  m' = m / (1 - beta1^t),  v' = v / (1 - beta2^t).
@@ -29,7 +30,7 @@ struct adabelief {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& m, V& v) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& m, V& v) const noexcept {
     m = beta1 * m + (1 - beta1) * g;
     v = beta2 * v + (1 - beta2) * (g - m) * (g - m) + epsilon;
     w -= s.step_size * m / (sqrt(v) * s.root_scale + epsilon);

@@ -3,9 +3,10 @@
 #pragma once
 
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/scalar.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// Zeiler 2012, as PyTorch defines it:
 ///   v = rho v + (1 - rho) g^2;  x = sqrt(u + epsilon) / sqrt(v + epsilon) g;  u = rho u + (1 - rho) x^2;
@@ -27,7 +28,7 @@ struct adadelta {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g, V& v, V& u) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g, V& v, V& u) const noexcept {
     v = rho * v + (1 - rho) * g * g;
     V const x = sqrt(u + epsilon) / sqrt(v + epsilon) * g;
     u = rho * u + (1 - rho) * x * x;

@@ -6,9 +6,10 @@
 #include <cuda/std/cmath>
 #include <pushpull/concepts/factored.hpp>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/scalar.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// Shazeer & Stern 2018, as torch.optim.Adafactor, with b = t^beta2_decay and norms of each key:
 ///   r = (1 - b) r + b mean over each row of g^2;   c = (1 - b) c + b mean over each column of g^2;
@@ -50,19 +51,20 @@ struct adafactor {
     A epsilon;   ///< epsilon1
     Numbers of;  ///< Rows and columns.
 
-    PUSHPULL_DEVICE_INLINE auto at(std::int64_t number) const requires pushpull::detail::Numbered<Numbers> {
+    PUSHPULL_DEVICE_INLINE auto at(std::int64_t number) const noexcept requires pushpull::detail::Numbered<Numbers> {
       return scalars<A, matrix_numbers<A>>{rate, kept, epsilon, of.at(number)};
     }
   };
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE V pre_reduce(phase<0>, S const&, V const&, V const& g) const {
+  PUSHPULL_DEVICE_INLINE V pre_reduce(phase<0>, S const&, V const&, V const& g) const noexcept {
     return g * g;
   }
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE cuda::std::array<V, 2> pre_reduce(phase<1>, S const& s, V const& w, V const& g) const {
+  PUSHPULL_DEVICE_INLINE cuda::std::array<V, 2> pre_reduce(phase<1>, S const& s, V const& w,
+                                                           V const& g) const noexcept {
     V const u = direction(s, g);
     return {w * w, u * u};
   }
@@ -81,7 +83,7 @@ struct adafactor {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g) const noexcept {
     w = s.kept * w - s.rate * direction(s, g);
   }
 

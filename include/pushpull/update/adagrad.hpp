@@ -3,10 +3,11 @@
 #pragma once
 
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/root.hpp>
 #include <pushpull/update/scalar.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// Duchi et al. 2011, as PyTorch defines it: h = h + g^2;  w = w - rate g / (sqrt(h) + epsilon), where
 /// rate = learning_rate / (1 + (t - 1) lr_decay) and h begins at initial_accumulator_value.
@@ -47,7 +48,7 @@ struct basic_adagrad {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class A, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(scalars<A> const& s, V& w, V const& g, V& h) const {
+  PUSHPULL_DEVICE_INLINE void operator()(scalars<A> const& s, V& w, V const& g, V& h) const noexcept {
     h += g * g + s.initial;
     w -= s.rate * g / Epsilon::root(h, epsilon);
   }

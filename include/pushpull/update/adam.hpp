@@ -3,9 +3,10 @@
 #pragma once
 
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/scalar.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// Kingma & Ba 2015, algorithm 1, as PyTorch defines it:
 ///   m = beta1 m + (1 - beta1) g;   v = beta2 v + (1 - beta2) g^2;
@@ -38,7 +39,7 @@ struct adam {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class A, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(scalars<A> const& s, V& w, V const& g, V& m, V& v) const {
+  PUSHPULL_DEVICE_INLINE void operator()(scalars<A> const& s, V& w, V const& g, V& m, V& v) const noexcept {
     m = beta1 * m + (1 - beta1) * g;
     v = beta2 * v + (1 - beta2) * g * g;
     w -= s.step_size * m / (sqrt(v) * s.root_scale + epsilon);
@@ -69,7 +70,7 @@ struct adamw {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& m, V& v) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& m, V& v) const noexcept {
     w *= 1 - learning_rate * weight_decay;
     as_adam()(s, w, g, m, v);
   }

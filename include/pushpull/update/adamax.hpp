@@ -3,9 +3,10 @@
 #pragma once
 
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/scalar.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// Where Adamax's epsilon stands.
 enum class adamax_epsilon {
@@ -35,7 +36,7 @@ struct basic_adamax {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class A, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(A const& step_size, V& w, V const& g, V& m, V& u) const {
+  PUSHPULL_DEVICE_INLINE void operator()(A const& step_size, V& w, V const& g, V& m, V& u) const noexcept {
     constexpr bool in_norm = Place == adamax_epsilon::norm;
     m = beta1 * m + (1 - beta1) * g;
     u = max(abs(g) + (in_norm ? epsilon : 0), beta2 * u);

@@ -6,10 +6,11 @@
 
 #include <cuda/std/cmath>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/random.hpp>
 #include <pushpull/update/scalar.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// g = g + noise, normal with variance eta / t^gamma in the t-th update of a key (Neelakantan et al. 2015, section 3, whose
 /// t begins at 0; optax.add_noise). The noise is a function of the seed, t and the element's number in the store alone, as
@@ -42,7 +43,7 @@ struct add_noise {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V const& w, V& g) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V const& w, V& g) const noexcept {
     V const noise = s.deviation * standard_normal<V>(seed, s.t, s.element);
     g += select(w == 0 && g == 0, V(0), noise);
   }

@@ -3,10 +3,11 @@
 #pragma once
 
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/adam.hpp>
 #include <pushpull/update/scalar.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// Reddi et al. 2018, as PyTorch defines it (Adam with amsgrad=True): m and v as in adam;  u = max(u, v);
 ///   w = w - learning_rate m' / (sqrt(u') + epsilon),  m' = m / (1 - beta1^t),  u' = u / (1 - beta2^t).
@@ -29,7 +30,7 @@ struct amsgrad {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& m, V& v, V& u) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& m, V& v, V& u) const noexcept {
     m = beta1 * m + (1 - beta1) * g;
     v = beta2 * v + (1 - beta2) * g * g;
     u = max(v, u);

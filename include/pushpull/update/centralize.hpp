@@ -5,8 +5,9 @@
 #include <cuda/std/array>
 #include <pushpull/concepts/factored.hpp>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// Yong et al. 2020, as optax.centralize: g = g - its mean over all dimensions but the first, in tensors of two dimensions
 /// or more; others stay. Costs a phase that reads every gradient once more. No state.
@@ -18,7 +19,7 @@ struct centralize {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE V pre_reduce(S const&, V const&, V const& g) const {
+  PUSHPULL_DEVICE_INLINE V pre_reduce(S const&, V const&, V const& g) const noexcept {
     return g;
   }
 
@@ -29,7 +30,7 @@ struct centralize {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class A, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(matrix_numbers<A> const& s, V const&, V& g) const {
+  PUSHPULL_DEVICE_INLINE void operator()(matrix_numbers<A> const& s, V const&, V& g) const noexcept {
     if (s.of_matrix()) g -= s.template rows<V>(A(0));
   }
 };

@@ -5,9 +5,10 @@
 #include <cuda/std/cmath>
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/scalar.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 namespace detail {
 
@@ -34,7 +35,7 @@ struct clip_global_norm {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE V pre_reduce(S const&, V const&, V const& g) const {
+  PUSHPULL_DEVICE_INLINE V pre_reduce(S const&, V const&, V const& g) const noexcept {
     return g * g;
   }
 
@@ -46,7 +47,7 @@ struct clip_global_norm {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class A, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(A const& factor, V const&, V& g) const {
+  PUSHPULL_DEVICE_INLINE void operator()(A const& factor, V const&, V& g) const noexcept {
     g *= factor;
   }
 };
@@ -65,7 +66,7 @@ struct clip_norm {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE V pre_reduce(S const&, V const&, V const& g) const {
+  PUSHPULL_DEVICE_INLINE V pre_reduce(S const&, V const&, V const& g) const noexcept {
     return g * g;
   }
 
@@ -77,7 +78,7 @@ struct clip_norm {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class A, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(A const& factor, V const&, V& g) const {
+  PUSHPULL_DEVICE_INLINE void operator()(A const& factor, V const&, V& g) const noexcept {
     g *= factor;
   }
 };

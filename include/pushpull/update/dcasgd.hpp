@@ -3,10 +3,11 @@
 #pragma once
 
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/scalar.hpp>
 #include <pushpull/update/sgd.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// g = g + lambda g^2 (w - w_old), where w_old is the weight before the last update: the first-order effect of an
 /// update that the gradient has not seen. In the first step w_old = w.
@@ -28,7 +29,7 @@ struct delay_compensation {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class A, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(A const& factor, V const& w, V& g, V& previous) const {
+  PUSHPULL_DEVICE_INLINE void operator()(A const& factor, V const& w, V& g, V& previous) const noexcept {
     g += factor * g * g * (w - previous);
     previous = w;
   }
@@ -57,7 +58,7 @@ struct dcasgd {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class A, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(A const& factor, V& w, V const& g, V& previous) const {
+  PUSHPULL_DEVICE_INLINE void operator()(A const& factor, V& w, V const& g, V& previous) const noexcept {
     V h = g;
     delay_compensation{lambda}(factor, w, h, previous);
     sgd{learning_rate}(factor, w, h);

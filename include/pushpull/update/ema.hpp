@@ -6,10 +6,11 @@
 
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/scalar.hpp>
 #include <pushpull/update/wrapper.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// The rule, then a = a + rate (w - a), a the average of the weights that the rule has left behind so far (Polyak &
 /// Juditsky 1992, with weights that fade by `decay` per update):
@@ -69,7 +70,8 @@ struct ema {
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class A, class P, class V, class... State>
     requires(sizeof...(State) == Rule::state_names.size())
-  PUSHPULL_DEVICE_INLINE void operator()(scalars<A, P> const& s, V& w, V const& g, V& average, State&... state) const {
+  PUSHPULL_DEVICE_INLINE void operator()(scalars<A, P> const& s, V& w, V const& g, V& average,
+                                         State&... state) const noexcept {
     rule(s.rule, w, g, state...);
     average += s.own * (w - average);
   }

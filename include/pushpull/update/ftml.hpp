@@ -4,9 +4,10 @@
 
 #include <cuda/std/cmath>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/scalar.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// Zheng & Kwok 2017, algorithm 1: v as in adam;  d' = d;  d = (1 - beta1^t) / learning_rate (sqrt(v') + epsilon),
 ///   v' = v / (1 - beta2^t);  z = beta1 z + (1 - beta1) g - (d - beta1 d') w;  w = -z / d.
@@ -41,7 +42,7 @@ struct ftml {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class A, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(scalars<A> const& s, V& w, V const& g, V& d, V& v, V& z) const {
+  PUSHPULL_DEVICE_INLINE void operator()(scalars<A> const& s, V& w, V const& g, V& d, V& v, V& z) const noexcept {
     v = beta2 * v + (1 - beta2) * g * g;
     V const denominator = s.inverse_rate * (sqrt(v) * s.root_scale + epsilon);
     z = beta1 * z + (1 - beta1) * g - (denominator - beta1 * d) * w;

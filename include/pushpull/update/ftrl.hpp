@@ -3,9 +3,10 @@
 #pragma once
 
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/scalar.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// McMahan et al. 2013, algorithm 1, per coordinate:
 ///   s = (sqrt(n + g^2) - sqrt(n)) / learning_rate;  z = z + g - s w;  n = n + g^2;
@@ -30,7 +31,7 @@ struct ftrl {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g, V& z, V& n) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g, V& z, V& n) const noexcept {
     V const root = sqrt(n + g * g);
     z += g - (root - sqrt(n)) / learning_rate * w;
     n += g * g;

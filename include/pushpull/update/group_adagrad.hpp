@@ -5,10 +5,11 @@
 #include <cuda/std/array>
 #include <pushpull/concepts/factored.hpp>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/root.hpp>
 #include <pushpull/update/scalar.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// AdaGrad (Duchi et al. 2011) with the mean of each row's squares, as MXNet's contrib GroupAdaGrad:
 ///   h_r = h_r + mean over row r of g^2;   w = w - learning_rate g / sqrt(h_r + epsilon).
@@ -33,7 +34,7 @@ struct basic_group_adagrad {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE V pre_reduce(S const&, V const&, V const& g) const {
+  PUSHPULL_DEVICE_INLINE V pre_reduce(S const&, V const&, V const& g) const noexcept {
     return g * g;
   }
 
@@ -44,7 +45,7 @@ struct basic_group_adagrad {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class A, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(matrix_numbers<A> const& s, V& w, V const& g) const {
+  PUSHPULL_DEVICE_INLINE void operator()(matrix_numbers<A> const& s, V& w, V const& g) const noexcept {
     w -= learning_rate * g / Epsilon::root(s.template rows<V>(A(1)), epsilon);
   }
 };

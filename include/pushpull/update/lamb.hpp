@@ -10,9 +10,10 @@
 #include <cuda/std/cmath>
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/scalar.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 namespace detail {
 
@@ -74,7 +75,7 @@ struct lamb {
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class A, class V>
   PUSHPULL_DEVICE_INLINE cuda::std::array<V, 2> pre_reduce(scalars<A> const& s, V const& w, V const& g, V const& m,
-                                                           V const& v) const {
+                                                           V const& v) const noexcept {
     V m_next = m, v_next = v;
     V const u = direction(s, w, g, m_next, v_next);
     return {w * w, u * u};
@@ -90,7 +91,7 @@ struct lamb {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class A, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(scalars<A> const& s, V& w, V const& g, V& m, V& v) const {
+  PUSHPULL_DEVICE_INLINE void operator()(scalars<A> const& s, V& w, V const& g, V& m, V& v) const noexcept {
     w -= s.rate * direction(s, w, g, m, v);
   }
 
@@ -145,13 +146,13 @@ struct lans {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE V pre_reduce(phase<0>, S const&, V const&, V const& g) const {
+  PUSHPULL_DEVICE_INLINE V pre_reduce(phase<0>, S const&, V const&, V const& g) const noexcept {
     return g * g;
   }
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class A, class V>
   PUSHPULL_DEVICE_INLINE cuda::std::array<V, 3> pre_reduce(phase<1>, scalars<A> const& s, V const& w, V const& g,
-                                                           V const& m, V const& v) const {
+                                                           V const& m, V const& v) const noexcept {
     V m_next = m, v_next = v, e(0);
     V const u = directions(s, w, g, m_next, v_next, e);
     return {w * w, u * u, e * e};
@@ -168,7 +169,7 @@ struct lans {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class A, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(scalars<A> const& s, V& w, V const& g, V& m, V& v) const {
+  PUSHPULL_DEVICE_INLINE void operator()(scalars<A> const& s, V& w, V const& g, V& m, V& v) const noexcept {
     V e(0);
     V const u = directions(s, w, g, m, v, e);
     w -= s.momentum_rate * u + s.gradient_rate * e;

@@ -6,9 +6,10 @@
 #include <cuda/std/cmath>
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/scalar.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// You, Gitman & Ginsburg 2017, algorithm 1, with the norms of each key:
 ///   rate = learning_rate trust_coefficient |w| / (|g| + weight_decay |w| + epsilon), or learning_rate if |w| or |g| is 0;
@@ -36,7 +37,7 @@ struct lars {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE cuda::std::array<V, 2> pre_reduce(S const&, V const& w, V const& g) const {
+  PUSHPULL_DEVICE_INLINE cuda::std::array<V, 2> pre_reduce(S const&, V const& w, V const& g) const noexcept {
     return {w * w, g * g};
   }
 
@@ -50,7 +51,7 @@ struct lars {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class A, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(A const& rate, V& w, V const& g, V& m) const {
+  PUSHPULL_DEVICE_INLINE void operator()(A const& rate, V& w, V const& g, V& m) const noexcept {
     m = momentum * m + rate * (g + weight_decay * w);
     w -= m;
   }

@@ -3,10 +3,11 @@
 #pragma once
 
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/scalar.hpp>
 #include <pushpull/update/signum.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// Chen et al. 2023, algorithm 2:
 ///   c = beta1 m + (1 - beta1) g;  w = w - learning_rate (sign(c) + weight_decay w);  m = beta2 m + (1 - beta2) g.
@@ -29,7 +30,7 @@ struct lion {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& m) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& m) const noexcept {
     signsgd{learning_rate, weight_decay}(s, w, beta1 * m + (1 - beta1) * g);
     m = beta2 * m + (1 - beta2) * g;
   }

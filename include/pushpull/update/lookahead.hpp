@@ -8,11 +8,12 @@
 
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/update/scalar.hpp>
 #include <pushpull/update/wrapper.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// Zhang et al. 2019, algorithm 1, as optax.lookahead defines it: the rule moves the (fast) weights; in every k-th update
 /// of a key, behind the rule, slow += alpha (w - slow);  w = slow. Slow weights begin at the weights before the first
@@ -78,7 +79,8 @@ struct lookahead {
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class P, class V, class... State>
     requires(sizeof...(State) == Rule::state_names.size())
-  PUSHPULL_DEVICE_INLINE void operator()(scalars<P> const& s, V& w, V const& g, V& slow, State&... state) const {
+  PUSHPULL_DEVICE_INLINE void operator()(scalars<P> const& s, V& w, V const& g, V& slow,
+                                         State&... state) const noexcept {
     if (s.own.first) slow = w;
     rule(s.rule, w, g, state...);
     if (s.own.synchronises) {

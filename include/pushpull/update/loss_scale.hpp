@@ -8,10 +8,11 @@
 #include <cuda/std/array>
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/pipeline.hpp>
 #include <pushpull/update/scalar.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 namespace detail {
 
@@ -47,7 +48,7 @@ struct apply_if_finite {
   }
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE V pre_reduce(S const&, V const&, V const& g) const {
+  PUSHPULL_DEVICE_INLINE V pre_reduce(S const&, V const&, V const& g) const noexcept {
     return detail::not_finite(g);
   }
 
@@ -63,7 +64,7 @@ struct apply_if_finite {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const&, V const&, V&) const {}
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V const&, V&) const noexcept {}
 };
 
 /// Gradients of a loss that was multiplied by a scale, which keeps small ones from vanishing in half precision
@@ -98,7 +99,7 @@ struct dynamic_loss_scale {
   }
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE V pre_reduce(S const&, V const&, V const& g) const {
+  PUSHPULL_DEVICE_INLINE V pre_reduce(S const&, V const&, V const& g) const noexcept {
     return detail::not_finite(g);
   }
 
@@ -116,7 +117,7 @@ struct dynamic_loss_scale {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const& inverse, V const&, V& g) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const& inverse, V const&, V& g) const noexcept {
     g *= inverse;
   }
 };

@@ -3,9 +3,10 @@
 #pragma once
 
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/scalar.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// b = momentum b + (1 - dampening) g;  w = w - learning_rate b. The definition of PyTorch's SGD: the first step has
 /// b = g. MXNet's keeps learning_rate inside b, so that a changed rate there does not rescale what b has gathered.
@@ -31,7 +32,7 @@ struct momentum {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class A, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(A const& gradient_factor, V& w, V const& g, V& b) const {
+  PUSHPULL_DEVICE_INLINE void operator()(A const& gradient_factor, V& w, V const& g, V& b) const noexcept {
     b = momentum * b + gradient_factor * g;
     w -= learning_rate * b;
   }
@@ -53,7 +54,7 @@ struct nesterov {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g, V& b) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g, V& b) const noexcept {
     b = momentum * b + g;
     w -= learning_rate * (g + momentum * b);
   }

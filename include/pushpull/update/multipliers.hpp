@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/ftrl.hpp>
 #include <pushpull/update/pipeline.hpp>
 #include <pushpull/update/scalar.hpp>
@@ -12,7 +13,7 @@
 #include <pushpull/update/transform.hpp>
 #include <pushpull/update/wrapper.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 namespace detail {
 

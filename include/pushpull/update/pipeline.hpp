@@ -14,8 +14,9 @@
 #include <pushpull/concepts/factored.hpp>
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// `first`, then `rest`. The states of `first` stand before those of `rest`.
 template <GradientTransform First, class Rest>
@@ -110,7 +111,7 @@ struct pipeline {
     Q rest;
 
     /// For stages that tell elements apart.
-    PUSHPULL_DEVICE_INLINE auto at(std::int64_t number) const
+    PUSHPULL_DEVICE_INLINE auto at(std::int64_t number) const noexcept
       requires(pushpull::detail::Numbered<P> || pushpull::detail::Numbered<Q>)
     {
       using pushpull::detail::argument;
@@ -178,7 +179,8 @@ struct pipeline {
   PUSHPULL_EXEC_CHECK_DISABLE
   template <std::size_t N, class S, class V, class... State>
     requires(N < phases && (sizeof...(State) == state_names.size() || !terms_of_states<N>()))
-  PUSHPULL_DEVICE_INLINE auto pre_reduce(phase<N>, S const& s, V const& w, V const& g, State const&... state) const {
+  PUSHPULL_DEVICE_INLINE auto pre_reduce(phase<N>, S const& s, V const& w, V const& g,
+                                         State const&... state) const noexcept {
     constexpr std::size_t of_first = pushpull::detail::phase_count<First>;
     V all[sizeof...(State) + 1] = {state..., V(0)};  // copies: nothing changes yet
     if constexpr (N < of_first) {
@@ -196,7 +198,7 @@ struct pipeline {
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V, class... State>
     requires Updater<Rest>
-  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, State&... state) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, State&... state) const noexcept {
     V h = g;
     V* const all[] = {&state..., nullptr};
     call_first(s.first, w, h, all, std::make_index_sequence<First::state_names.size()>{});
@@ -206,7 +208,7 @@ struct pipeline {
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V, class... State>
     requires GradientTransform<Rest>
-  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V const& w, V& g, State&... state) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V const& w, V& g, State&... state) const noexcept {
     V* const all[] = {&state..., nullptr};
     call_first(s.first, w, g, all, std::make_index_sequence<First::state_names.size()>{});
     call_rest(s.rest, w, g, all, std::make_index_sequence<Rest::state_names.size()>{});

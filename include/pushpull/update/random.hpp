@@ -10,7 +10,7 @@
 #include <pushpull/pass/pack.hpp>
 #include <pushpull/pass/pack_math.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// 128 random bits for each counter and key: Philox-4x32-10 (Salmon et al. 2011).
 PUSHPULL_HOST_DEVICE inline cuda::std::array<std::uint32_t, 4> philox(cuda::std::array<std::uint32_t, 4> counter,
@@ -70,7 +70,7 @@ struct noise_scalars {
     A deviation;
     std::int64_t t, element;
   };
-  PUSHPULL_DEVICE_INLINE numbered at(std::int64_t number) const { return {deviation, t, number}; }
+  PUSHPULL_DEVICE_INLINE numbered at(std::int64_t number) const noexcept { return {deviation, t, number}; }
 };
 
 }  // namespace detail

@@ -3,10 +3,11 @@
 #pragma once
 
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/root.hpp>
 #include <pushpull/update/scalar.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// v = alpha v + (1 - alpha) g^2;  g = g / (sqrt(v) + epsilon). RMSProp with a velocity, as PyTorch defines it, is
 /// `scale_by_rms{...} | momentum{...}`.
@@ -26,7 +27,7 @@ struct basic_scale_by_rms {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const&, V const&, V& g, V& v) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V const&, V& g, V& v) const noexcept {
     v = alpha * v + (1 - alpha) * g * g;
     g /= Epsilon::root(v, epsilon);
   }
@@ -47,7 +48,7 @@ struct basic_scale_by_centered_rms {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const&, V const&, V& g, V& v, V& a) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V const&, V& g, V& v, V& a) const noexcept {
     v = alpha * v + (1 - alpha) * g * g;
     a = alpha * a + (1 - alpha) * g;
     g /= Epsilon::root(max(v - a * a, 0), epsilon);
@@ -74,7 +75,7 @@ struct rmsprop {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& v) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& v) const noexcept {
     V h = g;
     scale_by_rms{alpha, epsilon}(s, w, h, v);
     w -= learning_rate * h;
@@ -94,7 +95,7 @@ struct centered_rmsprop {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& v, V& a) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& v, V& a) const noexcept {
     V h = g;
     scale_by_centered_rms{alpha, epsilon}(s, w, h, v, a);
     w -= learning_rate * h;

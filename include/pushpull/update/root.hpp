@@ -5,7 +5,7 @@
 #include <pushpull/config.hpp>
 #include <pushpull/pass/pack.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// sqrt(x) + epsilon: PyTorch, and most papers.
 struct epsilon_outside_root {

@@ -10,7 +10,7 @@
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// 1 - beta^t, without the cancellation that the plain form suffers for beta close to 1 (Kingma & Ba 2015, section 3).
 PUSHPULL_HOST_DEVICE inline double bias_correction(double beta, std::int64_t t) {

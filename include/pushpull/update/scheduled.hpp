@@ -12,9 +12,10 @@
 #include <pushpull/concepts/learning_rate_schedule.hpp>
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/pipeline.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 namespace detail {
 
@@ -100,7 +101,7 @@ struct scheduled {
     P stage;
 
     /// For a stage that tells elements apart.
-    PUSHPULL_DEVICE_INLINE auto at(std::int64_t number) const
+    PUSHPULL_DEVICE_INLINE auto at(std::int64_t number) const noexcept
       requires pushpull::detail::Numbered<P>
     {
       using stage_type = std::remove_cvref_t<decltype(pushpull::detail::argument(stage, number))>;
@@ -130,7 +131,7 @@ struct scheduled {
   template <std::size_t N, class P, class V, class... State>
     requires(N < pushpull::detail::phase_count<Stage> && pushpull::detail::TermsWith<Stage, N, P, V, State...>)
   PUSHPULL_DEVICE_INLINE auto pre_reduce(phase<N>, scalars<P> const& s, V const& w, V const& g,
-                                         State const&... state) const {
+                                         State const&... state) const noexcept {
     return pushpull::detail::terms<N>(with(s.value), s.stage, w, g, state...);
   }
 
@@ -139,7 +140,7 @@ struct scheduled {
     requires(Updater<Stage> && requires(Stage const& rule, S const& s, V& w, V const& g, State&... state) {
       rule(s.stage, w, g, state...);
     })
-  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, State&... state) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, State&... state) const noexcept {
     with(s.value)(s.stage, w, g, state...);
   }
 
@@ -149,7 +150,7 @@ struct scheduled {
              requires(Stage const& transform, S const& s, V const& w, V& g, State&... state) {
                transform(s.stage, w, g, state...);
              })
-  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V const& w, V& g, State&... state) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V const& w, V& g, State&... state) const noexcept {
     with(s.value)(s.stage, w, g, state...);
   }
 

@@ -3,9 +3,10 @@
 #pragma once
 
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/scalar.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// w = w - learning_rate g. No state; 12 bytes per float parameter.
 struct sgd {
@@ -18,7 +19,7 @@ struct sgd {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g) const noexcept {
     w -= learning_rate * g;
   }
 };

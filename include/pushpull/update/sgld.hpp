@@ -6,10 +6,11 @@
 
 #include <cuda/std/cmath>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/random.hpp>
 #include <pushpull/update/scalar.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// Welling & Teh 2011, eq. 4, for g the gradient of the negative log posterior: w = w - learning_rate g / 2 + noise,
 /// noise normal with variance learning_rate. The noise is a function of the seed, t and the element's number in the
@@ -31,7 +32,7 @@ struct sgld {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g) const noexcept {
     w += s.deviation * standard_normal<V>(seed, s.t, s.element) - learning_rate / 2 * g;
   }
 };

@@ -3,9 +3,10 @@
 #pragma once
 
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/scalar.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// w = (1 - learning_rate weight_decay) w - learning_rate sign(g), with sign(0) = 0 (Bernstein et al. 2018, signSGD).
 /// No state; 12 bytes per float parameter.
@@ -23,7 +24,7 @@ struct signsgd {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g) const noexcept {
     w = (1 - learning_rate * weight_decay) * w - learning_rate * sign(g);
   }
 };
@@ -46,7 +47,7 @@ struct signum {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& m) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& m) const noexcept {
     m = momentum * m + (1 - momentum) * g;
     signsgd{learning_rate, weight_decay}(s, w, m);
   }

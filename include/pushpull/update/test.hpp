@@ -3,8 +3,9 @@
 #pragma once
 
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// w = w + g, and a copy of w as state: what a store did with its gradients can be read off its weights. Rescaled by a
 /// stage before it. 20 bytes per float parameter.
@@ -13,7 +14,7 @@ struct test {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g, V& copy) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g, V& copy) const noexcept {
     w += g;
     copy = w;
   }

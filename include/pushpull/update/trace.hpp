@@ -3,9 +3,10 @@
 #pragma once
 
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/scalar.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// t = g + decay t;  g = t, or with nesterov g + decay t: optax.trace. `trace(0.9) | sgd{r}` is `momentum{r, 0.9}`; before
 /// other rules, or behind other stages, it gives momentum to what they make of the gradient.
@@ -22,7 +23,7 @@ struct trace {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const&, V const&, V& g, V& t) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V const&, V& g, V& t) const noexcept {
     t = g + decay * t;
     if (nesterov) {  // for all elements of a pass alike
       g += decay * t;

@@ -4,9 +4,10 @@
 
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/scalar.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// g = factor g: the mean over a batch of sums over its samples, or the inverse of a loss scale.
 struct rescale {
@@ -21,7 +22,7 @@ struct rescale {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const&, V const&, V& g) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V const&, V& g) const noexcept {
     g *= factor;
   }
 };
@@ -39,7 +40,7 @@ struct clip_value {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const&, V const&, V& g) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V const&, V& g) const noexcept {
     g = min(max(g, -limit), limit);
   }
 };
@@ -58,7 +59,7 @@ struct weight_decay {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const&, V const& w, V& g) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V const& w, V& g) const noexcept {
     g += decay * w;
   }
 };

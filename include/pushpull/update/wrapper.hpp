@@ -14,10 +14,11 @@
 
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/pipeline.hpp>
 #include <pushpull/update/scalar.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 namespace detail {
 
@@ -37,7 +38,7 @@ struct wrapped_scalars {
   P rule;
 
   /// For a rule that tells elements apart.
-  PUSHPULL_DEVICE_INLINE auto at(std::int64_t number) const requires pushpull::detail::Numbered<P> {
+  PUSHPULL_DEVICE_INLINE auto at(std::int64_t number) const noexcept requires pushpull::detail::Numbered<P> {
     using rule_type = std::remove_cvref_t<decltype(pushpull::detail::argument(rule, number))>;
     return wrapped_scalars<Own, rule_type>{own, pushpull::detail::argument(rule, number)};
   }
@@ -103,7 +104,7 @@ struct decoupled_decay {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V, class... State>
-  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, State&... state) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, State&... state) const noexcept {
     w *= 1 - rate;
     rule(s, w, g, state...);
   }
@@ -143,7 +144,7 @@ struct clip_weights {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V, class... State>
-  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, State&... state) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, State&... state) const noexcept {
     rule(s, w, g, state...);
     w = min(max(w, -limit), limit);
   }

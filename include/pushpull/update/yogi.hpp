@@ -3,10 +3,11 @@
 #pragma once
 
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/update/adam.hpp>
 #include <pushpull/update/scalar.hpp>
 
-namespace pushpull::update {
+namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// Zaheer et al. 2018, algorithm 2, with Adam's bias corrections as in optax: m as in adam;
 ///   v = v - (1 - beta2) sign(v - g^2) g^2;
@@ -30,7 +31,7 @@ struct yogi {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& m, V& v) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& m, V& v) const noexcept {
     m = beta1 * m + (1 - beta1) * g;
     v -= (1 - beta2) * sign(v - g * g) * g * g;
     w -= s.step_size * m / (sqrt(v) * s.root_scale + epsilon);

@@ -7,9 +7,10 @@
 #include <source_location>
 #include <string>
 
+#include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 
-namespace pushpull::detail {
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// Throws cuda_error, or out_of_memory, unless `code` is success; says what was tried and where. Clears the error that
 /// CUDA would hand to the next caller.

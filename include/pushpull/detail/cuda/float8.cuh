@@ -8,7 +8,7 @@
 #include <pushpull/config.hpp>
 #include <pushpull/tensor/float8.hpp>
 
-namespace pushpull::detail {
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 template <Float8 T>
 __host__ __device__ __forceinline__ float2 float8_to_float2(T x, T y) {

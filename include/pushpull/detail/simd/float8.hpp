@@ -12,7 +12,7 @@
 #include <pushpull/detail/simd/register.hpp>
 #include <pushpull/tensor/float8.hpp>
 
-namespace pushpull::detail {
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 #if !defined(__CUDA_ARCH__)
 

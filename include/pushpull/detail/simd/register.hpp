@@ -11,7 +11,7 @@
 #include <xsimd/xsimd.hpp>
 #endif
 
-namespace pushpull::detail {
+namespace pushpull::inline PUSHPULL_ABI::detail {
 
 #if defined(__CUDA_ARCH__)
 
