@@ -4,7 +4,11 @@
 
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <array>
@@ -13,6 +17,7 @@
 #include <filesystem>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "checkpoint/container.hpp"
@@ -23,6 +28,7 @@ namespace {
 
 int flushes = 0;        ///< calls of fsync since a test began to count
 int failing_flush = 0;  ///< the number of the one that fails
+int refused_changes = 0;  ///< calls of fchown that are about to fail
 
 }  // namespace
 
@@ -33,6 +39,16 @@ extern "C" int fsync(int fd) {
     return -1;
   }
   return static_cast<int>(::syscall(SYS_fsync, fd));
+}
+
+/// Likewise. Refuses the next `refused_changes` calls.
+extern "C" int fchown(int fd, uid_t owner, gid_t group) {
+  if (refused_changes > 0) {
+    --refused_changes;
+    errno = EPERM;
+    return -1;
+  }
+  return static_cast<int>(::syscall(SYS_fchown, fd, owner, group));
 }
 
 namespace {
@@ -90,10 +106,8 @@ TEST_CASE("a place where no file can be made is refused", "[checkpoint]") {
   CHECK(complaint(folder.file("")) == "the name of a file expected, got that of a folder");
   CHECK(complaint("").starts_with("the name of a file expected"));
   CHECK(complaint("/proc/x").starts_with("cannot create a file in its folder: "));
-  CHECK(complaint(folder.file(std::string(300, 'x'))).starts_with("cannot put the new file into place: "));
+  CHECK(complaint(folder.file(std::string(300, 'x'))).starts_with("cannot look at what is there: "));
   fs::create_directory(folder.file("folder"));
-  CHECK(complaint(folder.file("folder")).starts_with("cannot put the new file into place: "));
-  CHECK(fs::is_directory(folder.file("folder")));
   CHECK(read_file(folder.file("file")) == "old");
   CHECK(files_in(folder.file("")) == 2);
 }
@@ -148,13 +162,99 @@ TEST_CASE("a temporary file of somebody else is left alone", "[checkpoint]") {
     if (file.path().extension() == ".tmp") CHECK(read_file(file.path()) == "theirs");
 }
 
-TEST_CASE("a link is replaced by the file", "[checkpoint]") {
+TEST_CASE("what is neither a regular file nor a free name is refused, and stays", "[checkpoint]") {
   temporary_folder const folder;
-  write_file(folder.file("old"), "old");
-  fs::create_symlink("old", folder.file("x"));
-  REQUIRE(complaint(folder.file("x")).empty());
-  REQUIRE(fs::is_regular_file(fs::symlink_status(folder.file("x"))));
-  REQUIRE(read_file(folder.file("old")) == "old");
+  auto const refused = [&](fs::path const& path, std::string const& kind) {
+    INFO(path);
+    auto const type = fs::symlink_status(path).type();
+    CHECK(complaint(path) == "a regular file or a free name expected, got " + kind);
+    CHECK(fs::symlink_status(path).type() == type);
+  };
+  fs::create_directory(folder.file("folder"));
+  REQUIRE(::mkfifo(folder.file("pipe").c_str(), 0600) == 0);
+  int const socket = ::socket(AF_UNIX, SOCK_STREAM, 0);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  folder.file("socket").string().copy(address.sun_path, sizeof(address.sun_path) - 1);
+  REQUIRE(::bind(socket, reinterpret_cast<sockaddr const*>(&address), sizeof(address)) == 0);
+  refused(folder.file("folder"), "a folder");
+  refused(folder.file("folder") / "..", "a folder");
+  refused(folder.file("pipe"), "a pipe");
+  refused(folder.file("socket"), "a socket");
+  std::size_t files = 3;
+  if (::mknod(folder.file("device").c_str(), S_IFCHR | 0600, makedev(1, 3)) == 0) {
+    refused(folder.file("device"), "a device");
+    ++files;
+  } else if (::access("/dev", W_OK) != 0) {  // then nothing there can be harmed
+    refused("/dev/null", "a device");
+  }
+  ::close(socket);
+  CHECK(files_in(folder.file("")) == files);
+  CHECK(files_in(folder.file("folder")) == 0);
+
+  fs::create_symlink("pipe", folder.file("link"));  // behind a link too
+  CHECK(complaint(folder.file("link")) == "a regular file or a free name expected, got a pipe");
+}
+
+TEST_CASE("a symbolic link stays, and the file behind it is replaced", "[checkpoint]") {
+  temporary_folder const folder;
+  fs::create_directory(folder.file("run"));
+  write_file(folder.file("run") / "old", "old");
+  fs::create_symlink(fs::path("run") / "old", folder.file("link"));
+  fs::create_symlink(folder.file("link"), folder.file("run") / "link of a link");
+  fs::create_symlink("free", folder.file("run") / "to a free name");
+  for (auto const& [link, target] : {std::pair{folder.file("link"), "old"},
+                                     std::pair{folder.file("run") / "link of a link", "old"},
+                                     std::pair{folder.file("run") / "to a free name", "free"}}) {
+    INFO(link);
+    write_file(folder.file("run") / "old", "old");
+    CHECK(complaint(link).empty());
+    CHECK(fs::is_symlink(fs::symlink_status(link)));
+    CHECK(fs::is_regular_file(fs::symlink_status(folder.file("run") / target)));
+    CHECK(cp::safetensors_file(folder.file("run") / target).contains("x"));
+  }
+  CHECK(files_in(folder.file("run")) == 4);
+  CHECK(files_in(folder.file("")) == 2);
+
+  fs::create_symlink("circle", folder.file("circle"));
+  CHECK(complaint(folder.file("circle")).starts_with("cannot follow the symbolic link: "));
+}
+
+TEST_CASE("permissions, owner and group of a file that is replaced stay", "[checkpoint]") {
+  temporary_folder const folder;
+  auto const path = folder.file("x");
+  auto const mode = [&] {
+    struct stat status {};
+    REQUIRE(::stat(path.c_str(), &status) == 0);
+    return status.st_mode & 07777;
+  };
+  auto const set_mode = [&](mode_t bits) { REQUIRE(::chmod(path.c_str(), bits) == 0); };
+  mode_t const mask = ::umask(027);
+  REQUIRE(complaint(path).empty());
+  CHECK(mode() == 0640);  // a new file's
+  ::umask(mask);
+  for (mode_t const bits : {0600U, 0644U, 0666U, 0400U, 0755U, 02660U}) {
+    set_mode(bits);
+    REQUIRE(complaint(path).empty());
+    CHECK(mode() == bits);
+  }
+  refused_changes = 1;  // the owner cannot be set, the group can
+  set_mode(04750);
+  REQUIRE(complaint(path).empty());
+  CHECK(mode() == 0750);
+  refused_changes = 2;  // nor the group: another one gets what everybody has
+  set_mode(0664);
+  REQUIRE(complaint(path).empty());
+  CHECK(mode() == 0644);
+  refused_changes = 0;
+  if (::geteuid() == 0) {
+    REQUIRE(::chown(path.c_str(), 12345, 23456) == 0);
+    REQUIRE(complaint(path).empty());
+    struct stat status {};
+    REQUIRE(::stat(path.c_str(), &status) == 0);
+    CHECK(status.st_uid == 12345);
+    CHECK(status.st_gid == 23456);
+  }
 }
 
 TEST_CASE("a name without a folder is one in the working folder", "[checkpoint]") {
