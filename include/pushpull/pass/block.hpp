@@ -143,7 +143,7 @@ struct block {
   PUSHPULL_DEVICE_INLINE void clear_from(std::int64_t valid) {
     using A = typename V::element_type;
     if constexpr (V::size == 1) {
-      detail::static_for<Count>([&](auto j) PUSHPULL_INLINE_LAMBDA {
+      each_element([&](auto j) PUSHPULL_INLINE_LAMBDA {
         if (static_cast<std::int64_t>(j) >= valid) x[j].value = A(0);
       });
     } else {
@@ -158,30 +158,46 @@ struct block {
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class T>
   PUSHPULL_DEVICE_INLINE void load_partial(T const* from, std::int64_t valid) {
-    alignas(64) T buffer[static_cast<std::size_t>(size)];
-    each_element([&](auto j) PUSHPULL_INLINE_LAMBDA {
-      if (static_cast<std::int64_t>(j) < valid) {
-        buffer[j] = from[j];
-      } else {
-        buffer[j] = convert<T>(0.0F);
+    using A = typename V::element_type;
+    if constexpr (V::size == 1) {  // no copy on the way: a GPU's wide accesses reach global memory alone
+      each_element([&](auto j) PUSHPULL_INLINE_LAMBDA {
+        if (static_cast<std::int64_t>(j) < valid) {
+          x[j].value = convert<A>(from[j]);
+        } else {
+          x[j].value = A(0);
+        }
+      });
+    } else {
+      alignas(64) T buffer[static_cast<std::size_t>(size)];
+      for (std::int64_t j = 0; j < size; ++j) {
+        if (j < valid) {
+          buffer[j] = from[j];
+        } else {
+          buffer[j] = convert<T>(0.0F);
+        }
       }
-    });
-    load(static_cast<T const*>(buffer));
+      load(static_cast<T const*>(buffer));
+    }
   }
 
   /// Writes the first `valid` elements one by one, to memory of any alignment.
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class T>
   PUSHPULL_DEVICE_INLINE void store_partial(T* to, std::int64_t valid) const {
-    alignas(64) T buffer[static_cast<std::size_t>(size)];
-    store(static_cast<T*>(buffer));
-    each_element([&](auto j) PUSHPULL_INLINE_LAMBDA {
-      if (static_cast<std::int64_t>(j) < valid) to[j] = buffer[j];
-    });
+    if constexpr (V::size == 1) {
+      each_element([&](auto j) PUSHPULL_INLINE_LAMBDA {
+        if (static_cast<std::int64_t>(j) < valid) to[j] = convert<T>(x[j].value);
+      });
+    } else {
+      alignas(64) T buffer[static_cast<std::size_t>(size)];
+      store(static_cast<T*>(buffer));
+      for (std::int64_t j = 0; j < size; ++j)
+        if (j < valid) to[j] = buffer[j];
+    }
   }
 
  private:
-  /// f(j) for each element's number; constants where a run-time index would put the buffer into local memory.
+  /// f(j) for each element's number; constants where a run-time index would put `x` into local memory.
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class F>
   PUSHPULL_DEVICE_INLINE static void each_element(F const& f) {
