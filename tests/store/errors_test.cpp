@@ -5,6 +5,7 @@
 #include <concepts>
 #include <cstdint>
 #include <functional>
+#include <ranges>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -207,34 +208,50 @@ TEMPLATE_TEST_CASE("ranges of unequal lengths are refused by every call", "[stor
     s.template refuses<pp::shape_mismatch>({words}, call);
     REQUIRE(s.store.size() == 2);
   };
-  refuses("push: fewer gradients", [&] { s.store.push(keys, one); });
-  refuses("push: fewer keys", [&] { s.store.push(keys, three); });
-  refuses("pull: fewer outputs", [&] { s.store.pull(keys, out_one); });
-  refuses("pull: fewer keys", [&] { s.store.pull(keys, out_three); });
-  refuses("pushpull: fewer gradients", [&] { s.store.pushpull(keys, one, out_two); });
-  refuses("pushpull: fewer outputs", [&] { s.store.pushpull(keys, three, out_one); });
-  refuses("pushpull: fewer keys", [&] { s.store.pushpull(keys, three, out_three); });
-  refuses("init: 2 values expected, one per key, got 1", [&] { s.store.init(fresh, one); });
-  refuses("init: 2 values expected, one per key, got 3", [&] { s.store.init(fresh, three); });
-  refuses("broadcast: fewer values", [&] { s.store.broadcast(fresh, one, out_two); });
-  refuses("broadcast: fewer outputs", [&] { s.store.broadcast(fresh, three, out_one); });
-  refuses("broadcast: fewer keys", [&] { s.store.broadcast(fresh, three, out_three); });
+  refuses("push: 2 keys, 1 gradient", [&] { s.store.push(keys, one); });
+  refuses("push: 2 keys, 3 gradients", [&] { s.store.push(keys, three); });
+  refuses("pull: 2 keys, 1 output", [&] { s.store.pull(keys, out_one); });
+  refuses("pull: 2 keys, 3 outputs", [&] { s.store.pull(keys, out_three); });
+  refuses("pushpull: 2 keys, 1 gradient", [&] { s.store.pushpull(keys, one, out_two); });
+  refuses("pushpull: 2 keys, 1 output", [&] { s.store.pushpull(keys, three, out_one); });
+  refuses("pushpull: 2 keys, 3 gradients", [&] { s.store.pushpull(keys, three, out_three); });
+  refuses("init: 2 keys, 1 value", [&] { s.store.init(fresh, one); });
+  refuses("init: 2 keys, 3 values", [&] { s.store.init(fresh, three); });
+  refuses("broadcast: 2 keys, 1 value", [&] { s.store.broadcast(fresh, one, out_two); });
+  refuses("broadcast: 2 keys, 1 output", [&] { s.store.broadcast(fresh, three, out_one); });
+  refuses("broadcast: 2 keys, 3 values", [&] { s.store.broadcast(fresh, three, out_three); });
   if constexpr (subject<TestType>::takes_lists_of_rows) {
     std::vector<rows> two;
     for (int i = 0; i < 2; ++i) two.push_back(s.row(2));
-    refuses("push: fewer gradients", [&] { s.store.push(strings{"w", "w", "w"}, two); });
-    refuses("push: fewer keys", [&] { s.store.push(strings{"w"}, two); });
-    refuses("row_sparse_pull: fewer tensors of row ids",
+    refuses("push: 3 keys, 2 gradients", [&] { s.store.push(strings{"w", "w", "w"}, two); });
+    refuses("push: 1 key, 2 gradients", [&] { s.store.push(strings{"w"}, two); });
+    refuses("row_sparse_pull: key \"w\": 2 outputs, 1 tensor of row ids",
             [&] { s.store.row_sparse_pull("w", two, std::vector<ids>{{1}}); });
-    refuses("row_sparse_pull: fewer outputs", [&] { s.store.row_sparse_pull("w", two, std::vector<ids>(3, ids{1})); });
-    refuses("row_sparse_pull: fewer outputs", [&] {
+    refuses("row_sparse_pull: key \"w\": 2 outputs, 3 tensors of row ids",
+            [&] { s.store.row_sparse_pull("w", two, std::vector<ids>(3, ids{1})); });
+    refuses("row_sparse_pull: 3 keys, 2 outputs", [&] {
       s.store.row_sparse_pull(strings{"w", "w", "w"}, two, std::vector<ids>(3, ids{1}));
     });
-    refuses("row_sparse_pull: fewer tensors of row ids",
+    refuses("row_sparse_pull: 2 keys, 1 tensor of row ids",
             [&] { s.store.row_sparse_pull(keys, two, std::vector<ids>(1, ids{1})); });
-    refuses("row_sparse_pull: fewer keys", [&] { s.store.row_sparse_pull(strings{"w"}, two, std::vector<ids>(2)); });
+    refuses("row_sparse_pull: 1 key, 2 outputs", [&] { s.store.row_sparse_pull(strings{"w"}, two, std::vector<ids>(2)); });
     for (auto const& output : two) REQUIRE(output.row_ids()[0] == 2);
   }
+}
+
+TEST_CASE("of a range without a size or an end no more is counted than was compared", "[store][errors]") {
+  pp::kv_store store{pp::cpu_devices(2)};
+  std::vector<float> const x(5, 2.0F);
+  strings const keys{"a", "b"};
+  store.init(keys, std::vector{x, x});
+  auto const gradients = [&](int n) {
+    return std::views::iota(0, n) | std::views::filter([](int) { return true; }) |
+           std::views::transform([&](int) { return pp::view_of(x); });
+  };
+  auto const endless = std::views::iota(0) | std::views::transform([&](int) { return pp::view_of(x); });
+  REQUIRE_THROWS_WITH(store.push(keys, gradients(1)), "push: 2 keys, 1 gradient");
+  REQUIRE_THROWS_WITH(store.push(keys, gradients(3)), "push: 2 keys, more than 2 gradients");
+  REQUIRE_THROWS_WITH(store.push(keys, endless), "push: 2 keys, more than 2 gradients");
 }
 
 TEMPLATE_TEST_CASE("a list without keys is refused by every call, and so is a key without a gradient",

@@ -145,7 +145,7 @@ class any_store {
       auto const view = view_of(value);
       initial.push_back({detail::operand_of<T const, D>(view), view.shape()});
     }
-    detail::expect_count("init", names.size(), initial.size(), "values");
+    detail::expect_count("init", names.size(), initial.size(), "value");
     detail::expect_keys("init", !names.empty());
     init<T>(std::span(names), std::span(std::as_const(initial)));
   }

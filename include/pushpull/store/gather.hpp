@@ -29,15 +29,27 @@ inline constexpr no_list none_listed;
 template <class R>
 concept Repeatable = TensorLike<R> || std::ranges::forward_range<R>;
 
-inline void expect_count(char const* call, std::size_t keys, std::size_t count, char const* what) {
-  expects<shape_mismatch>(keys == count, [&] {
-    return std::string(call) + ": " + std::to_string(keys) + " " + what + " expected, one per key, got " +
-           std::to_string(count);
-  });
+/// "1 gradient", "2 gradients", "3 tensors of row ids": `what` in the plural unless there is one.
+inline std::string counted(std::size_t count, std::string what) {
+  if (count != 1) what.insert(std::min(what.find(' '), what.size()), "s");
+  return std::to_string(count) + " " + what;
 }
-inline void expect_more(char const* call, bool more, char const* what) {
+
+/// Elements of a list, for a message. A range without a size may have no end: more than the elements seen are not counted.
+/// @param seen  Elements up to the place where the lists were compared. @param more  Whether there is another one.
+template <class R>
+std::string counted(R& range, std::size_t seen, bool more, char const* what) {
+  if constexpr (std::ranges::forward_range<R> && std::ranges::sized_range<R>) {
+    return counted(static_cast<std::size_t>(std::ranges::size(range)), what);
+  } else {
+    return (more ? "more than " : "") + counted(seen, what);
+  }
+}
+
+/// @throws shape_mismatch unless there are as many elements as keys: "push: 3 keys, 2 gradients"
+inline void expect_count(char const* call, std::size_t keys, std::size_t count, char const* what) {
   expects<shape_mismatch>(
-      more, [&] { return std::string(call) + ": fewer " + what + " than the other ranges have elements"; });
+      keys == count, [&] { return std::string(call) + ": " + counted(keys, "key") + ", " + counted(count, what); });
 }
 
 /// @throws invalid_argument on a list without keys: whatever made it is not what its writer meant
@@ -76,45 +88,64 @@ void add_to(Call& call, Table const& table, char const* name, typename Table::ke
 
 /// Walks along a range beside the keys; where there is none, yields nothing for ever.
 template <class R>
-struct companion {
-  char const* call;
-  char const* what;
-  std::ranges::iterator_t<R> next;
-  std::ranges::sentinel_t<R> end;
-
-  companion(char const* call, char const* what, R& range)
-      : call(call), what(what), next(std::ranges::begin(range)), end(std::ranges::end(range)) {}
-  decltype(auto) operator*() const {
-    expect_more(call, next != end, what);
-    return *next;
+class companion {
+ public:
+  companion(char const* what, R& range)
+      : what_(what), range_(range), next_(std::ranges::begin(range)), end_(std::ranges::end(range)) {}
+  decltype(auto) operator*() const { return *next_; }
+  auto const& place() const { return next_; }
+  void operator++() {
+    ++next_;
+    ++seen_;
   }
-  void operator++() { ++next; }
-  bool at_end() const { return next == end; }
+  bool at_end() const { return next_ == end_; }
+  std::size_t seen() const { return seen_; }
+  std::string count() const { return counted(range_, seen_, !at_end(), what_); }
+
+ private:
+  char const* what_;
+  R& range_;
+  std::ranges::iterator_t<R> next_;
+  std::ranges::sentinel_t<R> end_;
+  std::size_t seen_ = 0;
 };
 template <class R>
   requires std::same_as<R, no_list const>
-struct companion<R> {
-  companion(char const*, char const*, no_list const&) {}
+class companion<R> {
+ public:
+  companion(char const*, no_list const&) {}
   no_tensors operator*() const { return {}; }
   void operator++() {}
-  bool at_end() const { return true; }
 };
+
+/// f(key, element...) for each key of a list and the elements beside it.
+/// @throws shape_mismatch where a range has fewer or more elements than the list has keys: "push: 3 keys, 2 gradients";
+/// invalid_argument on a list without keys
+template <class Keys, class F, class... R>
+void for_each_entry(char const* call, Keys& keys, F const& f, companion<R>... beside) {
+  companion<Keys> key("key", keys);
+  auto const expect = [&](auto const& range, bool more) {
+    if constexpr (requires { range.at_end(); })
+      expects<shape_mismatch>(more != range.at_end(),
+                              [&] { return std::string(call) + ": " + key.count() + ", " + range.count(); });
+  };
+  for (; !key.at_end(); ++key, (++beside, ...)) {
+    (expect(beside, true), ...);
+    f(*key, beside...);
+  }
+  (expect(beside, false), ...);
+  expect_keys(call, key.seen() > 0);
+}
 
 /// Adds each key of a list with its tensors to a call.
 template <class Call, class Table, class Keys, class Gradients, class Outputs>
 void add_list_to(Call& call, Table const& table, char const* name, Keys&& keys, Gradients&& gradients,
                  Outputs&& outputs) {
-  companion<std::remove_reference_t<Gradients>> gradient(name, "gradients", gradients);
-  companion<std::remove_reference_t<Outputs>> output(name, "outputs", outputs);
-  bool any = false;
-  for (auto&& key : keys) {
-    any = true;
-    add_to(call, table, name, key, *gradient, *output);
-    ++gradient;
-    ++output;
-  }
-  expect_more(name, gradient.at_end() && output.at_end(), "keys");
-  expect_keys(name, any);
+  for_each_entry(
+      name, keys,
+      [&](auto&& key, auto const& gradient, auto const& output) { add_to(call, table, name, key, *gradient, *output); },
+      companion<std::remove_reference_t<Gradients>>("gradient", gradients),
+      companion<std::remove_reference_t<Outputs>>("output", outputs));
 }
 
 /// A key of a list, and where its entries stand in the ranges beside it.
@@ -130,20 +161,18 @@ template <class Keys, class R, class Find>
 auto group_keys(char const* call, char const* what, Keys& keys, R& range, Find const& find) {
   using record = std::remove_reference_t<decltype(find(*std::ranges::begin(keys)))>;
   std::vector<listed_key<record, std::ranges::iterator_t<R>>> groups;
-  auto entry = std::ranges::begin(range);
-  for (auto&& key : keys) {
-    expect_more(call, entry != std::ranges::end(range), what);
-    record& r = find(key);
-    auto const known = std::find_if(groups.begin(), groups.end(), [&](auto const& g) { return g.key == &r; });
-    if (known == groups.end()) {
-      groups.push_back({&r, {entry}});
-    } else {
-      known->entries.push_back(entry);
-    }
-    ++entry;
-  }
-  expect_more(call, entry == std::ranges::end(range), "keys");
-  expect_keys(call, !groups.empty());
+  for_each_entry(
+      call, keys,
+      [&](auto&& key, auto const& entry) {
+        record& r = find(key);
+        auto const known = std::find_if(groups.begin(), groups.end(), [&](auto const& g) { return g.key == &r; });
+        if (known == groups.end()) {
+          groups.push_back({&r, {entry.place()}});
+        } else {
+          known->entries.push_back(entry.place());
+        }
+      },
+      companion<R>(what, range));
   std::sort(groups.begin(), groups.end(), [](auto const& a, auto const& b) { return a.key->clock < b.key->clock; });
   return groups;
 }
@@ -157,15 +186,13 @@ void expect_outputs_like(View key, Value const& value, Outputs& outputs) {
 }
 template <class View, class Keys, class Values, class Outputs>
 void expect_outputs_like_each(Keys& keys, Values& values, Outputs& outputs) {
-  companion<Values> value("broadcast", "values", values);
-  companion<Outputs> output("broadcast", "outputs", outputs);
-  for (auto&& key : keys) {
-    auto&& filled = *output;
-    expect_outputs_like(View(key), *value, filled);
-    ++value;
-    ++output;
-  }
-  expect_more("broadcast", value.at_end() && output.at_end(), "keys");
+  for_each_entry(
+      "broadcast", keys,
+      [](auto&& key, auto const& value, auto const& output) {
+        auto&& filled = *output;
+        expect_outputs_like(View(key), *value, filled);
+      },
+      companion<Values>("value", values), companion<Outputs>("output", outputs));
 }
 
 }  // namespace pushpull::detail

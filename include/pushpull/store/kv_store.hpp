@@ -120,7 +120,7 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
     std::vector<key_view> const names(owned.begin(), owned.end());
     std::vector<decltype(view_of(*std::ranges::begin(values)))> views;
     for (auto&& value : values) views.push_back(view_of(value));
-    detail::expect_count("init", names.size(), views.size(), "values");
+    detail::expect_count("init", names.size(), views.size(), "value");
     detail::expect_keys("init", !names.empty());
     engine_->init(std::span<key_view const>(names), std::span(std::as_const(views)), false, {});
   }
@@ -199,7 +199,7 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
   template <KeysOf<key_view> Keys, RowSparseListOf<T> Gradients>
     requires RowsOutliveCall<Gradients, is_synchronous>
   completion push(Keys&& keys, Gradients&& gradients, row_updates rows = row_updates::lazy, priority when = {}) {
-    auto const groups = detail::group_keys("push", "gradients", keys, gradients,
+    auto const groups = detail::group_keys("push", "gradient", keys, gradients,
                                            [&](key_view key) -> auto& { return engine_->find("push", key); });
     return engine_->update_rows("push", groups, when, [&](auto& op, auto& record, std::size_t i) {
       op.begin(record, updates_all(rows));
@@ -298,16 +298,13 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
     using prepared = decltype(prepare_row_pull(key_view(*std::ranges::begin(keys)), *std::ranges::begin(outputs),
                                                *std::ranges::begin(row_ids)));
     std::vector<prepared> all;
-    detail::companion<Outputs> output(call, "outputs", outputs);
-    detail::companion<Ids const> ids(call, "tensors of row ids", row_ids);
-    for (auto&& key : keys) {
-      auto&& filled = *output;
-      all.push_back(prepare_row_pull(key_view(key), filled, *ids));
-      ++output;
-      ++ids;
-    }
-    detail::expect_more(call, output.at_end() && ids.at_end(), "keys");
-    detail::expect_keys(call, !all.empty());
+    detail::for_each_entry(
+        call, keys,
+        [&](auto&& key, auto const& output, auto const& ids) {
+          auto&& filled = *output;
+          all.push_back(prepare_row_pull(key_view(key), filled, *ids));
+        },
+        detail::companion<Outputs>("output", outputs), detail::companion<Ids const>("tensor of row ids", row_ids));
     return engine_->submit_rows(all, when);
   }
 
@@ -355,13 +352,19 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
         detail::for_each_row_sparse(outputs, [&](auto& output) { op.add_output(call, key, output); });
       } else {
         auto ids = std::ranges::begin(row_ids);
+        std::size_t filled = 0, named = 0;
         detail::for_each_row_sparse(outputs, [&](auto& output) {
-          detail::expect_more(call, ids != std::ranges::end(row_ids), "tensors of row ids");
+          ++filled;
+          if (ids == std::ranges::end(row_ids)) return;
           op.add_ids(call, key, view_of(*ids));
           op.add_output(call, key, output);
           ++ids;
+          ++named;
         });
-        detail::expect_more(call, ids == std::ranges::end(row_ids), "outputs");
+        detail::expects<shape_mismatch>(filled == named && ids == std::ranges::end(row_ids), [&] {
+          return std::string(call) + ": " + detail::key_text(key) + ": " + detail::counted(filled, "output") + ", " +
+                 detail::counted(row_ids, named, ids != std::ranges::end(row_ids), "tensor of row ids");
+        });
       }
     });
   }

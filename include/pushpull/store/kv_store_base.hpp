@@ -273,8 +273,8 @@ class kv_store_base {
     requires(!resolved::compressed)
   {
     std::vector<key_view> const names(keys.begin(), keys.end());
-    expect_count("init_resident", names.size(), values.size(), "values");
-    expect_count("init_resident", names.size(), needs_gradient.size(), "flags");
+    expect_count("init_resident", names.size(), values.size(), "value");
+    expect_count("init_resident", names.size(), needs_gradient.size(), "flag");
     engine_->init(std::span<key_view const>(names), values, true, needs_gradient);
   }
 

@@ -223,7 +223,7 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
   template <class V>
   void init_resident(std::span<key_type const> keys, std::span<V const> values,
                      std::vector<bool> const& needs_gradient) {
-    detail::expect_count("init_resident", keys.size(), needs_gradient.size(), "flags");
+    detail::expect_count("init_resident", keys.size(), needs_gradient.size(), "flag");
     std::vector<key_type> names;
     auto const parts = split_new("init_resident", keys, values, names);
     std::array<std::vector<bool>, count> flags;
@@ -292,13 +292,11 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
   auto split(char const* call, Keys& keys, List& list, bool sources) const {
     using item = decltype(views_of(*std::ranges::begin(list)));
     std::array<part_of_call<item>, count> parts;
-    detail::companion<std::remove_reference_t<List>> next(call, sources ? "gradients" : "outputs", list);
-    bool any = false;
-    for (auto&& k : keys) {
+    auto const add = [&](auto&& k, auto const& tensors) {
       key_view const key(k);
       auto& part = parts[number(call, key)];
       pushpull::shape const& expected = find_shape(call, key);
-      item views = views_of(*next);
+      item views = views_of(*tensors);
       if constexpr (TensorLike<item>) {
         detail::expect_shape(call, key, expected, views.shape());
       } else {
@@ -309,11 +307,9 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
       }
       part.keys.emplace_back(key);
       part.items.push_back(std::move(views));
-      any = true;
-      ++next;
-    }
-    detail::expect_more(call, next.at_end(), "keys");
-    detail::expect_keys(call, any);
+    };
+    detail::for_each_entry(call, keys, add,
+                           detail::companion<std::remove_reference_t<List>>(sources ? "gradient" : "output", list));
     return parts;
   }
   /// Likewise keys that the store does not have yet. @param names  Receives them in their order.
@@ -321,8 +317,7 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
   auto split_new(char const* call, Keys& keys, List& list, std::vector<key_type>& names) const {
     using item = decltype(view_of(*std::ranges::begin(list)));
     std::array<part_of_call<item>, count> parts;
-    detail::companion<std::remove_reference_t<List>> next(call, "values", list);
-    for (auto&& k : keys) {
+    auto const add = [&](auto&& k, auto const& value) {
       key_view const key(k);
       detail::expects<duplicate_key>(!contains(key), [&] {
         return std::string(call) + ": " + detail::key_text(key) + " was given to init before";
@@ -330,11 +325,9 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
       names.emplace_back(key);
       auto& part = parts[chosen_.of(key)];
       part.keys.emplace_back(key);
-      part.items.push_back(view_of(*next));
-      ++next;
-    }
-    detail::expect_more(call, next.at_end(), "keys");
-    detail::expect_keys(call, !names.empty());
+      part.items.push_back(view_of(*value));
+    };
+    detail::for_each_entry(call, keys, add, detail::companion<std::remove_reference_t<List>>("value", list));
     std::vector<key_view> seen(names.begin(), names.end());
     std::sort(seen.begin(), seen.end());
     auto const twice = std::adjacent_find(seen.begin(), seen.end());
