@@ -89,7 +89,7 @@ struct user_adam {
   static constexpr auto state_names = states("m", "v");
 
   template <class S, class V>
-  PUSHPULL_HOST_DEVICE void operator()(S const&, V& w, V g, V& m, V& v) const {
+  PUSHPULL_HOST_DEVICE void operator()(S const&, V& w, V g, V& m, V& v) const noexcept {
     m = beta1 * m + (1 - beta1) * g;
     v = beta2 * v + (1 - beta2) * g * g;
     w -= learning_rate * m / (sqrt(v) + epsilon);

@@ -15,7 +15,7 @@ struct yogi {
   static constexpr auto state_names = pushpull::states("exp_avg", "exp_avg_sq");
 
   template <class S, class V>
-  PUSHPULL_HOST_DEVICE void operator()(S const&, V& w, V g, V& m, V& v) const {
+  PUSHPULL_HOST_DEVICE void operator()(S const&, V& w, V g, V& m, V& v) const noexcept {
     m = beta1 * m + (1 - beta1) * g;
     v -= (1 - beta2) * select(v > g * g, g * g, select(v < g * g, -g * g, V(0)));
     w -= learning_rate * m / (sqrt(v) + epsilon);
@@ -34,7 +34,7 @@ struct decaying_sgd {
     return static_cast<A>(learning_rate / cuda::std::sqrt(static_cast<double>(step.t)));
   }
   template <class A, class V>
-  PUSHPULL_HOST_DEVICE void operator()(A const& rate, V& w, V g) const {
+  PUSHPULL_HOST_DEVICE void operator()(A const& rate, V& w, V g) const noexcept {
     w -= rate * g;
   }
 };
@@ -48,7 +48,7 @@ struct dead_zone {
   static constexpr bool one_element_at_a_time = true;
 
   template <class S, class V>
-  PUSHPULL_HOST_DEVICE void operator()(S const&, V& w, V g) const {
+  PUSHPULL_HOST_DEVICE void operator()(S const&, V& w, V g) const noexcept {
     if (abs(g) > threshold) w -= learning_rate * g;
   }
 };
@@ -61,7 +61,7 @@ struct smooth {
   static constexpr auto state_names = pushpull::states("average");
 
   template <class S, class V>
-  PUSHPULL_HOST_DEVICE void operator()(S const&, V const&, V& g, V& average) const {
+  PUSHPULL_HOST_DEVICE void operator()(S const&, V const&, V& g, V& average) const noexcept {
     average = decay * average + (1 - decay) * g;
     g = average;
   }
@@ -76,7 +76,7 @@ struct unit_sgd {
   static constexpr bool per_tensor = true;
 
   template <class S, class V>
-  PUSHPULL_HOST_DEVICE V pre_reduce(S const&, V, V g) const {
+  PUSHPULL_HOST_DEVICE V pre_reduce(S const&, V, V g) const noexcept {
     return g * g;
   }
   template <class A>
@@ -84,7 +84,7 @@ struct unit_sgd {
     return static_cast<A>(sum > 0 ? learning_rate / cuda::std::sqrt(sum) : 0);
   }
   template <class A, class V>
-  PUSHPULL_HOST_DEVICE void operator()(A const& rate, V& w, V g) const {
+  PUSHPULL_HOST_DEVICE void operator()(A const& rate, V& w, V g) const noexcept {
     w -= rate * g;
   }
 };

@@ -8,7 +8,7 @@ struct branch {
   static constexpr bool one_element_at_a_time = true;
 #endif
   template <class S, class V>
-  void operator()(S const&, V& w, V g) const {
+  void operator()(S const&, V& w, V g) const noexcept {
     if (g > 0) w -= g;
   }
 };

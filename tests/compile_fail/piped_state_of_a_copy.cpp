@@ -5,9 +5,9 @@ struct centered {
   static constexpr auto state_names = pp::states("average");
   template <class S, class V>
 #ifdef CONTROL
-  void operator()(S const&, V const&, V& g, V& average) const {
+  void operator()(S const&, V const&, V& g, V& average) const noexcept {
 #else
-  void operator()(S const&, V const&, V& g, V average) const {
+  void operator()(S const&, V const&, V& g, V average) const noexcept {
 #endif
     average = 0.9 * average + 0.1 * g;
     g -= average;

@@ -9,6 +9,6 @@ struct rule {
 #endif
   static constexpr auto state_names = pp::states();
   template <class S, class V>
-  void operator()(S const&, V& w, V g) const { w -= g; }
+  void operator()(S const&, V& w, V g) const noexcept { w -= g; }
 };
 template class pp::kv_store<float, pp::cpu_device<>, rule>;

@@ -10,6 +10,6 @@ struct rule {
   static constexpr auto state_names = pp::states("m", "v");
 #endif
   template <class S, class V>
-  void operator()(S const&, V& w, V g, V& m) const { w -= m = g; }
+  void operator()(S const&, V& w, V g, V& m) const noexcept { w -= m = g; }
 };
 template class pp::kv_store<float, pp::cpu_device<>, rule>;

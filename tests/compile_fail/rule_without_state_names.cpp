@@ -8,6 +8,6 @@ struct rule {
   static constexpr auto state_names = pp::states();
 #endif
   template <class S, class V>
-  void operator()(S const&, V& w, V g) const { w -= g; }
+  void operator()(S const&, V& w, V g) const noexcept { w -= g; }
 };
 template class pp::kv_store<float, pp::cpu_device<>, rule>;

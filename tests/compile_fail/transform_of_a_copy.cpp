@@ -5,9 +5,9 @@ struct halve {
   static constexpr auto state_names = pp::states();
   template <class S, class V>
 #ifdef CONTROL
-  void operator()(S const&, V const&, V& g) const {
+  void operator()(S const&, V const&, V& g) const noexcept {
 #else
-  void operator()(S const&, V const&, V g) const {
+  void operator()(S const&, V const&, V g) const noexcept {
 #endif
     g *= 0.5;
   }

@@ -45,7 +45,7 @@ static_assert(pp::TensorLike<std::vector<float>&> && !pp::TensorLike<std::vector
 
 struct no_state_names {
   template <class S, class V>
-  void operator()(S const&, V&, V const&) const {}
+  void operator()(S const&, V&, V const&) const noexcept {}
 };
 struct a_state_too_few : archetype::updater {
   static constexpr auto state_names = pp::states("a", "b");
@@ -53,14 +53,41 @@ struct a_state_too_few : archetype::updater {
 struct not_trivially_copyable : archetype::updater {
   std::vector<float> memory;
 };
+struct rule_may_throw : archetype::updater {
+  template <class S, class V>
+  void operator()(S const&, V& w, V g, V& a) const {
+    w -= a += g;
+  }
+};
+template <bool IsNoexcept>
+struct numbered_rule {
+  static constexpr auto state_names = pp::states();
+  struct numbers {
+    float at(std::int64_t) const noexcept(IsNoexcept) { return 1; }
+  };
+  numbers prepare(pp::step<float> const&) const { return {}; }  // may throw: then there was no such step
+  template <class V>
+  void operator()(float rate, V& w, V g) const noexcept {
+    w -= rate * g;
+  }
+};
 static_assert(pp::Updater<archetype::updater> && pp::Updater<pp::update::adam> && pp::Updater<pp::update::nesterov>);
 static_assert(!pp::Updater<no_state_names> && !pp::Updater<a_state_too_few> && !pp::Updater<not_trivially_copyable>);
 static_assert(!pp::Updater<pp::update::rescale>);
+static_assert(!pp::Updater<rule_may_throw>);
+static_assert(pp::Updater<numbered_rule<true>> && !pp::Updater<numbered_rule<false>>);
 
 struct gradient_by_value : archetype::transform {
   template <class S, class V>
   void operator()(S const&, V const&, V) const = delete;
 };
+struct transform_may_throw : archetype::transform {
+  template <class S, class V>
+  void operator()(S const&, V const&, V& g) const {
+    g *= 2;
+  }
+};
+static_assert(!pp::GradientTransform<transform_may_throw>);
 static_assert(pp::GradientTransform<archetype::transform> && pp::GradientTransform<pp::update::clip_value>);
 static_assert(!pp::GradientTransform<pp::update::sgd> && !pp::GradientTransform<gradient_by_value>);
 static_assert(pp::PreReduction<pp::update::clip_global_norm> && !pp::PreReduction<archetype::transform>);
@@ -92,12 +119,15 @@ struct no_finish : archetype::reduction {
 };
 struct no_policy_kind {
   template <class V>
-  V operator()(V a, V) const { return a; }
+  V operator()(V a, V) const noexcept { return a; }
   template <class V>
-  V finish(V a, int) const { return a; }
+  V finish(V a, int) const noexcept { return a; }
+};
+struct finish_may_throw : archetype::reduction {
+  pp::pack<float> finish(pp::pack<float> a, int) const { return a; }
 };
 static_assert(pp::Reduction<archetype::reduction> && pp::Reduction<pp::reduce::max>);
-static_assert(!pp::Reduction<no_finish> && !pp::Reduction<no_policy_kind>);
+static_assert(!pp::Reduction<no_finish> && !pp::Reduction<finish_may_throw> && !pp::Reduction<no_policy_kind>);
 
 struct no_size {
   using policy_kind = pp::communicator_tag;

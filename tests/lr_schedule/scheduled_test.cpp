@@ -75,7 +75,7 @@ void compare(auto const& pipe, auto const& schedule) {
 struct float_rate {
   float learning_rate = 1;
   static constexpr auto state_names = pp::states();
-  PUSHPULL_HOST_DEVICE void operator()(pp::step<float> const&, pp::pack<float>& w, pp::pack<float> g) const {
+  PUSHPULL_HOST_DEVICE void operator()(pp::step<float> const&, pp::pack<float>& w, pp::pack<float> g) const noexcept {
     if (g > 0) w -= learning_rate * g;
   }
 };

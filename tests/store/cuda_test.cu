@@ -60,7 +60,7 @@ void require_close(std::vector<std::vector<float>> const& a, std::vector<std::ve
 struct branching_rule {
   static constexpr auto state_names = pp::states();
   template <class S, class V>
-  PUSHPULL_HOST_DEVICE void operator()(S const&, V& w, V g) const {
+  PUSHPULL_HOST_DEVICE void operator()(S const&, V& w, V g) const noexcept {
     if (g > 0) w -= 0.5 * g;
   }
 };

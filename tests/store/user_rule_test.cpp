@@ -23,7 +23,7 @@ struct sign_branch {
   static constexpr bool one_element_at_a_time = true;
 
   template <class S, class V>
-  PUSHPULL_HOST_DEVICE void operator()(S const&, V& w, V g, V& count) const {
+  PUSHPULL_HOST_DEVICE void operator()(S const&, V& w, V g, V& count) const noexcept {
     if (g > 0) {
       w -= rate;
       count += 1;
@@ -36,7 +36,7 @@ struct sign_branch {
 /// The same, written for single floats: nothing else to call.
 struct float_only {
   static constexpr auto state_names = pushpull::states();
-  PUSHPULL_HOST_DEVICE void operator()(pushpull::step<float> const&, pack<float>& w, pack<float> g) const {
+  PUSHPULL_HOST_DEVICE void operator()(pushpull::step<float> const&, pack<float>& w, pack<float> g) const noexcept {
     w -= g > 0 ? 0.5F : (g < 0 ? -0.5F : 0.0F);
   }
 };
@@ -46,7 +46,7 @@ struct smooth {
   double keep = 0.75;
   static constexpr auto state_names = pushpull::states("average");
   template <class S, class V>
-  PUSHPULL_HOST_DEVICE void operator()(S const&, V const&, V& g, V& average) const {
+  PUSHPULL_HOST_DEVICE void operator()(S const&, V const&, V& g, V& average) const noexcept {
     average = keep * average + (1 - keep) * g;
     g = average;
   }

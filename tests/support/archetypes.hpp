@@ -50,7 +50,7 @@ struct tensor {
 struct updater {
   static constexpr auto state_names = states("a");
   template <class S, class V>
-  PUSHPULL_HOST_DEVICE void operator()(S const&, V& w, V g, V& a) const {
+  PUSHPULL_HOST_DEVICE void operator()(S const&, V& w, V g, V& a) const noexcept {
     a += g;
     w -= a;
   }
@@ -59,7 +59,7 @@ struct updater {
 struct transform {
   static constexpr auto state_names = states();
   template <class S, class V>
-  PUSHPULL_HOST_DEVICE void operator()(S const&, V const&, V& g) const {
+  PUSHPULL_HOST_DEVICE void operator()(S const&, V const&, V& g) const noexcept {
     g *= 2;
   }
 };
@@ -71,11 +71,11 @@ struct learning_rate_schedule {
 struct reduction {
   using policy_kind = reduction_tag;
   template <class V>
-  PUSHPULL_HOST_DEVICE V operator()(V a, V b) const {
+  PUSHPULL_HOST_DEVICE V operator()(V a, V b) const noexcept {
     return a + b;
   }
   template <class V>
-  PUSHPULL_HOST_DEVICE V finish(V total, int) const {
+  PUSHPULL_HOST_DEVICE V finish(V total, int) const noexcept {
     return total;
   }
 };

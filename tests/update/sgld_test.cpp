@@ -21,7 +21,7 @@ struct noise {
   static constexpr auto state_names = pushpull::states();
   struct scalars {
     std::int64_t t, element = 0;
-    PUSHPULL_HOST_DEVICE auto at(std::int64_t number) const {
+    PUSHPULL_HOST_DEVICE auto at(std::int64_t number) const noexcept {
       struct {
         std::int64_t t, element;
       } result{t, number};
@@ -33,7 +33,7 @@ struct noise {
     return {s.t};
   }
   template <class S, class V>
-  PUSHPULL_HOST_DEVICE void operator()(S const& s, V const&, V& g) const {
+  PUSHPULL_HOST_DEVICE void operator()(S const& s, V const&, V& g) const noexcept {
     g *= update::standard_normal<V>(1, s.t, s.element);
   }
 };

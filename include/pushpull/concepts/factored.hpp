@@ -65,7 +65,7 @@ inline constexpr auto all_state_names = [] {
 /// Needs:  static constexpr factors factored: how a tensor is cut into rows and columns, and under which names their numbers
 ///         are states; prepare(factored_step<A> s, sums), which calls s.numbers(keep, gain) to say how numbers move and
 ///         returns the matrix<A> that this gives, or something with a member at(number) that calls its `at`;
-///         template <class V> V pre_reduce(phase<0>, S, V w, V g) const: the term that is summed over rows and columns.
+///         template <class V> V pre_reduce(phase<0>, S, V w, V g) const noexcept: the term that is summed over rows and columns.
 ///         Where it has no other phase: using sums_type = cuda::std::array<double, 0>. Further phases are those of a
 ///         PreReduction. static constexpr bool per_tensor = true.
 /// Models: update::centralize, group_adagrad, adafactor, and every pipeline or wrapper that holds one.

@@ -164,18 +164,20 @@ PUSHPULL_HOST_DEVICE sums_t<U> initial_sums(U const& u) {
   }
 }
 template <Carries U>
-PUSHPULL_HOST_DEVICE void carry(U const& u, sums_t<U>& sums) {
+PUSHPULL_HOST_DEVICE void carry(U const& u, sums_t<U>& sums) noexcept {
   if constexpr (Wrapping<U>) {
     carry(inside(u), sums);
   } else {
+    static_assert(noexcept(u.carry(sums)), "PreReduction: carry may throw: write noexcept behind its const");
     u.carry(sums);
   }
 }
 template <MaySkip U>
-PUSHPULL_HOST_DEVICE bool skips(U const& u, sums_t<U> const& sums) {
+PUSHPULL_HOST_DEVICE bool skips(U const& u, sums_t<U> const& sums) noexcept {
   if constexpr (Wrapping<U>) {
     return skips(inside(u), sums);
   } else {
+    static_assert(noexcept(u.skips(sums)), "PreReduction: skips may throw: write noexcept behind its const");
     return u.skips(sums);
   }
 }
@@ -206,17 +208,28 @@ inline constexpr bool sums_over_keys = []<std::size_t... P>(std::index_sequence<
   return (!sums_per_tensor<U, P>() || ...);
 }(std::make_index_sequence<phase_count<U>>());
 
+template <bool IsNoexcept>
+PUSHPULL_HOST_DEVICE constexpr void expect_noexcept_terms() {
+  static_assert(IsNoexcept,
+                "PreReduction: pre_reduce may throw amid a phase, where nothing could be undone: write noexcept behind its "
+                "const");
+}
+
 /// The terms of phase `P`: of weight and gradient, and of the states if the stage asks for them.
 PUSHPULL_EXEC_CHECK_DISABLE
 template <std::size_t P, class U, class S, class V, class... State>
-PUSHPULL_DEVICE_INLINE auto terms(U const& stage, S const& s, V const& w, V const& g, State const&... state) {
+PUSHPULL_DEVICE_INLINE auto terms(U const& stage, S const& s, V const& w, V const& g, State const&... state) noexcept {
   if constexpr (requires { stage.pre_reduce(phase<P>(), s, w, g); }) {
+    expect_noexcept_terms<noexcept(stage.pre_reduce(phase<P>(), s, w, g))>();
     return stage.pre_reduce(phase<P>(), s, w, g);
   } else if constexpr (requires { stage.pre_reduce(phase<P>(), s, w, g, state...); }) {
+    expect_noexcept_terms<noexcept(stage.pre_reduce(phase<P>(), s, w, g, state...))>();
     return stage.pre_reduce(phase<P>(), s, w, g, state...);
   } else if constexpr (requires { stage.pre_reduce(s, w, g); }) {
+    expect_noexcept_terms<noexcept(stage.pre_reduce(s, w, g))>();
     return stage.pre_reduce(s, w, g);
   } else {
+    expect_noexcept_terms<noexcept(stage.pre_reduce(s, w, g, state...))>();
     return stage.pre_reduce(s, w, g, state...);
   }
 }
@@ -225,7 +238,7 @@ PUSHPULL_DEVICE_INLINE auto terms(U const& stage, S const& s, V const& w, V cons
 
 /// A stage that needs sums over the gradients of all keys of a step, or over each tensor, before any weight may change.
 /// Only then does the step read its gradients in a phase before the pass.
-/// Needs:  template <class V> V pre_reduce(S const& s, V w, V g) const: the element's term, zero for w = g = 0; or
+/// Needs:  template <class V> V pre_reduce(S const& s, V w, V g) const noexcept: the element's term, zero for w = g = 0; or
 ///         pre_reduce(s, w, g, state...), which reads the states and changes nothing;
 ///         prepare(step<A>, double sum) -> S: called with 0 before that phase and with the sum of all terms after it.
 /// May:    ask for several sums: using sums_type = cuda::std::array<double, N>, which prepare takes in place of a double,
@@ -235,8 +248,8 @@ PUSHPULL_DEVICE_INLINE auto terms(U const& stage, S const& s, V const& w, V cons
 ///         with pre_reduce(phase<P>, s, w, g, state...) for each, and as first_sums[P] the place of the phase's sums among
 ///         all;
 ///         keep numbers from step to step, the last `static constexpr std::size_t carried` of its sums: initial_sums() gives
-///         them before the first step, carry(sums) changes them after each, when the sums over all keys are known;
-///         leave a step out: bool skips(sums) const. Weights, states and t of its keys then stay, outputs are written.
+///         them before the first step, carry(sums), noexcept, changes them after each, when the sums over all keys are known;
+///         leave a step out: bool skips(sums) const noexcept. Weights, states and t of its keys then stay, outputs are written.
 /// See also Factored, whose terms are summed by rows and columns.
 /// Models: update::clip_global_norm, clip_norm, lars, lamb, lans, apply_if_finite, dynamic_loss_scale, and every pipeline
 /// or wrapper that holds one.

@@ -11,16 +11,16 @@
 namespace pushpull::inline PUSHPULL_ABI {
 
 /// An associative operation over the K gradients of a key, elementwise, in source order.
-/// Needs:  template <class V> V operator()(V a, V b) const, PUSHPULL_HOST_DEVICE: combines two;
-///         template <class V> V finish(V total, int k) const, PUSHPULL_HOST_DEVICE: called once with the count of
+/// Needs:  template <class V> V operator()(V a, V b) const noexcept, PUSHPULL_HOST_DEVICE: combines two;
+///         template <class V> V finish(V total, int k) const noexcept, PUSHPULL_HOST_DEVICE: called once with the count of
 ///         sources; trivially copyable and default constructible; `policy_kind` is `reduction_tag`.
 /// Models: reduce::sum, reduce::mean, reduce::max.
 template <class R>
 concept Reduction = std::is_trivially_copyable_v<R> && std::default_initializable<R> &&
                     requires(R const& reduce, pack<float> v) {
                       typename R::policy_kind;
-                      { reduce(v, v) } -> std::same_as<pack<float>>;
-                      { reduce.finish(v, 1) } -> std::same_as<pack<float>>;
+                      { reduce(v, v) } noexcept -> std::same_as<pack<float>>;
+                      { reduce.finish(v, 1) } noexcept -> std::same_as<pack<float>>;
                     };
 
 /// A Reduction whose operation is addition: what a source leaves out, the rows that a row-sparse gradient does not have,

@@ -121,7 +121,7 @@ struct matrix {
   double* mean;           ///< The mean of each matrix's row numbers, where columns have numbers.
   double* motion;         ///< How numbers move in this step: see factored_step.
 
-  PUSHPULL_DEVICE_INLINE matrix_numbers<A> at(std::int64_t number) const { return {this, number - first}; }
+  PUSHPULL_DEVICE_INLINE matrix_numbers<A> at(std::int64_t number) const noexcept { return {this, number - first}; }
 
   PUSHPULL_DEVICE_INLINE std::int64_t row_of(std::int64_t element) const { return quotient(element, columns); }
   PUSHPULL_DEVICE_INLINE std::int64_t batch_of(std::int64_t row) const {

@@ -127,7 +127,7 @@ struct assign {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g) const noexcept {
     w = g;
   }
 };
@@ -145,7 +145,7 @@ struct accumulate_more {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g) const noexcept {
     w += g;
   }
 };
@@ -168,7 +168,7 @@ struct forward {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g) const noexcept {
     w = g;
   }
 };
@@ -181,7 +181,7 @@ struct hold {
   static constexpr bool writes_weight = false;
 
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const&, V&, V const&) const {}
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V&, V const&) const noexcept {}
 };
 
 }  // namespace pushpull::pass

@@ -14,12 +14,12 @@ struct max {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class V>
-  PUSHPULL_DEVICE_INLINE V operator()(V const& a, V const& b) const {
+  PUSHPULL_DEVICE_INLINE V operator()(V const& a, V const& b) const noexcept {
     return pushpull::max(a, b);
   }
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class V>
-  PUSHPULL_DEVICE_INLINE V finish(V const& largest, int) const {
+  PUSHPULL_DEVICE_INLINE V finish(V const& largest, int) const noexcept {
     return largest;
   }
 };

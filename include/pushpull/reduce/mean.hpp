@@ -17,12 +17,12 @@ struct mean {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class V>
-  PUSHPULL_DEVICE_INLINE V operator()(V const& a, V const& b) const {
+  PUSHPULL_DEVICE_INLINE V operator()(V const& a, V const& b) const noexcept {
     return sum{}(a, b);
   }
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class V>
-  PUSHPULL_DEVICE_INLINE V finish(V const& total, int k) const {
+  PUSHPULL_DEVICE_INLINE V finish(V const& total, int k) const noexcept {
     return total / V(k);
   }
 };

@@ -18,7 +18,7 @@ struct sum {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class V>
-  PUSHPULL_DEVICE_INLINE V operator()(V const& a, V const& b) const {
+  PUSHPULL_DEVICE_INLINE V operator()(V const& a, V const& b) const noexcept {
     if constexpr (std::integral<typename V::element_type>) {
       return V(static_cast<std::int64_t>(static_cast<std::uint64_t>(a.value) + static_cast<std::uint64_t>(b.value)));
     } else {
@@ -27,7 +27,7 @@ struct sum {
   }
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class V>
-  PUSHPULL_DEVICE_INLINE V finish(V const& total, int) const {
+  PUSHPULL_DEVICE_INLINE V finish(V const& total, int) const noexcept {
     return total;
   }
 };

@@ -47,7 +47,7 @@ struct kv_store_types {
   static_assert(!accumulates || AdditiveReduction<reduction_type>,
                 "kv_store: accumulate adds micro-batches, which an AdditiveReduction does: reduce::sum or reduce::mean");
   static_assert(check_updater<updater_type, accumulation_type>::value);
-  static_assert(Reduction<reduction_type>, "kv_store: the reduction does not model Reduction");
+  static_assert(Reduction<reduction_type>, "kv_store: the reduction does not model Reduction, whose operator and finish are noexcept");
   static_assert(Compressor<compressor_type>, "kv_store: the compressor does not model Compressor");
   static_assert(Communicator<communicator_type>, "kv_store: the communicator does not model Communicator");
   static_assert(!has_updater || (FloatingElement<T> && FloatingElement<master_type> && FloatingElement<state_type>),

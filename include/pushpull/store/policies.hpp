@@ -180,6 +180,16 @@ struct check_updater {
   static_assert(keeps_states,
                 "Updater: the rule takes a state by value or as const, so the state stays as it began: take each state "
                 "as V&");
+  static constexpr bool cannot_throw = [] {
+    if constexpr (HasStateNames<U>) {
+      return !UpdatesWeightWith<U, pack<A>, A> || IsNoexceptPerElement<U, pack<A>, A>;
+    } else {
+      return true;
+    }
+  }();
+  static_assert(cannot_throw,
+                "Updater: the rule's operator may throw amid a pass, where nothing could be undone: write noexcept behind "
+                "its const, and behind that of at(number), if what prepare returns has one");
   static constexpr bool value = true;
 };
 template <class A>

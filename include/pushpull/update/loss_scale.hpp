@@ -53,10 +53,10 @@ struct apply_if_finite {
   }
 
   PUSHPULL_HOST_DEVICE sums_type initial_sums() const { return {}; }
-  PUSHPULL_HOST_DEVICE bool skips(sums_type const& sums) const {
+  PUSHPULL_HOST_DEVICE bool skips(sums_type const& sums) const noexcept {
     return !(sums[0] == 0) && sums[1] + 1 <= static_cast<double>(max_consecutive);
   }
-  PUSHPULL_HOST_DEVICE void carry(sums_type& sums) const {
+  PUSHPULL_HOST_DEVICE void carry(sums_type& sums) const noexcept {
     bool const finite = sums[0] == 0;
     sums[1] = finite ? 0 : sums[1] + 1;
     if (!finite) ++sums[2];
@@ -104,8 +104,8 @@ struct dynamic_loss_scale {
   }
 
   PUSHPULL_HOST_DEVICE sums_type initial_sums() const { return {0, initial, 0}; }
-  PUSHPULL_HOST_DEVICE bool skips(sums_type const& sums) const { return !(sums[0] == 0); }
-  PUSHPULL_HOST_DEVICE void carry(sums_type& sums) const {
+  PUSHPULL_HOST_DEVICE bool skips(sums_type const& sums) const noexcept { return !(sums[0] == 0); }
+  PUSHPULL_HOST_DEVICE void carry(sums_type& sums) const noexcept {
     if (skips(sums)) {
       sums[1] *= backoff;
       sums[2] = 0;

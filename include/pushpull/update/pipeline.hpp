@@ -144,7 +144,7 @@ struct pipeline {
     put<behind>(sums, pushpull::detail::initial_sums(rest));
     return sums;
   }
-  PUSHPULL_HOST_DEVICE void carry(sums_type& sums) const
+  PUSHPULL_HOST_DEVICE void carry(sums_type& sums) const noexcept
     requires(pushpull::detail::Carries<First> || pushpull::detail::Carries<Rest>)
   {
     if constexpr (pushpull::detail::Carries<First>) {
@@ -158,7 +158,7 @@ struct pipeline {
       put<behind>(sums, own);
     }
   }
-  PUSHPULL_HOST_DEVICE bool skips(sums_type const& sums) const
+  PUSHPULL_HOST_DEVICE bool skips(sums_type const& sums) const noexcept
     requires(pushpull::detail::MaySkip<First> || pushpull::detail::MaySkip<Rest>)
   {
     bool result = false;
@@ -330,6 +330,15 @@ constexpr Rest operator|(First const&, Rest const& rest) {
   static_assert(!(pushpull::detail::CopiesAState<First> || pushpull::detail::CopiesAState<Rest>),
                 "operator|: a stage takes a state by value or as const, so the state stays as it began: take each state "
                 "as V&");
+  return rest;
+}
+/// Likewise.
+template <class First, class Rest>
+  requires(pushpull::detail::MayThrowPerElement<First> || pushpull::detail::MayThrowPerElement<Rest>)
+constexpr Rest operator|(First const&, Rest const& rest) {
+  static_assert(!(pushpull::detail::MayThrowPerElement<First> || pushpull::detail::MayThrowPerElement<Rest>),
+                "operator|: a stage's operator may throw amid a pass, where nothing could be undone: write noexcept behind "
+                "its const, and behind that of at(number), if what prepare returns has one");
   return rest;
 }
 

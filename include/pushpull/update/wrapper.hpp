@@ -97,7 +97,7 @@ struct decoupled_decay {
   PUSHPULL_EXEC_CHECK_DISABLE
   template <std::size_t N, class S, class V, class... State>
   requires detail::HasTerms<Rule, N, S, V, State...> PUSHPULL_DEVICE_INLINE auto pre_reduce(
-      phase<N>, S const& s, V const& w, V const& g, State const&... state) const {
+      phase<N>, S const& s, V const& w, V const& g, State const&... state) const noexcept {
     V const decayed = w * (1 - rate);
     return pushpull::detail::terms<N>(rule, s, decayed, g, state...);
   }
@@ -138,7 +138,7 @@ struct clip_weights {
   PUSHPULL_EXEC_CHECK_DISABLE
   template <std::size_t N, class S, class V, class... State>
   requires detail::HasTerms<Rule, N, S, V, State...> PUSHPULL_DEVICE_INLINE auto pre_reduce(
-      phase<N>, S const& s, V const& w, V const& g, State const&... state) const {
+      phase<N>, S const& s, V const& w, V const& g, State const&... state) const noexcept {
     return pushpull::detail::terms<N>(rule, s, w, g, state...);
   }
 
