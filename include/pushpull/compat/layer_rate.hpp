@@ -31,7 +31,7 @@ struct lars_factor {
   }
 
   /// From the squares of |w| and |g|.
-  PUSHPULL_HOST_DEVICE double operator()(double w2, double g2, double rescale, double wd) const {
+  PUSHPULL_HOST_DEVICE double operator()(double w2, double g2, double rescale, double wd) const noexcept {
     double const w = cuda::std::sqrt(w2), g = cuda::std::sqrt(g2) * cuda::std::fabs(rescale);
     return adapts && w > 0 && g > 0 ? eta * w / (g + wd * w + epsilon) : 1;
   }
@@ -40,7 +40,7 @@ struct lars_factor {
 /// MXNet's LBSGD with the strategy "lars": |w| / sqrt(|g|^2 + wd |w|^2 + 1e-18) within 0.01 and 100, of the gradient
 /// before it is rescaled.
 struct lbsgd_factor {
-  PUSHPULL_HOST_DEVICE double operator()(double w2, double g2, double, double wd) const {
+  PUSHPULL_HOST_DEVICE double operator()(double w2, double g2, double, double wd) const noexcept {
     double const factor = cuda::std::sqrt(w2 / (g2 + wd * w2 + 1e-18));
     return factor < 0.01 ? 0.01 : (factor > 100 ? 100 : factor);
   }
@@ -79,7 +79,7 @@ struct layer_rated_momentum {
 
   /// The rate.
   template <class A>
-  PUSHPULL_HOST_DEVICE A prepare(step<A> const&, sums_type const& sums) const {
+  PUSHPULL_HOST_DEVICE A prepare(step<A> const&, sums_type const& sums) const noexcept {
     return static_cast<A>(learning_rate * factor(sums[0], sums[1], rescale, weight_decay));
   }
 
@@ -121,7 +121,7 @@ struct lbsgd_multiplier {
     lr_schedule::detail::expects_at_least("lbsgd: begin", begin, 0);
   }
 
-  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const {
+  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const noexcept {
     auto const most = static_cast<double>(batch_scale);
     std::int64_t const n = begin + batch_scale * t;
     if (n >= warm_up) return most;

@@ -37,7 +37,7 @@ struct folded_correction {
   }
 
   template <class A>
-  PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s) const {
+  PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s) const noexcept {
     return update::adam::scalars<A>{static_cast<A>(rate(s.t)), A(1)};
   }
 
@@ -71,7 +71,7 @@ struct corrected_decay {
   };
 
   template <class A>
-  PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s) const {
+  PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s) const noexcept {
     return {static_cast<A>(1 - rule.rate(s.t) * weight_decay), rule.prepare(s)};
   }
 
@@ -146,7 +146,7 @@ struct rated_decay {
   }
 
   template <class A>
-  PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s) const {
+  PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s) const noexcept(pushpull::detail::prepares_noexcept<Rule, A>) {
     return pushpull::detail::prepare(rule, s, 0.0);
   }
 

@@ -132,6 +132,19 @@ template <class U, class A>
 using prepared_t =
     decltype(detail::prepare(std::declval<U const&>(), std::declval<step_of<U, A> const&>(), sums_t<U>{}));
 
+/// Whether `prepare` of `U` cannot throw.
+template <class U, class A>
+inline constexpr bool prepares_noexcept = [] {
+  using S = step_of<U, A>;
+  if constexpr (requires(U const& rule, S const& s, sums_t<U> const& sums) { rule.prepare(s, sums); }) {
+    return requires(U const& rule, S const& s, sums_t<U> const& sums) { { rule.prepare(s, sums) } noexcept; };
+  } else if constexpr (requires(U const& rule, S const& s) { rule.prepare(s); }) {
+    return requires(U const& rule, S const& s) { { rule.prepare(s) } noexcept; };
+  } else {
+    return true;
+  }
+}();
+
 /// Has a member `at`: the operator is given `prepared.at(number)` instead, number being that of the pack's first element
 /// among all elements of the store.
 template <class P>

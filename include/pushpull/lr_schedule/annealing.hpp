@@ -25,7 +25,7 @@ struct linear {
     detail::expects_at_least("linear: updates", updates, 1);
   }
 
-  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const {
+  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const noexcept {
     return between(ramp::linear, base, final, progress(t, updates));
   }
 };
@@ -46,7 +46,7 @@ struct polynomial {
     detail::expects_positive("polynomial: power", power);
   }
 
-  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const {
+  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const noexcept {
     return final + (base - final) * cuda::std::pow(1 - progress(t, updates), power);
   }
 };
@@ -66,7 +66,7 @@ struct cosine {
     detail::expects_at_least("cosine: updates", updates, 1);
   }
 
-  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const {
+  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const noexcept {
     return between(ramp::cosine, base, final, progress(t, updates));
   }
 };
@@ -88,7 +88,7 @@ struct cosine_restarts {
     detail::expects_at_least("cosine_restarts: growth", growth, 1);
   }
 
-  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const {
+  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const noexcept {
     std::int64_t passed = elapsed(t), length = updates;
     if (growth == 1) {
       passed %= length;

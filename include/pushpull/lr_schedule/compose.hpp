@@ -28,7 +28,9 @@ struct join {
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
-  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const { return t <= updates ? first(t) : second(t - updates); }
+  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const noexcept(noexcept(first(t)) && noexcept(second(t))) {
+    return t <= updates ? first(t) : second(t - updates);
+  }
 };
 template <class First, class Second>
 join(First, std::int64_t, Second) -> join<First, Second>;
@@ -46,7 +48,9 @@ struct product {
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
-  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const { return a(t) * b(t); }
+  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const noexcept(noexcept(a(t)) && noexcept(b(t))) {
+    return a(t) * b(t);
+  }
 };
 template <class A, class B>
 product(A, B) -> product<A, B>;
@@ -78,7 +82,9 @@ struct shifted {
   void validate() const { detail::validate(schedule); }
 
   PUSHPULL_EXEC_CHECK_DISABLE
-  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const { return schedule(t + by); }
+  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const noexcept(noexcept(schedule(t))) {
+    return schedule(t + by);
+  }
 };
 template <class Schedule>
 shifted(Schedule) -> shifted<Schedule>;
@@ -99,7 +105,9 @@ struct per_epoch {
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
-  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const { return schedule(elapsed(t) / updates + 1); }
+  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const noexcept(noexcept(schedule(t))) {
+    return schedule(elapsed(t) / updates + 1);
+  }
 };
 template <class Schedule>
 per_epoch(Schedule, std::int64_t) -> per_epoch<Schedule>;
@@ -117,7 +125,9 @@ struct held_after {
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
-  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const { return schedule(t < updates ? t : updates); }
+  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const noexcept(noexcept(schedule(t))) {
+    return schedule(t < updates ? t : updates);
+  }
 };
 template <class Schedule>
 held_after(Schedule, std::int64_t) -> held_after<Schedule>;
@@ -135,7 +145,7 @@ struct at_least {
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
-  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const {
+  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const noexcept(noexcept(schedule(t))) {
     double const value = schedule(t);
     return value < minimum ? minimum : value;
   }

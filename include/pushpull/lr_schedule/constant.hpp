@@ -17,7 +17,7 @@ struct constant {
   /// @throws invalid_argument on a negative or infinite value.
   void validate() const { detail::expects_not_negative("constant: value", value); }
 
-  PUSHPULL_HOST_DEVICE double operator()(std::int64_t) const { return value; }
+  PUSHPULL_HOST_DEVICE double operator()(std::int64_t) const noexcept { return value; }
 };
 
 static_assert(LearningRateSchedule<constant>);

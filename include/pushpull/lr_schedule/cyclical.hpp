@@ -37,7 +37,7 @@ struct cyclical {
     detail::expects_share("cyclical: gamma", gamma);
   }
 
-  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const {
+  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const noexcept {
     std::int64_t const fall = down == 0 ? up : down, passed = elapsed(t), at = passed % (up + fall);
     double const z = at <= up ? static_cast<double>(at) / static_cast<double>(up)
                               : static_cast<double>(up + fall - at) / static_cast<double>(fall);
@@ -79,7 +79,7 @@ struct one_cycle {
     detail::expects_positive("one_cycle: final_divisor", final_divisor);
   }
 
-  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const {
+  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const noexcept {
     double const initial = peak / initial_divisor;
     return phase(t, initial, peak, initial / final_divisor);
   }
@@ -115,7 +115,7 @@ struct one_cycle_momentum {
     detail::expects_in_range("one_cycle_momentum: high", high, 0, 1);
   }
 
-  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const { return cycle.phase(t, high, low, high); }
+  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const noexcept { return cycle.phase(t, high, low, high); }
 };
 
 static_assert(LearningRateSchedule<cyclical> && LearningRateSchedule<one_cycle> &&

@@ -36,7 +36,7 @@ struct exponential_decay {
     detail::expects_at_least("exponential_decay: updates", updates, 1);
   }
 
-  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const {
+  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const noexcept {
     return base * cuda::std::pow(gamma, static_cast<double>(elapsed(t)) / static_cast<double>(updates));
   }
 };
@@ -55,7 +55,7 @@ struct step_decay {
     detail::expects_not_negative("step_decay: gamma", gamma);
   }
 
-  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const {
+  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const noexcept {
     return base * detail::power(gamma, elapsed(t) / updates);
   }
 };
@@ -115,7 +115,7 @@ struct multi_step_decay {
     detail::expects_not_negative("multi_step_decay: gamma", gamma);
   }
 
-  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const {
+  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const noexcept {
     return base * detail::power(gamma, milestones.passed(t));
   }
 };
@@ -132,7 +132,7 @@ struct inverse_sqrt {
     detail::expects_at_least("inverse_sqrt: warm_up", warm_up, 1);
   }
 
-  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const {
+  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const noexcept {
     double const number = static_cast<double>(elapsed(t) + 1), top = static_cast<double>(warm_up);
     return peak * (number < top ? number / top : cuda::std::sqrt(top / number));
   }

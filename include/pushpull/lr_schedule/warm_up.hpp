@@ -29,7 +29,7 @@ struct warm_up {
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
-  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const {
+  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const noexcept(noexcept(schedule(t))) {
     return t > updates ? schedule(t - updates) : between(shape, initial, schedule(1), progress(t, updates));
   }
 };
@@ -63,7 +63,7 @@ struct warm_up_stable_decay {
     detail::expects_not_negative("warm_up_stable_decay: final", final);
   }
 
-  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const {
+  PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const noexcept {
     if (t <= warm_up) return between(warm_up_shape, initial, peak, progress(t, warm_up));
     if (t <= warm_up + stable) return peak;
     return between(decay_shape, peak, final, progress(t - warm_up - stable, decay));

@@ -24,7 +24,7 @@ struct adabelief {
   void validate() const { detail::expects_adaptive("adabelief", learning_rate, beta1, beta2, epsilon); }
 
   template <class A>
-  PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s) const {
+  PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s) const noexcept {
     return adam{learning_rate, beta1, beta2, epsilon}.prepare(s);
   }
 

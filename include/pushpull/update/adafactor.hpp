@@ -70,7 +70,7 @@ struct adafactor {
   }
 
   template <class A>
-  PUSHPULL_HOST_DEVICE scalars<A, matrix<A>> prepare(factored_step<A> const& s, sums_type const& sums) const {
+  PUSHPULL_HOST_DEVICE scalars<A, matrix<A>> prepare(factored_step<A> const& s, sums_type const& sums) const noexcept {
     double const t = static_cast<double>(s.t), gain = cuda::std::pow(t, beta2_decay);
     matrix<A> const& m = s.numbers(1 - gain, gain);
     double const size = static_cast<double>(m.size), root = 1 / cuda::std::sqrt(t);

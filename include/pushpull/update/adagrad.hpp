@@ -41,7 +41,7 @@ struct basic_adagrad {
   };
 
   template <class A>
-  PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s) const {
+  PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s) const noexcept {
     return {static_cast<A>(learning_rate / (1 + static_cast<double>(s.t - 1) * lr_decay)),
             static_cast<A>(s.t == 1 ? initial_accumulator_value : 0)};
   }

@@ -32,7 +32,7 @@ struct adam {
   };
 
   template <class A>
-  PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s) const {
+  PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s) const noexcept {
     return {static_cast<A>(learning_rate / bias_correction(beta1, s.t)),
             static_cast<A>(1 / cuda::std::sqrt(bias_correction(beta2, s.t)))};
   }
@@ -64,7 +64,7 @@ struct adamw {
   }
 
   template <class A>
-  PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s) const {
+  PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s) const noexcept {
     return as_adam().prepare(s);
   }
 

@@ -30,7 +30,7 @@ struct basic_adamax {
   void validate() const { detail::expects_adaptive("adamax", learning_rate, beta1, beta2, epsilon); }
 
   template <class A>
-  PUSHPULL_HOST_DEVICE A prepare(step<A> const& s) const {
+  PUSHPULL_HOST_DEVICE A prepare(step<A> const& s) const noexcept {
     return static_cast<A>(learning_rate / bias_correction(beta1, s.t));
   }
 

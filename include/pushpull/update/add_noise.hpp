@@ -37,7 +37,7 @@ struct add_noise {
   }
 
   template <class A>
-  PUSHPULL_HOST_DEVICE detail::noise_scalars<A> prepare(step<A> const& s) const {
+  PUSHPULL_HOST_DEVICE detail::noise_scalars<A> prepare(step<A> const& s) const noexcept {
     return {static_cast<A>(cuda::std::sqrt(eta * cuda::std::pow(static_cast<double>(s.t), -gamma))), s.t};
   }
 

@@ -24,7 +24,7 @@ struct centralize {
   }
 
   template <class A>
-  PUSHPULL_HOST_DEVICE matrix<A> prepare(factored_step<A> const& s, sums_type const&) const {
+  PUSHPULL_HOST_DEVICE matrix<A> prepare(factored_step<A> const& s, sums_type const&) const noexcept {
     return s.numbers(0, 1);
   }
 

@@ -41,7 +41,7 @@ struct clip_global_norm {
 
   /// The factor.
   template <class A>
-  PUSHPULL_HOST_DEVICE A prepare(step<A> const&, double sum) const {
+  PUSHPULL_HOST_DEVICE A prepare(step<A> const&, double sum) const noexcept {
     return static_cast<A>(detail::clipping_factor(max_norm, sum));
   }
 
@@ -72,7 +72,7 @@ struct clip_norm {
 
   /// The factor.
   template <class A>
-  PUSHPULL_HOST_DEVICE A prepare(step<A> const&, double sum) const {
+  PUSHPULL_HOST_DEVICE A prepare(step<A> const&, double sum) const noexcept {
     return static_cast<A>(detail::clipping_factor(max_norm, sum));
   }
 

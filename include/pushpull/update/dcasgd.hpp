@@ -23,7 +23,7 @@ struct delay_compensation {
   void validate() const { detail::expects_not_negative("delay_compensation: lambda", lambda); }
 
   template <class A>
-  PUSHPULL_HOST_DEVICE A prepare(step<A> const& s) const {
+  PUSHPULL_HOST_DEVICE A prepare(step<A> const& s) const noexcept {
     return static_cast<A>(s.t == 1 ? 0 : lambda);
   }
 
@@ -52,7 +52,7 @@ struct dcasgd {
   }
 
   template <class A>
-  PUSHPULL_HOST_DEVICE A prepare(step<A> const& s) const {
+  PUSHPULL_HOST_DEVICE A prepare(step<A> const& s) const noexcept {
     return delay_compensation{lambda}.prepare(s);
   }
 

@@ -47,7 +47,8 @@ struct ema {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S>
-  PUSHPULL_HOST_DEVICE auto prepare(S const& s, pushpull::detail::sums_t<Rule> const& sums) const {
+  PUSHPULL_HOST_DEVICE auto prepare(S const& s, pushpull::detail::sums_t<Rule> const& sums) const
+      noexcept(pushpull::detail::prepares_noexcept<Rule, typename S::value_type>) {
     using A = typename S::value_type;
     double const rate = debias ? (1 - decay) / bias_correction(decay, s.t) : (s.t == 1 ? 1 : 1 - decay);
     return scalars<A, pushpull::detail::prepared_t<Rule, A>>{static_cast<A>(rate),

@@ -35,7 +35,7 @@ struct ftml {
   };
 
   template <class A>
-  PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s) const {
+  PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s) const noexcept {
     return {static_cast<A>(bias_correction(beta1, s.t) / learning_rate),
             static_cast<A>(1 / cuda::std::sqrt(bias_correction(beta2, s.t)))};
   }

@@ -39,7 +39,7 @@ struct basic_group_adagrad {
   }
 
   template <class A>
-  PUSHPULL_HOST_DEVICE matrix<A> prepare(factored_step<A> const& s, sums_type const&) const {
+  PUSHPULL_HOST_DEVICE matrix<A> prepare(factored_step<A> const& s, sums_type const&) const noexcept {
     return s.numbers(1, 1);
   }
 

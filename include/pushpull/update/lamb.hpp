@@ -82,7 +82,7 @@ struct lamb {
   }
 
   template <class A>
-  PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s, sums_type const& sums) const {
+  PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s, sums_type const& sums) const noexcept {
     double const rate = learning_rate * detail::trust_ratio(sums[0], sums[1], lower_bound, upper_bound);
     if (!correct_bias) return {A(1), A(1), static_cast<A>(rate)};
     return {static_cast<A>(1 / bias_correction(beta1, s.t)),
@@ -159,7 +159,7 @@ struct lans {
   }
 
   template <class A>
-  PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s, sums_type const& sums) const {
+  PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s, sums_type const& sums) const noexcept {
     return {static_cast<A>(sums[0] > 0 ? 1 / cuda::std::sqrt(sums[0]) : 1),
             static_cast<A>(1 / bias_correction(beta1, s.t)),
             static_cast<A>(1 / cuda::std::sqrt(bias_correction(beta2, s.t))),

@@ -43,7 +43,7 @@ struct lars {
 
   /// The rate.
   template <class A>
-  PUSHPULL_HOST_DEVICE A prepare(step<A> const&, sums_type const& sums) const {
+  PUSHPULL_HOST_DEVICE A prepare(step<A> const&, sums_type const& sums) const noexcept {
     double const w = cuda::std::sqrt(sums[0]), g = cuda::std::sqrt(sums[1]);
     double const trust = w > 0 && g > 0 ? trust_coefficient * w / (g + weight_decay * w + epsilon) : 1;
     return static_cast<A>(learning_rate * trust);

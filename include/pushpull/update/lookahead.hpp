@@ -56,7 +56,8 @@ struct lookahead {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S>
-  PUSHPULL_HOST_DEVICE auto prepare(S const& s, pushpull::detail::sums_t<Rule> const& sums) const {
+  PUSHPULL_HOST_DEVICE auto prepare(S const& s, pushpull::detail::sums_t<Rule> const& sums) const
+      noexcept(pushpull::detail::prepares_noexcept<Rule, typename S::value_type>) {
     using A = typename S::value_type;
     return scalars<pushpull::detail::prepared_t<Rule, A>>{{s.t == 1, s.t % k == 0},
                                                           pushpull::detail::prepare(rule, s, sums)};

@@ -43,7 +43,7 @@ struct apply_if_finite {
   }
 
   template <class A>
-  PUSHPULL_HOST_DEVICE A prepare(step<A> const&, sums_type const&) const {
+  PUSHPULL_HOST_DEVICE A prepare(step<A> const&, sums_type const&) const noexcept {
     return {};
   }
   PUSHPULL_EXEC_CHECK_DISABLE
@@ -94,7 +94,7 @@ struct dynamic_loss_scale {
 
   /// 1 / scale.
   template <class A>
-  PUSHPULL_HOST_DEVICE A prepare(step<A> const&, sums_type const& sums) const {
+  PUSHPULL_HOST_DEVICE A prepare(step<A> const&, sums_type const& sums) const noexcept {
     return static_cast<A>(1 / sums[1]);
   }
   PUSHPULL_EXEC_CHECK_DISABLE

@@ -26,7 +26,7 @@ struct momentum {
   }
 
   template <class A>
-  PUSHPULL_HOST_DEVICE A prepare(step<A> const& s) const {
+  PUSHPULL_HOST_DEVICE A prepare(step<A> const& s) const noexcept {
     return static_cast<A>(s.t == 1 ? 1.0 : 1.0 - dampening);
   }
 

@@ -62,7 +62,7 @@ struct nadam {
   };
 
   template <class A>
-  PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s) const {
+  PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s) const noexcept {
     auto const t = static_cast<double>(s.t);
     double const rate = -cuda::std::log(0.96) * momentum_decay;
     double const mu = beta1 * (1 - 0.5 * cuda::std::exp(-rate * t));

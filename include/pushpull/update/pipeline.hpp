@@ -127,7 +127,9 @@ struct pipeline {
   }
 
   template <class S>
-  PUSHPULL_HOST_DEVICE auto prepare(S const& s, sums_type const& sums) const {
+  PUSHPULL_HOST_DEVICE auto prepare(S const& s, sums_type const& sums) const
+      noexcept(pushpull::detail::prepares_noexcept<First, typename S::value_type> &&
+               pushpull::detail::prepares_noexcept<Rest, typename S::value_type>) {
     using A = typename S::value_type;
     using P = pushpull::detail::prepared_t<First, A>;
     using Q = pushpull::detail::prepared_t<Rest, A>;

@@ -33,7 +33,7 @@ struct radam {
   };
 
   template <class A>
-  PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s) const {
+  PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s) const noexcept {
     double const correction = bias_correction(beta2, s.t);
     double const limit = 2 / (1 - beta2) - 1;
     double const length = limit - 2 * static_cast<double>(s.t) * (1 - correction) / correction;

@@ -121,7 +121,8 @@ struct scheduled {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S>
-  PUSHPULL_HOST_DEVICE auto prepare(S const& s, pushpull::detail::sums_t<Stage> const& sums) const {
+  PUSHPULL_HOST_DEVICE auto prepare(S const& s, pushpull::detail::sums_t<Stage> const& sums) const
+      noexcept(noexcept(schedule(s.t)) && pushpull::detail::prepares_noexcept<Stage, typename S::value_type>) {
     using A = typename S::value_type;
     double const value = factor * schedule(s.t);
     return scalars<pushpull::detail::prepared_t<Stage, A>>{value, pushpull::detail::prepare(with(value), s, sums)};

@@ -26,7 +26,7 @@ struct sgld {
   void validate() const { detail::expects_not_negative("sgld: learning_rate", learning_rate); }
 
   template <class A>
-  PUSHPULL_HOST_DEVICE detail::noise_scalars<A> prepare(step<A> const& s) const {
+  PUSHPULL_HOST_DEVICE detail::noise_scalars<A> prepare(step<A> const& s) const noexcept {
     return {static_cast<A>(cuda::std::sqrt(learning_rate)), s.t};
   }
 

@@ -90,7 +90,8 @@ struct decoupled_decay {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S>
-  PUSHPULL_HOST_DEVICE auto prepare(S const& s, pushpull::detail::sums_t<Rule> const& sums) const {
+  PUSHPULL_HOST_DEVICE auto prepare(S const& s, pushpull::detail::sums_t<Rule> const& sums) const
+      noexcept(pushpull::detail::prepares_noexcept<Rule, typename S::value_type>) {
     return pushpull::detail::prepare(rule, s, sums);
   }
 
@@ -131,7 +132,8 @@ struct clip_weights {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S>
-  PUSHPULL_HOST_DEVICE auto prepare(S const& s, pushpull::detail::sums_t<Rule> const& sums) const {
+  PUSHPULL_HOST_DEVICE auto prepare(S const& s, pushpull::detail::sums_t<Rule> const& sums) const
+      noexcept(pushpull::detail::prepares_noexcept<Rule, typename S::value_type>) {
     return pushpull::detail::prepare(rule, s, sums);
   }
 

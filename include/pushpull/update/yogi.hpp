@@ -25,7 +25,7 @@ struct yogi {
   void validate() const { detail::expects_adaptive("yogi", learning_rate, beta1, beta2, epsilon); }
 
   template <class A>
-  PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s) const {
+  PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s) const noexcept {
     return adam{learning_rate, beta1, beta2, epsilon}.prepare(s);
   }
 
