@@ -18,6 +18,7 @@ class immediate_schedule final : public schedule {
     op.accesses_.clear();
     std::lock_guard const lock(mutex_);
     running_mark const mark(*this);
+    op.prepare();
     op.run();
     op.done_.store(true, std::memory_order_release);
   }

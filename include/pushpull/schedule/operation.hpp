@@ -32,14 +32,26 @@ struct failure {
   }
 };
 
-/// What the operations on one key have to agree on: who of those that are not done writes it last, and who reads it
-/// since. Belongs to one schedule.
+struct variable;
+
+/// An operation's place in the queue of a key.
+struct access {
+  variable* key;
+  bool writes;
+  bool granted = false;  ///< Nothing before it has to be done first.
+  operation* owner = nullptr;
+  access* before = nullptr;
+  access* after = nullptr;
+};
+
+/// What the operations on one key have to agree on: those that are not done, in the order of their submission. Belongs to
+/// one schedule.
 struct variable {
-  operation* writer = nullptr;
-  std::vector<operation*> readers;
+  access* first = nullptr;
+  access* last = nullptr;
   std::shared_ptr<failure> failed;
 
-  bool idle() const { return writer == nullptr && readers.empty(); }
+  bool idle() const { return first == nullptr; }
 };
 
 /// Decides when operations run.
@@ -60,6 +72,8 @@ class operation {
   operation& operator=(operation const&) = delete;
   virtual ~operation() = default;
 
+  /// All that may fail for lack of memory, before `run`: changes nothing that a call can see.
+  virtual void prepare() {}
   /// The work itself. What it enqueues on devices may end later.
   virtual void run() = 0;
   /// Whether what `run` enqueued on devices is finished. Called by one thread at a time.
@@ -68,17 +82,22 @@ class operation {
   virtual void devices_wait() {}
 
   /// Before it is submitted: it runs after earlier writers of the key.
-  void reads(variable& v) { accesses_.push_back({&v, false}); }
+  void reads(variable& v) { accesses_.push_back(access{&v, false}); }
   /// Likewise, and after its earlier readers; later operations on the key run after this one.
-  void writes(variable& v) { accesses_.push_back({&v, true}); }
+  void writes(variable& v) { accesses_.push_back(access{&v, true}); }
+
+  /// Takes back what has been named, where the operation is not submitted after all.
+  void forget_accesses() noexcept { accesses_.clear(); }
 
   bool done() const noexcept { return done_.load(std::memory_order_acquire); }
   /// Once it is done.
-  failure* failed() const noexcept { return failed_.get(); }
+  failure* failed() const noexcept { return has_failed_ ? failure_.get() : nullptr; }
 
   void acquire() noexcept { references_.fetch_add(1, std::memory_order_relaxed); }
   void release() noexcept {
-    if (references_.fetch_sub(1, std::memory_order_acq_rel) == 1) recycle();
+    if (references_.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+    forget_accesses();  // of one that was never submitted
+    recycle();
   }
 
  protected:
@@ -90,27 +109,23 @@ class operation {
   friend class immediate_schedule;
   friend class pushpull::completion;
 
-  struct access {
-    variable* key;
-    bool writes;
-  };
-
   /// As before its first use.
   void reset(schedule& owner, int priority) {
     owner_ = &owner;
     priority_ = priority;
     unmet_ = 0;
-    failed_.reset();
+    if (has_failed_) failure_.reset();
+    has_failed_ = false;
     done_.store(false, std::memory_order_relaxed);
   }
 
   schedule* owner_ = nullptr;
   int priority_ = 0;
   std::uint64_t number_ = 0;  // in the order of submission
-  std::size_t unmet_ = 0;     // operations that have to be done first
+  std::size_t unmet_ = 0;     // accesses that are not granted
   std::vector<access> accesses_;
-  std::vector<operation*> successors_;
-  std::shared_ptr<failure> failed_;
+  std::shared_ptr<failure> failure_;  // made before it is needed: a failure must not ask for memory
+  bool has_failed_ = false;
   std::atomic<bool> done_{false};
   std::atomic<int> references_{0};
 };

@@ -22,7 +22,8 @@ class operation_pool : public std::enable_shared_from_this<operation_pool<Operat
     {
       std::lock_guard const lock(mutex_);
       if (free_.empty()) {
-        free_.reserve(all_.size() + 1);  // so that giving back never allocates
+        // Giving back never allocates.
+        if (free_.capacity() <= all_.size()) free_.reserve(2 * (all_.size() + 1));
         all_.push_back(make());
         free_.push_back(all_.back().get());
       }

@@ -27,20 +27,22 @@ class task_schedule final : public schedule {
   task_schedule() = default;
   ~task_schedule() {
     drain();
-    if (called_) arena_.execute([this] { group_.wait(); });  // threads that are about to leave
+    if (called_) join();  // threads that are about to leave
     observe(&group_);
   }
 
   /// Takes the operation, whose accesses have been named. One that `is_small` and has nothing to wait for is run by the
-  /// caller: waking another thread would cost more.
+  /// caller: waking another thread would cost more. @throws std::bad_alloc, before anything has changed
   void submit(operation& op, int priority, bool is_small) {
     expect_outside(*this);
     op.reset(*this, priority);
-    op.acquire();
+    if (op.failure_ == nullptr) op.failure_ = std::make_shared<failure>();
     std::unique_lock lock(mutex_);
+    make_room();
+    op.acquire();
     op.number_ = ++submitted_;
     ++pending_;
-    for (operation::access const& a : op.accesses_) enter(op, a);
+    for (access& a : op.accesses_) enter(op, a);
     if (op.unmet_ > 0) return;
     if (is_small) return run(op, lock, stays::no);
     push_ready(op);
@@ -68,13 +70,14 @@ class task_schedule final : public schedule {
   void wait() {
     expect_outside(*this);
     drain();
-    std::vector<std::shared_ptr<failure>> failures;
+    std::shared_ptr<failure> first;
     {
       std::lock_guard const lock(mutex_);
-      failures = failures_;
-      std::erase_if(failures_, [](auto const& f) { return f->told.load(); });
+      auto const untold = std::find_if(failures_.begin(), failures_.end(), [](auto const& f) { return !f->told.exchange(true); });
+      if (untold != failures_.end()) first = *untold;
+      forget_told();
     }
-    for (auto const& failed : failures) failed->tell();
+    if (first != nullptr) std::rethrow_exception(first->error);
   }
 
   /// Returns when all operations are done, whether or not they failed.
@@ -86,7 +89,7 @@ class task_schedule final : public schedule {
       } else if (threads_ > 0 && !joined_) {  // takes part in what the others run
         joined_ = true;
         lock.unlock();
-        arena_.execute([this] { group_.wait(); });
+        join();
         lock.lock();
         joined_ = false;
       } else {
@@ -99,25 +102,65 @@ class task_schedule final : public schedule {
   /// Whether a thread will look for another operation after this one.
   enum class stays { no, yes };
 
-  /// Makes an operation wait for those before it on one key.
-  static void enter(operation& op, operation::access const& a) {
-    variable& v = *a.key;
-    if (v.writer == &op) return;
-    if (a.writes) {
-      std::erase(v.readers, &op);
-      for (operation* const reader : v.readers) after(*reader, op);
-      if (v.readers.empty() && v.writer != nullptr) after(*v.writer, op);
-      v.readers.clear();
-      v.writer = &op;
-    } else {
-      if (!v.readers.empty() && v.readers.back() == &op) return;
-      if (v.writer != nullptr) after(*v.writer, op);
-      v.readers.push_back(&op);
+  /// Takes part in what the called threads run, until none is left.
+  void join() {
+    try {
+      arena_.execute([this] { group_.wait(); });
+    } catch (...) {  // there is no memory to enter the arena
+      group_.wait();
     }
   }
-  static void after(operation& first, operation& second) {
-    first.successors_.push_back(&second);
-    ++second.unmet_;
+
+  /// Room for one more operation to become ready and to fail: neither may ask for memory then.
+  void make_room() {
+    if (ready_.capacity() < pending_ + 1) ready_.reserve(2 * (pending_ + 1));
+    if (failures_.capacity() > failures_.size() + pending_) return;
+    forget_told();
+    if (failures_.capacity() <= failures_.size() + pending_) failures_.reserve(2 * (failures_.size() + pending_ + 1));
+  }
+  void forget_told() {
+    std::erase_if(failures_, [](auto const& f) { return f->told.load(); });
+  }
+
+  /// Whether nothing before it in its queue has to be done first: all are readers whose turn has come, and so is it.
+  static bool has_turn(access const& a) {
+    return a.before == nullptr || (!a.writes && !a.before->writes && a.before->granted);
+  }
+
+  /// Puts an operation behind those before it on one key.
+  static void enter(operation& op, access& a) {
+    variable& v = *a.key;
+    if (v.last != nullptr && v.last->owner == &op) {  // it has named the key before
+      access& own = *v.last;
+      a.key = nullptr;
+      if (!a.writes || own.writes) return;
+      own.writes = true;
+      if (!own.granted || has_turn(own)) return;
+      own.granted = false;
+      ++op.unmet_;
+      return;
+    }
+    a.owner = &op;
+    a.before = v.last;
+    (v.last != nullptr ? v.last->after : v.first) = &a;
+    v.last = &a;
+    a.granted = has_turn(a);
+    if (!a.granted) ++op.unmet_;
+  }
+
+  /// Takes it out again. @returns how many operations have become ready
+  std::size_t leave(access const& a) {
+    variable& v = *a.key;
+    (a.before != nullptr ? a.before->after : v.first) = a.after;
+    (a.after != nullptr ? a.after->before : v.last) = a.before;
+    std::size_t ready = 0;
+    for (access* next = a.after; next != nullptr && !next->granted && has_turn(*next); next = next->after) {
+      next->granted = true;
+      if (--next->owner->unmet_ > 0) continue;
+      push_ready(*next->owner);
+      ++ready;
+    }
+    return ready;
   }
 
   static bool later(operation const* a, operation const* b) {
@@ -128,18 +171,25 @@ class task_schedule final : public schedule {
     std::push_heap(ready_.begin(), ready_.end(), later);
   }
 
-  /// Wakes up to `count` threads, as long as the arena has room for them: each runs operations until none is ready.
-  void call_threads(std::size_t count) {
-    called_ = called_ || count > 0;
-    auto const most = static_cast<std::size_t>(std::max(1, arena_.max_concurrency()));
-    for (; count > 0 && threads_ < most; --count) {
-      ++threads_;
-      publish(this);
-      arena_.enqueue(group_.defer([this]() PUSHPULL_UNSEEN_CLOSURE {
-        observe(this);
-        run_all_ready();
-      }));
+  /// Wakes up to `count` threads, as long as the arena has room for them: each runs operations until none is ready. Where
+  /// there is no memory to call one, whoever waits runs them.
+  void call_threads(std::size_t count) noexcept {
+    if (count == 0) return;
+    std::size_t const before = threads_;
+    try {
+      auto const most = static_cast<std::size_t>(std::max(1, arena_.max_concurrency()));
+      for (; count > 0 && threads_ < most; --count) {
+        publish(this);
+        arena_.enqueue(group_.defer([this]() PUSHPULL_UNSEEN_CLOSURE {
+          observe(this);
+          run_all_ready();
+        }));
+        ++threads_;  // the called one waits for the lock
+      }
+    } catch (...) {
+      changed_.notify_all();
     }
+    called_ = called_ || threads_ > before;
   }
   /// What a called thread does.
   void run_all_ready() {
@@ -163,7 +213,10 @@ class task_schedule final : public schedule {
     try {
       running_mark const mark(*this);
       // A thread that waits inside one operation must not begin another, which might take long.
-      tbb::this_task_arena::isolate([&] { op.run(); });
+      tbb::this_task_arena::isolate([&] {
+        op.prepare();
+        op.run();
+      });
     } catch (...) {
       error = std::current_exception();
     }
@@ -171,28 +224,20 @@ class task_schedule final : public schedule {
     complete(op, std::move(error), after);
   }
 
-  void complete(operation& op, std::exception_ptr error, stays after) {
+  void complete(operation& op, std::exception_ptr error, stays after) noexcept {
     if (error != nullptr) {
-      op.failed_ = std::make_shared<failure>();
-      op.failed_->error = std::move(error);
-      failures_.push_back(op.failed_);
-    }
-    for (operation::access const& a : op.accesses_) {
-      variable& v = *a.key;
-      if (v.writer == &op) {
-        v.writer = nullptr;
-      } else {
-        std::erase(v.readers, &op);
-      }
-      if (op.failed_ != nullptr && (v.failed == nullptr || v.failed->told)) v.failed = op.failed_;
+      op.has_failed_ = true;
+      op.failure_->error = std::move(error);
+      failures_.push_back(op.failure_);
     }
     std::size_t ready = 0;
-    for (operation* const next : op.successors_) {
-      if (--next->unmet_ > 0) continue;
-      push_ready(*next);
-      ++ready;
+    for (access const& a : op.accesses_) {
+      if (a.key == nullptr) continue;
+      ready += leave(a);
+      auto& failed = a.key->failed;
+      if (failed != nullptr && failed->told) failed.reset();
+      if (op.has_failed_ && failed == nullptr) failed = op.failure_;
     }
-    op.successors_.clear();
     op.accesses_.clear();
     --pending_;
     if (ready > 0) call_threads(after == stays::yes ? ready - 1 : ready);

@@ -195,6 +195,7 @@ class store_engine : public store_engine_base<Types, T, D> {
       }
     };
     plan.operation().function = std::ref(run);
+    plan.operation().forget_accesses();
     plan.for_each_key([&](record& r) { plan.operation().writes(r.order); });
     if constexpr (has_shared) plan.operation().writes(steps_);
     perform(plan.operation());
