@@ -234,6 +234,36 @@ TEST_CASE("states belong to names: keys may have been registered in another orde
   }
 }
 
+TEST_CASE("an integer and a string that reads like it are two keys of a file", "[optimizer_states][any_keys]") {
+  pp::test::temporary_folder const folder;
+  using store_type = pp::kv_store<float, pp::cpu_device<>, pp::update::momentum, pp::any_keys>;
+  std::vector<float> const w(5, 1.0F), g(5, 0.5F), h(5, 0.25F);
+  std::vector const keys{pp::any_key(7), pp::any_key("7"), pp::any_key("\"7\""), pp::any_key("w")};
+  store_type saved{pp::cpu_devices(1)}, loaded{pp::cpu_devices(2)};
+  for (auto* const store : {&saved, &loaded}) store->init(keys, std::vector(4, w));
+  saved.push(7, g);
+  saved.push("7", h);
+  saved.push("7", h);
+  saved.wait();
+  pp::checkpoint::save_optimizer_states(saved, folder.file("states"));
+  pp::checkpoint::load_optimizer_states(loaded, folder.file("states"));
+  for (auto const& key : keys) {
+    REQUIRE(loaded.steps(key) == saved.steps(key));
+    REQUIRE(loaded.state(key, "momentum_buffer") == saved.state(key, "momentum_buffer"));
+  }
+  REQUIRE(loaded.steps(7) == 1);
+  REQUIRE(loaded.steps("7") == 2);
+
+  pp::kv_store<float, pp::cpu_device<>, pp::update::momentum> strings{pp::cpu_devices(1)};
+  store_type other{pp::cpu_devices(1)};
+  strings.init("7", w);
+  other.init("7", w);
+  strings.push("7", g).wait();
+  pp::checkpoint::save_optimizer_states(strings, folder.file("strings"));
+  pp::checkpoint::load_optimizer_states(other, folder.file("strings"));
+  REQUIRE(other.steps("7") == 1);
+}
+
 TEST_CASE("states that cannot be written leave the file that is there", "[optimizer_states][errors]") {
   pp::test::temporary_folder const folder;
   target t;

@@ -234,3 +234,59 @@ TEST_CASE("elements of an entry are copied to a tensor of its element type and s
                       Catch::Contains("I32 of shape (2, 3) expected, the file has \"F32\""));
   REQUIRE(integers.front() == 7);
 }
+
+namespace {
+
+/// An entry with the elements of `values`, at an address that suits no wide element.
+template <class T, std::size_t N>
+struct misplaced_entry {
+  std::array<std::byte, N * sizeof(T) + 1> bytes{};
+  cp::entry entry;
+
+  explicit misplaced_entry(std::array<double, N> const& values)
+      : entry{"x", std::string(cp::safetensors_dtype<T>::name), {static_cast<std::int64_t>(N)}, {}} {
+    for (std::size_t i = 0; i < N; ++i) {
+      T const element = pp::convert<T>(values[i]);
+      std::memcpy(&bytes[i * sizeof(T) + 1], static_cast<void const*>(&element), sizeof(T));
+    }
+    entry.bytes = std::span(bytes).subspan(1);
+  }
+};
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("narrower elements of a file are read into a float tensor, exactly", "[checkpoint]", pp::bfloat16,
+                   pp::half, pp::float8_e4m3, pp::float8_e5m2, std::uint8_t) {
+  std::array<double, 4> const values{0, 1.5 * !std::integral<TestType>, 3, 96};
+  misplaced_entry<TestType, 4> const file(values);
+  std::array<float, 4> to{};
+  std::array<double, 4> fine{};
+  copy(file.entry, to);
+  copy(file.entry, fine);
+  REQUIRE(std::equal(values.begin(), values.end(), to.begin()));
+  REQUIRE(fine == values);
+}
+
+TEST_CASE("wider elements of a file are refused, unless rounding was asked for", "[checkpoint]") {
+  misplaced_entry<double, 2> const file({1.0 / 3, 7});
+  std::array<float, 2> to{-1, -1};
+  REQUIRE_THROWS_WITH(copy(file.entry, to), Catch::Contains("F32 of shape (2) expected, the file has \"F64\"") &&
+                                                Catch::Contains("conversion::rounded"));
+  REQUIRE(to == std::array<float, 2>{-1, -1});
+  copy(file.entry, to, cp::conversion::rounded);
+  REQUIRE(to == std::array<float, 2>{1.0F / 3, 7});
+  std::array<pp::bfloat16, 2> narrow{};
+  misplaced_entry<float, 2> const floats({0.5, 7});
+  REQUIRE_THROWS_AS(copy(floats.entry, narrow), pp::file_error);
+  copy(floats.entry, narrow, cp::conversion::rounded);
+  REQUIRE(pp::convert<float>(narrow[1]) == 7);
+  misplaced_entry<std::int32_t, 2> const integers({16777217, 7});
+  REQUIRE_THROWS_AS(copy(integers.entry, to), pp::file_error);
+  std::array<double, 2> fine{};
+  copy(integers.entry, fine);
+  REQUIRE(fine[0] == 16777217);
+  std::array<float, 3> longer{};
+  REQUIRE_THROWS_AS(copy(file.entry, longer, cp::conversion::rounded), pp::file_error);
+  cp::entry const foreign{"x", "F8_E8M0", {2}, std::as_bytes(std::span("ab", 2))};
+  REQUIRE_THROWS_WITH(copy(foreign, to, cp::conversion::rounded), Catch::Contains("a type that no tensor has"));
+}

@@ -134,6 +134,20 @@ TEST_CASE("any_keys takes integers and strings", "[any_keys]") {
   REQUIRE_THROWS_WITH(store.pull("8", out), Catch::Matchers::Contains("key \"8\""));
 }
 
+TEST_CASE("a key of either kind says which it is, and gives no other", "[any_keys]") {
+  pp::any_key_view const number(7), text("seven");
+  pp::any_key const owned(text);
+  REQUIRE(number.is_integer());
+  REQUIRE_FALSE(number.is_string());
+  REQUIRE(number.integer() == 7);
+  REQUIRE(owned.is_string());
+  REQUIRE_FALSE(owned.is_integer());
+  REQUIRE(owned.string() == "seven");
+  REQUIRE(pp::any_key(7).integer() == 7);
+  REQUIRE_THROWS_WITH(number.string(), Catch::Matchers::Contains("a string expected") && Catch::Matchers::Contains("7"));
+  REQUIRE_THROWS_AS(owned.integer(), pp::invalid_argument);
+}
+
 TEST_CASE("make_kv_store deduces policies for any element type, or several", "[kv_store]") {
   auto const rule = update::clip_value(1) | update::adamw{};
   auto narrow =

@@ -72,15 +72,26 @@ inline constexpr std::string_view states_format = "pushpull.optimizer_states";
 inline constexpr std::string_view states_version = "1";
 inline constexpr std::string_view carried_entry = "carried";
 
-inline std::string text_of(any_key_view key) {
-  return key.visit([]<class K>(K const& k) {
-    if constexpr (std::same_as<K, std::string_view>) {
-      return std::string(k);
-    } else {
-      return std::to_string(k);
-    }
-  });
-}
+/// The names of a store's keys in a file. Where keys of both kinds are, as with any_keys, a string that could be taken for
+/// an integer, or for such a string in quotes, stands in quotes: 7 and "7" are two keys.
+class key_names {
+ public:
+  template <class Key>
+  explicit key_names(std::vector<Key> const& keys) {
+    bool strings = false, integers = false;
+    for (any_key_view const key : keys) (key.is_string() ? strings : integers) = true;
+    quotes_ = strings && integers;
+  }
+  std::string operator()(any_key_view key) const {
+    if (key.is_integer()) return std::to_string(key.integer());
+    std::string const text(key.string());
+    bool const digits = text.find_first_not_of("-0123456789") == text.npos;
+    return quotes_ && (digits || text.front() == '"') ? '"' + text + '"' : text;
+  }
+
+ private:
+  bool quotes_ = false;
+};
 
 /// The format's name of the elements of a key's states, and their bytes. An any_store says both at run time.
 template <class S, class Key>
@@ -190,8 +201,10 @@ void save_optimizer_states(S& store, std::filesystem::path const& path) {
   std::vector<std::vector<std::byte>> values;
   std::vector<entry> entries;
   metadata_map metadata{{"format", std::string(detail::states_format)}, {"version", std::string(detail::states_version)}};
-  for (auto const& key : store.keys()) {
-    std::string const text = detail::text_of(key);
+  auto const keys = store.keys();
+  detail::key_names const name_of(keys);
+  for (auto const& key : keys) {
+    std::string const text = name_of(key);
     for (std::string const& name : detail::names_of_states(store, key)) {
       values.push_back(detail::bytes_of_state(store, key, name));  // moving a vector leaves its elements where they are
       entries.push_back(
@@ -229,11 +242,12 @@ void load_optimizer_states(S& store, std::filesystem::path const& path) {
   });
 
   auto const keys = store.keys();
+  detail::key_names const name_of(keys);
   std::vector<std::int64_t> steps;
   std::vector<entry const*> states;
   std::set<std::string, std::less<>> known;
   for (auto const& key : keys) {
-    std::string const text = detail::text_of(key);
+    std::string const text = name_of(key);
     steps.push_back(detail::steps_in(file, text + "/steps"));
     known.insert(text + "/steps");
     for (auto const& name : detail::names_of_states(store, key)) {

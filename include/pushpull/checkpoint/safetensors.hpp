@@ -4,6 +4,7 @@
 /// Needs nlohmann-json and a POSIX system: link pushpull::checkpoint. No umbrella includes it.
 #pragma once
 
+#include <pushpull/checkpoint/safetensors_copy.hpp>
 #include <pushpull/checkpoint/safetensors_entry.hpp>
 #include <pushpull/checkpoint/safetensors_reader.hpp>
 #include <pushpull/checkpoint/safetensors_writer.hpp>

@@ -121,20 +121,4 @@ std::uint64_t bytes_of(std::string_view dtype, shape const& shape, Where const& 
 
 }  // namespace detail
 
-/// Copies the elements of an entry to a tensor in host memory.
-/// @throws file_error unless the entry has the tensor's element type and shape
-template <OutputTensor T>
-  requires detail::LastingHostTensor<T>
-void copy(entry const& from, T&& to) {
-  using pushpull::detail::expects;
-  auto const view = view_of(to);
-  std::string_view const dtype = safetensors_dtype<element_of<T>>::name;
-  expects<file_error>(from.dtype == dtype && from.shape == view.shape(), [&] {
-    return "copy: tensor " + detail::in_quotes(from.name) + ": " + std::string(dtype) + " of shape " +
-           to_string(view.shape()) + " expected, the file has " + detail::in_quotes(from.dtype) + " of shape " +
-           to_string(from.shape);
-  });
-  if (!from.bytes.empty()) std::memcpy(static_cast<void*>(view.data()), from.bytes.data(), from.bytes.size());
-}
-
 }  // namespace pushpull::checkpoint

@@ -13,6 +13,7 @@
 
 #include <pushpull/concepts/policy.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/error.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
 
@@ -40,6 +41,23 @@ class any_key_view {
   any_key_view(S const& key) : key_(std::string_view(key)) {}
 
   bool is_string() const { return key_.index() == 1; }
+  bool is_integer() const { return key_.index() == 0; }
+  /// The key, which is a string. @throws invalid_argument if it is an integer
+  std::string_view string() const {
+    auto const* const text = std::get_if<std::string_view>(&key_);
+    detail::expects<invalid_argument>(text != nullptr, [&] {
+      return "any_key_view: a string expected, the key is the integer " + std::to_string(*std::get_if<std::int64_t>(&key_));
+    });
+    return *text;
+  }
+  /// The key, which is an integer. @throws invalid_argument if it is a string
+  std::int64_t integer() const {
+    auto const* const number = std::get_if<std::int64_t>(&key_);
+    detail::expects<invalid_argument>(number != nullptr, [&] {
+      return "any_key_view: an integer expected, the key is \"" + std::string(*std::get_if<std::string_view>(&key_)) + "\"";
+    });
+    return *number;
+  }
   /// f(the std::int64_t or std::string_view).
   template <class F>
   decltype(auto) visit(F const& f) const {
@@ -68,6 +86,11 @@ class any_key {
     if (auto const* const text = std::get_if<std::string>(&key_)) return *text;
     return std::get<std::int64_t>(key_);
   }
+  bool is_string() const { return key_.index() == 1; }
+  bool is_integer() const { return key_.index() == 0; }
+  /// As any_key_view's.
+  std::string_view string() const { return any_key_view(*this).string(); }
+  std::int64_t integer() const { return any_key_view(*this).integer(); }
   friend bool operator==(any_key const&, any_key const&) = default;
 
  private:
