@@ -1,5 +1,6 @@
 /// @file
 /// set_updater: a function of whole tensors in the place of a rule.
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -138,4 +139,96 @@ TEST_CASE("function updaters of resident keys write every mirror", "[kv_store][s
   store.set_updater(add_twice);
   store.push("w", g).wait();
   for (std::size_t n = 0; n < 2; ++n) REQUIRE(pp::to_vector(parameters.value("w", n)) == std::vector<float>(3000, 3.0F));
+}
+
+TEST_CASE("a step of a whole model calls the function once per parameter, with the sum over the devices",
+          "[parameter_store][set_updater]") {
+  for (int const count : {1, 3}) {
+    pp::kv_store store{pp::cpu_devices(count)};
+    pp::parameter_store parameters{store};
+    std::vector<float> a(3000, 1.0F), b(65, 10.0F);
+    std::vector<float> const fixed(70, 7.0F);
+    parameters.add("b", b);
+    parameters.add("a", a);
+    parameters.add("frozen", fixed);
+    parameters.freeze("frozen");
+    auto const devices = static_cast<std::size_t>(count);
+    auto const fill = [&](float g) {
+      for (std::size_t n = 0; n < devices; ++n)
+        for (auto const* const name : {"a", "b"}) {
+          auto const gradient = parameters.grad(name, n);
+          std::fill_n(gradient.data(), gradient.size(), g);
+        }
+    };
+    auto const mirrors = [&](std::string const& name, float value) {
+      for (std::size_t n = 0; n < devices; ++n) {
+        auto const mirror = pp::to_vector(parameters.value(name, n));
+        REQUIRE(mirror == std::vector<float>(mirror.size(), value));
+      }
+    };
+    auto const sum = static_cast<float>(count);
+    fill(1);
+    parameters.update_all();  // without a rule values are replaced
+    mirrors("a", sum);
+    strings called;
+    store.set_updater([&](std::string_view key, auto const& received, auto const& stored) {
+      called.emplace_back(key);
+      REQUIRE(received.size() == stored.size());
+      add_twice(key, received, stored);
+    });
+    fill(2);
+    parameters.update_all();
+    REQUIRE(called == strings{"b", "a"});
+    mirrors("a", 5 * sum);
+    mirrors("b", 5 * sum);
+    mirrors("frozen", 7);
+    parameters.sync_master();
+    REQUIRE(a == std::vector<float>(3000, 5 * sum));
+    REQUIRE(b == std::vector<float>(65, 5 * sum));
+
+    store.set_updater([&](std::string_view key, auto const& received, auto const& stored) {
+      add_twice(key, received, stored);
+      if (key == "a") throw std::runtime_error("a is broken");
+    });
+    REQUIRE_THROWS_WITH(parameters.update_all(), "a is broken");  // and nothing has changed
+    mirrors("a", 5 * sum);
+    mirrors("b", 5 * sum);
+    store.wait();  // it was told
+    store.reset_updater();
+    parameters.update_all();
+    mirrors("a", 2 * sum);
+  }
+}
+
+TEST_CASE("a step of a whole model calls the function for float masters and for each element type",
+          "[parameter_store][set_updater]") {
+  pp::kv_store<pp::bfloat16, pp::cpu_device<>, pp::element::master<float>> fine{pp::cpu_devices(2)};
+  pp::parameter_store parameters{fine};
+  std::vector<float> w(1500, 1.0F / 3);
+  parameters.add("w", w);
+  parameters.materialize();
+  for (std::size_t n = 0; n < 2; ++n) std::fill_n(parameters.grad("w", n).data(), 1500, pp::convert<pp::bfloat16>(0.25F));
+  fine.set_updater(add_twice);
+  parameters.update_all();
+  parameters.sync_master();
+  REQUIRE(w == std::vector<float>(1500, 1.0F / 3 + 1.0F));
+  REQUIRE(pp::convert<float>(parameters.value("w", 1).data()[7]) ==
+          pp::convert<float>(pp::convert<pp::bfloat16>(1.0F / 3 + 1.0F)));
+
+  pp::kv_store<pp::type_list<float, double>, pp::cpu_device<>> mixed{pp::cpu_devices(2)};
+  pp::parameter_store both{mixed};
+  std::vector<double> v(70, 1.0);
+  w.assign(70, 1.0F);
+  both.add("w", w);
+  both.add("v", v);
+  both.materialize();
+  for (std::size_t n = 0; n < 2; ++n) {
+    std::fill_n(both.grad<float>("w", n).data(), 70, 1.0F);
+    std::fill_n(both.grad<double>("v", n).data(), 70, 2.0);
+  }
+  mixed.of<float>().set_updater(add_twice);
+  both.update_all();  // the doubles have no function
+  both.sync_master();
+  REQUIRE(w == std::vector<float>(70, 5.0F));
+  REQUIRE(v == std::vector<double>(70, 4.0));
 }

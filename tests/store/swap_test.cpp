@@ -1,5 +1,6 @@
 /// @file
 /// Weights and averages change places and back: bit for bit, on any number of devices, mirrors included.
+#include <algorithm>
 #include <cstddef>
 #include <limits>
 #include <string>
@@ -222,4 +223,90 @@ TEST_CASE("a store of several element types swaps them all", "[swap]") {
   expect(0, 1);
   store.swap("y", "ema");
   expect(0, 1 + above);
+}
+
+TEST_CASE("what trains, sets or saves a key is refused while a state stands in the place of its weights",
+          "[swap][errors]") {
+  using Catch::Matchers::Contains;
+  auto const rule = update::momentum{} | update::lookahead(2) | update::ema(0.5);
+  pp::kv_store<float, pp::cpu_device<>, std::remove_const_t<decltype(rule)>> store{pp::cpu_devices(2), rule};
+  auto const gradients = filled<float>(0.25F);
+  store.init(keys, filled<float>(0));
+  store.push(keys, gradients).wait();
+  auto const trained = weights(store);
+  store.swap("b", "ema");
+  REQUIRE(store.swapped("b") == "ema");
+  REQUIRE(store.swapped("c").empty());
+  auto const swapped = weights(store);
+  auto const states = store.state("b", "momentum_buffer");
+  auto const refused = [&](auto const& call) {
+    REQUIRE_THROWS_AS(call(), pp::invalid_argument);
+    REQUIRE_THROWS_WITH(call(), Contains("key \"b\"") && Contains("\"ema\"") && Contains("swap it back"));
+    REQUIRE(weights(store) == swapped);
+    REQUIRE(store.state("b", "momentum_buffer") == states);
+    REQUIRE(store.steps("b") == 1);
+  };
+  auto out = gradients;
+  refused([&] { store.push("b", gradients[2]); });
+  refused([&] { store.push(keys, gradients); });
+  refused([&] { store.pushpull(keys, gradients, out); });
+  refused([&] { store.set_steps("b", 5); });
+  refused([&] { store.set_state("b", "momentum_buffer", states); });
+  refused([&] { store.swap("b", "slow"); });
+  refused([&] { store.swap("slow"); });
+  REQUIRE_NOTHROW(store.push("c", gradients[3]).wait());  // each key for itself
+  store.swap("b", "ema");
+  REQUIRE(store.swapped("b").empty());
+  REQUIRE(weights(store)[2] == trained[2]);
+  REQUIRE_NOTHROW(store.push(keys, gradients).wait());
+
+  pp::kv_store rows{pp::cpu_devices(2), update::sgd{} | update::ema(0.5)};
+  rows.init("b", std::vector<float>(70, 1.0F));
+  pp::row_sparse<float> row(pp::cpu_device<>(0), pp::shape{70}, 1);
+  row.row_ids()[0] = 3;
+  row.values()[0] = 1;
+  rows.push("b", row).wait();
+  rows.swap("ema");
+  REQUIRE_THROWS_WITH(rows.push("b", row), Contains("key \"b\"") && Contains("\"ema\""));
+  rows.swap("ema");
+  REQUIRE_NOTHROW(rows.push("b", row).wait());
+}
+
+TEST_CASE("a key without updates is not trained either before it is swapped back", "[swap][errors]") {
+  pp::kv_store store{pp::cpu_devices(1), update::sgd{1} | update::ema(0.5), pp::synchronous{}};
+  std::vector<float> const w(70, 1.0F), g(70, 0.5F);
+  store.init("w", w);
+  store.swap("ema");
+  REQUIRE_THROWS_AS(store.push("w", g), pp::invalid_argument);  // the second swap would be the first that exchanges
+  store.swap("ema");
+  store.push("w", g);
+  std::vector<float> out(70);
+  store.pull("w", out);
+  REQUIRE(out == std::vector<float>(70, 0.5F));
+}
+
+TEST_CASE("a model is neither stepped nor written back while averages stand in the place of its weights",
+          "[swap][errors]") {
+  using Catch::Matchers::Contains;
+  pp::kv_store store{pp::cpu_devices(2), update::sgd{1} | update::ema(0.5), pp::accumulate{}};
+  pp::parameter_store parameters{store};
+  std::vector<float> w(70, 1.0F);
+  parameters.add("w", w);
+  for (int step = 0; step < 2; ++step) {
+    for (std::size_t n = 0; n < 2; ++n) std::fill_n(parameters.grad("w", n).data(), 70, 0.25F);
+    parameters.update_all();
+  }
+  parameters.swap("ema");
+  auto const average = pp::to_vector(parameters.value("w", 1));
+  for (int call = 0; call < 2; ++call) {
+    REQUIRE_THROWS_WITH(parameters.update_all(), Contains("\"w\"") && Contains("\"ema\""));
+    REQUIRE_THROWS_WITH(parameters.accumulate_all(), Contains("\"w\"") && Contains("\"ema\""));
+    REQUIRE_THROWS_WITH(parameters.sync_master(), Contains("\"w\"") && Contains("\"ema\""));
+  }
+  REQUIRE(pp::to_vector(parameters.value("w", 1)) == average);
+  REQUIRE(w == std::vector<float>(70, 1.0F));
+  parameters.swap("ema");
+  parameters.update_all();
+  parameters.sync_master();
+  REQUIRE(w == std::vector<float>(70, -0.5F));
 }

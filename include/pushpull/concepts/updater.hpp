@@ -24,6 +24,9 @@ struct step {
   std::int64_t t;  ///< Updates of this key so far, this one included: the first update sees 1.
 };
 
+/// The largest count of steps that a key can be given: rules and schedules compute with t in double, which is exact up to it.
+inline constexpr std::int64_t max_steps = std::int64_t{1} << 53;
+
 /// What a stage that is Factored knows of it.
 template <class A>
 struct factored_step : step<A> {

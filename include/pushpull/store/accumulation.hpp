@@ -55,11 +55,11 @@ struct accumulation : accumulating_steps<Types, D, pass::memory::foreign> {
         for (std::size_t n = 0; n < devices.size(); ++n) r.group->reduced(devices[n], n);
     });
     bool any = false;
-    if (call.choose([](auto const& r) { return !r.due && r.accumulated; })) {
+    if (call.choose([](auto const& r) { return !r.due && r.accumulated(); })) {
       call.execute(table, this->more, effect::accumulates, [&] { this->more.run(devices); });
       any = true;
     }
-    if (call.choose([](auto const& r) { return !r.due && !r.accumulated; })) {
+    if (call.choose([](auto const& r) { return !r.due && !r.accumulated(); })) {
       call.execute(table, this->first, effect::accumulates, [&] { this->first.run(devices); });
       any = true;
     }
@@ -67,10 +67,7 @@ struct accumulation : accumulating_steps<Types, D, pass::memory::foreign> {
       call.choose([](auto const& r) { return !r.due; });
       call.execute(table, pull, effect::reads, [&] { pull.run(devices); });
     }
-    call.for_each_key([](auto& r) {
-      if (!r.due) r.accumulated = true;
-    });
-    call.for_each_distinct_key([](auto& r) { ++r.micro_batches; });
+    call.for_each_distinct_key([](auto& r) { ++r.micro_batches; });  // those that were chosen last
     return call.choose([](auto const& r) { return r.due; });
   }
 
@@ -78,9 +75,7 @@ struct accumulation : accumulating_steps<Types, D, pass::memory::foreign> {
   template <class Call>
   static void end_step(Call const& call) {
     call.for_each_key([](auto& r) {
-      if (!r.due) return;
-      r.accumulated = false;
-      r.micro_batches = 0;
+      if (r.due) r.micro_batches = 0;
     });
   }
 };

@@ -119,10 +119,11 @@ class call {
     });
   }
 
-  /// @throws invalid_argument if the key named last came with no source
+  /// @throws invalid_argument if the key named last came with no source, or has another tensor in the place of its weights
   void expect_source(char const* name, key_view key) const {
     expects<invalid_argument>(items_.back().sources > 0,
                               [&] { return std::string(name) + ": " + key_text(key) + " came with no gradient"; });
+    expect_weights(name, key, *items_.back().key);
   }
 
   /// Leaves keys for which `chosen(record)` is false out of `execute` until the next choice. @returns whether any remains
@@ -145,7 +146,7 @@ class call {
     order_after(table.devices(), sources_);
     order_after(table.devices(), outputs_);
     bool const several = Step::always_reduced || any_key([](std::span<item const> same) {
-                           return same.size() > 1 || same.front().sources > 1 || same.front().key->accumulated;
+                           return same.size() > 1 || same.front().sources > 1 || same.front().key->accumulated();
                          });
     any_key([&](std::span<item const> same) {
       for (std::size_t n = 0; n < table.devices().size(); ++n) add_run(table, step, same, n, what, several);
@@ -320,8 +321,8 @@ class call {
     if constexpr (Step::states > 0)
       for (std::size_t s = 0; s != Step::states; ++s) run.state[s] = r.group->state(n, s) + local;
     if constexpr (Step::two_phases || Step::reads_accumulated)
-      if (Step::two_phases ? several : r.accumulated) run.reduced = r.group->reduced(device, n) + local;
-    run.accumulated = r.accumulated;
+      if (Step::two_phases ? several : r.accumulated()) run.reduced = r.group->reduced(device, n) + local;
+    run.accumulated = r.accumulated();
     std::span<typename Step::run_type::source_type const> sources;
     if constexpr (std::is_same_v<typename Step::run_type::source_type, source_of<encoded>>) sources = gradients_;
     step.add(n, run, sources, mirrors_);

@@ -104,4 +104,28 @@ void write_state(Table const& table, typename Table::record& r, std::size_t s,
   });
 }
 
+/// The sum of the key's micro-batches, zero where there are none. Waits.
+template <class Table>
+auto read_sum(Table const& table, typename Table::record const& r) {
+  using A = typename Table::accumulation_type;
+  std::vector<A> elements(r.shape.size());
+  if (r.accumulated())
+    for_each_part(table, r, [&](std::size_t n, auto const& part, std::int64_t owned) {
+      copy_bytes(cpu_device<>(), elements.data() + (part.begin - r.offset), table.devices()[n],
+                 r.group->reduced(table.devices()[n], n) + owned, static_cast<std::size_t>(part.size()) * sizeof(A));
+    });
+  return elements;
+}
+
+/// Sets it to as many elements as the key has. Waits.
+template <class Table>
+void write_sum(Table const& table, typename Table::record const& r,
+               std::span<typename Table::accumulation_type const> elements) {
+  for_each_part(table, r, [&](std::size_t n, auto const&, std::int64_t) { r.group->reduced(table.devices()[n], n); });
+  for_each_part(table, r, [&](std::size_t n, auto const& part, std::int64_t owned) {
+    copy_bytes(table.devices()[n], r.group->reduced(table.devices()[n], n) + owned, cpu_device<>(),
+               elements.data() + (part.begin - r.offset), static_cast<std::size_t>(part.size()) * sizeof(elements[0]));
+  });
+}
+
 }  // namespace pushpull::detail

@@ -62,13 +62,15 @@ struct key_record {
   std::uint64_t history = 0;            ///< Where steps may be left out: of which operations it was part.
   variable order;                       ///< Among the operations on the key.
 
-  std::int64_t micro_batches = 0;       ///< Pushes since its last step.
-  bool accumulated = false;             ///< The owners hold their sum.
+  std::int64_t micro_batches = 0;       ///< Pushes since its last step, whose sum the owners hold.
   bool due = false;                     ///< The operation at work on the key makes a step.
 
   buffer<D> factors = {};  ///< Of a Factored rule, on the owner: the states of rows and columns.
+  std::string const* swapped = nullptr;  ///< The name of the state that stands in the place of the weights.
 
   std::int64_t size() const { return static_cast<std::int64_t>(shape.size()); }
+  /// Whether the owners hold a sum of micro-batches.
+  bool accumulated() const { return micro_batches > 0; }
 
   /// The key's elements that device number n owns, in the group's coordinates.
   slice part(std::size_t n) const {
@@ -76,6 +78,22 @@ struct key_record {
     return {std::max(whole.begin, offset), std::min(whole.end, offset + size())};
   }
 };
+
+/// The name of the state that stands in the place of the key's weights, or null. Operations on the key may be running.
+template <class Record>
+std::string const* swapped_state(Record& r) {
+  return std::atomic_ref(r.swapped).load(std::memory_order_acquire);
+}
+
+/// @throws invalid_argument if a state stands in the place of the key's weights
+template <class View, class Record>
+void expect_weights(char const* call, View key, Record& r) {
+  std::string const* const state = swapped_state(r);
+  expects<invalid_argument>(state == nullptr, [&] {
+    return std::string(call) + ": " + key_text(key) + ": its state \"" + *state +
+           "\" stands in the place of the weights: swap it back first";
+  });
+}
 
 /// The states of the key's rows and columns on its owner, one behind the other; allocated when first asked for.
 template <class Rule, class S, Device D, class Record>
@@ -100,6 +118,7 @@ class key_table {
   using T = typename Types::gradient;
   using W = typename Types::master;
   using state_type = typename Types::state;
+  using accumulation_type = typename Types::accumulation;
   using key_type = typename Keys::key_type;
   using key_view = typename Keys::key_view;
   using group_type = key_group<D, Types, States>;
@@ -274,7 +293,7 @@ class key_table {
       auto r = std::make_unique<record>(record{key_type(keys[i]), values[i].shape(), group.get(), where.offsets[i],
                                                next_number_ + numbers.offsets[i],
                                                static_cast<std::int32_t>(index_.size() + i), has_gradient(i), {}, {}, 0, 0, 0,
-                                               {}, 0, false, false});
+                                               {}, 0, false});
       store_value(*r, values[i]);
       expects<duplicate_key>(added.emplace(key_type(keys[i]), std::move(r)).second,
                              [&] { return "init: " + key_text(keys[i]) + " stands twice in one call"; });

@@ -48,6 +48,8 @@ class kv_store_base {
   static constexpr bool has_updater = resolved::has_updater;
   /// Whether calls return when their work is finished.
   static constexpr bool is_synchronous = resolved::is_synchronous;
+  /// Whether several pushes make a step: the policy `accumulate`.
+  static constexpr bool accumulates = resolved::accumulates;
   /// A step over given keys, from their resident gradients to their resident mirrors. See `make_plan`.
   using plan_type = typename store_engine<resolved, T, D>::plan_type;
 
@@ -160,14 +162,54 @@ class kv_store_base {
   {
     return engine_->steps(engine_->find("steps", key));
   }
-  /// Makes the key's next update number t + 1. Waits. @throws unknown_key; invalid_argument on a negative t
+  /// Makes the key's next update number t + 1. Waits.
+  /// @throws unknown_key; invalid_argument on a negative t, on one above `max_steps`, and where a swap has put a state in the
+  /// place of the weights
   void set_steps(key_view key, std::int64_t t)
     requires has_updater
   {
     auto& r = engine_->find("set_steps", key);
     expects<invalid_argument>(
-        t >= 0, [&] { return "set_steps: a count of at least 0 expected, got " + std::to_string(t); });
+        t >= 0 && t <= max_steps, [&] {
+          return "set_steps: " + key_text(key) + ": a count of 0 to " + std::to_string(max_steps) + " expected, got " +
+                 std::to_string(t);
+        });
     engine_->set_steps(r, t);
+  }
+
+  /// In stores with the policy `accumulate`: pushes of the key since its last step. Waits for the key. @throws unknown_key
+  std::int64_t micro_batches(key_view key) const
+    requires accumulates
+  {
+    return engine_->micro_batches(engine_->find("micro_batches", key));
+  }
+  /// The sum of their gradients, as many elements as the key has; zero if there were none. Waits for the key.
+  /// @throws unknown_key
+  std::vector<accumulation_type> gradient_sum(key_view key) const
+    requires accumulates
+  {
+    return engine_->gradient_sum(engine_->find("gradient_sum", key));
+  }
+  /// Sets both, for what is resumed amid a step: the sum of `count` micro-batches. Waits for the key.
+  /// @throws unknown_key; invalid_argument on a negative count; shape_mismatch on another number of elements
+  void set_micro_batches(key_view key, std::int64_t count, std::span<accumulation_type const> sum)
+    requires accumulates
+  {
+    auto& r = engine_->find("set_micro_batches", key);
+    expects<invalid_argument>(count >= 0 && count <= max_steps, [&] {
+      return "set_micro_batches: " + key_text(key) + ": a count of 0 to " + std::to_string(max_steps) + " expected, got " +
+             std::to_string(count);
+    });
+    expect_shape("set_micro_batches", key, pushpull::shape{r.size()},
+                 pushpull::shape{static_cast<std::int64_t>(sum.size())});
+    engine_->set_micro_batches(r, count, sum);
+  }
+  /// Forgets the gradients that the key has gathered since its last step: its next push is the first of a step. Waits for
+  /// the key. @throws unknown_key
+  void discard_micro_batches(key_view key)
+    requires accumulates
+  {
+    engine_->set_micro_batches(engine_->find("discard_micro_batches", key), 0, {});
   }
 
   /// The numbers that the rule's stage `Stage` keeps from step to step, as a value of the stage's sums_type: for instance
@@ -236,10 +278,11 @@ class kv_store_base {
   }
 
   /// Exchanges the stored values of all keys and a state of the rule, by its name: evaluation runs on averages behind
-  /// swap("ema"), and training goes on, bit for bit, behind a second one. A push in between would train the averages. Resident
-  /// mirrors follow. A key without updates has no such state yet and stays. Needs states of the masters' element type.
+  /// swap("ema"), and training goes on, bit for bit, behind a second one. In between what would train, set or save the key is
+  /// refused with an invalid_argument that says so; pull gives the averages. Resident mirrors follow. A key without updates has
+  /// no such state yet: its weights stay. Needs states of the masters' element type.
   /// Enqueued; on CPU devices finished when it returns. Cost: one pass per device over masters, the state and mirrors.
-  /// @throws invalid_argument if the rule has no such state
+  /// @throws invalid_argument if the rule has no such state, or another one stands in the place of a key's weights
   void swap(std::string_view name)
     requires has_updater
   {
@@ -257,6 +300,13 @@ class kv_store_base {
     requires has_updater
   void swap(Keys&& keys, std::string_view name) {
     swap_keys(keys, name);
+  }
+
+  /// The name of the state that `swap` has put in the place of the key's weights; empty if they are there.
+  /// @throws unknown_key
+  std::string swapped(key_view key) const {
+    std::string const* const name = swapped_state(engine_->find("swapped", key));
+    return name == nullptr ? std::string() : *name;
   }
 
   /// Bytes that the store holds on device number n: masters, states, resident mirrors and gradients. Waits.
@@ -304,7 +354,7 @@ class kv_store_base {
 
   /// Adds the resident gradients, those of a micro-batch, to what the plan's next update takes. See `accumulate`.
   void accumulate(plan_type& plan)
-    requires(resolved::accumulates)
+    requires accumulates
   {
     engine_->update(plan, true);
   }

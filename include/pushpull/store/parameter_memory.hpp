@@ -112,7 +112,7 @@ class parameter_memory<S> {
   tensor_view<T, D> mirror(std::string const& name, std::size_t n) { return store_->mirror(name, n); }
   tensor_view<T, D> gradient(std::string const& name, std::size_t n) { return store_->gradient(name, n); }
   void require_gradient(std::string const& name) { store_->require_gradient(name); }
-  void plan(std::vector<std::string> names) { plan_.emplace(store_->make_plan(names)); }
+  void plan(std::vector<std::string> const& names) { plan_.emplace(store_->make_plan(names)); }
   void update() { store_->update(*plan_); }
   void accumulate()
     requires requires(S& store, typename S::plan_type& plan) { store.accumulate(plan); }

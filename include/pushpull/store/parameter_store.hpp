@@ -134,13 +134,16 @@ class parameter_store {
 
   /// Whether `update_all` updates the parameter. @throws unknown_key
   bool requires_grad(std::string_view name) const { return find(name).requires_grad; }
-  /// From the next step on the parameter keeps its value; its state and step count stay. @throws unknown_key
+  /// From the next step on the parameter keeps its value; its state and step count stay. What it has gathered of a step of
+  /// several micro-batches is forgotten. @throws unknown_key
   void freeze(std::string_view name) { set_requires_grad(name, false); }
-  /// From the next step on it is updated again; it gets gradients if it never had any. @throws unknown_key
+  /// From the next step on it is updated again; it gets gradients if it never had any. Amid a step of several micro-batches
+  /// it waits for the first of the next, and so does a parameter that is added there. @throws unknown_key
   void unfreeze(std::string_view name) { set_requires_grad(name, true); }
 
   /// One step over all parameters that require a gradient: reduce the devices' gradients, update, write all mirrors.
-  /// Enqueued; on CPU devices finished when it returns.
+  /// Enqueued; on CPU devices finished when it returns. Where a function was given to the store's set_updater, it is called once
+  /// per parameter.
   /// Cost: over a ResidentStore one pass per device, no allocation in the steady state; else one pushpull per key, so
   /// that a PreReduction sees one parameter at a time.
   void update_all() {
@@ -169,8 +172,17 @@ class parameter_store {
   }
 
   /// Copies the trained values into the masters that `add` was given. Returns when done.
+  /// @throws invalid_argument, before any is written, where a swap has put a state in the place of the values
   void sync_master() {
     materialize();
+    if constexpr (requires(S& store, std::string const& key) { { store.swapped(key) } -> std::same_as<std::string>; })
+      for (auto const& p : parameters_) {
+        std::string const state = store_->swapped(p->name);
+        detail::expects<invalid_argument>(!p->sync || state.empty(), [&] {
+          return "sync_master: parameter \"" + p->name + "\": its state \"" + state +
+                 "\" stands in the place of the trained values: swap it back first";
+        });
+      }
     for (auto const& p : parameters_)
       if (p->sync) p->sync(*p);
     store_->wait();
@@ -195,6 +207,7 @@ class parameter_store {
     std::string name;
     bool requires_grad = true;
     bool trained = true;  // it required a gradient at some time
+    bool planned = false;  // the plan updates it
     std::optional<tensor<initial_type, device_type>> initial;  // until the mirrors are made
     std::function<void(parameter const&)> sync;
   };
@@ -269,11 +282,36 @@ class parameter_store {
   void prepare_step() {
     materialize();
     if (!stale_) return;
+    bool const joins = begins_a_step();
     std::vector<std::string> names;
-    for (auto const& p : parameters_)
-      if (p->requires_grad) names.push_back(p->name);
-    memory_.plan(std::move(names));
-    stale_ = false;
+    bool same = planned_, complete = true;
+    for (auto const& p : parameters_) {
+      bool const takes_part = p->requires_grad && (joins || p->planned);
+      if (takes_part) names.push_back(p->name);
+      same = same && takes_part == p->planned;
+      complete = complete && takes_part == p->requires_grad;
+    }
+    if (!same) {
+      planned_ = false;
+      memory_.plan(names);
+      for (auto const& p : parameters_) p->planned = p->requires_grad && (joins || p->planned);
+      planned_ = true;
+    }
+    stale_ = !complete;
+  }
+
+  /// Whether parameters may join those of the plan: not amid a step of several micro-batches, of which they would miss some.
+  bool begins_a_step() const {
+    if constexpr (requires(S& store, std::string const& key) { store.micro_batches(key); }) {
+      bool any = false;
+      for (auto const& p : parameters_) {
+        if (!p->planned || !p->requires_grad) continue;
+        if (store_->micro_batches(p->name) == 0) return true;
+        any = true;
+      }
+      return !any;
+    }
+    return true;
   }
 
   void set_requires_grad(std::string_view name, bool required) {
@@ -281,8 +319,11 @@ class parameter_store {
     parameter& p = find(name);
     if (required == p.requires_grad) return;
     if (required) memory_.require_gradient(p.name);
+    if constexpr (requires(S& store, std::string const& key) { store.discard_micro_batches(key); })
+      if (!required) store_->discard_micro_batches(p.name);
     p.requires_grad = required;
     p.trained = p.trained || required;
+    if (!required) planned_ = p.planned = false;
     stale_ = true;
   }
 
@@ -292,6 +333,7 @@ class parameter_store {
   std::unordered_map<std::string, std::size_t, detail::key_hash<std::string>, std::equal_to<>> index_;
   std::size_t pending_ = 0;  // parameters at the end whose mirrors are not made yet
   bool stale_ = true;        // the plan covers other parameters than those that require a gradient
+  bool planned_ = false;     // there is a plan, of the parameters that say so
   std::mutex mutex_;
 };
 

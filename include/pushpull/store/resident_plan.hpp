@@ -22,6 +22,32 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
+/// A step that is laid out for some of a plan's keys.
+template <class Record, class Step>
+struct laid_out {
+  Step step;
+  std::vector<Record*> keys;
+  std::vector<bool> joined;  ///< Key i continues the run of key i - 1.
+  bool with_sums = false;    ///< The step reads the sums of micro-batches.
+
+  explicit laid_out(std::size_t devices) : step(devices) {}
+};
+
+/// The steps that add to sums of micro-batches, each laid out for the keys that it last took.
+/// @tparam Steps  accumulating_steps.
+template <class Record, class Steps>
+struct laid_out_accumulation {
+  laid_out<Record, decltype(Steps::first)> first;
+  laid_out<Record, decltype(Steps::more)> more;
+  std::vector<Record*> due, waiting;  ///< The keys of a call that make a step, and the others.
+
+  explicit laid_out_accumulation(std::size_t devices) : first(devices), more(devices) {}
+};
+template <class Record>
+struct laid_out_accumulation<Record, no_further_steps> {
+  explicit laid_out_accumulation(std::size_t) {}
+};
+
 /// Keys of `Table` with resident gradients and mirrors, and the `Step` that updates them: one pass per device.
 /// Neighbouring keys that have seen equally many updates share a run, and with it a clock.
 /// @tparam Accumulating  The steps that add to sums of micro-batches: accumulating_steps, or no_further_steps.
@@ -32,7 +58,7 @@ class resident_plan {
 
   /// @throws duplicate_key if a key stands twice
   resident_plan(Table const& table, std::vector<record*> keys)
-      : step_(table.devices().size()), accumulating_(table.devices().size()), keys_(std::move(keys)) {
+      : update_(table.devices().size()), accumulating_(table.devices().size()), keys_(std::move(keys)) {
     std::sort(keys_.begin(), keys_.end(), [](auto const* a, auto const* b) { return a->clock < b->clock; });
     expects<duplicate_key>(std::adjacent_find(keys_.begin(), keys_.end()) == keys_.end(),
                            [] { return std::string("make_plan: a key stands twice"); });
@@ -41,7 +67,7 @@ class resident_plan {
       std::sort(keys_.begin(), keys_.end(), [](auto const* a, auto const* b) {
         return a->group != b->group ? std::less<>()(a->group, b->group) : a->offset < b->offset;
       });
-    build(table, step_);
+    build(table, update_, keys_, false);
   }
 
   /// What runs the plan in its turn.
@@ -64,76 +90,92 @@ class resident_plan {
 
   template <class Controls, class Rule>
   void run(Table const& table, Controls const& controls, Rule const* rules) {
-    // A key that was pushed alone has seen more updates than its neighbours: they no longer share a clock.
-    for (std::size_t i = 1; i < keys_.size(); ++i)
-      if (joined_[i] && !share_clock(*keys_[i - 1], *keys_[i])) {
-        build(table, step_);
-        break;
-      }
-    step_.run(table.devices(), controls, rules);
-    table.count([&](auto const& f) { for_each_key(f); });
+    lay_out(table, update_, keys_, false);
+    update(table, controls, rules);
   }
 
-  /// As `run` where it is time for a step by `policy`, and not `only` accumulating; else adds the gradients to the sums.
+  /// Likewise for the keys for which it is time for a step by `policy`, and not `only` accumulating; the gradients of the
+  /// others are added to their sums. Keys count for themselves, as in a call that names a list of them.
   template <class Controls, class Rule, class Policy>
   void run(Table const& table, Controls const& controls, Rule const* rules, Policy const& policy, bool only) {
-    bool const due = !only && is_due(policy, micro_batches_);
-    bool const sums = std::any_of(keys_.begin(), keys_.end(), [](record const* r) { return r->accumulated; });
-    if (sums) complete_sums(table);
-    if (!due) {
-      if (sums) {
-        accumulate(table, accumulating_.more);
+    auto& due = accumulating_.due;
+    auto& waiting = accumulating_.waiting;
+    due.clear();
+    waiting.clear();
+    for (record* const r : keys_) (!only && is_due(policy, r->micro_batches) ? due : waiting).push_back(r);
+    bool const first = std::none_of(waiting.begin(), waiting.end(), [](auto* r) { return r->accumulated(); });
+    bool const with_sums = std::any_of(due.begin(), due.end(), [](auto* r) { return r->accumulated(); });
+    // What may fail comes first.
+    if (!waiting.empty()) {
+      if (first) {
+        lay_out(table, accumulating_.first, waiting, false);
       } else {
-        accumulate(table, accumulating_.first);
+        lay_out(table, accumulating_.more, waiting, false);
       }
-      for (record* const r : keys_) r->accumulated = true;
-      ++micro_batches_;
-      return;
     }
-    if (sums != with_sums_) {
-      with_sums_ = sums;
-      build(table, step_);
+    if (!due.empty()) lay_out(table, update_, due, with_sums);
+    if (with_sums) complete_sums(table, due);
+    if (!waiting.empty()) {
+      if (first) {
+        accumulating_.first.step.run(table.devices());
+      } else {
+        complete_sums(table, waiting);
+        accumulating_.more.step.run(table.devices());
+      }
+      for (record* const r : waiting) ++r->micro_batches;
     }
-    run(table, controls, rules);
-    for (record* const r : keys_) {
-      r->accumulated = false;
-      r->micro_batches = 0;
-    }
-    micro_batches_ = 0;
+    if (due.empty()) return;
+    update(table, controls, rules);
+    for (record* const r : due) r->micro_batches = 0;
   }
 
  private:
+  template <class Controls, class Rule>
+  void update(Table const& table, Controls const& controls, Rule const* rules) {
+    update_.step.run(table.devices(), controls, rules);
+    table.count([&](auto const& f) {
+      for (record* const r : update_.keys) f(*r);
+    });
+  }
+
   /// Zero stands for the sums of keys that have none.
-  void complete_sums(Table const& table) {
-    for (record* const r : keys_) {
-      if (r->accumulated) continue;
+  void complete_sums(Table const& table, std::vector<record*> const& keys) {
+    for (record* const r : keys) {
+      if (r->accumulated()) continue;
       for (std::size_t n = 0; n < table.devices().size(); ++n) {
         slice const part = r->part(n);
         if (part.size() <= 0) continue;
         auto* const sum = r->group->reduced(table.devices()[n], n) + (part.begin - r->group->part(n).begin);
         table.devices()[n].fill_zero(sum, static_cast<std::size_t>(part.size()) * sizeof(*sum));
       }
-      r->accumulated = true;
     }
   }
-  template <class Other>
-  void accumulate(Table const& table, Other& step) {
-    if (step.empty()) build(table, step);
-    step.run(table.devices());
+
+  /// Lays the step out for the keys, unless it is. A key that was pushed alone has seen more updates than its neighbours:
+  /// they no longer share a clock.
+  template <class Built>
+  void lay_out(Table const& table, laid_out<record, Built>& built, std::vector<record*> const& keys, bool with_sums) {
+    bool stands = built.with_sums == with_sums && built.keys == keys;
+    for (std::size_t i = 1; stands && i < keys.size(); ++i)
+      stands = !built.joined[i] || Built::accumulates_only || share_clock(*keys[i - 1], *keys[i]);
+    if (!stands) build(table, built, keys, with_sums);
   }
 
   template <class Built>
-  void build(Table const& table, Built& step) {
-    step.clear();
-    if constexpr (!Built::accumulates_only) joined_.assign(keys_.size(), false);
-    for (std::size_t first = 0; first < keys_.size();) {
+  void build(Table const& table, laid_out<record, Built>& built, std::vector<record*> const& keys, bool with_sums) {
+    built.keys.clear();  // until all is laid out it is laid out for none
+    built.with_sums = with_sums;
+    built.step.clear();
+    built.joined.assign(keys.size(), false);
+    for (std::size_t first = 0; first < keys.size();) {
       std::size_t last = first + 1;
-      for (; last < keys_.size() && !sums_by_key(table) && continues(*keys_[last - 1], *keys_[last]); ++last)
-        if constexpr (!Built::accumulates_only) joined_[last] = true;
-      add_run(table, step, std::span(keys_).subspan(first, last - first));
+      for (; last < keys.size() && !sums_by_key(table) && continues(*keys[last - 1], *keys[last]); ++last)
+        built.joined[last] = true;
+      add_run(table, built, std::span(keys).subspan(first, last - first));
       first = last;
     }
-    step.commit(table.devices());
+    built.step.commit(table.devices());
+    built.keys = keys;
   }
 
   /// Whether every key has a run of its own: where it has sums of its own, or leaves of its own and they matter.
@@ -152,7 +194,9 @@ class resident_plan {
   }
 
   template <class Built>
-  void add_run(Table const& table, Built& step, std::span<record* const> keys) {
+  void add_run(Table const& table, laid_out<record, Built>& built, std::span<record* const> keys) {
+    Built& step = built.step;
+    bool const with_sums = built.with_sums;
     auto& group = *keys.front()->group;
     std::int64_t const begin = keys.front()->offset;
     std::int64_t const end = keys.back()->offset + padded(keys.back()->shape.size());
@@ -176,8 +220,8 @@ class resident_plan {
         table.add_mirrors(mirrors, group, n, part.begin);
         run.master = group.master(n) + local;
         for (std::size_t s = 0; s != Built::states; ++s) run.state[s] = group.state(n, s) + local;
-        run.accumulated = with_sums_;
-        if (with_sums_ || Built::always_reduced || (Built::two_phases && gradients.size() > 1))
+        run.accumulated = with_sums;
+        if (with_sums || Built::always_reduced || (Built::two_phases && gradients.size() > 1))
           run.reduced = group.reduced(table.devices()[n], n) + local;
       }
       auto const owned = [&](record const* r) {
@@ -195,13 +239,10 @@ class resident_plan {
     }
   }
 
-  Step step_;
-  [[no_unique_address]] Accumulating accumulating_;
+  laid_out<record, Step> update_;
+  [[no_unique_address]] laid_out_accumulation<record, Accumulating> accumulating_;
   std::unique_ptr<plan_operation> operation_ = std::make_unique<plan_operation>();
   std::vector<record*> keys_;
-  std::int64_t micro_batches_ = 0;  // since the last step of this plan
-  bool with_sums_ = false;          // step_ reads the sums of micro-batches
-  std::vector<bool> joined_;        // key i continues the run of key i - 1
 };
 
 }  // namespace pushpull::detail

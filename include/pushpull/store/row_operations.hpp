@@ -100,6 +100,7 @@ class row_update final : public device_operation<D> {
   void expect_source(char const* call, key_view key) const {
     expects<invalid_argument>(!sources_.empty(),
                               [&] { return std::string(call) + ": " + key_text(key) + " came with no gradient"; });
+    expect_weights(call, key, *key_);
   }
 
   /// Elements to read and to write, roughly.
@@ -108,6 +109,7 @@ class row_update final : public device_operation<D> {
   }
 
   void run() override {
+    expect_weights("push", key_view(key_->key), *key_);
     if constexpr (!pass::is_timeless<Rule>) {
       groups_->complete(rules);
       if (key_->updates == 0 && starts_states((*rules)[static_cast<std::size_t>(key_->rule)])) whole_ = true;

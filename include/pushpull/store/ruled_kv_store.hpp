@@ -63,8 +63,10 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
   using key_view = std::string_view;
   using master_type = typename first_store::master_type;
   using state_type = typename first_store::state_type;
+  using accumulation_type = typename first_store::accumulation_type;
   static constexpr bool has_updater = true;
   static constexpr bool is_synchronous = first_store::is_synchronous;
+  static constexpr bool accumulates = first_store::accumulates;
 
   /// As kv_store with one rule.
   template <detail::HasPolicyKind... P>
@@ -201,6 +203,30 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
   }
   void set_state(key_view key, std::string_view name, std::span<state_type const> elements) {
     visit("set_state", key, [&](auto& part) { part.set_state(key, name, elements); });
+  }
+  std::string swapped(key_view key) const {
+    return visit("swapped", key, [&](auto& part) { return part.swapped(key); });
+  }
+  /// As kv_store's.
+  std::int64_t micro_batches(key_view key) const
+    requires accumulates
+  {
+    return visit("micro_batches", key, [&](auto& part) { return part.micro_batches(key); });
+  }
+  std::vector<accumulation_type> gradient_sum(key_view key) const
+    requires accumulates
+  {
+    return visit("gradient_sum", key, [&](auto& part) { return part.gradient_sum(key); });
+  }
+  void set_micro_batches(key_view key, std::int64_t count, std::span<accumulation_type const> sum)
+    requires accumulates
+  {
+    visit("set_micro_batches", key, [&](auto& part) { part.set_micro_batches(key, count, sum); });
+  }
+  void discard_micro_batches(key_view key)
+    requires accumulates
+  {
+    visit("discard_micro_batches", key, [&](auto& part) { part.discard_micro_batches(key); });
   }
   /// As kv_store's: what goes from step to step goes over all keys, which a rule among several does not see.
   std::vector<double> carried_numbers() const { return first().carried_numbers(); }

@@ -183,9 +183,17 @@ class store_engine : public store_engine_base<Types, T, D> {
     return completion(std::move(handles));
   }
 
+  /// The step of a plan. Finished when it returns where the devices are CPUs.
   /// @param only_accumulates  No key is updated.
   void update(plan_type& plan, [[maybe_unused]] bool only_accumulates = false) {
+    if constexpr (!Types::has_updater && !Types::compressed)
+      if (auto* const op = function_.take(keys_, compressor_)) {
+        completion const finished = update(*op, {}, [&](auto& call, auto const& table) { add_resident(call, table, plan); }, false);
+        if constexpr (HostDevice<D>) finished.wait();
+        return;
+      }
     auto const run = [&] {
+      plan.for_each_key([](record& r) { expect_weights("update", key_view(r.key), r); });
       if constexpr (Types::accumulates) {
         plan.run(keys_, controls_, groups_.rules()->data(), accumulation_, only_accumulates);
       } else if constexpr (Types::has_updater) {
@@ -211,6 +219,8 @@ class store_engine : public store_engine_base<Types, T, D> {
   template <class Operation>
   void run(Operation& op) {
     if constexpr (std::same_as<Operation, update_operation>) {
+      // Another thread may have called swap between the call and its turn.
+      op.call.for_each_key([](record& r) { expect_weights("push", key_view(r.key), r); });
       if constexpr (Types::accumulates)
         if (!op.further.take(op.call, keys_, accumulation_)) return;
       op.call.execute(keys_, op.step, effect::updates, [&] {
@@ -253,6 +263,16 @@ class store_engine : public store_engine_base<Types, T, D> {
     if constexpr (has_shared) op.writes(steps_);
     submit(op, when, may_be_small && op.call.work() <= small_work);
     return handle;
+  }
+
+  /// Names the plan's keys and their resident gradients. Their mirrors follow every change.
+  template <class Call>
+  static void add_resident(Call& call, table_type const& table, plan_type const& plan) {
+    plan.for_each_key([&](record& r) {
+      call.add_key(r);
+      for (std::size_t n = 0; n < table.devices().size(); ++n)
+        call.add_source(operand<T const, D>{table_type::gradient(r, n), table.devices()[n], r.shape.size()});
+    });
   }
 
   template <class U>

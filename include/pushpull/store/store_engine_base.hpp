@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -139,7 +140,10 @@ class store_engine_base {
     return t;
   }
   void set_steps(record& r, std::int64_t t) {
-    perform(r, [&] { write_steps(keys_, controls_, r, t); });
+    perform(r, [&] {
+      expect_weights("set_steps", key_view(r.key), r);
+      write_steps(keys_, controls_, r, t);
+    });
   }
   std::vector<typename Types::state_type> state(record& r, std::size_t s) {
     std::vector<typename Types::state_type> elements;
@@ -147,7 +151,28 @@ class store_engine_base {
     return elements;
   }
   void set_state(record& r, std::size_t s, std::span<typename Types::state_type const> elements) {
-    perform(r, [&] { write_state<rule_type>(keys_, r, s, elements); });
+    perform(r, [&] {
+      expect_weights("set_state", key_view(r.key), r);
+      write_state<rule_type>(keys_, r, s, elements);
+    });
+  }
+
+  /// Pushes of the key since its last step, and their sum.
+  std::int64_t micro_batches(record& r) {
+    std::int64_t count = 0;
+    perform(r, [&] { count = r.micro_batches; });
+    return count;
+  }
+  std::vector<typename Types::accumulation_type> gradient_sum(record& r) {
+    std::vector<typename Types::accumulation_type> elements;
+    perform(r, [&] { elements = read_sum(keys_, r); });
+    return elements;
+  }
+  void set_micro_batches(record& r, std::int64_t count, std::span<typename Types::accumulation_type const> sum) {
+    perform(r, [&] {
+      if (count > 0) write_sum(keys_, r, sum);
+      r.micro_batches = count;
+    });
   }
 
   /// The sums over all keys and what goes from step to step. Waits.
@@ -172,14 +197,21 @@ class store_engine_base {
   /// Where device number n finds them.
   sums_t<rule_type> const* shared_sums(std::size_t n) const { return &controls_[n].shared()->sums; }
 
-  /// Exchanges masters and state number `s` of different keys.
+  /// Exchanges masters and state number `s` of different keys, and notes which of the two is where.
   void swap(std::vector<record*> const& keys, std::size_t s) {
     expect_different("swap", keys);
+    std::string const* const name = &state_names_[s];
     // A key without updates has no state yet; the host does not know of steps that were left out.
     auto const has_state = [&](record const& r) {
       return MaySkip<rule_type> ? read_steps(keys_, controls_, r) > 0 : r.updates > 0;
     };
-    auto const run = [&] { swap_state<typename Types::types>(keys_, std::span(keys), s, has_state); };
+    auto const run = [&] {
+      for (record* const r : keys)
+        if (r->swapped != name) expect_weights("swap", key_view(r->key), *r);
+      swap_state<typename Types::types>(keys_, std::span(keys), s, has_state);
+      for (record* const r : keys)
+        std::atomic_ref(r->swapped).store(r->swapped == nullptr ? name : nullptr, std::memory_order_release);
+    };
     function_operation<decltype(run) const&> op(run);
     for (record* const r : keys) op.writes(r->order);
     perform(op);
@@ -240,6 +272,7 @@ class store_engine_base {
   }
 
   table_type keys_;
+  std::vector<std::string> const state_names_ = numbered_names(rule_type::state_names);  // that swap takes
   groups_type groups_;
   std::vector<control_type> controls_;
   variable steps_;                   // the order of steps that share numbers

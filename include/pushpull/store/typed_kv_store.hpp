@@ -55,6 +55,8 @@ class kv_store<type_list<Ts...>, D, Policies...> {
   using updater_type = typename first_store::updater_type;
   static constexpr bool has_updater = first_store::has_updater;
   static constexpr bool is_synchronous = first_store::is_synchronous;
+  /// Whether several pushes make a step.
+  static constexpr bool accumulates = first_store::accumulates;
   static_assert(sizeof...(Ts) == 1 || !detail::sums_over_keys<updater_type>,
                 "kv_store: a PreReduction over all keys, such as clip_global_norm, takes the norm of all gradients of a "
                 "call, which several element types do not give");
@@ -154,7 +156,7 @@ class kv_store<type_list<Ts...>, D, Policies...> {
   }
   /// As kv_store::accumulate.
   template <class Keys, class Gradients>
-    requires(has_type<detail::element_in<Gradients>> && detail::kv_store_types<first_type, D, Policies...>::accumulates)
+    requires(has_type<detail::element_in<Gradients>> && accumulates)
   completion accumulate(Keys&& keys, Gradients&& gradients, priority when = {}) {
     return of<detail::element_in<Gradients>>().accumulate(std::forward<Keys>(keys), std::forward<Gradients>(gradients), when);
   }
@@ -237,6 +239,20 @@ class kv_store<type_list<Ts...>, D, Policies...> {
     for (auto&& key : keys) owned.emplace_back(key_view(key));
     for (auto const& key : owned) find("swap", key);
     (swap_of<Ts>(owned, name), ...);
+  }
+  std::string swapped(key_view key) const {
+    return visit("swapped", key, [&](auto const& store) { return store.swapped(key); });
+  }
+  /// As kv_store's.
+  std::int64_t micro_batches(key_view key) const
+    requires accumulates
+  {
+    return visit("micro_batches", key, [&](auto const& store) { return store.micro_batches(key); });
+  }
+  void discard_micro_batches(key_view key)
+    requires accumulates
+  {
+    visit("discard_micro_batches", key, [&](auto& store) { store.discard_micro_batches(key); });
   }
   /// As kv_store's: numbers go from step to step in stores of one element type.
   std::vector<double> carried_numbers() const { return of<first_type>().carried_numbers(); }

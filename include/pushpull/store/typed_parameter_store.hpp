@@ -88,6 +88,11 @@ class parameter_store<kv_store<type_list<Ts...>, D, Policies...>> {
     visit(name, [&](auto& part) { part.unfreeze(name); });
   }
   void update_all() { (of<Ts>().update_all(), ...); }
+  void accumulate_all()
+    requires store_type::accumulates
+  {
+    (of<Ts>().accumulate_all(), ...);
+  }
   void swap(std::string_view state) { (of<Ts>().swap(state), ...); }
   void sync_master() { (of<Ts>().sync_master(), ...); }
   void close() { (of<Ts>().close(), ...); }
