@@ -1,6 +1,7 @@
 /// @file
 /// What the compiler made of the Adam pass: one entry, no local memory, 16-byte accesses (8-byte ones of 8-bit elements),
-/// each operand once. And of the passes of all other rules: no local memory.
+/// each operand once. And of the passes of all other rules: no local memory. And of all passes, over memory of any layout:
+/// what they read and write as global memory is global.
 #include <algorithm>
 #include <fstream>
 #include <iterator>
@@ -9,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "ptx/address_spaces.hpp"
 #include "support/catch.hpp"
 
 namespace {
@@ -90,4 +92,45 @@ TEST_CASE("the pass of no rule spills or has a stack", "[ptx]") {
   REQUIRE(count(usage, "bytes stack frame") >= rules);
   REQUIRE(count(usage, "bytes stack frame") ==
           count(usage, "\\b0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads"));
+}
+
+TEST_CASE("an address of local or shared memory or of an argument is found in an access of global memory", "[ptx]") {
+  auto const found = [](std::string const& address, std::string const& access) {
+    return pushpull::test::misplaced_accesses(R"(.entry f(
+	.param .u64 f_param_0
+)
+{
+	.local .align 64 .b8 	__local_depot1[64];
+	.shared .align 4 .b8 scratch[16];
+	mov.u64 	%SPL, __local_depot1;
+	cvta.local.u64 	%SP, %SPL;
+	ld.param.u64 	%rd1, [f_param_0];
+	)" + address + R"(
+	@%p1 bra 	$L__BB1_1;
+	add.s64 	%rd3, %rd2, 16;
+	)" + access + "\n}").size();
+  };
+  REQUIRE(found("add.u64 	%rd2, %SP, 0;", "st.global.wb.v4.u32 [%rd3], {%r1,%r2,%r3,%r4};") == 1);
+  REQUIRE(found("cvta.shared.u64 	%rd2, %rd9;", "@%p2 ld.global.f32 	%f1, [%rd3+4];") == 1);
+  REQUIRE(found("mov.u64 	%rd2, scratch;", "atom.global.add.u32 	%r1, [%rd3], %r2;") == 1);
+  REQUIRE(found("mov.b64 	%rd2, f_param_0;", "ld.global.nc.f32 	%f1, [%rd3];") == 1);
+  REQUIRE(found("cvta.to.global.u64 	%rd2, %rd1;", "st.global.wb.v4.u32 [%rd3], {%r1,%r2,%r3,%r4};") == 0);
+  REQUIRE(found("add.u64 	%rd2, %SP, 0;", "st.v2.u32 	[%rd3], {%r1,%r2};") == 0);
+  REQUIRE(found("add.u64 	%rd2, %SPL, 0;", "ld.local.f32 	%f1, [%rd3];") == 0);
+}
+
+TEST_CASE("no pass has an array in local memory or reads or writes it as global memory", "[ptx]") {
+  struct file {
+    char const* path;
+    std::size_t passes;
+  };
+  for (file const f : {file{PUSHPULL_PTX, 5}, {PUSHPULL_RULES_PTX, 67}, {PUSHPULL_LAYOUTS_PTX, 66}}) {
+    auto const passes = entries(contents(f.path), "pushpull");
+    CHECK(passes.size() == f.passes);
+    for (auto const& body : passes) {
+      INFO(body.substr(0, body.find('\n')));
+      CHECK(body.find("__local_depot") == std::string::npos);
+      CHECK(pushpull::test::misplaced_accesses(body) == std::vector<std::string>());
+    }
+  }
 }
