@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include <pushpull/compress/code.hpp>
 #include <pushpull/concepts/device.hpp>
@@ -60,6 +61,10 @@ struct encode_body {
   static constexpr std::int64_t grain = pass::grain_of<Execution, block_type>;
   static constexpr auto size_of_block = static_cast<std::size_t>(block_type::size);
   static_assert(size_of_block % code::elements == 0);
+
+  static_assert(noexcept(std::declval<Compressor const&>().quantize(std::declval<typename block_type::pack_type&>())),
+                "Compressor: quantize may throw amid an encoding, where nothing could be undone: write noexcept behind its "
+                "const");
 
   Compressor compressor;
   addends<float> sum;

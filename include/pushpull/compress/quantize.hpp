@@ -34,7 +34,7 @@ struct two_bit {
   /// The codes of residuals that the gradient was added to; `r` keeps what they leave out.
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class V>
-  PUSHPULL_DEVICE_INLINE V quantize(V& r) const {
+  PUSHPULL_DEVICE_INLINE V quantize(V& r) const noexcept {
     auto const up = r >= threshold, down = r <= -threshold;
     r -= select(up, V(threshold), select(down, V(-threshold), V(0)));
     return select(up, V(3), select(down, V(2), V(0)));
@@ -61,7 +61,7 @@ struct one_bit {
   /// As two_bit's.
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class V>
-  PUSHPULL_DEVICE_INLINE V quantize(V& r) const {
+  PUSHPULL_DEVICE_INLINE V quantize(V& r) const noexcept {
     auto const up = r > threshold;
     r -= select(up, V(1), V(-1));
     return select(up, V(1), V(0));

@@ -308,7 +308,7 @@ struct keep_numbers {
     std::int32_t const n = table.find(i);
     matrix<A> const& m = table.matrix_of(n);
     Run const& r = table.runs[n];
-    if (clocks[r.clock].skipped) return;
+    if (pushpull::detail::MaySkip<Rule> && clocks[r.clock].skipped) return;
     bool const of_row = i < m.all_rows();
     if (!of_row) i -= m.all_rows();
     auto* const kept = of_row ? r.kept_rows[Stage] : r.kept_columns[Stage];

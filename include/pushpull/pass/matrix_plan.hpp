@@ -14,6 +14,7 @@
 #include <pushpull/concepts/factored.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/pass/matrix_body.hpp>
+#include <pushpull/pass/may_fail.hpp>
 #include <pushpull/pass/plan_table.hpp>
 #include <pushpull/tensor/buffer.hpp>
 #include <pushpull/tensor/shape.hpp>
@@ -74,6 +75,9 @@ class matrix_plan {
   static constexpr std::size_t stages = pushpull::detail::factored_count<Rule>;
   using run_type = matrix_run<Types, pushpull::detail::state_count<Rule>, stages>;
 
+  /// Whether numbers are kept by `keep`, when it is known that there is a step, and not at once.
+  static constexpr bool keeps_late = pushpull::detail::MaySkip<Rule> || detail::may_fail<D, Rule, A>;
+
   void clear() {
     runs_.rows.clear();
     matrices_.rows.clear();
@@ -127,7 +131,7 @@ class matrix_plan {
     using execution = typename D::execution;
     constexpr std::size_t stage = pushpull::detail::factored_number<Rule, Phase>;
     constexpr bool with_columns = !pushpull::detail::factors_of<Rule>[stage].columns.empty();
-    constexpr bool keep = !pushpull::detail::MaySkip<Rule>;
+    constexpr bool keep = !keeps_late;
     device.for_each_leaf(tasks(stage, of_rows),
                          detail::row_sums<Rule, Types, execution, Phase>{{rules, clocks, table(stage, of_rows)}},
                          partials_);
@@ -146,7 +150,7 @@ class matrix_plan {
     }
   }
 
-  /// Keeps the numbers, for a rule that may leave steps out: once it is known whether it does.
+  /// Keeps the numbers, for a rule that may leave steps out or fail: once it is known that it does not.
   void keep(D const& device, clock_type const* clocks) const {
     if (runs_.rows.empty()) return;
     [&]<std::size_t... Stage>(std::index_sequence<Stage...>) {

@@ -12,6 +12,7 @@
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/pass/body.hpp>
+#include <pushpull/pass/may_fail.hpp>
 #include <pushpull/pass/operands.hpp>
 #include <pushpull/pass/plan_table.hpp>
 #include <pushpull/pass/step_control.hpp>
@@ -77,6 +78,13 @@ class plan {
     if (segment >= 0) segments_.rows.push_back(segment);
   }
 
+  /// f(number) for every clock.
+  template <class F>
+  void for_each_clock(F const& f) const {
+    for (std::int32_t const entry : clocks_.rows) f(entry < 0 ? ~entry : entry);
+  }
+  std::vector<run_type> const& runs() const { return runs_.rows; }
+
   /// Leaves of the norm's tree in this plan.
   std::int64_t leaves() const {
     std::int64_t total = 0;
@@ -112,8 +120,9 @@ class plan {
   template <class Rule>
   void begin_step(D const& device, Rule const* rules, clock_of<Rule, Types>* clocks,
                   shared_sums<Rule> const* shared = nullptr, steps_of<Rule> const& steps = {}) const {
-    device.for_each(static_cast<std::int64_t>(clocks_.rows.size()),
-                    detail::begin_step<Rule, typename Types::accumulation>{rules, clocks, clock_list(), shared, steps});
+    detail::for_each_step<detail::may_fail<D, Rule, typename Types::accumulation>>(
+        device, static_cast<std::int64_t>(clocks_.rows.size()),
+        detail::begin_step<Rule, typename Types::accumulation>{rules, clocks, clock_list(), shared, steps});
   }
 
   /// Gives the rule's `prepare` the sums of a phase: one small launch.
@@ -122,9 +131,10 @@ class plan {
                             detail::phase_sums<Rule, Phase> const* sums, shared_sums<Rule>* shared,
                             steps_of<Rule> const& steps = {}) const {
     detail::clock_list const segments{segments_.rows.empty() ? 0 : segments_.rows.front(), committed_.segments};
-    device.for_each(static_cast<std::int64_t>(clocks_.rows.size()),
-                    detail::finish_pre_reduction<Rule, typename Types::accumulation, Phase>{
-                        rules, clocks, clock_list(), segments, sums, shared, steps});
+    detail::for_each_step<detail::may_fail<D, Rule, typename Types::accumulation>>(
+        device, static_cast<std::int64_t>(clocks_.rows.size()),
+        detail::finish_pre_reduction<Rule, typename Types::accumulation, Phase>{rules, clocks, clock_list(), segments,
+                                                                                sums, shared, steps});
   }
 
   /// A phase before the pass: partials[l] for each leaf l of the plan. One launch.

@@ -142,7 +142,7 @@ class call {
     copies_out_.clear();
     sort();
     if constexpr (compressed)
-      if (what != effect::reads) reserve_codes(table);
+      if (what != effect::reads) reserve_codes(table, Step::may_fail && what == effect::updates);
     order_after(table.devices(), sources_);
     order_after(table.devices(), outputs_);
     bool const several = Step::always_reduced || any_key([](std::span<item const> same) {
@@ -157,7 +157,16 @@ class call {
     if constexpr (compressed)
       if (what != effect::reads) encode(table.devices());
     for (auto const& [n, to, from, bytes] : copies_in_) table.devices()[n].copy(to, from, bytes);
-    run();
+    if constexpr (compressed && Step::may_fail) {
+      try {
+        run();
+      } catch (...) {
+        put_residuals_back();
+        throw;
+      }
+    } else {
+      run();
+    }
     for (auto const& [n, to, from, bytes] : copies_out_) table.devices()[n].copy(to, from, bytes);
     order_before(table.devices(), sources_);
     order_before(table.devices(), outputs_);
@@ -170,12 +179,14 @@ class call {
       });
   }
 
-  /// Reduces the sources of each key into memory on device number 0, which `target(record)` gives; touches no key.
+  /// Reduces the sources of each key into memory on device number 0, which `target(record)` gives; touches no key. What
+  /// encoding takes from residuals `put_residuals_back` returns.
   template <class Step, class Target>
   void reduce(Table const& table, Step& step, Target const& target) {
     step.clear();
     sort();
-    if constexpr (compressed) reserve_codes(table);
+    kept_ = 0;
+    if constexpr (compressed) reserve_codes(table, true);
     order_after(table.devices(), sources_);
     D const& device = table.devices().front();
     any_key([&](std::span<item const> same) {
@@ -195,6 +206,12 @@ class call {
     step.run(table.devices());
     copies_in_.clear();
     order_before(table.devices(), sources_);
+  }
+
+  /// Residuals become what they were before the present push, where they were kept.
+  void put_residuals_back() {
+    for (std::size_t i = 0; i < kept_; ++i) encodings_[i].key->compressed[encodings_[i].number].put_back();
+    kept_ = 0;
   }
 
   /// After `reduce`: calls f(record) for each key once, in the order of their registration, and g(output) for each of its
@@ -251,7 +268,10 @@ class call {
   }
 
   /// Memory for the residuals and codes of all sources, and for gradients that their encoder cannot reach.
-  void reserve_codes(Table const& table) {
+  /// @param keeps  Residuals as they are will be kept until the push has not failed.
+  void reserve_codes(Table const& table, bool keeps) {
+    keeps_residuals_ = keeps;
+    kept_ = 0;
     codes_.clear();
     codes_.resize(sources_.size());
     encodings_.clear();
@@ -266,6 +286,7 @@ class call {
           } else {
             r.compressed[number].move_to(device);
           }
+          if (keeps) r.compressed[number].reserve_kept();
           codes_[k] = {static_cast<char const*>(r.compressed[number].codes.data()), device, 0};
           encodings_.push_back({&r, number, k, nullptr});
           if (!reaches(device, sources_[k]))
@@ -279,6 +300,10 @@ class call {
   void encode(std::vector<D> const& devices) {
     for (auto const& [key, number, k, staged] : encodings_) {
       auto const& source = key->compressed[number];
+      if (keeps_residuals_) {
+        source.keep();
+        ++kept_;
+      }
       G const* gradient = sources_[k].data;
       if (staged != nullptr) {
         source.device.copy(staged, gradient, static_cast<std::size_t>(key->size()) * sizeof(G));
@@ -396,6 +421,8 @@ class call {
   std::vector<staging<D>> staging_;
   std::vector<operand<char const, D>> codes_;
   std::vector<encoding> encodings_;
+  bool keeps_residuals_ = false;
+  std::size_t kept_ = 0;  // encodings whose residuals were kept, and may have changed
   std::vector<source_of<encoded>> gradients_;
   std::vector<M*> mirrors_;
   std::int64_t work_ = 0;

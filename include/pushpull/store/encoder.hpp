@@ -19,6 +19,7 @@ template <Device D>
 struct compressed_source {
   D device;
   buffer<D> residual, codes;
+  buffer<D> kept = {};  ///< The residual before a push that may fail.
 
   /// For `size` elements, as a compress::encoder asks. Zero: residuals, and codes where no element is.
   template <class Encoder, class Compressor>
@@ -30,6 +31,14 @@ struct compressed_source {
     device.fill_zero(codes.data(), codes.bytes());
   }
 
+  /// Memory for `keep`.
+  void reserve_kept() {
+    if (kept.bytes() < residual.bytes()) kept = buffer<D>(device, residual.bytes());
+  }
+  /// What the residual is, for `put_back`.
+  void keep() const { device.copy(kept.data(), residual.data(), residual.bytes()); }
+  void put_back() const { device.copy(residual.data(), kept.data(), residual.bytes()); }
+
   /// Follows a source that comes from another device than before.
   void move_to(D const& other) {
     if (device == other) return;
@@ -38,6 +47,7 @@ struct compressed_source {
     other.fill_zero(room.data(), room.bytes());
     residual = std::move(moved);
     codes = std::move(room);
+    kept = {};
     device = other;
   }
 };

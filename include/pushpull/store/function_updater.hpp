@@ -55,6 +55,16 @@ class function_update final : public device_operation<D> {
         scatter_step_(table.devices().size()) {}
 
   void run() override {
+    try {
+      update();
+    } catch (...) {
+      call.put_residuals_back();
+      throw;
+    }
+  }
+
+ private:
+  void update() {
     D const& device = table_.devices().front();
     call.reduce(table_, reduce_step_, [&](record const& r) { return scratch_of(r).first; });
     gather_.clear();
@@ -78,7 +88,6 @@ class function_update final : public device_operation<D> {
     scatter_.execute(table_, scatter_step_, effect::updates, [&] { scatter_step_.run(table_.devices()); });
   }
 
- private:
   template <class Rule, class Reduction, class... Elements>
   using step = fused_step<D, Rule, Reduction, pass::element_types<Elements...>, pass::memory::foreign>;
 

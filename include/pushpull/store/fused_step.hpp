@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -13,10 +14,12 @@
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/pass/matrix_plan.hpp>
+#include <pushpull/pass/may_fail.hpp>
 #include <pushpull/pass/plan.hpp>
 #include <pushpull/pass/step_control.hpp>
 #include <pushpull/pass/sum_tree.hpp>
 #include <pushpull/reduce/sum.hpp>
+#include <pushpull/store/step_memory.hpp>
 #include <pushpull/tensor/buffer.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
@@ -110,6 +113,8 @@ class fused_step {
   using plan_type = pass::plan<D, Types, states>;
   using run_type = typename plan_type::run_type;
   using control_type = control<D, Rule, Types>;
+  /// Whether `run` may throw what a rule's `prepare` throws. Then it has changed nothing.
+  static constexpr bool may_fail = !pass::is_timeless<Rule> && pass::detail::may_fail<D, Rule, A>;
 
   explicit fused_step(std::size_t devices)
       : plans_(devices),
@@ -200,6 +205,7 @@ class fused_step {
         }
       }
     }
+    if constexpr (may_fail) memory_.reserve(plans_);
   }
 
   /// Enqueues the step on all devices, ordered after what any of them was given and before what they will be given.
@@ -220,13 +226,17 @@ class fused_step {
       run(devices);
     } else {
       join(devices);
-      for (std::size_t n = 0; n < devices.size(); ++n)
-        plans_[n].begin_step(devices[n], controls[n].rules(rules), controls[n].clocks(), controls[n].shared(),
-                             steps(n));
-      if constexpr (is_factored)
-        for (std::size_t n = 0; reduced_ && n < devices.size(); ++n)
-          plans_[n].template launch<pass::leave_reduced<states>, Reduction, Memory>(devices[n], nullptr, nullptr);
-      if constexpr (two_phases) pre_reduce(devices, controls, rules);
+      if constexpr (may_fail) {
+        memory_.remember(plans_, controls);
+        try {
+          begin(devices, controls, rules);
+        } catch (...) {
+          memory_.put_back(plans_, controls);
+          throw;
+        }
+      } else {
+        begin(devices, controls, rules);
+      }
       for (std::size_t n = 0; n < devices.size(); ++n) launch(n, devices[n], controls[n], rules);
       join(devices);
     }
@@ -236,6 +246,16 @@ class fused_step {
   using second_plan = pass::plan<
       D, pass::element_types<A, A, typename Types::master, typename Types::state, typename Types::mirror, Types::stochastic>,
       states>;
+
+  /// All that comes before the pass: the rule prepares, and sees the sums that it asks for.
+  void begin(std::vector<D> const& devices, std::vector<control_type> const& controls, Rule const* rules) {
+    for (std::size_t n = 0; n < devices.size(); ++n)
+      plans_[n].begin_step(devices[n], controls[n].rules(rules), controls[n].clocks(), controls[n].shared(), steps(n));
+    if constexpr (is_factored)
+      for (std::size_t n = 0; reduced_ && n < devices.size(); ++n)
+        plans_[n].template launch<pass::leave_reduced<states>, Reduction, Memory>(devices[n], nullptr, nullptr);
+    if constexpr (two_phases) pre_reduce(devices, controls, rules);
+  }
 
   void launch(std::size_t n, D const& device, control_type const& control, Rule const* rules) {
     if constexpr (two_phases) {
@@ -275,7 +295,7 @@ class fused_step {
           }(),
           ...);
     }(std::make_index_sequence<phase_count<Rule>>());
-    if constexpr (is_factored && MaySkip<Rule>)
+    if constexpr (is_factored && (MaySkip<Rule> || may_fail))
       for (std::size_t n = 0; n < devices.size(); ++n) matrices_[n].keep(devices[n], controls[n].clocks());
   }
 
@@ -356,6 +376,7 @@ class fused_step {
     pass::sum_tree over_all, by_tensor;
   } trees_;
   bool reduced_ = false;
+  [[no_unique_address]] std::conditional_t<may_fail, step_memory<Rule, Types>, nothing> memory_;
 };
 
 }  // namespace pushpull::detail

@@ -19,6 +19,7 @@
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/pass/body.hpp>
+#include <pushpull/pass/may_fail.hpp>
 #include <pushpull/pass/step_control.hpp>
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/schedule/operation_pool.hpp>
@@ -139,9 +140,33 @@ class row_update final : public device_operation<D> {
 
   void update() {
     join(table_.devices());
+    if constexpr (!pass::is_timeless<Rule>) begin_step();
     for (std::size_t n = 0; n < table_.devices().size(); ++n)
       if (key_->part(n).size() > 0) update(n);
     join(table_.devices());
+  }
+
+  /// Counts the step on every owner, or on none if the rule's `prepare` throws.
+  void begin_step() {
+    using begin = pass::detail::begin_step<Rule, typename types::accumulation>;
+    constexpr bool may_fail = pass::detail::may_fail<D, Rule, typename types::accumulation>;
+    std::size_t n = 0;
+    auto const clock = [&](std::size_t m) -> auto& { return controls_[m].clocks()[key_->clock]; };
+    std::int64_t before = 0;
+    try {
+      for (; n < table_.devices().size(); ++n) {
+        if (key_->part(n).size() <= 0) continue;
+        if constexpr (may_fail) before = clock(n).t;
+        pass::detail::for_each_step<may_fail>(
+            table_.devices()[n], 1,
+            begin{controls_[n].rules(rules->data()), controls_[n].clocks(), {key_->clock, nullptr}});
+      }
+    } catch (...) {
+      if constexpr (may_fail)
+        for (std::size_t m = 0; m <= n; ++m)
+          if (key_->part(m).size() > 0) clock(m).t = before;
+      throw;
+    }
   }
 
   void update(std::size_t n) {
@@ -160,8 +185,6 @@ class row_update final : public device_operation<D> {
     if constexpr (!pass::is_timeless<Rule>) {
       given = controls_[n].rules(rules->data());
       clocks = controls_[n].clocks();
-      device.for_each(
-          1, pass::detail::begin_step<Rule, typename types::accumulation>{given, clocks, {key_->clock, nullptr}});
     }
     if (whole_) {
       launch_rows<Rule, Reduction, types, pass::detail::all_rows>(device, operands, given, clocks, end - begin);
