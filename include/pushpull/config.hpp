@@ -81,6 +81,14 @@
 #define PUSHPULL_HAS_SSE2 0
 #endif
 
+/// 1 where the compiler takes infinity and NaN for impossible: -ffast-math and -ffinite-math-only. What must notice them
+/// goes by bits there.
+#if defined(__FINITE_MATH_ONLY__)
+#define PUSHPULL_ASSUMES_FINITE __FINITE_MATH_ONLY__
+#else
+#define PUSHPULL_ASSUMES_FINITE 0
+#endif
+
 /// 1 where OpenMP is switched on for this translation unit.
 #if defined(_OPENMP)
 #define PUSHPULL_HAS_OPENMP 1

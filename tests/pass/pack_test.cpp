@@ -2,6 +2,7 @@
 /// Packs: every operation on registers equals the same operation on each element.
 #include <cmath>
 #include <cstddef>
+#include <cstring>
 #include <limits>
 #include <pushpull/pushpull.hpp>
 #include <random>
@@ -94,6 +95,32 @@ TEST_CASE("min and max keep a NaN that stands first", "[pass]") {
   REQUIRE(std::isnan(min(pack<float>(nan), 1.0F).value));
   REQUIRE(std::isnan(max(pack<float>(nan), 1.0F).value));
   REQUIRE(max(pack<float>(1.0F), nan).value == 1.0F);
+}
+
+TEMPLATE_TEST_CASE("is_finite and is_nan go by bits, on registers and elements", "[pass]", float, double) {
+  using A = TestType;
+  using limits = std::numeric_limits<A>;
+  A const numbers[] = {0,           -A(0),        1,   -1, limits::max(), limits::lowest(), limits::min(), limits::denorm_min(),
+                       limits::infinity(), -limits::infinity(), limits::quiet_NaN(), -limits::quiet_NaN(),
+                       limits::signaling_NaN()};
+  int n = 0;
+  for (A const& number : numbers) {
+    bool const finite = n < 8, nan = n > 9;
+    ++n;
+    REQUIRE(is_finite(pack<A>(number)) == finite);
+    REQUIRE(is_nan(pack<A>(number)) == nan);
+    for (std::size_t lane = 0; lane < register_pack<A>::size; ++lane) {
+      values<A> x{register_pack<A>(A(1))};
+      std::memcpy(&x[lane], &number, sizeof(A));
+      values<A> const is{select(is_finite(x.x), 1, register_pack<A>(A(0)))}, is_not{select(is_nan(x.x), 1, register_pack<A>(A(0)))};
+      for (std::size_t i = 0; i < register_pack<A>::size; ++i) {
+        REQUIRE(is[i] == A(i != lane || finite));
+        REQUIRE(is_not[i] == A(i == lane && nan));
+      }
+      REQUIRE(any(is_nan(x.x)) == nan);
+      REQUIRE(any(!is_finite(x.x)) == !finite);
+    }
+  }
 }
 
 TEST_CASE("masks are joined as bools are", "[pass]") {

@@ -2,9 +2,11 @@
 /// Copies between all element types and between devices.
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <pushpull/pushpull.hpp>
 #include <tuple>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "support/catch.hpp"
@@ -59,6 +61,46 @@ TEST_CASE("copy rounds to nearest even and truncates towards integers", "[tensor
   std::vector<std::int32_t> integers(4);
   pushpull::copy(from, integers);
   REQUIRE(integers == std::vector<std::int32_t>{1, 1, -2, 2});
+}
+
+namespace {
+
+/// What is not in the range of `To`, and what just is, copied from elements of type `From` in packs and one by one.
+template <class To, class From>
+void saturates() {
+  using limits = std::numeric_limits<To>;
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  double const lowest = static_cast<double>(limits::min()), bound = std::ldexp(1.0, limits::digits);
+  double const below = limits::is_signed ? 2 * lowest : -300;
+  std::vector<std::pair<double, To>> const cases{
+      {infinity, limits::max()}, {-infinity, limits::min()}, {bound, limits::max()},   {2 * bound, limits::max()},
+      {lowest, limits::min()},   {below, limits::min()},     {-0.75, 0},               {1.5, 1},
+      {bound / 2, static_cast<To>(limits::max() / 2 + 1)},   {std::nan(""), 0},        {-std::nan(""), 0}};
+  std::vector<From> from;
+  std::vector<To> expected;
+  for (int round = 0; round < 8; ++round)  // whole blocks and a tail
+    for (auto const& [x, result] : cases) {
+      from.push_back(convert<From>(x));
+      double const stored = convert<double>(from.back());
+      if (stored == x || std::isnan(x)) {
+        expected.push_back(result);
+      } else {  // the element type has no such number: what it has instead counts
+        expected.push_back(stored >= bound ? limits::max() : stored <= lowest ? limits::min() : static_cast<To>(stored));
+      }
+      REQUIRE(convert<To>(from.back()) == expected.back());
+    }
+  std::vector<To> to(from.size());
+  pushpull::copy(from, to);
+  REQUIRE(to == expected);
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("floats that an integer cannot hold become its nearest value, and NaN becomes 0", "[tensor]", float,
+                   double, half, bfloat16, pushpull::float8_e4m3, pushpull::float8_e5m2) {
+  saturates<std::int32_t, TestType>();
+  saturates<std::int64_t, TestType>();
+  saturates<std::uint8_t, TestType>();
 }
 
 TEST_CASE("copy keeps all 64 bits of integers", "[tensor]") {

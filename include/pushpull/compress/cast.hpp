@@ -95,8 +95,7 @@ struct cast_body {
       block_type y = x;
       if constexpr (pushpull::detail::Float8<E>)
         pushpull::detail::static_for<block_type::count>([&](auto j) PUSHPULL_INLINE_LAMBDA {
-          auto const finite = abs(x.x[j]) <= cuda::std::numeric_limits<float>::max();
-          y.x[j] = select(finite, x.x[j] * down, cuda::std::numeric_limits<float>::quiet_NaN());
+          y.x[j] = select(is_finite(x.x[j]), x.x[j] * down, cuda::std::numeric_limits<float>::quiet_NaN());
         });
       y.store(codes + i);
       if (sum.residual == nullptr) continue;
@@ -104,7 +103,7 @@ struct cast_body {
       sent.load(static_cast<E const*>(codes) + i);
       pushpull::detail::static_for<block_type::count>([&](auto j) PUSHPULL_INLINE_LAMBDA {
         auto const rest = x.x[j] - sent.x[j] * up;
-        x.x[j] = select(abs(rest) <= cuda::std::numeric_limits<float>::max(), rest, 0.0F);
+        x.x[j] = select(is_finite(rest), rest, 0.0F);
       });
       x.store(sum.residual + i);
     }

@@ -42,7 +42,7 @@ struct max_magnitude_body {
       sum.load(x, i);
       pushpull::detail::static_for<block_type::count>([&](auto j) PUSHPULL_INLINE_LAMBDA {
         V const magnitude = abs(x.x[j]);
-        largest[j] = max(largest[j], select(magnitude <= std::numeric_limits<float>::max(), magnitude, 0.0F));
+        largest[j] = max(largest[j], select(is_finite(magnitude), magnitude, 0.0F));
       });
     }
     auto const* const lanes = reinterpret_cast<float const*>(&largest);

@@ -28,8 +28,8 @@ struct mask {
 };
 
 /// Elements of type `A` in `Register`: `A` itself on GPUs and in the scalar fallback, an xsimd batch on CPUs.
-/// Arithmetic (+ - * / and their assignments), comparisons, `sqrt`, `abs`, `sign`, `min`, `max` and `select` work
-/// elementwise; `exp`, `log`, `pow`, `sin` and `cos` too, by pass/pack_math.hpp. Any arithmetic scalar joins in by conversion to `A`, so that a rule may keep its hyperparameters in double and still
+/// Arithmetic (+ - * / and their assignments), comparisons, `sqrt`, `abs`, `sign`, `min`, `max`, `select`, `is_finite` and
+/// `is_nan` work elementwise; `exp`, `log`, `pow`, `sin` and `cos` too, by pass/pack_math.hpp. Any arithmetic scalar joins in by conversion to `A`, so that a rule may keep its hyperparameters in double and still
 /// compute in `A`.
 template <class A, class Register = A>
 struct pack {
@@ -180,14 +180,62 @@ PUSHPULL_DEVICE_INLINE pack<A, R> select(mask<M> const& m, T a, pack<A, R> const
   return select(m, pack<A, R>(a), b);
 }
 
+/// Elementwise whether x is neither infinite nor NaN, under any flags of the compiler.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class A, class R>
+PUSHPULL_DEVICE_INLINE auto is_finite(pack<A, R> const& x) {
+  if constexpr (std::same_as<A, R>) {
+    return mask<bool>{detail::is_finite(x.value)};
+  } else {
+    return mask<decltype(x.value == x.value)>{detail::simd_is_finite(x.value)};
+  }
+}
+
+/// Elementwise whether x is NaN, under any flags of the compiler.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class A, class R>
+PUSHPULL_DEVICE_INLINE auto is_nan(pack<A, R> const& x) {
+  if constexpr (std::same_as<A, R>) {
+    return mask<bool>{detail::is_nan(x.value)};
+  } else {
+    return mask<decltype(x.value == x.value)>{detail::simd_is_nan(x.value)};
+  }
+}
+
+/// Whether the mask holds anywhere in the pack.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class M>
+PUSHPULL_DEVICE_INLINE bool any(mask<M> const& m) {
+  if constexpr (std::same_as<M, bool>) {
+    return m.value;
+  } else {
+    return detail::simd_any(m.value);
+  }
+}
+
+namespace detail {
+
+/// `result`, or `a` where that is NaN: compilers that assume finite numbers may let a minimum lose it.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class A, class R>
+PUSHPULL_DEVICE_INLINE pack<A, R> or_nan([[maybe_unused]] pack<A, R> const& a, pack<A, R> const& result) {
+  if constexpr (PUSHPULL_ASSUMES_FINITE && std::is_floating_point_v<A>) {
+    return select(is_nan(a), a, result);
+  } else {
+    return result;
+  }
+}
+
+}  // namespace detail
+
 /// Elementwise maximum. Where `a` is NaN the result is NaN; where only `b` is, it is `a`.
 PUSHPULL_EXEC_CHECK_DISABLE
 template <class A, class R>
 PUSHPULL_DEVICE_INLINE pack<A, R> max(pack<A, R> const& a, std::type_identity_t<pack<A, R>> const& b) {
   if constexpr (std::same_as<A, R>) {
-    return select(a < b, b, a);
+    return detail::or_nan(a, select(a < b, b, a));
   } else {
-    return {detail::simd_max(a.value, b.value)};
+    return detail::or_nan(a, pack<A, R>{detail::simd_max(a.value, b.value)});
   }
 }
 
@@ -196,9 +244,9 @@ PUSHPULL_EXEC_CHECK_DISABLE
 template <class A, class R>
 PUSHPULL_DEVICE_INLINE pack<A, R> min(pack<A, R> const& a, std::type_identity_t<pack<A, R>> const& b) {
   if constexpr (std::same_as<A, R>) {
-    return select(b < a, b, a);
+    return detail::or_nan(a, select(b < a, b, a));
   } else {
-    return {detail::simd_min(a.value, b.value)};
+    return detail::or_nan(a, pack<A, R>{detail::simd_min(a.value, b.value)});
   }
 }
 

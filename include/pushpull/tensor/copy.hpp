@@ -77,7 +77,8 @@ void copy_view(tensor_view<From, FromDevice> const& from, tensor_view<To, ToDevi
 
 }  // namespace detail
 
-/// to = from, elementwise, converted to to's element type: to nearest even; floats to integers truncate. Enqueued on
+/// to = from, elementwise, converted to to's element type: to nearest even; floats to integers as `convert` does, which
+/// truncates, takes the nearest integer for what is out of range and 0 for NaN. Enqueued on
 /// both devices; returns when done if just one of them is the host.
 /// @throws shape_mismatch unless the shapes are equal.
 /// Cost: one read and one write per element; one more of each if both the device and the element type change.

@@ -9,6 +9,7 @@
 
 #include <cuda/std/bit>
 #include <pushpull/config.hpp>
+#include <pushpull/detail/finite.hpp>
 #include <pushpull/tensor/float8.hpp>
 
 #if PUSHPULL_HAS_CUDA_FP16
@@ -105,8 +106,9 @@ PUSHPULL_HOST_DEVICE inline float half_to_float(std::uint16_t h) {
 
 }  // namespace detail
 
-/// Converts between element types and accumulation types: rounds to nearest even, integers wrap. In 8 bits what is too
-/// large becomes the largest finite value, infinity too; NaN stays NaN.
+/// Converts between element types and accumulation types: rounds to nearest even. Integers become narrower ones by their
+/// lower bits. Floating-point numbers become integers towards zero, what is out of range becomes the nearest integer that
+/// is not, NaN becomes 0. In 8 bits what is too large becomes the largest finite value, infinity too; NaN stays NaN.
 template <class To, class From>
 PUSHPULL_HOST_DEVICE To convert(From x) {
   if constexpr (std::same_as<To, From>) {
@@ -139,6 +141,8 @@ PUSHPULL_HOST_DEVICE To convert(From x) {
 #else
     return cuda::std::bit_cast<half>(detail::half_bits(static_cast<float>(x)));
 #endif
+  } else if constexpr (std::integral<To> && std::floating_point<From>) {
+    return detail::to_integer<To>(x);
   } else {
     return static_cast<To>(x);
   }

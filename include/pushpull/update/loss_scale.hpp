@@ -16,11 +16,11 @@ namespace pushpull::inline PUSHPULL_ABI::update {
 
 namespace detail {
 
-/// 0 for a finite gradient, 1 for infinity and NaN.
+/// 0 for a finite gradient, 1 for infinity and NaN, under any flags of the compiler.
 PUSHPULL_EXEC_CHECK_DISABLE
 template <class V>
 PUSHPULL_DEVICE_INLINE V not_finite(V const& g) {
-  return select(g - g == V(0), V(0), V(1));
+  return select(is_finite(g), V(0), V(1));
 }
 
 }  // namespace detail

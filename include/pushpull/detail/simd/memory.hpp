@@ -61,7 +61,9 @@ inline half_register to_bfloat16(__m512 x) {
   __m512i const odd = _mm512_and_si512(_mm512_maskz_srli_epi32(0xFFFF, bits, 16), _mm512_set1_epi32(1));
   __m512i const rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7FFF)), odd);
   __m512i const quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
-  __m512i const result = _mm512_mask_blend_epi32(_mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), rounded, quiet);
+  __mmask16 const nan = _mm512_cmpgt_epi32_mask(_mm512_and_si512(bits, _mm512_set1_epi32(0x7FFFFFFF)),
+                                                _mm512_set1_epi32(0x7F800000));  // by bits: under any flags
+  __m512i const result = _mm512_mask_blend_epi32(nan, rounded, quiet);
   return _mm512_maskz_cvtepi32_epi16(0xFFFF, _mm512_maskz_srli_epi32(0xFFFF, result, 16));
 }
 inline __m512 from_half(half_register x) { return _mm512_maskz_cvtph_ps(0xFFFF, x); }
@@ -83,7 +85,8 @@ inline half_register to_bfloat16(__m256 x) {
   __m256i const odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
   __m256i const rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7FFF)), odd);
   __m256i const quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
-  __m256i const nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+  __m256i const nan = _mm256_cmpgt_epi32(_mm256_and_si256(bits, _mm256_set1_epi32(0x7FFFFFFF)),
+                                         _mm256_set1_epi32(0x7F800000));  // by bits: under any flags
   __m256i const result = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
   __m256i const packed = _mm256_packus_epi32(result, result);
   return _mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08));

@@ -2,10 +2,13 @@
 /// The vector register that rules run on when they run on a CPU: an xsimd batch.
 #pragma once
 
+#include <bit>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 
 #include <pushpull/config.hpp>
+#include <pushpull/detail/finite.hpp>
 
 #if !defined(__CUDA_ARCH__)
 #include <xsimd/xsimd.hpp>
@@ -69,6 +72,12 @@ template <class A>
 __host__ __device__ simd_register<A> simd_min(simd_register<A> const&, simd_register<A> const&);
 template <class A>
 __host__ __device__ simd_register<A> simd_select(simd_mask<A> const&, simd_register<A> const&, simd_register<A> const&);
+template <class A>
+__host__ __device__ simd_mask<A> simd_is_finite(simd_register<A> const&);
+template <class A>
+__host__ __device__ simd_mask<A> simd_is_nan(simd_register<A> const&);
+template <class A>
+__host__ __device__ bool simd_any(simd_mask<A> const&);
 
 #else
 
@@ -133,6 +142,38 @@ xsimd::batch<A, Arch> simd_cos(xsimd::batch<A, Arch> const& x) {
 template <class A, class Arch>
 xsimd::batch<A, Arch> simd_sqrt(xsimd::batch<A, Arch> const& x) {
   return xsimd::sqrt(x);
+}
+
+/// One word for each float or double of a register of so many bytes.
+template <class A, std::size_t Bytes>
+struct word_vector {
+  typedef std::uint32_t type __attribute__((vector_size(Bytes)));
+};
+template <std::size_t Bytes>
+struct word_vector<double, Bytes> {
+  typedef std::uint64_t type __attribute__((vector_size(Bytes)));
+};
+
+/// Whether the magnitude's bits and `distance` together reach the sign bit.
+template <class A, class Arch>
+xsimd::batch_bool<A, Arch> magnitude_reaches_sign(xsimd::batch<A, Arch> const& x, typename float_bits<A>::word distance) {
+  using batch = xsimd::batch<A, Arch>;
+  using words = typename word_vector<A, sizeof(batch)>::type;
+  words const reached = (std::bit_cast<words>(x.data) & ~float_bits<A>::sign) + distance;
+  words const number = (reached & float_bits<A>::sign) | std::bit_cast<typename float_bits<A>::word>(A(1));
+  return batch(std::bit_cast<typename batch::register_type>(number)) < batch(A(0));
+}
+template <class A, class Arch>
+xsimd::batch_bool<A, Arch> simd_is_finite(xsimd::batch<A, Arch> const& x) {
+  return !magnitude_reaches_sign(x, float_bits<A>::from_infinity);
+}
+template <class A, class Arch>
+xsimd::batch_bool<A, Arch> simd_is_nan(xsimd::batch<A, Arch> const& x) {
+  return magnitude_reaches_sign(x, float_bits<A>::from_nan);
+}
+template <class A, class Arch>
+bool simd_any(xsimd::batch_bool<A, Arch> const& m) {
+  return xsimd::any(m);
 }
 
 /// a < b ? b : a. On x86 that is one instruction, which gives its second operand where one is NaN or both are 0.
