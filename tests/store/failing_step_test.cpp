@@ -89,8 +89,7 @@ void check_undone(Rule const& rule, Policies const&... policies) {
     for (int i = 0; i < 3; ++i) {
       failures += fail_every_call([&] { store.push(keys, gradients).wait(); }, [&] { return all_of(store); });
       undisturbed.push(keys, gradients).wait();
-      failures += fail_every_call([&] { store.push("a", of_one_key).wait(); },
-                                  [&] { return all_of(store); });
+      failures += fail_every_call([&] { store.push("a", of_one_key).wait(); }, [&] { return all_of(store); });
       undisturbed.push("a", of_one_key).wait();
     }
     REQUIRE(failures >= 9);
@@ -118,8 +117,7 @@ TEST_CASE("a schedule that throws leaves the sum of micro-batches", "[store][err
   auto store = make_store(rule, 2, pp::accumulate{2});
   auto undisturbed = make_store(rule, 2, pp::accumulate{2});
   for (int i = 0; i < 4; ++i) {
-    int const failures =
-        fail_every_call([&] { store.push("a", gradient_a).wait(); }, [&] { return all_of(store); });
+    int const failures = fail_every_call([&] { store.push("a", gradient_a).wait(); }, [&] { return all_of(store); });
     undisturbed.push("a", gradient_a).wait();
     REQUIRE((failures > 0) == (i % 2 == 1));
   }
@@ -127,7 +125,8 @@ TEST_CASE("a schedule that throws leaves the sum of micro-batches", "[store][err
 }
 
 TEST_CASE("a schedule that throws leaves the residuals of a compressor", "[store][errors]") {
-  check_undone(update::clip_global_norm(1) | update::momentum{} | update::learning_rate(failing), pp::compress::two_bit{0.4F});
+  check_undone(update::clip_global_norm(1) | update::momentum{} | update::learning_rate(failing),
+               pp::compress::two_bit{0.4F});
 }
 
 TEST_CASE("a schedule that throws leaves the rows of a key", "[store][errors]") {
@@ -180,7 +179,8 @@ TEST_CASE("a schedule that throws leaves the parameters of a plan and their mirr
 
 TEST_CASE("an updater function that throws leaves the values and the residuals of a compressor", "[store][errors]") {
   pp::kv_store<float, pp::cpu_device<>, pp::compress::two_bit> store{pp::cpu_devices(2), pp::compress::two_bit{0.4F}};
-  pp::kv_store<float, pp::cpu_device<>, pp::compress::two_bit> undisturbed{pp::cpu_devices(2), pp::compress::two_bit{0.4F}};
+  pp::kv_store<float, pp::cpu_device<>, pp::compress::two_bit> undisturbed{pp::cpu_devices(2),
+                                                                           pp::compress::two_bit{0.4F}};
   std::vector<std::string> const keys{"a", "b"};
   auto const function = [](std::string_view, auto const& received, auto const& stored) {
     for (std::size_t i = 0; i < stored.size(); ++i) stored.data()[i] += received.data()[i];
@@ -217,7 +217,10 @@ TEST_CASE("a predicate that throws adds no group and no key", "[store][errors]")
                           [&] { return std::tuple(store.groups(), store.group("a"), store.group("b")); }) == 2);
   REQUIRE(store.group("b") == 1);
   std::vector<std::string> const more{"c", "d"};
-  REQUIRE(fail_every_call([&] { store.init(more, std::vector<vector>{gradient_a, gradient_b}); },
-                          [&] { return std::tuple(store.size(), store.contains("c"), store.contains("d")); }) == 2);
+  REQUIRE(fail_every_call(
+              [&] {
+                store.init(more, std::vector<vector>{gradient_a, gradient_b});
+              },
+              [&] { return std::tuple(store.size(), store.contains("c"), store.contains("d")); }) == 2);
   REQUIRE(store.group("c") == 1);
 }
