@@ -114,19 +114,19 @@ class resident_plan {
       }
     }
     if (!due.empty()) lay_out(table, update_, due, with_sums);
-    if (with_sums) complete_sums(table, due);
-    if (!waiting.empty()) {
-      if (first) {
-        accumulating_.first.step.run(table.devices());
-      } else {
-        complete_sums(table, waiting);
-        accumulating_.more.step.run(table.devices());
-      }
-      for (record* const r : waiting) ++r->micro_batches;
+    if (!due.empty()) {
+      if (with_sums) complete_sums(table, due);
+      update(table, controls, rules);
+      for (record* const r : due) r->micro_batches = 0;
     }
-    if (due.empty()) return;
-    update(table, controls, rules);
-    for (record* const r : due) r->micro_batches = 0;
+    if (waiting.empty()) return;
+    if (first) {
+      accumulating_.first.step.run(table.devices());
+    } else {
+      complete_sums(table, waiting);
+      accumulating_.more.step.run(table.devices());
+    }
+    for (record* const r : waiting) ++r->micro_batches;
   }
 
  private:
