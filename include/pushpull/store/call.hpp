@@ -26,6 +26,7 @@ namespace pushpull::inline PUSHPULL_ABI::detail {
 enum class effect {
   reads,        ///< Outputs are written.
   updates,      ///< Weights change: an update is counted, and resident mirrors follow.
+  assigns,      ///< Likewise, without an update.
   accumulates,  ///< The sum of a key's micro-batches changes, and nothing else.
 };
 
@@ -331,7 +332,8 @@ class call {
         mirrors_.push_back(writable(device, n, outputs_[k], skipped, part.size()));
     }
     if constexpr (std::is_same_v<M, typename Table::T>)
-      if (what == effect::updates && r.group->resident()) table.add_mirrors(mirrors_, *r.group, n, part.begin);
+      if ((what == effect::updates || what == effect::assigns) && r.group->resident())
+        table.add_mirrors(mirrors_, *r.group, n, part.begin);
     typename Step::run_type run{};
     run.size = part.size();
     run.element = r.number + skipped;

@@ -137,14 +137,14 @@ void for_each_entry(char const* call, Keys& keys, F const& f, companion<R>... be
   expect_keys(call, key.seen() > 0);
 }
 
-/// Adds each key of a list with its tensors to a call.
+/// Adds each key of a list with its tensors to a call. @param what  A word for one of the gradients.
 template <class Call, class Table, class Keys, class Gradients, class Outputs>
 void add_list_to(Call& call, Table const& table, char const* name, Keys&& keys, Gradients&& gradients,
-                 Outputs&& outputs) {
+                 Outputs&& outputs, char const* what = "gradient") {
   for_each_entry(
       name, keys,
       [&](auto&& key, auto const& gradient, auto const& output) { add_to(call, table, name, key, *gradient, *output); },
-      companion<std::remove_reference_t<Gradients>>("gradient", gradients),
+      companion<std::remove_reference_t<Gradients>>(what, gradients),
       companion<std::remove_reference_t<Outputs>>("output", outputs));
 }
 

@@ -127,6 +127,7 @@ class key_table {
   using pull_step = fused_step<D, pass::hold, reduce::sum, pass::element_types<T, typename Types::accumulation, W, W, T>,
                                pass::memory::foreign>;
 
+  static constexpr std::size_t state_count = States;
   using directory_type = key_directory<key_type, key_view>;
 
   /// @param directory   Of all stores that share a space of names; null if there are no others.

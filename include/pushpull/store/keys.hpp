@@ -126,6 +126,8 @@ inline std::string key_text(std::int64_t key) { return "key " + std::to_string(k
 inline std::string key_text(any_key_view key) {
   return key.visit([](auto const& k) { return key_text(k); });
 }
+inline std::string key_text(std::string const& key) { return key_text(std::string_view(key)); }
+inline std::string key_text(any_key const& key) { return key_text(any_key_view(key)); }
 
 }  // namespace detail
 }  // namespace pushpull

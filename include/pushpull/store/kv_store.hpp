@@ -125,6 +125,27 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
     engine_->init(std::span<key_view const>(names), std::span(std::as_const(views)), false, {});
   }
 
+  /// Replaces the stored value by a copy of `value`, a tensor of the key's shape, of any element type and on any device: in
+  /// the order of the key's operations. Masters and resident mirrors change. The rule's states and t stay unless `states`
+  /// says otherwise; those that hold copies of weights (ema, lookahead, dcasgd) then keep copies of the old ones. Returns
+  /// when `value` may change. @throws unknown_key, shape_mismatch
+  /// Cost: per device one pass over its slice of the key.
+  template <TensorLike V>
+  void assign(key_view key, V const& value, rule_states states = rule_states::keep) {
+    engine_->template assign<element_of<V>>(states, [&](auto& call, auto const& table) {
+      detail::add_to(call, table, "assign", key, value, detail::no_tensors{});
+    });
+  }
+  /// As above for each key of a list, all or none. @throws as above; duplicate_key if a key stands twice; shape_mismatch if
+  /// the ranges differ in length
+  template <KeysOf<key_view> Keys, std::ranges::input_range Values>
+    requires LastingTensorLike<std::ranges::range_reference_t<Values>>
+  void assign(Keys&& keys, Values&& values, rule_states states = rule_states::keep) {
+    engine_->template assign<detail::element_in<Values>>(states, [&](auto& call, auto const& table) {
+      detail::add_list_to(call, table, "assign", keys, values, detail::none_listed, "value");
+    });
+  }
+
   /// Reduces the gradients of one source or of a range of sources, each of the key's shape, and applies the rule.
   /// @throws unknown_key, shape_mismatch; invalid_argument if there is no gradient
   /// Cost: per device one pass over its slice of the key.

@@ -359,6 +359,11 @@ class kv_store_base {
     engine_->update(plan, true);
   }
 
+  /// @throws unknown_key; invalid_argument if a swap has put a state in the place of the key's weights
+  void expect_weights(char const* call, key_view key) const {
+    detail::expect_weights(call, key, engine_->find(call, key));
+  }
+
  protected:
   friend struct store_access;
   using engine_type = store_engine<resolved, T, D>;

@@ -13,6 +13,7 @@
 
 #include <pushpull/concepts/store.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/store/rule_states.hpp>
 #include <pushpull/tensor/tensor.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
@@ -113,6 +114,11 @@ class parameter_memory<S> {
   tensor_view<T, D> gradient(std::string const& name, std::size_t n) { return store_->gradient(name, n); }
   void require_gradient(std::string const& name) { store_->require_gradient(name); }
   void plan(std::vector<std::string> const& names) { plan_.emplace(store_->make_plan(names)); }
+  template <class V>
+    requires requires(S& store, std::string const& name, V const& value) { store.assign(name, value, rule_states::keep); }
+  void assign(std::string const& name, V const& value, rule_states states) {
+    store_->assign(name, value, states);
+  }
   void update() { store_->update(*plan_); }
   void accumulate()
     requires requires(S& store, typename S::plan_type& plan) { store.accumulate(plan); }

@@ -160,6 +160,19 @@ class parameter_store {
     memory_.accumulate();
   }
 
+  /// Replaces a parameter's value by a copy of `value`, a tensor of its shape and of any element type; all mirrors follow.
+  /// States and t stay unless `states` says otherwise: see kv_store::assign. Returns when done.
+  /// @throws unknown_key, shape_mismatch
+  template <TensorLike V>
+    requires requires(detail::parameter_memory<S>& memory, std::string const& name, V const& value, rule_states states) {
+      memory.assign(name, value, states);
+    }
+  void assign(std::string_view name, V const& value, rule_states states = rule_states::keep) {
+    parameter const& p = find(name);
+    materialize();
+    memory_.assign(p.name, value, states);
+  }
+
   /// Exchanges the trained values of all parameters and a state of the store's rule, by its name, mirrors included: see
   /// kv_store::swap. A parameter that was never updated stays as it is. @throws invalid_argument if there is no such state
   void swap(std::string_view state)

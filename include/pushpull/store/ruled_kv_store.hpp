@@ -118,6 +118,22 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
     register_keys(names);
   }
 
+  /// As kv_store::assign; a list all or none, unless memory ends between two rules.
+  template <TensorLike V>
+  void assign(key_view key, V const& value, rule_states states = rule_states::keep) {
+    visit("assign", key, [&](auto& part) { part.assign(key, value, states); });
+  }
+  template <KeysOf<key_view> Keys, std::ranges::input_range Values>
+    requires LastingTensorLike<std::ranges::range_reference_t<Values>>
+  void assign(Keys&& keys, Values&& values, rule_states states = rule_states::keep) {
+    auto const parts = split("assign", keys, values, "value", true);
+    for (auto const& part : parts) {
+      expect_once("assign", part.keys);
+      for (key_type const& key : part.keys) visit("assign", key, [&](auto& owner) { owner.expect_weights("assign", key); });
+    }
+    for_each_part(parts, [&](auto& part, auto const& p) { part.assign(p.keys, p.items, states); });
+  }
+
   /// As kv_store::push.
   template <TensorsOf<T> Gradients>
     requires OutlivesCall<Gradients, is_synchronous> completion push(key_view key, Gradients&& gradients,
@@ -127,7 +143,7 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
   template <KeysOf<key_view> Keys, TensorListOf<T> Gradients>
     requires OutlivesCall<Gradients, is_synchronous> completion push(Keys&& keys, Gradients&& gradients,
                                                                      priority when = {}) {
-      auto const parts = split("push", keys, gradients, true);
+      auto const parts = split("push", keys, gradients, "gradient", true);
       return join(parts, [&](auto& part, auto const& p) { return part.push(p.keys, p.items, when); });
     }
   template <RowSparseTensorsOf<T> Gradients>
@@ -146,7 +162,7 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
     }
   template <KeysOf<key_view> Keys, OutputTensorList Outputs>
     requires OutlivesCall<Outputs, is_synchronous> completion pull(Keys&& keys, Outputs&& outputs, priority when = {}) {
-      auto const parts = split("pull", keys, outputs, false);
+      auto const parts = split("pull", keys, outputs, "output", false);
       return join(parts, [&](auto& part, auto const& p) { return part.pull(p.keys, p.items, when); });
     }
 
@@ -162,8 +178,8 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
     requires(TensorListOf<Outputs, T>&& detail::Repeatable<Keys>&& OutlivesCall<Gradients, is_synchronous>&&
                  OutlivesCall<Outputs, is_synchronous>)
   completion pushpull(Keys&& keys, Gradients&& gradients, Outputs&& outputs, priority when = {}) {
-    auto const sources = split("pushpull", keys, gradients, true);
-    auto const targets = split("pushpull", keys, outputs, false);
+    auto const sources = split("pushpull", keys, gradients, "gradient", true);
+    auto const targets = split("pushpull", keys, outputs, "output", false);
     std::size_t n = 0;
     return join(sources, [&](auto& part, auto const& p) {
       while (targets[n].keys.empty()) ++n;
@@ -313,9 +329,9 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
     }
   }
 
-  /// Divides a list among the rules, checked. @param sources  Every key needs at least one tensor.
+  /// Divides a list among the rules, checked. @param what  A word for its tensors. @param needed  Every key needs one.
   template <class Keys, class List>
-  auto split(char const* call, Keys& keys, List& list, bool sources) const {
+  auto split(char const* call, Keys& keys, List& list, char const* what, bool needed) const {
     using item = decltype(views_of(*std::ranges::begin(list)));
     std::array<part_of_call<item>, count> parts;
     auto const add = [&](auto&& k, auto const& tensors) {
@@ -327,7 +343,7 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
         detail::expect_shape(call, key, expected, views.shape());
       } else {
         for (auto const& view : views) detail::expect_shape(call, key, expected, view.shape());
-        detail::expects<invalid_argument>(!sources || !views.empty(), [&] {
+        detail::expects<invalid_argument>(!needed || !views.empty(), [&] {
           return std::string(call) + ": " + detail::key_text(key) + " came with no gradient";
         });
       }
@@ -335,7 +351,7 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
       part.items.push_back(std::move(views));
     };
     detail::for_each_entry(call, keys, add,
-                           detail::companion<std::remove_reference_t<List>>(sources ? "gradient" : "output", list));
+                           detail::companion<std::remove_reference_t<List>>(what, list));
     return parts;
   }
   /// Likewise keys that the store does not have yet. @param names  Receives them in their order.
@@ -354,13 +370,16 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
       part.items.push_back(view_of(*value));
     };
     detail::for_each_entry(call, keys, add, detail::companion<std::remove_reference_t<List>>("value", list));
+    expect_once(call, names);
+    return parts;
+  }
+  static void expect_once(char const* call, std::vector<key_type> const& names) {
     std::vector<key_view> seen(names.begin(), names.end());
     std::sort(seen.begin(), seen.end());
     auto const twice = std::adjacent_find(seen.begin(), seen.end());
     detail::expects<duplicate_key>(twice == seen.end(), [&] {
       return std::string(call) + ": " + detail::key_text(*twice) + " stands twice in one call";
     });
-    return parts;
   }
 
   /// f(part, its share) for each rule that the call names.

@@ -32,6 +32,7 @@
 #include <pushpull/store/parameter_groups.hpp>
 #include <pushpull/store/resident_plan.hpp>
 #include <pushpull/store/row_operations.hpp>
+#include <pushpull/store/rule_states.hpp>
 #include <pushpull/store/state_swap.hpp>
 #include <pushpull/store/store_engine_base.hpp>
 #include <pushpull/store/store_operations.hpp>
@@ -138,6 +139,33 @@ class store_engine : public store_engine_base<Types, T, D> {
     op.call.for_each_key([&](record& r) { op.reads(r.order); });
     submit(op, when, op.call.work() <= small_work);
     return handle;
+  }
+
+  /// Gives the keys that `gather(call, table)` names the values, of elements U, that it names as their only sources: in the
+  /// order of their operations, all or none. Returns when done.
+  template <class U, class Gather>
+  void assign(rule_states states, Gather const& gather) {
+    using step = fused_step<D, pass::assign, reduce::sum,
+                            pass::element_types<U, std::common_type_t<accumulation_t<U>, accumulation_t<master_type>>,
+                                                master_type, master_type, T>,
+                            pass::memory::foreign>;
+    expect_outside(*schedule_);
+    detail::call<table_type, D, U, T> call(devices().size());
+    step values(devices().size());
+    look([&](auto const& keys) { gather(call, keys); });
+    std::vector<record*> records;
+    call.for_each_key([&](record& r) { records.push_back(&r); });
+    expect_different("assign", records);
+    auto const run = [&] {
+      for (record* const r : records) expect_weights("assign", key_view(r->key), *r);
+      call.execute(keys_, values, effect::assigns, [&] { values.run(devices()); });
+      if (states == rule_states::reset)
+        for (record* const r : records) reset_states(keys_, controls_, *r);
+    };
+    function_operation<decltype(run) const&> op(run);
+    for (record* const r : records) op.writes(r->order);
+    perform(op);
+    for (D const& device : devices()) device.synchronize();
   }
 
   /// A push to some rows of a key that `gather(operation, record)` describes.

@@ -142,6 +142,17 @@ class kv_store<type_list<Ts...>, D, Policies...> {
     of<detail::element_in<Values>>().init(std::forward<Keys>(keys), std::forward<Values>(values));
   }
 
+  /// As kv_store::assign; values of a list have the keys' element type.
+  template <TensorLike V>
+  void assign(key_view key, V const& value, rule_states states = rule_states::keep) {
+    visit("assign", key, [&](auto& store) { store.assign(key, value, states); });
+  }
+  template <KeysOf<key_view> Keys, std::ranges::input_range Values>
+    requires(LastingTensorLike<std::ranges::range_reference_t<Values>> && has_type<detail::element_in<Values>>)
+  void assign(Keys&& keys, Values&& values, rule_states states = rule_states::keep) {
+    of<detail::element_in<Values>>().assign(std::forward<Keys>(keys), std::forward<Values>(values), states);
+  }
+
   /// As kv_store::push; the gradients' element type is the keys'. @throws invalid_argument if it is not
   template <class Keys, class Gradients>
     requires(has_type<detail::element_in<Gradients>>)

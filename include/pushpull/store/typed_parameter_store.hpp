@@ -76,6 +76,10 @@ class parameter_store<kv_store<type_list<Ts...>, D, Policies...>> {
   }
 
   void materialize() { (of<Ts>().materialize(), ...); }
+  template <TensorLike V>
+  void assign(std::string_view name, V const& value, rule_states states = rule_states::keep) {
+    visit(name, [&](auto& part) { part.assign(name, value, states); });
+  }
   bool requires_grad(std::string_view name) const {
     bool result = false;
     visit(name, [&](auto const& part) { result = part.requires_grad(name); });

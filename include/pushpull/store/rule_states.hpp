@@ -1,0 +1,41 @@
+/// @file
+/// The states of a key when its weights are assigned.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <pushpull/config.hpp>
+#include <pushpull/store/inspection.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI {
+
+/// What `assign` does beside replacing a key's weights.
+enum class rule_states {
+  keep,  ///< Nothing: the rule's states, t, residuals of compressed gradients and the sum of micro-batches stay.
+  reset  ///< All of these start again, as after init.
+};
+
+namespace detail {
+
+/// The key's states, t, residuals and micro-batches as after init. Allocates nothing. Waits.
+template <class Table, class Controls>
+void reset_states(Table const& table, Controls const& controls, typename Table::record& r) {
+  for_each_part(table, r, [&](std::size_t n, auto const& part, std::int64_t owned) {
+    auto const& device = table.devices()[n];
+    for (std::size_t s = 0; s != Table::state_count; ++s)
+      device.fill_zero(r.group->state(n, s) + owned,
+                       static_cast<std::size_t>(part.size()) * sizeof(typename Table::state_type));
+    if (r.factors.bytes() > 0) device.fill_zero(r.factors.data(), r.factors.bytes());
+  });
+  for (auto const& source : r.compressed) source.device.fill_zero(source.residual.data(), source.residual.bytes());
+  r.micro_batches = 0;
+  if (controls.empty()) {
+    r.updates = 0;
+  } else {
+    write_steps(table, controls, r, 0);
+  }
+}
+
+}  // namespace detail
+}  // namespace pushpull
