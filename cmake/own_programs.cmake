@@ -39,8 +39,8 @@ endif()
 
 add_library(pushpull_warnings INTERFACE)
 target_compile_options(pushpull_warnings INTERFACE
-  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wconversion>
-  $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-Wconversion>)
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow -Wconversion>
+  $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-Wshadow,-Wconversion>)
 
 check_cxx_compiler_flag(-march=native PUSHPULL_HAS_MARCH_NATIVE)
 

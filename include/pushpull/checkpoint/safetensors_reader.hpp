@@ -47,11 +47,11 @@ class safetensors_file {
     });
     detail::header header;
     {
-      std::string text(static_cast<std::size_t>(length), ' ');
+      std::string text(length, ' ');
       file.read(std::as_writable_bytes(std::span(text)));
       header = detail::parse_header(text, rest - length, path.string());
     }
-    auto const size = static_cast<std::size_t>(rest - length);
+    std::size_t const size = rest - length;
     data_.reset(static_cast<std::byte*>(::operator new(size, alignment, std::nothrow)));
     expects<out_of_memory>(data_ != nullptr,
                            [&] { return path.string() + ": cannot allocate " + std::to_string(size) + " bytes"; });
@@ -60,7 +60,7 @@ class safetensors_file {
     entries_.reserve(header.tensors.size());
     for (auto& located : header.tensors) {
       entries_.push_back(std::move(located.tensor));
-      entries_.back().bytes = {data_.get() + located.begin, static_cast<std::size_t>(located.end - located.begin)};
+      entries_.back().bytes = {data_.get() + located.begin, located.end - located.begin};
     }
   }
 

@@ -86,7 +86,7 @@ inline std::string format_header(std::span<entry const* const> order, metadata_m
     return "write_safetensors: a header of at most " + std::to_string(max_header_bytes) + " bytes expected, got " +
            std::to_string(length);
   });
-  json.resize(static_cast<std::size_t>(length), ' ');
+  json.resize(length, ' ');
   return std::string(reinterpret_cast<char const*>(&length), sizeof(length)) + json;
 }
 

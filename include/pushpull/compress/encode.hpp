@@ -25,11 +25,11 @@ struct addends {
   float* residual;  ///< Padded, or null.
   std::int64_t size;
 
-  addends(T const* gradient, float* residual, std::int64_t size)
-      : gradient(gradient),
-        aligned(reinterpret_cast<std::uintptr_t>(gradient) % 16 == 0),
-        residual(residual),
-        size(size) {}
+  addends(T const* gradient_, float* residual_, std::int64_t size_)
+      : gradient(gradient_),
+        aligned(reinterpret_cast<std::uintptr_t>(gradient_) % 16 == 0),
+        residual(residual_),
+        size(size_) {}
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class Block>
@@ -105,11 +105,11 @@ struct encode_body {
       numbers.store(static_cast<float*>(number));
     }
     pushpull::detail::static_for<size_of_block / code::elements>([&](auto c) PUSHPULL_INLINE_LAMBDA {
-      float sum = 0;  // of distinct powers of two: exact
+      float total = 0;  // of distinct powers of two: exact
       pushpull::detail::static_for<code::elements>([&](auto j) PUSHPULL_INLINE_LAMBDA {
-        sum += number[c * code::elements + j] * static_cast<float>(weight(j));
+        total += number[c * code::elements + j] * static_cast<float>(weight(j));
       });
-      to[c].bits = static_cast<std::uint8_t>(static_cast<int>(sum));
+      to[c].bits = static_cast<std::uint8_t>(static_cast<int>(total));
     });
   }
 };

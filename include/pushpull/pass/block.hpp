@@ -124,13 +124,13 @@ struct block {
     if constexpr (pushpull::detail::Code<T>) {
       Access::load_codes(from + i / static_cast<std::int64_t>(T::elements), unit, x);
     } else if constexpr (requires { from.masks; }) {
-      std::int64_t const block = i / T::block;
+      std::int64_t const number = i / T::block;
       auto const skipped = static_cast<int>(i % T::block);
-      std::uint64_t const mask = from.masks[block];
+      std::uint64_t const mask = from.masks[number];
       auto const before = static_cast<unsigned>(cuda::std::popcount(mask & ((std::uint64_t{1} << skipped) - 1)));
       std::uint64_t own = mask >> skipped;
       if constexpr (size < T::block) own &= (std::uint64_t{1} << size) - 1;
-      Access::load_sparse(own, from.values + from.offsets[block] + before, x);
+      Access::load_sparse(own, from.values + from.offsets[number] + before, x);
     } else {
       Access::load(from.elements + i, x);
       float const scale = *from.scale;

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include <cuda/std/cmath>
+#include <cuda/std/functional>
 #include <pushpull/config.hpp>
 #include <pushpull/detail/simd/register.hpp>
 
@@ -52,12 +53,7 @@ struct pack {
 // The operations are free templates, not members: nvcc refuses vector registers in the signature of every host-device
 // function that is not a template.
 
-#define PUSHPULL_PACK_BINARY(op, ...)                                                         \
-  PUSHPULL_EXEC_CHECK_DISABLE                                                                 \
-  template <class A, class R>                                                                 \
-  PUSHPULL_DEVICE_INLINE auto operator op(pack<A, R> const& a, pack<A, R> const& b) {         \
-    return __VA_ARGS__{a.value op b.value};                                                   \
-  }                                                                                           \
+#define PUSHPULL_PACK_WITH_SCALAR(op)                                                         \
   PUSHPULL_EXEC_CHECK_DISABLE                                                                 \
   template <class A, class R, class T>                                                        \
     requires std::is_arithmetic_v<T>                                                          \
@@ -70,6 +66,14 @@ struct pack {
   PUSHPULL_DEVICE_INLINE auto operator op(T a, pack<A, R> const& b) {                         \
     return pack<A, R>(a) op b;                                                                \
   }
+
+#define PUSHPULL_PACK_BINARY(op, ...)                                                         \
+  PUSHPULL_EXEC_CHECK_DISABLE                                                                 \
+  template <class A, class R>                                                                 \
+  PUSHPULL_DEVICE_INLINE auto operator op(pack<A, R> const& a, pack<A, R> const& b) {         \
+    return __VA_ARGS__{a.value op b.value};                                                   \
+  }                                                                                           \
+  PUSHPULL_PACK_WITH_SCALAR(op)
 
 #define PUSHPULL_PACK_ARITHMETIC(op)                                                          \
   PUSHPULL_PACK_BINARY(op, pack<A, R>)                                                        \
@@ -93,28 +97,38 @@ PUSHPULL_PACK_BINARY(<, mask<decltype(a.value < b.value)>)
 PUSHPULL_PACK_BINARY(<=, mask<decltype(a.value < b.value)>)
 PUSHPULL_PACK_BINARY(>, mask<decltype(a.value < b.value)>)
 PUSHPULL_PACK_BINARY(>=, mask<decltype(a.value < b.value)>)
-PUSHPULL_PACK_BINARY(==, mask<decltype(a.value < b.value)>)
 #undef PUSHPULL_PACK_ARITHMETIC
 #undef PUSHPULL_PACK_BINARY
 
+namespace detail {
+
+/// a == b of registers and of scalars; exact, which the function object says to -Wfloat-equal too.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class R>
+PUSHPULL_DEVICE_INLINE auto equal(R const& a, R const& b) {
+  if constexpr (std::is_arithmetic_v<R>) {
+    return cuda::std::equal_to<R>{}(a, b);
+  } else {
+    return a == b;
+  }
+}
+
+}  // namespace detail
+
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class A, class R>
+PUSHPULL_DEVICE_INLINE auto operator==(pack<A, R> const& a, pack<A, R> const& b) {
+  return mask<decltype(a.value < b.value)>{detail::equal(a.value, b.value)};
+}
+PUSHPULL_PACK_WITH_SCALAR(==)
 // By way of ==, because vector instructions call a NaN neither equal nor unequal.
 PUSHPULL_EXEC_CHECK_DISABLE
 template <class A, class R>
 PUSHPULL_DEVICE_INLINE auto operator!=(pack<A, R> const& a, pack<A, R> const& b) {
-  return mask<decltype(a.value == b.value)>{!(a.value == b.value)};
+  return mask<decltype(a.value < b.value)>{!detail::equal(a.value, b.value)};
 }
-PUSHPULL_EXEC_CHECK_DISABLE
-template <class A, class R, class T>
-  requires std::is_arithmetic_v<T>
-PUSHPULL_DEVICE_INLINE auto operator!=(pack<A, R> const& a, T b) {
-  return a != pack<A, R>(b);
-}
-PUSHPULL_EXEC_CHECK_DISABLE
-template <class A, class R, class T>
-  requires std::is_arithmetic_v<T>
-PUSHPULL_DEVICE_INLINE auto operator!=(T a, pack<A, R> const& b) {
-  return pack<A, R>(a) != b;
-}
+PUSHPULL_PACK_WITH_SCALAR(!=)
+#undef PUSHPULL_PACK_WITH_SCALAR
 
 /// Elementwise; both sides are evaluated.
 PUSHPULL_EXEC_CHECK_DISABLE

@@ -63,8 +63,12 @@ class call_operation final : public device_operation<D> {
   std::shared_ptr<operation_pool<call_operation>> home;
 
   template <class Compressor>
-  call_operation(Store& store, std::vector<D> const& devices, Compressor const& compressor)
-      : device_operation<D>(devices), store(store), call(devices.size(), compressor), step(devices.size()), further(devices.size()) {}
+  call_operation(Store& owner, std::vector<D> const& devices, Compressor const& compressor)
+      : device_operation<D>(devices),
+        store(owner),
+        call(devices.size(), compressor),
+        step(devices.size()),
+        further(devices.size()) {}
 
   void run() override { store.run(*this); }
 

@@ -23,7 +23,7 @@ struct basic_adagrad {
   static constexpr auto state_names = states("sum");
 
   /// Sums begin at initial_accumulator_value.
-  constexpr bool starts_states() const { return initial_accumulator_value != 0; }
+  constexpr bool starts_states() const { return initial_accumulator_value > 0; }
 
   /// @throws invalid_argument on a negative hyperparameter.
   void validate() const {

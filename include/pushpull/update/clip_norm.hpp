@@ -28,7 +28,7 @@ struct clip_global_norm {
 
   static constexpr auto state_names = states();
 
-  explicit clip_global_norm(double max_norm) : max_norm(max_norm) { validate(); }
+  explicit clip_global_norm(double max_norm_) : max_norm(max_norm_) { validate(); }
 
   /// @throws invalid_argument on a negative norm.
   void validate() const { detail::expects_not_negative("clip_global_norm: max_norm", max_norm); }
@@ -59,7 +59,7 @@ struct clip_norm {
   static constexpr auto state_names = states();
   static constexpr bool per_tensor = true;
 
-  explicit clip_norm(double max_norm) : max_norm(max_norm) { validate(); }
+  explicit clip_norm(double max_norm_) : max_norm(max_norm_) { validate(); }
 
   /// @throws invalid_argument on a negative norm.
   void validate() const { detail::expects_not_negative("clip_norm: max_norm", max_norm); }

@@ -86,7 +86,7 @@ struct ema<void> {
   double decay;
   bool debias;
 
-  explicit constexpr ema(double decay = 0.999, bool debias = true) : decay(decay), debias(debias) {}
+  explicit constexpr ema(double decay_ = 0.999, bool debias_ = true) : decay(decay_), debias(debias_) {}
 
   template <Updater Rule>
   constexpr ema<Rule> around(Rule const& rule) const {

@@ -19,9 +19,11 @@ namespace detail {
 
 /// phi(|w|) / |u|, from sums of squares, where phi brings a norm within bounds; 1 where one of the two is 0.
 PUSHPULL_HOST_DEVICE inline double trust_ratio(double w, double u, double lower, double upper) {
-  double const norm = cuda::std::sqrt(w), bounded = norm < lower ? lower : (norm > upper ? upper : norm);
+  double const norm = cuda::std::sqrt(w);
+  bool const below = norm < lower, above = norm > upper;
+  double const bounded = below ? lower : (above ? upper : norm);
   if (!(bounded > 0 && u > 0)) return 1;
-  return bounded == norm ? cuda::std::sqrt(w / u) : bounded / cuda::std::sqrt(u);
+  return below || above ? bounded / cuda::std::sqrt(u) : cuda::std::sqrt(w / u);
 }
 
 /// @throws invalid_argument on a negative lower bound, or one above the upper.

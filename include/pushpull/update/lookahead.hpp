@@ -99,7 +99,7 @@ struct lookahead<void> {
   std::int64_t k;
   double alpha;
 
-  explicit constexpr lookahead(std::int64_t k = 5, double alpha = 0.5) : k(k), alpha(alpha) {}
+  explicit constexpr lookahead(std::int64_t k_ = 5, double alpha_ = 0.5) : k(k_), alpha(alpha_) {}
 
   template <Updater Rule>
   constexpr lookahead<Rule> around(Rule const& rule) const {

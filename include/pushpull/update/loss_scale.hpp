@@ -54,10 +54,10 @@ struct apply_if_finite {
 
   PUSHPULL_HOST_DEVICE sums_type initial_sums() const { return {}; }
   PUSHPULL_HOST_DEVICE bool skips(sums_type const& sums) const noexcept {
-    return !(sums[0] == 0) && sums[1] + 1 <= static_cast<double>(max_consecutive);
+    return sums[0] > 0 && sums[1] + 1 <= static_cast<double>(max_consecutive);
   }
   PUSHPULL_HOST_DEVICE void carry(sums_type& sums) const noexcept {
-    bool const finite = sums[0] == 0;
+    bool const finite = !(sums[0] > 0);
     sums[1] = finite ? 0 : sums[1] + 1;
     if (!finite) ++sums[2];
   }
@@ -104,12 +104,12 @@ struct dynamic_loss_scale {
   }
 
   PUSHPULL_HOST_DEVICE sums_type initial_sums() const { return {0, initial, 0}; }
-  PUSHPULL_HOST_DEVICE bool skips(sums_type const& sums) const noexcept { return !(sums[0] == 0); }
+  PUSHPULL_HOST_DEVICE bool skips(sums_type const& sums) const noexcept { return sums[0] > 0; }
   PUSHPULL_HOST_DEVICE void carry(sums_type& sums) const noexcept {
     if (skips(sums)) {
       sums[1] *= backoff;
       sums[2] = 0;
-    } else if (++sums[2] == static_cast<double>(interval)) {
+    } else if (++sums[2] >= static_cast<double>(interval)) {
       if (sums[1] * growth <= 3.4028234663852886e38) sums[1] *= growth;
       sums[2] = 0;
     }

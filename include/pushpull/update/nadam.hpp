@@ -21,7 +21,7 @@ PUSHPULL_HOST_DEVICE inline double log_warming_product(double rate, std::int64_t
   double const one_minus_x = -cuda::std::expm1(-rate), one_minus_y = -cuda::std::expm1(-rate * steps);
   double total = 0, half = 0.5, x_j = x, y_j = y, dx = one_minus_x, dy = one_minus_y;
   for (int j = 1; j <= 60; ++j) {
-    total -= half / j * x_j * (rate == 0 ? steps : dy / dx);
+    total -= half / j * x_j * (rate > 0 ? dy / dx : steps);
     dx += x_j * one_minus_x;
     dy += y_j * one_minus_y;
     x_j *= x;

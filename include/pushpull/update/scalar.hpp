@@ -28,7 +28,7 @@ inline std::string number_text(double value) {
 
 /// @throws invalid_argument unless value is finite.
 inline void expects_finite(char const* name, double value) {
-  pushpull::detail::expects<invalid_argument>(value - value == 0, [&] {
+  pushpull::detail::expects<invalid_argument>(cuda::std::abs(value) <= 1.7976931348623157e308, [&] {
     return std::string(name) + ": a finite value expected, got " + number_text(value);
   });
 }
@@ -50,7 +50,7 @@ inline void expects_not_negative(char const* name, double value) {
 
 /// @throws invalid_argument unless value is finite and above 0.
 inline void expects_positive(char const* name, double value) {
-  pushpull::detail::expects<invalid_argument>(value > 0 && value - value == 0, [&] {
+  pushpull::detail::expects<invalid_argument>(value > 0 && value <= 1.7976931348623157e308, [&] {
     return std::string(name) + ": a finite value above 0 expected, got " + number_text(value);
   });
 }

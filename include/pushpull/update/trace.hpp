@@ -16,7 +16,7 @@ struct trace {
 
   static constexpr auto state_names = states("trace");
 
-  explicit trace(double decay, bool nesterov = false) : decay(decay), nesterov(nesterov) { validate(); }
+  explicit trace(double decay_, bool nesterov_ = false) : decay(decay_), nesterov(nesterov_) { validate(); }
 
   /// @throws invalid_argument on a decay outside [0, 1).
   void validate() const { detail::expects_in_range("trace: decay", decay, 0, 1); }

@@ -15,7 +15,7 @@ struct rescale {
 
   static constexpr auto state_names = states();
 
-  explicit rescale(double factor) : factor(factor) { validate(); }
+  explicit rescale(double factor_) : factor(factor_) { validate(); }
 
   /// @throws invalid_argument on a factor that is not finite.
   void validate() const { detail::expects_finite("rescale: factor", factor); }
@@ -33,7 +33,7 @@ struct clip_value {
 
   static constexpr auto state_names = states();
 
-  explicit clip_value(double limit) : limit(limit) { validate(); }
+  explicit clip_value(double limit_) : limit(limit_) { validate(); }
 
   /// @throws invalid_argument on a negative limit.
   void validate() const { detail::expects_limit("clip_value: limit", limit); }
@@ -52,7 +52,7 @@ struct weight_decay {
 
   static constexpr auto state_names = states();
 
-  explicit weight_decay(double decay) : decay(decay) { validate(); }
+  explicit weight_decay(double decay_) : decay(decay_) { validate(); }
 
   /// @throws invalid_argument on a negative decay.
   void validate() const { detail::expects_not_negative("weight_decay: decay", decay); }

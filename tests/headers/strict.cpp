@@ -1,0 +1,43 @@
+// A program whose author has made every warning an error: see CMakeLists.txt, which compiles it with our headers as
+// headers of its own. It instantiates what warnings are found in.
+#include <pushpull/checkpoint/safetensors.hpp>
+#include <pushpull/lr_schedule.hpp>
+#include <pushpull/pushpull.hpp>
+
+#include <string>
+#include <vector>
+
+namespace {
+
+namespace update = pushpull::update;
+namespace compress = pushpull::compress;
+
+template <class Store>
+void train(Store& store) {
+  std::vector<float> weight(100, 1.0F);
+  std::vector<std::vector<float>> const gradients(2, std::vector<float>(100, 0.5F));
+  store.init("weight", weight);
+  store.push("weight", gradients);
+  store.pull("weight", weight);
+  store.pushpull("weight", gradients, weight);
+  store.wait();
+}
+
+template <class Rule>
+void train_with(Rule const& rule) {
+  pushpull::kv_store store{pushpull::cpu_devices(2), rule};
+  train(store);
+}
+
+}  // namespace
+
+int main() {
+  train_with(update::dynamic_loss_scale{} | update::clip_global_norm(1) | update::weight_decay(0.1) | update::adam{});
+  train_with(update::clip_value(1) | update::add_noise(0.1) | update::centralize{} | update::lamb{});
+  train_with(update::adagrad{} | pushpull::lr_schedule::learning_rate(pushpull::lr_schedule::cosine{}));
+  train_with(update::nadam{} | update::ema{} | update::lookahead{});
+  pushpull::kv_store compressed{pushpull::cpu_devices(2), update::sgd{}, compress::two_bit{}};
+  train(compressed);
+  pushpull::any_store any = pushpull::create("local", "adam");
+  train(any);
+}
