@@ -1,11 +1,11 @@
 // A program whose author has made every warning an error: see CMakeLists.txt, which compiles it with our headers as
 // headers of its own. It instantiates what warnings are found in.
-#include <pushpull/checkpoint/safetensors.hpp>
+#include <pushpull/checkpoint/optimizer_states.hpp>
+
+#include <vector>
+
 #include <pushpull/lr_schedule.hpp>
 #include <pushpull/pushpull.hpp>
-
-#include <string>
-#include <vector>
 
 namespace {
 
@@ -34,10 +34,21 @@ void train_with(Rule const& rule) {
 int main() {
   train_with(update::dynamic_loss_scale{} | update::clip_global_norm(1) | update::weight_decay(0.1) | update::adam{});
   train_with(update::clip_value(1) | update::add_noise(0.1) | update::centralize{} | update::lamb{});
-  train_with(update::adagrad{} | pushpull::lr_schedule::learning_rate(pushpull::lr_schedule::cosine{}));
+  train_with(update::adagrad{} | update::learning_rate(pushpull::lr_schedule::cosine{.base = 0.1, .updates = 10}));
   train_with(update::nadam{} | update::ema{} | update::lookahead{});
   pushpull::kv_store compressed{pushpull::cpu_devices(2), update::sgd{}, compress::two_bit{}};
   train(compressed);
-  pushpull::any_store any = pushpull::create("local", "adam");
+  auto any = pushpull::create("local");
+  any.set_optimizer(update::adam{});
   train(any);
+
+  pushpull::kv_store<pushpull::bfloat16, pushpull::cpu_device<>, update::adam, pushpull::element::master<float>> narrow{
+      pushpull::cpu_devices(2), update::adam{}};
+  pushpull::parameter_store parameters{narrow};
+  std::vector<pushpull::bfloat16> weight(100);
+  parameters.add("weight", weight);
+  parameters.update_all();
+  narrow.wait();
+  pushpull::checkpoint::save_optimizer_states(narrow, "strict.safetensors");
+  pushpull::checkpoint::load_optimizer_states(narrow, "strict.safetensors");
 }

@@ -234,10 +234,10 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
   {
     return visit("gradient_sum", key, [&](auto& part) { return part.gradient_sum(key); });
   }
-  void set_micro_batches(key_view key, std::int64_t count, std::span<accumulation_type const> sum)
+  void set_micro_batches(key_view key, std::int64_t number, std::span<accumulation_type const> sum)
     requires accumulates
   {
-    visit("set_micro_batches", key, [&](auto& part) { part.set_micro_batches(key, count, sum); });
+    visit("set_micro_batches", key, [&](auto& part) { part.set_micro_batches(key, number, sum); });
   }
   void discard_micro_batches(key_view key)
     requires accumulates

@@ -115,11 +115,11 @@ xsimd::batch<A, Arch> by_halves(xsimd::batch<A, Arch> const& x, F const& f) {
 
 template <class A, class Arch>
 xsimd::batch<A, Arch> simd_exp(xsimd::batch<A, Arch> const& x) {
-  return by_halves(x, [](auto const& half) { return xsimd::exp(half); });
+  return by_halves(x, [](auto const& part) { return xsimd::exp(part); });
 }
 template <class A, class Arch>
 xsimd::batch<A, Arch> simd_log(xsimd::batch<A, Arch> const& x) {
-  return by_halves(x, [](auto const& half) { return xsimd::log(half); });
+  return by_halves(x, [](auto const& part) { return xsimd::log(part); });
 }
 template <class A, class Arch>
 xsimd::batch<A, Arch> simd_pow(xsimd::batch<A, Arch> const& x, xsimd::batch<A, Arch> const& y) {
@@ -132,11 +132,11 @@ xsimd::batch<A, Arch> simd_pow(xsimd::batch<A, Arch> const& x, xsimd::batch<A, A
 }
 template <class A, class Arch>
 xsimd::batch<A, Arch> simd_sin(xsimd::batch<A, Arch> const& x) {
-  return by_halves(x, [](auto const& half) { return xsimd::sin(half); });
+  return by_halves(x, [](auto const& part) { return xsimd::sin(part); });
 }
 template <class A, class Arch>
 xsimd::batch<A, Arch> simd_cos(xsimd::batch<A, Arch> const& x) {
-  return by_halves(x, [](auto const& half) { return xsimd::cos(half); });
+  return by_halves(x, [](auto const& part) { return xsimd::cos(part); });
 }
 
 template <class A, class Arch>
