@@ -23,23 +23,16 @@ void train(Store& store) {
   store.wait();
 }
 
-template <class Rule>
-void train_with(Rule const& rule) {
-  pushpull::kv_store store{pushpull::cpu_devices(2), rule};
-  train(store);
-}
-
 }  // namespace
 
 int main() {
-  train_with(update::dynamic_loss_scale{} | update::clip_global_norm(1) | update::weight_decay(0.1) | update::adam{});
-  train_with(update::clip_value(1) | update::add_noise(0.1) | update::centralize{} | update::lamb{});
-  train_with(update::adagrad{} | update::learning_rate(pushpull::lr_schedule::cosine{.base = 0.1, .updates = 10}));
-  train_with(update::nadam{} | update::ema{} | update::lookahead{});
+  pushpull::kv_store store{pushpull::cpu_devices(2), update::dynamic_loss_scale{} | update::clip_global_norm(1) |
+                                                         update::add_noise(0.1) | update::lamb{}};
+  train(store);
   pushpull::kv_store compressed{pushpull::cpu_devices(2), update::sgd{}, compress::two_bit{}};
   train(compressed);
   auto any = pushpull::create("local");
-  any.set_optimizer(update::adam{});
+  any.set_optimizer(update::nadam{} | update::learning_rate(pushpull::lr_schedule::cosine{.base = 0.1, .updates = 9}));
   train(any);
 
   pushpull::kv_store<pushpull::bfloat16, pushpull::cpu_device<>, update::adam, pushpull::element::master<float>> narrow{

@@ -44,19 +44,17 @@ class any_key_view {
   bool is_integer() const { return key_.index() == 0; }
   /// The key, which is a string. @throws invalid_argument if it is an integer
   std::string_view string() const {
-    auto const* const text = std::get_if<std::string_view>(&key_);
-    detail::expects<invalid_argument>(text != nullptr, [&] {
-      return "any_key_view: a string expected, the key is the integer " + std::to_string(*std::get_if<std::int64_t>(&key_));
+    detail::expects<invalid_argument>(is_string(), [&] {
+      return "any_key_view: a string expected, the key is the integer " + std::to_string(std::get<std::int64_t>(key_));
     });
-    return *text;
+    return std::get<std::string_view>(key_);
   }
   /// The key, which is an integer. @throws invalid_argument if it is a string
   std::int64_t integer() const {
-    auto const* const number = std::get_if<std::int64_t>(&key_);
-    detail::expects<invalid_argument>(number != nullptr, [&] {
-      return "any_key_view: an integer expected, the key is \"" + std::string(*std::get_if<std::string_view>(&key_)) + "\"";
+    detail::expects<invalid_argument>(is_integer(), [&] {
+      return "any_key_view: an integer expected, the key is \"" + std::string(std::get<std::string_view>(key_)) + "\"";
     });
-    return *number;
+    return std::get<std::int64_t>(key_);
   }
   /// f(the std::int64_t or std::string_view).
   template <class F>
