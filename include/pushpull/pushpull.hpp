@@ -114,6 +114,8 @@
 #include <pushpull/update/random.hpp>
 #include <pushpull/update/rmsprop.hpp>
 #include <pushpull/update/root.hpp>
+#include <pushpull/update/rule_description.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 #include <pushpull/update/scheduled.hpp>
 #include <pushpull/update/sgd.hpp>

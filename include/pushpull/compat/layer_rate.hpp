@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <string_view>
 
 #include <cuda/std/array>
 #include <cuda/std/cmath>
@@ -14,6 +15,7 @@
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/lr_schedule/scalar.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::compat {
@@ -132,3 +134,12 @@ struct lbsgd_multiplier {
 static_assert(LearningRateSchedule<lbsgd_multiplier>);
 
 }  // namespace pushpull::compat
+
+namespace pushpull::inline PUSHPULL_ABI::update {
+
+template <>
+inline constexpr std::string_view rule_name<compat::layer_rated_momentum<compat::lars_factor>> = "layer_rated_momentum.lars";
+template <>
+inline constexpr std::string_view rule_name<compat::layer_rated_momentum<compat::lbsgd_factor>> = "layer_rated_momentum.lbsgd";
+
+}  // namespace pushpull::update

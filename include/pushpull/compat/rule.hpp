@@ -4,12 +4,14 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include <cuda/std/cmath>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/update/adabelief.hpp>
 #include <pushpull/update/adam.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 #include <pushpull/update/scheduled.hpp>
 
@@ -171,3 +173,18 @@ static_assert(Updater<folded_correction<update::adam>> && Updater<folded_correct
 static_assert(Updater<corrected_decay>);
 
 }  // namespace pushpull::compat
+
+namespace pushpull::inline PUSHPULL_ABI::update {
+
+template <class Rule>
+inline constexpr std::string_view rule_name<compat::folded_correction<Rule>> = "folded_correction";
+template <>
+inline constexpr std::string_view rule_name<compat::corrected_decay> = "corrected_decay";
+template <>
+inline constexpr std::string_view rule_name<compat::rated_momentum> = "rated_momentum";
+template <>
+inline constexpr std::string_view rule_name<compat::rated_nesterov> = "rated_nesterov";
+template <class Rule>
+inline constexpr std::string_view rule_name<compat::rated_decay<Rule>> = "rated_decay";
+
+}  // namespace pushpull::update

@@ -291,6 +291,8 @@ class any_store {
   std::vector<double> carried_numbers() const { return store_->carried_numbers(); }
   void set_carried_numbers(std::span<double const> numbers) { store_->set_carried_numbers(numbers); }
   std::vector<std::string> state_names() const { return store_->state_names(); }
+  /// As kv_store's; empty where there is no rule.
+  update::rule_description describe_rule() const { return store_->describe_rule(); }
   /// As kv_store's.
   pushpull::shape state_shape(any_key_view key, std::string_view name) const {
     return store_->state_shape(checked("state_shape", key), name);

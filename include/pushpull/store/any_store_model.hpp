@@ -127,6 +127,7 @@ class erased_store : public typed_calls<Ts, D>... {
   virtual std::vector<double> carried_numbers() const = 0;
   virtual void set_carried_numbers(std::span<double const> numbers) = 0;
   virtual std::vector<std::string> state_names() const = 0;
+  virtual update::rule_description describe_rule() const = 0;
   virtual pushpull::shape state_shape(any_key_view key, std::string_view name) const = 0;
   virtual std::vector<std::byte> state(any_key_view key, std::string_view name) const = 0;
   virtual void set_state(any_key_view key, std::string_view name, std::span<std::byte const> bytes) = 0;
@@ -344,6 +345,13 @@ class store_model final : public stacked_models<store_model<Updater, Compressor,
   std::vector<double> carried_numbers() const override { return store.carried_numbers(); }
   void set_carried_numbers(std::span<double const> numbers) override { store.set_carried_numbers(numbers); }
   std::vector<std::string> state_names() const override { return store_type::state_names(); }
+  update::rule_description describe_rule() const override {
+    if constexpr (store_type::has_updater) {
+      return store_type::describe_rule();
+    } else {
+      return {};
+    }
+  }
   pushpull::shape state_shape(any_key_view key, std::string_view name) const override {
     return store.state_shape(key, name);
   }

@@ -22,6 +22,7 @@
 #include <pushpull/store/store_engine.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 #include <pushpull/update/loss_scale.hpp>
+#include <pushpull/update/rule_description.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
@@ -250,6 +251,12 @@ class kv_store_base {
     }
   }
 
+  /// The name of the rule, pipe included, and which of its stages keep something: what checkpoints compare.
+  static update::rule_description describe_rule()
+    requires has_updater
+  {
+    return update::describe<updater_type>();
+  }
   /// The names of the rule's states, those of rows and columns last. A name that several stages of a pipe use is numbered:
   /// "average", "average.2".
   static std::vector<std::string> state_names() {

@@ -207,6 +207,10 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
   void set_steps(key_view key, std::int64_t t) {
     visit("set_steps", key, [&](auto& part) { part.set_steps(key, t); });
   }
+  /// As kv_store's, of the key's rule.
+  update::rule_description describe_rule(key_view key) const {
+    return visit("describe_rule", key, [](auto& part) { return part.describe_rule(); });
+  }
   /// The names of the states that the key's rule has.
   std::vector<std::string> state_names(key_view key) const {
     return visit("state_names", key, [](auto& part) { return part.state_names(); });

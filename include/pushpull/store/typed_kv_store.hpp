@@ -268,6 +268,11 @@ class kv_store<type_list<Ts...>, D, Policies...> {
   /// As kv_store's: numbers go from step to step in stores of one element type.
   std::vector<double> carried_numbers() const { return of<first_type>().carried_numbers(); }
   void set_carried_numbers(std::span<double const> numbers) { of<first_type>().set_carried_numbers(numbers); }
+  static update::rule_description describe_rule()
+    requires has_updater
+  {
+    return first_store::describe_rule();
+  }
   static std::vector<std::string> state_names() { return first_store::state_names(); }
   pushpull::shape state_shape(key_view key, std::string_view name) const {
     return visit("state_shape", key, [&](auto const& store) { return store.state_shape(key, name); });

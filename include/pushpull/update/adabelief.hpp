@@ -2,9 +2,12 @@
 /// AdaBelief: Adam that divides by how far gradients are from what was expected of them.
 #pragma once
 
+#include <string_view>
+
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/update/adam.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
@@ -38,5 +41,8 @@ struct adabelief {
 };
 
 static_assert(Updater<adabelief>);
+
+template <>
+inline constexpr std::string_view rule_name<adabelief> = "adabelief";
 
 }  // namespace pushpull::update

@@ -2,8 +2,11 @@
 /// AdaDelta: steps in the units of the weights.
 #pragma once
 
+#include <string_view>
+
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
@@ -37,5 +40,8 @@ struct adadelta {
 };
 
 static_assert(Updater<adadelta>);
+
+template <>
+inline constexpr std::string_view rule_name<adadelta> = "adadelta";
 
 }  // namespace pushpull::update

@@ -2,11 +2,14 @@
 /// Adafactor: second moments as products of one number per row and one per column.
 #pragma once
 
+#include <string_view>
+
 #include <cuda/std/array>
 #include <cuda/std/cmath>
 #include <pushpull/concepts/factored.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
@@ -98,5 +101,8 @@ struct adafactor {
 };
 
 static_assert(Updater<adafactor> && Factored<adafactor>);
+
+template <>
+inline constexpr std::string_view rule_name<adafactor> = "adafactor";
 
 }  // namespace pushpull::update

@@ -2,9 +2,12 @@
 /// AdaGrad: rates that fall with the squares of all gradients so far.
 #pragma once
 
+#include <string_view>
+
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/update/root.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
@@ -58,5 +61,10 @@ struct basic_adagrad {
 using adagrad = basic_adagrad<epsilon_outside_root>;
 
 static_assert(Updater<adagrad> && Updater<basic_adagrad<epsilon_inside_root>>);
+
+template <>
+inline constexpr std::string_view rule_name<basic_adagrad<epsilon_outside_root>> = "adagrad";
+template <>
+inline constexpr std::string_view rule_name<basic_adagrad<epsilon_inside_root>> = "adagrad.epsilon_inside_root";
 
 }  // namespace pushpull::update

@@ -2,8 +2,11 @@
 /// Adam, and Adam with decoupled weight decay.
 #pragma once
 
+#include <string_view>
+
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
@@ -80,5 +83,10 @@ struct adamw {
 };
 
 static_assert(Updater<adam> && Updater<adamw>);
+
+template <>
+inline constexpr std::string_view rule_name<adam> = "adam";
+template <>
+inline constexpr std::string_view rule_name<adamw> = "adamw";
 
 }  // namespace pushpull::update

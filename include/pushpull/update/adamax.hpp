@@ -2,8 +2,11 @@
 /// Adamax: Adam by the largest gradient instead of the mean square.
 #pragma once
 
+#include <string_view>
+
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
@@ -48,5 +51,10 @@ struct basic_adamax {
 using adamax = basic_adamax<adamax_epsilon::norm>;
 
 static_assert(Updater<adamax> && Updater<basic_adamax<adamax_epsilon::denominator>>);
+
+template <>
+inline constexpr std::string_view rule_name<basic_adamax<adamax_epsilon::norm>> = "adamax";
+template <>
+inline constexpr std::string_view rule_name<basic_adamax<adamax_epsilon::denominator>> = "adamax.epsilon_in_denominator";
 
 }  // namespace pushpull::update

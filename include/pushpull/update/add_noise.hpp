@@ -3,11 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include <cuda/std/cmath>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/update/random.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
@@ -50,5 +52,8 @@ struct add_noise {
 };
 
 static_assert(GradientTransform<add_noise>);
+
+template <>
+inline constexpr std::string_view rule_name<add_noise> = "add_noise";
 
 }  // namespace pushpull::update

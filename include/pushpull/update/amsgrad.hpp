@@ -2,9 +2,12 @@
 /// AMSGrad: Adam whose rates never rise.
 #pragma once
 
+#include <string_view>
+
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/update/adam.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
@@ -39,5 +42,8 @@ struct amsgrad {
 };
 
 static_assert(Updater<amsgrad>);
+
+template <>
+inline constexpr std::string_view rule_name<amsgrad> = "amsgrad";
 
 }  // namespace pushpull::update

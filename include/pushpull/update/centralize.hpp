@@ -2,10 +2,13 @@
 /// Gradient centralization.
 #pragma once
 
+#include <string_view>
+
 #include <cuda/std/array>
 #include <pushpull/concepts/factored.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/update/rule_name.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
 
@@ -36,5 +39,8 @@ struct centralize {
 };
 
 static_assert(GradientTransform<centralize> && Factored<centralize>);
+
+template <>
+inline constexpr std::string_view rule_name<centralize> = "centralize";
 
 }  // namespace pushpull::update

@@ -2,10 +2,13 @@
 /// Transforms that bound the norm of gradients.
 #pragma once
 
+#include <string_view>
+
 #include <cuda/std/cmath>
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
@@ -85,5 +88,10 @@ struct clip_norm {
 
 static_assert(GradientTransform<clip_global_norm> && PreReduction<clip_global_norm>);
 static_assert(GradientTransform<clip_norm> && PreReduction<clip_norm>);
+
+template <>
+inline constexpr std::string_view rule_name<clip_global_norm> = "clip_global_norm";
+template <>
+inline constexpr std::string_view rule_name<clip_norm> = "clip_norm";
 
 }  // namespace pushpull::update

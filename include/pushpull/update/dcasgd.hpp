@@ -2,8 +2,11 @@
 /// Gradient descent that makes up for gradients of older weights.
 #pragma once
 
+#include <string_view>
+
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 #include <pushpull/update/sgd.hpp>
 
@@ -66,5 +69,10 @@ struct dcasgd {
 };
 
 static_assert(GradientTransform<delay_compensation> && Updater<dcasgd>);
+
+template <>
+inline constexpr std::string_view rule_name<delay_compensation> = "delay_compensation";
+template <>
+inline constexpr std::string_view rule_name<dcasgd> = "dcasgd";
 
 }  // namespace pushpull::update

@@ -3,10 +3,12 @@
 #pragma once
 
 #include <cstddef>
+#include <string_view>
 
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 #include <pushpull/update/wrapper.hpp>
 
@@ -100,5 +102,8 @@ template <class Rule>
 ema(Rule, double) -> ema<Rule>;
 template <class Rule>
 ema(Rule, double, bool) -> ema<Rule>;
+
+template <class Rule>
+inline constexpr std::string_view rule_name<ema<Rule>> = "ema";
 
 }  // namespace pushpull::update

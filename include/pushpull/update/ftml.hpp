@@ -2,9 +2,12 @@
 /// FTML: follow the moving leader.
 #pragma once
 
+#include <string_view>
+
 #include <cuda/std/cmath>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
@@ -52,5 +55,8 @@ struct ftml {
 };
 
 static_assert(Updater<ftml>);
+
+template <>
+inline constexpr std::string_view rule_name<ftml> = "ftml";
 
 }  // namespace pushpull::update

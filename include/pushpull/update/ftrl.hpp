@@ -2,8 +2,11 @@
 /// FTRL-Proximal: sparse weights by an L1 penalty.
 #pragma once
 
+#include <string_view>
+
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
@@ -40,5 +43,8 @@ struct ftrl {
 };
 
 static_assert(Updater<ftrl>);
+
+template <>
+inline constexpr std::string_view rule_name<ftrl> = "ftrl";
 
 }  // namespace pushpull::update

@@ -2,11 +2,14 @@
 /// AdaGrad with one rate per row.
 #pragma once
 
+#include <string_view>
+
 #include <cuda/std/array>
 #include <pushpull/concepts/factored.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/update/root.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
@@ -54,5 +57,10 @@ struct basic_group_adagrad {
 using group_adagrad = basic_group_adagrad<epsilon_inside_root>;
 
 static_assert(Updater<group_adagrad> && Factored<group_adagrad>);
+
+template <>
+inline constexpr std::string_view rule_name<basic_group_adagrad<epsilon_inside_root>> = "group_adagrad";
+template <>
+inline constexpr std::string_view rule_name<basic_group_adagrad<epsilon_outside_root>> = "group_adagrad.epsilon_outside_root";
 
 }  // namespace pushpull::update

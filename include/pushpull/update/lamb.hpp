@@ -5,12 +5,14 @@
 #include <cstddef>
 #include <limits>
 #include <string>
+#include <string_view>
 
 #include <cuda/std/array>
 #include <cuda/std/cmath>
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
@@ -196,5 +198,10 @@ struct lans {
 };
 
 static_assert(Updater<lamb> && PreReduction<lamb> && Updater<lans> && PreReduction<lans>);
+
+template <>
+inline constexpr std::string_view rule_name<lamb> = "lamb";
+template <>
+inline constexpr std::string_view rule_name<lans> = "lans";
 
 }  // namespace pushpull::update

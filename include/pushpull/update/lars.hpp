@@ -2,11 +2,14 @@
 /// Rates that adapt to the norms of each tensor: LARS.
 #pragma once
 
+#include <string_view>
+
 #include <cuda/std/array>
 #include <cuda/std/cmath>
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
@@ -58,5 +61,8 @@ struct lars {
 };
 
 static_assert(Updater<lars> && PreReduction<lars>);
+
+template <>
+inline constexpr std::string_view rule_name<lars> = "lars";
 
 }  // namespace pushpull::update

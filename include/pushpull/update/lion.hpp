@@ -2,8 +2,11 @@
 /// Lion: the sign of an interpolation between gradient and momentum.
 #pragma once
 
+#include <string_view>
+
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 #include <pushpull/update/signum.hpp>
 
@@ -37,5 +40,8 @@ struct lion {
 };
 
 static_assert(Updater<lion>);
+
+template <>
+inline constexpr std::string_view rule_name<lion> = "lion";
 
 }  // namespace pushpull::update

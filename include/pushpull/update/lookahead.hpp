@@ -5,11 +5,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 #include <pushpull/update/wrapper.hpp>
 
@@ -113,5 +115,8 @@ lookahead(std::int64_t, double)->lookahead<>;
 lookahead(int, double)->lookahead<>;
 template <class Rule>
 lookahead(Rule, std::int64_t, double) -> lookahead<Rule>;
+
+template <class Rule>
+inline constexpr std::string_view rule_name<lookahead<Rule>> = "lookahead";
 
 }  // namespace pushpull::update

@@ -4,12 +4,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 #include <cuda/std/array>
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/update/pipeline.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
@@ -158,5 +160,10 @@ pushpull::detail::sums_t<Stage> sums_of_stage(pushpull::detail::sums_t<Rule> con
 }
 
 }  // namespace detail
+
+template <>
+inline constexpr std::string_view rule_name<apply_if_finite> = "apply_if_finite";
+template <>
+inline constexpr std::string_view rule_name<dynamic_loss_scale> = "dynamic_loss_scale";
 
 }  // namespace pushpull::update

@@ -2,8 +2,11 @@
 /// Gradient descent with a velocity: classical and Nesterov's momentum.
 #pragma once
 
+#include <string_view>
+
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
@@ -61,5 +64,10 @@ struct nesterov {
 };
 
 static_assert(Updater<momentum> && Updater<nesterov>);
+
+template <>
+inline constexpr std::string_view rule_name<momentum> = "momentum";
+template <>
+inline constexpr std::string_view rule_name<nesterov> = "nesterov";
 
 }  // namespace pushpull::update

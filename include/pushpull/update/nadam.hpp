@@ -3,10 +3,12 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include <cuda/std/cmath>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
@@ -83,5 +85,8 @@ struct nadam {
 };
 
 static_assert(Updater<nadam>);
+
+template <>
+inline constexpr std::string_view rule_name<nadam> = "nadam";
 
 }  // namespace pushpull::update

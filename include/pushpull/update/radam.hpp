@@ -2,9 +2,12 @@
 /// RAdam: Adam that waits with adaptive rates until their variance is known.
 #pragma once
 
+#include <string_view>
+
 #include <cuda/std/cmath>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
@@ -54,5 +57,8 @@ struct radam {
 };
 
 static_assert(Updater<radam>);
+
+template <>
+inline constexpr std::string_view rule_name<radam> = "radam";
 
 }  // namespace pushpull::update

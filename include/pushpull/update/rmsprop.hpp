@@ -2,9 +2,12 @@
 /// RMSProp: gradients divided by a moving average of their size; plain, centered, and as a stage of a pipe.
 #pragma once
 
+#include <string_view>
+
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/update/root.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
@@ -104,5 +107,18 @@ struct centered_rmsprop {
 
 static_assert(GradientTransform<scale_by_rms> && GradientTransform<scale_by_centered_rms>);
 static_assert(Updater<rmsprop> && Updater<centered_rmsprop>);
+
+template <>
+inline constexpr std::string_view rule_name<basic_scale_by_rms<epsilon_outside_root>> = "scale_by_rms";
+template <>
+inline constexpr std::string_view rule_name<basic_scale_by_rms<epsilon_inside_root>> = "scale_by_rms.epsilon_inside_root";
+template <>
+inline constexpr std::string_view rule_name<basic_scale_by_centered_rms<epsilon_outside_root>> = "scale_by_centered_rms";
+template <>
+inline constexpr std::string_view rule_name<basic_scale_by_centered_rms<epsilon_inside_root>> = "scale_by_centered_rms.epsilon_inside_root";
+template <>
+inline constexpr std::string_view rule_name<rmsprop> = "rmsprop";
+template <>
+inline constexpr std::string_view rule_name<centered_rmsprop> = "centered_rmsprop";
 
 }  // namespace pushpull::update

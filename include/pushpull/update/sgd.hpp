@@ -2,8 +2,11 @@
 /// Stochastic gradient descent, plain.
 #pragma once
 
+#include <string_view>
+
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
@@ -25,5 +28,8 @@ struct sgd {
 };
 
 static_assert(Updater<sgd>);
+
+template <>
+inline constexpr std::string_view rule_name<sgd> = "sgd";
 
 }  // namespace pushpull::update

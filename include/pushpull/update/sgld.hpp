@@ -3,11 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include <cuda/std/cmath>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/update/random.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
@@ -38,5 +40,8 @@ struct sgld {
 };
 
 static_assert(Updater<sgld>);
+
+template <>
+inline constexpr std::string_view rule_name<sgld> = "sgld";
 
 }  // namespace pushpull::update

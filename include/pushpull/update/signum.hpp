@@ -2,8 +2,11 @@
 /// Steps of one size: the sign of the gradient, or of its moving average.
 #pragma once
 
+#include <string_view>
+
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
@@ -54,5 +57,10 @@ struct signum {
 };
 
 static_assert(Updater<signsgd> && Updater<signum>);
+
+template <>
+inline constexpr std::string_view rule_name<signsgd> = "signsgd";
+template <>
+inline constexpr std::string_view rule_name<signum> = "signum";
 
 }  // namespace pushpull::update

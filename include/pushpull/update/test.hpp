@@ -2,8 +2,11 @@
 /// MXNet's optimizer for tests of stores.
 #pragma once
 
+#include <string_view>
+
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/update/rule_name.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
 
@@ -21,5 +24,8 @@ struct test {
 };
 
 static_assert(Updater<test>);
+
+template <>
+inline constexpr std::string_view rule_name<test> = "test";
 
 }  // namespace pushpull::update

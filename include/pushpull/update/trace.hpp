@@ -2,8 +2,11 @@
 /// A decaying sum of gradients, for any rule.
 #pragma once
 
+#include <string_view>
+
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
@@ -34,5 +37,8 @@ struct trace {
 };
 
 static_assert(GradientTransform<trace>);
+
+template <>
+inline constexpr std::string_view rule_name<trace> = "trace";
 
 }  // namespace pushpull::update

@@ -2,9 +2,12 @@
 /// Transforms that stand before a rule in a pipe.
 #pragma once
 
+#include <string_view>
+
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
@@ -65,5 +68,12 @@ struct weight_decay {
 };
 
 static_assert(GradientTransform<rescale> && GradientTransform<clip_value> && GradientTransform<weight_decay>);
+
+template <>
+inline constexpr std::string_view rule_name<rescale> = "rescale";
+template <>
+inline constexpr std::string_view rule_name<clip_value> = "clip_value";
+template <>
+inline constexpr std::string_view rule_name<weight_decay> = "weight_decay";
 
 }  // namespace pushpull::update

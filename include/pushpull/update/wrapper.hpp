@@ -16,6 +16,7 @@
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/update/pipeline.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
@@ -153,5 +154,10 @@ struct clip_weights {
 };
 template <class Rule>
 clip_weights(Rule, double) -> clip_weights<Rule>;
+
+template <class Rule>
+inline constexpr std::string_view rule_name<decoupled_decay<Rule>> = "decoupled_decay";
+template <class Rule>
+inline constexpr std::string_view rule_name<clip_weights<Rule>> = "clip_weights";
 
 }  // namespace pushpull::update

@@ -2,9 +2,12 @@
 /// Yogi: Adam whose second moment changes by a step of g^2 at most.
 #pragma once
 
+#include <string_view>
+
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/update/adam.hpp>
+#include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
@@ -39,5 +42,8 @@ struct yogi {
 };
 
 static_assert(Updater<yogi>);
+
+template <>
+inline constexpr std::string_view rule_name<yogi> = "yogi";
 
 }  // namespace pushpull::update

@@ -1,0 +1,232 @@
+/// @file
+/// How states, step counts and sums of a store become entries of a file.
+#pragma once
+
+#include <array>
+#include <charconv>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <pushpull/checkpoint/safetensors.hpp>
+#include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
+#include <pushpull/error.hpp>
+#include <pushpull/store/keys.hpp>
+#include <pushpull/tensor/dtype.hpp>
+#include <pushpull/update/rule_description.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::checkpoint::detail {
+
+/// The names of a key's states. Where rules differ they depend on the key.
+template <class S, class Key>
+std::vector<std::string> names_of_states(S& store, Key const& key)
+  requires requires { store.state_names(); } || requires { store.state_names(key); }
+{
+  if constexpr (requires { store.state_names(key); }) {
+    return store.state_names(key);
+  } else {
+    return store.state_names();
+  }
+}
+
+/// A store of several element types: the part that holds a key has its states.
+template <class S>
+concept StoreOfParts = !requires { typename S::state_type; } &&
+    requires(S& store, typename S::key_type const& key) { store.visit("", key, [](auto&) {}); };
+
+inline constexpr std::string_view states_format = "pushpull.optimizer_states";
+inline constexpr std::string_view states_version = "1";
+/// Names in metadata: all numbers that a rule carries, and behind "carried." those of one stage; the rule, or behind
+/// "key/" a key's, and its stages with states.
+inline constexpr std::string_view carried_entry = "carried";
+inline constexpr std::string_view rule_entry = "rule";
+inline constexpr std::string_view stateful_entry = "rule.states";
+/// Behind "key/": a sum of micro-batches among the tensors, and their number in metadata.
+inline constexpr std::string_view sum_entry = "/gradient.sum";
+
+/// The names of a store's keys in a file. Where keys of both kinds are, as with any_keys, a string that could be taken for
+/// an integer, or for such a string in quotes, stands in quotes: 7 and "7" are two keys.
+class key_names {
+ public:
+  template <class Key>
+  explicit key_names(std::vector<Key> const& keys) {
+    bool strings = false, integers = false;
+    for (any_key_view const key : keys) (key.is_string() ? strings : integers) = true;
+    quotes_ = strings && integers;
+  }
+  std::string operator()(any_key_view key) const {
+    if (key.is_integer()) return std::to_string(key.integer());
+    std::string const text(key.string());
+    bool const digits = text.find_first_not_of("-0123456789") == text.npos;
+    return quotes_ && (digits || text.front() == '"') ? '"' + text + '"' : text;
+  }
+
+ private:
+  bool quotes_ = false;
+};
+
+/// The format's name of the elements of a key's states, and their bytes. An any_store says both at run time.
+template <class S, class Key>
+std::string dtype_of_states(S& store, Key const& key) {
+  if constexpr (requires { typename S::state_type; }) {
+    return std::string(safetensors_dtype<typename S::state_type>::name);
+  } else if constexpr (StoreOfParts<S>) {
+    return store.visit("save_optimizer_states", key, [&](auto& part) { return dtype_of_states(part, key); });
+  } else {
+    std::string name;
+    [&]<class... Ts>(std::type_identity<std::tuple<Ts...>>) {
+      std::string_view const dtype = store.dtype(key);
+      (void)((dtype == dtype_traits<Ts>::name && (name = safetensors_dtype<Ts>::name, true)) || ...);
+    }(std::type_identity<std::tuple<float, double, half, bfloat16>>());
+    return name;
+  }
+}
+template <class S, class Key>
+std::vector<std::byte> bytes_of_state(S& store, Key const& key, std::string const& name) {
+  if constexpr (StoreOfParts<S>) {
+    return store.visit("save_optimizer_states", key, [&](auto& part) { return bytes_of_state(part, key, name); });
+  } else {
+    auto const elements = store.state(key, name);
+    auto const bytes = std::as_bytes(std::span(elements));
+    return {bytes.begin(), bytes.end()};
+  }
+}
+template <class S, class Key>
+void set_state_bytes(S& store, Key const& key, std::string const& name, std::span<std::byte const> bytes) {
+  if constexpr (requires { typename S::state_type; }) {
+    std::vector<typename S::state_type> elements(bytes.size() / sizeof(typename S::state_type));
+    if (!bytes.empty()) std::memcpy(static_cast<void*>(elements.data()), bytes.data(), bytes.size());
+    store.set_state(key, name, std::span(std::as_const(elements)));
+  } else if constexpr (StoreOfParts<S>) {
+    store.visit("load_optimizer_states", key, [&](auto& part) { set_state_bytes(part, key, name, bytes); });
+  } else {
+    store.set_state(key, name, bytes);
+  }
+}
+
+/// A store whose keys may hold sums of micro-batches.
+template <class S>
+concept Accumulating = requires { requires S::accumulates; };
+
+/// The format's name of the elements of such a sum, and their bytes.
+template <Accumulating S, class Key>
+std::string dtype_of_sum(S& store, Key const& key) {
+  if constexpr (StoreOfParts<S>) {
+    return store.visit("save_optimizer_states", key, [&](auto& part) { return dtype_of_sum(part, key); });
+  } else {
+    return std::string(safetensors_dtype<typename S::accumulation_type>::name);
+  }
+}
+template <Accumulating S, class Key>
+std::vector<std::byte> bytes_of_sum(S& store, Key const& key) {
+  if constexpr (StoreOfParts<S>) {
+    return store.visit("save_optimizer_states", key, [&](auto& part) { return bytes_of_sum(part, key); });
+  } else {
+    auto const elements = store.gradient_sum(key);
+    auto const bytes = std::as_bytes(std::span(elements));
+    return {bytes.begin(), bytes.end()};
+  }
+}
+template <Accumulating S, class Key>
+void set_sum_bytes(S& store, Key const& key, std::int64_t micro_batches, std::span<std::byte const> bytes) {
+  if constexpr (StoreOfParts<S>) {
+    store.visit("load_optimizer_states", key, [&](auto& part) { set_sum_bytes(part, key, micro_batches, bytes); });
+  } else {
+    using A = typename S::accumulation_type;
+    std::vector<A> elements(bytes.size() / sizeof(A));
+    if (!bytes.empty()) std::memcpy(static_cast<void*>(elements.data()), bytes.data(), bytes.size());
+    store.set_micro_batches(key, micro_batches, std::span(std::as_const(elements)));
+  }
+}
+
+/// The rule of a key, and that of a store that has one for all. Empty where the store does not say.
+template <class S, class Key>
+update::rule_description rule_of(S& store, [[maybe_unused]] Key const& key) {
+  if constexpr (requires { store.describe_rule(key); }) {
+    return store.describe_rule(key);
+  } else if constexpr (requires { store.describe_rule(); }) {
+    return store.describe_rule();
+  } else {
+    return {};
+  }
+}
+template <class S>
+inline constexpr bool has_rules_of_keys = requires(S& store, typename S::key_type const& key) { store.describe_rule(key); };
+
+/// @throws invalid_argument if a swap has put a state in the place of the key's weights
+template <class S, class Key>
+void expect_weights_in_place([[maybe_unused]] char const* call, [[maybe_unused]] S& store, [[maybe_unused]] Key const& key) {
+  if constexpr (requires {
+                  { store.swapped(key) } -> std::same_as<std::string>;
+                }) {
+    std::string const state = store.swapped(key);
+    pushpull::detail::expects<invalid_argument>(state.empty(), [&] {
+      return std::string(call) + ": " + pushpull::detail::key_text(typename S::key_view(key)) + ": its state " +
+             in_quotes(state) + " stands in the place of the weights: swap it back first";
+    });
+  }
+}
+
+/// The value of a name in metadata, or null.
+inline std::string const* find_metadata(safetensors_file const& file, std::string_view name) {
+  auto const found = file.metadata().find(name);
+  return found == file.metadata().end() ? nullptr : &found->second;
+}
+
+/// A count in metadata, `lowest` to max_steps. @throws file_error
+inline std::int64_t count_in(safetensors_file const& file, std::string const& name, std::int64_t lowest, char const* what) {
+  std::string const* const text = find_metadata(file, name);
+  pushpull::detail::expects<file_error>(text != nullptr, [&] {
+    return file.path().string() + ": metadata " + in_quotes(name) + " expected, it is not there";
+  });
+  std::int64_t count = -1;
+  auto const [end, error] = std::from_chars(text->data(), text->data() + text->size(), count);
+  bool const good = error == std::errc() && end == text->data() + text->size() && count >= lowest && count <= max_steps;
+  pushpull::detail::expects<file_error>(good, [&] {
+    return file.path().string() + ": metadata " + in_quotes(name) + ": a count of " + what + ", " + std::to_string(lowest) +
+           " to " + std::to_string(max_steps) + ", expected, got " + in_quotes(*text);
+  });
+  return count;
+}
+
+/// Numbers as text that gives the same numbers again, each followed by a space.
+inline std::string text_of(std::span<double const> numbers) {
+  std::string text;
+  for (double const x : numbers) {
+    std::array<char, 32> digits{};
+    text.append(digits.data(), std::to_chars(digits.data(), digits.data() + digits.size(), x).ptr);
+    text += ' ';
+  }
+  return text;
+}
+/// The `count` numbers of a name in metadata; none where there is no such name. @throws file_error
+inline std::vector<double> numbers_in(safetensors_file const& file, std::string_view name, std::size_t count) {
+  std::string const* const found = find_metadata(file, name);
+  std::string const text = found == nullptr ? std::string() : *found;
+  std::vector<double> numbers;
+  char const* at = text.data();
+  char const* const end = at + text.size();
+  bool good = true;
+  while (good && at != end) {
+    auto const [next, error] = std::from_chars(at, end, numbers.emplace_back());
+    good = error == std::errc() && next != end && *next == ' ';
+    at = good ? next + 1 : end;
+  }
+  pushpull::detail::expects<file_error>(good && numbers.size() == count, [&] {
+    return file.path().string() + ": metadata " + in_quotes(name) + ": " + std::to_string(count) +
+           " numbers that the rule keeps from step to step expected, got " + in_quotes(text);
+  });
+  return numbers;
+}
+
+}  // namespace pushpull::checkpoint::detail
