@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <filesystem>
 #include <functional>
 #include <limits>
@@ -256,6 +257,24 @@ TEST_CASE("keys that are new and keys that are gone are refused, or reported", "
   refused(store, path, {"\"w/exp_avg\""}, {.new_keys = true, .gone_keys = true});
   REQUIRE(cp::load_optimizer_states(store, path, {.new_keys = true, .gone_keys = true, .other_rule = true}).left ==
           strings{"gone", "gone/too", "w/exp_avg"});
+}
+
+TEST_CASE("docs/training_steps.md resumes with a loss scale and keys that were added", "[optimizer_states]") {
+  namespace checkpoint = cp;
+  pp::test::temporary_folder const folder;
+  auto const path = folder.file("states");
+  auto saved = make(update::momentum{}, one_key);
+  saved.push("w", ones);
+  cp::save_optimizer_states(saved, path);
+  auto store = make(update::dynamic_loss_scale{} | update::momentum{}, {"w", "new"});
+  // example-begin load_options
+  auto const report = checkpoint::load_optimizer_states(store, path, {.new_keys = true, .other_stages = true});
+  for (auto const& name : report.missing) std::printf("not in the file: %s\n", name.c_str());
+  for (auto const& name : report.left) std::printf("left in the file: %s\n", name.c_str());
+  // example-end load_options
+  REQUIRE(report.loaded == one_key);
+  REQUIRE(report.missing == strings{"new", "dynamic_loss_scale"});
+  REQUIRE(report.left.empty());
 }
 
 TEST_CASE("a file that names no rule, as earlier versions wrote, is loaded where the rule keeps nothing, or if it is trusted",
