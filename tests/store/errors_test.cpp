@@ -5,6 +5,7 @@
 #include <concepts>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <ranges>
 #include <string>
 #include <type_traits>
@@ -180,6 +181,43 @@ TEMPLATE_TEST_CASE("an output of another shape is refused, though it has as many
   auto other = s.row(1, shape{4, 4});
   refuses("(4, 4)", [&] { s.store.row_sparse_pull("w", other, ids{2}); });
   REQUIRE(other.row_ids()[0] == 1);
+}
+
+TEMPLATE_TEST_CASE("a key of more elements than a store can have is refused, and so are all of its list", "[store][errors]",
+                   with_rule, without_rule, chosen_at_run_time) {
+  subject<TestType> s;
+  constexpr std::int64_t most = std::int64_t{1} << 48;
+  auto const refuses = [&](std::int64_t size, auto const& call) {
+    s.template refuses<pp::out_of_memory>({"\"u\"", "(" + std::to_string(size) + ")", "float32"}, call);
+  };
+  for (std::int64_t const size : {most, most << 4, (most << 13) - 1})
+    refuses(size, [&] { s.store.init("u", view(s.ones.data(), shape{size})); });
+  views const halves{s.gradient(), view(s.ones.data(), shape{most / 2}), view(s.ones.data(), shape{most / 2})};
+  refuses(most / 2, [&] { s.store.init(strings{"a", "b", "u"}, halves); });
+  REQUIRE_FALSE(s.store.contains("a"));
+  s.store.init("a", s.ones);
+}
+
+TEMPLATE_TEST_CASE("row ids that are no whole numbers of 63 bits are refused, in every type", "[store][errors]", with_rule,
+                   without_rule, chosen_at_run_time) {
+  subject<TestType> s;
+  auto filled = s.row(2);
+  auto const refuses = [&]<class T>(T id, std::string const& text) {
+    std::vector<T> const some{pp::convert<T>(1), id};
+    s.template refuses<pp::invalid_argument>({"row_sparse_pull: key \"w\"", text},
+                                             [&] { s.store.row_sparse_pull("w", filled, some); });
+    REQUIRE(filled.row_ids()[0] == 2);
+  };
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  for (double const id : {0.5, -1e-9, infinity, -infinity, std::numeric_limits<double>::quiet_NaN(), 0x1p63, -1e300})
+    refuses(id, "whole numbers below 2^63 expected");
+  refuses(1.5F, "got 1.5");
+  refuses(pp::convert<pp::half>(1.5F), "got 1.5");
+  refuses(pp::convert<pp::bfloat16>(1e30F), "e+30");
+  refuses(3.0F, "has 3 rows, row 3 came");
+  refuses(-1.0, "row -1 came");
+  s.store.row_sparse_pull("w", filled, std::vector<double>{2, -0.0, 2}).wait();
+  REQUIRE(ids(filled.row_ids(), filled.row_ids() + filled.rows()) == ids{0, 2});
 }
 
 TEMPLATE_TEST_CASE("a gradient of another shape is refused, alone or among several", "[store][errors]", with_rule,

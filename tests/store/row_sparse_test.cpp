@@ -358,6 +358,30 @@ TEST_CASE("keys without rows, or with empty rows, take empty pushes and pulls", 
   store.push("(3, 0)", rows_of(shape{3, 0}, {2, 2}));
   store.row_sparse_pull("(3, 0)", out, ids{2, 1});
   REQUIRE(ids(out.row_ids(), out.row_ids() + out.rows()) == ids{1, 2});
+  store.init("rows", rows_of(shape{4, 0}, {3}));
+  store.push("rows", rows_of(shape{4, 0}, {3, 0}), row_updates::standard);
+  auto whole = filled(shape{4, 0}, 0);
+  store.pushpull("rows", rows_of(shape{4, 0}, {1}), whole);
+  REQUIRE(store.steps("rows") == 2);
+}
+
+TEST_CASE("more rows than a call can count are refused before one is read", "[row_sparse]") {
+  pp::kv_store store{pp::cpu_devices(2), update::sgd{}};
+  store.init("w", filled(shape{4, 1}, 1));
+  std::vector<float> const value(4);
+  ids const four{0, 1, 2, 3};
+  pp::row_sparse_view const good(value.data(), four.data(), 4, shape{4, 1}),
+      many(value.data(), four.data(), std::int64_t{1} << 40, shape{4, 1});
+  std::vector const both{good, many};
+  for (auto const& push : std::vector<std::function<void()>>{[&] { store.push("w", many); }, [&] { store.push("w", both); }}) {
+    try {
+      push();
+      FAIL("no exception");
+    } catch (pp::invalid_argument const& e) {
+      REQUIRE_THAT(e.what(), Catch::Matchers::Contains("fewer than 2^31 - 1 rows"));
+    }
+  }
+  REQUIRE(stored(store, "w") == std::vector<double>(4, 1));
 }
 
 TEST_CASE("integers, and tensors of other ranks, have rows too", "[row_sparse]") {

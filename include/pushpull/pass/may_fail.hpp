@@ -62,4 +62,4 @@ void for_each_step(D const& device, std::int64_t n, F const& f) {
   }
 }
 
-}  // namespace pushpull::inline PUSHPULL_ABI::pass::detail
+}  // namespace pushpull::pass::detail

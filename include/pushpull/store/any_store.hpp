@@ -248,10 +248,12 @@ class any_store {
     std::vector<row_sparse<T, D>*> filled;
     detail::for_each_row_sparse(outputs, [&](auto& output) { filled.push_back(&output); });
     auto const view = view_of(row_ids);
+    static constexpr char const* call = "row_sparse_pull";
+    detail::expect_countable(call, detail::key_text(key), static_cast<std::int64_t>(view.size()));
     std::vector<std::int64_t> ids(view.size());
     std::transform(view.data(), view.data() + view.size(), ids.begin(),
-                   [](auto const& id) { return convert<std::int64_t>(id); });
-    return calls<T>().pull_rows(checked("row_sparse_pull", key), filled, ids, when);
+                   [&](auto id) { return detail::row_id(call, key, id); });
+    return calls<T>().pull_rows(checked(call, key), filled, ids, when);
   }
 
   /// init, then pull.

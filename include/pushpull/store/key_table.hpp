@@ -130,6 +130,10 @@ class key_table {
   static constexpr std::size_t state_count = States;
   using directory_type = key_directory<key_type, key_view>;
 
+  /// More elements than a store can have: with all states in any type their bytes can be counted, and their numbers are
+  /// below those of the next store with the same directory.
+  static constexpr std::int64_t max_elements = std::int64_t{1} << 48;
+
   /// @param directory   Of all stores that share a space of names; null if there are no others.
   /// @param number      This store's in the directory.
   /// @param whole_keys  Whether keys are not cut: see placement::owners.
@@ -141,7 +145,7 @@ class key_table {
         place_{number, dtype_traits<T>::name},
         whole_keys_(whole_keys),
         may_skip_(may_skip),
-        next_number_(static_cast<std::int64_t>(number) << 48),
+        next_number_(static_cast<std::int64_t>(number) * max_elements),
         loads_(devices.size()) {}
 
   std::vector<D> const& devices() const { return devices_; }
@@ -273,9 +277,15 @@ class key_table {
   void add(std::span<key_view const> keys, std::span<View const> values, bool resident,
            std::vector<bool> const& needs_gradient, Reserve const& reserve) {
     std::vector<std::size_t> sizes;
+    std::int64_t elements = next_number_ % max_elements;
     for (std::size_t i = 0; i < keys.size(); ++i) {
       expects<duplicate_key>(!contains(keys[i]),
                              [&] { return "init: " + key_text(keys[i]) + " was given to init before"; });
+      auto const size = static_cast<std::int64_t>(values[i].size());
+      expects<out_of_memory>(size < max_elements && (elements += padded(values[i].size())) < max_elements, [&] {
+        return "init: " + key_text(keys[i]) + " has shape " + to_string(values[i].shape()) + " of " +
+               std::string(place_.dtype) + ": a store holds less than 2^48 elements";
+      });
       sizes.push_back(values[i].size());
     }
     auto const has_gradient = [&](std::size_t i) { return resident && needs_gradient[i]; };

@@ -10,17 +10,21 @@
 #include <optional>
 #include <ranges>
 #include <span>
+#include <sstream>
 #include <string>
 #include <type_traits>
 #include <vector>
 
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/detail/finite.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/pass/plan.hpp>
 #include <pushpull/pass/row_order.hpp>
 #include <pushpull/pass/row_schedule.hpp>
+#include <pushpull/store/keys.hpp>
 #include <pushpull/store/operands.hpp>
+#include <pushpull/tensor/dtype.hpp>
 #include <pushpull/tensor/row_sparse.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
@@ -102,6 +106,24 @@ struct row_source {
   std::int64_t rows;
   std::optional<D> device;
 };
+
+/// The row id that a number of any element type is. @throws invalid_argument unless it is a whole number of 63 bits
+template <class View, ElementType T>
+std::int64_t row_id(char const* call, View key, T x) {
+  if constexpr (std::floating_point<accumulation_t<T>>) {
+    double const number = convert<double>(x);
+    // What is not finite fails the first comparison, whatever the compiler may think of NaN.
+    expects<invalid_argument>(is_finite(number) && number > -0x1p63 && number < 0x1p63 &&
+                                  static_cast<double>(static_cast<std::int64_t>(number)) == number,
+                              [&] {
+                                std::ostringstream text;
+                                text << call << ": " << key_text(key) << ": whole numbers below 2^63 expected as row ids, got "
+                                     << number;
+                                return text.str();
+                              });
+  }
+  return convert<std::int64_t>(x);
+}
 
 /// Whether the ids, in host memory, ascend, each once. @throws invalid_argument if one does not exist
 inline bool check_row_ids(char const* call, std::string const& key, std::span<std::int64_t const> ids,

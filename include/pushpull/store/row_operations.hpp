@@ -31,6 +31,7 @@
 #include <pushpull/store/row_operands.hpp>
 #include <pushpull/store/row_pass.hpp>
 #include <pushpull/store/store_operations.hpp>
+#include <pushpull/tensor/bytes.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
@@ -81,6 +82,8 @@ class row_update final : public device_operation<D> {
     static_assert(std::same_as<device_type, D> || HostDevice<device_type>,
                   "store: a tensor lives on a device of another kind than the store's, and not on the host");
     std::int64_t const count = rows.rows();
+    expect_countable(call, key_text(key), count);
+    expect_countable(call, key_text(key), given_ + count);
     bool ascending = count <= 1;
     if constexpr (HostDevice<device_type>)
       ascending = check_row_ids(call, key_text(key), {rows.row_ids(), static_cast<std::size_t>(count)}, key_->shape[0]);
@@ -89,7 +92,6 @@ class row_update final : public device_operation<D> {
     ascending_ = ascending && (ascending_ && given_ == 0);
     given_ += count;
     sources_.push_back(source);
-    expect_countable(call, key_text(key), given_);
   }
   /// @throws shape_mismatch
   template <class View>
@@ -106,7 +108,8 @@ class row_update final : public device_operation<D> {
 
   /// Elements to read and to write, roughly.
   std::int64_t work() const {
-    return given_ * row_length_of(key_->shape) + (whole_ ? key_->size() : 0) + outputs_.work();
+    std::int64_t const whole = (whole_ ? key_->size() : 0) + outputs_.work();
+    return bounded_sum(bounded_product(given_, row_length_of(key_->shape)), whole);
   }
 
   void run() override {
@@ -238,7 +241,6 @@ class row_pull final : public device_operation<D> {
   /// @throws invalid_argument if a row does not exist that the host can see
   template <class View>
   void add_ids(char const* call, key_view key, View const& ids) {
-    using element = std::remove_const_t<typename View::value_type>;
     if (used_ == requests_.size()) requests_.push_back(std::make_unique<request>(table_.devices()));
     request& q = *requests_[used_++];
     q.outputs.clear();
@@ -248,11 +250,11 @@ class row_pull final : public device_operation<D> {
     if constexpr (HostDevice<typename View::device_type>) {
       q.ids.resize(ids.size());
       std::transform(ids.data(), ids.data() + ids.size(), q.ids.begin(),
-                     [](element x) { return convert<std::int64_t>(x); });
+                     [&](auto x) { return row_id(call, key, x); });
       q.ascending = check_row_ids(call, key_text(key), q.ids, key_->shape[0]);
       q.rows.ids = q.ids.data();
     } else {
-      static_assert(std::same_as<element, std::int64_t> && std::same_as<typename View::device_type, D>,
+      static_assert(std::same_as<std::remove_const_t<typename View::value_type>, std::int64_t> && std::same_as<typename View::device_type, D>,
                     "row_sparse_pull: row ids are 64-bit integers on a device of the store's kind, or in host memory");
       q.rows.ids = ids.data();
       q.rows.device = ids.device();
@@ -268,7 +270,7 @@ class row_pull final : public device_operation<D> {
       });
     request& q = *requests_[used_ - 1];
     q.outputs.push_back(&output);
-    work_ += q.rows.rows * row_length_of(key_->shape);
+    work_ = bounded_sum(work_, bounded_product(q.rows.rows, row_length_of(key_->shape)));
   }
 
   std::int64_t work() const { return work_; }

@@ -68,4 +68,4 @@ class step_memory {
   std::vector<pass::shared_sums<Rule>> shared_;
 };
 
-}  // namespace pushpull::inline PUSHPULL_ABI::detail
+}  // namespace pushpull::detail

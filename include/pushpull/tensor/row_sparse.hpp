@@ -5,6 +5,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -14,6 +15,7 @@
 #include <pushpull/device/cpu_device.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/tensor/buffer.hpp>
+#include <pushpull/tensor/bytes.hpp>
 #include <pushpull/tensor/copy.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
@@ -21,13 +23,21 @@ namespace pushpull::inline PUSHPULL_ABI {
 
 namespace detail {
 
-/// Elements behind the first extent of `whole`. @throws invalid_argument on rank 0
+/// Elements behind the first extent of `whole`. @throws invalid_argument on rank 0, and on 2^63 elements or more
 inline std::int64_t row_length_of(pushpull::shape const& whole) {
   expects<invalid_argument>(whole.rank() > 0,
                             [] { return std::string("row_sparse: a shape of rank 1 or more expected"); });
   std::int64_t length = 1;
-  for (std::size_t axis = 1; axis < whole.rank(); ++axis) length *= whole[axis];
-  return length;
+  bool empty = false, countable = true;  // of a tensor without rows a row may have any extents
+  for (std::size_t axis = 1; axis < whole.rank(); ++axis) {
+    empty = empty || whole[axis] == 0;
+    countable = countable && (whole[axis] == 0 || length <= std::numeric_limits<std::int64_t>::max() / whole[axis]);
+    length = bounded_product(length, whole[axis]);
+  }
+  expects<invalid_argument>(empty || countable, [&] {
+    return "row_sparse: a row of shape " + to_string(whole) + " has more than 2^63 - 1 elements";
+  });
+  return empty ? 0 : length;
 }
 
 }  // namespace detail
@@ -40,13 +50,15 @@ class row_sparse_view {
   using value_type = T;
   using device_type = D;
 
-  /// @param whole  Shape of the tensor that the rows belong to. @throws invalid_argument on rank 0 or negative `rows`
+  /// @param whole  Shape of the tensor that the rows belong to.
+  /// @throws invalid_argument on rank 0, on negative `rows`, and if no memory can hold them
   row_sparse_view(T* values, std::int64_t const* row_ids, std::int64_t rows, pushpull::shape const& whole,
                   D const& device)
       : values_(values), row_ids_(row_ids), rows_(rows), shape_(whole), device_(device) {
-    detail::row_length_of(whole);
     detail::expects<invalid_argument>(
         rows >= 0, [&] { return "row_sparse_view: at least 0 rows expected, got " + std::to_string(rows); });
+    detail::bytes_of_rows<invalid_argument, std::remove_const_t<T>>("row_sparse_view", rows,
+                                                                    detail::row_length_of(whole), whole);
   }
   /// On the host, device 0.
   row_sparse_view(T* values, std::int64_t const* row_ids, std::int64_t rows, pushpull::shape const& whole)
@@ -125,10 +137,9 @@ class row_sparse {
  private:
   /// Keeps no content: the count stands before the ids.
   void reserve(std::int64_t rows) {
-    auto const count = static_cast<std::size_t>(rows);
-    std::size_t const bytes = count * static_cast<std::size_t>(row_length_) * sizeof(T);
+    std::size_t const bytes = detail::bytes_of_rows<out_of_memory, T>("row_sparse", rows, row_length_, shape_);
     if (values_.bytes() < bytes) values_ = buffer<D>(device_, bytes);
-    std::size_t const id_bytes = (count + 1) * sizeof(std::int64_t);
+    std::size_t const id_bytes = (static_cast<std::size_t>(rows) + 1) * sizeof(std::int64_t);
     if (ids_.bytes() < id_bytes) ids_ = buffer<D>(device_, id_bytes);
   }
 

@@ -11,6 +11,7 @@
 #include <pushpull/config.hpp>
 #include <pushpull/device/cpu_device.hpp>
 #include <pushpull/tensor/buffer.hpp>
+#include <pushpull/tensor/bytes.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
@@ -24,8 +25,8 @@ class tensor {
 
   /// Zeros of the given shape. Enqueued on `device`. @throws out_of_memory
   tensor(D const& device, pushpull::shape const& shape)
-      : device_(device), shape_(shape), memory_(device, shape.size() * sizeof(T)) {
-    device_.fill_zero(memory_.data(), shape_.size() * sizeof(T));
+      : device_(device), shape_(shape), memory_(device, detail::bytes_of<out_of_memory, T>("tensor", shape)) {
+    device_.fill_zero(memory_.data(), memory_.bytes());
   }
 
   T* data() noexcept { return static_cast<T*>(memory_.data()); }

@@ -12,6 +12,7 @@
 #include <pushpull/concepts/tensor.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/device/cpu_device.hpp>
+#include <pushpull/tensor/bytes.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
 
@@ -23,7 +24,10 @@ class tensor_view {
   using value_type = T;
   using device_type = D;
 
-  tensor_view(T* data, pushpull::shape const& shape, D const& device) : data_(data), shape_(shape), device_(device) {}
+  /// @throws invalid_argument if no memory can hold the shape
+  tensor_view(T* data, pushpull::shape const& shape, D const& device) : data_(data), shape_(shape), device_(device) {
+    detail::bytes_of<invalid_argument, std::remove_const_t<T>>("tensor_view", shape);
+  }
   /// On the host, device 0.
   tensor_view(T* data, pushpull::shape const& shape)
     requires std::default_initializable<D>
