@@ -89,6 +89,12 @@ class operation {
   /// Takes back what has been named, where the operation is not submitted after all.
   void forget_accesses() noexcept { accesses_.clear(); }
 
+  /// Names it all for another operation, which takes this one's place.
+  void move_accesses(operation& to) {
+    to.accesses_.insert(to.accesses_.end(), accesses_.begin(), accesses_.end());
+    accesses_.clear();
+  }
+
   bool done() const noexcept { return done_.load(std::memory_order_acquire); }
   /// Once it is done.
   failure* failed() const noexcept { return has_failed_ ? failure_.get() : nullptr; }

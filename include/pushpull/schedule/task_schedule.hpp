@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -16,16 +17,18 @@
 #include <oneapi/tbb/task_group.h>
 #include <pushpull/config.hpp>
 #include <pushpull/detail/thread_sanitizer.hpp>
+#include <pushpull/schedule/exit_list.hpp>
 #include <pushpull/schedule/operation.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// Per key, operations run in the order of their submission, readers concurrently; else whenever a thread is free.
 /// Threads that wait help. May be called by several threads.
-class task_schedule final : public schedule {
+class task_schedule final : public schedule, private exit_list_entry {
  public:
   task_schedule() = default;
   ~task_schedule() {
+    leave_exit_list();
     drain();
     if (called_) join();  // threads that are about to leave
     observe(&group_);
@@ -41,6 +44,7 @@ class task_schedule final : public schedule {
     make_room();
     op.acquire();
     op.number_ = ++submitted_;
+    if (std::has_single_bit(submitted_)) finish_at_exit();  // often enough for what is made between calls
     ++pending_;
     for (access& a : op.accesses_) enter(op, a);
     if (op.unmet_ > 0) return;
@@ -101,6 +105,10 @@ class task_schedule final : public schedule {
  private:
   /// Whether a thread will look for another operation after this one.
   enum class stays { no, yes };
+
+  void finish_work() noexcept override {
+    if (running_schedule == nullptr) drain();  // an operation that ends the program is never done
+  }
 
   /// Takes part in what the called threads run, until none is left.
   void join() {

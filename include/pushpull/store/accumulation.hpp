@@ -43,41 +43,40 @@ struct accumulation : accumulating_steps<Types, D, pass::memory::foreign> {
   explicit accumulation(std::size_t devices)
       : accumulating_steps<Types, D, pass::memory::foreign>(devices), pull(devices) {}
 
-  /// Takes the part of the call's keys for which it is no step yet. Then chooses the others. @returns whether there are any
-  template <class Call, class Table>
-  bool take(Call& call, Table const& table, accumulate const& policy) {
-    auto const& devices = table.devices();
-    auto const due = [&](auto const& r) { return !only && is_due(policy, r.micro_batches); };
+  /// Lays the call out: in `step` the keys that are updated, in the steps here the others.
+  template <class Call, class Table, class Step>
+  void lay_out(Call& call, Table const& table, Step& step, accumulate const& policy) {
     call.choose([](auto const&) { return true; });
-    call.for_each_key([&](auto& r) {
-      r.due = due(r);
-      if (!r.due)  // what may fail comes first
-        for (std::size_t n = 0; n < devices.size(); ++n) r.group->reduced(devices[n], n);
-    });
-    bool any = false;
-    if (call.choose([](auto const& r) { return !r.due && r.accumulated(); })) {
-      call.execute(table, this->more, effect::accumulates, [&] { this->more.run(devices); });
-      any = true;
-    }
-    if (call.choose([](auto const& r) { return !r.due && !r.accumulated(); })) {
-      call.execute(table, this->first, effect::accumulates, [&] { this->first.run(devices); });
-      any = true;
-    }
-    if (any) {
+    call.begin(table, effect::updates, Step::may_fail);
+    call.for_each_key([&](auto& r) { r.due = !only && is_due(policy, r.micro_batches); });
+    adds_ = call.choose([](auto const& r) { return !r.due && r.accumulated(); });
+    if (adds_) call.lay_out(table, this->more, effect::accumulates);
+    begins_ = call.choose([](auto const& r) { return !r.due && !r.accumulated(); });
+    if (begins_) call.lay_out(table, this->first, effect::accumulates);
+    if (adds_ || begins_) {
       call.choose([](auto const& r) { return !r.due; });
-      call.execute(table, pull, effect::reads, [&] { pull.run(devices); });
+      call.lay_out(table, pull, effect::reads);
     }
-    call.for_each_distinct_key([](auto& r) { ++r.micro_batches; });  // those that were chosen last
-    return call.choose([](auto const& r) { return r.due; });
+    updates_ = call.choose([](auto const& r) { return r.due; });
+    if (updates_) call.lay_out(table, step, effect::updates);
   }
 
-  /// After the step of the keys that were chosen.
-  template <class Call>
-  static void end_step(Call const& call) {
-    call.for_each_key([](auto& r) {
-      if (r.due) r.micro_batches = 0;
+  /// Runs what was laid out, the keys that are updated by `update()`. Their rule may fail, so they come first.
+  template <class Call, class Table, class Update>
+  void launch(Call& call, Table const& table, Update const& update) {
+    auto const& devices = table.devices();
+    call.launch(table, effect::updates, [&] {
+      if (updates_) update();
+      if (adds_) this->more.run(devices);
+      if (begins_) this->first.run(devices);
+      if (adds_ || begins_) pull.run(devices);
     });
+    call.choose([](auto const&) { return true; });
+    call.for_each_distinct_key([](auto& r) { r.micro_batches = r.due ? 0 : r.micro_batches + 1; });
   }
+
+ private:
+  bool adds_ = false, begins_ = false, updates_ = false;
 };
 
 }  // namespace pushpull::detail

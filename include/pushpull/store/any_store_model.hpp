@@ -136,14 +136,6 @@ class erased_store : public typed_calls<Ts, D>... {
   virtual std::unique_ptr<erased_store> compressing(compress::any_compressor const& compressor) const = 0;
 };
 
-/// Reaches what kv_store keeps to itself.
-struct store_access {
-  template <class T, Device D, class... Policies>
-  static auto& engine(kv_store_base<T, D, Policies...> const& store) {
-    return *store.engine_;
-  }
-};
-
 /// Forwards a gathered call to a store whose type is known.
 template <class T, Device D, class Call, class Table>
 class forwarded_call final : public erased_call<T, D> {

@@ -127,7 +127,7 @@ class call {
     expect_weights(name, key, *items_.back().key);
   }
 
-  /// Leaves keys for which `chosen(record)` is false out of `execute` until the next choice. @returns whether any remains
+  /// Leaves keys for which `chosen(record)` is false out of what follows until the next choice. @returns whether any remains
   template <class Chosen>
   bool choose(Chosen const& chosen) {
     bool any = false;
@@ -135,17 +135,23 @@ class call {
     return any;
   }
 
-  /// Lays the call out in `step`, and runs it by `run()`.
-  template <class Step, class Run>
-  void execute(Table const& table, Step& step, effect what, Run const& run) {
-    step.clear();
+  /// Before `lay_out`: forgets earlier ones. The keys that are chosen are those of which sources are encoded.
+  /// @param may_fail  Whether `launch` may throw. Residuals then become what they were.
+  void begin(Table const& table, effect what, [[maybe_unused]] bool may_fail = false) {
     copies_in_.clear();
     copies_out_.clear();
     sort();
     if constexpr (compressed)
-      if (what != effect::reads) reserve_codes(table, Step::may_fail && what == effect::updates);
+      if (what != effect::reads) reserve_codes(table, may_fail);
     order_after(table.devices(), sources_);
     order_after(table.devices(), outputs_);
+  }
+
+  /// Lays the keys that are chosen out in `step`, which `launch` runs: several steps share a launch. Takes all memory that
+  /// they need, and changes nothing else.
+  template <class Step>
+  void lay_out(Table const& table, Step& step, effect what) {
+    step.clear();
     bool const several = Step::always_reduced || any_key([](std::span<item const> same) {
                            return same.size() > 1 || same.front().sources > 1 || same.front().key->accumulated();
                          });
@@ -154,11 +160,16 @@ class call {
       return false;
     });
     step.commit(table.devices());
-    // From here on nothing allocates: what encoding takes from a residual must reach the pass.
+  }
+
+  /// Runs what was laid out by `run()`. Updates are those of the keys that are chosen.
+  template <class Run>
+  void launch(Table const& table, effect what, Run const& run) {
+    // Nothing allocates: what encoding takes from a residual must reach the pass.
     if constexpr (compressed)
       if (what != effect::reads) encode(table.devices());
     for (auto const& [n, to, from, bytes] : copies_in_) table.devices()[n].copy(to, from, bytes);
-    if constexpr (compressed && Step::may_fail) {
+    if constexpr (compressed) {
       try {
         run();
       } catch (...) {
@@ -178,6 +189,14 @@ class call {
           return false;
         });
       });
+  }
+
+  /// Lays the call out in `step`, and runs it by `run()`.
+  template <class Step, class Run>
+  void execute(Table const& table, Step& step, effect what, Run const& run) {
+    begin(table, what, Step::may_fail);
+    lay_out(table, step, what);
+    launch(table, what, run);
   }
 
   /// Reduces the sources of each key into memory on device number 0, which `target(record)` gives; touches no key. What

@@ -316,9 +316,7 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
     requires(RowSparseOutputs<std::ranges::range_reference_t<Outputs>, T, D> && RowIds<std::ranges::range_reference_t<Ids>>)
   completion row_sparse_pull(Keys&& keys, Outputs& outputs, Ids const& row_ids, priority when = {}) {
     static constexpr char const* call = "row_sparse_pull";
-    using prepared = decltype(prepare_row_pull(key_view(*std::ranges::begin(keys)), *std::ranges::begin(outputs),
-                                               *std::ranges::begin(row_ids)));
-    std::vector<prepared> all;
+    std::vector<typename engine_type::prepared_call> all;
     detail::for_each_entry(
         call, keys,
         [&](auto&& key, auto const& output, auto const& ids) {

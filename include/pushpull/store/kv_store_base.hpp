@@ -392,4 +392,12 @@ class kv_store_base {
   }
 };
 
+/// Reaches what kv_store keeps to itself.
+struct store_access {
+  template <class T, Device D, class... Policies>
+  static auto& engine(kv_store_base<T, D, Policies...> const& store) {
+    return *store.engine_;
+  }
+};
+
 }  // namespace pushpull::detail

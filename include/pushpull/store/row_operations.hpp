@@ -112,17 +112,27 @@ class row_update final : public device_operation<D> {
     return bounded_sum(bounded_product(given_, row_length_of(key_->shape)), whole);
   }
 
-  void run() override {
+  void prepare() override {
     expect_weights("push", key_view(key_->key), *key_);
     if constexpr (!pass::is_timeless<Rule>) {
       groups_->complete(rules);
       if (key_->updates == 0 && starts_states((*rules)[static_cast<std::size_t>(key_->rule)])) whole_ = true;
     }
     for (auto const& s : sources_) pass_.order_after(s.device);
-    if (key_->size() > 0) prepare();
-    // From here on nothing allocates, and nothing of the store has changed.
+    if (key_->size() > 0)
+      tables_.for_each([&](auto& tables) {
+        tables.sort(sources_, key_->shape[0], ascending_);
+        tables.find(sources_, row_length_of(key_->shape));
+      });
+    mirrors_.reserve(table_.devices().size());
+    if (!pulls_) return;
+    outputs_.begin(table_, effect::reads);
+    outputs_.lay_out(table_, output_step_, effect::reads);
+  }
+
+  void run() override {
     if (pulls_) {
-      outputs_.execute(table_, output_step_, effect::reads, [&] {
+      outputs_.launch(table_, effect::reads, [&] {
         update();
         output_step_.run(table_.devices());
       });
@@ -134,13 +144,6 @@ class row_update final : public device_operation<D> {
   }
 
  private:
-  void prepare() {
-    tables_.for_each([&](auto& tables) {
-      tables.sort(sources_, key_->shape[0], ascending_);
-      tables.find(sources_, row_length_of(key_->shape));
-    });
-  }
-
   void update() {
     join(table_.devices());
     if constexpr (!pass::is_timeless<Rule>) begin_step();

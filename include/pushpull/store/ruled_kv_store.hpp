@@ -144,7 +144,11 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
     requires OutlivesCall<Gradients, is_synchronous> completion push(Keys&& keys, Gradients&& gradients,
                                                                      priority when = {}) {
       auto const parts = split("push", keys, gradients, "gradient", true);
-      return join(parts, [&](auto& part, auto const& p) { return part.push(p.keys, p.items, when); });
+      return join(parts, when, [](auto& engine, auto const& p) {
+        return engine.prepare_update([&](auto& call, auto const& table) {
+          detail::add_list_to(call, table, "push", p.keys, p.items, detail::none_listed);
+        });
+      });
     }
   template <RowSparseTensorsOf<T> Gradients>
     requires RowsOutliveCall<Gradients, is_synchronous> completion push(key_view key, Gradients&& gradients,
@@ -163,7 +167,11 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
   template <KeysOf<key_view> Keys, OutputTensorList Outputs>
     requires OutlivesCall<Outputs, is_synchronous> completion pull(Keys&& keys, Outputs&& outputs, priority when = {}) {
       auto const parts = split("pull", keys, outputs, "output", false);
-      return join(parts, [&](auto& part, auto const& p) { return part.pull(p.keys, p.items, when); });
+      return join(parts, when, [](auto& engine, auto const& p) {
+        return engine.template prepare_pull<detail::element_in<Outputs>>([&](auto& call, auto const& table) {
+          detail::add_list_to(call, table, "pull", p.keys, detail::none_listed, p.items);
+        });
+      });
     }
 
   /// As kv_store::pushpull.
@@ -181,9 +189,12 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
     auto const sources = split("pushpull", keys, gradients, "gradient", true);
     auto const targets = split("pushpull", keys, outputs, "output", false);
     std::size_t n = 0;
-    return join(sources, [&](auto& part, auto const& p) {
+    return join(sources, when, [&](auto& engine, auto const& p) {
       while (targets[n].keys.empty()) ++n;
-      return part.pushpull(p.keys, p.items, targets[n++].items, when);
+      return engine.prepare_update([&](auto& call, auto const& table) {
+        detail::add_list_to(call, table, "pushpull", p.keys, p.items, targets[n].items);
+        ++n;
+      });
     });
   }
 
@@ -394,11 +405,17 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
     }
     (std::index_sequence_for<Rules...>());
   }
+  /// f(engine of a part, its share) -> a prepared call, for each rule that the call names; then all as one.
   template <class Parts, class F>
-  completion join(Parts const& parts, F const& f) const {
-    std::vector<completion> handles;
-    for_each_part(parts, [&](auto& part, auto const& p) { handles.push_back(f(part, p)); });
-    return handles.size() == 1 ? handles.front() : completion(std::move(handles));
+  completion join(Parts const& parts, priority when, F const& f) const {
+    auto& engine = detail::store_access::engine(first());
+    using prepared = typename std::remove_reference_t<decltype(engine)>::prepared_call;
+    std::vector<prepared> all;
+    for_each_part(parts, [&](auto& part, auto const& p) {
+      auto call = f(detail::store_access::engine(part), p);
+      all.push_back({std::move(call.handle), call.operation, call.work});
+    });
+    return engine.submit_jointly(std::span<prepared const>(all), when);
   }
 
   template <class Keys>

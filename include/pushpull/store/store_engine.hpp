@@ -80,12 +80,11 @@ class store_engine : public store_engine_base<Types, T, D> {
   template <class U>
   using pull_call = detail::call<table_type, D, T, U>;
 
-  /// A call on rows that has been checked and not been submitted: it names no key's order, so it may be dropped.
-  template <class Operation>
-  struct prepared_rows {
-    record* key;
-    Operation* op;
+  /// A call that has been checked and not been submitted. It may be dropped.
+  struct prepared_call {
     completion handle;
+    detail::operation* operation;
+    std::int64_t work;  ///< Elements to read and to write, roughly.
   };
 
   /// @param number  Among the stores that share the parts.
@@ -108,6 +107,7 @@ class store_engine : public store_engine_base<Types, T, D> {
     auto const fill = [&](record& r) {
       row_update<Types, T, D, pass::assign, reduce::sum> op(keys_, controls_, nullptr);
       gather(op, r);
+      op.prepare();
       op.run();
       op.devices_wait();
       r.updates = 0;  // an initial value is none
@@ -119,26 +119,33 @@ class store_engine : public store_engine_base<Types, T, D> {
   /// A push of the gradients that `gather(call, table)` names, to be written to the outputs that it names.
   /// @param only_accumulates  No key is updated.
   template <class Gather>
-  completion update(priority when, Gather const& gather, [[maybe_unused]] bool only_accumulates = false) {
+  completion update(priority when, Gather const& gather, bool only_accumulates = false) {
+    return submit(prepare_update(gather, only_accumulates), when);
+  }
+  template <class Gather>
+  prepared_call prepare_update(Gather const& gather, [[maybe_unused]] bool only_accumulates = false) {
     if constexpr (!Types::has_updater) {
-      if (auto* const op = function_.take(keys_, compressor_)) return update(*op, when, gather, false);
+      if (auto* const op = function_.take(keys_, compressor_)) return prepare_update(*op, gather, false);
     }
     auto& op = updates_->take([&] { return std::make_unique<update_operation>(*this, devices(), compressor_); });
     if constexpr (Types::has_updater) op.rules = groups_.rules();
     if constexpr (Types::accumulates) op.further.only = only_accumulates;
-    return update(op, when, gather, true);
+    return prepare_update(op, gather, true);
   }
 
   /// A pull into the outputs, of elements U, that `gather(call, table)` names.
   template <class U, class Gather>
   completion pull(priority when, Gather const& gather) {
+    return submit(prepare_pull<U>(gather), when);
+  }
+  template <class U, class Gather>
+  prepared_call prepare_pull(Gather const& gather) {
     auto& op = make_pull<U>();
     completion handle(op);
     op.call.clear();
     look([&](auto const& keys) { gather(op.call, keys); });
     op.call.for_each_key([&](record& r) { op.reads(r.order); });
-    submit(op, when, op.call.work() <= small_work);
-    return handle;
+    return {std::move(handle), &op, op.call.work()};
   }
 
   /// Gives the keys that `gather(call, table)` names the values, of elements U, that it names as their only sources: in the
@@ -171,13 +178,12 @@ class store_engine : public store_engine_base<Types, T, D> {
   /// A push to some rows of a key that `gather(operation, record)` describes.
   template <class Gather>
   completion update_rows(char const* call, key_view key, priority when, Gather const& gather) {
-    return submit_rows(prepare_rows(call, find(call, key), gather), when);
+    return submit(prepare_rows(call, find(call, key), gather), when);
   }
-  /// A push to rows of several keys: gather(operation, record, i) for group number i. All or none is submitted.
+  /// A push to rows of several keys: gather(operation, record, i) for group number i.
   template <class Groups, class Gather>
   completion update_rows(char const* call, Groups const& groups, priority when, Gather const& gather) {
-    using prepared = decltype(prepare_rows(call, *groups[0].key, [&](auto& op, auto& r) { gather(op, r, std::size_t{}); }));
-    std::vector<prepared> all;
+    std::vector<prepared_call> all;
     for (std::size_t i = 0; i < groups.size(); ++i)
       all.push_back(prepare_rows(call, *groups[i].key, [&](auto& op, auto& r) { gather(op, r, i); }));
     return submit_rows(all, when);
@@ -185,30 +191,39 @@ class store_engine : public store_engine_base<Types, T, D> {
 
   /// A pull of rows of a key that `gather(operation, record)` describes, for submit_rows.
   template <class Gather>
-  auto prepare_row_pull(char const* call, key_view key, Gather const& gather) {
+  prepared_call prepare_row_pull(char const* call, key_view key, Gather const& gather) {
     using row_pull = detail::row_pull<Types, T, D>;
     record& r = find(call, key);
     auto& op = row_pulls_.get<row_pull>().take([&] { return std::make_unique<row_pull>(keys_); });
-    prepared_rows<row_pull> prepared{&r, &op, completion(op)};
+    completion handle(op);
     gather(op, r);
-    return prepared;
+    op.reads(r.order);
+    return {std::move(handle), &op, op.work()};
   }
-  template <class Operation>
-  completion submit_rows(prepared_rows<Operation> const& prepared, priority when) {
-    auto const& [r, op, handle] = prepared;
-    if constexpr (Operation::writes_key) {
-      op->writes(r->order);
-    } else {
-      op->reads(r->order);
+  completion submit_rows(prepared_call const& prepared, priority when) { return submit(prepared, when); }
+  completion submit_rows(std::vector<prepared_call> const& all, priority when) {
+    return submit_jointly(std::span<prepared_call const>(all), when);
+  }
+
+  /// Enqueues calls of stores that share the schedule as one. All take effect, or none.
+  template <class Call>
+  completion submit_jointly(std::span<Call const> all, priority when) {
+    if (all.size() == 1) return submit(all.front(), when);
+    auto& joint = *new joint_operation(all.size());
+    joint.acquire();
+    completion handle(joint);
+    std::int64_t work = 0;
+    for (Call const& prepared : all) {
+      joint.add(*prepared.operation);
+      work += prepared.work;
     }
-    submit(*op, when, op->work() <= small_work);
-    return handle;
+    return submit(Call{std::move(handle), &joint, work}, when);
   }
-  template <class Operation>
-  completion submit_rows(std::vector<prepared_rows<Operation>> const& all, priority when) {
-    std::vector<completion> handles;
-    for (auto const& prepared : all) handles.push_back(submit_rows(prepared, when));
-    return completion(std::move(handles));
+  template <class Call>
+  completion submit(Call const& prepared, priority when) {
+    schedule_->submit(*prepared.operation, when.value, prepared.work <= small_work);
+    if constexpr (Types::is_synchronous) prepared.operation->devices_wait();
+    return prepared.handle;
   }
 
   /// The step of a plan. Finished when it returns where the devices are CPUs.
@@ -216,7 +231,8 @@ class store_engine : public store_engine_base<Types, T, D> {
   void update(plan_type& plan, [[maybe_unused]] bool only_accumulates = false) {
     if constexpr (!Types::has_updater && !Types::compressed)
       if (auto* const op = function_.take(keys_, compressor_)) {
-        completion const finished = update(*op, {}, [&](auto& call, auto const& table) { add_resident(call, table, plan); }, false);
+        auto const add = [&](auto& call, auto const& table) { add_resident(call, table, plan); };
+        completion const finished = submit(prepare_update(*op, add, false), priority{});
         if constexpr (HostDevice<D>) finished.wait();
         return;
       }
@@ -243,25 +259,39 @@ class store_engine : public store_engine_base<Types, T, D> {
     return plan_type(keys_, std::move(records));
   }
 
-  /// What operations do.
+  /// What operations do: all that may fail, and then the work.
+  template <class Operation>
+  void prepare(Operation& op) {
+    if constexpr (std::same_as<Operation, update_operation>)  // another thread may have called swap since
+      op.call.for_each_key([](record& r) { expect_weights("push", key_view(r.key), r); });
+    if constexpr (!std::same_as<Operation, update_operation>) {
+      op.call.begin(keys_, effect::reads);
+      op.call.lay_out(keys_, op.step, effect::reads);
+    } else if constexpr (Types::accumulates) {
+      op.further.lay_out(op.call, keys_, op.step, accumulation_);
+    } else {
+      op.call.begin(keys_, effect::updates, step_of<pass::memory::foreign>::may_fail);
+      op.call.lay_out(keys_, op.step, effect::updates);
+    }
+  }
   template <class Operation>
   void run(Operation& op) {
     if constexpr (std::same_as<Operation, update_operation>) {
-      // Another thread may have called swap between the call and its turn.
-      op.call.for_each_key([](record& r) { expect_weights("push", key_view(r.key), r); });
-      if constexpr (Types::accumulates)
-        if (!op.further.take(op.call, keys_, accumulation_)) return;
-      op.call.execute(keys_, op.step, effect::updates, [&] {
+      auto const update = [&] {
         if constexpr (Types::has_updater) {
           groups_.complete(op.rules);
           op.step.run(devices(), controls_, op.rules->data());
         } else {
           op.step.run(devices());
         }
-      });
-      if constexpr (Types::accumulates) op.further.end_step(op.call);
+      };
+      if constexpr (Types::accumulates) {
+        op.further.launch(op.call, keys_, update);
+      } else {
+        op.call.launch(keys_, effect::updates, update);
+      }
     } else {
-      op.call.execute(keys_, op.step, effect::reads, [&] { op.step.run(devices()); });
+      op.call.launch(keys_, effect::reads, [&] { op.step.run(devices()); });
     }
   }
 
@@ -283,14 +313,13 @@ class store_engine : public store_engine_base<Types, T, D> {
 
   /// @param may_be_small  The caller may run it.
   template <class Operation, class Gather>
-  completion update(Operation& op, priority when, Gather const& gather, bool may_be_small) {
+  prepared_call prepare_update(Operation& op, Gather const& gather, bool may_be_small) {
     completion handle(op);
     op.call.clear();
     look([&](auto const& keys) { gather(op.call, keys); });
     op.call.for_each_key([&](record& r) { op.writes(r.order); });
     if constexpr (has_shared) op.writes(steps_);
-    submit(op, when, may_be_small && op.call.work() <= small_work);
-    return handle;
+    return {std::move(handle), &op, may_be_small ? op.call.work() : small_work + 1};
   }
 
   /// Names the plan's keys and their resident gradients. Their mirrors follow every change.
@@ -315,14 +344,8 @@ class store_engine : public store_engine_base<Types, T, D> {
     }
   }
 
-  template <class Operation>
-  void submit(Operation& op, priority when, bool is_small) {
-    schedule_->submit(op, when.value, is_small);
-    if constexpr (Types::is_synchronous) op.devices_wait();
-  }
-
   template <class Gather>
-  auto prepare_rows(char const* call, record& r, Gather const& gather) {
+  prepared_call prepare_rows(char const* call, record& r, Gather const& gather) {
     using row_update = detail::row_update<Types, T, D, typename Types::rule_type, reduction_type>;
     static_assert(!Types::compressed, "kv_store: a Compressor takes dense gradients, not row-sparse ones");
     static_assert(AdditiveReduction<reduction_type>,
@@ -335,10 +358,11 @@ class store_engine : public store_engine_base<Types, T, D> {
         return std::string(call) + ": a function updates " + key_text(key_view(r.key)) + " and takes dense gradients, rows came";
       });
     auto& op = row_updates_.get<row_update>().take([&] { return std::make_unique<row_update>(keys_, controls_, &groups_); });
-    prepared_rows<row_update> prepared{&r, &op, completion(op)};
+    completion handle(op);
     if constexpr (Types::has_updater) op.rules = groups_.rules();
     gather(op, r);
-    return prepared;
+    op.writes(r.order);
+    return {std::move(handle), &op, op.work()};
   }
 
   compressor_type compressor_;

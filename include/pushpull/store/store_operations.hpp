@@ -2,6 +2,7 @@
 /// The operations of a store: what a schedule runs when a call's turn has come.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <memory>
 #include <utility>
@@ -50,7 +51,7 @@ struct no_further_steps {
 };
 
 /// A call laid out for one pass per device, with all memory that it needs: used again, it allocates nothing.
-/// @tparam Call  detail::call; `Step`: detail::fused_step. `Store`: what runs them, by `run(operation)`. `Further`: more steps
+/// @tparam Call  detail::call; `Step`: detail::fused_step. `Store`: what runs them, by `prepare(operation)` and `run(operation)`. `Further`: more steps
 /// that it may take instead.
 template <class Store, class Call, class Step, Device D, class Further = no_further_steps>
 class call_operation final : public device_operation<D> {
@@ -70,6 +71,7 @@ class call_operation final : public device_operation<D> {
         step(devices.size()),
         further(devices.size()) {}
 
+  void prepare() override { store.prepare(*this); }
   void run() override { store.run(*this); }
 
  private:
@@ -81,6 +83,40 @@ class call_operation final : public device_operation<D> {
       delete this;
     }
   }
+};
+
+/// Several operations as one: all have prepared before the first changes anything.
+class joint_operation final : public operation {
+ public:
+  explicit joint_operation(std::size_t parts) { parts_.reserve(parts); }
+
+  /// Takes over a reference to an operation that was not submitted, and what it has named.
+  void add(operation& part) {
+    part.move_accesses(*this);
+    part.acquire();
+    parts_.push_back(&part);
+  }
+
+  void prepare() override {
+    for (operation* const part : parts_) part->prepare();
+  }
+  void run() override {
+    for (operation* const part : parts_) part->run();
+  }
+  bool devices_ready() override {
+    return std::all_of(parts_.begin(), parts_.end(), [](operation* part) { return part->devices_ready(); });
+  }
+  void devices_wait() override {
+    for (operation* const part : parts_) part->devices_wait();
+  }
+
+ private:
+  void recycle() noexcept override {
+    for (operation* const part : parts_) part->release();
+    delete this;
+  }
+
+  std::vector<operation*> parts_;
 };
 
 /// Runs a function; belongs to whoever waits for it.
