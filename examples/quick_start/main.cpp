@@ -5,12 +5,12 @@
 
 int main() {
   using namespace pushpull::update;
-  pushpull::kv_store store{pushpull::cpu_devices(4), rescale(0.25) | weight_decay(1e-4) | adam{.learning_rate = 0.01}};
-
   std::vector<float> weight(1000, 1.0F);
-  store.init("fc1.weight", weight);
-
   std::vector<std::vector<float>> const gradients(4, std::vector<float>(1000, 0.5F));  // one per source
+
+  // Behind the tensors that its calls borrow: it finishes its work when it ends, and it ends first.
+  pushpull::kv_store store{pushpull::cpu_devices(4), rescale(0.25) | weight_decay(1e-4) | adam{.learning_rate = 0.01}};
+  store.init("fc1.weight", weight);
   for (int step = 0; step < 50; ++step) store.pushpull("fc1.weight", gradients, weight);
   store.wait();  // calls return when their work is enqueued
   std::printf("%zu weights of %.4f after %d steps\n", weight.size(), double{weight[0]}, int(store.steps("fc1.weight")));

@@ -78,6 +78,7 @@
 #include <pushpull/store/ruled_kv_store.hpp>
 #include <pushpull/store/typed_kv_store.hpp>
 #include <pushpull/store/typed_parameter_store.hpp>
+#include <pushpull/store/wait_at_exit.hpp>
 #include <pushpull/tensor/buffer.hpp>
 #include <pushpull/tensor/copy.hpp>
 #include <pushpull/tensor/dtype.hpp>

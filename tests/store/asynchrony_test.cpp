@@ -53,7 +53,100 @@ concept PushesViews = requires(Store& store, strings const& keys, std::vector<fl
   store.push(keys, std::vector{std::vector{pp::view_of(g)}});
 };
 
+/// A tensor that says, when it ends, whether the work that borrows it was finished.
+class borrowed {
+ public:
+  borrowed(pp::completion const& work, bool& finished) : work_(work), finished_(finished) {}
+  borrowed(borrowed const&) = delete;
+  borrowed& operator=(borrowed const&) = delete;
+  ~borrowed() { finished_ = work_.ready(); }
+
+  std::vector<float> elements = std::vector<float>(large, 1.0F);
+
+ private:
+  pp::completion const& work_;
+  bool& finished_;
+};
+
+/// Opens a gate from another thread once the block of this object ends.
+class opens_at_exit {
+ public:
+  explicit opens_at_exit(gate& g) : opener_(std::async(std::launch::async, [&g, ends = ends_.get_future()] {
+                                        ends.wait();
+                                        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+                                        g.open();
+                                      }).share()) {}
+  ~opens_at_exit() { ends_.set_value(); }
+  /// To be waited for where the gate ends.
+  std::shared_future<void> opener() const { return opener_; }
+
+ private:
+  std::promise<void> ends_;
+  std::shared_future<void> opener_;
+};
+
 }  // namespace
+
+TEST_CASE("a store that is declared behind tensors finishes its work before they end, by an exception too",
+          "[kv_store][async][lifetime]") {
+  for (bool const fails : {false, true}) {
+    gate may_go;
+    pp::completion work;
+    bool gradient_lived = false, output_lived = false;
+    std::shared_future<void> opener;
+    try {
+      borrowed gradient(work, gradient_lived), output(work, output_lived);
+      std::vector<counting_device> const devices{counting_device(0)};
+      pp::kv_store store{devices, update::sgd{1.0}};
+      store.init("w", gradient.elements);
+      devices[0].count().before_pass = [&] { may_go.pass(); };
+      opens_at_exit const later(may_go);
+      opener = later.opener();
+      work = store.pushpull("w", gradient.elements, output.elements);
+      if (fails) throw std::runtime_error("something else");
+    } catch (std::runtime_error const&) {
+      REQUIRE(fails);
+    }
+    opener.wait();
+    REQUIRE(gradient_lived);
+    REQUIRE(output_lived);
+  }
+}
+
+TEST_CASE("wait_at_exit finishes a store's work before the tensors ahead of it end, and keeps errors for the next wait",
+          "[kv_store][async][lifetime]") {
+  std::vector<counting_device> const devices{counting_device(0)};
+  pp::kv_store store{devices, update::sgd{1.0}};
+  store.init("w", std::vector<float>(large, 1.0F));
+  for (bool const fails : {false, true}) {
+    gate may_go;
+    pp::completion work;
+    bool lived = false;
+    std::shared_future<void> opener;
+    try {
+      borrowed gradient(work, lived);
+      pp::wait_at_exit const finished{store};
+      devices[0].count().before_pass = [&] {
+        may_go.pass();
+        if (fails) throw std::runtime_error("the pass is broken");
+      };
+      opens_at_exit const later(may_go);
+      opener = later.opener();
+      work = store.push("w", gradient.elements);
+      if (fails) throw std::logic_error("something else");
+    } catch (std::logic_error const&) {
+      REQUIRE(fails);
+    }
+    opener.wait();
+    REQUIRE(lived);
+    devices[0].count().before_pass = nullptr;
+    if (fails) {
+      REQUIRE_THROWS_WITH(store.wait(), "the pass is broken");
+    } else {
+      REQUIRE_NOTHROW(store.wait());
+    }
+  }
+}
 
 TEST_CASE("calls return when their work is enqueued", "[kv_store][async]") {
   std::vector<counting_device> const devices{counting_device(0)};

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <limits>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <pushpull/pushpull.hpp>
@@ -309,4 +310,37 @@ TEST_CASE("a model is neither stepped nor written back while averages stand in t
   parameters.update_all();
   parameters.sync_master();
   REQUIRE(w == std::vector<float>(70, -0.5F));
+}
+
+TEST_CASE("a step of several element types or rules is refused as a whole where one key holds its average", "[swap][errors]") {
+  auto const rule = update::sgd{1} | update::ema(0.5);
+  pp::kv_store<pp::type_list<float, double>, pp::cpu_device<>, std::remove_const_t<decltype(rule)>> typed{
+      pp::cpu_devices(2), rule};
+  pp::parameter_store both{typed};
+  both.add("f", std::vector<float>(70, 1.0F));
+  both.add("d", std::vector<double>(70, 1.0));
+  both.materialize();
+  std::fill_n(both.grad<float>("f", 0).data(), 70, 0.5F);
+  both.update_all();
+  typed.swap("d", "ema");
+  REQUIRE_THROWS_AS(both.update_all(), pp::invalid_argument);
+  REQUIRE(both.value<float>("f", 1).data()[69] == 0.5F);
+  REQUIRE(typed.steps("f") == 1);
+  typed.swap("d", "ema");
+  both.update_all();
+  REQUIRE(both.value<float>("f", 1).data()[69] == 0.0F);
+
+  auto const is_b = [](std::string_view name) { return name == "b"; };
+  pp::kv_store ruled{pp::cpu_devices(2), pp::rules{update::sgd{1}, pp::where(is_b, rule)}, pp::synchronous{}};
+  pp::parameter_store model{ruled};
+  for (auto const* const name : {"a", "b"}) model.add(name, std::vector<float>(70, 1.0F));
+  model.materialize();
+  std::fill_n(model.grad("a", 0).data(), 70, 0.5F);
+  model.update_all();
+  ruled.of<std::remove_const_t<decltype(rule)>>().swap("b", "ema");
+  REQUIRE(ruled.swapped("b") == "ema");
+  std::vector const gradients(2, std::vector<float>(70, 0.5F));
+  REQUIRE_THROWS_AS(ruled.push(std::vector<std::string>{"a", "b"}, gradients), pp::invalid_argument);
+  REQUIRE_THROWS_AS(model.update_all(), pp::invalid_argument);
+  REQUIRE(model.value("a", 1).data()[69] == 0.5F);
 }

@@ -274,6 +274,8 @@ class any_store {
   }
 
   void wait() const { store_->wait(); }
+  /// As kv_store's.
+  void drain() const { store_->drain(); }
   void wait(any_key_view key) const { store_->wait(checked("wait", key)); }
   void device_waits_for(D const& device, any_key_view key) const {
     store_->device_waits_for(device, checked("device_waits_for", key));

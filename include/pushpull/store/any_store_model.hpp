@@ -118,6 +118,7 @@ class erased_store : public typed_calls<Ts, D>... {
   virtual pushpull::shape const& shape(any_key_view key) const = 0;
   virtual std::string_view dtype(any_key_view key) const = 0;
   virtual void wait() const = 0;
+  virtual void drain() const = 0;
   virtual void wait(any_key_view key) const = 0;
   virtual void device_waits_for(D const& device, any_key_view key) const = 0;
   virtual void key_waits_for(any_key_view key, D const& device) const = 0;
@@ -320,6 +321,7 @@ class store_model final : public stacked_models<store_model<Updater, Compressor,
   pushpull::shape const& shape(any_key_view key) const override { return store.shape(key); }
   std::string_view dtype(any_key_view key) const override { return store.dtype(key); }
   void wait() const override { store.wait(); }
+  void drain() const override { store.drain(); }
   void wait(any_key_view key) const override { store.wait(key); }
   void device_waits_for(D const& device, any_key_view key) const override { store.device_waits_for(device, key); }
   void key_waits_for(any_key_view key, D const& device) const override { store.key_waits_for(key, device); }

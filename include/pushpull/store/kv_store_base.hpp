@@ -141,6 +141,9 @@ class kv_store_base {
   /// Likewise the work on one key. @throws also unknown_key
   void wait(key_view key) const { engine_->wait(engine_->find("wait", key)); }
 
+  /// As wait, but errors stay for the next wait: for destructors of what calls borrow. See wait_at_exit. @throws cuda_error
+  void drain() const { engine_->drain(); }
+
   /// What `device` is given from now on, for instance the caller's stream, runs after the work on the key so far. Where the
   /// devices are CPUs this waits. @throws unknown_key
   void device_waits_for(D const& device, key_view key) const {
@@ -369,6 +372,10 @@ class kv_store_base {
   /// @throws unknown_key; invalid_argument if a swap has put a state in the place of the key's weights
   void expect_weights(char const* call, key_view key) const {
     detail::expect_weights(call, key, engine_->find(call, key));
+  }
+  /// Likewise of each key of a plan.
+  void expect_weights(char const* call, plan_type const& plan) const {
+    plan.for_each_key([&](auto& r) { detail::expect_weights(call, key_view(r.key), r); });
   }
 
  protected:

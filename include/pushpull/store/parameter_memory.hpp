@@ -14,6 +14,7 @@
 #include <pushpull/concepts/store.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/store/rule_states.hpp>
+#include <pushpull/store/wait_at_exit.hpp>
 #include <pushpull/tensor/tensor.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
@@ -49,6 +50,7 @@ class parameter_memory {
       for (D const& device : store_->devices()) m.mirrors.emplace_back(device, values[i].shape());
       made.emplace(names[i], std::move(m));
     }
+    wait_at_exit const finished(*store_);  // a call that fails leaves others that write what was made
     for (std::size_t i = 0; i < names.size(); ++i)
       store_->broadcast(names[i], values[i], views(made.find(names[i])->second.mirrors));
     finish();
@@ -68,6 +70,9 @@ class parameter_memory {
   }
   void plan(std::vector<std::string> names) { names_ = std::move(names); }
   void update() {
+    wait_at_exit const finished(*store_);  // likewise
+    if constexpr (requires(std::string const& name) { store_->expect_weights("update_all", name); })
+      for (std::string const& name : names_) store_->expect_weights("update_all", name);  // before any key is updated
     for (std::string const& name : names_) {
       memory& m = memory_.find(name)->second;
       store_->pushpull(name, constant_views(m.gradients), views(m.mirrors));
@@ -120,6 +125,9 @@ class parameter_memory<S> {
     store_->assign(name, value, states);
   }
   void update() { store_->update(*plan_); }
+  void expect_weights() const {
+    if constexpr (requires { store_->expect_weights("update_all", *plan_); }) store_->expect_weights("update_all", *plan_);
+  }
   void accumulate()
     requires requires(S& store, typename S::plan_type& plan) { store.accumulate(plan); }
   {

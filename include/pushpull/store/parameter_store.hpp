@@ -23,6 +23,7 @@
 #include <pushpull/error.hpp>
 #include <pushpull/store/kv_store.hpp>
 #include <pushpull/store/parameter_memory.hpp>
+#include <pushpull/store/wait_at_exit.hpp>
 #include <pushpull/tensor/copy.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
@@ -151,6 +152,12 @@ class parameter_store {
     memory_.update();
   }
 
+  /// Refuses what `update_all` would refuse, before anything changes: for a step of several such stores.
+  void expect_step() {
+    prepare_step();
+    if constexpr (requires { memory_.expect_weights(); }) memory_.expect_weights();
+  }
+
   /// The gradients are those of a micro-batch: they are added up for the next `update_all`, which takes their sum with the
   /// gradients that it finds. Over a kv_store with the policy `accumulate`.
   void accumulate_all()
@@ -196,6 +203,7 @@ class parameter_store {
                  "\" stands in the place of the trained values: swap it back first";
         });
       }
+    wait_at_exit const finished(*store_);  // a pull that fails leaves others that write masters
     for (auto const& p : parameters_)
       if (p->sync) p->sync(*p);
     store_->wait();

@@ -127,10 +127,7 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
     requires LastingTensorLike<std::ranges::range_reference_t<Values>>
   void assign(Keys&& keys, Values&& values, rule_states states = rule_states::keep) {
     auto const parts = split("assign", keys, values, "value", true);
-    for (auto const& part : parts) {
-      expect_once("assign", part.keys);
-      for (key_type const& key : part.keys) visit("assign", key, [&](auto& owner) { owner.expect_weights("assign", key); });
-    }
+    for (auto const& part : parts) expect_once("assign", part.keys);
     for_each_part(parts, [&](auto& part, auto const& p) { part.assign(p.keys, p.items, states); });
   }
 
@@ -208,6 +205,7 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
   }
 
   void wait() const { first().wait(); }
+  void drain() const { first().drain(); }
   void wait(key_view key) const {
     visit("wait", key, [&](auto& part) { part.wait(key); });
   }
@@ -315,6 +313,7 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
   }
   void update(plan_type& plan) {
     [&]<std::size_t... N>(std::index_sequence<N...>) {
+      ((std::get<N>(plan.plans) ? std::get<N>(parts_)->expect_weights("update", *std::get<N>(plan.plans)) : void()), ...);
       ((std::get<N>(plan.plans) ? std::get<N>(parts_)->update(*std::get<N>(plan.plans)) : void()), ...);
     }
     (std::index_sequence_for<Rules...>());
@@ -353,6 +352,7 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
       key_view const key(k);
       auto& part = parts[number(call, key)];
       pushpull::shape const& expected = find_shape(call, key);
+      if (needed) visit(call, key, [&](auto& owner) { owner.expect_weights(call, key); });
       item views = views_of(*tensors);
       if constexpr (TensorLike<item>) {
         detail::expect_shape(call, key, expected, views.shape());

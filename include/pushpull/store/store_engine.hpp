@@ -94,7 +94,13 @@ class store_engine : public store_engine_base<Types, T, D> {
     validate(compressor_);
     validate(accumulation_);
   }
-  ~store_engine() { schedule_->drain(); }
+  /// What calls borrowed may end with the store.
+  ~store_engine() {
+    try {
+      this->drain();
+    } catch (...) {  // a device broke down, and there is nobody to tell
+    }
+  }
 
   /// From the next push on its function, if it has one, takes the place of a rule.
   function_slot<Types, T, D>& function() { return function_; }

@@ -132,7 +132,10 @@ class store_engine_base {
     synchronize();
   }
   /// As wait, without the errors of what failed.
-  void drain() { schedule_->drain(); }
+  void drain() {
+    schedule_->drain();
+    synchronize();
+  }
 
   std::int64_t steps(record& r) {
     std::int64_t t = 0;

@@ -212,6 +212,7 @@ class kv_store<type_list<Ts...>, D, Policies...> {
   }
 
   void wait() const { of<first_type>().wait(); }
+  void drain() const { of<first_type>().drain(); }
   void wait(key_view key) const {
     visit("wait", key, [&](auto& store) { store.wait(key); });
   }

@@ -91,10 +91,14 @@ class parameter_store<kv_store<type_list<Ts...>, D, Policies...>> {
   void unfreeze(std::string_view name) {
     visit(name, [&](auto& part) { part.unfreeze(name); });
   }
-  void update_all() { (of<Ts>().update_all(), ...); }
+  void update_all() {
+    (of<Ts>().expect_step(), ...);
+    (of<Ts>().update_all(), ...);
+  }
   void accumulate_all()
     requires store_type::accumulates
   {
+    (of<Ts>().expect_step(), ...);
     (of<Ts>().accumulate_all(), ...);
   }
   void swap(std::string_view state) { (of<Ts>().swap(state), ...); }
