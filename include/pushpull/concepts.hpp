@@ -2,6 +2,8 @@
 /// All concepts.
 #pragma once
 
+#include <pushpull/config.hpp>  // first: it refuses what the library cannot be compiled with
+
 #include <pushpull/concepts/communicator.hpp>
 #include <pushpull/concepts/compressor.hpp>
 #include <pushpull/concepts/device.hpp>

@@ -2,6 +2,9 @@
 /// Version, host/device annotations and feature detection: the only header that asks which compiler runs.
 #pragma once
 
+// Before all others: what is missing is said first.
+#include <pushpull/detail/requirements.hpp>
+
 #include <pushpull/detail/instruction_set.hpp>
 
 #define PUSHPULL_VERSION_MAJOR 0

@@ -2,6 +2,8 @@
 /// All schedules.
 #pragma once
 
+#include <pushpull/config.hpp>  // first: it refuses what the library cannot be compiled with
+
 #include <pushpull/lr_schedule/annealing.hpp>
 #include <pushpull/lr_schedule/compose.hpp>
 #include <pushpull/lr_schedule/constant.hpp>

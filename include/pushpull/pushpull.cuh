@@ -2,6 +2,8 @@
 /// pushpull.hpp and everything that needs nvcc.
 #pragma once
 
+#include <pushpull/config.hpp>  // first: it refuses what the library cannot be compiled with
+
 #include <pushpull/compress/primitives.cuh>
 #include <pushpull/device/cuda_device.cuh>
 #include <pushpull/device/cuda_memory_resource.cuh>

@@ -2,6 +2,8 @@
 /// Everything that a plain C++20 compiler builds: CPU devices, stores, policies.
 #pragma once
 
+#include <pushpull/config.hpp>  // first: it refuses what the library cannot be compiled with
+
 #include <pushpull/comm/single.hpp>
 #include <pushpull/compat/djl.hpp>
 #include <pushpull/compat/gradient.hpp>
@@ -21,7 +23,6 @@
 #include <pushpull/compress/selection.hpp>
 #include <pushpull/compress/top_k.hpp>
 #include <pushpull/concepts.hpp>
-#include <pushpull/config.hpp>
 #include <pushpull/device/cpu_device.hpp>
 #include <pushpull/device/serial_system.hpp>
 #include <pushpull/device/tbb_system.hpp>

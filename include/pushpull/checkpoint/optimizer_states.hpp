@@ -4,6 +4,8 @@
 /// Needs what safetensors.hpp needs. No umbrella includes it.
 #pragma once
 
+#include <pushpull/config.hpp>  // first: it refuses what the library cannot be compiled with
+
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -18,7 +20,6 @@
 #include <pushpull/checkpoint/safetensors.hpp>
 #include <pushpull/checkpoint/states_format.hpp>
 #include <pushpull/checkpoint/states_loader.hpp>
-#include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::checkpoint {

@@ -2,13 +2,14 @@
 /// Thrust's OpenMP system; include it, and compile with OpenMP, to use `cpu_device<openmp_system>`.
 #pragma once
 
+#include <pushpull/config.hpp>  // first: it refuses what the library cannot be compiled with
+
 #include <cstdint>
 
 #include <thrust/for_each.h>
 #include <thrust/iterator/counting_iterator.h>
 #include <thrust/system/omp/execution_policy.h>
 
-#include <pushpull/config.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
 

@@ -279,6 +279,8 @@ struct body {
     if constexpr (reads_gradient<Rule>) {
       detail::reduce<Reduction, Memory>(g, r, i, valid);
       detail::add_accumulated<Types>(g, r, i);
+    } else {
+      detail::static_for<block_type::count>([&](auto j) PUSHPULL_INLINE_LAMBDA { g.x[j] = 0; });
     }
     if constexpr (only_reduces) {
       g.store(r.reduced + i);

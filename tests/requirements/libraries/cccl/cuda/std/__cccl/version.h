@@ -1,0 +1,1 @@
+#define CCCL_VERSION 2008000

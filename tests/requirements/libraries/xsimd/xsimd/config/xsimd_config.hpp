@@ -1,0 +1,1 @@
+#define XSIMD_VERSION_MAJOR 7
