@@ -3,9 +3,11 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <optional>
 #include <ranges>
@@ -114,7 +116,7 @@ std::int64_t row_id(char const* call, View key, T x) {
     double const number = convert<double>(x);
     // What is not finite fails the first comparison, whatever the compiler may think of NaN.
     expects<invalid_argument>(is_finite(number) && number > -0x1p63 && number < 0x1p63 &&
-                                  static_cast<double>(static_cast<std::int64_t>(number)) == number,
+                                  std::equal_to<double>{}(std::trunc(number), number),
                               [&] {
                                 std::ostringstream text;
                                 text << call << ": " << key_text(key) << ": whole numbers below 2^63 expected as row ids, got "
