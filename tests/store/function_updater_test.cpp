@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <ranges>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -126,6 +127,110 @@ TEST_CASE("a function updater that calls its store is refused, an empty one too"
   store.reset_updater();
   store.pushpull("w", x, out).wait();
   REQUIRE(out == x);
+}
+
+TEST_CASE("function updaters of two stores that call each other are refused", "[kv_store][set_updater][errors]") {
+  pp::kv_store a{pp::cpu_devices(2)}, b{pp::cpu_devices(1)};
+  std::vector<float> const x(70, 1.0F);
+  std::vector<float> out(70), inner(70);
+  a.init("w", x);
+  b.init("w", x);
+  a.set_updater([&](auto const&...) { b.push("w", x).wait(); });
+  std::vector<std::function<void()>> const calls{[&] { a.pull("w", inner).wait(); },
+                                                 [&] { a.push("w", x); },
+                                                 [&] { a.wait("w"); },
+                                                 [&] { a.wait(); },
+                                                 [&] { a.shape("w"); },
+                                                 [&] { a.bytes(0); },
+                                                 [&] { a.init("v", x); }};
+  for (auto const& call : calls) {
+    b.set_updater([&](auto const&...) { call(); });
+    for (int i = 0; i < 20; ++i) {  // on whatever thread
+      try {
+        a.push("w", x).wait();
+        FAIL("no exception");
+      } catch (pp::invalid_argument const& e) {
+        REQUIRE_THAT(e.what(), Catch::Matchers::Contains("an updater called the store that called it"));
+      }
+    }
+  }
+  REQUIRE_FALSE(a.contains("v"));
+  b.reset_updater();
+  std::vector<float> const y(70, 2.0F);
+  a.push("w", y).wait();  // its updater may call a store that does not call back
+  b.pull("w", out).wait();
+  REQUIRE(out == x);
+}
+
+TEST_CASE("an updater may look at nothing of its store: another thread may wait for the updater",
+          "[kv_store][set_updater][errors]") {
+  pp::kv_store store{pp::cpu_devices(1)};
+  std::vector<float> const x(70, 1.0F);
+  store.init("w", x);
+  store.set_updater([&](auto const&...) { store.contains("w"); });
+  REQUIRE_THROWS_AS(store.push("w", x).wait(), pp::invalid_argument);
+  store.set_updater([&](auto const&...) { store.bytes(0); });
+  REQUIRE_THROWS_AS(store.push("w", x).wait(), pp::invalid_argument);
+  store.reset_updater();
+  store.push("w", x).wait();
+}
+
+TEST_CASE("a range of gradients that uses the store whose call reads it is refused", "[kv_store][errors]") {
+  pp::kv_store store{pp::cpu_devices(2)};
+  std::vector<float> const x(70, 1.0F), y(70, 2.0F);
+  std::vector<float> inner(70);
+  store.init("w", x);
+  std::vector<std::function<void()>> const calls{
+      [&] { store.pull("w", inner); }, [&] { store.push("w", x); },  [&] { store.shape("w"); },
+      [&] { store.init("v", x); },     [&] { store.contains("w"); }, [&] { store.wait("w"); }};
+  for (auto const& call : calls) {
+    auto const gradients = std::views::iota(0, 2) | std::views::transform([&](int) {
+                             call();
+                             return pp::tensor_view(y.data(), pp::shape{70});
+                           });
+    try {
+      store.push("w", gradients);
+      FAIL("no exception");
+    } catch (pp::invalid_argument const& e) {
+      REQUIRE_THAT(e.what(), Catch::Matchers::Contains("a range or a predicate used the store whose call reads it"));
+    }
+    store.pull("w", inner).wait();
+    REQUIRE(inner == x);
+  }
+  REQUIRE_FALSE(store.contains("v"));
+  store.push("w", y).wait();
+  store.pull("w", inner).wait();
+  REQUIRE(inner == y);
+}
+
+TEST_CASE("a predicate that uses the store whose call asks it is refused", "[kv_store][errors]") {
+  pp::kv_store store{pp::cpu_devices(2), pp::update::sgd{}};
+  std::vector<float> const x(70, 1.0F);
+  store.init("w", x);
+  std::function<void()> call;
+  auto const asks = [&](std::string_view) {
+    if (call) call();
+    return true;
+  };
+  std::vector<std::function<void()>> const calls{[&] { store.push("w", x); },
+                                                 [&] { store.shape("w"); },
+                                                 [&] { store.steps("w"); },
+                                                 [&] { store.set_hyperparameters(pp::update::sgd{1.0}); },
+                                                 [&] { store.add_group(asks, pp::update::sgd{}); }};
+  for (auto const& c : calls) {
+    call = c;
+    REQUIRE_THROWS_AS(store.add_group(asks, pp::update::sgd{}), pp::invalid_argument);
+    REQUIRE(store.groups() == 1);
+  }
+  call = nullptr;
+  REQUIRE(store.add_group(asks, pp::update::sgd{}) == 1);
+  pp::parameter_store parameters{store};
+  std::vector<float> const p(70, 3.0F);
+  parameters.add("p", p);
+  call = [&] { parameters.value("p", std::size_t{0}); };
+  REQUIRE_THROWS_AS(parameters.materialize(), pp::invalid_argument);
+  call = nullptr;
+  REQUIRE(parameters.value("p", std::size_t{0}).data()[69] == 3);
 }
 
 TEST_CASE("function updaters of resident keys write every mirror", "[kv_store][set_updater]") {

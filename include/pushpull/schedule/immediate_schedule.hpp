@@ -17,7 +17,7 @@ class immediate_schedule final : public schedule {
     op.reset(*this, 0);
     op.accesses_.clear();
     std::lock_guard const lock(mutex_);
-    running_mark const mark(*this);
+    activity const running(*this, op.callers_);
     op.prepare();
     op.run();
     op.done_.store(true, std::memory_order_release);

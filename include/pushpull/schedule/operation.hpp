@@ -12,6 +12,7 @@
 
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/schedule/reentrance.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
 
@@ -55,7 +56,7 @@ struct variable {
 };
 
 /// Decides when operations run.
-class schedule {
+class schedule : public identity {
  public:
   /// Returns when the operation is done; it may be run by the caller.
   virtual void finish(operation& op) = 0;
@@ -115,8 +116,9 @@ class operation {
   friend class immediate_schedule;
   friend class pushpull::completion;
 
-  /// As before its first use.
+  /// As before its first use. @throws std::bad_alloc
   void reset(schedule& owner, int priority) {
+    activity::list(callers_);
     owner_ = &owner;
     priority_ = priority;
     unmet_ = 0;
@@ -126,6 +128,7 @@ class operation {
   }
 
   schedule* owner_ = nullptr;
+  std::vector<std::uint64_t> callers_;  // what submitted it
   int priority_ = 0;
   std::uint64_t number_ = 0;  // in the order of submission
   std::size_t unmet_ = 0;     // accesses that are not granted
@@ -135,28 +138,6 @@ class operation {
   std::atomic<bool> done_{false};
   std::atomic<int> references_{0};
 };
-
-/// The schedule whose operation runs on this thread.
-inline thread_local schedule const* running_schedule = nullptr;
-
-/// Marks a thread as running an operation of a schedule.
-class running_mark {
- public:
-  explicit running_mark(schedule const& owner) : before_(running_schedule) { running_schedule = &owner; }
-  running_mark(running_mark const&) = delete;
-  running_mark& operator=(running_mark const&) = delete;
-  ~running_mark() { running_schedule = before_; }
-
- private:
-  schedule const* before_;
-};
-
-/// @throws invalid_argument on a thread that runs an operation of this schedule
-inline void expect_outside(schedule const& owner) {
-  expects<invalid_argument>(running_schedule != &owner, [] {
-    return std::string("store: an updater called the store that called it");
-  });
-}
 
 }  // namespace detail
 }  // namespace pushpull

@@ -107,7 +107,7 @@ class task_schedule final : public schedule, private exit_list_entry {
   enum class stays { no, yes };
 
   void finish_work() noexcept override {
-    if (running_schedule == nullptr) drain();  // an operation that ends the program is never done
+    if (!activity::any()) drain();  // an operation that ends the program is never done
   }
 
   /// Takes part in what the called threads run, until none is left.
@@ -219,7 +219,7 @@ class task_schedule final : public schedule, private exit_list_entry {
     lock.unlock();
     std::exception_ptr error;
     try {
-      running_mark const mark(*this);
+      activity const running(*this, op.callers_);
       // A thread that waits inside one operation must not begin another, which might take long.
       tbb::this_task_arena::isolate([&] {
         op.prepare();

@@ -127,10 +127,11 @@ class function_slot {
   using function_type = typename operation_type::function_type;
 
   void set(function_type function) {
-    auto shared = function ? std::make_shared<function_type>(std::move(function)) : nullptr;
+    std::shared_ptr<function_type const> shared;
+    if (function) shared = std::make_shared<function_type>(std::move(function));
     std::lock_guard const lock(mutex_);
     filled_ = shared != nullptr;
-    function_ = std::move(shared);
+    function_.swap(shared);  // the old one may end with the lock released
   }
 
   bool filled() const { return filled_; }

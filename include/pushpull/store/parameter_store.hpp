@@ -21,6 +21,7 @@
 #include <pushpull/concepts/store.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/schedule/reentrance.hpp>
 #include <pushpull/store/kv_store.hpp>
 #include <pushpull/store/parameter_memory.hpp>
 #include <pushpull/store/wait_at_exit.hpp>
@@ -75,7 +76,7 @@ class parameter_store {
   /// @throws duplicate_key if the name was added before, or is a key of the store
   template <TensorLike V>
   void add(std::string_view name, V&& value, parameter_options options = {}) {
-    std::lock_guard const lock(mutex_);
+    detail::guard<std::lock_guard, std::mutex> const lock(mutex_);
     detail::expects<duplicate_key>(index_.find(name) == index_.end(), [&] {
       return "parameter_store: parameter \"" + std::string(name) + "\" was added before";
     });
@@ -129,7 +130,7 @@ class parameter_store {
 
   /// Makes all mirrors and gradients now.
   void materialize() {
-    std::lock_guard const lock(mutex_);
+    detail::guard<std::lock_guard, std::mutex> const lock(mutex_);
     if (pending_ > 0) make_pending();
   }
 
@@ -254,7 +255,7 @@ class parameter_store {
       return "parameter_store: the store has " + std::to_string(devices().size()) + " devices, number " +
              std::to_string(n) + " was asked for";
     });
-    std::lock_guard const lock(mutex_);
+    detail::guard<std::lock_guard, std::mutex> const lock(mutex_);
     parameter const& p = find(name);
     if (pending_ > 0) make_pending();
     return p;
@@ -355,7 +356,7 @@ class parameter_store {
   std::size_t pending_ = 0;  // parameters at the end whose mirrors are not made yet
   bool stale_ = true;        // the plan covers other parameters than those that require a gradient
   bool planned_ = false;     // there is a plan, of the parameters that say so
-  std::mutex mutex_;
+  detail::guarded_mutex<std::mutex> mutex_;
 };
 
 }  // namespace pushpull

@@ -109,7 +109,7 @@ class store_engine : public store_engine_base<Types, T, D> {
   template <class Gather>
   void init_rows(key_view key, pushpull::shape const& whole, Gather const& gather) {
     expect_outside(*schedule_);
-    std::unique_lock const lock(mutex_);
+    unique_guard const lock(mutex_);
     auto const fill = [&](record& r) {
       row_update<Types, T, D, pass::assign, reduce::sum> op(keys_, controls_, nullptr);
       gather(op, r);
@@ -259,7 +259,7 @@ class store_engine : public store_engine_base<Types, T, D> {
     perform(plan.operation());
   }
   plan_type make_plan(std::span<key_type const> keys) const {
-    std::shared_lock const lock(mutex_);
+    shared_guard const lock(mutex_);
     std::vector<record*> records;
     for (auto const& key : keys) records.push_back(&keys_.find_with_gradient("make_plan", key));
     return plan_type(keys_, std::move(records));

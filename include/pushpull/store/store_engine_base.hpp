@@ -24,6 +24,7 @@
 #include <pushpull/error.hpp>
 #include <pushpull/pass/step_control.hpp>
 #include <pushpull/schedule/operation.hpp>
+#include <pushpull/schedule/reentrance.hpp>
 #include <pushpull/store/fused_step.hpp>
 #include <pushpull/store/inspection.hpp>
 #include <pushpull/store/key_table.hpp>
@@ -61,11 +62,13 @@ class store_engine_base {
   /// f(the table of keys), while no key is added.
   template <class F>
   decltype(auto) look(F const& f) const {
-    std::shared_lock const lock(mutex_);
+    expect_outside(*schedule_);  // another thread may hold the lock and wait for the operation that calls
+    shared_guard const lock(mutex_);
     return f(keys_);
   }
   record& find(char const* call, key_view key) const {
-    std::shared_lock const lock(mutex_);
+    expect_outside(*schedule_);
+    shared_guard const lock(mutex_);
     return keys_.find(call, key);
   }
 
@@ -74,7 +77,8 @@ class store_engine_base {
   void set_rule(std::size_t group, updater_type const& updater) {
     validate(updater);
     groups_.expect("set_hyperparameters", group);
-    std::unique_lock const lock(mutex_);
+    expect_outside(*schedule_);
+    unique_guard const lock(mutex_);
     set_rules(groups_.with(group, updater));
   }
   /// Adds a group with the keys, present and to come, for which `belongs` holds.
@@ -82,7 +86,7 @@ class store_engine_base {
     validate(updater);
     expects<invalid_argument>(bool{belongs}, [] { return std::string("add_group: the predicate is empty"); });
     expect_outside(*schedule_);
-    std::unique_lock const lock(mutex_);
+    unique_guard const lock(mutex_);
     auto const number = static_cast<std::int32_t>(groups_.rules()->size());
     std::vector<record*> members;
     keys_.for_each([&](record& r) {
@@ -107,11 +111,12 @@ class store_engine_base {
   void init(std::span<key_view const> keys, std::span<View const> values, bool resident,
             std::vector<bool> const& needs_gradient) {
     expect_outside(*schedule_);
-    std::unique_lock const lock(mutex_);
+    unique_guard const lock(mutex_);
     add_keys(keys, values, resident, needs_gradient);
   }
   void require_gradient(key_view key) {
-    std::unique_lock const lock(mutex_);
+    expect_outside(*schedule_);
+    unique_guard const lock(mutex_);
     keys_.require_gradient(key);
   }
 
@@ -133,6 +138,7 @@ class store_engine_base {
   }
   /// As wait, without the errors of what failed.
   void drain() {
+    expect_outside(*schedule_);
     schedule_->drain();
     synchronize();
   }
@@ -279,7 +285,7 @@ class store_engine_base {
   groups_type groups_;
   std::vector<control_type> controls_;
   variable steps_;                   // the order of steps that share numbers
-  mutable std::shared_mutex mutex_;  // keys_ and groups_ against calls that change them
+  guarded_mutex<std::shared_mutex> mutex_;  // keys_ and groups_ against calls that change them
   std::shared_ptr<typename Types::schedule_type> schedule_;
 
  private:
