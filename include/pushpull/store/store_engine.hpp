@@ -97,7 +97,7 @@ class store_engine : public store_engine_base<Types, T, D> {
   /// What calls borrowed may end with the store.
   ~store_engine() {
     try {
-      this->drain();
+      this->finish();
     } catch (...) {  // a device broke down, and there is nobody to tell
     }
   }

@@ -137,10 +137,10 @@ class store_engine_base {
     synchronize();
   }
   /// As wait, without the errors of what failed.
+  /// @throws invalid_argument in a function of the user that the store's work calls: it would wait for itself
   void drain() {
     expect_outside(*schedule_);
-    schedule_->drain();
-    synchronize();
+    finish();
   }
 
   std::int64_t steps(record& r) {
@@ -274,6 +274,11 @@ class store_engine_base {
       failed->told = true;
       std::rethrow_exception(failed->error);
     }
+  }
+
+  void finish() {
+    schedule_->drain();
+    synchronize();
   }
 
   void synchronize() const {
