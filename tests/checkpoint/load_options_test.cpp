@@ -223,6 +223,10 @@ TEST_CASE("a loss scale is added, dropped and exchanged for a guard on resume wh
   report = cp::load_optimizer_states(added, scaled_path, {.other_stages = true});
   REQUIRE((report.missing.empty() && report.left.empty()));
   REQUIRE(added.carried_numbers() == numbers);
+  auto stranger = make(scale | update::momentum{}, {"other"});  // no key in common
+  cp::load_options const keys_differ{.new_keys = true, .gone_keys = true};
+  REQUIRE_THROWS_WITH(cp::load_optimizer_states(stranger, plain_path, keys_differ),
+                      Contains("\"dynamic_loss_scale|momentum\"") && Contains("\"momentum\""));
   change(scaled_path, [](auto& metadata) { metadata["carried.dynamic_loss_scale"] = "1 2 "; });
   refused(added, scaled_path, {"carried.dynamic_loss_scale", "3 numbers"}, {.other_stages = true});
 }

@@ -98,6 +98,7 @@ TEST_CASE("docs/stores.md pushes rows of an embedding and pulls others", "[readm
   }
   row_sparse<float> needed(store.devices().front(), whole);
   std::vector<int> const row_ids{8, 7, 8};
+  pushpull::wait_at_exit const finished{store};
   // example-begin rows
   store.init("embedding", table);                       // dense, of shape (rows, length)
   store.push("embedding", gradients);                   // one row_sparse per source

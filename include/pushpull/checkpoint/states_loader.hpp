@@ -189,6 +189,9 @@ class states_loader {
       carried_ = numbers_in(file_, carried_entry, carried_.size());
       return;
     }
+    expects(options_.other_stages || options_.other_rule, [&] {  // of a file that shares no key with the store
+      return "the rule " + quoted_whole(rule_.name) + " expected, got " + quoted_whole(*name);
+    });
     std::set<std::string, std::less<>> own;
     for (auto const& range : rule_.carried) {
       std::string const entry_name = std::string(carried_entry) + "." + range.stage;

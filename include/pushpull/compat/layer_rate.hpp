@@ -125,9 +125,9 @@ struct lbsgd_multiplier {
 
   PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const noexcept {
     auto const most = static_cast<double>(batch_scale);
-    std::int64_t const n = begin + batch_scale * t;
-    if (n >= warm_up) return most;
-    return lr_schedule::between(shape, 1, most, static_cast<double>(n) / static_cast<double>(warm_up));
+    double const n = static_cast<double>(begin) + most * static_cast<double>(t), end = static_cast<double>(warm_up);
+    if (n >= end) return most;
+    return lr_schedule::between(shape, 1, most, n / end);
   }
 };
 

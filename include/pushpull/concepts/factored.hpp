@@ -50,7 +50,7 @@ template <class U>
 inline constexpr auto all_state_names = [] {
   std::array<std::string_view, state_count<U> + factor_state_count<U>> names{};
   std::size_t n = 0;
-  for (std::size_t s = 0; s < state_count<U>; ++s) names[n++] = U::state_names[s];
+  for (std::string_view const name : U::state_names) names[n++] = name;
   for (factors const& f : factors_of<U>) {
     if (!f.rows.empty()) names[n++] = f.rows;
     if (!f.columns.empty()) names[n++] = f.columns;
