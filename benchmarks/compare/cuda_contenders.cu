@@ -139,11 +139,6 @@ void launch(std::int64_t size, F const& f) {
 cuda_device first_device() { return cuda_devices().front(); }
 
 template <class T>
-void fill(tensor<T, cuda_device>& to, std::vector<T> const& from) {
-  cuda_check(cudaMemcpy(to.data(), from.data(), from.size() * sizeof(T), cudaMemcpyHostToDevice), "cudaMemcpy");
-}
-
-template <class T>
 std::vector<float> read(T const* from, std::size_t size) {
   std::vector<T> values(size);
   cuda_check(cudaMemcpy(values.data(), from, size * sizeof(T), cudaMemcpyDeviceToHost), "cudaMemcpy");
@@ -166,14 +161,14 @@ class device_arrays {
       std::vector<T> values(static_cast<std::size_t>(size));
       for (std::size_t k = 0; k < t.gradients; ++k) {
         fill_gradient(values.data(), k, size);
-        fill(elements_.emplace_back(first_device(), shape{size}), values);
+        copy(values, elements_.emplace_back(first_device(), shape{size}));
         a.gradient[k] = elements_.back().data();
       }
       for (std::size_t r = 0; r < t.mirrors; ++r)
         a.mirror[r] = elements_.emplace_back(first_device(), shape{size}).data();
       std::vector<float> weights(static_cast<std::size_t>(size));
       fill_weight(weights.data(), size);
-      fill(floats_.emplace_back(first_device(), shape{size}), weights);
+      copy(weights, floats_.emplace_back(first_device(), shape{size}));
       a.weight = floats_.back().data();
       for (int s = 0; s < states; ++s) a.state[s] = floats_.emplace_back(first_device(), shape{size}).data();
       if (t.gradients > 1 || !std::is_same_v<T, float>)
@@ -355,10 +350,7 @@ class parameter_store_step final : public gpu_contender {
     for (std::size_t j = 0; j < t.sizes.size(); ++j) {
       std::vector<float> values(static_cast<std::size_t>(t.sizes[j]));
       fill_gradient(values.data(), 0, t.sizes[j]);
-      auto const to = parameters_.grad(std::to_string(j), 0);
-      store_.wait();
-      cuda_check(cudaMemcpy(to.data(), values.data(), values.size() * sizeof(float), cudaMemcpyHostToDevice),
-                 "cudaMemcpy");
+      copy(values, parameters_.grad(std::to_string(j), 0));
     }
   }
 

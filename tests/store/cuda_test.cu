@@ -91,18 +91,20 @@ TEST_CASE("scheduled hyperparameters on CUDA devices equal those on CPU devices"
   REQUIRE(pushed(devices, rule, 3) == pushed(std::vector{devices[0]}, rule, 3));
 }
 
-TEST_CASE("parameter_store trains on CUDA devices", "[cuda]") {
-  auto const devices = logical_devices();
-  if (devices.empty()) return;
-  pp::kv_store<pp::bfloat16, pp::cuda_device, update::sgd, pp::element::master<float>> store{devices, update::sgd{1.0}};
-  pp::parameter_store parameters{store};
-  std::vector<pp::bfloat16> const weight(3001, pp::convert<pp::bfloat16>(2.0F));
-  parameters.add("w", weight);
-  for (std::size_t n = 0; n < devices.size(); ++n) pp::copy(weight, parameters.grad("w", n));
-  parameters.update_all();
-  for (std::size_t n = 0; n < devices.size(); ++n) {
-    auto const mirror = pp::to_vector(parameters.value("w", n));
-    for (auto const x : mirror) REQUIRE(pp::convert<float>(x) == -4.0F);
+TEST_CASE("parameter_store trains on CUDA devices, and on all GPUs", "[cuda]") {
+  auto const logical = logical_devices();
+  if (logical.empty()) return;
+  for (auto const& devices : {logical, pp::cuda_devices()}) {
+    pp::kv_store<pp::bfloat16, pp::cuda_device, update::sgd, pp::element::master<float>> store{devices, update::sgd{1.0}};
+    pp::parameter_store parameters{store};
+    std::vector<pp::bfloat16> const weight(3001, pp::convert<pp::bfloat16>(2.0F));
+    parameters.add("w", weight);
+    for (std::size_t n = 0; n < devices.size(); ++n) pp::copy(weight, parameters.grad("w", n));
+    parameters.update_all();
+    for (std::size_t n = 0; n < devices.size(); ++n) {
+      auto const mirror = pp::to_vector(parameters.value("w", n));
+      for (auto const x : mirror) REQUIRE(pp::convert<float>(x) == 2.0F - 2.0F * static_cast<float>(devices.size()));
+    }
   }
 }
 

@@ -577,5 +577,16 @@ TEST_CASE("a push of rows in the steady state is one pass per device and allocat
     for (int i = 0; i < 3; ++i) reference.push("w", gradients);
     REQUIRE(stored(store, "w") == stored(reference, "w"));
     if (isolated) REQUIRE_THROWS_AS(store.row_sparse_pull("w", out, ids{1}), pp::unknown_device);
+
+    pp::parameter_store model(store);  // whose mirrors follow
+    model.add("m", filled(whole, 1));
+    model.materialize();
+    for (auto const& device : devices) device.count().clear();
+    for (int i = 0; i < 3; ++i) store.push("m", gradients).wait();
+    for (std::size_t n = 0; n < devices.size(); ++n) {
+      auto const mirror = pp::to_vector(model.value("m", n));
+      REQUIRE(std::vector<double>(mirror.begin(), mirror.end()) == stored(reference, "w"));
+      REQUIRE(devices[n].count().copies >= (isolated ? 3 : 0));
+    }
   }
 }

@@ -84,6 +84,56 @@ TEST_CASE("pushpull of many keys in one call is one pass per device and allocate
   }
 }
 
+TEST_CASE("a model on devices that cannot reach each other's memory is trained through copies, to the same bits",
+          "[parameter_store]") {
+  constexpr int count = 3, far = count - 1;
+  auto const train = [](bool isolated, bool accumulates) {
+    auto const devices = devices_of(count, isolated);
+    pp::kv_store<pp::half, counting_device, decltype(update::clip_global_norm(1) | update::momentum{}),
+                 pp::element::master<float>, pp::accumulate>
+        store{devices, update::clip_global_norm(1) | update::momentum{.learning_rate = 0.1}, pp::accumulate{}};
+    pp::parameter_store model(store);
+    std::vector<pp::half> const initial(9001, pp::convert<pp::half>(1.0F));
+    for (char const* const name : {"a", "b"}) model.add(name, initial);
+    auto const fill = [&](int t) {
+      for (std::size_t n = 0; n < devices.size(); ++n)
+        for (char const* const name : {"a", "b"})
+          for (std::size_t i = 0; i < initial.size(); ++i)
+            model.grad(name, n).data()[i] = pp::convert<pp::half>(static_cast<float>((i + n) % 13) - 5 + static_cast<float>(t));
+    };
+    fill(0);
+    model.update_all();
+    for (int t = 1; t < 4; ++t) {
+      fill(t);
+      if (accumulates) model.accumulate_all();
+      fill(t + 1);
+      for (auto const& device : devices) device.count().clear();
+      model.update_all();
+      for (auto const& device : devices) {
+        // Sums of the norm, gradients of the others, mirrors to the others.
+        REQUIRE(device.count().copies >= (isolated ? 1 + far + 2 * far : 0));
+        if (t > 1) REQUIRE(device.count().allocations == 0);
+      }
+    }
+    store.push("a", model.grad("a", 1));  // mirrors follow
+    std::vector<std::vector<float>> results;
+    for (std::size_t n = 0; n < devices.size(); ++n)
+      for (char const* const name : {"a", "b"}) {
+        store.wait();
+        auto const mirror = pp::to_vector(model.value(name, n));
+        results.emplace_back();
+        for (pp::half const x : mirror) results.back().push_back(pp::convert<float>(x));
+      }
+    return results;
+  };
+  for (bool const accumulates : {false, true}) {
+    auto const reached = train(false, accumulates);
+    REQUIRE(reached == train(true, accumulates));
+    REQUIRE(reached[0] == reached[4]);
+    REQUIRE(reached[0][5] != 1.0F);
+  }
+}
+
 TEST_CASE("devices that cannot reach each other's memory give the same bits", "[kv_store]") {
   auto const train = [](bool isolated) {
     auto const devices = devices_of(3, isolated);

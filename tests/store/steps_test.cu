@@ -85,16 +85,29 @@ TEST_CASE("stochastic rounding on CUDA devices is that of CPU devices", "[cuda]"
   REQUIRE(trained(devices) == trained(pp::cpu_devices(1)));
 }
 
-TEST_CASE("a model on CUDA devices accumulates in its own memory", "[cuda]") {
-  auto const devices = logical_devices();
-  if (devices.empty()) return;
-  pp::kv_store<float, pp::cuda_device, update::sgd, pp::accumulate> store{devices, update::sgd{1}, pp::accumulate{}};
-  pp::parameter_store model{store};
-  model.add("w", std::vector<float>(3001, 0));
-  std::vector<float> const ones(3001, 1);
-  for (int t = 0; t < 4; ++t) {
-    for (std::size_t n = 0; n < devices.size(); ++n) pp::copy(ones, model.grad("w", n));
-    t < 3 ? model.accumulate_all() : model.update_all();
+TEST_CASE("a model on CUDA devices, and on all GPUs, accumulates in its own memory", "[cuda]") {
+  auto const logical = logical_devices();
+  if (logical.empty()) return;
+  for (auto const& devices : {logical, pp::cuda_devices()}) {
+    pp::kv_store<float, pp::cuda_device, update::sgd, pp::accumulate> store{devices, update::sgd{1}, pp::accumulate{}};
+    pp::parameter_store model{store};
+    model.add("w", std::vector<float>(3001, 0));
+    std::vector<float> const ones(3001, 1);
+    for (int t = 0; t < 4; ++t) {
+      for (std::size_t n = 0; n < devices.size(); ++n) pp::copy(ones, model.grad("w", n));
+      t < 3 ? model.accumulate_all() : model.update_all();
+    }
+    float const sources = static_cast<float>(devices.size());
+    for (std::size_t n = 0; n < devices.size(); ++n)
+      REQUIRE(pp::to_vector(model.value("w", n)) == std::vector<float>(3001, -4 * sources));
+    // A source on every GPU, and an output on the last.
+    std::vector<pp::tensor<float, pp::cuda_device>> gradients;
+    for (auto const& device : devices) pp::copy(ones, gradients.emplace_back(device, pp::shape{3001}));
+    pp::tensor<float, pp::cuda_device> out(devices.back(), pp::shape{3001});
+    store.pushpull("w", gradients, out);
+    REQUIRE(pp::to_vector(out) == std::vector<float>(3001, -5 * sources));
+    model.update_all();
+    for (std::size_t n = 0; n < devices.size(); ++n)
+      REQUIRE(pp::to_vector(model.value("w", n)) == std::vector<float>(3001, -6 * sources));
   }
-  REQUIRE(pp::to_vector(model.value("w", 2)) == std::vector<float>(3001, -12));
 }

@@ -46,7 +46,7 @@ struct leaf_probe {
 ///         for_each(n, f): enqueue f(i) for every 0 <= i < n, in any order and in parallel;
 ///         for_each_leaf(n, f, out): enqueue out[f.slot(i)] = sum over t < T of f(i, t, T), in a fixed order, for a
 ///         T of its own; sums are doubles or cuda::std::array<double, N>;
-///         can_access(other): whether work here may read and write memory of `other`;
+///         can_access(other): whether work here may read and write memory of `other`, from the first answer on; cheap;
 ///         wait_for(other): what is enqueued here from now on runs after what `other` has been given so far;
 ///         synchronize(): return when everything enqueued here is finished;
 ///         record() -> an event for what was enqueued here so far: copyable, with ready() -> bool, whether that is

@@ -16,6 +16,7 @@
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/detail/cuda/check.cuh>
+#include <pushpull/detail/cuda/peers.cuh>
 #include <pushpull/device/cuda_memory_resource.cuh>
 #include <pushpull/error.hpp>
 #include <pushpull/pass/cuda_execution.cuh>
@@ -195,14 +196,10 @@ class cuda_device {
     });
   }
 
-  /// The same GPU, or one whose memory this one reaches; peer access is switched on when first asked for.
+  /// The same GPU, or one whose memory this one reaches: that of CUDA's pools and of cudaMalloc. Peer access is switched on
+  /// when a pair of GPUs is first asked for; later answers cost no call of CUDA. @throws cuda_error
   bool can_access(cuda_device const& other) const {
-    if (id() == other.id()) return true;
-    int possible = 0;
-    detail::cuda_check(cudaDeviceCanAccessPeer(&possible, id(), other.id()), "cudaDeviceCanAccessPeer");
-    if (possible == 0) return false;
-    enable_peer(other.id());
-    return true;
+    return id() == other.id() || detail::peers::instance().reaches(id(), other.id());
   }
 
   void wait_for(cuda_device const& other) const {
@@ -245,26 +242,6 @@ class cuda_device {
     std::size_t bytes = 0;
     detail::cuda_check(algorithm(nullptr, bytes), "CUB");
     detail::cuda_check(algorithm(scratch.take(bytes), bytes), "CUB");
-  }
-
-  // Peer access to memory of a stream-ordered pool is a property of the pool, to other memory one of the context.
-  void enable_peer(int other) const {
-    {
-      detail::current_device const current(id());
-      cudaError_t const enabled = cudaDeviceEnablePeerAccess(other, 0);
-      if (enabled == cudaErrorPeerAccessAlreadyEnabled) {
-        static_cast<void>(cudaGetLastError());
-      } else {
-        detail::cuda_check(enabled, "cudaDeviceEnablePeerAccess");
-      }
-    }
-    cudaMemPool_t pool = nullptr;
-    detail::cuda_check(cudaDeviceGetDefaultMemPool(&pool, other), "cudaDeviceGetDefaultMemPool");
-    cudaMemAccessDesc access{};
-    access.location.type = cudaMemLocationTypeDevice;
-    access.location.id = id();
-    access.flags = cudaMemAccessFlagsProtReadWrite;
-    detail::cuda_check(cudaMemPoolSetAccess(pool, &access, 1), "cudaMemPoolSetAccess");
   }
 
   std::shared_ptr<detail::cuda_queue> queue_;

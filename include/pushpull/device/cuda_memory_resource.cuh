@@ -12,7 +12,8 @@
 namespace pushpull::inline PUSHPULL_ABI {
 
 /// Source of device memory, ordered on a stream. Derive from it to put another allocator under `cuda_device`; it must
-/// outlive the devices that use it.
+/// outlive the devices that use it. Where stores have several GPUs, memory from a pool of its own must be accessible to
+/// all that are peers (cudaMemPoolSetAccess); for the default pool and cudaMalloc `cuda_device::can_access` sees to it.
 class cuda_memory_resource {
  public:
   virtual ~cuda_memory_resource() = default;

@@ -19,6 +19,7 @@
 #include <pushpull/store/gather.hpp>
 #include <pushpull/store/key_table.hpp>
 #include <pushpull/store/operands.hpp>
+#include <pushpull/store/reach.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
@@ -168,7 +169,7 @@ class call {
     // Nothing allocates: what encoding takes from a residual must reach the pass.
     if constexpr (compressed)
       if (what != effect::reads) encode(table.devices());
-    for (auto const& [n, to, from, bytes] : copies_in_) table.devices()[n].copy(to, from, bytes);
+    copy_all(table.devices(), copies_in_);
     if constexpr (compressed) {
       try {
         run();
@@ -179,7 +180,7 @@ class call {
     } else {
       run();
     }
-    for (auto const& [n, to, from, bytes] : copies_out_) table.devices()[n].copy(to, from, bytes);
+    copy_behind(table.devices(), copies_out_);
     order_before(table.devices(), sources_);
     order_before(table.devices(), outputs_);
     if (what == effect::updates)
@@ -222,7 +223,7 @@ class call {
     });
     step.commit(table.devices());
     if constexpr (compressed) encode(table.devices());
-    for (auto const& [n, to, from, bytes] : copies_in_) table.devices()[n].copy(to, from, bytes);
+    copy_all(table.devices(), copies_in_);
     step.run(table.devices());
     copies_in_.clear();
     order_before(table.devices(), sources_);
@@ -257,12 +258,6 @@ class call {
     record* key;
     std::size_t number, source;
     void* staged;
-  };
-  struct staged_copy {
-    std::size_t device;
-    void* to;
-    void const* from;
-    std::size_t bytes;
   };
 
   /// Keys in the order in which they were registered, each key's tensors in the order of the call: sums over several
@@ -351,8 +346,10 @@ class call {
         mirrors_.push_back(writable(device, n, outputs_[k], skipped, part.size()));
     }
     if constexpr (std::is_same_v<M, typename Table::T>)
-      if ((what == effect::updates || what == effect::assigns) && r.group->resident())
+      if ((what == effect::updates || what == effect::assigns) && r.group->resident()) {
         table.add_mirrors(mirrors_, *r.group, n, part.begin);
+        table.add_mirror_copies(copies_out_, *r.group, n, part);
+      }
     typename Step::run_type run{};
     run.size = part.size();
     run.element = r.number + skipped;

@@ -28,6 +28,7 @@
 #include <pushpull/store/key_group.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/placement.hpp>
+#include <pushpull/store/reach.hpp>
 #include <pushpull/tensor/buffer.hpp>
 #include <pushpull/tensor/copy.hpp>
 #include <pushpull/tensor/dtype.hpp>
@@ -141,6 +142,7 @@ class key_table {
   key_table(std::vector<D> const& devices, std::shared_ptr<directory_type> directory, std::size_t number, bool whole_keys,
             bool may_skip)
       : devices_(devices),
+        reach_(devices),
         directory_(std::move(directory)),
         place_{number, dtype_traits<T>::name},
         whole_keys_(whole_keys),
@@ -149,6 +151,8 @@ class key_table {
         loads_(devices.size()) {}
 
   std::vector<D> const& devices() const { return devices_; }
+  /// Which devices reach the memory of which.
+  device_reach const& reach() const { return reach_; }
   bool whole_keys() const { return whole_keys_; }
   /// Elements between the last boundary of a norm's leaf and the part of a key: where keys are not cut, leaves begin with
   /// the key, wherever it lies.
@@ -266,10 +270,21 @@ class key_table {
     return r.own_gradient.empty() ? r.group->gradient(n) + r.offset : static_cast<T*>(r.own_gradient[n].data());
   }
 
-  /// Appends the group's mirrors from element `first` on, without the one that is the master of device number n.
+  /// Appends what the pass of device number n writes beside its master, for the part of a group from element `first` on:
+  /// the mirrors that the device reaches, without the one that is its master.
   void add_mirrors(std::vector<T*>& mirrors, group_type const& group, std::size_t n, std::int64_t first) const {
     for (std::size_t m = 0; m < devices_.size(); ++m)
-      if (!(group_type::mirror_is_master && m == n)) mirrors.push_back(group.mirror(m) + first);
+      if (reach_(n, m) && !(group_type::mirror_is_master && m == n)) mirrors.push_back(group.mirror(m) + first);
+  }
+
+  /// Appends the copies behind that pass: from the device's own mirror to those that it does not reach.
+  void add_mirror_copies(std::vector<staged_copy>& copies, group_type const& group, std::size_t n,
+                         slice const& part) const {
+    if (reach_.complete()) return;
+    for (std::size_t m = 0; m < devices_.size(); ++m)
+      if (!reach_(n, m))
+        copies.push_back({n, group.mirror(m) + part.begin, group.mirror(n) + part.begin,
+                          static_cast<std::size_t>(part.size()) * sizeof(T)});
   }
 
  private:
@@ -339,6 +354,7 @@ class key_table {
 
   void fill_mirrors(group_type& group) {
     pull_step step(devices_.size());
+    std::vector<staged_copy> copies;
     for (std::size_t n = 0; n < devices_.size(); ++n) {
       typename pull_step::run_type run{};
       run.size = group.part(n).size();
@@ -347,12 +363,15 @@ class key_table {
       std::vector<T*> mirrors;
       add_mirrors(mirrors, group, n, group.part(n).begin);
       step.add(n, run, {}, mirrors);
+      add_mirror_copies(copies, group, n, group.part(n));
     }
     step.commit(devices_);
     step.run(devices_);
+    copy_behind(devices_, copies);
   }
 
   std::vector<D> devices_;
+  device_reach reach_;
   std::shared_ptr<directory_type> directory_;
   typename directory_type::place place_;
   bool whole_keys_;

@@ -9,9 +9,11 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
+#include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
@@ -19,32 +21,51 @@
 #include <pushpull/schedule/operation.hpp>
 #include <pushpull/store/accumulation.hpp>
 #include <pushpull/store/key_table.hpp>
+#include <pushpull/store/operands.hpp>
+#include <pushpull/store/reach.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// A step that is laid out for some of a plan's keys.
-template <class Record, class Step>
+template <Device D, class Record, class Step>
 struct laid_out {
   Step step;
+  std::vector<staged_copy> copies_in, copies_out;  ///< Before and behind it, where devices do not reach each other.
+  std::vector<staging<D>> staged;                  ///< Gradients that they cannot read where they are.
   std::vector<Record*> keys;
   std::vector<bool> joined;  ///< Key i continues the run of key i - 1.
   bool with_sums = false;    ///< The step reads the sums of micro-batches.
 
-  explicit laid_out(std::size_t devices) : step(devices) {}
+  explicit laid_out(std::size_t devices) : step(devices), staged(devices) {}
+
+  void clear() {
+    keys.clear();
+    step.clear();
+    copies_in.clear();
+    copies_out.clear();
+    for (auto& memory : staged) memory.clear();
+  }
+  /// `run(step)`, with the copies.
+  template <class Run>
+  void run(std::vector<D> const& devices, Run const& run_step) {
+    copy_before(devices, copies_in);
+    run_step(step);
+    copy_behind(devices, copies_out);
+  }
 };
 
 /// The steps that add to sums of micro-batches, each laid out for the keys that it last took.
 /// @tparam Steps  accumulating_steps.
-template <class Record, class Steps>
+template <Device D, class Record, class Steps>
 struct laid_out_accumulation {
-  laid_out<Record, decltype(Steps::first)> first;
-  laid_out<Record, decltype(Steps::more)> more;
+  laid_out<D, Record, decltype(Steps::first)> first;
+  laid_out<D, Record, decltype(Steps::more)> more;
   std::vector<Record*> due, waiting;  ///< The keys of a call that make a step, and the others.
 
   explicit laid_out_accumulation(std::size_t devices) : first(devices), more(devices) {}
 };
-template <class Record>
-struct laid_out_accumulation<Record, no_further_steps> {
+template <Device D, class Record>
+struct laid_out_accumulation<D, Record, no_further_steps> {
   explicit laid_out_accumulation(std::size_t) {}
 };
 
@@ -121,18 +142,20 @@ class resident_plan {
     }
     if (waiting.empty()) return;
     if (first) {
-      accumulating_.first.step.run(table.devices());
+      accumulating_.first.run(table.devices(), [&](auto& step) { step.run(table.devices()); });
     } else {
       complete_sums(table, waiting);
-      accumulating_.more.step.run(table.devices());
+      accumulating_.more.run(table.devices(), [&](auto& step) { step.run(table.devices()); });
     }
     for (record* const r : waiting) ++r->micro_batches;
   }
 
  private:
+  using device_type = typename std::remove_cvref_t<decltype(std::declval<Table const&>().devices())>::value_type;
+
   template <class Controls, class Rule>
   void update(Table const& table, Controls const& controls, Rule const* rules) {
-    update_.step.run(table.devices(), controls, rules);
+    update_.run(table.devices(), [&](auto& step) { step.run(table.devices(), controls, rules); });
     table.count([&](auto const& f) {
       for (record* const r : update_.keys) f(*r);
     });
@@ -154,7 +177,7 @@ class resident_plan {
   /// Lays the step out for the keys, unless it is. A key that was pushed alone has seen more updates than its neighbours:
   /// they no longer share a clock.
   template <class Built>
-  void lay_out(Table const& table, laid_out<record, Built>& built, std::vector<record*> const& keys, bool with_sums) {
+  void lay_out(Table const& table, laid_out<device_type, record, Built>& built, std::vector<record*> const& keys, bool with_sums) {
     bool stands = built.with_sums == with_sums && built.keys == keys;
     for (std::size_t i = 1; stands && i < keys.size(); ++i)
       stands = !built.joined[i] || Built::accumulates_only || share_clock(*keys[i - 1], *keys[i]);
@@ -162,10 +185,9 @@ class resident_plan {
   }
 
   template <class Built>
-  void build(Table const& table, laid_out<record, Built>& built, std::vector<record*> const& keys, bool with_sums) {
-    built.keys.clear();  // until all is laid out it is laid out for none
+  void build(Table const& table, laid_out<device_type, record, Built>& built, std::vector<record*> const& keys, bool with_sums) {
+    built.clear();  // until all is laid out it is laid out for none
     built.with_sums = with_sums;
-    built.step.clear();
     built.joined.assign(keys.size(), false);
     for (std::size_t first = 0; first < keys.size();) {
       std::size_t last = first + 1;
@@ -194,7 +216,7 @@ class resident_plan {
   }
 
   template <class Built>
-  void add_run(Table const& table, laid_out<record, Built>& built, std::span<record* const> keys) {
+  void add_run(Table const& table, laid_out<device_type, record, Built>& built, std::span<record* const> keys) {
     Built& step = built.step;
     bool const with_sums = built.with_sums;
     auto& group = *keys.front()->group;
@@ -209,7 +231,7 @@ class resident_plan {
       gradients.clear();
       mirrors.clear();
       for (std::size_t m = 0; m < table.devices().size(); ++m)
-        gradients.push_back(Table::gradient(*keys.front(), m) + (part.begin - begin));
+        gradients.push_back(readable(table, built, n, m, Table::gradient(*keys.front(), m) + (part.begin - begin), part));
       typename Built::run_type run{};
       run.size = part.size();
       run.element = keys.front()->number + (part.begin - begin);
@@ -218,6 +240,7 @@ class resident_plan {
         run.master = group.reduced(table.devices()[n], n) + local;
       } else {
         table.add_mirrors(mirrors, group, n, part.begin);
+        table.add_mirror_copies(built.copies_out, group, n, part);
         run.master = group.master(n) + local;
         for (std::size_t s = 0; s != Built::states; ++s) run.state[s] = group.state(n, s) + local;
         run.accumulated = with_sums;
@@ -239,8 +262,19 @@ class resident_plan {
     }
   }
 
-  laid_out<record, Step> update_;
-  [[no_unique_address]] laid_out_accumulation<record, Accumulating> accumulating_;
+  /// A part of the gradient of device number m where device number n reads it.
+  template <class Built>
+  static typename Table::T const* readable(Table const& table, laid_out<device_type, record, Built>& built, std::size_t n,
+                                           std::size_t m, typename Table::T const* gradient, slice const& part) {
+    if (table.reach()(n, m)) return gradient;
+    std::size_t const bytes = static_cast<std::size_t>(part.size()) * sizeof(*gradient);
+    void* const staged = built.staged[n].take(table.devices()[n], bytes);
+    built.copies_in.push_back({n, staged, gradient, bytes});
+    return static_cast<typename Table::T const*>(staged);
+  }
+
+  laid_out<device_type, record, Step> update_;
+  [[no_unique_address]] laid_out_accumulation<device_type, record, Accumulating> accumulating_;
   std::unique_ptr<plan_operation> operation_ = std::make_unique<plan_operation>();
   std::vector<record*> keys_;
 };

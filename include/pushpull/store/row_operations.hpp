@@ -28,6 +28,7 @@
 #include <pushpull/store/key_table.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/parameter_groups.hpp>
+#include <pushpull/store/reach.hpp>
 #include <pushpull/store/row_operands.hpp>
 #include <pushpull/store/row_pass.hpp>
 #include <pushpull/store/store_operations.hpp>
@@ -125,6 +126,10 @@ class row_update final : public device_operation<D> {
         tables.find(sources_, row_length_of(key_->shape));
       });
     mirrors_.reserve(table_.devices().size());
+    copies_.clear();
+    if (key_->group->resident())
+      for (std::size_t n = 0; n < table_.devices().size(); ++n)
+        if (key_->part(n).size() > 0) table_.add_mirror_copies(copies_, *key_->group, n, key_->part(n));
     if (!pulls_) return;
     outputs_.begin(table_, effect::reads);
     outputs_.lay_out(table_, output_step_, effect::reads);
@@ -150,6 +155,7 @@ class row_update final : public device_operation<D> {
     for (std::size_t n = 0; n < table_.devices().size(); ++n)
       if (key_->part(n).size() > 0) update(n);
     join(table_.devices());
+    copy_behind(table_.devices(), copies_);
   }
 
   /// Counts the step on every owner, or on none if the rule's `prepare` throws.
@@ -216,6 +222,7 @@ class row_update final : public device_operation<D> {
   std::vector<row_source<T, D>> sources_;
   shared_row_tables<T, D> tables_;
   std::vector<T*> mirrors_;
+  std::vector<staged_copy> copies_;  // to mirrors out of their owners' reach
   detail::call<table_type, D, T, T> outputs_;
   typename table_type::pull_step output_step_;
 };

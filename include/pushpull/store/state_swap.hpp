@@ -18,6 +18,7 @@
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/store/fused_step.hpp>
 #include <pushpull/store/placement.hpp>
+#include <pushpull/store/reach.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
@@ -56,6 +57,7 @@ void swap_state(Table const& table, std::span<Record* const> keys, std::size_t s
   using device_type = typename std::remove_cvref_t<decltype(table.devices())>::value_type;
   fused_step<device_type, exchange, reduce::sum, Types, pass::memory::foreign> step(table.devices().size());
   std::vector<mirror_type*> mirrors;
+  std::vector<staged_copy> copies;
   for (Record const* const r : keys) {
     if (!has_state(*r)) continue;
     for (std::size_t n = 0; n < table.devices().size(); ++n) {
@@ -63,7 +65,10 @@ void swap_state(Table const& table, std::span<Record* const> keys, std::size_t s
       if (part.size() <= 0) continue;
       std::int64_t const local = part.begin - r->group->part(n).begin;
       mirrors.clear();
-      if (r->group->resident()) table.add_mirrors(mirrors, *r->group, n, part.begin);
+      if (r->group->resident()) {
+        table.add_mirrors(mirrors, *r->group, n, part.begin);
+        table.add_mirror_copies(copies, *r->group, n, part);
+      }
       typename decltype(step)::run_type run{};
       run.size = part.size();
       run.master = r->group->master(n) + local;
@@ -73,6 +78,7 @@ void swap_state(Table const& table, std::span<Record* const> keys, std::size_t s
   }
   step.commit(table.devices());
   step.run(table.devices());
+  copy_behind(table.devices(), copies);
 }
 
 }  // namespace pushpull::detail
