@@ -39,6 +39,21 @@
 #define PUSHPULL_NO_UNROLL
 #endif
 
+/// Stand around CUB's headers. What g++ finds after inlining it reports even of system headers, which nvcc's host compiler
+/// gets as part of one file: for several GPU architectures "-Wmaybe-uninitialized" in DeviceScan, which would stop a build
+/// with -Werror.
+#if defined(__GNUC__) && !defined(__clang__)
+#define PUSHPULL_OTHERS_HEADERS_BEGIN                                                                            \
+  _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wmaybe-uninitialized\"")                     \
+      _Pragma("GCC diagnostic ignored \"-Wuninitialized\"") _Pragma("GCC diagnostic ignored \"-Warray-bounds\"") \
+          _Pragma("GCC diagnostic ignored \"-Wstringop-overflow\"")                                              \
+              _Pragma("GCC diagnostic ignored \"-Wnull-dereference\"")
+#define PUSHPULL_OTHERS_HEADERS_END _Pragma("GCC diagnostic pop")
+#else
+#define PUSHPULL_OTHERS_HEADERS_BEGIN
+#define PUSHPULL_OTHERS_HEADERS_END
+#endif
+
 /// 1 where the CUDA Toolkit's 16-bit floating-point types can be included; ours stand in elsewhere.
 #if __has_include(<cuda_fp16.h>) && __has_include(<cuda_bf16.h>)
 #define PUSHPULL_HAS_CUDA_FP16 1

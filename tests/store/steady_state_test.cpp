@@ -99,7 +99,8 @@ TEST_CASE("a model on devices that cannot reach each other's memory is trained t
       for (std::size_t n = 0; n < devices.size(); ++n)
         for (char const* const name : {"a", "b"})
           for (std::size_t i = 0; i < initial.size(); ++i)
-            model.grad(name, n).data()[i] = pp::convert<pp::half>(static_cast<float>((i + n) % 13) - 5 + static_cast<float>(t));
+            model.grad(name, n).data()[i] =
+                pp::convert<pp::half>(static_cast<float>((i + n) % 13) - 5 + static_cast<float>(t));
     };
     fill(0);
     model.update_all();
@@ -110,8 +111,8 @@ TEST_CASE("a model on devices that cannot reach each other's memory is trained t
       for (auto const& device : devices) device.count().clear();
       model.update_all();
       for (auto const& device : devices) {
-        // Sums of the norm, gradients of the others, mirrors to the others.
-        REQUIRE(device.count().copies >= (isolated ? 1 + far + 2 * far : 0));
+        // Sums of the norm (1 or 2, and the first device's), gradients of the others, mirrors to the others.
+        REQUIRE(device.count().copies >= (isolated ? 3 * far : 0));
         if (t > 1) REQUIRE(device.count().allocations == 0);
       }
     }

@@ -30,7 +30,8 @@ std::vector<pp::cuda_device> logical_devices() {
 /// Multiples of 1/8, of which sums are exact.
 std::vector<float> gradient(std::size_t size, int t) {
   std::vector<float> g(size);
-  for (std::size_t i = 0; i < size; ++i) g[i] = static_cast<float>((static_cast<int>(i % 128) * 31 + t * 7) % 17) / 8 - 1;
+  for (std::size_t i = 0; i < size; ++i)
+    g[i] = static_cast<float>((static_cast<int>(i % 128) * 31 + t * 7) % 17) / 8 - 1;
   return g;
 }
 
@@ -69,7 +70,8 @@ TEST_CASE("stochastic rounding on CUDA devices is that of CPU devices", "[cuda]"
   if (devices.empty()) return;
   auto const trained = [](auto const& where) {
     using device = typename std::remove_cvref_t<decltype(where)>::value_type;
-    pp::kv_store<pp::bfloat16, device, update::sgd, pp::element::stochastic<pp::bfloat16>> store{where, update::sgd{0.125}};
+    pp::kv_store<pp::bfloat16, device, update::sgd, pp::element::stochastic<pp::bfloat16>> store{where,
+                                                                                                 update::sgd{0.125}};
     std::vector<float> w(5003, 1);
     store.init("w", w);
     for (int t = 0; t < 5; ++t) {

@@ -7,15 +7,19 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <pushpull/config.hpp>
+
+PUSHPULL_OTHERS_HEADERS_BEGIN
 #include <thrust/iterator/counting_iterator.h>
 #include <thrust/iterator/transform_iterator.h>
 #include <cub/device/device_histogram.cuh>
 #include <cub/device/device_reduce.cuh>
 #include <cub/device/device_scan.cuh>
 #include <cuda/std/functional>
+PUSHPULL_OTHERS_HEADERS_END
+
 #include <pushpull/compress/primitives.hpp>
 #include <pushpull/concepts/device.hpp>
-#include <pushpull/config.hpp>
 #include <pushpull/detail/cuda/check.cuh>
 #include <pushpull/pass/cuda_execution.cuh>
 

@@ -10,11 +10,15 @@
 #include <string>
 #include <vector>
 
+#include <pushpull/config.hpp>
+
+PUSHPULL_OTHERS_HEADERS_BEGIN
 #include <cub/block/block_reduce.cuh>
 #include <cub/device/device_radix_sort.cuh>
 #include <cub/device/device_select.cuh>
+PUSHPULL_OTHERS_HEADERS_END
+
 #include <pushpull/concepts/device.hpp>
-#include <pushpull/config.hpp>
 #include <pushpull/detail/cuda/check.cuh>
 #include <pushpull/detail/cuda/peers.cuh>
 #include <pushpull/device/cuda_memory_resource.cuh>

@@ -177,7 +177,8 @@ class resident_plan {
   /// Lays the step out for the keys, unless it is. A key that was pushed alone has seen more updates than its neighbours:
   /// they no longer share a clock.
   template <class Built>
-  void lay_out(Table const& table, laid_out<device_type, record, Built>& built, std::vector<record*> const& keys, bool with_sums) {
+  void lay_out(Table const& table, laid_out<device_type, record, Built>& built, std::vector<record*> const& keys,
+               bool with_sums) {
     bool stands = built.with_sums == with_sums && built.keys == keys;
     for (std::size_t i = 1; stands && i < keys.size(); ++i)
       stands = !built.joined[i] || Built::accumulates_only || share_clock(*keys[i - 1], *keys[i]);
@@ -185,7 +186,8 @@ class resident_plan {
   }
 
   template <class Built>
-  void build(Table const& table, laid_out<device_type, record, Built>& built, std::vector<record*> const& keys, bool with_sums) {
+  void build(Table const& table, laid_out<device_type, record, Built>& built, std::vector<record*> const& keys,
+             bool with_sums) {
     built.clear();  // until all is laid out it is laid out for none
     built.with_sums = with_sums;
     built.joined.assign(keys.size(), false);
@@ -231,7 +233,8 @@ class resident_plan {
       gradients.clear();
       mirrors.clear();
       for (std::size_t m = 0; m < table.devices().size(); ++m)
-        gradients.push_back(readable(table, built, n, m, Table::gradient(*keys.front(), m) + (part.begin - begin), part));
+        gradients.push_back(
+            readable(table, built, n, m, Table::gradient(*keys.front(), m) + (part.begin - begin), part));
       typename Built::run_type run{};
       run.size = part.size();
       run.element = keys.front()->number + (part.begin - begin);
@@ -264,8 +267,9 @@ class resident_plan {
 
   /// A part of the gradient of device number m where device number n reads it.
   template <class Built>
-  static typename Table::T const* readable(Table const& table, laid_out<device_type, record, Built>& built, std::size_t n,
-                                           std::size_t m, typename Table::T const* gradient, slice const& part) {
+  static typename Table::T const* readable(Table const& table, laid_out<device_type, record, Built>& built,
+                                           std::size_t n, std::size_t m, typename Table::T const* gradient,
+                                           slice const& part) {
     if (table.reach()(n, m)) return gradient;
     std::size_t const bytes = static_cast<std::size_t>(part.size()) * sizeof(*gradient);
     void* const staged = built.staged[n].take(table.devices()[n], bytes);
