@@ -56,14 +56,14 @@ TEST_CASE("a missing or unknown type and parameters that can never be right are 
   REQUIRE(complaint({{"type", "3bit"}}).find("got \"3bit\"") != std::string::npos);
   REQUIRE(complaint({{"type", "2BIT"}}).find("got \"2BIT\"") != std::string::npos);
   REQUIRE(complaint({{"type", "2bit"}, {"threshold", "0"}}) ==
-          "two_bit: threshold: a finite value above 0 expected, got 0");
+          "two_bit: threshold: a value in (0, 3.40282e+38] expected, got 0");
   REQUIRE(complaint({{"type", "2bit"}, {"threshold", "-2"}}) ==
-          "two_bit: threshold: a finite value above 0 expected, got -2");
+          "two_bit: threshold: a value in (0, 3.40282e+38] expected, got -2");
   for (char const* const text : {"", "half", "0.5x", " 1"})
     REQUIRE(complaint({{"type", "2bit"}, {"threshold", text}}) ==
             "compression: threshold: a number expected, got \"" + std::string(text) + "\"");
   REQUIRE(complaint({{"type", "1bit"}, {"threshold", "nan"}}) ==
-          "one_bit: threshold: a finite value expected, got nan");
+          "one_bit: threshold: a value in [-3.40282e+38, 3.40282e+38] expected, got nan");
   REQUIRE(complaint({{"type", "topk"}, {"ratio", "2"}}) == "top_k: ratio: a value above 0 and up to 1 expected, got 2");
   REQUIRE(complaint({{"type", "topk"}, {"count", "-1"}}) == "top_k: count: at least 0 expected, got -1");
   REQUIRE(complaint({{"type", "float16"}, {"error_feedback", "maybe"}}) ==

@@ -126,11 +126,42 @@ TEST_CASE("with per-tensor norms behind it a left-out step changes nothing", "[l
   }
 }
 
-TEST_CASE("a scale never becomes infinite in float", "[loss_scale]") {
-  pp::kv_store store{pp::cpu_devices(1), scaled_adam({.initial = 0x1p127, .interval = 1}), pp::synchronous{}};
+TEST_CASE("a scale stays where it and its inverse are normal floats, however long gradients are good", "[loss_scale]") {
+  pp::kv_store store{pp::cpu_devices(1), scaled_adam({.initial = 0x1p125, .growth = 3, .interval = 1}), pp::synchronous{}};
   store.init("w", std::vector<float>(3));
-  store.push("w", std::vector<float>(3)).wait();
-  REQUIRE(*store.loss_scale(0) == 0x1p127);
+  for (int i = 0; i < 3; ++i) {
+    store.push("w", std::vector<float>(3)).wait();
+    REQUIRE(*store.loss_scale(0) == 0x1p126);
+  }
+}
+
+TEST_CASE("a scale goes no lower than its minimum, and training goes on when gradients are good again", "[loss_scale]") {
+  pp::kv_store store{pp::cpu_devices(2), scaled_adam({.initial = 8, .interval = 2}), pp::synchronous{}};
+  store.init("w", std::vector<float>(3, 1));
+  for (int i = 0; i < 200; ++i) store.push("w", std::vector<float>(3, not_a_number)).wait();
+  REQUIRE(*store.loss_scale(1) == 1);
+  store.push("w", std::vector<float>(3, 1)).wait();
+  for (float const x : value(store, "w", 3)) REQUIRE(x == Approx(0.9));
+  store.push("w", std::vector<float>(3, 1)).wait();
+  REQUIRE(*store.loss_scale(1) == 2);
+  store.set_hyperparameters(scaled_adam({.initial = 0x1p-3, .minimum = 0x1p-4}));
+  for (int i = 0; i < 200; ++i) store.push("w", std::vector<float>(3, infinity)).wait();
+  REQUIRE(*store.loss_scale(0) == 0x1p-4);
+  store.set_hyperparameters(scaled_adam({.interval = 1}));  // whose minimum is 1
+  store.push("w", std::vector<float>(3, infinity)).wait();
+  REQUIRE(*store.loss_scale(0) == 0x1p-4);
+  store.push("w", std::vector<float>(3, 1)).wait();
+  REQUIRE(*store.loss_scale(0) == 1);
+}
+
+TEST_CASE("a scale that a broken checkpoint brings makes no gradient infinite", "[loss_scale]") {
+  pp::kv_store store{pp::cpu_devices(1), scaled_adam({}), pp::synchronous{}};
+  store.init("w", std::vector<float>(3, 1));
+  for (double const scale : {0.0, 1e-300, 0x1p-140}) {
+    store.set_carried_numbers(std::vector<double>{0, scale, 0});
+    store.push("w", std::vector<float>{0, 1e-40F, 1e-3F}).wait();
+    for (float const x : value(store, "w", 3)) REQUIRE(std::isfinite(x));
+  }
 }
 
 TEST_CASE("apply_if_finite leaves out so many steps in a row, then makes one", "[loss_scale]") {
@@ -177,7 +208,7 @@ TEST_CASE("keys that lost different steps no longer share a clock", "[loss_scale
 }
 
 TEST_CASE("threads may push to a store whose steps share a scale", "[loss_scale][threads]") {
-  pp::kv_store store{pp::cpu_devices(2), scaled_adam({.initial = 1024, .interval = 1 << 30})};
+  pp::kv_store store{pp::cpu_devices(2), scaled_adam({.initial = 65536, .interval = 1 << 30})};
   for (auto const* key : {"a", "b", "c"}) store.init(key, std::vector<float>(5000, 1));
   std::vector<std::thread> threads;
   std::vector<float> const good(5000, 1), bad(5000, not_a_number);
@@ -187,14 +218,16 @@ TEST_CASE("threads may push to a store whose steps share a scale", "[loss_scale]
     });
   for (auto& thread : threads) thread.join();
   store.wait();
-  REQUIRE(*store.loss_scale(0) == 1024 * 0x1p-12);
+  REQUIRE(*store.loss_scale(0) == 65536 * 0x1p-12);
   for (auto const* key : {"a", "b", "c"}) REQUIRE(store.steps(key) == 36);
 }
 
 TEST_CASE("bad scales are refused", "[loss_scale][errors]") {
   using scale = update::dynamic_loss_scale;
   for (scale const bad : {scale{.initial = 0}, scale{.growth = 1}, scale{.backoff = 1}, scale{.backoff = 0},
-                          scale{.interval = 0}, scale{.initial = infinity}})
+                          scale{.interval = 0}, scale{.initial = infinity}, scale{.initial = 0.5},
+                          scale{.minimum = 0}, scale{.initial = 4, .maximum = 2}, scale{.initial = 0x1p127},
+                          scale{.growth = not_a_number}, scale{.minimum = 0x1p-127}})
     REQUIRE_THROWS_AS((pp::kv_store{pp::cpu_devices(1), scaled_adam(bad)}), pp::invalid_argument);
   pp::kv_store store{pp::cpu_devices(1), scaled_adam({}), pp::synchronous{}};
   REQUIRE_THROWS_AS(store.set_carried_numbers(std::vector<double>(1)), pp::shape_mismatch);

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <pushpull/pushpull.hpp>
+#include <utility>
 #include <vector>
 
 namespace pushpull::test {
@@ -32,19 +33,19 @@ class rule_runner {
   void step(std::vector<double> const& gradient) {
     for (std::size_t i = 0; i < size_; ++i) gradient_[i] = convert<T>(gradient[i]);
     ++clock_.t;
-    clock_.prepared = detail::prepare(rule_, pushpull::step<A>{clock_.t}, detail::sums_t<Rule>{});
+    clock_.prepared = detail::prepare(rule_, pushpull::step<A>{clock_.t}, sums_);
+    if constexpr (PreReduction<Rule>) {
+      clock_.sums = sums_;
+      [&]<std::size_t... P>(std::index_sequence<P...>) {
+        (sum_phase<P>(), ...);
+      }(std::make_index_sequence<detail::phase_count<Rule>>());
+    }
     for (std::size_t n = 0; n < slices_; ++n) {
       auto const part = detail::slice_of(static_cast<std::int64_t>(size_), n, slices_);
       if (part.size() <= 0) continue;
       using body = pass::body<Rule, reduce::sum, types, pass::host_execution, pass::memory::foreign>;
       typename body::run_type run{};
-      run.size = part.size();
-      run.element = part.begin;
-      run.gradients = run.mirrors = 1;
-      run.gradient[0] = gradient_.data() + part.begin;
-      run.mirror[0] = mirror_.data() + part.begin;
-      run.master = array(0) + part.begin;
-      for (std::size_t s = 0; s != states; ++s) run.state[s] = array(s + 1) + part.begin;
+      fill(run, part.begin, part.size());
       body const pass{&rule_, &clock_, {run}};
       for (std::int64_t task = 0; task * body::grain < run.size; ++task) pass(task);
     }
@@ -56,13 +57,43 @@ class rule_runner {
     for (std::size_t i = 0; i < size_; ++i) result[i] = convert<double>(array(s)[i]);
     return result;
   }
+  /// Updates so far.
+  std::int64_t t() const { return clock_.t; }
   /// What the pass wrote to the mirror.
   std::vector<T> const& mirror() const { return mirror_; }
 
  private:
+  template <class Run>
+  void fill(Run& run, std::int64_t begin, std::int64_t size) {
+    run.size = size;
+    run.element = begin;
+    run.gradients = run.mirrors = 1;
+    run.gradient[0] = gradient_.data() + begin;
+    run.mirror[0] = mirror_.data() + begin;
+    run.master = array(0) + begin;
+    for (std::size_t s = 0; s != states; ++s) run.state[s] = array(s + 1) + begin;
+  }
+
+  /// A phase before the pass, over the whole parameter.
+  template <std::size_t Phase>
+  void sum_phase() {
+    using body = pass::pre_reduction_body<Rule, reduce::sum, types, pass::host_execution, pass::memory::foreign, Phase>;
+    typename body::run_type run{};
+    fill(run, 0, static_cast<std::int64_t>(size_));
+    body const pass{&rule_, &clock_, {run}};
+    constexpr std::size_t first = detail::first_sum<Rule, Phase>();
+    for (std::size_t k = 0; k < detail::sums_in<Rule, Phase>; ++k) detail::sum(clock_.sums, first + k) = 0;
+    for (std::int64_t leaf = 0; leaf * pass::leaf_size < run.size; ++leaf) {
+      auto const sums = pass(leaf, 0, 1);
+      for (std::size_t k = 0; k < detail::sums_in<Rule, Phase>; ++k) detail::sum(clock_.sums, first + k) += sums[k];
+    }
+    clock_.prepared = detail::prepare(rule_, pushpull::step<A>{clock_.t}, clock_.sums);
+  }
+
   Stored* array(std::size_t s) const { return static_cast<Stored*>(stored_[s].data()); }
 
   Rule rule_;
+  detail::sums_t<Rule> sums_ = detail::initial_sums(rule_);  ///< Before a step.
   std::size_t size_, slices_;
   std::vector<buffer<cpu_device<serial_system>>> stored_;
   std::vector<T> gradient_, mirror_;

@@ -51,7 +51,9 @@ TEST_CASE("every rule refuses what its formula cannot use", "[update]") {
   adaptive<update::yogi>("yogi");
   adaptive<update::ftml>("ftml");
   refused(update::nadam{.momentum_decay = -1}, "nadam: momentum_decay");
-  refused(update::ftml{.learning_rate = 0}, "ftml: learning_rate");
+  refused(update::adafactor{.beta2_decay = 0.1}, "adafactor: beta2_decay");
+  refused(update::adafactor{.d = 0.9}, "adafactor: d");
+  refused(update::lamb{.lower_bound = 2, .upper_bound = 1}, "lamb: upper_bound");
   refused(update::ftml{.epsilon = 0}, "ftml: epsilon");
   for (double const wrong : {-1.0, not_a_number}) {
     refused(update::signsgd{.learning_rate = wrong}, "signsgd: learning_rate");
@@ -82,7 +84,7 @@ TEST_CASE("every rule refuses what its formula cannot use", "[update]") {
   refused(update::sgd{} | update::lookahead(5, 0), "lookahead: alpha");
   refused(update::sgd{-1} | update::lookahead(5), "sgd: learning_rate");
   refused(update::clip_norm(1) | update::sgd{-1} | update::ema(0.9), "sgd: learning_rate");
-  refused(update::ftrl{.learning_rate = 0}, "ftrl: learning_rate");
+  refused(update::sgd{1e300}, "sgd: learning_rate");  // infinite in float
   refused(update::decoupled_decay{update::sgd{-1}, 0}, "sgd: learning_rate");
   refused(update::clip_weights{update::sgd{-1}, 1}, "sgd: learning_rate");
   update::clip_value(infinity).validate();

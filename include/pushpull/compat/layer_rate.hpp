@@ -27,9 +27,12 @@ struct lars_factor {
   bool adapts = true;  ///< MXNet says no to names that end in gamma, beta or bias: parameter groups do.
 
   /// @throws invalid_argument on a negative eta or epsilon.
-  void validate() const {
-    update::detail::expects_not_negative("lars: eta", eta);
-    update::detail::expects_not_negative("lars: epsilon", epsilon);
+  void validate() const { update::detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.not_negative("lars: eta", eta);
+    c.not_negative("lars: epsilon", epsilon);
   }
 
   /// From the squares of |w| and |g|.
@@ -64,13 +67,16 @@ struct layer_rated_momentum {
   using sums_type = cuda::std::array<double, 2>;  ///< Squares of w, of g.
 
   /// @throws invalid_argument on a negative value, or a momentum of 1 or more.
-  void validate() const {
-    update::detail::expects_not_negative("layer_rated_momentum: learning_rate", learning_rate);
-    update::detail::expects_in_range("layer_rated_momentum: momentum", momentum, 0, 1);
-    update::detail::expects_not_negative("layer_rated_momentum: weight_decay", weight_decay);
-    update::detail::expects_finite("layer_rated_momentum: rescale", rescale);
-    update::detail::expects_limit("layer_rated_momentum: limit", limit);
-    if constexpr (requires { factor.validate(); }) factor.validate();
+  void validate() const { update::detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.not_negative("layer_rated_momentum: learning_rate", learning_rate);
+    c.in_range("layer_rated_momentum: momentum", momentum, 0, 1);
+    c.not_negative("layer_rated_momentum: weight_decay", weight_decay);
+    c.finite("layer_rated_momentum: rescale", rescale);
+    c.limit("layer_rated_momentum: limit", limit);
+    c.stage(factor);
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
@@ -82,7 +88,7 @@ struct layer_rated_momentum {
   /// The rate.
   template <class A>
   PUSHPULL_HOST_DEVICE A prepare(step<A> const&, sums_type const& sums) const noexcept {
-    return static_cast<A>(learning_rate * factor(sums[0], sums[1], rescale, weight_decay));
+    return update::detail::to_finite<A>(learning_rate * factor(sums[0], sums[1], rescale, weight_decay));
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE

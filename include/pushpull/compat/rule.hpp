@@ -29,7 +29,10 @@ struct folded_correction {
 
   static constexpr auto state_names = Rule::state_names;
 
-  void validate() const { rule.validate(); }
+  void validate() const { update::detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const { c.stage(rule); }
 
   /// The rate in step t.
   PUSHPULL_HOST_DEVICE double rate(std::int64_t t) const {
@@ -40,7 +43,7 @@ struct folded_correction {
 
   template <class A>
   PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s) const noexcept {
-    return update::adam::scalars<A>{static_cast<A>(rate(s.t)), A(1)};
+    return update::adam::scalars<A>{update::detail::to_finite<A>(rate(s.t)), A(1)};
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
@@ -60,9 +63,12 @@ struct corrected_decay {
   static constexpr auto state_names = update::adam::state_names;
 
   /// @throws invalid_argument as adam's, and on a negative decay.
-  void validate() const {
-    rule.validate();
-    update::detail::expects_not_negative("corrected_decay: weight_decay", weight_decay);
+  void validate() const { update::detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.stage(rule);
+    c.not_negative("corrected_decay: weight_decay", weight_decay);
   }
 
   /// What depends on t alone.
@@ -74,7 +80,7 @@ struct corrected_decay {
 
   template <class A>
   PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s) const noexcept {
-    return {static_cast<A>(1 - rule.rate(s.t) * weight_decay), rule.prepare(s)};
+    return {update::detail::kept<A>(rule.rate(s.t), weight_decay), rule.prepare(s)};
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
@@ -94,9 +100,12 @@ struct rated_momentum {
   static constexpr auto state_names = states("momentum_buffer");
 
   /// @throws invalid_argument on a negative rate or a momentum outside [0, 1).
-  void validate() const {
-    update::detail::expects_not_negative("rated_momentum: learning_rate", learning_rate);
-    update::detail::expects_in_range("rated_momentum: momentum", momentum, 0, 1);
+  void validate() const { update::detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.not_negative("rated_momentum: learning_rate", learning_rate);
+    c.in_range("rated_momentum: momentum", momentum, 0, 1);
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
@@ -115,9 +124,12 @@ struct rated_nesterov {
   static constexpr auto state_names = rated_momentum::state_names;
 
   /// @throws invalid_argument as rated_momentum's.
-  void validate() const {
-    update::detail::expects_not_negative("rated_nesterov: learning_rate", learning_rate);
-    update::detail::expects_in_range("rated_nesterov: momentum", momentum, 0, 1);
+  void validate() const { update::detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.not_negative("rated_nesterov: learning_rate", learning_rate);
+    c.in_range("rated_nesterov: momentum", momentum, 0, 1);
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
@@ -142,9 +154,12 @@ struct rated_decay {
   static constexpr auto state_names = Rule::state_names;
 
   /// @throws invalid_argument as the rule's, and unless learning_rate weight_decay is in [0, 1).
-  void validate() const {
-    rule.validate();
-    update::detail::expects_in_range("rated_decay: learning_rate weight_decay", decay(), 0, 1);
+  void validate() const { update::detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.stage(rule);
+    c.in_range("rated_decay: learning_rate weight_decay", decay(), 0, 1);
   }
 
   template <class A>

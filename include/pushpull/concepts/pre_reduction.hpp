@@ -127,6 +127,10 @@ inline constexpr bool may_skip<U> = may_skip<typename U::wraps>;
 template <class U>
 concept MaySkip = may_skip<U>;
 
+/// Whether the pass of `U`, computed in `A`, may leave weights and states alone, for that reason or another.
+template <class U, class A>
+concept MayLeaveAlone = MaySkip<U> || MayRefuse<prepared_t<U, A>>;
+
 /// The stage inside of a wrapper.
 template <Wrapping U>
 PUSHPULL_HOST_DEVICE constexpr typename U::wraps const& inside(U const& u) {

@@ -148,6 +148,21 @@ inline constexpr bool prepares_noexcept = [] {
   }
 }();
 
+/// May say that a step is none: a schedule has given a hyperparameter a value that the rule refuses. The pass then leaves
+/// weights and states alone, while t counts on.
+template <class P>
+concept MayRefuse = requires(P const& p) {
+  { p.is_refused() } -> std::same_as<bool>;
+};
+template <class P>
+PUSHPULL_HOST_DEVICE bool is_refused([[maybe_unused]] P const& p) noexcept {
+  if constexpr (MayRefuse<P>) {
+    return p.is_refused();
+  } else {
+    return false;
+  }
+}
+
 /// Has a member `at`: the operator is given `prepared.at(number)` instead, number being that of the pack's first element
 /// among all elements of the store.
 template <class P>

@@ -10,6 +10,7 @@
 
 #include <pushpull/concepts/factored.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/detail/finite.hpp>
 #include <pushpull/detail/static_for.hpp>
 #include <pushpull/pass/body.hpp>
 #include <pushpull/pass/matrix.hpp>
@@ -103,22 +104,41 @@ struct matrix_terms {
           [&](auto s) PUSHPULL_INLINE_LAMBDA { load_stored<memory::rows>(state[s], r.state[s] + i, false, valid); });
     static_for<block_type::count>([&](auto j) PUSHPULL_INLINE_LAMBDA {
       std::int64_t const number = first + i + static_cast<std::int64_t>(j * V::size);
-      auto const& given = pushpull::detail::argument(own_clock.prepared, number);
-      to.x[j] = [&]<std::size_t... I>(std::index_sequence<I...>) PUSHPULL_INLINE_LAMBDA {
-        if constexpr (of_states) {
-          return pushpull::detail::terms<Phase>(rules[own_clock.rule], given, w.x[j], g.x[j], state[I].x[j]...);
-        } else {
-          return pushpull::detail::terms<Phase>(rules[own_clock.rule], given, w.x[j], g.x[j]);
-        }
-      }
-      (std::make_index_sequence<states>{});
+      V lanes[states + 1];
+      static_for<of_states ? states : 0>([&](auto s) PUSHPULL_INLINE_LAMBDA { lanes[s] = state[s].x[j]; });
+      to.x[j] = of_pack(own_clock, number, w.x[j], g.x[j], static_cast<V const*>(lanes), std::make_index_sequence<states>{});
     });
   }
 
-  /// f(k, the term of element number k) for each valid one.
+  /// The term of the element with number `i` of a tensor, computed in double.
+  PUSHPULL_EXEC_CHECK_DISABLE
+  PUSHPULL_HOST_DEVICE double term_in_double(run_type const& r, std::int64_t first, std::int64_t i) const {
+    using one = pack<double>;
+    one state[states + 1];
+    if constexpr (pushpull::detail::has_terms_of_states<Rule, Phase>)
+      for (std::size_t s = 0; s != states; ++s) state[s] = one(convert<double>(r.state[s][i]));
+    return of_pack(clocks[r.clock], first + i, one(convert<double>(r.master[i])), one(convert<double>(r.gradient[i])),
+                   static_cast<one const*>(state), std::make_index_sequence<states>{})
+        .value;
+  }
+
+  /// f(k, the term of element number k) for each of `valid` elements of a tensor from number `i` on. Where squares of
+  /// floats overflow, terms are computed in double: floats that are finite have finite means of squares.
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class F>
-  PUSHPULL_DEVICE_INLINE static void each(block_type const& terms, std::int64_t valid, F const& f) {
+  PUSHPULL_DEVICE_INLINE void each(run_type const& r, std::int64_t first, std::int64_t i, std::int64_t valid,
+                                   F const& f) const {
+    block_type terms;
+    this->terms(terms, r, first, i, valid);
+    if constexpr (sizeof(A) < sizeof(double)) {
+      bool overflows = false;
+      static_for<block_type::count>(
+          [&](auto j) PUSHPULL_INLINE_LAMBDA { overflows = overflows || any(!is_finite(terms.x[j])); });
+      if (overflows) {
+        for (std::int64_t k = 0; k < valid; ++k) f(static_cast<std::size_t>(k), term_in_double(r, first, i + k));
+        return;
+      }
+    }
     static_for<block_type::count>([&](auto j) PUSHPULL_INLINE_LAMBDA {
       for (std::size_t lane = 0; lane < V::size; ++lane) {
         std::size_t const k = j * V::size + lane;
@@ -126,6 +146,19 @@ struct matrix_terms {
           f(k, static_cast<double>(reinterpret_cast<A const*>(&terms.x[j])[lane]));
       }
     });
+  }
+
+ private:
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class W, std::size_t... I>
+  PUSHPULL_DEVICE_INLINE W of_pack(clock<Rule, A> const& own_clock, std::int64_t number, W const& w, W const& g,
+                                   W const* state, std::index_sequence<I...>) const {
+    auto const& given = pushpull::detail::argument(own_clock.prepared, number);
+    if constexpr (pushpull::detail::has_terms_of_states<Rule, Phase>) {
+      return pushpull::detail::terms<Phase>(rules[own_clock.rule], given, w, g, state[I]...);
+    } else {
+      return pushpull::detail::terms<Phase>(rules[own_clock.rule], given, w, g);
+    }
   }
 };
 
@@ -145,9 +178,8 @@ struct row_sums : matrix_terms<Rule, Types, Execution, Phase> {
     double sum = 0;
     for (std::int64_t i = begin + thread * block_type::size; i < end; i += threads * block_type::size) {
       std::int64_t const valid = end - i < block_type::size ? end - i : block_type::size;
-      block_type terms;
-      this->terms(terms, this->table.runs[n], m.first, row * m.columns + i, valid);
-      base::each(terms, valid, [&](std::size_t, double x) PUSHPULL_INLINE_LAMBDA { sum += x; });
+      this->each(this->table.runs[n], m.first, row * m.columns + i, valid,
+                 [&](std::size_t, double x) PUSHPULL_INLINE_LAMBDA { sum += x; });
     }
     return sum;
   }
@@ -181,9 +213,7 @@ struct short_row_sums : matrix_terms<Rule, Types, Execution, Phase> {
     std::int64_t column = 0;
     for (std::int64_t i = first * m.columns; i < end; i += block_type::size) {
       std::int64_t const valid = end - i < block_type::size ? end - i : block_type::size;
-      block_type terms;
-      this->terms(terms, this->table.runs[n], m.first, i, valid);
-      base::each(terms, valid, [&](std::size_t, double x) PUSHPULL_INLINE_LAMBDA {
+      this->each(this->table.runs[n], m.first, i, valid, [&](std::size_t, double x) PUSHPULL_INLINE_LAMBDA {
         sum += x;
         if (++column < m.columns) return;
         *to++ = sum;
@@ -214,9 +244,8 @@ struct column_sums : matrix_terms<Rule, Types, Execution, Phase> {
     std::int64_t const begin = chunk * cuts.chunk, end = begin + cuts.chunk < m.rows ? begin + cuts.chunk : m.rows;
     double sums[static_cast<std::size_t>(block_type::size)] = {};
     for (std::int64_t row = begin; row < end; ++row) {
-      block_type terms;
-      this->terms(terms, this->table.runs[n], m.first, (batch * m.rows + row) * m.columns + column, valid);
-      base::each(terms, valid, [&](std::size_t k, double x) PUSHPULL_INLINE_LAMBDA { sums[k] += x; });
+      this->each(this->table.runs[n], m.first, (batch * m.rows + row) * m.columns + column, valid,
+                 [&](std::size_t k, double x) PUSHPULL_INLINE_LAMBDA { sums[k] += x; });
     }
     std::int64_t const to =
         this->table.runs[n].column_slot[base::stage] + (chunk * m.batches + batch) * m.columns + column;
@@ -225,6 +254,17 @@ struct column_sums : matrix_terms<Rule, Types, Execution, Phase> {
     });
   }
 };
+
+/// A number as a state, at most the largest of its type: an infinite one would make 0 or NaN of its row for ever.
+template <class S, class A>
+PUSHPULL_HOST_DEVICE S stored(A number) {
+  if constexpr (std::is_same_v<S, half>) {
+    if (number > A(65504) && pushpull::detail::is_finite(number)) return convert<S>(A(65504));
+  } else if constexpr (std::is_same_v<S, bfloat16>) {
+    if (number > A(0x1.FEp127) && pushpull::detail::is_finite(number)) return convert<S>(A(0x1.FEp127));
+  }
+  return convert<S>(number);
+}
 
 /// Moves the number of each row and column. States follow at once, unless the step may yet be left out.
 template <class Run, class A, std::size_t Stage, bool Keep>
@@ -257,8 +297,8 @@ struct move_numbers {
   template <class S>
   PUSHPULL_HOST_DEVICE void move(matrix<A> const& m, A& number, S* kept, std::int64_t i, double mean) const {
     double const before = kept != nullptr ? static_cast<double>(convert<A>(kept[i])) : 0;
-    number = static_cast<A>(m.motion[0] * before + m.motion[1] * mean);
-    if (Keep && kept != nullptr) kept[i] = convert<S>(number);
+    number = pushpull::detail::to_finite<A>(m.motion[0] * before + m.motion[1] * mean);
+    if (Keep && kept != nullptr) kept[i] = stored<S>(number);
   }
 };
 
@@ -309,10 +349,11 @@ struct keep_numbers {
     matrix<A> const& m = table.matrix_of(n);
     Run const& r = table.runs[n];
     if (pushpull::detail::MaySkip<Rule> && clocks[r.clock].skipped) return;
+    if (pushpull::detail::is_refused(clocks[r.clock].prepared)) return;
     bool const of_row = i < m.all_rows();
     if (!of_row) i -= m.all_rows();
     auto* const kept = of_row ? r.kept_rows[Stage] : r.kept_columns[Stage];
-    if (kept != nullptr) kept[i] = convert<typename Run::S>(of_row ? m.row[i] : m.column[i]);
+    if (kept != nullptr) kept[i] = stored<typename Run::S>(of_row ? m.row[i] : m.column[i]);
   }
 };
 

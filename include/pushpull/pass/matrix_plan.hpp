@@ -76,7 +76,7 @@ class matrix_plan {
   using run_type = matrix_run<Types, pushpull::detail::state_count<Rule>, stages>;
 
   /// Whether numbers are kept by `keep`, when it is known that there is a step, and not at once.
-  static constexpr bool keeps_late = pushpull::detail::MaySkip<Rule> || detail::may_fail<D, Rule, A>;
+  static constexpr bool keeps_late = pushpull::detail::MayLeaveAlone<Rule, A> || detail::may_fail<D, Rule, A>;
 
   void clear() {
     runs_.rows.clear();

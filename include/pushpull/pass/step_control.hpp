@@ -11,6 +11,7 @@
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/detail/finite.hpp>
 #include <pushpull/pass/body.hpp>
 #include <pushpull/pass/operands.hpp>
 
@@ -197,6 +198,8 @@ struct set_value {
 
 /// The phase before the pass: terms of the gradients, summed leaf by leaf, and the reduced gradient where a run has
 /// more than one source. `operator()(leaf, t, n)` is thread t's share of n in a leaf.
+/// A share in which squares of floats overflow is summed once more, with terms computed in double: rare enough to cost
+/// nothing, and floats that are finite have finite norms.
 template <class Rule, class Reduction, class Types, class Execution, memory Memory, std::size_t Phase,
           template <class> class Schedule = detail::one_run>
 struct pre_reduction_body {
@@ -218,17 +221,11 @@ struct pre_reduction_body {
     auto const& own_clock = clocks[r.clock];
     Rule const local_rule = rules[own_clock.rule];
     prepared_type const prepared = own_clock.prepared;
-    lane_sums sum{};
-    for (std::int64_t b = thread; b < leaf_size / block_type::size; b += threads) {
-      std::int64_t const i = leaf * leaf_size - r.leaf_phase + b * block_type::size;
-      if (i < 0 || i >= r.size) continue;
-      add_block(sum, r, local_rule, prepared, i);
-    }
-    sums_type total{};
-    for (std::size_t k = 0; k < count; ++k) {
-      for (std::size_t half = lanes / 2; half > 0; half /= 2)
-        for (std::size_t lane = 0; lane < half; ++lane) sum.of[k][lane] += sum.of[k][lane + half];
-      total[k] = sum.of[k][0];
+    sums_type total = share<false>(r, local_rule, prepared, leaf, thread, threads);
+    if constexpr (sizeof(A) < sizeof(double)) {
+      bool finite = true;
+      for (std::size_t k = 0; k < count; ++k) finite = finite && pushpull::detail::is_finite(total[k]);
+      if (!finite) total = share<true>(r, local_rule, prepared, leaf, thread, threads);
     }
     return total;
   }
@@ -248,7 +245,52 @@ struct pre_reduction_body {
     double of[count][lanes];
   };
 
+  /// A thread's share of a leaf. @tparam Again  In double; what this phase leaves in memory is there already.
   PUSHPULL_EXEC_CHECK_DISABLE
+  template <bool Again>
+  PUSHPULL_HOST_DEVICE sums_type share(run_type const& r, Rule const& local_rule, prepared_type const& prepared,
+                                       std::int64_t leaf, std::int32_t thread, std::int32_t threads) const {
+    lane_sums sum{};
+    PUSHPULL_NO_UNROLL
+    for (std::int64_t b = thread; b < leaf_size / block_type::size; b += threads) {
+      std::int64_t const i = leaf * leaf_size - r.leaf_phase + b * block_type::size;
+      if (i < 0 || i >= r.size) continue;
+      add_block<Again>(sum, r, local_rule, prepared, i);
+    }
+    sums_type total{};
+    for (std::size_t k = 0; k < count; ++k) {
+      for (std::size_t half = lanes / 2; half > 0; half /= 2)
+        for (std::size_t lane = 0; lane < half; ++lane) sum.of[k][lane] += sum.of[k][lane + half];
+      total[k] = sum.of[k][0];
+    }
+    return total;
+  }
+
+  /// The terms of elements `x`, from number `number` on.
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class V, std::size_t... I>
+  PUSHPULL_DEVICE_INLINE static auto terms(Rule const& local_rule, prepared_type const& prepared, std::int64_t number,
+                                           V const& w, V const& g, V const* state, std::index_sequence<I...>) {
+    auto const& given = pushpull::detail::argument(prepared, number);
+    if constexpr (pushpull::detail::has_terms_of_states<Rule, Phase>) {
+      return pushpull::detail::terms<Phase>(local_rule, given, w, g, state[I]...);
+    } else {
+      return pushpull::detail::terms<Phase>(local_rule, given, w, g);
+    }
+  }
+  /// Term number k of one or several.
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class V, class Terms>
+  PUSHPULL_DEVICE_INLINE static V const& term(Terms const& all, std::size_t k) {
+    if constexpr (std::same_as<Terms, V>) {
+      return all;
+    } else {
+      return all[k];
+    }
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <bool Again>
   PUSHPULL_DEVICE_INLINE void add_block(lane_sums& sum, run_type const& r, Rule const& local_rule,
                                         prepared_type const& prepared, std::int64_t i) const {
     using V = typename block_type::pack_type;
@@ -257,9 +299,13 @@ struct pre_reduction_body {
     if constexpr (Memory == memory::foreign) valid = r.size - i < valid ? r.size - i : valid;
     detail::fetch_ahead<Execution, block_type, true, of_states, of_states>(r, i);
     block_type g, w;
-    detail::reduce<Reduction, Memory>(g, r, i, valid);
-    detail::add_accumulated<Types>(g, r, i);
-    if (r.reduced != nullptr) g.store(r.reduced + i);
+    if (Again && r.reduced != nullptr) {
+      g.load(static_cast<A const*>(r.reduced) + i);
+    } else {
+      detail::reduce<Reduction, Memory>(g, r, i, valid);
+      detail::add_accumulated<Types>(g, r, i);
+      if (r.reduced != nullptr) g.store(r.reduced + i);
+    }
     w.load(r.master + i);
     block_type state[states + 1];
     if constexpr (of_states)
@@ -268,23 +314,28 @@ struct pre_reduction_body {
     for (std::size_t k = 0; k < count; ++k) total[k] = V(0);
     detail::static_for<block_type::count>([&](auto j) PUSHPULL_INLINE_LAMBDA {
       std::int64_t const number = r.element + i + static_cast<std::int64_t>(j * V::size);
-      auto const& given = pushpull::detail::argument(prepared, number);
-      auto const terms = [&]<std::size_t... I>(std::index_sequence<I...>) PUSHPULL_INLINE_LAMBDA {
-        if constexpr (of_states) {
-          return pushpull::detail::terms<Phase>(local_rule, given, w.x[j], g.x[j], state[I].x[j]...);
-        } else {
-          return pushpull::detail::terms<Phase>(local_rule, given, w.x[j], g.x[j]);
+      V lanes_of[states + 1];
+      detail::static_for<of_states ? states : 0>([&](auto s) PUSHPULL_INLINE_LAMBDA { lanes_of[s] = state[s].x[j]; });
+      if constexpr (Again) {
+        for (std::size_t lane = 0; lane < lanes; ++lane) {
+          using one = pack<double>;
+          auto const at = [lane](V const& x) PUSHPULL_INLINE_LAMBDA { return one(reinterpret_cast<A const*>(&x)[lane]); };
+          one of_lane[states + 1];
+          detail::static_for<of_states ? states : 0>([&](auto s) PUSHPULL_INLINE_LAMBDA { of_lane[s] = at(lanes_of[s]); });
+          auto const all = terms(local_rule, prepared, number + static_cast<std::int64_t>(lane), at(w.x[j]), at(g.x[j]),
+                                 static_cast<one const*>(of_lane), std::make_index_sequence<states>{});
+          for (std::size_t k = 0; k < count; ++k) sum.of[k][lane] += term<one>(all, k).value;
         }
-      }(std::make_index_sequence<states>{});
-      if constexpr (std::same_as<std::remove_cvref_t<decltype(terms)>, V>) {
-        total[0] += terms;
       } else {
-        for (std::size_t k = 0; k < count; ++k) total[k] += terms[k];
+        auto const all = terms(local_rule, prepared, number, w.x[j], g.x[j], static_cast<V const*>(lanes_of),
+                               std::make_index_sequence<states>{});
+        for (std::size_t k = 0; k < count; ++k) total[k] += term<V>(all, k);
       }
     });
-    for (std::size_t k = 0; k < count; ++k)
-      for (std::size_t lane = 0; lane < lanes; ++lane)
-        sum.of[k][lane] += static_cast<double>(reinterpret_cast<A const*>(&total[k])[lane]);
+    if constexpr (!Again)
+      for (std::size_t k = 0; k < count; ++k)
+        for (std::size_t lane = 0; lane < lanes; ++lane)
+          sum.of[k][lane] += static_cast<double>(reinterpret_cast<A const*>(&total[k])[lane]);
   }
 };
 

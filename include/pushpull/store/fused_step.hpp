@@ -107,6 +107,8 @@ class fused_step {
   static constexpr bool per_tensor = two_phases && is_per_tensor<Rule>;
   /// Whether numbers of rows and columns are asked for: keys are not cut then.
   static constexpr bool is_factored = two_phases && factored_count<Rule> != 0;
+  /// Whether the devices may leave the step out.
+  static constexpr bool may_skip = MaySkip<Rule>;
   using A = typename Types::accumulation;
   /// Whether these run on a reduced gradient even where there is one source.
   static constexpr bool always_reduced = is_factored && !std::is_same_v<typename Types::gradient, A>;
@@ -120,7 +122,9 @@ class fused_step {
       : plans_(devices),
         second_(two_phases ? devices : 0),
         sums_(second_.size()),
-        matrices_(is_factored ? devices : 0) {}
+        matrices_(is_factored ? devices : 0) {
+    if constexpr (may_skip) skipped_.reserve(devices);
+  }
 
   void clear() {
     for (auto& plan : plans_) plan.clear();
@@ -130,7 +134,11 @@ class fused_step {
     segments_.clear();
     slots_ = 0;
     reduced_ = false;
+    skipped_.clear();
   }
+
+  /// Where device number n finds whether it leaves out the step that was run last; null if nothing was.
+  bool const* skipped(std::size_t n) const requires may_skip { return skipped_.empty() ? nullptr : skipped_[n]; }
 
   bool empty() const {
     for (auto const& plan : plans_)
@@ -239,6 +247,10 @@ class fused_step {
       }
       for (std::size_t n = 0; n < devices.size(); ++n) launch(n, devices[n], controls[n], rules);
       join(devices);
+      if constexpr (may_skip) {
+        skipped_.clear();
+        for (control_type const& control : controls) skipped_.push_back(&control.shared()->skipped);
+      }
     }
   }
 
@@ -295,7 +307,7 @@ class fused_step {
           }(),
           ...);
     }(std::make_index_sequence<phase_count<Rule>>());
-    if constexpr (is_factored && (MaySkip<Rule> || may_fail))
+    if constexpr (is_factored && (MayLeaveAlone<Rule, A> || may_fail))
       for (std::size_t n = 0; n < devices.size(); ++n) matrices_[n].keep(devices[n], controls[n].clocks());
   }
 
@@ -370,6 +382,7 @@ class fused_step {
   std::vector<partial_sums> sums_;
   std::vector<std::conditional_t<is_factored, pass::matrix_plan<D, Rule, Types>, nothing>> matrices_;
   std::int64_t slots_ = 0;
+  std::vector<bool const*> skipped_;
   std::vector<std::int64_t> segments_;  // the first slot of each key, where sums go by key
   std::int32_t last_clock_ = 0;
   struct {

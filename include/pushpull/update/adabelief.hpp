@@ -7,6 +7,7 @@
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/update/adam.hpp>
+#include <pushpull/update/root.hpp>
 #include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
@@ -24,7 +25,10 @@ struct adabelief {
   static constexpr auto state_names = states("exp_avg", "exp_avg_var");
 
   /// @throws invalid_argument as adam's.
-  void validate() const { detail::expects_adaptive("adabelief", learning_rate, beta1, beta2, epsilon); }
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const { c.adaptive("adabelief", learning_rate, beta1, beta2, epsilon); }
 
   template <class A>
   PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s) const noexcept {
@@ -35,8 +39,8 @@ struct adabelief {
   template <class S, class V>
   PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& m, V& v) const noexcept {
     m = beta1 * m + (1 - beta1) * g;
-    v = beta2 * v + (1 - beta2) * (g - m) * (g - m) + epsilon;
-    w -= s.step_size * m / (sqrt(v) * s.root_scale + epsilon);
+    v = detail::faded(beta2, v) + (1 - beta2) * (g - m) * (g - m) + epsilon;
+    w -= s.step_size * m / (sqrt(v) * s.root_scale + detail::beside_root<V>(epsilon));
   }
 };
 

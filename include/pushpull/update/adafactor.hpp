@@ -9,6 +9,7 @@
 #include <pushpull/concepts/factored.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/update/root.hpp>
 #include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
@@ -38,24 +39,28 @@ struct adafactor {
   using sums_type = cuda::std::array<double, 2>;  ///< Squares of w, of u.
 
   /// @throws invalid_argument on a negative rate, epsilon or decay, a beta2_decay above 0, or a d below 1: as PyTorch.
-  void validate() const {
-    detail::expects_not_negative("adafactor: learning_rate", learning_rate);
-    detail::expects_not_negative("adafactor: epsilon1", epsilon1);
-    detail::expects_not_negative("adafactor: epsilon2", epsilon2);
-    detail::expects_not_negative("adafactor: weight_decay", weight_decay);
-    detail::expects_not_negative("adafactor: -beta2_decay", -beta2_decay);
-    detail::expects_not_negative("adafactor: d - 1", d - 1);
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.not_negative("adafactor: learning_rate", learning_rate);
+    c.not_negative("adafactor: epsilon1", epsilon1);
+    c.not_negative("adafactor: epsilon2", epsilon2);
+    c.not_negative("adafactor: weight_decay", weight_decay);
+    c.in("adafactor: beta2_decay", beta2_decay, {.low = -detail::largest_hyperparameter, .high = 0});
+    c.at_least("adafactor: d", d, 1);
   }
 
   template <class A, class Numbers>
   struct scalars {
     A rate;
     A kept;      ///< Of the weight, by its decay.
-    A epsilon;   ///< epsilon1
+    A epsilon;   ///< epsilon1, and its square.
+    A square;
     Numbers of;  ///< Rows and columns.
 
     PUSHPULL_DEVICE_INLINE auto at(std::int64_t number) const noexcept requires pushpull::detail::Numbered<Numbers> {
-      return scalars<A, matrix_numbers<A>>{rate, kept, epsilon, of.at(number)};
+      return scalars<A, matrix_numbers<A>>{rate, kept, epsilon, square, of.at(number)};
     }
   };
 
@@ -80,8 +85,9 @@ struct adafactor {
     double const weight = cuda::std::sqrt(sums[0] / size), update = cuda::std::sqrt(sums[1] / size) / d;
     double const rate = (weight > epsilon2 ? weight : epsilon2) * (learning_rate < root ? learning_rate : root) /
                         (update > 1 ? update : 1);
-    return {static_cast<A>(rate), static_cast<A>(1 - learning_rate * weight_decay),
-            static_cast<A>(epsilon1 > 0 ? epsilon1 : m.weight_epsilon), m};
+    double const least = detail::inside_root<pack<A>>(epsilon1 > 0 ? epsilon1 : m.weight_epsilon);
+    return {detail::to_finite<A>(rate), detail::kept<A>(learning_rate, weight_decay), static_cast<A>(least),
+            static_cast<A>(detail::inside_root<pack<A>>(least * least)), m};
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
@@ -96,7 +102,7 @@ struct adafactor {
   PUSHPULL_DEVICE_INLINE V direction(S const& s, V const& g) const {
     V const r = s.of.template rows<V>(0), c = s.of.template columns<V>(0);
     V const v = r * c / max(s.of.template row_means<V>(), s.epsilon);
-    return g / sqrt(max(v, s.epsilon * s.epsilon));
+    return g / sqrt(max(v, s.square));
   }
 };
 

@@ -29,11 +29,14 @@ struct basic_adagrad {
   constexpr bool starts_states() const { return initial_accumulator_value > 0; }
 
   /// @throws invalid_argument on a negative hyperparameter.
-  void validate() const {
-    detail::expects_not_negative("adagrad: learning_rate", learning_rate);
-    detail::expects_not_negative("adagrad: lr_decay", lr_decay);
-    detail::expects_not_negative("adagrad: initial_accumulator_value", initial_accumulator_value);
-    detail::expects_not_negative("adagrad: epsilon", epsilon);
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.not_negative("adagrad: learning_rate", learning_rate);
+    c.not_negative("adagrad: lr_decay", lr_decay);
+    c.not_negative("adagrad: initial_accumulator_value", initial_accumulator_value);
+    c.not_negative("adagrad: epsilon", epsilon);
   }
 
   /// What depends on t alone.

@@ -6,6 +6,7 @@
 
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/update/root.hpp>
 #include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
@@ -25,7 +26,10 @@ struct adam {
   static constexpr auto state_names = states("exp_avg", "exp_avg_sq");
 
   /// @throws invalid_argument on a negative rate or epsilon, or a beta outside [0, 1).
-  void validate() const { detail::expects_adaptive("adam", learning_rate, beta1, beta2, epsilon); }
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const { c.adaptive("adam", learning_rate, beta1, beta2, epsilon); }
 
   /// What depends on t alone.
   template <class A>
@@ -36,7 +40,7 @@ struct adam {
 
   template <class A>
   PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s) const noexcept {
-    return {static_cast<A>(learning_rate / bias_correction(beta1, s.t)),
+    return {detail::to_finite<A>(learning_rate / bias_correction(beta1, s.t)),
             static_cast<A>(1 / cuda::std::sqrt(bias_correction(beta2, s.t)))};
   }
 
@@ -44,8 +48,8 @@ struct adam {
   template <class A, class V>
   PUSHPULL_DEVICE_INLINE void operator()(scalars<A> const& s, V& w, V const& g, V& m, V& v) const noexcept {
     m = beta1 * m + (1 - beta1) * g;
-    v = beta2 * v + (1 - beta2) * g * g;
-    w -= s.step_size * m / (sqrt(v) * s.root_scale + epsilon);
+    v = detail::faded(beta2, v) + (1 - beta2) * g * g;
+    w -= s.step_size * m / (sqrt(v) * s.root_scale + detail::beside_root<V>(epsilon));
   }
 };
 
@@ -61,9 +65,12 @@ struct adamw {
   static constexpr auto state_names = adam::state_names;
 
   /// @throws invalid_argument as adam's, and on a negative decay.
-  void validate() const {
-    detail::expects_adaptive("adamw", learning_rate, beta1, beta2, epsilon);
-    detail::expects_not_negative("adamw: weight_decay", weight_decay);
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.adaptive("adamw", learning_rate, beta1, beta2, epsilon);
+    c.not_negative("adamw: weight_decay", weight_decay);
   }
 
   template <class A>
@@ -74,7 +81,7 @@ struct adamw {
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
   PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& m, V& v) const noexcept {
-    w *= 1 - learning_rate * weight_decay;
+    w *= detail::kept<typename V::element_type>(learning_rate, weight_decay);
     as_adam()(s, w, g, m, v);
   }
 

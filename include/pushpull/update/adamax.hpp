@@ -6,6 +6,7 @@
 
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/update/root.hpp>
 #include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
@@ -30,11 +31,14 @@ struct basic_adamax {
   static constexpr auto state_names = states("exp_avg", "exp_inf");
 
   /// @throws invalid_argument as adam's.
-  void validate() const { detail::expects_adaptive("adamax", learning_rate, beta1, beta2, epsilon); }
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const { c.adaptive("adamax", learning_rate, beta1, beta2, epsilon); }
 
   template <class A>
   PUSHPULL_HOST_DEVICE A prepare(step<A> const& s) const noexcept {
-    return static_cast<A>(learning_rate / bias_correction(beta1, s.t));
+    return detail::to_finite<A>(learning_rate / bias_correction(beta1, s.t));
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
@@ -42,8 +46,9 @@ struct basic_adamax {
   PUSHPULL_DEVICE_INLINE void operator()(A const& step_size, V& w, V const& g, V& m, V& u) const noexcept {
     constexpr bool in_norm = Place == adamax_epsilon::norm;
     m = beta1 * m + (1 - beta1) * g;
-    u = max(abs(g) + (in_norm ? epsilon : 0), beta2 * u);
-    w -= step_size * m / (u + (in_norm ? 0 : epsilon));
+    double const least = detail::inside_root<V>(epsilon);
+    u = max(abs(g) + (in_norm ? least : 0), beta2 * u);
+    w -= step_size * m / (u + (in_norm ? 0 : least));
   }
 };
 

@@ -33,9 +33,12 @@ struct add_noise {
   }
 
   /// @throws invalid_argument on a negative eta or gamma.
-  void validate() const {
-    detail::expects_not_negative("add_noise: eta", eta);
-    detail::expects_not_negative("add_noise: gamma", gamma);
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.not_negative("add_noise: eta", eta);
+    c.not_negative("add_noise: gamma", gamma);
   }
 
   template <class A>

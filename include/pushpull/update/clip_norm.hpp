@@ -18,6 +18,7 @@ namespace detail {
 /// min(1, max_norm / (norm + 1e-6)), from the sum of squares. A sum that is not finite gives 0 or NaN: the weights show
 /// it.
 PUSHPULL_HOST_DEVICE inline double clipping_factor(double max_norm, double sum) {
+  if (pushpull::detail::is_nan(sum)) return sum;  // under any flags of the compiler
   double const factor = max_norm / (cuda::std::sqrt(sum) + 1e-6);
   return factor >= 1 ? 1.0 : factor;
 }
@@ -34,7 +35,10 @@ struct clip_global_norm {
   explicit clip_global_norm(double max_norm_) : max_norm(max_norm_) { validate(); }
 
   /// @throws invalid_argument on a negative norm.
-  void validate() const { detail::expects_not_negative("clip_global_norm: max_norm", max_norm); }
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const { c.not_negative("clip_global_norm: max_norm", max_norm); }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
@@ -65,7 +69,10 @@ struct clip_norm {
   explicit clip_norm(double max_norm_) : max_norm(max_norm_) { validate(); }
 
   /// @throws invalid_argument on a negative norm.
-  void validate() const { detail::expects_not_negative("clip_norm: max_norm", max_norm); }
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const { c.not_negative("clip_norm: max_norm", max_norm); }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>

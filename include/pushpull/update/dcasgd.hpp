@@ -23,7 +23,10 @@ struct delay_compensation {
   constexpr bool starts_states() const { return true; }
 
   /// @throws invalid_argument on a negative lambda.
-  void validate() const { detail::expects_not_negative("delay_compensation: lambda", lambda); }
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const { c.not_negative("delay_compensation: lambda", lambda); }
 
   template <class A>
   PUSHPULL_HOST_DEVICE A prepare(step<A> const& s) const noexcept {
@@ -33,7 +36,7 @@ struct delay_compensation {
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class A, class V>
   PUSHPULL_DEVICE_INLINE void operator()(A const& factor, V const& w, V& g, V& previous) const noexcept {
-    g += factor * g * g * (w - previous);
+    g += factor * g * (g * (w - previous));  // g^2 alone may overflow
     previous = w;
   }
 };
@@ -49,9 +52,12 @@ struct dcasgd {
   constexpr bool starts_states() const { return true; }
 
   /// @throws invalid_argument on a negative rate or lambda.
-  void validate() const {
-    sgd{learning_rate}.validate();
-    delay_compensation{lambda}.validate();
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    sgd{learning_rate}.check(c);
+    delay_compensation{lambda}.check(c);
   }
 
   template <class A>

@@ -39,9 +39,12 @@ struct ema {
   constexpr bool starts_states() const { return true; }
 
   /// @throws invalid_argument as the rule does, and on a decay outside [0, 1).
-  void validate() const {
-    if constexpr (requires { rule.validate(); }) rule.validate();
-    detail::expects_in_range("ema: decay", decay, 0, 1);
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.stage(rule);
+    c.in_range("ema: decay", decay, 0, 1);
   }
 
   template <class A, class P>

@@ -7,6 +7,7 @@
 #include <cuda/std/cmath>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/update/root.hpp>
 #include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
@@ -14,7 +15,8 @@ namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// Zheng & Kwok 2017, algorithm 1: v as in adam;  d' = d;  d = (1 - beta1^t) / learning_rate (sqrt(v') + epsilon),
 ///   v' = v / (1 - beta2^t);  z = beta1 z + (1 - beta1) g - (d - beta1 d') w;  w = -z / d.
-/// 36 bytes per float parameter.
+/// With a rate of 0, or one so small that d would be infinite, weight and states stay. So do those of an element whose
+/// next d or z would overflow. 36 bytes per float parameter.
 struct ftml {
   double learning_rate = 2.5e-3;
   double beta1 = 0.6;
@@ -23,34 +25,42 @@ struct ftml {
 
   static constexpr auto state_names = states("d", "v", "z");
 
-  /// @throws invalid_argument as adam's, and on a rate or an epsilon of 0.
-  void validate() const {
-    detail::expects_adaptive("ftml", learning_rate, beta1, beta2, epsilon);
-    detail::expects_positive("ftml: learning_rate", learning_rate);
-    detail::expects_positive("ftml: epsilon", epsilon);
+  /// @throws invalid_argument as adam's, and on an epsilon of 0.
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.adaptive("ftml", learning_rate, beta1, beta2, epsilon);
+    c.positive("ftml: epsilon", epsilon);
   }
 
   /// What depends on t alone.
   template <class A>
   struct scalars {
-    A inverse_rate;  ///< (1 - beta1^t) / learning_rate
+    A inverse_rate;  ///< (1 - beta1^t) / learning_rate; 0 where that is no finite number
     A root_scale;    ///< 1 / sqrt(1 - beta2^t)
   };
 
   template <class A>
   PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s) const noexcept {
-    return {static_cast<A>(bias_correction(beta1, s.t) / learning_rate),
+    auto const inverse = static_cast<A>(bias_correction(beta1, s.t) / learning_rate);
+    return {pushpull::detail::is_finite(inverse) ? inverse : A(0),
             static_cast<A>(1 / cuda::std::sqrt(bias_correction(beta2, s.t)))};
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class A, class V>
   PUSHPULL_DEVICE_INLINE void operator()(scalars<A> const& s, V& w, V const& g, V& d, V& v, V& z) const noexcept {
-    v = beta2 * v + (1 - beta2) * g * g;
-    V const denominator = s.inverse_rate * (sqrt(v) * s.root_scale + epsilon);
-    z = beta1 * z + (1 - beta1) * g - (denominator - beta1 * d) * w;
-    d = denominator;
-    w = -z / d;
+    if (!(s.inverse_rate > 0)) return;  // for all elements alike
+    V const squares = detail::faded(beta2, v) + (1 - beta2) * g * g;
+    V const next_d =
+        max(s.inverse_rate * (sqrt(squares) * s.root_scale + epsilon), detail::smallest_normal<typename V::element_type>);
+    V const next_z = beta1 * z + (1 - beta1) * g - (next_d - beta1 * d) * w;
+    auto const stays = is_finite(g) && !(is_finite(next_d) && is_finite(next_z));
+    w = select(stays, w, -next_z / next_d);
+    d = select(stays, d, next_d);
+    v = select(stays, v, squares);
+    z = select(stays, z, next_z);
   }
 };
 

@@ -30,9 +30,12 @@ struct basic_group_adagrad {
   using sums_type = cuda::std::array<double, 0>;
 
   /// @throws invalid_argument on a negative hyperparameter.
-  void validate() const {
-    detail::expects_not_negative("group_adagrad: learning_rate", learning_rate);
-    detail::expects_not_negative("group_adagrad: epsilon", epsilon);
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.not_negative("group_adagrad: learning_rate", learning_rate);
+    c.not_negative("group_adagrad: epsilon", epsilon);
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE

@@ -12,6 +12,7 @@
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/update/root.hpp>
 #include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
@@ -26,15 +27,6 @@ PUSHPULL_HOST_DEVICE inline double trust_ratio(double w, double u, double lower,
   double const bounded = below ? lower : (above ? upper : norm);
   if (!(bounded > 0 && u > 0)) return 1;
   return below || above ? bounded / cuda::std::sqrt(u) : cuda::std::sqrt(w / u);
-}
-
-/// @throws invalid_argument on a negative lower bound, or one above the upper.
-inline void expects_bounds(char const* name, double lower, double upper) {
-  expects_not_negative((std::string(name) + ": lower_bound").c_str(), lower);
-  pushpull::detail::expects<invalid_argument>(upper >= lower, [&] {
-    return std::string(name) + ": upper_bound: at least lower_bound, " + number_text(lower) + ", expected, got " +
-           number_text(upper);
-  });
 }
 
 }  // namespace detail
@@ -60,13 +52,16 @@ struct lamb {
   using sums_type = cuda::std::array<double, 2>;  ///< Squares of w, of u.
 
   /// @throws invalid_argument on a negative rate, epsilon or decay, or a beta outside [0, 1), or bounds that are none.
-  void validate() const {
-    detail::expects_not_negative("lamb: learning_rate", learning_rate);
-    detail::expects_in_range("lamb: beta1", beta1, 0, 1);
-    detail::expects_in_range("lamb: beta2", beta2, 0, 1);
-    detail::expects_not_negative("lamb: epsilon", epsilon);
-    detail::expects_not_negative("lamb: weight_decay", weight_decay);
-    detail::expects_bounds("lamb", lower_bound, upper_bound);
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.not_negative("lamb: learning_rate", learning_rate);
+    c.in_range("lamb: beta1", beta1, 0, 1);
+    c.in_range("lamb: beta2", beta2, 0, 1);
+    c.not_negative("lamb: epsilon", epsilon);
+    c.not_negative("lamb: weight_decay", weight_decay);
+    c.bounds("lamb", lower_bound, upper_bound);
   }
 
   template <class A>
@@ -88,9 +83,9 @@ struct lamb {
   template <class A>
   PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s, sums_type const& sums) const noexcept {
     double const rate = learning_rate * detail::trust_ratio(sums[0], sums[1], lower_bound, upper_bound);
-    if (!correct_bias) return {A(1), A(1), static_cast<A>(rate)};
+    if (!correct_bias) return {A(1), A(1), detail::to_finite<A>(rate)};
     return {static_cast<A>(1 / bias_correction(beta1, s.t)),
-            static_cast<A>(1 / cuda::std::sqrt(bias_correction(beta2, s.t))), static_cast<A>(rate)};
+            static_cast<A>(1 / cuda::std::sqrt(bias_correction(beta2, s.t))), detail::to_finite<A>(rate)};
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
@@ -104,8 +99,8 @@ struct lamb {
   template <class A, class V>
   PUSHPULL_DEVICE_INLINE V direction(scalars<A> const& s, V const& w, V const& g, V& m, V& v) const {
     m = beta1 * m + (1 - beta1) * g;
-    v = beta2 * v + (1 - beta2) * g * g;
-    return s.scale * m / (sqrt(v) * s.root_scale + epsilon) + weight_decay * w;
+    v = detail::faded(beta2, v) + (1 - beta2) * g * g;
+    return s.scale * m / (sqrt(v) * s.root_scale + detail::beside_root<V>(epsilon)) + weight_decay * w;
   }
 };
 
@@ -130,13 +125,16 @@ struct lans {
   using sums_type = cuda::std::array<double, 4>;  ///< Squares of g; of w, u, e.
 
   /// @throws invalid_argument as lamb's.
-  void validate() const {
-    detail::expects_not_negative("lans: learning_rate", learning_rate);
-    detail::expects_in_range("lans: beta1", beta1, 0, 1);
-    detail::expects_in_range("lans: beta2", beta2, 0, 1);
-    detail::expects_not_negative("lans: epsilon", epsilon);
-    detail::expects_not_negative("lans: weight_decay", weight_decay);
-    detail::expects_bounds("lans", lower_bound, upper_bound);
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.not_negative("lans: learning_rate", learning_rate);
+    c.in_range("lans: beta1", beta1, 0, 1);
+    c.in_range("lans: beta2", beta2, 0, 1);
+    c.not_negative("lans: epsilon", epsilon);
+    c.not_negative("lans: weight_decay", weight_decay);
+    c.bounds("lans", lower_bound, upper_bound);
   }
 
   template <class A>
@@ -164,11 +162,11 @@ struct lans {
 
   template <class A>
   PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s, sums_type const& sums) const noexcept {
-    return {static_cast<A>(sums[0] > 0 ? 1 / cuda::std::sqrt(sums[0]) : 1),
+    return {detail::to_finite<A>(sums[0] > 0 ? 1 / cuda::std::sqrt(sums[0]) : 1),
             static_cast<A>(1 / bias_correction(beta1, s.t)),
             static_cast<A>(1 / cuda::std::sqrt(bias_correction(beta2, s.t))),
-            static_cast<A>(learning_rate * beta1 * ratio(sums[1], sums[2])),
-            static_cast<A>(learning_rate * (1 - beta1) * ratio(sums[1], sums[3]))};
+            detail::to_finite<A>(learning_rate * beta1 * ratio(sums[1], sums[2])),
+            detail::to_finite<A>(learning_rate * (1 - beta1) * ratio(sums[1], sums[3]))};
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
@@ -190,8 +188,8 @@ struct lans {
   PUSHPULL_DEVICE_INLINE V directions(scalars<A> const& s, V const& w, V const& g, V& m, V& v, V& e) const {
     V const h = s.unit * g;
     m = beta1 * m + (1 - beta1) * h;
-    v = beta2 * v + (1 - beta2) * h * h;
-    V const y = sqrt(v) * s.root_scale + epsilon;
+    v = detail::faded(beta2, v) + (1 - beta2) * h * h;
+    V const y = sqrt(v) * s.root_scale + detail::beside_root<V>(epsilon);
     e = h / y + weight_decay * w;
     return s.scale * m / y + weight_decay * w;
   }

@@ -30,12 +30,15 @@ struct lars {
   using sums_type = cuda::std::array<double, 2>;  ///< Squares of w, of g.
 
   /// @throws invalid_argument on a negative value, or a momentum of 1 or more.
-  void validate() const {
-    detail::expects_not_negative("lars: learning_rate", learning_rate);
-    detail::expects_in_range("lars: momentum", momentum, 0, 1);
-    detail::expects_not_negative("lars: weight_decay", weight_decay);
-    detail::expects_not_negative("lars: trust_coefficient", trust_coefficient);
-    detail::expects_not_negative("lars: epsilon", epsilon);
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.not_negative("lars: learning_rate", learning_rate);
+    c.in_range("lars: momentum", momentum, 0, 1);
+    c.not_negative("lars: weight_decay", weight_decay);
+    c.not_negative("lars: trust_coefficient", trust_coefficient);
+    c.not_negative("lars: epsilon", epsilon);
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
@@ -49,7 +52,7 @@ struct lars {
   PUSHPULL_HOST_DEVICE A prepare(step<A> const&, sums_type const& sums) const noexcept {
     double const w = cuda::std::sqrt(sums[0]), g = cuda::std::sqrt(sums[1]);
     double const trust = w > 0 && g > 0 ? trust_coefficient * w / (g + weight_decay * w + epsilon) : 1;
-    return static_cast<A>(learning_rate * trust);
+    return detail::to_finite<A>(learning_rate * trust);
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE

@@ -24,11 +24,14 @@ struct lion {
   static constexpr auto state_names = states("exp_avg");
 
   /// @throws invalid_argument on a negative rate or decay, or a beta outside [0, 1).
-  void validate() const {
-    detail::expects_not_negative("lion: learning_rate", learning_rate);
-    detail::expects_in_range("lion: beta1", beta1, 0, 1);
-    detail::expects_in_range("lion: beta2", beta2, 0, 1);
-    detail::expects_not_negative("lion: weight_decay", weight_decay);
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.not_negative("lion: learning_rate", learning_rate);
+    c.in_range("lion: beta1", beta1, 0, 1);
+    c.in_range("lion: beta2", beta2, 0, 1);
+    c.not_negative("lion: weight_decay", weight_decay);
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE

@@ -39,13 +39,13 @@ struct lookahead {
   constexpr bool starts_states() const { return true; }
 
   /// @throws invalid_argument as the rule does, on a k below 1, or an alpha outside (0, 1].
-  void validate() const {
-    if constexpr (requires { rule.validate(); }) rule.validate();
-    pushpull::detail::expects<invalid_argument>(
-        k >= 1, [&] { return "lookahead: k: a value of at least 1 expected, got " + std::to_string(k); });
-    pushpull::detail::expects<invalid_argument>(alpha > 0 && alpha <= 1, [&] {
-      return "lookahead: alpha: a value in (0, 1] expected, got " + detail::number_text(alpha);
-    });
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.stage(rule);
+    c.at_least("lookahead: k", static_cast<double>(k), 1);
+    c.in("lookahead: alpha", alpha, {.high = 1, .without_low = true});
   }
 
   /// What an update does beside the rule's work.

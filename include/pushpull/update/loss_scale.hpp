@@ -40,8 +40,11 @@ struct apply_if_finite {
   static constexpr std::size_t carried = 2;
 
   /// @throws invalid_argument on a negative limit.
-  void validate() const {
-    detail::expects_not_negative("apply_if_finite: max_consecutive", static_cast<double>(max_consecutive));
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.not_negative("apply_if_finite: max_consecutive", static_cast<double>(max_consecutive));
   }
 
   template <class A>
@@ -71,33 +74,46 @@ struct apply_if_finite {
 
 /// Gradients of a loss that was multiplied by a scale, which keeps small ones from vanishing in half precision
 /// (Micikevicius et al. 2018): g = g / scale. If any gradient of the step is infinite or NaN the step is left out, weights,
-/// states and t stay, and the scale is multiplied by `backoff`; after `interval` good steps in a row it is multiplied by
-/// `growth`, unless that would be infinite in float. Defaults and rules of PyTorch's GradScaler. Stands first in a pipe:
+/// states and t stay, and the scale is multiplied by `backoff`, but goes no lower than `minimum`; after `interval` good
+/// steps in a row it is multiplied by `growth`, up to `maximum`. Scale and 1 / scale are normal floats throughout. Defaults
+/// and rules are those of PyTorch's GradScaler, and the minimum that of DeepSpeed and Paddle: PyTorch's scale goes to 0
+/// while gradients stay bad, and is lost then. A scale below the minimum, which a checkpoint may bring, stays in use until a
+/// good interval has passed. Stands first in a pipe:
 /// `dynamic_loss_scale{} | clip_global_norm(1) | adamw{}`. kv_store::loss_scale(n) is where a device finds the scale. A step
 /// is what one call updates: a list of keys, or a plan.
 /// Cost: the phase before the pass in which a PreReduction reads the gradients. Steps of a store follow one another.
 struct dynamic_loss_scale {
   double initial = 65536, growth = 2, backoff = 0.5;
   std::int64_t interval = 2000;
+  double minimum = 1;
+  double maximum = 0x1p126;
 
   static constexpr auto state_names = states();
   /// Elements that are not finite in this step; the scale; good steps in a row.
   using sums_type = cuda::std::array<double, 3>;
   static constexpr std::size_t carried = 2;
 
-  /// @throws invalid_argument unless initial > 0, growth > 1, 0 < backoff < 1, interval > 0.
-  void validate() const {
-    detail::expects_positive("dynamic_loss_scale: initial", initial);
-    detail::expects_positive("dynamic_loss_scale: growth - 1", growth - 1);
-    detail::expects_positive("dynamic_loss_scale: backoff", backoff);
-    detail::expects_positive("dynamic_loss_scale: 1 - backoff", 1 - backoff);
-    detail::expects_positive("dynamic_loss_scale: interval", static_cast<double>(interval));
+  /// The scales whose inverse has all digits of a float, as they have: 2^-126 and 2^126.
+  static constexpr double least = 0x1p-126, most = 0x1p126;
+
+  /// @throws invalid_argument unless 2^-126 <= minimum <= initial <= maximum <= 2^126, growth > 1, 0 < backoff < 1,
+  /// interval > 0.
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.in("dynamic_loss_scale: minimum", minimum, {.low = least, .high = most});
+    c.in("dynamic_loss_scale: maximum", maximum, {.low = minimum, .high = most});
+    c.in("dynamic_loss_scale: initial", initial, {.low = minimum, .high = maximum});
+    c.in("dynamic_loss_scale: growth", growth, {.low = 1, .without_low = true});
+    c.in("dynamic_loss_scale: backoff", backoff, {.high = 1, .without_low = true, .without_high = true});
+    c.at_least("dynamic_loss_scale: interval", static_cast<double>(interval), 1);
   }
 
   /// 1 / scale.
   template <class A>
   PUSHPULL_HOST_DEVICE A prepare(step<A> const&, sums_type const& sums) const noexcept {
-    return static_cast<A>(1 / sums[1]);
+    return static_cast<A>(1 / bounded(sums[1], least, most));
   }
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
@@ -109,10 +125,11 @@ struct dynamic_loss_scale {
   PUSHPULL_HOST_DEVICE bool skips(sums_type const& sums) const noexcept { return sums[0] > 0; }
   PUSHPULL_HOST_DEVICE void carry(sums_type& sums) const noexcept {
     if (skips(sums)) {
-      sums[1] *= backoff;
+      double const backed_off = sums[1] * backoff;
+      if (sums[1] > minimum) sums[1] = backed_off > minimum ? backed_off : minimum;
       sums[2] = 0;
     } else if (++sums[2] >= static_cast<double>(interval)) {
-      if (sums[1] * growth <= 3.4028234663852886e38) sums[1] *= growth;
+      sums[1] = bounded(sums[1] * growth, minimum, maximum);
       sums[2] = 0;
     }
   }
@@ -121,6 +138,12 @@ struct dynamic_loss_scale {
   template <class S, class V>
   PUSHPULL_DEVICE_INLINE void operator()(S const& inverse, V const&, V& g) const noexcept {
     g *= inverse;
+  }
+
+ private:
+  /// NaN becomes the lowest.
+  PUSHPULL_HOST_DEVICE static constexpr double bounded(double x, double lowest, double highest) noexcept {
+    return pushpull::detail::is_nan(x) || x < lowest ? lowest : x > highest ? highest : x;
   }
 };
 

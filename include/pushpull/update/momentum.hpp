@@ -22,10 +22,13 @@ struct momentum {
   static constexpr auto state_names = states("momentum_buffer");
 
   /// @throws invalid_argument on a negative rate or a momentum outside [0, 1).
-  void validate() const {
-    detail::expects_not_negative("momentum: learning_rate", learning_rate);
-    detail::expects_in_range("momentum: momentum", momentum, 0, 1);
-    detail::expects_finite("momentum: dampening", dampening);
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.not_negative("momentum: learning_rate", learning_rate);
+    c.in_range("momentum: momentum", momentum, 0, 1);
+    c.finite("momentum: dampening", dampening);
   }
 
   template <class A>
@@ -50,9 +53,12 @@ struct nesterov {
   static constexpr auto state_names = states("momentum_buffer");
 
   /// @throws invalid_argument on a negative rate or a momentum outside [0, 1).
-  void validate() const {
-    detail::expects_not_negative("nesterov: learning_rate", learning_rate);
-    detail::expects_in_range("nesterov: momentum", momentum, 0, 1);
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.not_negative("nesterov: learning_rate", learning_rate);
+    c.in_range("nesterov: momentum", momentum, 0, 1);
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE

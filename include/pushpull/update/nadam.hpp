@@ -8,6 +8,7 @@
 #include <cuda/std/cmath>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/update/root.hpp>
 #include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
@@ -50,9 +51,12 @@ struct nadam {
   static constexpr auto state_names = states("exp_avg", "exp_avg_sq");
 
   /// @throws invalid_argument as adam's, and on a negative momentum_decay.
-  void validate() const {
-    detail::expects_adaptive("nadam", learning_rate, beta1, beta2, epsilon);
-    detail::expects_not_negative("nadam: momentum_decay", momentum_decay);
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.adaptive("nadam", learning_rate, beta1, beta2, epsilon);
+    c.not_negative("nadam: momentum_decay", momentum_decay);
   }
 
   /// What depends on t alone.
@@ -70,8 +74,8 @@ struct nadam {
     double const mu = beta1 * (1 - 0.5 * cuda::std::exp(-rate * t));
     double const next = beta1 * (1 - 0.5 * cuda::std::exp(-rate * (t + 1)));
     double const log_product = t * cuda::std::log(beta1) + detail::log_warming_product(rate, s.t);
-    return {static_cast<A>(learning_rate * (1 - mu) / -cuda::std::expm1(log_product)),
-            static_cast<A>(learning_rate * next / (1 - cuda::std::exp(log_product) * next)),
+    return {detail::to_finite<A>(learning_rate * (1 - mu) / -cuda::std::expm1(log_product)),
+            detail::to_finite<A>(learning_rate * next / (1 - cuda::std::exp(log_product) * next)),
             static_cast<A>(1 / cuda::std::sqrt(bias_correction(beta2, s.t)))};
   }
 
@@ -79,8 +83,8 @@ struct nadam {
   template <class A, class V>
   PUSHPULL_DEVICE_INLINE void operator()(scalars<A> const& s, V& w, V const& g, V& m, V& v) const noexcept {
     m = beta1 * m + (1 - beta1) * g;
-    v = beta2 * v + (1 - beta2) * g * g;
-    w -= (s.gradient_factor * g + s.moment_factor * m) / (sqrt(v) * s.root_scale + epsilon);
+    v = detail::faded(beta2, v) + (1 - beta2) * g * g;
+    w -= (s.gradient_factor * g + s.moment_factor * m) / (sqrt(v) * s.root_scale + detail::beside_root<V>(epsilon));
   }
 };
 

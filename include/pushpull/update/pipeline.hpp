@@ -15,6 +15,7 @@
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/update/checks.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
 
@@ -119,11 +120,20 @@ struct pipeline {
       using rest_type = std::remove_cvref_t<decltype(argument(rest, number))>;
       return scalars<first_type, rest_type>{argument(first, number), argument(rest, number)};
     }
+    /// See MayRefuse.
+    PUSHPULL_HOST_DEVICE bool is_refused() const noexcept
+      requires(pushpull::detail::MayRefuse<P> || pushpull::detail::MayRefuse<Q>)
+    {
+      return pushpull::detail::is_refused(first) || pushpull::detail::is_refused(rest);
+    }
   };
 
-  void validate() const {
-    if constexpr (requires { first.validate(); }) first.validate();
-    if constexpr (requires { rest.validate(); }) rest.validate();
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.stage(first);
+    c.stage(rest);
   }
 
   template <class S>

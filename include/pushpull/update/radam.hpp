@@ -7,6 +7,7 @@
 #include <cuda/std/cmath>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/update/root.hpp>
 #include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 
@@ -27,7 +28,10 @@ struct radam {
   static constexpr auto state_names = states("exp_avg", "exp_avg_sq");
 
   /// @throws invalid_argument as adam's.
-  void validate() const { detail::expects_adaptive("radam", learning_rate, beta1, beta2, epsilon); }
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const { c.adaptive("radam", learning_rate, beta1, beta2, epsilon); }
 
   /// What depends on t alone: w -= step_size m / (root_scale sqrt(v) + offset).
   template <class A>
@@ -41,18 +45,18 @@ struct radam {
     double const limit = 2 / (1 - beta2) - 1;
     double const length = limit - 2 * static_cast<double>(s.t) * (1 - correction) / correction;
     double const step_size = learning_rate / bias_correction(beta1, s.t);
-    if (length <= 5) return {static_cast<A>(step_size), A(0), A(1)};
+    if (length <= 5) return {detail::to_finite<A>(step_size), A(0), A(1)};
     double const rectification =
         cuda::std::sqrt((length - 4) * (length - 2) * limit / ((limit - 4) * (limit - 2) * length));
-    return {static_cast<A>(step_size * rectification * cuda::std::sqrt(correction)), A(1), static_cast<A>(epsilon)};
+    return {detail::to_finite<A>(step_size * rectification * cuda::std::sqrt(correction)), A(1), static_cast<A>(detail::beside_root<pack<A>>(epsilon))};
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class A, class V>
   PUSHPULL_DEVICE_INLINE void operator()(scalars<A> const& s, V& w, V const& g, V& m, V& v) const noexcept {
     m = beta1 * m + (1 - beta1) * g;
-    v = beta2 * v + (1 - beta2) * g * g;
-    w -= s.step_size * m / (s.root_scale * sqrt(v) + s.offset);
+    v = detail::faded(beta2, v) + (1 - beta2) * g * g;
+    w -= s.step_size * m / (s.root_scale * min(sqrt(v), detail::largest_number<V>) + s.offset);
   }
 };
 

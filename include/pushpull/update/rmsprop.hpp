@@ -23,21 +23,25 @@ struct basic_scale_by_rms {
   static constexpr auto state_names = states("square_avg");
 
   /// @throws invalid_argument on an alpha outside [0, 1) or a negative epsilon.
-  void validate() const {
-    detail::expects_in_range("rmsprop: alpha", alpha, 0, 1);
-    detail::expects_not_negative("rmsprop: epsilon", epsilon);
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.in_range("rmsprop: alpha", alpha, 0, 1);
+    c.not_negative("rmsprop: epsilon", epsilon);
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
   PUSHPULL_DEVICE_INLINE void operator()(S const&, V const&, V& g, V& v) const noexcept {
-    v = alpha * v + (1 - alpha) * g * g;
+    v = detail::faded(alpha, v) + (1 - alpha) * g * g;
     g /= Epsilon::root(v, epsilon);
   }
 };
 
 /// v = alpha v + (1 - alpha) g^2;  a = alpha a + (1 - alpha) g;  g = g / (sqrt(v - a^2) + epsilon) (Graves 2013).
-/// Rounding can make v - a^2 negative where gradients hardly change: it counts as 0 then.
+/// Rounding can make v - a^2 negative where gradients hardly change: it counts as 0 then. Where v has become infinite, so
+/// has the variance.
 /// @tparam Epsilon  Where epsilon stands: epsilon_outside_root or epsilon_inside_root.
 template <class Epsilon>
 struct basic_scale_by_centered_rms {
@@ -47,14 +51,17 @@ struct basic_scale_by_centered_rms {
   static constexpr auto state_names = states("square_avg", "grad_avg");
 
   /// @throws invalid_argument on an alpha outside [0, 1) or a negative epsilon.
-  void validate() const { basic_scale_by_rms<Epsilon>{alpha, epsilon}.validate(); }
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const { basic_scale_by_rms<Epsilon>{alpha, epsilon}.check(c); }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
   PUSHPULL_DEVICE_INLINE void operator()(S const&, V const&, V& g, V& v, V& a) const noexcept {
-    v = alpha * v + (1 - alpha) * g * g;
+    v = detail::faded(alpha, v) + (1 - alpha) * g * g;
     a = alpha * a + (1 - alpha) * g;
-    g /= Epsilon::root(max(v - a * a, 0), epsilon);
+    g /= Epsilon::root(select(v <= detail::largest_number<V>, max(v - a * a, 0), v), epsilon);
   }
 };
 
@@ -71,9 +78,12 @@ struct rmsprop {
   static constexpr auto state_names = scale_by_rms::state_names;
 
   /// @throws invalid_argument on a negative rate or epsilon, or an alpha outside [0, 1).
-  void validate() const {
-    detail::expects_not_negative("rmsprop: learning_rate", learning_rate);
-    scale_by_rms{alpha, epsilon}.validate();
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.not_negative("rmsprop: learning_rate", learning_rate);
+    scale_by_rms{alpha, epsilon}.check(c);
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
@@ -94,7 +104,10 @@ struct centered_rmsprop {
   static constexpr auto state_names = scale_by_centered_rms::state_names;
 
   /// @throws invalid_argument as rmsprop's.
-  void validate() const { rmsprop{learning_rate, alpha, epsilon}.validate(); }
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const { rmsprop{learning_rate, alpha, epsilon}.check(c); }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>

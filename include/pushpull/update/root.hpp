@@ -1,18 +1,44 @@
 /// @file
-/// Where an epsilon stands in the denominators of adaptive rules: libraries differ.
+/// Where an epsilon stands in the denominators of adaptive rules: libraries differ. And what stands in for one that is 0,
+/// so that a moment that is still 0 gives the step 0, not 0 / 0.
 #pragma once
 
 #include <pushpull/config.hpp>
 #include <pushpull/pass/pack.hpp>
+#include <pushpull/update/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
+
+namespace detail {
+
+/// An epsilon beside a root in packs `V`: at least the smallest root of a number with all its digits, 2^-63 in float.
+template <class V>
+PUSHPULL_DEVICE_INLINE double beside_root(double epsilon) {
+  constexpr double least = smallest_root<typename V::element_type>;
+  return epsilon < least ? least : epsilon;
+}
+/// An epsilon inside of a root, or beside a number that is no root: at least the smallest normal number.
+template <class V>
+PUSHPULL_DEVICE_INLINE double inside_root(double epsilon) {
+  constexpr double least = smallest_normal<typename V::element_type>;
+  return epsilon < least ? least : epsilon;
+}
+
+/// beta x of an average of squares, which may have overflowed: with a beta of 0 nothing is left of it.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class V>
+PUSHPULL_DEVICE_INLINE V faded(double beta, V const& x) {
+  return beta < smallest_normal<typename V::element_type> ? V(0) : beta * x;
+}
+
+}  // namespace detail
 
 /// sqrt(x) + epsilon: PyTorch, and most papers.
 struct epsilon_outside_root {
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class V>
   PUSHPULL_DEVICE_INLINE static V root(V const& x, double epsilon) {
-    return sqrt(x) + epsilon;
+    return sqrt(x) + detail::beside_root<V>(epsilon);
   }
 };
 
@@ -21,7 +47,7 @@ struct epsilon_inside_root {
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class V>
   PUSHPULL_DEVICE_INLINE static V root(V const& x, double epsilon) {
-    return sqrt(x + epsilon);
+    return sqrt(x + detail::inside_root<V>(epsilon));
   }
 };
 

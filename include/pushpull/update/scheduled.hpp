@@ -6,6 +6,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <type_traits>
 #include <utility>
 
@@ -13,6 +14,9 @@
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/detail/finite.hpp>
+#include <pushpull/error.hpp>
+#include <pushpull/update/checks.hpp>
 #include <pushpull/update/pipeline.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
@@ -72,8 +76,10 @@ PUSHPULL_DEVICE_INLINE auto& holder_of(Stage& stage) {
 /// A rule or transform, one of whose hyperparameters has the value `schedule(t)` in the t-th update of a key, whatever
 /// is written in `stage`; t is the key's own, as in `step`. The schedule is evaluated in double in `prepare`, once per
 /// step and key and where the key lives, so that a captured step needs no work on the host; the pass costs no more than
-/// `stage`'s. The result is that of a `stage` whose hyperparameter is set before every step, bit for bit. Made by
-/// `learning_rate` and `hyperparameter`.
+/// `stage`'s. The result is that of a `stage` whose hyperparameter is set before every step, bit for bit.
+/// A value that the stage refuses, for instance NaN, a negative rate or a beta of 1, leaves a key's weights and states as
+/// they are in this update, on CPUs and GPUs; t counts on, so that the next update asks for the next value. In the first
+/// update of all it is refused where a store takes the rule. Made by `learning_rate` and `hyperparameter`.
 template <class Stage, class Hyperparameter, class Schedule>
 struct scheduled {
   static_assert(Updater<Stage> || GradientTransform<Stage>, "scheduled: an Updater or a GradientTransform expected");
@@ -99,13 +105,17 @@ struct scheduled {
   struct scalars {
     double value;
     P stage;
+    bool refused;
+
+    /// See MayRefuse.
+    PUSHPULL_HOST_DEVICE bool is_refused() const noexcept { return refused || pushpull::detail::is_refused(stage); }
 
     /// For a stage that tells elements apart.
     PUSHPULL_DEVICE_INLINE auto at(std::int64_t number) const noexcept
       requires pushpull::detail::Numbered<P>
     {
       using stage_type = std::remove_cvref_t<decltype(pushpull::detail::argument(stage, number))>;
-      return scalars<stage_type>{value, pushpull::detail::argument(stage, number)};
+      return scalars<stage_type>{value, pushpull::detail::argument(stage, number), refused};
     }
   };
 
@@ -113,10 +123,23 @@ struct scheduled {
   PUSHPULL_EXEC_CHECK_DISABLE
   PUSHPULL_HOST_DEVICE Stage at(std::int64_t t) const { return with(factor * schedule(t)); }
 
-  /// @throws invalid_argument as the stage's and the schedule's.
+  /// @throws invalid_argument as the stage's and the schedule's, and if the stage refuses the value of the first update.
   void validate() const {
     if constexpr (requires { stage.validate(); }) stage.validate();
     if constexpr (requires { schedule.validate(); }) schedule.validate();
+    double const value = factor * schedule(1);
+    try {
+      detail::refuses all;
+      all.stage(with(value));
+      if (!takes(value)) all.finite("schedule", value);
+    } catch (invalid_argument const& error) {
+      throw invalid_argument(std::string(error.what()) + " from a schedule in update 1");
+    }
+  }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.stage(stage);
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
@@ -124,8 +147,10 @@ struct scheduled {
   PUSHPULL_HOST_DEVICE auto prepare(S const& s, pushpull::detail::sums_t<Stage> const& sums) const
       noexcept(noexcept(schedule(s.t)) && pushpull::detail::prepares_noexcept<Stage, typename S::value_type>) {
     using A = typename S::value_type;
-    double const value = factor * schedule(s.t);
-    return scalars<pushpull::detail::prepared_t<Stage, A>>{value, pushpull::detail::prepare(with(value), s, sums)};
+    double const given = factor * schedule(s.t);
+    bool const taken = takes(given);
+    double const value = taken ? given : own();  // of a step that is none norms over all keys still see finite numbers
+    return scalars<pushpull::detail::prepared_t<Stage, A>>{value, pushpull::detail::prepare(with(value), s, sums), !taken};
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
@@ -159,8 +184,26 @@ struct scheduled {
   PUSHPULL_DEVICE_INLINE Stage with(double value) const {
     Stage result = stage;
     auto& hyperparameter = Hyperparameter::in(detail::holder_of<Hyperparameter>(result));
-    hyperparameter = static_cast<std::remove_reference_t<decltype(hyperparameter)>>(value);
+    using type = std::remove_reference_t<decltype(hyperparameter)>;
+    if constexpr (std::integral<type> && !std::same_as<type, bool>) {
+      hyperparameter = pushpull::detail::to_integer<type>(value);
+    } else {
+      hyperparameter = static_cast<type>(value);
+    }
     return result;
+  }
+  /// The hyperparameter as it is written in the stage.
+  PUSHPULL_HOST_DEVICE double own() const {
+    Stage copy = stage;
+    return static_cast<double>(Hyperparameter::in(detail::holder_of<Hyperparameter>(copy)));
+  }
+  /// A stage that checks nothing takes finite numbers.
+  PUSHPULL_HOST_DEVICE bool takes(double value) const {
+    if constexpr (requires(Stage const& s, detail::accepts& all) { s.check(all); }) {
+      return !pushpull::detail::is_nan(value) && detail::is_valid(with(value));
+    } else {
+      return pushpull::detail::is_finite(value);
+    }
   }
 };
 

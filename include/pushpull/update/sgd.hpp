@@ -18,7 +18,10 @@ struct sgd {
   static constexpr auto state_names = states();
 
   /// @throws invalid_argument on a negative or infinite learning rate.
-  void validate() const { detail::expects_not_negative("sgd: learning_rate", learning_rate); }
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const { c.not_negative("sgd: learning_rate", learning_rate); }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>

@@ -20,15 +20,18 @@ struct signsgd {
   static constexpr auto state_names = states();
 
   /// @throws invalid_argument on a negative rate or decay.
-  void validate() const {
-    detail::expects_not_negative("signsgd: learning_rate", learning_rate);
-    detail::expects_not_negative("signsgd: weight_decay", weight_decay);
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.not_negative("signsgd: learning_rate", learning_rate);
+    c.not_negative("signsgd: weight_decay", weight_decay);
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
   PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g) const noexcept {
-    w = (1 - learning_rate * weight_decay) * w - learning_rate * sign(g);
+    w = detail::kept<typename V::element_type>(learning_rate, weight_decay) * w - learning_rate * sign(g);
   }
 };
 
@@ -42,10 +45,13 @@ struct signum {
   static constexpr auto state_names = states("momentum_buffer");
 
   /// @throws invalid_argument on a negative rate or decay, or a momentum outside [0, 1).
-  void validate() const {
-    detail::expects_not_negative("signum: learning_rate", learning_rate);
-    detail::expects_in_range("signum: momentum", momentum, 0, 1);
-    detail::expects_not_negative("signum: weight_decay", weight_decay);
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.not_negative("signum: learning_rate", learning_rate);
+    c.in_range("signum: momentum", momentum, 0, 1);
+    c.not_negative("signum: weight_decay", weight_decay);
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE

@@ -22,7 +22,10 @@ struct trace {
   explicit trace(double decay_, bool nesterov_ = false) : decay(decay_), nesterov(nesterov_) { validate(); }
 
   /// @throws invalid_argument on a decay outside [0, 1).
-  void validate() const { detail::expects_in_range("trace: decay", decay, 0, 1); }
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const { c.in_range("trace: decay", decay, 0, 1); }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>

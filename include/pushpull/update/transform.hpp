@@ -21,7 +21,10 @@ struct rescale {
   explicit rescale(double factor_) : factor(factor_) { validate(); }
 
   /// @throws invalid_argument on a factor that is not finite.
-  void validate() const { detail::expects_finite("rescale: factor", factor); }
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const { c.finite("rescale: factor", factor); }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
@@ -39,7 +42,10 @@ struct clip_value {
   explicit clip_value(double limit_) : limit(limit_) { validate(); }
 
   /// @throws invalid_argument on a negative limit.
-  void validate() const { detail::expects_limit("clip_value: limit", limit); }
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const { c.limit("clip_value: limit", limit); }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
@@ -58,7 +64,10 @@ struct weight_decay {
   explicit weight_decay(double decay_) : decay(decay_) { validate(); }
 
   /// @throws invalid_argument on a negative decay.
-  void validate() const { detail::expects_not_negative("weight_decay: decay", decay); }
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const { c.not_negative("weight_decay: decay", decay); }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>

@@ -43,6 +43,8 @@ struct wrapped_scalars {
     using rule_type = std::remove_cvref_t<decltype(pushpull::detail::argument(rule, number))>;
     return wrapped_scalars<Own, rule_type>{own, pushpull::detail::argument(rule, number)};
   }
+  /// See MayRefuse.
+  PUSHPULL_HOST_DEVICE bool is_refused() const noexcept requires pushpull::detail::MayRefuse<P> { return rule.is_refused(); }
 };
 
 /// A wrapper that waits for the rule on its left.
@@ -84,9 +86,12 @@ struct decoupled_decay {
   static constexpr bool one_element_at_a_time = requires { requires Rule::one_element_at_a_time; };
 
   /// @throws invalid_argument as the rule does, and on a rate outside [0, 1).
-  void validate() const {
-    if constexpr (requires { rule.validate(); }) rule.validate();
-    detail::expects_in_range("decoupled_decay: rate", rate, 0, 1);
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.stage(rule);
+    c.in_range("decoupled_decay: rate", rate, 0, 1);
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
@@ -126,9 +131,12 @@ struct clip_weights {
   static constexpr bool one_element_at_a_time = requires { requires Rule::one_element_at_a_time; };
 
   /// @throws invalid_argument as the rule does, and on a negative limit. An infinite one clips nothing.
-  void validate() const {
-    if constexpr (requires { rule.validate(); }) rule.validate();
-    detail::expects_limit("clip_weights: limit", limit);
+  void validate() const { detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.stage(rule);
+    c.limit("clip_weights: limit", limit);
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
