@@ -65,7 +65,7 @@ void launch_matrix() {
 
 template <class Compressor>
 void launch_quantizer() {
-  launch(compress::encode_body<Compressor, execution>{{}, {nullptr, nullptr, 0}, nullptr});
+  launch(compress::encode_body<Compressor, execution>{{}, {nullptr, nullptr, 0}, nullptr, nullptr});
   launch_pass<update::momentum, types_of<typename Compressor::template encoded_type<float>>>();
 }
 template <class E, class T>

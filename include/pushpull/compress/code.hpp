@@ -76,6 +76,15 @@ template <class T>
 struct source {
   using type = T const*;
 };
+/// Codes, and what is added to their unit: 0, or NaN where a gradient was not finite, which no code can say. All elements
+/// of the source then are NaN.
+template <Code T>
+struct source<T> {
+  struct type {
+    T const* codes;
+    float const* flaw;
+  };
+};
 template <class T>
   requires requires { typename T::source_type; }
 struct source<T> {

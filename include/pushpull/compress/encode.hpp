@@ -2,10 +2,13 @@
 /// Encoders: gradients and residuals in, codes and new residuals out, on the source's device.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <utility>
 
+#include <cuda/std/limits>
+#include <nv/target>
 #include <pushpull/compress/code.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
@@ -52,8 +55,16 @@ struct addends {
   }
 };
 
+/// Marks a source whose codes hide something that is not finite. Several threads may do so at a time.
+PUSHPULL_HOST_DEVICE inline void mark_flaw(float* flaw) {
+  constexpr float nan = cuda::std::numeric_limits<float>::quiet_NaN();
+  NV_IF_ELSE_TARGET(NV_IS_DEVICE, (*static_cast<float volatile*>(flaw) = nan;),
+                    (std::atomic_ref<float>(*flaw).store(nan, std::memory_order_relaxed);))
+}
+
 /// Encodes `size` gradients of any alignment. Residuals and codes are padded to whole blocks. 12 bytes per element and the
-/// code. The gap behind the last element is zero bits.
+/// code. The gap behind the last element is zero bits. An element that is not finite, and its residual, leave 0 in the
+/// residual and NaN in `flaw`.
 template <class Compressor, class Execution>
 struct encode_body {
   using code = typename Compressor::template encoded_type<float>;
@@ -69,6 +80,7 @@ struct encode_body {
   Compressor compressor;
   addends<float> sum;
   code* codes;
+  float* flaw;
 
   /// Number of tasks for `size` elements.
   static std::int64_t tasks(std::int64_t size) { return (size + grain - 1) / grain; }
@@ -80,6 +92,14 @@ struct encode_body {
     for (std::int64_t i = first; i < last; i += block_type::size) {
       block_type g, r;
       sum.load(r, i);
+      bool finite = true;
+      pushpull::detail::static_for<block_type::count>(
+          [&](auto j) PUSHPULL_INLINE_LAMBDA { finite = finite && !any(!is_finite(r.x[j])); });
+      if (!finite) {
+        mark_flaw(flaw);
+        pushpull::detail::static_for<block_type::count>(
+            [&](auto j) PUSHPULL_INLINE_LAMBDA { r.x[j] = select(is_finite(r.x[j]), r.x[j], 0.0F); });
+      }
       pushpull::detail::static_for<block_type::count>(
           [&](auto j) PUSHPULL_INLINE_LAMBDA { g.x[j] = compressor.quantize(r.x[j]); });
       if (sum.size - i < block_type::size) {
@@ -129,19 +149,29 @@ struct encoder {
     return static_cast<std::size_t>(padded(size)) * sizeof(float);
   }
   static std::size_t code_bytes(D const&, C const&, std::int64_t size) {
-    return static_cast<std::size_t>(padded(size) / per_byte);
+    return static_cast<std::size_t>(padded(size) / per_byte + flaw_bytes);
   }
   static void encode(D const& device, C const& compressor, T const* gradient, std::int64_t size, void* residual,
                      void* codes) {
     using body = encode_body<C, typename D::execution>;
+    float* const flaw = flaw_of(codes, size);
+    device.fill_zero(flaw, sizeof(float));
     device.for_each(body::tasks(size), body{compressor, {gradient, static_cast<float*>(residual), size},
-                                            static_cast<code*>(codes)});
+                                            static_cast<code*>(codes), flaw});
   }
   template <class F>
-  static pushpull::detail::source_of<code> source(C const&, void const* codes, std::int64_t, std::int64_t first,
+  static pushpull::detail::source_of<code> source(C const&, void const* codes, std::int64_t size, std::int64_t first,
                                                   std::int64_t count, F const& readable) {
-    return static_cast<code const*>(readable(static_cast<code const*>(codes) + first / per_byte,
-                                             static_cast<std::size_t>(padded(count) / per_byte)));
+    return {static_cast<code const*>(readable(static_cast<code const*>(codes) + first / per_byte,
+                                              static_cast<std::size_t>(padded(count) / per_byte))),
+            static_cast<float const*>(readable(flaw_of(const_cast<void*>(codes), size), sizeof(float)))};
+  }
+
+ private:
+  static constexpr std::int64_t flaw_bytes = 64;  // a line of its own behind the codes
+
+  static float* flaw_of(void* codes, std::int64_t size) {
+    return reinterpret_cast<float*>(static_cast<char*>(codes) + padded(size) / per_byte);
   }
 };
 

@@ -15,6 +15,7 @@ namespace pushpull::inline PUSHPULL_ABI::compress {
 
 /// r += g; where r >= threshold the element is sent as +threshold, where r <= -threshold as -threshold, else as 0, and what
 /// was sent is taken from r (MXNet's "2bit"). At most one threshold goes per push; the rest stays in r for the next ones.
+/// A gradient that is not finite makes all that its source sends of the key NaN, and leaves its element 0 in r.
 /// Float gradients only. 2 bits per element on the way, 4 bytes of residual per element and source.
 struct two_bit {
   using policy_kind = compressor_tag;
@@ -42,7 +43,7 @@ struct two_bit {
 };
 
 /// r += g; where r > threshold the element is sent as +1 and 1 is taken from r, else as -1 and 1 is added to r (MXNet's
-/// "1bit"). Float gradients only. 1 bit per element on the way, 4 bytes of residual per element and source.
+/// "1bit"). What is not finite goes as two_bit's. Float gradients only. 1 bit per element on the way, 4 bytes of residual per element and source.
 struct one_bit {
   using policy_kind = compressor_tag;
   template <class T>

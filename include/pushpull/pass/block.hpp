@@ -122,7 +122,7 @@ struct block {
   template <pushpull::detail::Encoded T>
   PUSHPULL_DEVICE_INLINE void load_encoded(pushpull::detail::source_of<T> const& from, std::int64_t i, float unit) {
     if constexpr (pushpull::detail::Code<T>) {
-      Access::load_codes(from + i / static_cast<std::int64_t>(T::elements), unit, x);
+      Access::load_codes(from.codes + i / static_cast<std::int64_t>(T::elements), unit + *from.flaw, x);
     } else if constexpr (requires { from.masks; }) {
       std::int64_t const number = i / T::block;
       auto const skipped = static_cast<int>(i % T::block);

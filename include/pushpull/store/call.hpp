@@ -50,6 +50,9 @@ class call {
 
   C const& compressor() const { return compressor_; }
 
+  /// Steps may be left out: residuals will then be what they were before their first micro-batch.
+  void remember_residuals(bool always) { remembers_ = always; }
+
   void clear() {
     items_.clear();
     sources_.clear();
@@ -192,6 +195,29 @@ class call {
       });
   }
 
+  /// After the run of a step of the keys that are chosen: if the devices leave it out, residuals become what they were
+  /// before its first micro-batch. The host does not wait to know.
+  template <class Step>
+  void return_residuals([[maybe_unused]] std::vector<D> const& devices, [[maybe_unused]] Step const& step) {
+    if constexpr (compressed && Step::may_skip) {
+      if (step.skipped(0) == nullptr) return;
+      order_before(devices, codes_);
+      any_key([&](std::span<item const> same) {
+        std::size_t sources = 0;
+        for (item const& x : same) sources += x.sources;
+        for (std::size_t k = 0; k < sources; ++k) {
+          auto const& source = same.front().key->compressed[k];
+          std::size_t n = 0;
+          for (std::size_t m = devices.size(); m-- > 0;)
+            if (devices[m] == source.device) n = m;
+          source.return_if(step.skipped(n), devices[n]);
+        }
+        return false;
+      });
+      order_after(devices, codes_);
+    }
+  }
+
   /// Lays the call out in `step`, and runs it by `run()`.
   template <class Step, class Run>
   void execute(Table const& table, Step& step, effect what, Run const& run) {
@@ -302,6 +328,7 @@ class call {
             r.compressed[number].move_to(device);
           }
           if (keeps) r.compressed[number].reserve_kept();
+          if (remembers_) r.compressed[number].reserve_before();
           codes_[k] = {static_cast<char const*>(r.compressed[number].codes.data()), device, 0};
           encodings_.push_back({&r, number, k, nullptr});
           if (!reaches(device, sources_[k]))
@@ -315,6 +342,7 @@ class call {
   void encode(std::vector<D> const& devices) {
     for (auto const& [key, number, k, staged] : encodings_) {
       auto const& source = key->compressed[number];
+      if (remembers_ && !key->accumulated()) source.remember();
       if (keeps_residuals_) {
         source.keep();
         ++kept_;
@@ -440,6 +468,7 @@ class call {
   std::vector<operand<char const, D>> codes_;
   std::vector<encoding> encodings_;
   bool keeps_residuals_ = false;
+  bool remembers_ = false;
   std::size_t kept_ = 0;  // encodings whose residuals were kept, and may have changed
   std::vector<source_of<encoded>> gradients_;
   std::vector<M*> mirrors_;

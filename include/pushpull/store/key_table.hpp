@@ -188,7 +188,8 @@ class key_table {
       if (!r->own_gradient.empty()) total += r->own_gradient[n].bytes();
       if (r->part(n).size() > 0) total += r->factors.bytes();
       for (auto const& source : r->compressed)
-        if (source.device == devices_[n]) total += source.residual.bytes() + source.codes.bytes() + source.kept.bytes();
+        if (source.device == devices_[n]) total += source.residual.bytes() + source.codes.bytes() + source.kept.bytes() +
+                     source.before.bytes();
     }
     return total;
   }

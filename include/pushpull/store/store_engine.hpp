@@ -287,6 +287,7 @@ class store_engine : public store_engine_base<Types, T, D> {
         if constexpr (Types::has_updater) {
           groups_.complete(op.rules);
           op.step.run(devices(), controls_, op.rules->data());
+          op.call.return_residuals(devices(), op.step);
         } else {
           op.step.run(devices());
         }

@@ -69,7 +69,9 @@ class call_operation final : public device_operation<D> {
         store(owner),
         call(devices.size(), compressor),
         step(devices.size()),
-        further(devices.size()) {}
+        further(devices.size()) {
+    call.remember_residuals(Step::may_skip);
+  }
 
   void prepare() override { store.prepare(*this); }
   void run() override { store.run(*this); }
