@@ -6,6 +6,7 @@
 #include <limits>
 
 #include <pushpull/config.hpp>
+#include <pushpull/detail/finite.hpp>
 #include <pushpull/lr_schedule/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::lr_schedule {
@@ -84,6 +85,7 @@ class plateau {
   }
 
   bool improves(double metric) const {
+    if (pushpull::detail::is_nan(metric)) return false;
     double const sign = options_.better == better::smaller ? -1 : 1;
     double const bound = options_.kind == threshold_kind::relative ? best_ * (1 + sign * options_.threshold)
                                                                    : best_ + sign * options_.threshold;
