@@ -1,0 +1,111 @@
+// Branches, calls, barriers, and what has no effect here.
+#include <cstring>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "instructions/decode.hpp"
+#include "instructions/values.hpp"
+
+namespace emulator {
+namespace {
+
+void branch(grid&, thread& t, instruction const& i) { t.pc = static_cast<u32>(i.offset); }
+void branch_through_table(grid& g, thread& t, instruction const& i) {
+  u32 const k = get<u32>(at(t, i.a));
+  if (k >= i.list.size()) g.fail(t, i, "brx.idx behind its table");
+  t.pc = static_cast<u32>(i.list[k]);
+}
+void end_thread(grid&, thread& t, instruction const&) { t.status = thread_status::exited; }
+void trap(grid& g, thread& t, instruction const& i) { g.fail(t, i, "trap"); }
+void do_nothing(grid&, thread&, instruction const&) {}
+
+void wait_at_barrier(grid&, thread& t, instruction const& i) {
+  t.status = thread_status::at_barrier;
+  t.waiting = &i;
+}
+
+std::vector<call_arguments>& calls() {
+  static std::vector<call_arguments> all;
+  return all;
+}
+
+/// Functions that are called are leaves without barriers: each runs to its end at once, on registers of its own.
+void call(grid& g, thread& t, instruction const& i) {
+  call_arguments const& c = calls()[i.mode];
+  auto const found = c.module->functions.find(c.callee);
+  if (found == c.module->functions.end()) g.fail(t, i, "a call of what is not there: " + c.callee);
+  function const& f = *found->second;
+  thread callee;
+  callee.r = f.initial;
+  callee.index = t.index;
+  callee.epoch = t.epoch;
+  callee.warp_epoch = t.warp_epoch;
+  callee.local.resize(f.local_bytes);
+  callee.local_shadow.assign(f.local_bytes, 1);
+  std::vector<u8> param(f.parameter_bytes);
+  std::size_t const results = c.results.size();
+  for (std::size_t k = 0; k < c.arguments.size(); ++k) {
+    parameter const& p = f.parameters.at(results + k);
+    std::memcpy(param.data() + p.offset, g.param.data() + c.arguments[k], p.size);
+  }
+  std::swap(param, g.param);
+  while (callee.status == thread_status::running) {
+    instruction const& x = f.code[callee.pc++];
+    ++g.steps;
+    if (x.guard < 0 || (at(callee, x.guard).v & 1) != x.guard_negated) x.execute(g, callee, x);
+  }
+  std::swap(param, g.param);
+  if (callee.status != thread_status::exited) g.fail(t, i, "a call of a function with barriers: " + c.callee);
+  for (std::size_t k = 0; k < results; ++k)
+    std::memcpy(g.param.data() + c.results[k], param.data() + f.parameters[k].offset, f.parameters[k].size);
+}
+
+void decode_barrier(instruction& i, instruction_text const& text) {
+  if (text.has("arrive")) return;
+  if (text.has("red")) {  // d, barrier [, threads], predicate
+    i.width = text.has("popc") ? 3 : text.has("and") ? 1 : 2;
+    i.c = text.reg(text.operands.size() == 4 ? 3 : 2);
+    i.sign = i.c <= -3;  // the predicate is negated
+    if (i.sign) i.c = -3 - i.c;
+  }
+  i.execute = wait_at_barrier;
+}
+
+bool has_no_effect(std::string const& name) {
+  for (char const* const n : {"nanosleep", "membar", "fence", "prefetch", "prefetchu", "pmevent", "griddepcontrol",
+                              "discard", "applypriority"})
+    if (name == n) return true;
+  return false;
+}
+
+}  // namespace
+
+void decode_call(instruction& i, call_arguments arguments) {
+  i.mode = static_cast<u32>(calls().size());
+  calls().push_back(std::move(arguments));
+  i.execute = call;
+}
+
+bool decode_control(instruction& i, instruction_text const& text) {
+  std::string const& name = text.name();
+  if (name == "bra") {
+    i.execute = branch;
+  } else if (name == "brx") {
+    i.a = text.reg(0);
+    i.execute = branch_through_table;
+  } else if (name == "ret" || name == "exit") {
+    i.execute = end_thread;
+  } else if (name == "trap") {
+    i.execute = trap;
+  } else if (has_no_effect(name)) {
+    i.execute = do_nothing;
+  } else if ((name == "bar" || name == "barrier") && !text.has("warp")) {
+    decode_barrier(i, text);
+  } else {
+    return false;
+  }
+  return true;
+}
+
+}  // namespace emulator

@@ -1,0 +1,217 @@
+// Kernels with known results, and one mistake per argument: `selftest`, `selftest race`, ... The exit status is 1 if a
+// result is wrong. reports_test.cpp knows what the emulator has to say.
+#include <cuda_runtime_api.h>
+
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace {
+
+__global__ void reverse(int* x, int n, bool with_barrier) {
+  __shared__ int s[256];
+  s[threadIdx.x] = x[threadIdx.x];
+  if (with_barrier) __syncthreads();
+  x[threadIdx.x] = s[n - 1 - static_cast<int>(threadIdx.x)];
+}
+__global__ void sum(float const* x, float* out, int n) {
+  float s = 0;
+  int const threads = static_cast<int>(gridDim.x * blockDim.x);
+  for (int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); i < n; i += threads) s += x[i];
+  for (int d = 16; d > 0; d /= 2) s += __shfl_xor_sync(0xffffffff, s, d);
+  if (threadIdx.x % 32 == 0) atomicAdd(out, s);
+}
+__global__ void vote(unsigned* out) {
+  unsigned const ballot = __ballot_sync(0xffffffff, threadIdx.x % 3 == 0);
+  unsigned const match = __match_any_sync(0xffffffff, threadIdx.x % 4);
+  out[threadIdx.x] = ballot ^ match ^ __reduce_add_sync(0xffffffff, threadIdx.x);
+}
+__global__ void write_thread_number(int* x) { x[0] = static_cast<int>(threadIdx.x); }
+__global__ void write_if_positive(int* x, int i) {
+  if (x[0] > 0) x[i] = 1;
+}
+__global__ void copy_each(int* to, int const* from) { to[threadIdx.x] = from[threadIdx.x]; }
+__global__ void write_16_bytes(int4* x) { x[0] = int4{1, 2, 3, 4}; }
+__global__ void write_through(int* const* pointer) { **pointer = 1; }
+__global__ void write_local_as_global(int* x) {
+  int local[4] = {x[0], x[1], x[2], x[3]};
+  asm volatile("st.global.u32 [%0], %1;" ::"l"(&local[x[0] & 3]), "r"(7) : "memory");
+  x[4] = local[x[0] & 3];
+}
+__global__ void leave_before_barrier(int* x) {
+  if (threadIdx.x == 0) return;
+  __syncthreads();
+  x[threadIdx.x] = 1;
+}
+__global__ void shuffle_with_absent_lanes(int* x) {
+  if (threadIdx.x < 16) x[threadIdx.x] = __shfl_sync(0xffffffff, x[threadIdx.x], 0);
+  __syncthreads();
+}
+__global__ void spin(int volatile* x) {
+  while (x[0] != 4711) continue;
+}
+
+template <class T>
+T* device_memory(std::size_t count) {
+  void* p = nullptr;
+  cudaMalloc(&p, count * sizeof(T));
+  return static_cast<T*>(p);
+}
+template <class T>
+T* device_copy(std::vector<T> const& from) {
+  T* const p = device_memory<T>(from.size());
+  cudaMemcpy(p, from.data(), from.size() * sizeof(T), cudaMemcpyHostToDevice);
+  return p;
+}
+template <class T>
+std::vector<T> host_copy(T const* from, std::size_t count) {
+  std::vector<T> to(count);
+  cudaMemcpy(to.data(), from, count * sizeof(T), cudaMemcpyDeviceToHost);
+  return to;
+}
+int* numbers() {
+  std::vector<int> v(256);
+  for (std::size_t i = 0; i < 256; ++i) v[i] = static_cast<int>(i);
+  return device_copy(v);
+}
+
+int count_wrong_results() {
+  int wrong = 0;
+  int* const x = numbers();
+  reverse<<<1, 256>>>(x, 256, true);
+  std::vector<int> const reversed = host_copy(x, 256);
+  for (int i = 0; i < 256; ++i) wrong += reversed[static_cast<std::size_t>(i)] != 255 - i;
+
+  float* const total = device_copy(std::vector<float>(1));
+  sum<<<3, 64>>>(device_copy(std::vector<float>(1000, 0.5F)), total, 1000);
+  wrong += host_copy(total, 1)[0] != 500;
+
+  unsigned* const votes = device_memory<unsigned>(32);
+  vote<<<1, 32>>>(votes);
+  std::vector<unsigned> const found = host_copy(votes, 32);
+  for (unsigned i = 0; i < 32; ++i) {
+    unsigned ballot = 0, match = 0;
+    for (unsigned k = 0; k < 32; ++k) {
+      ballot |= (k % 3 == 0 ? 1U : 0U) << k;
+      match |= (k % 4 == i % 4 ? 1U : 0U) << k;
+    }
+    wrong += found[i] != (ballot ^ match ^ 496U);
+  }
+  return wrong;
+}
+
+/// Fills memory on one stream and reads it on another.
+void use_on_two_streams(bool ordered) {
+  int* const x = numbers();
+  cudaStream_t a{}, b{};
+  cudaEvent_t e{};
+  cudaStreamCreateWithFlags(&a, cudaStreamNonBlocking);
+  cudaStreamCreateWithFlags(&b, cudaStreamNonBlocking);
+  cudaEventCreateWithFlags(&e, cudaEventDisableTiming);
+  cudaMemsetAsync(x, 0, 1024, a);
+  cudaEventRecord(e, a);
+  if (ordered) cudaStreamWaitEvent(b, e, 0);
+  write_if_positive<<<1, 1, 0, b>>>(x, 1);
+}
+
+/// Device 1 writes memory of device 0.
+void use_of_peer(bool with_access) {
+  int* const x = numbers();
+  cudaSetDevice(1);
+  if (with_access) cudaDeviceEnablePeerAccess(0, 0);
+  write_thread_number<<<1, 1>>>(x);
+}
+
+void launch_into_stream_of_other_device() {
+  cudaStream_t s{};
+  cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking);
+  int* const x = numbers();
+  cudaSetDevice(1);
+  write_thread_number<<<1, 1, 0, s>>>(x);
+}
+
+void record_event_of_other_device() {
+  cudaEvent_t e{};
+  cudaEventCreate(&e);
+  cudaSetDevice(1);
+  cudaStream_t s{};
+  cudaStreamCreate(&s);
+  cudaEventRecord(e, s);
+}
+
+void free_before_use() {
+  int* const x = numbers();
+  cudaFree(x);
+  write_thread_number<<<1, 1>>>(x);
+}
+
+void use_ended_event() {
+  cudaEvent_t e{};
+  cudaEventCreate(&e);
+  cudaEventDestroy(e);
+  cudaEventRecord(e, nullptr);
+}
+
+std::vector<std::pair<std::string, std::function<void()>>> const programs{
+    {"ordered_streams", [] { use_on_two_streams(true); }},
+    {"peer_access", [] { use_of_peer(true); }},
+    {"race", [] { write_thread_number<<<1, 64>>>(numbers()); }},
+    {"race_of_blocks", [] { write_thread_number<<<64, 1>>>(numbers()); }},
+    {"race_in_shared_memory", [] { reverse<<<1, 256>>>(numbers(), 256, false); }},
+    {"race_of_streams", [] { use_on_two_streams(false); }},
+    {"out_of_bounds",
+     [] { sum<<<3, 64>>>(device_copy(std::vector<float>(1000)), device_copy(std::vector<float>(1)), 3000); }},
+    {"uninitialised_branch", [] { write_if_positive<<<1, 1>>>(device_memory<int>(16), 1); }},
+    {"uninitialised_address", [] { write_through<<<1, 1>>>(device_memory<int*>(1)); }},
+    {"uninitialised_copy",
+     [] {
+       int* const to = device_memory<int>(32);
+       copy_each<<<1, 32>>>(to, device_memory<int>(32));
+       host_copy(to, 32);
+     }},
+    {"freed", free_before_use},
+    {"freed_twice",
+     [] {
+       int* const x = numbers();
+       cudaFree(x);
+       cudaFree(x);
+     }},
+    {"misaligned", [] { write_16_bytes<<<1, 1>>>(reinterpret_cast<int4*>(numbers() + 1)); }},
+    {"host_memory",
+     [] {
+       static int x[1];
+       write_thread_number<<<1, 1>>>(x);
+     }},
+    {"local_as_global", [] { write_local_as_global<<<1, 1>>>(numbers()); }},
+    {"no_peer_access", [] { use_of_peer(false); }},
+    {"stream_of_other_device", launch_into_stream_of_other_device},
+    {"event_of_other_device", record_event_of_other_device},
+    {"ended_event", use_ended_event},
+    {"left_barrier", [] { leave_before_barrier<<<1, 64>>>(numbers()); }},
+    {"absent_lanes", [] { shuffle_with_absent_lanes<<<1, 32>>>(numbers()); }},
+    {"too_many_threads", [] { write_thread_number<<<1, 2048>>>(numbers()); }},
+    {"copy_out_of_bounds", [] { host_copy(numbers(), 300); }},
+    {"endless", [] { spin<<<1, 1>>>(numbers()); }},
+};
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  std::string const wanted = count > 1 ? arguments[1] : "";
+  if (wanted.empty()) {
+    int const wrong = count_wrong_results();
+    std::printf("%d wrong results\n", wrong);
+    return wrong != 0;
+  }
+  for (auto const& [name, program] : programs) {
+    if (name != wanted) continue;
+    program();
+    std::printf("%s\n", cudaGetErrorName(cudaDeviceSynchronize()));
+    return 0;
+  }
+  std::printf("no program %s\n", wanted.c_str());
+  return 2;
+}
