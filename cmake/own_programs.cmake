@@ -22,8 +22,20 @@ else()
 endif()
 option(PUSHPULL_CUDA "Build the tests, examples and benchmarks that need nvcc" ${have_nvcc})
 if(PUSHPULL_CUDA)
+  # Without a GPU, tests run on the emulator in tests/cuda_emulator, which reads PTX.
+  execute_process(COMMAND nvidia-smi --list-gpus OUTPUT_VARIABLE gpus ERROR_QUIET)
+  if(gpus MATCHES "GPU 0")
+    set(no_gpu OFF)
+  else()
+    set(no_gpu ON)
+  endif()
+  option(PUSHPULL_EMULATE_CUDA "Run tests of GPUs on an emulator" ${no_gpu})
   if(PROJECT_IS_TOP_LEVEL AND NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
-    set(CMAKE_CUDA_ARCHITECTURES 80 90)
+    if(no_gpu OR PUSHPULL_EMULATE_CUDA)
+      set(CMAKE_CUDA_ARCHITECTURES 90)  # machine code and PTX
+    else()
+      set(CMAKE_CUDA_ARCHITECTURES native)
+    endif()
   endif()
   set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)  # CUDA::cudart, which pushpull::cuda links, is the shared one
   enable_language(CUDA)
@@ -44,12 +56,17 @@ target_compile_options(pushpull_warnings INTERFACE
 
 check_cxx_compiler_flag(-march=native PUSHPULL_HAS_MARCH_NATIVE)
 
-# pushpull_own_program(<target>): warnings, and code for this machine's processor where PUSHPULL_NATIVE asks for it.
+# pushpull_own_program(<target>): warnings, PTX that the emulator can read, and code for this machine's processor where
+# PUSHPULL_NATIVE asks for it.
 # A program with a .cu file is left portable: its .cpp and .cu files share inline functions, of which the linker keeps
 # one, so all have to be compiled for the same processor.
 function(pushpull_own_program target)
   target_link_libraries(${target} PRIVATE pushpull_warnings)
   set_target_properties(${target} PROPERTIES COMPILE_WARNING_AS_ERROR ${PUSHPULL_WERROR})
+  if(PUSHPULL_EMULATE_CUDA)
+    target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-compress-mode=none>)
+    target_link_options(${target} PRIVATE LINKER:--enable-new-dtags)  # LD_LIBRARY_PATH comes before the runpath
+  endif()
   get_target_property(sources ${target} SOURCES)
   if(PUSHPULL_NATIVE AND PUSHPULL_HAS_MARCH_NATIVE AND NOT "${sources}" MATCHES "\\.cu(;|$)")
     target_compile_options(${target} PRIVATE -march=native)

@@ -1,5 +1,6 @@
 /// @file
-/// The built example on GPUs, of which it finds what this program finds. Without a GPU it is skipped.
+/// The built example on GPUs, of which it finds what this program finds. Without a GPU and without the emulator it is
+/// skipped.
 #include <cstdio>
 #include <pushpull/device/cuda_device.cuh>
 #include <string>
@@ -15,10 +16,10 @@ TEST_CASE("devices on GPUs find the weights that a CPU finds", "[cuda][train_cla
     return;
   }
   for (std::string const updater : {"sgd", "momentum", "nesterov", "adam", "adamw"}) {
-    auto const expected = trained_weights("--devices 1 --updater " + updater);
+    auto const expected = trained_weights("--epochs 1 --devices 1 --updater " + updater);
     for (std::string const devices : {"1", "2", "3", "4"}) {
       INFO(devices << " devices, " << updater);
-      auto const weights = trained_weights("--device cuda --devices " + devices + " --updater " + updater);
+      auto const weights = trained_weights("--epochs 1 --device cuda --devices " + devices + " --updater " + updater);
       CHECK(relative_difference(weights, expected) <= 1e-4F);
     }
   }

@@ -5,10 +5,10 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
 #include <vector>
 
 #include "support/catch.hpp"
+#include "support/cuda_devices.cuh"
 #include "support/float8.hpp"
 
 namespace {
@@ -30,10 +30,7 @@ std::vector<To> converted(std::vector<From> const& from, std::int64_t offset) {
   return pp::to_vector(result_part);
 }
 
-bool skipped() {
-  if (pp::cuda_devices().empty()) std::puts("skipped: no CUDA device");
-  return pp::cuda_devices().empty();
-}
+bool skipped() { return pp::test::logical_devices(1).empty(); }
 
 }  // namespace
 

@@ -4,28 +4,20 @@
 #include <pushpull/pushpull.cuh>
 
 #include <cstdint>
-#include <cstdio>
 #include <limits>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "support/catch.hpp"
+#include "support/cuda_devices.cuh"
 
 namespace {
 
 namespace pp = pushpull;
 namespace update = pushpull::update;
+using pp::test::logical_devices;
 using strings = std::vector<std::string>;
-
-/// Three logical devices on GPU 0, or none.
-std::vector<pp::cuda_device> logical_devices() {
-  if (pp::cuda_devices().empty()) {
-    std::puts("skipped: no CUDA device");
-    return {};
-  }
-  return {pp::cuda_device(0), pp::cuda_device(0), pp::cuda_device(0)};
-}
 
 /// Multiples of 1/8, of which sums are exact.
 std::vector<float> gradient(std::size_t size, int t) {

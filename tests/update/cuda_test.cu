@@ -3,27 +3,23 @@
 #include <pushpull/pushpull.cuh>
 
 #include <cmath>
-#include <cstdio>
 #include <vector>
 
 #include "support/catch.hpp"
+#include "support/cuda_devices.cuh"
 
 namespace {
 
 namespace pp = pushpull;
 namespace update = pushpull::update;
 
-bool no_device() {
-  if (!pp::cuda_devices().empty()) return false;
-  std::puts("skipped: no CUDA device");
-  return true;
-}
+bool no_device() { return pp::test::logical_devices(1).empty(); }
 
 /// Weights of one key after 5 steps of `updater`.
 template <class D, class Updater>
 std::vector<float> trained(std::vector<D> const& devices, Updater const& updater) {
   pp::kv_store store{devices, updater};
-  std::vector<float> w(70001), g(70001);
+  std::vector<float> w(9001), g(9001);
   for (std::size_t i = 0; i < w.size(); ++i) w[i] = static_cast<float>(i % 13) / 8 - 0.7F;
   store.init("w", w);
   for (int t = 1; t <= 5; ++t) {
@@ -33,11 +29,11 @@ std::vector<float> trained(std::vector<D> const& devices, Updater const& updater
   return w;
 }
 
-/// On one, and on three logical devices of GPU 0: bit-identical, and close to a CPU.
+/// On one, and on three logical devices: bit-identical, and close to a CPU.
 template <class Updater>
 void same_on_gpus(char const* name, Updater const& updater) {
   auto const one = trained(std::vector{pp::cuda_device(0)}, updater);
-  auto const three = trained(std::vector{pp::cuda_device(0), pp::cuda_device(0), pp::cuda_device(0)}, updater);
+  auto const three = trained(pp::test::logical_devices(), updater);
   INFO(name);
   REQUIRE(one == three);
   auto const expected = trained(pp::cpu_devices(2), updater);
@@ -70,7 +66,7 @@ TEST_CASE("transforms with states and wrappers equal those on CPUs", "[cuda]") {
 
 TEST_CASE("weights and averages change places on GPUs, and back", "[cuda]") {
   if (no_device()) return;
-  pp::kv_store store{std::vector{pp::cuda_device(0), pp::cuda_device(0)}, update::adam{0.1} | update::ema(0.5)};
+  pp::kv_store store{pp::test::logical_devices(2), update::adam{0.1} | update::ema(0.5)};
   pp::parameter_store parameters{store};
   std::vector<float> const start(5003, 1.0F);
   parameters.add("w", start);
@@ -93,7 +89,7 @@ TEST_CASE("numbers of rows and columns on GPUs are those on CPUs", "[cuda]") {
   auto const train = [](auto const& devices, auto const& updater) {
     pp::kv_store store{devices, updater};
     pp::cpu_device<> const host;
-    pp::tensor<float> w(host, {2, 301, 117}), g(host, {2, 301, 117});
+    pp::tensor<float> w(host, {2, 61, 117}), g(host, {2, 61, 117});
     for (std::size_t i = 0; i < w.size(); ++i) w.data()[i] = static_cast<float>(i % 13) / 8 - 0.7F;
     store.init("w", w);
     for (std::size_t t = 1; t <= 5; ++t) {
@@ -104,13 +100,25 @@ TEST_CASE("numbers of rows and columns on GPUs are those on CPUs", "[cuda]") {
   };
   auto const compare = [&](auto const& updater) {
     auto const one = train(std::vector{pp::cuda_device(0)}, updater);
-    REQUIRE(one == train(std::vector{pp::cuda_device(0), pp::cuda_device(0), pp::cuda_device(0)}, updater));
+    REQUIRE(one == train(pp::test::logical_devices(), updater));
     auto const expected = train(pp::cpu_devices(2), updater);
     for (std::size_t i = 0; i < one.size(); ++i)
       if (!(std::abs(one[i] - expected[i]) <= 1e-5F)) FAIL(i << ": " << one[i] << " " << expected[i]);
   };
   compare(update::group_adagrad{0.1});
   compare(update::clip_value(1) | update::centralize{} | update::adafactor{0.05});
+}
+
+TEST_CASE("rules of signs, maxima, several states and norms equal those on CPUs", "[cuda]") {
+  if (no_device()) return;
+  same_on_gpus("signum", update::signum{0.01});
+  same_on_gpus("adadelta", update::adadelta{});
+  same_on_gpus("centered_rmsprop", update::centered_rmsprop{0.01});
+  same_on_gpus("amsgrad", update::amsgrad{0.01});
+  same_on_gpus("ftml", update::ftml{});
+  same_on_gpus("lans", update::lans{0.01});
+  same_on_gpus("adamw", update::dynamic_loss_scale{} | update::clip_global_norm(1) | update::adamw{0.01});
+  same_on_gpus("mxnet1::lars", pp::compat::mxnet1::lars());
 }
 
 TEST_CASE("a form of another library equals that on CPUs", "[cuda]") {
