@@ -40,7 +40,11 @@ class activity {
   }
   activity(activity const&) = delete;
   activity& operator=(activity const&) = delete;
-  ~activity() { innermost_ = before_; }
+  ~activity() {
+    activity const** link = &innermost_;
+    while (*link != this) link = &(*link)->before_;  // those of several stores end in any order
+    *link = before_;
+  }
 
   static bool includes(identity const& other) {
     for (activity const* a = innermost_; a != nullptr; a = a->before_)
@@ -70,7 +74,7 @@ class activity {
   static inline thread_local activity const* innermost_ = nullptr;
   std::uint64_t number_;
   std::vector<std::uint64_t> const& callers_;
-  activity const* before_;
+  mutable activity const* before_;
 };
 
 /// @throws invalid_argument in the user's code that an operation of this schedule runs

@@ -113,8 +113,13 @@ class any_store {
   void set_updater(F f) {
     std::function<void(any_key_view, tensor_view<T, D> const&, tensor_view<T, D> const&)> function(std::move(f));
     detail::expects<invalid_argument>(bool{function}, [] { return std::string("set_updater: the function is empty"); });
-    if (store_->has_updater()) replace(make(devices(), no_updater{}, compressor_), false);
-    calls<T>().set_function(std::move(function));
+    if (store_->has_updater()) {
+      auto next = make(devices(), no_updater{}, compressor_);
+      static_cast<detail::typed_calls<T, D>&>(*next).set_function(std::move(function));
+      replace(std::move(next), false);
+    } else {
+      calls<T>().set_function(std::move(function));
+    }
   }
   /// For keys of every element type.
   template <class F>

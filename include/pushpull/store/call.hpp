@@ -381,7 +381,7 @@ class call {
     typename Step::run_type run{};
     run.size = part.size();
     run.element = r.number + skipped;
-    run.leaf_phase = table.leaf_phase(part);
+    run.leaf_phase = r.leaf_phase_at(part.begin);
     run.clock = r.clock;
     if constexpr (Code<encoded>) run.unit = compressor_.unit();
     if constexpr (Step::accumulates_only) {

@@ -40,7 +40,7 @@ class control {
   using shared_type = pass::shared_sums<Rule>;
 
   control(D const& device, std::vector<Rule> const& rules) {
-    set(device, rules);
+    set(device, rules, room_for(device, rules.size()));
     if constexpr (pass::detail::has_shared_sums<Rule>) {
       shared_ = buffer<D>(device, sizeof(shared_type));
       set_shared(device, initial_sums(rules.front()));
@@ -60,10 +60,17 @@ class control {
     device.for_each(1, pass::detail::set_value<shared_type>{shared(), {sums, false}});
   }
 
+  /// Memory for as many rules, where they need more than there is.
+  buffer<D> room_for([[maybe_unused]] D const& device, [[maybe_unused]] std::size_t rules) const {
+    if constexpr (!HostDevice<D>)
+      if (rules_.bytes() < rules * sizeof(Rule)) return buffer<D>(device, rules * sizeof(Rule));
+    return {};
+  }
   /// New hyperparameters, from the next step on. Nothing may be using the old ones if there are more than before.
-  void set(D const& device, std::vector<Rule> const& rules) {
+  /// @param room  What room_for gave.
+  void set(D const& device, std::vector<Rule> const& rules, [[maybe_unused]] buffer<D> room) {
     if constexpr (!HostDevice<D>) {
-      if (rules_.bytes() < rules.size() * sizeof(Rule)) rules_ = buffer<D>(device, rules.size() * sizeof(Rule));
+      if (room.bytes() > 0) rules_ = std::move(room);
       auto* const to = static_cast<Rule*>(rules_.data());
       for (std::size_t i = 0; i < rules.size(); ++i) device.for_each(1, pass::detail::set_value<Rule>{to + i, rules[i]});
     }
@@ -206,11 +213,8 @@ class fused_step {
         std::size_t const nodes = static_cast<std::size_t>(
             slots_ + std::max(trees_.over_all.nodes(), trees_.by_tensor.nodes()));
         std::size_t const bytes = nodes * sum_count<sums_t<Rule>> * sizeof(double);
-        if (sums_[n].own.bytes() < bytes) {
-          sums_[n].own = buffer<D>(devices[n], bytes);
-          sums_[n].all = buffer<D>(devices[n], bytes);
-          sums_[n].staged = buffer<D>(devices[n], bytes);
-        }
+        for (buffer<D>* const memory : {&sums_[n].own, &sums_[n].all, &sums_[n].staged})
+          if (memory->bytes() < bytes) *memory = buffer<D>(devices[n], bytes);
       }
     }
     if constexpr (may_fail) memory_.reserve(plans_);

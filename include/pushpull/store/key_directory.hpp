@@ -38,22 +38,26 @@ class key_directory {
   /// Enters all keys or none. @throws duplicate_key
   void enter(std::span<View const> keys, place where) {
     std::lock_guard const lock(mutex_);
-    std::vector<View> entered;
-    entered.reserve(keys.size());
-    for (View const key : keys) {
-      auto const [found, added] = places_.try_emplace(Key(key), where);
-      if (added) {
-        entered.push_back(key);
-        continue;
+    std::size_t const before = order_.size();
+    std::size_t entered = before;
+    try {
+      for (View const key : keys) {
+        order_.emplace_back(key);
+        if (!places_.try_emplace(order_.back(), where).second) {
+          bool const twice = std::find(order_.begin() + static_cast<std::ptrdiff_t>(before), order_.end() - 1, order_.back()) !=
+                             order_.end() - 1;
+          throw duplicate_key("init: " + key_text(key) + (twice ? " stands twice in one call" : " was given to init before"));
+        }
+        ++entered;
       }
-      bool const twice = std::find(entered.begin(), entered.end(), key) != entered.end();
-      for (View const e : entered) places_.erase(places_.find(e));
-      throw duplicate_key("init: " + key_text(key) + (twice ? " stands twice in one call" : " was given to init before"));
+    } catch (...) {
+      for (std::size_t i = before; i < entered; ++i) places_.erase(places_.find(View(order_[i])));
+      order_.erase(order_.begin() + static_cast<std::ptrdiff_t>(before), order_.end());
+      throw;
     }
-    for (View const key : keys) order_.emplace_back(key);
   }
   /// Takes keys that were just entered out again.
-  void leave(std::span<View const> keys) {
+  void leave(std::span<View const> keys) noexcept {
     std::lock_guard const lock(mutex_);
     for (View const key : keys) places_.erase(places_.find(key));
     std::erase_if(order_, [&](Key const& key) { return places_.find(key) == places_.end(); });

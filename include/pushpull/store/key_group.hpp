@@ -2,6 +2,7 @@
 /// The memory of keys that were initialised together: one arena per device, cut into slices.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -18,7 +19,7 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// Several arrays in one allocation, zero at first. Each begins 4,416 bytes further into its page than the one before,
+/// Several arrays in one allocation. Each begins 4,416 bytes further into its page than the one before,
 /// because arrays that begin at equal offsets modulo 4 KiB evict each other from the caches.
 template <Device D>
 class arena {
@@ -30,11 +31,11 @@ class arena {
     constexpr std::size_t page = 4096, stagger = 4416;
     std::size_t end = 0;
     for (std::size_t j = 0; j < bytes.size(); ++j) {
+      if (bytes[j] == 0) continue;
       offsets_[j] = (end + page - 1) / page * page + (first + j) * stagger % page;
       end = offsets_[j] + bytes[j];
     }
     memory_ = buffer<D>(device, end);
-    device.fill_zero(memory_.data(), end);
   }
 
   template <class T>
@@ -48,7 +49,7 @@ class arena {
   std::vector<std::size_t> offsets_;
 };
 
-/// Masters and states of a group's keys, each element on its owner. A resident group also holds a full mirror and a
+/// Masters and states of a group's keys, which `clear` begins, each element on its owner. A resident group also holds a full mirror and a
 /// full gradient on every device; where mirrors have the masters' type, the owner's part of its mirror is the master.
 template <Device D, class Types, std::size_t States>
 class key_group {
@@ -65,7 +66,7 @@ class key_group {
   /// @param gradients  Elements of the gradient arrays: the keys behind need none.
   key_group(std::vector<D> const& devices, std::int64_t size, std::vector<slice> parts, bool resident,
             std::int64_t gradients)
-      : size_(size), resident_(resident), slices_(std::move(parts)) {
+      : size_(size), gradients_(gradients), resident_(resident), slices_(std::move(parts)) {
     std::size_t arrays = 0;
     for (std::size_t n = 0; n < devices.size(); ++n) {
       auto const part = static_cast<std::size_t>(slices_[n].size());
@@ -83,6 +84,25 @@ class key_group {
 
   std::int64_t size() const { return size_; }
   bool resident() const { return resident_; }
+
+  /// Enqueues zeros for elements [begin, end) of all arrays: what keys begin with.
+  void clear(std::vector<D> const& devices, std::int64_t begin, std::int64_t end) {
+    for (std::size_t n = 0; n < devices.size(); ++n) {
+      auto const zero = [&]<class T>(T* first, std::int64_t size) {
+        if (size > 0) devices[n].fill_zero(first, static_cast<std::size_t>(size) * sizeof(T));
+      };
+      slice const own{std::max(begin, slices_[n].begin), std::min(end, slices_[n].end)};
+      if (own.size() > 0) {
+        std::int64_t const local = own.begin - slices_[n].begin;
+        for (std::size_t s = 0; s != States; ++s) zero(state(n, s) + local, own.size());
+        zero(master(n) + local, own.size());
+      }
+      if (!resident_) continue;
+      zero(mirror(n) + begin, end - begin);
+      zero(gradient(n) + begin, std::min(end, gradients_) - begin);
+    }
+  }
+
   slice const& part(std::size_t n) const { return slices_[n]; }
 
   /// The first element of device n's slice.
@@ -112,7 +132,7 @@ class key_group {
   std::size_t bytes(std::size_t n) const { return arenas_[n].bytes() + reduced_[n].bytes(); }
 
  private:
-  std::int64_t size_;
+  std::int64_t size_, gradients_;
   bool resident_;
   std::vector<slice> slices_;
   std::vector<arena<D>> arenas_;

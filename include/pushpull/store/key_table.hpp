@@ -54,6 +54,7 @@ struct key_record {
   Group* group;
   std::int64_t offset;                  ///< Of its first element in the group.
   std::int64_t number;                  ///< Of its first element in the store, wherever keys lie: see pass::run.
+  std::int32_t leaf_phase;              ///< Elements between the last boundary of a norm's leaf and the key.
   std::int32_t clock;                   ///< Number of the key, in order of init.
   bool has_gradient;                    ///< Resident.
   std::vector<buffer<D>> own_gradient;  ///< Resident, outside the group's arenas.
@@ -72,6 +73,9 @@ struct key_record {
   std::int64_t size() const { return static_cast<std::int64_t>(shape.size()); }
   /// Whether the owners hold a sum of micro-batches.
   bool accumulated() const { return micro_batches > 0; }
+
+  /// Elements between the last boundary of a norm's leaf and element `place` of the group, which is the key's or follows it.
+  std::int64_t leaf_phase_at(std::int64_t place) const { return (leaf_phase + place - offset) % pass::leaf_size; }
 
   /// The key's elements that device number n owns, in the group's coordinates.
   slice part(std::size_t n) const {
@@ -130,6 +134,13 @@ class key_table {
 
   static constexpr std::size_t state_count = States;
   using directory_type = key_directory<key_type, key_view>;
+  using index_type = std::unordered_map<key_type, std::unique_ptr<record>, key_hash<key_type>, std::equal_to<>>;
+
+  /// A group that has room for further keys, behind its first `used` elements.
+  struct open_group {
+    group_type* group = nullptr;
+    std::int64_t used = 0;
+  };
 
   /// More elements than a store can have: with all states in any type their bytes can be counted, and their numbers are
   /// below those of the next store with the same directory.
@@ -148,15 +159,13 @@ class key_table {
         whole_keys_(whole_keys),
         may_skip_(may_skip),
         next_number_(static_cast<std::int64_t>(number) * max_elements),
-        loads_(devices.size()) {}
+        loads_(devices.size()),
+        open_(3 * devices.size()) {}
 
   std::vector<D> const& devices() const { return devices_; }
   /// Which devices reach the memory of which.
   device_reach const& reach() const { return reach_; }
   bool whole_keys() const { return whole_keys_; }
-  /// Elements between the last boundary of a norm's leaf and the part of a key: where keys are not cut, leaves begin with
-  /// the key, wherever it lies.
-  std::int64_t leaf_phase(slice const& part) const { return whole_keys_ ? 0 : part.begin % pass::leaf_size; }
   std::size_t size() const { return index_.size(); }
   bool contains(key_view key) const { return index_.find(key) != index_.end(); }
 
@@ -225,21 +234,64 @@ class key_table {
     return r;
   }
 
-  /// Adds all keys or none. `reserve(count)` is called before anything is added.
-  template <class View, class Reserve>
-  void init(std::span<key_view const> keys, std::span<View const> values, bool resident,
-            std::vector<bool> const& needs_gradient, Reserve const& reserve) {
+  /// Keys that have been made and are not in the table. Dropped, they leave no trace.
+  class addition {
+   public:
+    addition(addition&& other) noexcept = default;
+    addition& operator=(addition&&) = delete;
+    ~addition() {
+      if (directory != nullptr) directory->leave(names);
+    }
+
+    /// f(record) for each key.
+    template <class F>
+    void for_each(F const& f) {
+      for (auto& [key, r] : records) f(*r);
+    }
+    std::size_t size() const { return records.size(); }
+
+   private:
+    friend key_table;
+    addition() = default;
+
+    std::shared_ptr<directory_type> directory;  // the names are entered there
+    std::vector<key_view> names;                // the caller's
+    index_type records;
+    std::unique_ptr<group_type> group;          // null: they lie in one that there is
+    open_group* open = nullptr;
+    open_group opened;                          // what it becomes
+    std::vector<std::int64_t> loads;
+    std::int64_t elements = 0;
+  };
+
+  /// Makes keys: all that may fail. One at a time; names and values must stay until `commit`.
+  template <class View>
+  addition prepare(std::span<key_view const> keys, std::span<View const> values, bool resident,
+                   std::vector<bool> const& needs_gradient) {
+    addition result;
+    result.names.assign(keys.begin(), keys.end());
     if (directory_ != nullptr) {
       directory_->enter(keys, place_);
-      try {
-        add(keys, values, resident, needs_gradient, reserve);
-      } catch (...) {
-        directory_->leave(keys);
-        throw;
-      }
-    } else {
-      add(keys, values, resident, needs_gradient, reserve);
+      result.directory = directory_;
     }
+    make(result, keys, values, resident, needs_gradient);
+    std::size_t const count = index_.size() + result.records.size();
+    if (count >= index_.bucket_count()) index_.reserve(2 * count);
+    if (groups_.size() == groups_.capacity()) groups_.reserve(2 * groups_.size() + 1);
+    return result;
+  }
+
+  /// Adds them.
+  void commit(addition& made) noexcept {
+    made.directory = nullptr;
+    if (made.group != nullptr) groups_.push_back(std::move(made.group));
+    if (made.open != nullptr) {
+      shared_elements_ += made.opened.used - (made.open->group == made.opened.group ? made.open->used : 0);
+      *made.open = made.opened;
+    }
+    loads_ = std::move(made.loads);
+    next_number_ += made.elements;
+    index_.merge(made.records);
   }
 
   /// Counts one operation's update of the keys for which `for_each_key(f)` calls f(record).
@@ -289,9 +341,9 @@ class key_table {
   }
 
  private:
-  template <class View, class Reserve>
-  void add(std::span<key_view const> keys, std::span<View const> values, bool resident,
-           std::vector<bool> const& needs_gradient, Reserve const& reserve) {
+  template <class View>
+  void make(addition& result, std::span<key_view const> keys, std::span<View const> values, bool resident,
+            std::vector<bool> const& needs_gradient) {
     std::vector<std::size_t> sizes;
     std::int64_t elements = next_number_ % max_elements;
     for (std::size_t i = 0; i < keys.size(); ++i) {
@@ -307,31 +359,62 @@ class key_table {
     auto const has_gradient = [&](std::size_t i) { return resident && needs_gradient[i]; };
     std::vector<bool> first(keys.size());  // keys with a gradient: the gradient arrays then cover no other
     for (std::size_t i = 0; i < keys.size(); ++i) first[i] = has_gradient(i);
-    std::vector<std::int64_t> loads = loads_;
-    layout const where = whole_keys_ ? lay_out_owners(sizes, loads) : lay_out_slices(sizes, first, devices_.size());
     layout const numbers = lay_out_slices(sizes, first, 1);
-    std::int64_t gradients = 0;
-    for (std::size_t i = 0; i < keys.size(); ++i)
-      if (has_gradient(i)) gradients = std::max(gradients, where.offsets[i] + padded(sizes[i]));
-
-    auto group = std::make_unique<group_type>(devices_, where.size, where.parts, resident, gradients);
-    decltype(index_) added;
+    result.elements = numbers.size;
+    result.loads = loads_;
+    bool const alike = std::adjacent_find(first.begin(), first.end(), std::not_equal_to<>()) == first.end();
+    bool const shared = numbers.size <= pass::leaf_size && alike && (!whole_keys_ || keys.size() == 1);
+    layout const where = shared ? numbers
+                                : (whole_keys_ ? lay_out_owners(sizes, result.loads)
+                                               : lay_out_slices(sizes, first, devices_.size()));
+    std::int64_t begin = 0;  // of the keys in their group
+    group_type* group = nullptr;
+    if (shared) {
+      group = share(result, numbers.size, resident, first.front());
+      begin = result.opened.used - numbers.size;
+    } else {
+      std::int64_t gradients = 0;
+      for (std::size_t i = 0; i < keys.size(); ++i)
+        if (first[i]) gradients = std::max(gradients, where.offsets[i] + padded(sizes[i]));
+      result.group = std::make_unique<group_type>(devices_, where.size, where.parts, resident, gradients);
+      group = result.group.get();
+    }
+    group->clear(devices_, begin, begin + where.size);
     for (std::size_t i = 0; i < keys.size(); ++i) {
-      auto r = std::make_unique<record>(record{key_type(keys[i]), values[i].shape(), group.get(), where.offsets[i],
-                                               next_number_ + numbers.offsets[i],
+      // Where keys are not cut, leaves begin with the key; else with the keys of an init.
+      auto const phase = static_cast<std::int32_t>(whole_keys_ ? 0 : where.offsets[i] % pass::leaf_size);
+      auto r = std::make_unique<record>(record{key_type(keys[i]), values[i].shape(), group, begin + where.offsets[i],
+                                               next_number_ + numbers.offsets[i], phase,
                                                static_cast<std::int32_t>(index_.size() + i), has_gradient(i), {}, {}, 0, 0, 0,
                                                {}, 0, false});
       store_value(*r, values[i]);
-      expects<duplicate_key>(added.emplace(key_type(keys[i]), std::move(r)).second,
+      expects<duplicate_key>(result.records.emplace(key_type(keys[i]), std::move(r)).second,
                              [&] { return "init: " + key_text(keys[i]) + " stands twice in one call"; });
     }
-    if (resident) fill_mirrors(*group);
-    reserve(index_.size() + added.size());
-    index_.reserve(index_.size() + added.size());
-    groups_.push_back(std::move(group));
-    loads_ = std::move(loads);
-    next_number_ += numbers.size;
-    index_.merge(added);
+    if (resident) fill_mirrors(*group, begin, begin + where.size);
+  }
+
+  /// Room for a few elements of one owner in a group that further keys will share: keys that come one by one would else
+  /// have pages each. Such groups grow with what they hold, so that their number and their free room stay small.
+  group_type* share(addition& result, std::int64_t size, bool resident, bool gradients) {
+    std::size_t const kind = resident ? (gradients ? 2 : 1) : 0;
+    std::size_t const owner =
+        whole_keys_ ? static_cast<std::size_t>(std::min_element(loads_.begin(), loads_.end()) - loads_.begin()) : 0;
+    if (whole_keys_) result.loads[owner] += size;
+    open_group& open = open_[kind * devices_.size() + owner];
+    result.open = &open;
+    result.opened = open;
+    if (open.group == nullptr || open.group->size() - open.used < size) {
+      std::int64_t const room = std::clamp(shared_elements_ / 4, pass::leaf_size, std::int64_t{1} << 20);
+      std::int64_t const whole = padded(static_cast<std::size_t>(room));
+      std::vector<slice> parts;
+      for (std::size_t n = 0; n < devices_.size(); ++n)
+        parts.push_back({n > owner ? whole : 0, n < owner ? 0 : whole});
+      result.group = std::make_unique<group_type>(devices_, whole, std::move(parts), resident, gradients ? whole : 0);
+      result.opened = {result.group.get(), 0};
+    }
+    result.opened.used += size;
+    return result.opened.group;
   }
 
   /// Writes the master of every owner. The value is read before this returns, or before later work on its device.
@@ -353,16 +436,18 @@ class key_table {
     value.fill(r);
   }
 
-  void fill_mirrors(group_type& group) {
+  /// Of the group's elements [begin, end).
+  void fill_mirrors(group_type& group, std::int64_t begin, std::int64_t end) {
     pull_step step(devices_.size());
     std::vector<staged_copy> copies;
     for (std::size_t n = 0; n < devices_.size(); ++n) {
+      slice const part{std::max(begin, group.part(n).begin), std::min(end, group.part(n).end)};
+      if (part.size() <= 0) continue;
       typename pull_step::run_type run{};
-      run.size = group.part(n).size();
-      if (run.size == 0) continue;
-      run.master = group.master(n);
+      run.size = part.size();
+      run.master = group.master(n) + (part.begin - group.part(n).begin);
       std::vector<T*> mirrors;
-      add_mirrors(mirrors, group, n, group.part(n).begin);
+      add_mirrors(mirrors, group, n, part.begin);
       step.add(n, run, {}, mirrors);
       add_mirror_copies(copies, group, n, group.part(n));
     }
@@ -381,7 +466,9 @@ class key_table {
   std::int64_t next_number_;         // of an element; stores that share a directory count from numbers far apart
   std::vector<std::int64_t> loads_;  // elements that each device owns, counted where keys are not cut
   std::vector<std::unique_ptr<group_type>> groups_;
-  std::unordered_map<key_type, std::unique_ptr<record>, key_hash<key_type>, std::equal_to<>> index_;
+  std::vector<open_group> open_;      // by kind and owner
+  std::int64_t shared_elements_ = 0;  // in such groups
+  index_type index_;
 };
 
 }  // namespace pushpull::detail

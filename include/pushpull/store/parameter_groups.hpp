@@ -50,20 +50,22 @@ class parameter_groups {
   }
 
   /// The rules with another one for a group, and with one more.
-  std::vector<Rule> with(std::size_t group, Rule const& rule) const {
+  rule_list<Rule> with(std::size_t group, Rule const& rule) const {
     auto rules = *this->rules();
     rules.resize(std::max(rules.size(), group + 1), rule);
     rules[group] = rule;
-    return rules;
+    return std::make_shared<std::vector<Rule> const>(std::move(rules));
   }
 
-  void set(std::vector<Rule> rules) {
-    auto next = std::make_shared<std::vector<Rule> const>(std::move(rules));
+  void set(rule_list<Rule> next) noexcept {
     std::lock_guard const lock(mutex_);
     rules_.swap(next);
   }
-  /// Which keys the group added last holds.
-  void claim(predicate belongs) { predicates_.push_back(std::move(belongs)); }
+  /// Which keys the group added last holds. Room for it was made.
+  void claim(predicate belongs) noexcept { predicates_.push_back(std::move(belongs)); }
+  void make_room() {
+    if (predicates_.size() == predicates_.capacity()) predicates_.reserve(2 * predicates_.size() + 1);
+  }
 
   /// The last group that claims the key.
   std::int32_t of(KeyView key) const {

@@ -214,7 +214,7 @@ class resident_plan {
   static bool continues(record const& a, record const& b) {
     return a.group == b.group && b.offset == a.offset + padded(a.shape.size()) &&
            b.number - a.number == b.offset - a.offset && share_clock(a, b) && a.own_gradient.empty() &&
-           b.own_gradient.empty();
+           b.own_gradient.empty() && (!Step::two_phases || a.leaf_phase_at(b.offset) == b.leaf_phase);
   }
 
   template <class Built>
@@ -238,7 +238,7 @@ class resident_plan {
       typename Built::run_type run{};
       run.size = part.size();
       run.element = keys.front()->number + (part.begin - begin);
-      run.leaf_phase = table.leaf_phase(part);
+      run.leaf_phase = keys.front()->leaf_phase_at(part.begin);
       if constexpr (Built::accumulates_only) {
         run.master = group.reduced(table.devices()[n], n) + local;
       } else {

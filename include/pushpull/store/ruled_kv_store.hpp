@@ -104,18 +104,17 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
   /// As kv_store::init.
   template <TensorLike V>
   void init(key_view key, V const& value) {
-    visit_number<0>(chosen_.of(key), [&](auto& part) { part.init(key, value); });
-    register_keys(std::array{key_type(key)});
+    init(std::array{key}, std::array{view_of(value)});
   }
-  /// As kv_store::init for a list: all or none, unless memory ends or the
-  /// predicate of a group throws between two parts. @throws duplicate_key, shape_mismatch
+  /// As kv_store::init for a list: all or none. @throws duplicate_key, shape_mismatch
   template <KeysOf<key_view> Keys, std::ranges::input_range Values>
     requires LastingTensorLike<std::ranges::range_reference_t<Values>>
   void init(Keys&& keys, Values&& values) {
     std::vector<key_type> names;
     auto const parts = split_new("init", keys, values, names);
-    for_each_part(parts, [](auto& part, auto const& p) { part.init(p.keys, p.items); });
-    register_keys(names);
+    add(parts, std::move(names), [](auto& engine, auto keys_of_part, auto values_of_part) {
+      return engine.prepare_init(keys_of_part, values_of_part, false, {});
+    });
   }
 
   /// As kv_store::assign; a list all or none, unless memory ends between two rules.
@@ -284,12 +283,10 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
     std::array<std::vector<bool>, count> flags;
     for (std::size_t i = 0; i < keys.size(); ++i) flags[chosen_.of(keys[i])].push_back(needs_gradient[i]);
     std::size_t n = 0;
-    for_each_part(parts, [&](auto& part, auto const& p) {
+    add(parts, std::move(names), [&](auto& engine, auto keys_of_part, auto values_of_part) {
       while (flags[n].empty()) ++n;
-      using view = typename std::remove_cvref_t<decltype(p.items)>::value_type;
-      part.init_resident(std::span<key_type const>(p.keys), std::span<view const>(p.items), flags[n++]);
+      return engine.prepare_init(keys_of_part, values_of_part, true, flags[n++]);
     });
-    register_keys(names);
   }
   tensor_view<T, D> mirror(key_view key, std::size_t n) const {
     return visit("mirror", key, [&](auto& part) { return part.mirror(key, n); });
@@ -418,10 +415,30 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
     return engine.submit_jointly(std::span<prepared const>(all), when);
   }
 
-  template <class Keys>
-  void register_keys(Keys const& keys) {
+  /// Adds keys to all parts or to none. @param prepare  prepare(engine, keys, values) -> the engine's new_keys.
+  template <class Parts, class F>
+  void add(Parts const& parts, std::vector<key_type> names, F const& prepare) {
     std::lock_guard const lock(order_->mutex);
-    order_->keys.insert(order_->keys.end(), keys.begin(), keys.end());
+    auto& order = order_->keys;
+    if (order.capacity() < order.size() + names.size()) order.reserve(2 * (order.size() + names.size()));
+    std::array<std::vector<key_view>, count> views;
+    for (std::size_t n = 0; n < count; ++n) views[n].assign(parts[n].keys.begin(), parts[n].keys.end());
+    std::tuple<std::optional<typename engine_type<Rules>::new_keys>...> made;
+    [&]<std::size_t... N>(std::index_sequence<N...>) {
+      ((parts[N].keys.empty() ? void()
+                              : void(std::get<N>(made).emplace(prepare(engine_of<N>(), std::span<key_view const>(views[N]),
+                                                                       std::span(parts[N].items))))),
+       ...);
+      ((std::get<N>(made) ? engine_of<N>().commit(*std::get<N>(made)) : void()), ...);
+    }
+    (std::index_sequence_for<Rules...>());
+    for (key_type& name : names) order.push_back(std::move(name));
+  }
+  template <class Rule>
+  using engine_type = std::remove_cvref_t<decltype(detail::store_access::engine(std::declval<part_type<Rule> const&>()))>;
+  template <std::size_t N>
+  auto& engine_of() const {
+    return detail::store_access::engine(*std::get<N>(parts_));
   }
 
   std::size_t number(char const* call, key_view key) const {

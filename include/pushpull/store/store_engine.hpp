@@ -44,18 +44,17 @@ namespace pushpull::inline PUSHPULL_ABI::detail {
 template <class Types, class T, Device D>
 class store_engine : public store_engine_base<Types, T, D> {
   using base = store_engine_base<Types, T, D>;
-  using base::add_keys;
   using base::controls_;
   using base::groups_;
   using base::keys_;
   using base::mutex_;
-  using base::perform;
   using base::schedule_;
   using base::steps_;
   using base::validate;
 
  public:
   using base::devices;
+  using base::perform;
   using base::find;
   using base::has_shared;
   using base::look;
@@ -108,8 +107,6 @@ class store_engine : public store_engine_base<Types, T, D> {
   /// Adds a key with the rows that `gather(operation, record)` names, and zero elsewhere.
   template <class Gather>
   void init_rows(key_view key, pushpull::shape const& whole, Gather const& gather) {
-    expect_outside(*schedule_);
-    unique_guard const lock(mutex_);
     auto const fill = [&](record& r) {
       row_update<Types, T, D, pass::assign, reduce::sum> op(keys_, controls_, nullptr);
       gather(op, r);
@@ -119,7 +116,7 @@ class store_engine : public store_engine_base<Types, T, D> {
       r.updates = 0;  // an initial value is none
     };
     filled_value<decltype(fill)> const value{whole, fill};
-    add_keys(std::span<key_view const>(&key, 1), std::span(&value, 1), false, {});
+    this->init(std::span<key_view const>(&key, 1), std::span(&value, 1), false, {});
   }
 
   /// A push of the gradients that `gather(call, table)` names, to be written to the outputs that it names.

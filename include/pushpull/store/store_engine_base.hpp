@@ -11,6 +11,7 @@
 #include <limits>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <shared_mutex>
 #include <span>
 #include <string>
@@ -74,50 +75,106 @@ class store_engine_base {
 
   /// A rule per parameter group.
   groups_type const& groups() const { return groups_; }
-  void set_rule(std::size_t group, updater_type const& updater) {
+  /// Rules that have been made and are not in force. No key and no other rule is added meanwhile.
+  struct new_rules {
+    std::unique_ptr<unique_guard> lock;
+    rule_list<updater_type> rules;
+    std::vector<buffer<D>> room;                // on each device
+    typename groups_type::predicate belongs;    // of a new group
+    std::vector<record*> members;
+  };
+  new_rules prepare_rule(std::size_t group, updater_type const& updater) {
     validate(updater);
     groups_.expect("set_hyperparameters", group);
-    expect_outside(*schedule_);
-    unique_guard const lock(mutex_);
-    set_rules(groups_.with(group, updater));
+    return make_rules(group, updater);
   }
-  /// Adds a group with the keys, present and to come, for which `belongs` holds.
-  std::size_t add_group(typename groups_type::predicate belongs, updater_type const& updater) {
+  /// A group with the keys, present and to come, for which `belongs` holds.
+  new_rules prepare_group(typename groups_type::predicate belongs, updater_type const& updater) {
     validate(updater);
     expects<invalid_argument>(bool{belongs}, [] { return std::string("add_group: the predicate is empty"); });
     expect_outside(*schedule_);
-    unique_guard const lock(mutex_);
-    auto const number = static_cast<std::int32_t>(groups_.rules()->size());
-    std::vector<record*> members;
+    auto result = make_rules(std::nullopt, updater);
     keys_.for_each([&](record& r) {
-      if (belongs(key_view(r.key))) members.push_back(&r);
+      if (belongs(key_view(r.key))) result.members.push_back(&r);
     });
-    auto const add = [&] {
-      set_rules(groups_.with(static_cast<std::size_t>(number), updater));
-      groups_.claim(std::move(belongs));
-      for (record* const r : members) {
-        for (std::size_t n = 0; n < controls_.size(); ++n) controls_[n].assign(devices()[n], r->clock, number);
-        r->rule = number;
-      }
-    };
+    groups_.make_room();
+    result.belongs = std::move(belongs);
+    return result;
+  }
+  /// Puts them in force. For a group, between the operations on all keys.
+  void commit(new_rules& made) {
+    if constexpr (Types::has_updater)
+      for (std::size_t n = 0; n < devices().size(); ++n) controls_[n].set(devices()[n], *made.rules, std::move(made.room[n]));
+    auto const number = static_cast<std::int32_t>(made.rules->size() - 1);
+    groups_.set(std::move(made.rules));
+    if (made.belongs) groups_.claim(std::move(made.belongs));
+    for (record* const r : made.members) {
+      for (std::size_t n = 0; n < controls_.size(); ++n) controls_[n].assign(devices()[n], r->clock, number);
+      r->rule = number;
+    }
+  }
+  void set_rule(std::size_t group, updater_type const& updater) {
+    auto made = prepare_rule(group, updater);
+    commit(made);
+  }
+  /// Adds a group with the keys, present and to come, for which `belongs` holds.
+  std::size_t add_group(typename groups_type::predicate belongs, updater_type const& updater) {
+    auto made = prepare_group(std::move(belongs), updater);
+    std::size_t const number = made.rules->size() - 1;
+    auto const add = [&] { commit(made); };
     function_operation<decltype(add) const&> op(add);
-    keys_.for_each([&](record& r) { op.writes(r.order); });  // no operation sees half of it
+    write_all(op);  // no operation sees half of it
     perform(op);
-    return static_cast<std::size_t>(number);
+    return number;
+  }
+  /// Names all keys. No key is added meanwhile.
+  void write_all(operation& op) {
+    keys_.for_each([&](record& r) { op.writes(r.order); });
   }
 
+  /// Keys that have been made and are not among the store's. No other key is added meanwhile.
+  struct new_keys {
+    std::unique_ptr<unique_guard> lock;
+    typename table_type::addition keys;
+  };
+  /// All that may fail of `init`. Names and values must stay until `commit`.
+  template <class View>
+  new_keys prepare_init(std::span<key_view const> keys, std::span<View const> values, bool resident,
+                        std::vector<bool> const& needs_gradient) {
+    expect_outside(*schedule_);
+    auto lock = std::make_unique<unique_guard>(mutex_);
+    new_keys result{std::move(lock), keys_.prepare(keys, values, resident, needs_gradient)};
+    result.keys.for_each([&](record& r) { r.rule = groups_.of(key_view(r.key)); });
+    make_room(keys_.size() + keys.size());
+    return result;
+  }
+  void commit(new_keys& made) {
+    made.keys.for_each([&](record& r) {
+      for (std::size_t n = 0; r.rule != 0 && n < controls_.size(); ++n) controls_[n].assign(devices()[n], r.clock, r.rule);
+    });
+    keys_.commit(made.keys);
+  }
   /// Adds all keys or none.
   template <class View>
   void init(std::span<key_view const> keys, std::span<View const> values, bool resident,
             std::vector<bool> const& needs_gradient) {
-    expect_outside(*schedule_);
-    unique_guard const lock(mutex_);
-    add_keys(keys, values, resident, needs_gradient);
+    auto made = prepare_init(keys, values, resident, needs_gradient);
+    commit(made);
   }
   void require_gradient(key_view key) {
     expect_outside(*schedule_);
     unique_guard const lock(mutex_);
     keys_.require_gradient(key);
+  }
+
+  /// An operation of this call's own.
+  void perform(operation& op) {
+    schedule_->submit(op, std::numeric_limits<int>::max(), true);
+    schedule_->finish(op);
+    if (failure* const failed = op.failed()) {
+      failed->told = true;
+      std::rethrow_exception(failed->error);
+    }
   }
 
   /// f() when the key's earlier operations are done, and before later ones. Returns when done. @throws what f throws
@@ -251,31 +308,6 @@ class store_engine_base {
     if constexpr (requires { part.validate(); }) part.validate();
   }
 
-  template <class View>
-  void add_keys(std::span<key_view const> keys, std::span<View const> values, bool resident,
-                std::vector<bool> const& needs_gradient) {
-    std::vector<std::int32_t> groups;
-    for (key_view const key : keys) groups.push_back(groups_.of(key));
-    keys_.init(keys, values, resident, needs_gradient, [&](std::size_t count) {
-      make_room(count);
-      for (std::size_t n = 0; n < controls_.size(); ++n)
-        for (std::size_t i = 0; i < groups.size(); ++i)
-          if (groups[i] != 0)
-            controls_[n].assign(devices()[n], static_cast<std::int32_t>(count - groups.size() + i), groups[i]);
-    });
-    for (std::size_t i = 0; i < groups.size(); ++i) keys_.find("init", keys[i]).rule = groups[i];
-  }
-
-  /// An operation of this call's own.
-  void perform(operation& op) {
-    schedule_->submit(op, std::numeric_limits<int>::max(), true);
-    schedule_->finish(op);
-    if (failure* const failed = op.failed()) {
-      failed->told = true;
-      std::rethrow_exception(failed->error);
-    }
-  }
-
   void finish() {
     schedule_->drain();
     synchronize();
@@ -301,14 +333,20 @@ class store_engine_base {
     };
     if (std::all_of(controls_.begin(), controls_.end(), [&](auto const& c) { return c.has_room(clocks); })) return;
     function_operation<decltype(grow) const&> op(grow);
-    keys_.for_each([&](record& r) { op.writes(r.order); });
+    write_all(op);
     perform(op);
   }
 
-  void set_rules(std::vector<updater_type> rules) {
+  /// @param group  None for a new one.
+  new_rules make_rules(std::optional<std::size_t> group, updater_type const& updater) {
+    new_rules result;
+    expect_outside(*schedule_);
+    result.lock = std::make_unique<unique_guard>(mutex_);
+    result.rules = groups_.with(group ? *group : groups_.rules()->size(), updater);
     if constexpr (Types::has_updater)
-      for (std::size_t n = 0; n < devices().size(); ++n) controls_[n].set(devices()[n], rules);
-    groups_.set(std::move(rules));
+      for (std::size_t n = 0; n < devices().size(); ++n)
+        result.room.push_back(controls_[n].room_for(devices()[n], result.rules->size()));
+    return result;
   }
 };
 

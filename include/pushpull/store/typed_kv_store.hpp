@@ -104,16 +104,20 @@ class kv_store<type_list<Ts...>, D, Policies...> {
   void set_hyperparameters(updater_type const& updater, std::size_t group = 0)
     requires has_updater
   {
-    (of<Ts>().set_hyperparameters(updater, group), ...);
+    auto made = std::tuple{engine_of<Ts>().prepare_rule(group, updater)...};
+    (engine_of<Ts>().commit(std::get<number<Ts>>(made)), ...);
   }
-  /// As kv_store::add_group; a group holds keys of any element type. Asks `belongs` twice about each key.
+  /// As kv_store::add_group; a group holds keys of any element type.
   std::size_t add_group(std::function<bool(key_view)> belongs, updater_type const& updater)
     requires has_updater
   {
-    if (belongs)
-      for (key_type const& key : keys()) belongs(key_view(key));  // what it throws comes before any part changes
-    (of<Ts>().add_group(belongs, updater), ...);
-    return groups() - 1;
+    auto made = std::tuple{engine_of<Ts>().prepare_group(belongs, updater)...};
+    std::size_t const added = std::get<0>(made).rules->size() - 1;
+    auto const add = [&] { (engine_of<Ts>().commit(std::get<number<Ts>>(made)), ...); };
+    detail::function_operation<decltype(add) const&> op(add);
+    (engine_of<Ts>().write_all(op), ...);
+    engine_of<first_type>().perform(op);
+    return added;
   }
   std::size_t groups() const { return of<first_type>().groups(); }
   std::size_t group(key_view key) const {
@@ -296,6 +300,11 @@ class kv_store<type_list<Ts...>, D, Policies...> {
       return std::string(call) + ": " + detail::key_text(key) + " was never given to init";
     });
     return *found;
+  }
+
+  template <class T>
+  auto& engine_of() const {
+    return detail::store_access::engine(of<T>());
   }
 
   template <class T>

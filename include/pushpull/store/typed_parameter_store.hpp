@@ -51,10 +51,13 @@ class parameter_store<kv_store<type_list<Ts...>, D, Policies...>> {
       return "parameter_store: parameter \"" + std::string(name) + "\" was added before";
     });
     std::string owned(name);
-    places_.reserve(places_.size() + 1);
-    auto& part = of<T>();
-    part.add(name, std::forward<V>(value), options);
-    places_.emplace(std::move(owned), index<T>);
+    auto const place = places_.emplace(std::move(owned), index<T>).first;
+    try {
+      of<T>().add(name, std::forward<V>(value), options);
+    } catch (...) {
+      places_.erase(place);
+      throw;
+    }
   }
 
   /// @throws unknown_key, also if the parameter has another element type; unknown_device
