@@ -54,6 +54,16 @@
 #define PUSHPULL_OTHERS_HEADERS_END
 #endif
 
+/// Behind the parameters of an overload that refuses a call: clang says `text` where `condition` holds, other compilers
+/// say that the function is deleted, and show its template arguments.
+#if defined(__clang__) && !defined(__CUDACC__)
+#define PUSHPULL_DIAGNOSED(condition, text) __attribute__((diagnose_if(condition, text, "error")))
+#define PUSHPULL_DELETED
+#else
+#define PUSHPULL_DIAGNOSED(condition, text)
+#define PUSHPULL_DELETED = delete
+#endif
+
 /// 1 where the CUDA Toolkit's 16-bit floating-point types can be included; ours stand in elsewhere.
 #if __has_include(<cuda_fp16.h>) && __has_include(<cuda_bf16.h>)
 #define PUSHPULL_HAS_CUDA_FP16 1

@@ -4,9 +4,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <map>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <pushpull/pushpull.hpp>
@@ -264,4 +266,332 @@ TEST_CASE("states of an any_store are bytes of the key's type", "[any_store]") {
   REQUIRE(store.state("w", "momentum_buffer") == zero);
   REQUIRE(store.steps("w") == 7);
   REQUIRE_THROWS_AS(store.set_state("w", "momentum_buffer", std::span(zero).first(138)), pp::shape_mismatch);
+}
+
+TEST_CASE("any_store is initialised with rows, of any element type, and as a type that is named", "[any_store]") {
+  auto store = pp::create("local", pp::cpu_devices(2));
+  pp::row_sparse<float> rows(pp::cpu_device<>(), pp::shape{4, 2}, 2);
+  rows.row_ids()[0] = 3;
+  rows.row_ids()[1] = 1;
+  std::fill_n(rows.values(), 4, 0.5F);
+  store.init("rows", rows);
+  REQUIRE(store.shape("rows") == pp::shape{4, 2});
+  store.init("d", std::vector<double>(3, 0.1));
+  store.init(strings{"n"}, std::vector(1, std::vector<std::int32_t>(3, 7)));
+  std::vector<float> out(8), three(3);
+  store.pull("rows", pp::tensor_view(out.data(), pp::shape{4, 2})).wait();
+  REQUIRE(out == std::vector<float>{0, 0, 0.5F, 0.5F, 0, 0, 0.5F, 0.5F});
+  store.pull("d", three).wait();
+  REQUIRE(three[2] == 0.1F);
+  store.pull("n", three).wait();
+  REQUIRE(three[0] == 7.0F);
+  REQUIRE_THROWS_AS(store.init(7, rows), pp::invalid_argument);
+  REQUIRE_THROWS_AS(store.init("rows", rows), pp::duplicate_key);
+
+  auto two = pp::create<float, double>("local");
+  two.init<double>("w", std::vector<float>(3, 0.5F));
+  REQUIRE(two.dtype("w") == "float64");
+}
+
+TEST_CASE("any_store takes lists of rows, and ids per output", "[any_store][row_sparse]") {
+  auto store = pp::create("local", pp::cpu_devices(2));
+  std::vector<float> const table(15, 1.0F);
+  pp::tensor_view const matrix(table.data(), pp::shape{5, 3});
+  store.init(strings{"a", "b"}, std::vector{matrix, matrix});
+  store.set_optimizer(update::sgd{1.0});
+  std::vector<pp::row_sparse<float>> gradients;
+  for (int k = 0; k < 3; ++k) {
+    gradients.emplace_back(pp::cpu_device<>(), pp::shape{5, 3}, 1);
+    gradients.back().row_ids()[0] = k;
+    std::fill_n(gradients.back().values(), 3, 0.25F);
+  }
+  store.push(strings{"b", "a", "b"}, gradients);  // rows 0 and 2 of b, row 1 of a
+  store.push("a", gradients[0], pp::priority{2});
+  std::vector<pp::row_sparse<float>> out;
+  for (int k = 0; k < 2; ++k) out.emplace_back(pp::cpu_device<>(), pp::shape{5, 3});
+  store.row_sparse_pull("b", out, std::vector<std::vector<int>>{{0, 4}, {2}}).wait();
+  REQUIRE(out[0].rows() == 2);
+  REQUIRE(out[0].values()[0] == 0.75F);
+  REQUIRE(out[0].values()[3] == 1.0F);
+  REQUIRE(out[1].rows() == 1);
+  REQUIRE(out[1].values()[0] == 0.75F);
+  store.row_sparse_pull(strings{"a", "b"}, out, std::vector<std::vector<float>>{{1}, {1}}).wait();
+  REQUIRE(out[0].values()[2] == 0.75F);
+  REQUIRE(out[1].values()[2] == 1.0F);
+  std::vector<float> whole(15);
+  pp::tensor_view const output(whole.data(), pp::shape{5, 3});
+  store.pushpull("a", gradients[1], output, pp::row_updates::standard).wait();
+  REQUIRE(whole == std::vector<float>{0.75F, 0.75F, 0.75F, 0.5F, 0.5F, 0.5F, 1, 1, 1, 1, 1, 1, 1, 1, 1});
+  store.pushpull("a", gradients, output).wait();
+  REQUIRE(whole[3] == 0.25F);
+  REQUIRE_THROWS_WITH(store.push(strings{"a", "b"}, gradients), "push: 2 keys, 3 gradients");
+  REQUIRE_THROWS_WITH(store.row_sparse_pull("b", out, std::vector<std::vector<int>>{{0}}),
+                      Contains("2 outputs, 1 tensor of row ids"));
+  REQUIRE_THROWS_AS(store.row_sparse_pull(strings{"a", "q"}, out, std::vector<std::vector<int>>{{0}, {0}}), pp::unknown_key);
+  REQUIRE_THROWS_AS(store.push(integers{1}, gradients), pp::invalid_argument);
+}
+
+TEST_CASE("hyperparameters and groups of any_store change, states and t stay", "[any_store][groups]") {
+  using compressors = pp::compressors<pp::compress::two_bit>;
+  auto store = pp::create("device", pp::cpu_devices(2), compressors());
+  std::vector<float> const w(700, 10.0F), g(700, 1.0F);
+  std::vector<float> out(700);
+  store.init(strings{"w", "bias"}, std::vector{w, w});
+  auto rule = update::momentum{.learning_rate = 1.0, .momentum = 0.5};
+  REQUIRE_THROWS_AS(store.set_hyperparameters(rule), pp::invalid_argument);  // no optimizer
+  store.set_optimizer(rule);
+  store.push("w", g);
+  rule.learning_rate = 2.0;
+  store.set_hyperparameters(rule);
+  REQUIRE(store.updater<update::momentum>().learning_rate == 2.0);
+  REQUIRE_THROWS_WITH(store.set_hyperparameters(update::sgd{1.0}), Contains("another type"));
+  REQUIRE_THROWS_AS(store.updater<update::sgd>(), pp::invalid_argument);
+  store.pushpull("w", g, out).wait();
+  REQUIRE(out[699] == 10.0F - 1.0F - 2 * 1.5F);
+  REQUIRE(store.steps("w") == 2);
+
+  auto const is_bias = [](pp::any_key_view key) { return key.string() == "bias"; };
+  rule.learning_rate = 0.0;
+  REQUIRE(store.groups() == 1);
+  REQUIRE(store.add_group(is_bias, rule) == 1);
+  REQUIRE(store.group("bias") == 1);
+  REQUIRE(store.group("w") == 0);
+  store.pushpull("bias", g, out).wait();
+  REQUIRE(out == w);
+  store.set_gradient_compression({{"type", "2bit"}, {"threshold", "0.5"}});
+  REQUIRE(store.groups() == 2);
+  REQUIRE(store.group("bias") == 1);
+  store.pushpull("bias", g, out).wait();
+  REQUIRE(out == w);
+  REQUIRE_THROWS_AS(store.set_hyperparameters(rule, 2), pp::invalid_argument);
+  REQUIRE_THROWS_AS(store.loss_scale(0), pp::invalid_argument);
+}
+
+TEST_CASE("any_store accumulates, where its optimizer was set with that policy", "[any_store][accumulate]") {
+  auto store = pp::create("local", pp::cpu_devices(2));
+  std::vector<float> const w(70, 10.0F), g(70, 1.0F);
+  std::vector<float> out(70);
+  store.init("w", w);
+  store.set_optimizer(update::sgd{1.0});
+  REQUIRE_THROWS_WITH(store.accumulate("w", g), Contains("accumulate"));
+  store.set_optimizer(update::sgd{1.0}, pp::accumulate{3});
+  store.push("w", g);
+  store.accumulate("w", g);
+  REQUIRE(store.micro_batches("w") == 2);
+  store.pull("w", out).wait();
+  REQUIRE(out == w);
+  store.pushpull("w", g, out).wait();
+  REQUIRE(out[0] == 7.0F);
+  REQUIRE(store.steps("w") == 1);
+  store.accumulate(strings{"w"}, std::vector{std::span(g)});
+  store.discard_micro_batches("w");
+  REQUIRE(store.micro_batches("w") == 0);
+  store.set_optimizer(update::sgd{1.0}, pp::reduce::mean{});
+  store.pushpull("w", std::vector{std::span(g), std::span(g)}, out).wait();
+  REQUIRE(out[0] == 6.0F);
+}
+
+TEST_CASE("any_store swaps averages in and out, and is not replaced meanwhile", "[any_store][swap]") {
+  auto store = pp::create("local", pp::cpu_devices(2));
+  std::vector<float> const w(70, 10.0F), g(70, 1.0F);
+  std::vector<float> out(70);
+  store.init(strings{"w", "v"}, std::vector{w, w});
+  REQUIRE_THROWS_AS(store.swap("ema"), pp::invalid_argument);
+  store.set_optimizer(update::sgd{1.0} | update::ema(0.5));
+  store.push(strings{"w", "v"}, std::vector(2, std::span(g)));
+  store.push("w", g);
+  store.wait();
+  store.swap("ema");
+  REQUIRE(store.swapped("w") == "ema");
+  store.pull("w", out).wait();
+  REQUIRE(out[0] == 8.5F);
+  REQUIRE_THROWS_WITH(store.set_optimizer(update::sgd{1.0}), Contains("swap it back"));
+  store.swap(strings{"w", "v"}, "ema");
+  store.swap("v", "ema");
+  store.swap("v", "ema");
+  store.pull("w", out).wait();
+  REQUIRE(out[0] == 8.0F);
+  REQUIRE_THROWS_AS(store.swap("nothing"), pp::invalid_argument);
+}
+
+TEST_CASE("any_store assigns weights, states and functions stay", "[any_store][assign]") {
+  using compressors = pp::compressors<pp::compress::two_bit>;
+  auto store = pp::create<float, double>("device", pp::cpu_devices(2));
+  std::vector<float> const w(70, 10.0F), v(70, 3.0F), g(70, 1.0F);
+  std::vector<double> const d(70, 0.1);
+  std::vector<float> out(70);
+  std::vector<double> fine(70);
+  store.init("w", w);
+  store.init("d", d);
+  store.set_optimizer(update::momentum{.learning_rate = 1.0, .momentum = 0.5});
+  store.push("w", g);
+  store.assign("w", v);
+  store.pushpull("w", g, out).wait();
+  REQUIRE(out[0] == 1.5F);
+  store.assign("w", d, pp::rule_states::reset);
+  REQUIRE(store.steps("w") == 0);
+  store.assign(strings{"d"}, std::vector(1, fine));
+  store.pull("d", fine).wait();
+  REQUIRE(fine[0] == 0.0);
+  store.pull("w", out).wait();
+  REQUIRE(out[69] == 0.1F);
+  REQUIRE_THROWS_AS(store.assign("q", v), pp::unknown_key);
+  REQUIRE_THROWS_WITH(store.assign(strings{"w", "q"}, std::vector(1, v)), Contains("2 keys, 1 value"));
+
+  auto replaced = pp::create("device", pp::cpu_devices(1), compressors());
+  replaced.init("w", w);
+  replaced.set_updater([](pp::any_key_view, auto const&, auto const& stored) {
+    for (std::size_t i = 0; i < stored.size(); ++i) stored.data()[i] += 1;
+  });
+  replaced.set_gradient_compression({{"type", "2bit"}});
+  replaced.pushpull("w", g, out).wait();
+  REQUIRE(out[0] == 11.0F);
+  replaced.reset_updater();
+  replaced.pushpull("w", g, out).wait();
+  REQUIRE(out[0] == 0.5F);
+}
+
+TEST_CASE("parameter_store trains over an any_store as over a kv_store, whatever optimizer comes", "[any_store][parameter_store]") {
+  auto chosen = pp::create("device", pp::cpu_devices(2));
+  pp::kv_store plain{pp::cpu_devices(2), update::momentum{.learning_rate = 0.5}};
+  chosen.set_optimizer(update::momentum{.learning_rate = 0.5});
+  pp::parameter_store over_any{chosen};
+  pp::parameter_store over_plain{plain};
+  std::vector<float> w(5003, 1.0F), b(3, 2.0F), fixed(4, 4.0F);
+  auto const train = [](auto& parameters) {
+    for (int step = 1; step < 4; ++step) {
+      for (std::string const name : {"w", "b"})
+        for (std::size_t n = 0; n < 2; ++n) {
+          auto const grad = parameters.grad(name, n);
+          std::fill_n(grad.data(), grad.size(), static_cast<float>(step) * 0.25F);
+        }
+      parameters.update_all();
+    }
+  };
+  for (auto const add : {true, false}) {
+    auto const into = [&](auto& parameters) {
+      parameters.add("w", w);
+      parameters.add("b", b);
+      parameters.add("fixed", fixed, {.requires_grad = false});
+      train(parameters);
+    };
+    if (add) {
+      into(over_any);
+    } else {
+      into(over_plain);
+    }
+  }
+  float const* const mirror = over_any.value("w", 1).data();
+  REQUIRE(std::equal(mirror, mirror + 5003, over_plain.value("w", 1).data()));
+  REQUIRE(over_any.value("b", 0).data()[2] == over_plain.value("b", 0).data()[2]);
+  chosen.set_optimizer(update::sgd{0.5});
+  train(over_any);
+  REQUIRE(over_any.value("w", 1).data() == mirror);
+  over_any.assign("w", std::vector<float>(5003, 0.5F));
+  REQUIRE(mirror[5002] == 0.5F);
+  over_any.freeze("w");
+  over_any.update_all();
+  over_any.sync_master();
+  REQUIRE(w == std::vector<float>(5003, 0.5F));
+  REQUIRE(fixed == std::vector<float>(4, 4.0F));
+  chosen.set_optimizer(update::sgd{0.5} | update::ema(0.5));
+  over_any.update_all();
+  over_any.swap("ema");
+  over_any.swap("ema");
+  REQUIRE(chosen.steps("b") == 1);
+}
+
+namespace {
+
+/// A user's store, as small as the concept allows: keys are integers, the sum of gradients is added to the weights.
+class adding_store {
+ public:
+  using value_type = float;
+  using device_type = pp::cpu_device<>;
+  using key_type = std::int64_t;
+  using view = pp::tensor_view<float>;
+  using constant_view = pp::tensor_view<float const>;
+
+  explicit adding_store(std::vector<pp::cpu_device<>> devices) : devices_(std::move(devices)) {}
+
+  std::vector<pp::cpu_device<>> const& devices() const { return devices_; }
+  void init(key_type key, constant_view value) { values_[key].assign(value.data(), value.data() + value.size()); }
+  void push(key_type key, std::vector<constant_view> const& gradients) {
+    for (auto const& g : gradients)
+      for (std::size_t i = 0; i < g.size(); ++i) values_[key][i] += g.data()[i];
+  }
+  void pull(key_type key, std::vector<view> const& outputs) {
+    for (auto const& out : outputs) std::copy(values_[key].begin(), values_[key].end(), out.data());
+  }
+  void pushpull(key_type key, std::vector<constant_view> const& gradients, std::vector<view> const& outputs) {
+    push(key, gradients);
+    pull(key, outputs);
+  }
+  void broadcast(key_type key, constant_view value, std::vector<view> const& outputs) {
+    init(key, value);
+    pull(key, outputs);
+  }
+  void wait() { ++waits; }
+
+  int waits = 0;
+
+ private:
+  std::vector<pp::cpu_device<>> devices_;
+  std::map<key_type, std::vector<float>> values_;
+};
+
+}  // namespace
+
+TEST_CASE("a user's own Store is created by its name, and works behind any_store's calls", "[any_store][create]") {
+  using store_type = pp::created_store_t<pp::cpu_device<>>;
+  pp::register_store<store_type>("Adding", [](std::string const&, auto const& devices) { return adding_store(devices); });
+  auto store = pp::create("adding", pp::cpu_devices(2));
+  REQUIRE(store.type() == "adding");
+  REQUIRE(store.devices().size() == 2);
+  std::vector<float> const w(5, 1.0F), g(5, 0.5F), shorter(3);
+  std::vector<float> out(5), other(5);
+  store.init(7, w);
+  store.init(integers{8, 9}, std::vector{w, w});
+  store.push(7, std::vector{std::span(g), std::span(g)}).wait();
+  store.pull(7, out).wait();
+  REQUIRE(out == std::vector<float>(5, 2.0F));
+  store.pushpull(integers{8, 7}, std::vector(2, std::span(g)), std::vector{std::span(out), std::span(other)}).wait();
+  REQUIRE(out[0] == 1.5F);
+  REQUIRE(other[0] == 2.5F);
+  REQUIRE(store.target<adding_store>()->waits == 3);
+  REQUIRE(store.target<int>() == nullptr);
+  REQUIRE(store.keys() == std::vector{pp::any_key(7), pp::any_key(8), pp::any_key(9)});
+  REQUIRE(store.shape(9) == pp::shape{5});
+  REQUIRE(store.steps(7) == 0);
+  REQUIRE_FALSE(store.has_updater());
+
+  REQUIRE_THROWS_AS(store.init(7, w), pp::duplicate_key);
+  REQUIRE_THROWS_AS(store.init("7", w), pp::invalid_argument);
+  REQUIRE_THROWS_AS(store.push(6, g), pp::unknown_key);
+  REQUIRE_THROWS_AS(store.push(7, shorter), pp::shape_mismatch);
+  REQUIRE_THROWS_WITH(store.set_optimizer(update::sgd{1.0}), Contains("user's store"));
+  REQUIRE_THROWS_AS(store.set_updater([](auto const&, auto const&, auto const&) {}), pp::invalid_argument);
+  REQUIRE_THROWS_AS(store.assign(7, w), pp::invalid_argument);
+  REQUIRE_THROWS_AS(store.swap("ema"), pp::invalid_argument);
+  REQUIRE_THROWS_AS(store.accumulate(7, g), pp::invalid_argument);
+  store.pull(7, out).wait();
+  REQUIRE(out[0] == 2.5F);
+}
+
+TEST_CASE("any_store is made of a kv_store of the user's too", "[any_store]") {
+  using rule = update::momentum;
+  using store_type = pp::kv_store<float, pp::cpu_device<>, rule>;
+  pp::any_store<pp::cpu_device<>, pp::compressors<>, float> store("mine", store_type(pp::cpu_devices(2), rule{.learning_rate = 1.0}));
+  std::vector<float> const w(5, 1.0F), g(5, 0.5F);
+  std::vector<float> out(5);
+  store.init("w", w);
+  store.pushpull("w", g, out).wait();
+  REQUIRE(out[0] == 0.5F);
+  REQUIRE(store.has_updater());
+  REQUIRE(store.steps("w") == 1);
+  store.set_hyperparameters(rule{.learning_rate = 0.0});
+  store.assign("w", w, pp::rule_states::reset);
+  store.pushpull("w", g, out).wait();
+  REQUIRE(out == w);
+  REQUIRE(store.target<store_type>()->steps("w") == 1);
 }

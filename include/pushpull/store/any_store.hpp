@@ -2,268 +2,280 @@
 /// A store whose rule and compression are chosen at run time.
 #pragma once
 
-#include <algorithm>
-#include <atomic>
-#include <cctype>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
-#include <memory>
 #include <ranges>
 #include <span>
-#include <string>
 #include <string_view>
+#include <tuple>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
-#include <pushpull/compress/by_name.hpp>
 #include <pushpull/concepts/device.hpp>
-#include <pushpull/concepts/updater.hpp>
+#include <pushpull/concepts/store.hpp>
 #include <pushpull/config.hpp>
-#include <pushpull/error.hpp>
 #include <pushpull/schedule/completion.hpp>
-#include <pushpull/store/any_store_model.hpp>
+#include <pushpull/store/any_store_base.hpp>
+#include <pushpull/store/any_store_calls.hpp>
 #include <pushpull/store/gather.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/operands.hpp>
-#include <pushpull/store/policies.hpp>
+#include <pushpull/store/refusal.hpp>
 #include <pushpull/store/row_operands.hpp>
+#include <pushpull/store/rule_states.hpp>
 #include <pushpull/tensor/copy.hpp>
 #include <pushpull/tensor/row_sparse.hpp>
 #include <pushpull/tensor/tensor.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
 
-/// A kv_store of keys of one kind, integers or strings as the first init has it, whose rule can be set and replaced.
-/// Calls mean what they mean on kv_store; what is refused there at compile time for keys is an error here.
-/// @tparam D            The devices.
-/// @tparam Compressors  What set_gradient_compression may be asked for, a `compressors<...>`.
-/// @tparam Ts           The element types that keys may have.
-/// See `create`. Cost over kv_store: a virtual call per call and per tensor.
+namespace detail {
+
+/// What any_store is without the overloads that explain refused calls.
 template <Device D, class Compressors, ElementType... Ts>
-class any_store {
-  template <class T>
-  static constexpr bool has_type = (std::same_as<T, Ts> || ...);
+class any_store_calls : public detail::any_store_base<D, Compressors, Ts...> {
+  using base = detail::any_store_base<D, Compressors, Ts...>;
+  using typename base::kind_of_keys;
+  using base::checked;
+  /// What a value with elements E is stored as: E, or the store's only type.
+  template <class E>
+  using stored_as = std::conditional_t<sizeof...(Ts) == 1 && !(std::same_as<E, Ts> || ...),
+                                       std::tuple_element_t<0, std::tuple<Ts...>>, E>;
 
  public:
-  using device_type = D;
-  using key_type = any_key;
-  using key_view = any_key_view;
+  template <class T>
+  static constexpr bool has_type = (std::same_as<T, Ts> || ...);
+  using base::base;
+  using base::devices;
 
-  /// Without a rule. @param type  What `type()` returns. @throws as kv_store
-  any_store(std::string type, std::vector<D> const& devices)
-      : type_(std::move(type)), store_(make(devices, no_updater{}, compress::none{})) {}
-  any_store(any_store&& other) noexcept
-      : type_(std::move(other.type_)),
-        kind_(other.kind_.load()),
-        compressor_(other.compressor_),
-        store_(std::move(other.store_)) {}
-  any_store& operator=(any_store&& other) noexcept {
-    type_ = std::move(other.type_);
-    kind_ = other.kind_.load();
-    compressor_ = other.compressor_;
-    store_ = std::move(other.store_);
-    return *this;
-  }
-
-  std::string const& type() const { return type_; }
-  std::vector<D> const& devices() const { return store_->devices(); }
-  std::vector<any_key> keys() const { return store_->keys(); }
-  std::size_t size() const { return store_->keys().size(); }
-  bool contains(any_key_view key) const { return store_->contains(key); }
-  pushpull::shape const& shape(any_key_view key) const { return store_->shape(checked("shape", key)); }
-  /// The name of a key's element type: "float32". @throws unknown_key
-  std::string_view dtype(any_key_view key) const { return store_->dtype(checked("dtype", key)); }
-  int rank() const { return comm::single{}.rank(); }
-  int num_workers() const { return comm::single{}.size(); }
-  void barrier() const {}
-  static bool is_capable(std::string_view capability) { return kv_store<float, D>::is_capable(capability); }
-
-  /// The rule of the pushes that follow, in place of any other and of a function; states and step counts start again.
-  /// Returns when all work is finished and the values have moved. @throws invalid_argument; what work failed with
-  template <class Updater>
-    requires(FloatingElement<Ts> && ...)
-  void set_optimizer(Updater const& updater) {
-    replace(make(devices(), updater, compressor_), false);
-  }
-  /// From now on gradients travel as the parameters say: see compress::by_name. Values, rule, states and step counts stay,
-  /// residuals start at zero. Returns when all work is finished.
-  /// @throws invalid_argument as by_name; for a store whose name says neither "device" nor "dist", as in MXNet; for a
-  /// compressor that is not in `Compressors`
-  void set_gradient_compression(compress::parameters const& given) {
-    detail::expects<invalid_argument>(
-        type_.find("device") != std::string::npos || type_.find("dist") != std::string::npos, [&] {
-          return "set_gradient_compression: a store \"device\" or \"dist\" expected, this one is \"" + type_ + "\"";
-        });
-    compress::any_compressor compressor;
-    ((compressor = compress::by_name<Ts>(given)), ...);
-    auto next = store_->compressing(compressor);
-    detail::expects<invalid_argument>(next != nullptr, [&] {
-      return "set_gradient_compression: the store was not created with a compressor for \"" + given.find("type")->second +
-             "\": name it in create(name, devices, compressors<...>())";
-    });
-    replace(std::move(next), true);
-    compressor_ = compressor;
-  }
-
-  /// As kv_store::set_updater, in place of any rule, for keys of element type T.
-  template <class T, class F>
-    requires(has_type<T> && std::invocable<F&, any_key_view, tensor_view<T, D>, tensor_view<T, D>>)
-  void set_updater(F f) {
-    std::function<void(any_key_view, tensor_view<T, D> const&, tensor_view<T, D> const&)> function(std::move(f));
-    detail::expects<invalid_argument>(bool{function}, [] { return std::string("set_updater: the function is empty"); });
-    if (store_->has_updater()) {
-      auto next = make(devices(), no_updater{}, compressor_);
-      static_cast<detail::typed_calls<T, D>&>(*next).set_function(std::move(function));
-      replace(std::move(next), false);
-    } else {
-      calls<T>().set_function(std::move(function));
-    }
-  }
-  /// For keys of every element type.
-  template <class F>
-    requires(std::invocable<F&, any_key_view, tensor_view<Ts, D>, tensor_view<Ts, D>> && ...)
-  void set_updater(F f) {
-    (set_updater<Ts>(f), ...);
-  }
-  /// Whether a rule was set.
-  bool has_updater() const { return store_->has_updater(); }
-
+  /// As kv_store::init. The key's element type is that of the value, or `T`.
   template <TensorLike V>
-    requires(has_type<element_of<V>>)
+    requires(has_type<stored_as<element_of<V>>>)
   void init(any_key_view key, V const& value) {
-    using T = element_of<V>;
-    auto const view = view_of(value);
-    detail::initial_tensor<T, D> const initial{detail::operand_of<T const, D>(view), view.shape()};
-    init<T>(std::span(&key, 1), std::span(&initial, 1));
+    init<stored_as<element_of<V>>>(key, value);
+  }
+  template <class T, TensorLike V>
+    requires(has_type<T>)
+  void init(any_key_view key, V const& value) {
+    with_elements<T>(value, [&](auto const& view) {
+      detail::erased_tensor<T const, D> const initial{detail::operand_of<T const, D>(view), view.shape()};
+      init_list<T>(std::span(&key, 1), std::span(&initial, 1));
+    });
+  }
+  template <class V>
+    requires(RowSparseTensor<V> && has_type<detail::element_in<V>>)
+  void init(any_key_view key, V const& rows) {
+    using T = detail::element_in<V>;
+    base::expect_kind(std::span(&key, 1));
+    detail::erased_rows<T, D> value;
+    add_rows(value, rows);
+    calls<T>().init_rows(key, value);
+    base::set_kind(key);
   }
   template <KeysOf<any_key_view> Keys, std::ranges::input_range Values>
-    requires(LastingTensorLike<std::ranges::range_reference_t<Values>> && has_type<detail::element_in<Values>>)
+    requires(LastingTensorLike<std::ranges::range_reference_t<Values>> && has_type<stored_as<detail::element_in<Values>>>)
   void init(Keys&& keys, Values&& values) {
-    using T = detail::element_in<Values>;
+    using E = detail::element_in<Values>;
+    using T = stored_as<E>;
     std::vector<any_key> owned;
     for (auto&& key : keys) owned.emplace_back(any_key_view(key));
     std::vector<any_key_view> const names(owned.begin(), owned.end());
-    std::vector<detail::initial_tensor<T, D>> initial;
+    std::vector<tensor<T, D>> converted;
+    std::vector<detail::erased_tensor<T const, D>> initial;
     for (auto&& value : values) {
       auto const view = view_of(value);
-      initial.push_back({detail::operand_of<T const, D>(view), view.shape()});
+      if constexpr (std::same_as<E, T>) {
+        initial.push_back({detail::operand_of<T const, D>(view), view.shape()});
+      } else {
+        copy(view, converted.emplace_back(devices().front(), view.shape()));
+        initial.push_back({{converted.back().data(), devices().front(), view.size()}, view.shape()});
+      }
     }
     detail::expect_count("init", names.size(), initial.size(), "value");
     detail::expect_keys("init", !names.empty());
-    init<T>(std::span(names), std::span(std::as_const(initial)));
+    init_list<T>(std::span(names), std::span(std::as_const(initial)));
+  }
+
+  /// As kv_store::assign; values of a list have the keys' element type.
+  template <TensorLike V>
+    requires(has_type<stored_as<element_of<V>>>)
+  void assign(any_key_view key, V const& value, rule_states states = rule_states::keep) {
+    std::string_view const dtype = this->dtype(key);
+    auto const assign_as = [&]<class T>(std::type_identity<T>) {
+      with_elements<T>(value, [&](auto const& view) {
+        calls<T>().assign(states, gather<T>([&](auto& call, auto const& table) {
+                            detail::add_to(call, table, "assign", key, view, detail::no_tensors{});
+                          }));
+      });
+    };
+    ((dtype == dtype_traits<Ts>::name ? assign_as(std::type_identity<Ts>()) : void()), ...);
+  }
+  template <KeysOf<any_key_view> Keys, std::ranges::input_range Values>
+    requires(LastingTensorLike<std::ranges::range_reference_t<Values>> && has_type<detail::element_in<Values>>)
+  void assign(Keys&& keys, Values&& values, rule_states states = rule_states::keep) {
+    using T = detail::element_in<Values>;
+    calls<T>().assign(states, gather<T>([&](auto& call, auto const& table) {
+                        detail::add_list_to(call, table, "assign", keys, values, detail::none_listed, "value");
+                      }));
   }
 
   template <class Gradients>
     requires(has_type<detail::element_in<Gradients>> && TensorsOf<Gradients, detail::element_in<Gradients>> &&
-             OutlivesCall<Gradients, false>)
+             OutlivesCall<Gradients, false, D>)
   completion push(any_key_view key, Gradients&& gradients, priority when = {}) {
     return update("push", key, gradients, detail::no_tensors{}, when);
   }
   template <KeysOf<any_key_view> Keys, class Gradients>
     requires(has_type<detail::element_in<Gradients>> && TensorListOf<Gradients, detail::element_in<Gradients>> &&
-             OutlivesCall<Gradients, false>)
+             OutlivesCall<Gradients, false, D>)
   completion push(Keys&& keys, Gradients&& gradients, priority when = {}) {
     return update_list("push", keys, gradients, detail::none_listed, when);
   }
 
+  /// As kv_store::accumulate, where set_optimizer was given the policy `accumulate`. @throws invalid_argument elsewhere
+  template <class Gradients>
+    requires(has_type<detail::element_in<Gradients>> && TensorsOf<Gradients, detail::element_in<Gradients>> &&
+             OutlivesCall<Gradients, false, D>)
+  completion accumulate(any_key_view key, Gradients&& gradients, priority when = {}) {
+    base::expect_accumulates("accumulate");
+    return update("accumulate", key, gradients, detail::no_tensors{}, when, true);
+  }
+  template <KeysOf<any_key_view> Keys, class Gradients>
+    requires(has_type<detail::element_in<Gradients>> && TensorListOf<Gradients, detail::element_in<Gradients>> &&
+             OutlivesCall<Gradients, false, D>)
+  completion accumulate(Keys&& keys, Gradients&& gradients, priority when = {}) {
+    base::expect_accumulates("accumulate");
+    return update_list("accumulate", keys, gradients, detail::none_listed, when, true);
+  }
+
   template <OutputTensors Outputs>
-    requires(has_type<detail::element_in<Outputs>> && OutlivesCall<Outputs, false>)
+    requires(has_type<detail::element_in<Outputs>> && OutlivesCall<Outputs, false, D>)
   completion pull(any_key_view key, Outputs&& outputs, priority when = {}) {
     using T = detail::element_in<Outputs>;
-    auto const gather = [&](detail::erased_call<T, D>& call) {
-      detail::call_proxy<T, D> proxy(call);
-      detail::add_to(proxy, kind_of_keys{*this}, "pull", key, detail::no_tensors{}, outputs);
-    };
-    return calls<T>().pull(when, checked("pull", key), detail::gatherer<T, D>(gather));
+    return calls<T>().pull(when, checked("pull", key), gather<T>([&](auto& call, auto const& table) {
+                             detail::add_to(call, table, "pull", key, detail::no_tensors{}, outputs);
+                           }));
   }
   template <KeysOf<any_key_view> Keys, OutputTensorList Outputs>
-    requires(has_type<detail::element_in<Outputs>> && OutlivesCall<Outputs, false> && detail::Repeatable<Keys>)
+    requires(has_type<detail::element_in<Outputs>> && OutlivesCall<Outputs, false, D> && detail::Repeatable<Keys>)
   completion pull(Keys&& keys, Outputs&& outputs, priority when = {}) {
     using T = detail::element_in<Outputs>;
     detail::expect_keys("pull", std::ranges::begin(keys) != std::ranges::end(keys));
-    auto const gather = [&](detail::erased_call<T, D>& call) {
-      detail::call_proxy<T, D> proxy(call);
-      detail::add_list_to(proxy, kind_of_keys{*this}, "pull", keys, detail::none_listed, outputs);
-    };
     any_key const first{any_key_view(*std::ranges::begin(keys))};
-    return calls<T>().pull(when, checked("pull", first), detail::gatherer<T, D>(gather));
+    return calls<T>().pull(when, checked("pull", first), gather<T>([&](auto& call, auto const& table) {
+                             detail::add_list_to(call, table, "pull", keys, detail::none_listed, outputs);
+                           }));
   }
 
   template <class Gradients, class Outputs>
     requires(has_type<detail::element_in<Gradients>> && TensorsOf<Gradients, detail::element_in<Gradients>> &&
-             OutputTensorsOf<Outputs, detail::element_in<Gradients>> && OutlivesCall<Gradients, false> &&
-             OutlivesCall<Outputs, false>)
+             OutputTensorsOf<Outputs, detail::element_in<Gradients>> && OutlivesCall<Gradients, false, D> &&
+             OutlivesCall<Outputs, false, D>)
   completion pushpull(any_key_view key, Gradients&& gradients, Outputs&& outputs, priority when = {}) {
     return update("pushpull", key, gradients, outputs, when);
   }
   template <class Tensors>
     requires(has_type<detail::element_in<Tensors>> && OutputTensorsOf<Tensors, detail::element_in<Tensors>> &&
-             detail::Repeatable<Tensors> && OutlivesCall<Tensors, false>)
+             detail::Repeatable<Tensors> && OutlivesCall<Tensors, false, D>)
   completion pushpull(any_key_view key, Tensors&& tensors, priority when = {}) {
     return update("pushpull", key, tensors, tensors, when);
   }
   template <KeysOf<any_key_view> Keys, class Gradients, OutputTensorList Outputs>
     requires(has_type<detail::element_in<Gradients>> && TensorListOf<Gradients, detail::element_in<Gradients>> &&
-             TensorListOf<Outputs, detail::element_in<Gradients>> && OutlivesCall<Gradients, false> &&
-             OutlivesCall<Outputs, false>)
+             TensorListOf<Outputs, detail::element_in<Gradients>> && OutlivesCall<Gradients, false, D> &&
+             OutlivesCall<Outputs, false, D>)
   completion pushpull(Keys&& keys, Gradients&& gradients, Outputs&& outputs, priority when = {}) {
     return update_list("pushpull", keys, gradients, outputs, when);
   }
   template <KeysOf<any_key_view> Keys, OutputTensorList Tensors>
-    requires(has_type<detail::element_in<Tensors>> && detail::Repeatable<Tensors> && OutlivesCall<Tensors, false>)
+    requires(has_type<detail::element_in<Tensors>> && detail::Repeatable<Tensors> && OutlivesCall<Tensors, false, D>)
   completion pushpull(Keys&& keys, Tensors&& tensors, priority when = {}) {
     return update_list("pushpull", keys, tensors, tensors, when);
   }
 
-  /// Row-sparse gradients of one source or of a range of sources, as on kv_store.
-  /// @throws as kv_store::push; invalid_argument also where the rule or the compression takes dense gradients
+  /// Row-sparse gradients of one source or of a range of sources, or for each key of a list, as on kv_store.
+  /// @throws as kv_store::push; invalid_argument also where the rule, its policies or the compression take dense gradients
   template <class Gradients>
     requires(has_type<detail::element_in<Gradients>> && RowSparseTensorsOf<Gradients, detail::element_in<Gradients>> &&
-             RowsOutliveCall<Gradients, false>)
+             RowsOutliveCall<Gradients, false, D>)
   completion push(any_key_view key, Gradients&& gradients, row_updates rows = row_updates::lazy, priority when = {}) {
     using T = detail::element_in<Gradients>;
-    using rows_type = std::remove_cvref_t<decltype(detail::first_rows(gradients))>;
-    checked("push", key);
-    if constexpr (HostDevice<D> || std::same_as<typename rows_type::device_type, D>) {
-      std::vector<row_sparse_view<T const, D>> sources;
-      detail::for_each_row_sparse(gradients, [&](auto const& s) {
-        if constexpr (std::same_as<typename rows_type::device_type, D>) {
-          sources.emplace_back(s.values(), s.row_ids(), s.rows(), s.shape(), s.device());
-        } else {
-          sources.emplace_back(s.values(), s.row_ids(), s.rows(), s.shape(), devices().front());
-        }
-      });
-      return calls<T>().push_rows(key, sources, rows, when);
-    } else {
-      std::vector<row_sparse_view<T const, cpu_device<>>> sources;
-      detail::for_each_row_sparse(gradients, [&](auto const& s) {
-        sources.emplace_back(s.values(), s.row_ids(), s.rows(), s.shape(), cpu_device<>());
-      });
-      return calls<T>().push_host_rows(key, sources, rows, when);
-    }
+    any_key const owned(checked("push", key));
+    detail::erased_rows<T, D> sources;
+    add_rows(sources, gradients);
+    return calls<T>().push_rows(std::span(&owned, 1), sources, rows, when);
   }
-  /// One or a range of `row_sparse` receive the rows that `row_ids` names, one host tensor of numbers for all, as on
-  /// kv_store. The key has the outputs' element type.
-  template <class Outputs, TensorLike Ids>
+  template <class Gradients>
+    requires(has_type<detail::element_in<Gradients>> && RowSparseTensorsOf<Gradients, detail::element_in<Gradients>> &&
+             RowsOutliveCall<Gradients, false, D>)
+  completion push(any_key_view key, Gradients&& gradients, priority when) {
+    return push(key, std::forward<Gradients>(gradients), row_updates::lazy, when);
+  }
+  template <KeysOf<any_key_view> Keys, class Gradients>
+    requires(has_type<detail::element_in<Gradients>> && RowSparseListOf<Gradients, detail::element_in<Gradients>> &&
+             RowsOutliveCall<Gradients, false, D>)
+  completion push(Keys&& keys, Gradients&& gradients, row_updates rows = row_updates::lazy, priority when = {}) {
+    using T = detail::element_in<Gradients>;
+    std::vector<any_key> owned;
+    detail::erased_rows<T, D> sources;
+    detail::for_each_entry(
+        "push", keys,
+        [&](auto&& key, auto const& gradient) {
+          owned.emplace_back(checked("push", key));
+          add_rows(sources, *gradient);
+        },
+        detail::companion<std::remove_reference_t<Gradients>>("gradient", gradients));
+    return calls<T>().push_rows(owned, sources, rows, when);
+  }
+  /// push of row-sparse gradients, then pull of the whole value into dense outputs.
+  template <class Gradients, class Outputs>
+    requires(has_type<detail::element_in<Gradients>> && RowSparseTensorsOf<Gradients, detail::element_in<Gradients>> &&
+             OutputTensorsOf<Outputs, detail::element_in<Gradients>> && RowsOutliveCall<Gradients, false, D> &&
+             OutlivesCall<Outputs, false, D>)
+  completion pushpull(any_key_view key, Gradients&& gradients, Outputs&& outputs, row_updates rows = row_updates::lazy,
+                      priority when = {}) {
+    using T = detail::element_in<Gradients>;
+    detail::erased_rows<T, D> sources;
+    add_rows(sources, gradients);
+    std::vector<detail::erased_tensor<T, D>> filled;
+    detail::for_each_tensor(
+        outputs, [&](auto const& view) { filled.push_back({detail::operand_of<T, D>(view), view.shape()}); });
+    return calls<T>().pushpull_rows(checked("pushpull", key), sources, filled, rows, when);
+  }
+
+  /// As kv_store::row_sparse_pull. The keys have the outputs' element type.
+  template <class Outputs, RowIds Ids>
     requires RowSparseOutputs<Outputs&, detail::element_in<Outputs>, D>
   completion row_sparse_pull(any_key_view key, Outputs& outputs, Ids const& row_ids, priority when = {}) {
     using T = detail::element_in<Outputs>;
-    std::vector<row_sparse<T, D>*> filled;
-    detail::for_each_row_sparse(outputs, [&](auto& output) { filled.push_back(&output); });
-    auto const view = view_of(row_ids);
-    static constexpr char const* call = "row_sparse_pull";
-    detail::expect_countable(call, detail::key_text(key), static_cast<std::int64_t>(view.size()));
-    std::vector<std::int64_t> ids(view.size());
-    std::transform(view.data(), view.data() + view.size(), ids.begin(),
-                   [&](auto id) { return detail::row_id(call, key, id); });
-    return calls<T>().pull_rows(checked(call, key), filled, ids, when);
+    any_key const owned(checked("row_sparse_pull", key));
+    detail::erased_row_requests<T, D> requests;
+    add_request(requests, key, outputs, row_ids);
+    return calls<T>().pull_rows(std::span(&owned, 1), requests, when);
+  }
+  template <KeysOf<any_key_view> Keys, std::ranges::forward_range Outputs, std::ranges::forward_range Ids>
+    requires(RowSparseOutputs<std::ranges::range_reference_t<Outputs>, detail::element_in<Outputs>, D> &&
+             RowIds<std::ranges::range_reference_t<Ids>>)
+  completion row_sparse_pull(Keys&& keys, Outputs& outputs, Ids const& row_ids, priority when = {}) {
+    using T = detail::element_in<Outputs>;
+    std::vector<any_key> owned;
+    detail::erased_row_requests<T, D> requests;
+    detail::for_each_entry(
+        "row_sparse_pull", keys,
+        [&](auto&& key, auto const& output, auto const& ids) {
+          owned.emplace_back(checked("row_sparse_pull", key));
+          auto&& filled = *output;
+          add_request(requests, owned.back(), filled, *ids);
+        },
+        detail::companion<Outputs>("output", outputs), detail::companion<Ids const>("tensor of row ids", row_ids));
+    return calls<T>().pull_rows(owned, requests, when);
   }
 
   /// init, then pull.
   template <class Value, OutputTensors Outputs>
-    requires(TensorLike<Value> && detail::Repeatable<Outputs> && OutlivesCall<Outputs, false>)
+    requires(TensorLike<Value> && detail::Repeatable<Outputs> && OutlivesCall<Outputs, false, D>)
   completion broadcast(any_key_view key, Value const& value, Outputs&& outputs, priority when = {}) {
     detail::expect_outputs_like(key, value, outputs);
     init(key, value);
@@ -271,144 +283,140 @@ class any_store {
   }
   template <KeysOf<any_key_view> Keys, std::ranges::input_range Values, OutputTensorList Outputs>
     requires(detail::Repeatable<Keys> && detail::Repeatable<Values> && detail::Repeatable<Outputs> &&
-             OutlivesCall<Outputs, false>)
+             OutlivesCall<Outputs, false, D>)
   completion broadcast(Keys&& keys, Values&& values, Outputs&& outputs, priority when = {}) {
     detail::expect_outputs_like_each<any_key_view>(keys, values, outputs);
     init(keys, values);
     return pull(keys, outputs, when);
   }
 
-  void wait() const { store_->wait(); }
-  /// As kv_store's.
-  void drain() const { store_->drain(); }
-  void wait(any_key_view key) const { store_->wait(checked("wait", key)); }
-  void device_waits_for(D const& device, any_key_view key) const {
-    store_->device_waits_for(device, checked("device_waits_for", key));
-  }
-  void key_waits_for(any_key_view key, D const& device) const {
-    store_->key_waits_for(checked("key_waits_for", key), device);
-  }
-
-  /// 0 where there is no rule. @throws unknown_key
-  std::int64_t steps(any_key_view key) const { return store_->steps(checked("steps", key)); }
-  /// @throws unknown_key, invalid_argument; also where there is no rule
-  void set_steps(any_key_view key, std::int64_t t) {
-    expect_updater("set_steps");
-    store_->set_steps(checked("set_steps", key), t);
-  }
-  /// As kv_store's: what the rule keeps from step to step.
-  std::vector<double> carried_numbers() const { return store_->carried_numbers(); }
-  void set_carried_numbers(std::span<double const> numbers) { store_->set_carried_numbers(numbers); }
-  std::vector<std::string> state_names() const { return store_->state_names(); }
-  /// As kv_store's; empty where there is no rule.
-  update::rule_description describe_rule() const { return store_->describe_rule(); }
-  /// As kv_store's.
-  pushpull::shape state_shape(any_key_view key, std::string_view name) const {
-    return store_->state_shape(checked("state_shape", key), name);
-  }
-  /// The bytes of a state tensor, elements of the key's type. @throws as kv_store::state
-  std::vector<std::byte> state(any_key_view key, std::string_view name) const {
-    return store_->state(checked("state", key), name);
-  }
-  void set_state(any_key_view key, std::string_view name, std::span<std::byte const> bytes) {
-    store_->set_state(checked("set_state", key), name, bytes);
-  }
-  std::size_t bytes(std::size_t n) const { return store_->bytes(n); }
-
  private:
-  using erased = detail::erased_store<D, Ts...>;
-  enum class key_kind { none, integers, strings };
-
-  template <class Updater>
-  static std::unique_ptr<erased> make(std::vector<D> const& devices, Updater const& updater,
-                                      compress::any_compressor const& compressor) {
-    return detail::make_model<D, Ts...>(Compressors(), devices, updater, compressor);
-  }
-
   template <class T>
   detail::typed_calls<T, D>& calls() {
-    return *store_;
+    return base::template calls<T>();
   }
-  /// In the place of a table of keys: refuses those of the other kind.
-  struct kind_of_keys {
-    using key_view = any_key_view;
-    any_store const& store;
-    any_key_view checked(char const* call, any_key_view key) const { return store.checked(call, key); }
-  };
 
-  /// Every key of a store is of one kind. @throws invalid_argument
-  any_key_view checked(char const* call, any_key_view key) const {
-    key_kind const kind = kind_.load(std::memory_order_relaxed);
-    detail::expects<invalid_argument>(kind == key_kind::none || key.is_string() == (kind == key_kind::strings), [&] {
-      return std::string(call) + ": this store's keys are " + (kind == key_kind::strings ? "strings" : "integers") +
-             ", " + detail::key_text(key) + " came";
-    });
-    return key;
+  /// f(view of the value), or of a copy with elements T.
+  template <class T, class V, class F>
+  void with_elements(V const& value, F const& f) const {
+    if constexpr (std::same_as<element_of<V const>, T>) {
+      f(view_of(value));
+    } else {
+      tensor<T, D> converted(devices().front(), view_of(value).shape());
+      copy(value, converted);
+      f(converted.view());
+    }
   }
 
   template <class T>
-  void init(std::span<any_key_view const> keys, std::span<detail::initial_tensor<T, D> const> values) {
-    for (any_key_view const key : keys) {
-      checked("init", key);
-      detail::expects<invalid_argument>(key.is_string() == keys.front().is_string(), [&] {
-        return "init: keys of one kind expected, " + detail::key_text(keys.front()) + " and " + detail::key_text(key) +
-               " came";
-      });
-    }
+  void init_list(std::span<any_key_view const> keys, std::span<detail::erased_tensor<T const, D> const> values) {
+    base::expect_kind(keys);
     calls<T>().init(keys, values);
-    if (!keys.empty()) kind_ = keys.front().is_string() ? key_kind::strings : key_kind::integers;
+    base::set_kind(keys.front());
+  }
+
+  /// f(call, table), as the gatherer of a store of unknown type. Lives as long as the expression.
+  template <class T, class F>
+  struct gathering {
+    any_store_calls const& store;
+    F f;
+
+    void operator()(detail::erased_call<T, D>& call) const {
+      detail::call_proxy<T, D> proxy(call);
+      f(proxy, kind_of_keys{store});
+    }
+    operator detail::gatherer<T, D>() const { return detail::gatherer<T, D>(*this); }
+  };
+  template <class T, class F>
+  gathering<T, F> gather(F f) const {
+    return {*this, std::move(f)};
   }
 
   template <class Gradients, class Outputs>
-  completion update(char const* name, any_key_view key, Gradients& gradients, Outputs&& outputs, priority when) {
+  completion update(char const* name, any_key_view key, Gradients& gradients, Outputs&& outputs, priority when,
+                    bool only_accumulates = false) {
     using T = detail::element_in<Gradients>;
-    auto const gather = [&](detail::erased_call<T, D>& call) {
-      detail::call_proxy<T, D> proxy(call);
-      detail::add_to(proxy, kind_of_keys{*this}, name, key, gradients, outputs);
-    };
-    return calls<T>().update(when, detail::gatherer<T, D>(gather));
+    return calls<T>().update(
+        when, gather<T>([&](auto& call, auto const& table) { detail::add_to(call, table, name, key, gradients, outputs); }),
+        only_accumulates);
   }
   template <class Keys, class Gradients, class Outputs>
-  completion update_list(char const* name, Keys& keys, Gradients& gradients, Outputs& outputs, priority when) {
+  completion update_list(char const* name, Keys& keys, Gradients& gradients, Outputs& outputs, priority when,
+                         bool only_accumulates = false) {
     using T = detail::element_in<Gradients>;
-    auto const gather = [&](detail::erased_call<T, D>& call) {
-      detail::call_proxy<T, D> proxy(call);
-      detail::add_list_to(proxy, kind_of_keys{*this}, name, keys, gradients, outputs);
-    };
-    return calls<T>().update(when, detail::gatherer<T, D>(gather));
+    return calls<T>().update(when, gather<T>([&](auto& call, auto const& table) {
+                               detail::add_list_to(call, table, name, keys, gradients, outputs);
+                             }),
+                             only_accumulates);
   }
 
-  void expect_updater(char const* call) const {
-    detail::expects<invalid_argument>(has_updater(),
-                                      [&] { return std::string(call) + ": the store has no optimizer"; });
-  }
-
-  /// Moves all values to another store, of the same rule also states and step counts.
-  void replace(std::unique_ptr<erased> next, bool same_rule) {
-    store_->wait();
-    for (any_key const& key : keys()) {
-      (move_key<Ts>(key, *next), ...);
-      if (!same_rule || !has_updater()) continue;
-      for (std::string const& name : state_names()) next->set_state(key, name, store_->state(key, name));
-      next->set_steps(key, store_->steps(key));
+  /// The row-sparse tensors of one more key.
+  template <class T, class Rows>
+  void add_rows(detail::erased_rows<T, D>& to, Rows&& rows) const {
+    using device_type = typename std::remove_cvref_t<decltype(detail::first_rows(rows))>::device_type;
+    if constexpr (HostDevice<D> || std::same_as<device_type, D>) {
+      auto& views = to.on_devices.emplace_back();
+      detail::for_each_row_sparse(rows, [&](auto const& s) {
+        if constexpr (std::same_as<device_type, D>) {
+          views.emplace_back(s.values(), s.row_ids(), s.rows(), s.shape(), s.device());
+        } else {
+          views.emplace_back(s.values(), s.row_ids(), s.rows(), s.shape(), devices().front());
+        }
+      });
+    } else {
+      to.in_host_memory = true;
+      auto& views = to.on_host.emplace_back();
+      detail::for_each_row_sparse(
+          rows, [&](auto const& s) { views.emplace_back(s.values(), s.row_ids(), s.rows(), s.shape(), cpu_device<>()); });
     }
-    if (same_rule && has_updater()) next->set_carried_numbers(store_->carried_numbers());
-    next->wait();
-    store_ = std::move(next);
-  }
-  template <class T>
-  void move_key(any_key_view key, erased& next) {
-    if (store_->dtype(key) != dtype_traits<T>::name) return;
-    tensor<T, D> value(devices().front(), store_->shape(key));
-    pull(key, value).wait();
-    detail::initial_tensor<T, D> const initial{{value.data(), devices().front(), value.size()}, value.shape()};
-    static_cast<detail::typed_calls<T, D>&>(next).init(std::span(&key, 1), std::span(&initial, 1));
   }
 
-  std::string type_;
-  std::atomic<key_kind> kind_{key_kind::none};
-  compress::any_compressor compressor_;
-  std::unique_ptr<erased> store_;
+  /// The outputs of one more key and its tensors of ids, which are read here where they lie in host memory.
+  template <class T, class Outputs, class Ids>
+  void add_request(detail::erased_row_requests<T, D>& to, any_key_view key, Outputs& outputs, Ids const& row_ids) const {
+    auto& filled = to.outputs.emplace_back();
+    detail::for_each_row_sparse(outputs, [&](auto& output) { filled.push_back(&output); });
+    auto const add = [&]<class View>(auto& hosts, auto& devices, View const& view) {
+      static constexpr char const* call = "row_sparse_pull";
+      if constexpr (HostDevice<typename View::device_type>) {
+        detail::expect_countable(call, detail::key_text(key), static_cast<std::int64_t>(view.size()));
+        auto& ids = hosts.emplace_back();
+        for (std::size_t i = 0; i < view.size(); ++i) ids.push_back(detail::row_id(call, key, view.data()[i]));
+      } else {
+        static_assert(std::same_as<View, tensor_view<std::int64_t const, D>>,
+                      "row_sparse_pull: row ids are 64-bit integers on a device of the store's kind, or in host memory");
+        devices.push_back(view);
+      }
+    };
+    if constexpr (TensorLike<Ids const&>) {
+      to.shared = true;
+      add(to.ids.emplace_back(), to.ids_on_devices.emplace_back(), view_of(row_ids));
+    } else {
+      auto& hosts = to.ids.emplace_back();
+      auto& devices = to.ids_on_devices.emplace_back();
+      for (auto&& ids : row_ids) {
+        if (!std::ranges::sized_range<Ids> && hosts.size() + devices.size() > filled.size()) break;
+        add(hosts, devices, view_of(ids));
+      }
+    }
+  }
 };
+
+}  // namespace detail
+
+/// A kv_store of keys of one kind, integers or strings as the first init has it, whose rule can be set and replaced; or a
+/// user's store behind the same calls. Calls mean what they mean on kv_store; what is refused there at compile time for keys
+/// is an error here.
+/// @tparam D            The devices.
+/// @tparam Compressors  What set_gradient_compression may be asked for, a `compressors<...>`.
+/// @tparam Ts           The element types that keys may have.
+/// See `create`. Cost over kv_store: a virtual call per call and per tensor.
+template <Device D, class Compressors, ElementType... Ts>
+class any_store : public detail::explained_rows<detail::any_store_calls<D, Compressors, Ts...>> {
+ public:
+  using detail::explained_rows<detail::any_store_calls<D, Compressors, Ts...>>::explained_rows;
+};
+
+static_assert(Store<any_store<cpu_device<>, compressors<>, float>>);
 
 }  // namespace pushpull

@@ -1,16 +1,19 @@
 /// @file
-/// What any_store calls without knowing the store's type, and the answer of a kv_store.
+/// The type-erased interface of a store on top of kv_store.
 #pragma once
 
-#include <cstddef>
+#include <any>
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <ranges>
 #include <span>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <variant>
@@ -18,9 +21,11 @@
 
 #include <pushpull/compress/by_name.hpp>
 #include <pushpull/concepts/device.hpp>
+#include <pushpull/concepts/pre_reduction.hpp>
+#include <pushpull/concepts/reduction.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/schedule/completion.hpp>
-#include <pushpull/store/gather.hpp>
+#include <pushpull/store/any_store_calls.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/row_operands.hpp>
@@ -28,65 +33,9 @@
 #include <pushpull/tensor/row_sparse.hpp>
 #include <pushpull/tensor/shape.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
+#include <pushpull/update/loss_scale.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
-namespace detail {
-
-/// A call that is being gathered, in a store of unknown type.
-template <class T, Device D>
-class erased_call {
- public:
-  virtual void add_key(char const* name, any_key_view key) = 0;
-  virtual void add_source(char const* name, any_key_view key, operand<T const, D> const& source, shape const& shape) = 0;
-  virtual void expect_source(char const* name, any_key_view key) = 0;
-  virtual void add_output(char const* name, any_key_view key, operand<T, D> const& output, shape const& shape) = 0;
-
- protected:
-  ~erased_call() = default;
-};
-
-/// A reference to a function that gathers a call.
-template <class T, Device D>
-class gatherer {
- public:
-  template <class F>
-  explicit gatherer(F const& f)
-      : function_(&f), run_([](void const* function, erased_call<T, D>& call) { (*static_cast<F const*>(function))(call); }) {}
-  void operator()(erased_call<T, D>& call) const { run_(function_, call); }
-
- private:
-  void const* function_;
-  void (*run_)(void const*, erased_call<T, D>&);
-};
-
-/// A value for init: where it lies, and its shape.
-template <class T, Device D>
-struct initial_tensor {
-  operand<T const, D> memory;
-  pushpull::shape shape;
-};
-
-/// The calls of a store that name an element type.
-template <class T, Device D>
-class typed_calls {
- public:
-  virtual void init(std::span<any_key_view const> keys, std::span<initial_tensor<T, D> const> values) = 0;
-  virtual completion update(priority when, gatherer<T, D> gather) = 0;
-  virtual completion pull(priority when, any_key_view first, gatherer<T, D> gather) = 0;
-  virtual void set_function(std::function<void(any_key_view, tensor_view<T, D> const&, tensor_view<T, D> const&)> f) = 0;
-  virtual completion push_rows(any_key_view key, std::span<row_sparse_view<T const, D> const> sources, row_updates rows,
-                               priority when) = 0;
-  /// Likewise rows in host memory, where the devices are others.
-  virtual completion push_host_rows(any_key_view key, std::span<row_sparse_view<T const, cpu_device<>> const> sources,
-                                    row_updates rows, priority when) = 0;
-  virtual completion pull_rows(any_key_view key, std::span<row_sparse<T, D>* const> outputs,
-                               std::span<std::int64_t const> ids, priority when) = 0;
-
- protected:
-  ~typed_calls() = default;
-};
-
-}  // namespace detail
 
 /// Compressors that a store may be asked for at run time. Each is one more pass per rule and element type.
 template <class... Cs>
@@ -98,44 +47,6 @@ using all_compressors =
                 compress::cast<float8_e4m3>, compress::cast<float8_e5m2>, compress::top_k>;
 
 namespace detail {
-
-/// A store of unknown rule and compressor.
-template <Device D, ElementType... Ts>
-class erased_store : public typed_calls<Ts, D>... {
- public:
-  using typed_calls<Ts, D>::init...;
-  using typed_calls<Ts, D>::update...;
-  using typed_calls<Ts, D>::pull...;
-  using typed_calls<Ts, D>::set_function...;
-  using typed_calls<Ts, D>::push_rows...;
-  using typed_calls<Ts, D>::push_host_rows...;
-  using typed_calls<Ts, D>::pull_rows...;
-  virtual ~erased_store() = default;
-
-  virtual std::vector<D> const& devices() const = 0;
-  virtual std::vector<any_key> keys() const = 0;
-  virtual bool contains(any_key_view key) const = 0;
-  virtual pushpull::shape const& shape(any_key_view key) const = 0;
-  virtual std::string_view dtype(any_key_view key) const = 0;
-  virtual void wait() const = 0;
-  virtual void drain() const = 0;
-  virtual void wait(any_key_view key) const = 0;
-  virtual void device_waits_for(D const& device, any_key_view key) const = 0;
-  virtual void key_waits_for(any_key_view key, D const& device) const = 0;
-  virtual bool has_updater() const = 0;
-  virtual std::int64_t steps(any_key_view key) const = 0;
-  virtual void set_steps(any_key_view key, std::int64_t t) = 0;
-  virtual std::vector<double> carried_numbers() const = 0;
-  virtual void set_carried_numbers(std::span<double const> numbers) = 0;
-  virtual std::vector<std::string> state_names() const = 0;
-  virtual update::rule_description describe_rule() const = 0;
-  virtual pushpull::shape state_shape(any_key_view key, std::string_view name) const = 0;
-  virtual std::vector<std::byte> state(any_key_view key, std::string_view name) const = 0;
-  virtual void set_state(any_key_view key, std::string_view name, std::span<std::byte const> bytes) = 0;
-  virtual std::size_t bytes(std::size_t n) const = 0;
-  /// An empty store with the same rule and another compressor. Null if that is none that the store may be asked for.
-  virtual std::unique_ptr<erased_store> compressing(compress::any_compressor const& compressor) const = 0;
-};
 
 /// Forwards a gathered call to a store whose type is known.
 template <class T, Device D, class Call, class Table>
@@ -158,141 +69,148 @@ class forwarded_call final : public erased_call<T, D> {
   Table const& table_;
 };
 
-/// What add_to and add_list_to gather a call into that goes to an erased_call.
-template <class T, Device D>
-class call_proxy {
- public:
-  explicit call_proxy(erased_call<T, D>& call) : call_(call) {}
-
-  /// @param table  Knows which keys there may be.
-  template <class Table>
-  void add_key(Table const& table, char const* name, any_key_view key) {
-    call_.add_key(name, table.checked(name, key));
-  }
-  template <class View>
-  void add_source(char const* name, any_key_view key, View const& view) {
-    call_.add_source(name, key, operand_of<T const, D>(view), view.shape());
-  }
-  void expect_source(char const* name, any_key_view key) { call_.expect_source(name, key); }
-  template <class View>
-  void add_output(char const* name, any_key_view key, View const& view) {
-    call_.add_output(name, key, operand_of<T, D>(view), view.shape());
-  }
-
- private:
-  erased_call<T, D>& call_;
-};
+/// f(view) for the tensor, on its device or in host memory.
+template <class T, Device D, class F>
+decltype(auto) visit_tensor(erased_tensor<T, D> const& x, F const& f) {
+  if (x.memory.device) return f(tensor_view<T, D>(x.memory.data, x.shape, *x.memory.device));
+  return f(tensor_view<T, cpu_device<>>(x.memory.data, x.shape, cpu_device<>()));
+}
 
 /// The part of a model that calls for element type T go to.
-template <class Model, class Base, class T, Device D>
+template <class Model, class Base, class T, class D>
 class typed_model : public Base {
  public:
+  using Base::assign;
   using Base::init;
+  using Base::init_rows;
   using Base::pull;
   using Base::pull_rows;
-  using Base::push_host_rows;
   using Base::push_rows;
+  using Base::pushpull_rows;
   using Base::set_function;
   using Base::update;
 
-  void init(std::span<any_key_view const> keys, std::span<initial_tensor<T, D> const> values) override {
-    auto& engine = store_access::engine(self().store.template of<T>());
-    bool const on_host = values.empty() || !values.front().memory.device;
-    if (on_host) {
-      init_from(engine, keys, values, [](auto const& v) {
-        return tensor_view<T const, cpu_device<>>(v.memory.data, v.shape, cpu_device<>());
-      });
+  void init(std::span<any_key_view const> keys, std::span<erased_tensor<T const, D> const> values) override {
+    auto const add = [&]<class View>(std::type_identity<View>, auto const& device_of) {
+      std::vector<View> views;
+      for (auto const& value : values) views.emplace_back(value.memory.data, value.shape, device_of(value));
+      engine().init(keys, std::span(std::as_const(views)), false, {});
+    };
+    if (values.empty() || !values.front().memory.device) {
+      add(std::type_identity<tensor_view<T const, cpu_device<>>>(), [](auto const&) { return cpu_device<>(); });
     } else {
-      init_from(engine, keys, values, [](auto const& v) {
-        return tensor_view<T const, D>(v.memory.data, v.shape, *v.memory.device);
-      });
+      add(std::type_identity<tensor_view<T const, D>>(), [](auto const& value) { return *value.memory.device; });
     }
   }
-  completion update(priority when, gatherer<T, D> gather) override {
-    return store_access::engine(self().store.template of<T>()).update(when, [&](auto& call, auto const& table) {
-      forwarded_call<T, D, std::remove_reference_t<decltype(call)>, std::remove_cvref_t<decltype(table)>> forwarded(call, table);
-      gather(forwarded);
-    });
+  void init_rows(any_key_view key, erased_rows<T, D> const& value) override {
+    if constexpr (takes_rows) {
+      if (value.in_host_memory) return typed().init(key, value.on_host.front().front());
+      typed().init(key, value.on_devices.front().front());
+    } else {
+      refuse_rows("init", key);
+    }
+  }
+  void assign(rule_states states, gatherer<T, D> gather) override {
+    engine().template assign<T>(states, forward(gather));
+  }
+  completion update(priority when, gatherer<T, D> gather, bool only_accumulates) override {
+    return engine().update(when, forward(gather), only_accumulates);
   }
   completion pull(priority when, any_key_view first, gatherer<T, D> gather) override {
-    return self().store.visit("pull", first, [&](auto& store) {
-      return store_access::engine(store).template pull<T>(when, [&](auto& call, auto const& table) {
-        forwarded_call<T, D, std::remove_reference_t<decltype(call)>, std::remove_cvref_t<decltype(table)>> forwarded(call, table);
-        gather(forwarded);
-      });
-    });
+    return self().store.visit(
+        "pull", first, [&](auto& store) { return store_access::engine(store).template pull<T>(when, forward(gather)); });
   }
   void set_function(
       std::function<void(any_key_view, tensor_view<T, D> const&, tensor_view<T, D> const&)> function) override {
-    if constexpr (!Model::store_type::has_updater)
-      store_access::engine(self().store.template of<T>()).function().set(std::move(function));
+    if constexpr (!Model::store_type::has_updater) engine().function().set(std::move(function));
   }
-  completion push_rows(any_key_view key, std::span<row_sparse_view<T const, D> const> sources, row_updates rows,
+  completion push_rows(std::span<any_key const> keys, erased_rows<T, D> const& sources, row_updates rows,
                        priority when) override {
-    return push_any_rows(key, sources, rows, when);
+    if constexpr (takes_rows) {
+      if (sources.in_host_memory) return typed().push(keys, sources.on_host, rows, when);
+      return typed().push(keys, sources.on_devices, rows, when);
+    } else {
+      refuse_rows("push", keys.front());
+    }
   }
-  completion push_host_rows(any_key_view key, std::span<row_sparse_view<T const, cpu_device<>> const> sources,
-                            row_updates rows, priority when) override {
-    if constexpr (std::same_as<D, cpu_device<>> || !HostDevice<D>) return push_any_rows(key, sources, rows, when);
-    return {};
+  completion pushpull_rows(any_key_view key, erased_rows<T, D> const& sources,
+                           std::span<erased_tensor<T, D> const> outputs, row_updates rows, priority when) override {
+    if constexpr (takes_rows) {
+      auto const push = [&]<class View>(std::type_identity<View>) {
+        std::vector<View> views;
+        for (auto const& output : outputs)
+          visit_tensor(output, [&](auto const& view) {
+            if constexpr (std::same_as<std::remove_cvref_t<decltype(view)>, View>) views.push_back(view);
+          });
+        if (sources.in_host_memory) return typed().pushpull(key, sources.on_host.front(), views, rows, when);
+        return typed().pushpull(key, sources.on_devices.front(), views, rows, when);
+      };
+      if (!outputs.empty() && !outputs.front().memory.device)
+        return push(std::type_identity<tensor_view<T, cpu_device<>>>());
+      return push(std::type_identity<tensor_view<T, D>>());
+    } else {
+      refuse_rows("pushpull", key);
+    }
   }
-  completion pull_rows(any_key_view key, std::span<row_sparse<T, D>* const> outputs, std::span<std::int64_t const> ids,
+  completion pull_rows(std::span<any_key const> keys, erased_row_requests<T, D> const& requests,
                        priority when) override {
-    static constexpr char const* call = "row_sparse_pull";
-    auto& engine = store_access::engine(self().store.template of<T>());
-    auto const gather = [&](auto& op, auto& record) {
-      op.begin(record);
-      op.add_ids(call, key, view_of(ids));
-      for (row_sparse<T, D>* const output : outputs) op.add_output(call, key, *output);
+    auto const dereference = [](row_sparse<T, D>* output) -> row_sparse<T, D>& { return *output; };
+    std::vector<decltype(requests.outputs.front() | std::views::transform(dereference))> outputs;
+    for (auto const& of_key : requests.outputs) outputs.push_back(of_key | std::views::transform(dereference));
+    auto const pull = [&](auto const& ids) {
+      if (!requests.shared) return typed().row_sparse_pull(keys, outputs, ids, when);
+      std::vector<decltype(view_of(ids.front().front()))> shared;
+      for (auto const& of_key : ids) shared.push_back(view_of(of_key.front()));
+      return typed().row_sparse_pull(keys, outputs, shared, when);
     };
-    return engine.submit_rows(engine.prepare_row_pull(call, key, gather), when);
+    if constexpr (!HostDevice<D>)
+      if (!requests.ids_on_devices.empty() && !requests.ids_on_devices.front().empty()) return pull(requests.ids_on_devices);
+    return pull(requests.ids);
   }
 
  private:
-  Model& self() { return static_cast<Model&>(*this); }
-
   /// Rules with sums over whole tensors, and compressors, take no rows: what a kv_store refuses when it is compiled.
-  template <class Sources>
-  completion push_any_rows(any_key_view key, Sources const& sources, row_updates rows, priority when) {
-    if constexpr (std::same_as<typename Model::compressor_type, compress::none> &&
-                  !PreReduction<typename Model::updater_type>) {
-      return self().store.template of<T>().push(key, sources, rows, when);
-    } else {
-      throw invalid_argument("push: " + key_text(key) +
-                             ": row-sparse gradients came, the store's optimizer or compression takes dense ones");
-    }
-  }
+  static constexpr bool takes_rows = [] {
+    using types = typename Model::template types_of<T>;
+    return !types::compressed && !types::accumulates && AdditiveReduction<typename types::reduction_type> &&
+           !PreReduction<typename types::rule_type>;
+  }();
 
-  template <class Engine, class ViewOf>
-  static void init_from(Engine& engine, std::span<any_key_view const> keys,
-                        std::span<initial_tensor<T, D> const> values, ViewOf const& view_of_value) {
-    std::vector<decltype(view_of_value(values.front()))> views;
-    for (auto const& value : values) views.push_back(view_of_value(value));
-    engine.init(keys, std::span(std::as_const(views)), false, {});
+  Model& self() { return static_cast<Model&>(*this); }
+  auto& typed() { return self().store.template of<T>(); }
+  auto& engine() { return store_access::engine(typed()); }
+
+  static auto forward(gatherer<T, D> const& gather) {
+    return [&gather](auto& call, auto const& table) {
+      forwarded_call<T, D, std::remove_reference_t<decltype(call)>, std::remove_cvref_t<decltype(table)>> forwarded(call, table);
+      gather(forwarded);
+    };
+  }
+  [[noreturn]] static void refuse_rows(char const* call, any_key_view key) {
+    throw invalid_argument(std::string(call) + ": " + key_text(key) +
+                           ": row-sparse gradients came, the store's optimizer or compression takes dense ones");
   }
 };
 
-template <class Updater, class Compressor, class Compressors, Device D, ElementType... Ts>
+/// Policies of a store beside its rule and compressor.
+template <class... Policies>
+struct policy_list {
+  std::tuple<Policies...> values;
+};
+
+template <class Updater, class Compressor, class Compressors, class Policies, Device D, ElementType... Ts>
 class store_model;
 
-/// erased_store with a typed_model on top of it for each element type.
-template <class Model, class Base, Device D, class... Ts>
-struct stacked_models {
-  using type = Base;
-};
-template <class Model, class Base, Device D, class T, class... Rest>
-struct stacked_models<Model, Base, D, T, Rest...> {
-  using type = typename stacked_models<Model, typed_model<Model, Base, T, D>, D, Rest...>::type;
-};
-
 /// A store of `updater` that compresses as it is told; null if it is told something that is not in the list.
-template <Device D, ElementType... Ts, class... Cs, class Updater>
+template <Device D, ElementType... Ts, class... Cs, class Updater, class... Policies>
 std::unique_ptr<erased_store<D, Ts...>> make_model(compressors<Cs...>, std::vector<D> const& devices,
-                                                   Updater const& updater, compress::any_compressor const& compressor) {
+                                                   Updater const& updater, compress::any_compressor const& compressor,
+                                                   policy_list<Policies...> const& policies) {
   return std::visit(
       [&]<class C>(C const& chosen) -> std::unique_ptr<erased_store<D, Ts...>> {
         if constexpr (std::same_as<C, compress::none> || (std::same_as<C, Cs> || ...)) {
-          return std::make_unique<store_model<Updater, C, compressors<Cs...>, D, Ts...>>(devices, updater, chosen);
+          return std::make_unique<store_model<Updater, C, compressors<Cs...>, policy_list<Policies...>, D, Ts...>>(
+              devices, updater, chosen, policies);
         } else {
           return nullptr;
         }
@@ -302,18 +220,26 @@ std::unique_ptr<erased_store<D, Ts...>> make_model(compressors<Cs...>, std::vect
 
 /// A kv_store behind an erased_store.
 /// @tparam Compressors  What the store may be asked for, a `compressors<...>`.
-template <class Updater, class Compressor, class Compressors, Device D, ElementType... Ts>
-class store_model final : public stacked_models<store_model<Updater, Compressor, Compressors, D, Ts...>,
-                                                erased_store<D, Ts...>, D, Ts...>::type {
- public:
-  using updater_type = Updater;
-  using compressor_type = Compressor;
-  using store_type = std::conditional_t<std::same_as<Updater, no_updater>,
-                                        kv_store<type_list<Ts...>, D, any_keys, Compressor>,
-                                        kv_store<type_list<Ts...>, D, Updater, any_keys, Compressor>>;
+template <class Updater, class Compressor, class Compressors, class... Policies, Device D, ElementType... Ts>
+class store_model<Updater, Compressor, Compressors, policy_list<Policies...>, D, Ts...> final
+    : public stacked_layers<typed_model, store_model<Updater, Compressor, Compressors, policy_list<Policies...>, D, Ts...>,
+                            erased_store<D, Ts...>, D, Ts...>::type {
+  template <class... Rule>
+  using store_of = kv_store<type_list<Ts...>, D, Rule..., any_keys, Compressor, Policies...>;
 
-  store_model(std::vector<D> const& devices, Updater const& updater, Compressor const& compressor)
-      : store(devices, updater, compressor) {}
+ public:
+  static constexpr bool has_rule = !std::same_as<Updater, no_updater>;
+  using store_type = typename std::conditional_t<has_rule, std::type_identity<store_of<Updater>>,
+                                                 std::type_identity<store_of<>>>::type;
+  template <class T>
+  using types_of = typename std::conditional_t<
+      has_rule, std::type_identity<kv_store_types<T, D, Updater, any_keys, Compressor, Policies...>>,
+      std::type_identity<kv_store_types<T, D, any_keys, Compressor, Policies...>>>::type;
+
+  store_model(std::vector<D> const& devices, Updater const& updater, Compressor const& compressor,
+              policy_list<Policies...> const& policies)
+      : store(std::apply([&](auto const&... p) { return store_type(devices, updater, compressor, p...); }, policies.values)),
+        policies_(policies) {}
 
   std::vector<D> const& devices() const override { return store.devices(); }
   std::vector<any_key> keys() const override { return store.keys(); }
@@ -325,51 +251,124 @@ class store_model final : public stacked_models<store_model<Updater, Compressor,
   void wait(any_key_view key) const override { store.wait(key); }
   void device_waits_for(D const& device, any_key_view key) const override { store.device_waits_for(device, key); }
   void key_waits_for(any_key_view key, D const& device) const override { store.key_waits_for(key, device); }
-  bool has_updater() const override { return store_type::has_updater; }
-  std::int64_t steps(any_key_view key) const override {
-    if constexpr (store_type::has_updater) {
-      return store.steps(key);
-    } else {
-      return 0;
+  std::size_t bytes(std::size_t n) const override { return store.bytes(n); }
+
+  bool has_updater() const override { return has_rule; }
+  bool accumulates() const override { return store_type::accumulates; }
+  std::any updater(std::size_t group) const override {
+    if constexpr (has_rule) return store.updater(group);
+    return {};
+  }
+  void set_hyperparameters(std::any const& rule, std::size_t group) override {
+    if constexpr (has_rule) store.set_hyperparameters(rule_in("set_hyperparameters", rule), group);
+  }
+  std::size_t add_group(std::function<bool(any_key_view)> belongs, std::any const& rule) override {
+    if constexpr (has_rule) {
+      belongs_.push_back(belongs);
+      try {
+        return store.add_group(std::move(belongs), rule_in("add_group", rule));
+      } catch (...) {
+        belongs_.pop_back();
+        throw;
+      }
     }
+    return 0;
+  }
+  std::size_t groups() const override { return store.groups(); }
+  std::size_t group(any_key_view key) const override { return store.group(key); }
+  std::int64_t steps(any_key_view key) const override {
+    if constexpr (has_rule) return store.steps(key);
+    return store.visit("steps", key, [](auto const&) { return std::int64_t{0}; });
   }
   void set_steps(any_key_view key, std::int64_t t) override {
-    if constexpr (store_type::has_updater) store.set_steps(key, t);
+    if constexpr (has_rule) store.set_steps(key, t);
+  }
+  std::int64_t micro_batches(any_key_view key) const override {
+    if constexpr (store_type::accumulates) return store.micro_batches(key);
+    return store.visit("micro_batches", key, [](auto const&) { return std::int64_t{0}; });
+  }
+  std::vector<std::byte> gradient_sum(any_key_view key) const override {
+    if constexpr (store_type::accumulates)
+      return store.visit("gradient_sum", key, [&](auto const& typed) { return bytes_of(typed.gradient_sum(key)); });
+    refuse_call("gradient_sum", "the store's optimizer was set without the policy accumulate");
+  }
+  void set_micro_batches(any_key_view key, std::int64_t count, std::span<std::byte const> sum) override {
+    if constexpr (store_type::accumulates) {
+      store.visit("set_micro_batches", key, [&](auto& typed) {
+        using A = typename std::remove_reference_t<decltype(typed)>::accumulation_type;
+        typed.set_micro_batches(key, count, std::span<A const>(elements_of<A>(sum)));
+      });
+    } else {
+      refuse_call("set_micro_batches", "the store's optimizer was set without the policy accumulate");
+    }
+  }
+  void discard_micro_batches(any_key_view key) override {
+    if constexpr (store_type::accumulates) store.discard_micro_batches(key);
+  }
+  double const* loss_scale(std::size_t n) const override {
+    using first = std::tuple_element_t<0, std::tuple<Ts...>>;
+    if constexpr (requires { store.template of<first>().loss_scale(n); }) {
+      return store.template of<first>().loss_scale(n);
+    } else {
+      refuse_call("loss_scale", "the store's optimizer has no dynamic_loss_scale");
+    }
   }
   std::vector<double> carried_numbers() const override { return store.carried_numbers(); }
   void set_carried_numbers(std::span<double const> numbers) override { store.set_carried_numbers(numbers); }
-  std::vector<std::string> state_names() const override { return store_type::state_names(); }
   update::rule_description describe_rule() const override {
-    if constexpr (store_type::has_updater) {
-      return store_type::describe_rule();
-    } else {
-      return {};
-    }
+    if constexpr (has_rule) return store_type::describe_rule();
+    return {};
   }
+  std::vector<std::string> state_names() const override { return store_type::state_names(); }
   pushpull::shape state_shape(any_key_view key, std::string_view name) const override {
     return store.state_shape(key, name);
   }
   std::vector<std::byte> state(any_key_view key, std::string_view name) const override {
-    return store.visit("state", key, [&](auto const& typed) {
-      auto const elements = typed.state(key, name);
-      auto const bytes = std::as_bytes(std::span(elements));
-      return std::vector<std::byte>(bytes.begin(), bytes.end());
-    });
+    return store.visit("state", key, [&](auto const& typed) { return bytes_of(typed.state(key, name)); });
   }
   void set_state(any_key_view key, std::string_view name, std::span<std::byte const> bytes) override {
     store.visit("set_state", key, [&](auto& typed) {
       using S = typename std::remove_reference_t<decltype(typed)>::state_type;
-      std::vector<S> elements(bytes.size() / sizeof(S));
-      if (!bytes.empty()) std::memcpy(static_cast<void*>(elements.data()), bytes.data(), elements.size() * sizeof(S));
-      typed.set_state(key, name, std::span<S const>(elements));
+      typed.set_state(key, name, std::span<S const>(elements_of<S>(bytes)));
     });
   }
-  std::size_t bytes(std::size_t n) const override { return store.bytes(n); }
-  std::unique_ptr<erased_store<D, Ts...>> compressing(compress::any_compressor const& compressor) const override {
-    return make_model<D, Ts...>(Compressors(), store.devices(), store.updater(), compressor);
+  void swap(std::span<any_key const> keys, std::string_view name) override {
+    if constexpr (has_rule) store.swap(keys, name);
   }
+  std::string swapped(any_key_view key) const override { return store.swapped(key); }
+
+  std::unique_ptr<erased_store<D, Ts...>> compressing(compress::any_compressor const& compressor) const override {
+    auto next = make_model<D, Ts...>(Compressors(), store.devices(), store.updater(), compressor, policies_);
+    if constexpr (has_rule)
+      if (next != nullptr)
+        for (std::size_t n = 0; n < belongs_.size(); ++n) next->add_group(belongs_[n], store.updater(n + 1));
+    return next;
+  }
+  bool replaceable() const override { return true; }
+  void* target(void const* tag) override { return tag == &type_tag<store_type> ? &store : nullptr; }
 
   store_type store;
+
+ private:
+  template <class E>
+  static std::vector<std::byte> bytes_of(std::vector<E> const& elements) {
+    auto const bytes = std::as_bytes(std::span(elements));
+    return {bytes.begin(), bytes.end()};
+  }
+  template <class E>
+  static std::vector<E> elements_of(std::span<std::byte const> bytes) {
+    std::vector<E> elements(bytes.size() / sizeof(E));
+    if (!bytes.empty()) std::memcpy(static_cast<void*>(elements.data()), bytes.data(), elements.size() * sizeof(E));
+    return elements;
+  }
+  static Updater const& rule_in(char const* call, std::any const& rule) {
+    auto const* const same = std::any_cast<Updater>(&rule);
+    if (same == nullptr) refuse_call(call, "a rule of another type than the store's optimizer came; set_optimizer takes any");
+    return *same;
+  }
+
+  policy_list<Policies...> policies_;
+  std::vector<std::function<bool(any_key_view)>> belongs_;  // of parameter group 1, 2, ...
 };
 
 }  // namespace detail

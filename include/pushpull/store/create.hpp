@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <concepts>
 #include <functional>
 #include <map>
 #include <mutex>
@@ -104,13 +105,21 @@ created_store_t<cpu_device<>, compressors<>, Ts...> create(std::string_view name
   return create<Ts...>(name, cpu_devices(1), compressors<>());
 }
 
-/// From now on `create` of this name, where it would return a `Store`, returns make(name, devices). Replaces an earlier
-/// one of that name.
-/// @tparam Store  An any_store.
-template <class Store>
-void register_store(std::string_view name,
-                    std::function<Store(std::string const&, std::vector<typename Store::device_type> const&)> make) {
-  detail::store_registry<Store, typename Store::device_type>::instance().add(detail::lower_case(name), std::move(make));
+/// From now on `create` of this name, where it would return a `Result`, returns what make(name, devices) returns: a Result, or
+/// a user's own Store, which the Result is made of. Replaces an earlier one of that name.
+/// @tparam Result  An any_store: `created_store_t<D>` and the like.
+template <class Result, class Make>
+  requires std::invocable<Make&, std::string const&, std::vector<typename Result::device_type> const&>
+void register_store(std::string_view name, Make make) {
+  using device = typename Result::device_type;
+  detail::store_registry<Result, device>::instance().add(
+      detail::lower_case(name), [make](std::string const& type, std::vector<device> const& devices) mutable -> Result {
+        if constexpr (std::convertible_to<decltype(make(type, devices)), Result>) {
+          return make(type, devices);
+        } else {
+          return Result(type, make(type, devices));
+        }
+      });
 }
 
 }  // namespace pushpull

@@ -25,6 +25,7 @@
 #include <pushpull/store/kv_store_types.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/policies.hpp>
+#include <pushpull/store/refusal.hpp>
 #include <pushpull/store/row_operands.hpp>
 #include <pushpull/store/store_engine.hpp>
 #include <pushpull/tensor/row_sparse.hpp>
@@ -41,23 +42,13 @@ class kv_store {
   static_assert(ElementType<T>, "kv_store: the first argument is neither an ElementType nor a type_list of such");
 };
 
-/// Keys with one stored tensor each, cut into slices that the devices own. A push reduces the gradients of all sources
-/// and applies the rule in one pass per device; without a rule it replaces the stored value by the reduced gradients.
-/// @tparam T         Element type of gradients and outputs; for several see kv_store<type_list<Ts...>, D, Policies...>.
-/// @tparam D         The devices.
-/// @tparam Policies  In any order, at most one of each: an Updater (default: none), a Reduction (reduce::sum), an element
-///                   policy (element::uniform), string_keys, integer_keys or any_keys (string_keys), a Compressor
-///                   (compress::none), a Communicator (comm::single), asynchronous or synchronous (asynchronous),
-///                   placement::slices or owners (slices), accumulate (every push is a step).
-/// Calls check what they are given, and return when their work is enqueued: until it is finished the caller's tensors must
-/// stay, and are read and written (see `completion`, `wait`), so temporaries are refused. With `synchronous` calls return
-/// when their work is finished. Work on one key takes effect in the order of the calls, pulls of
-/// it run concurrently; work on different keys is independent. Several threads may call. Tensors in host memory work with
-/// every device, by a copy. After an error the store holds what it held before the call that failed.
+namespace detail {
+
+/// What kv_store<T, D, Policies...> is without the overloads that explain refused calls.
 template <ElementType T, Device D, class... Policies>
-class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies...> {
-  using resolved = detail::kv_store_types<T, D, Policies...>;
-  using base = detail::kv_store_base<T, D, Policies...>;
+class kv_store_calls : public kv_store_base<T, D, Policies...> {
+  using resolved = kv_store_types<T, D, Policies...>;
+  using base = kv_store_base<T, D, Policies...>;
   using engine_type = typename base::engine_type;
   using base::engine_;
 
@@ -71,26 +62,26 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
   using base::is_synchronous;
 
   /// @throws invalid_argument if there is no device or the rule refuses its hyperparameters; duplicate_device
-  explicit kv_store(std::vector<D> const& devices)
+  explicit kv_store_calls(std::vector<D> const& devices)
     requires std::default_initializable<updater_type>
-      : kv_store(devices, updater_type{}) {}
+      : kv_store_calls(devices, updater_type{}) {}
   /// Policies that are given as values name themselves in the type, and a Compressor keeps its value:
   /// kv_store store{devices, rule, reduce::mean{}, compress::two_bit{0.1F}}. @throws as above
   template <detail::HasPolicyKind... P>
-  kv_store(std::vector<D> const& devices, updater_type const& updater, P const&... policies)
-      : kv_store({}, 0, devices, updater, policies...) {}
+  kv_store_calls(std::vector<D> const& devices, updater_type const& updater, P const&... policies)
+      : kv_store_calls({}, 0, devices, updater, policies...) {}
 
   /// Likewise without a rule: kv_store store{devices, synchronous{}}.
   template <detail::HasPolicyKind First, detail::HasPolicyKind... P>
     requires std::default_initializable<updater_type>
-  kv_store(std::vector<D> const& devices, First const& first, P const&... policies)
-      : kv_store({}, 0, devices, updater_type{}, first, policies...) {}
+  kv_store_calls(std::vector<D> const& devices, First const& first, P const&... policies)
+      : kv_store_calls({}, 0, devices, updater_type{}, first, policies...) {}
 
-  kv_store(kv_store&&) noexcept = default;
+  kv_store_calls(kv_store_calls&&) noexcept = default;
   /// Work under way is finished first.
-  kv_store& operator=(kv_store&&) noexcept = default;
+  kv_store_calls& operator=(kv_store_calls&&) noexcept = default;
   /// Finishes what is under way. Errors that nobody waited for are lost.
-  ~kv_store() = default;
+  ~kv_store_calls() = default;
 
   /// Stores a deep copy of `value`, a tensor of any element type on any device; states start at zero. Returns when `value`
   /// may change. @throws duplicate_key
@@ -150,7 +141,7 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
   /// @throws unknown_key, shape_mismatch; invalid_argument if there is no gradient
   /// Cost: per device one pass over its slice of the key.
   template <TensorsOf<T> Gradients>
-    requires OutlivesCall<Gradients, is_synchronous>
+    requires OutlivesCall<Gradients, is_synchronous, D>
   completion push(key_view key, Gradients&& gradients, priority when = {}) {
     return engine_->update(when, [&](auto& call, auto const& table) {
       detail::add_to(call, table, "push", key, gradients, detail::no_tensors{});
@@ -161,7 +152,7 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
   /// gradients reduced together, and is updated once.
   /// @throws as above; shape_mismatch if the ranges differ in length
   template <KeysOf<key_view> Keys, TensorListOf<T> Gradients>
-    requires OutlivesCall<Gradients, is_synchronous>
+    requires OutlivesCall<Gradients, is_synchronous, D>
   completion push(Keys&& keys, Gradients&& gradients, priority when = {}) {
     return engine_->update(when, [&](auto& call, auto const& table) {
       detail::add_list_to(call, table, "push", keys, gradients, detail::none_listed);
@@ -172,7 +163,7 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
   /// stores with the policy `accumulate`. @throws as push
   /// Cost: per device one pass that reads its slice of every gradient and writes the sum; but for the first reads it too.
   template <TensorsOf<T> Gradients>
-    requires(OutlivesCall<Gradients, is_synchronous> && resolved::accumulates)
+    requires(OutlivesCall<Gradients, is_synchronous, D> && resolved::accumulates)
   completion accumulate(key_view key, Gradients&& gradients, priority when = {}) {
     return engine_->update(
         when,
@@ -183,7 +174,7 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
   }
   /// As above for each key of a list.
   template <KeysOf<key_view> Keys, TensorListOf<T> Gradients>
-    requires(OutlivesCall<Gradients, is_synchronous> && resolved::accumulates)
+    requires(OutlivesCall<Gradients, is_synchronous, D> && resolved::accumulates)
   completion accumulate(Keys&& keys, Gradients&& gradients, priority when = {}) {
     return engine_->update(
         when,
@@ -201,7 +192,7 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
   /// @throws unknown_key, shape_mismatch; invalid_argument if there is no gradient or a row does not exist
   /// Cost: a sort of the ids, and per device one pass over its part of the rows.
   template <RowSparseTensorsOf<T> Gradients>
-    requires RowsOutliveCall<Gradients, is_synchronous>
+    requires RowsOutliveCall<Gradients, is_synchronous, D>
   completion push(key_view key, Gradients&& gradients, row_updates rows, priority when = {}) {
     return engine_->update_rows("push", key, when, [&](auto& op, auto& record) {
       op.begin(record, updates_all(rows));
@@ -210,7 +201,7 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
   }
   /// As above, lazy.
   template <RowSparseTensorsOf<T> Gradients>
-    requires RowsOutliveCall<Gradients, is_synchronous>
+    requires RowsOutliveCall<Gradients, is_synchronous, D>
   completion push(key_view key, Gradients&& gradients, priority when = {}) {
     return push(key, std::forward<Gradients>(gradients), row_updates::lazy, when);
   }
@@ -218,7 +209,7 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
   /// As above for each key of a list. A key that stands in it several times has its gradients reduced together, and is
   /// updated once. @throws as above; shape_mismatch if the ranges differ in length
   template <KeysOf<key_view> Keys, RowSparseListOf<T> Gradients>
-    requires RowsOutliveCall<Gradients, is_synchronous>
+    requires RowsOutliveCall<Gradients, is_synchronous, D>
   completion push(Keys&& keys, Gradients&& gradients, row_updates rows = row_updates::lazy, priority when = {}) {
     auto const groups = detail::group_keys("push", "gradient", keys, gradients,
                                            [&](key_view key) -> auto& { return engine_->find("push", key); });
@@ -232,7 +223,7 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
   /// @throws unknown_key, shape_mismatch
   /// Cost: per device one pass that reads its slice once and writes it once per output.
   template <OutputTensors Outputs>
-    requires OutlivesCall<Outputs, is_synchronous>
+    requires OutlivesCall<Outputs, is_synchronous, D>
   completion pull(key_view key, Outputs&& outputs, priority when = {}) {
     return engine_->template pull<detail::element_in<Outputs>>(when, [&](auto& call, auto const& table) {
       detail::add_to(call, table, "pull", key, detail::no_tensors{}, outputs);
@@ -241,7 +232,7 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
 
   /// As above for each key of a list. @throws as above; shape_mismatch if the ranges differ in length
   template <KeysOf<key_view> Keys, OutputTensorList Outputs>
-    requires OutlivesCall<Outputs, is_synchronous>
+    requires OutlivesCall<Outputs, is_synchronous, D>
   completion pull(Keys&& keys, Outputs&& outputs, priority when = {}) {
     return engine_->template pull<detail::element_in<Outputs>>(when, [&](auto& call, auto const& table) {
       detail::add_list_to(call, table, "pull", keys, detail::none_listed, outputs);
@@ -251,7 +242,7 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
   /// push, then pull, in one pass: the new values go to the outputs while they are in registers.
   /// @throws as push and pull
   template <TensorsOf<T> Gradients, OutputTensorsOf<T> Outputs>
-    requires(OutlivesCall<Gradients, is_synchronous> && OutlivesCall<Outputs, is_synchronous>)
+    requires(OutlivesCall<Gradients, is_synchronous, D> && OutlivesCall<Outputs, is_synchronous, D>)
   completion pushpull(key_view key, Gradients&& gradients, Outputs&& outputs, priority when = {}) {
     return engine_->update(when, [&](auto& call, auto const& table) {
       detail::add_to(call, table, "pushpull", key, gradients, outputs);
@@ -259,15 +250,15 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
   }
   /// As above; the gradients' own memory receives the new values. Without a rule that is an all-reduce in place.
   template <OutputTensorsOf<T> Tensors>
-    requires(detail::Repeatable<Tensors> && OutlivesCall<Tensors, is_synchronous>)
+    requires(detail::Repeatable<Tensors> && OutlivesCall<Tensors, is_synchronous, D>)
   completion pushpull(key_view key, Tensors&& tensors, priority when = {}) {
     return pushpull(key, tensors, tensors, when);
   }
 
   /// As above for each key of a list: one pass per device for all of them.
   template <KeysOf<key_view> Keys, TensorListOf<T> Gradients, OutputTensorList Outputs>
-    requires(TensorListOf<Outputs, T> && OutlivesCall<Gradients, is_synchronous> &&
-             OutlivesCall<Outputs, is_synchronous>)
+    requires(TensorListOf<Outputs, T> && OutlivesCall<Gradients, is_synchronous, D> &&
+             OutlivesCall<Outputs, is_synchronous, D>)
   completion pushpull(Keys&& keys, Gradients&& gradients, Outputs&& outputs, priority when = {}) {
     return engine_->update(when, [&](auto& call, auto const& table) {
       detail::add_list_to(call, table, "pushpull", keys, gradients, outputs);
@@ -275,14 +266,14 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
   }
   /// As above, in place.
   template <KeysOf<key_view> Keys, OutputTensorList Tensors>
-    requires(TensorListOf<Tensors, T> && detail::Repeatable<Tensors> && OutlivesCall<Tensors, is_synchronous>)
+    requires(TensorListOf<Tensors, T> && detail::Repeatable<Tensors> && OutlivesCall<Tensors, is_synchronous, D>)
   completion pushpull(Keys&& keys, Tensors&& tensors, priority when = {}) {
     return pushpull(keys, tensors, tensors, when);
   }
 
   /// push of row-sparse gradients, then pull of the whole value into dense outputs. @throws as push and pull
   template <RowSparseTensorsOf<T> Gradients, OutputTensorsOf<T> Outputs>
-    requires(RowsOutliveCall<Gradients, is_synchronous> && OutlivesCall<Outputs, is_synchronous>)
+    requires(RowsOutliveCall<Gradients, is_synchronous, D> && OutlivesCall<Outputs, is_synchronous, D>)
   completion pushpull(key_view key, Gradients&& gradients, Outputs&& outputs, row_updates rows, priority when = {}) {
     return engine_->update_rows("pushpull", key, when, [&](auto& op, auto& record) {
       op.begin(record, updates_all(rows));
@@ -292,7 +283,7 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
   }
   /// As above, lazy.
   template <RowSparseTensorsOf<T> Gradients, OutputTensorsOf<T> Outputs>
-    requires(RowsOutliveCall<Gradients, is_synchronous> && OutlivesCall<Outputs, is_synchronous>)
+    requires(RowsOutliveCall<Gradients, is_synchronous, D> && OutlivesCall<Outputs, is_synchronous, D>)
   completion pushpull(key_view key, Gradients&& gradients, Outputs&& outputs, priority when = {}) {
     return pushpull(key, std::forward<Gradients>(gradients), std::forward<Outputs>(outputs), row_updates::lazy, when);
   }
@@ -329,7 +320,7 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
 
   /// init, then pull. @throws as both
   template <TensorLike V, OutputTensors Outputs>
-    requires(detail::Repeatable<Outputs> && OutlivesCall<Outputs, is_synchronous>)
+    requires(detail::Repeatable<Outputs> && OutlivesCall<Outputs, is_synchronous, D>)
   completion broadcast(key_view key, V const& value, Outputs&& outputs, priority when = {}) {
     detail::expect_outputs_like(key, value, outputs);
     init(key, value);
@@ -339,7 +330,7 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
   /// As above for each key of a list. @throws as both
   template <KeysOf<key_view> Keys, std::ranges::input_range Values, OutputTensorList Outputs>
     requires(LastingTensorLike<std::ranges::range_reference_t<Values>> && detail::Repeatable<Keys> &&
-             detail::Repeatable<Values> && detail::Repeatable<Outputs> && OutlivesCall<Outputs, is_synchronous>)
+             detail::Repeatable<Values> && detail::Repeatable<Outputs> && OutlivesCall<Outputs, is_synchronous, D>)
   completion broadcast(Keys&& keys, Values&& values, Outputs&& outputs, priority when = {}) {
     detail::expect_outputs_like_each<key_view>(keys, values, outputs);
     init(keys, values);
@@ -348,10 +339,12 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
 
  private:
   template <class, Device, class...>
-  friend class kv_store;
+  friend class typed_store_calls;
+  template <ElementType, Device, class, class...>
+  friend class ruled_store_calls;
 
   template <class... P>
-  kv_store(typename engine_type::shared_parts shared, std::size_t number, std::vector<D> const& devices,
+  kv_store_calls(typename engine_type::shared_parts shared, std::size_t number, std::vector<D> const& devices,
            updater_type const& updater, P const&... policies)
       : base(std::make_unique<engine_type>(devices, updater, detail::pick_value<compressor_type>(policies...),
                                            detail::pick_value<typename resolved::accumulation_policy>(policies...),
@@ -393,6 +386,27 @@ class kv_store<T, D, Policies...> : public detail::kv_store_base<T, D, Policies.
     detail::for_each_row_sparse(gradients, [&](auto const& source) { op.add_source(call, key, source); });
     op.expect_source(call, key);
   }
+};
+
+}  // namespace detail
+
+/// Keys with one stored tensor each, cut into slices that the devices own. A push reduces the gradients of all sources
+/// and applies the rule in one pass per device; without a rule it replaces the stored value by the reduced gradients.
+/// @tparam T         Element type of gradients and outputs; for several see kv_store<type_list<Ts...>, D, Policies...>.
+/// @tparam D         The devices.
+/// @tparam Policies  In any order, at most one of each: an Updater (default: none), a Reduction (reduce::sum), an element
+///                   policy (element::uniform), string_keys, integer_keys or any_keys (string_keys), a Compressor
+///                   (compress::none), a Communicator (comm::single), asynchronous or synchronous (asynchronous),
+///                   placement::slices or owners (slices), accumulate (every push is a step).
+/// Calls check what they are given, and return when their work is enqueued: until it is finished the caller's tensors must
+/// stay, and are read and written (see `completion`, `wait`), so temporaries are refused. With `synchronous` calls return
+/// when their work is finished. Work on one key takes effect in the order of the calls, pulls of
+/// it run concurrently; work on different keys is independent. Several threads may call. Tensors in host memory work with
+/// every device, by a copy. After an error the store holds what it held before the call that failed.
+template <ElementType T, Device D, class... Policies>
+class kv_store<T, D, Policies...> : public detail::explained_rows<detail::kv_store_calls<T, D, Policies...>> {
+ public:
+  using detail::explained_rows<detail::kv_store_calls<T, D, Policies...>>::explained_rows;
 };
 
 static_assert(ResidentStore<kv_store<float, cpu_device<>>>);

@@ -58,16 +58,34 @@ consteval bool lasting() {
   }
 }
 
+/// Whether a store on devices D reaches tensors of an expression of type `R`: they are on a D or in host memory.
+template <class R, class D>
+consteval bool is_in_reach() {
+  if constexpr (TensorLike<R>) {
+    using device_type = typename decltype(view_of(std::declval<R&>()))::device_type;
+    return std::same_as<device_type, D> || HostDevice<device_type>;
+  } else if constexpr (RowSparseTensor<std::remove_cvref_t<R>>) {
+    using device_type = typename std::remove_cvref_t<R>::device_type;
+    return std::same_as<device_type, D> || HostDevice<device_type>;
+  } else {
+    return is_in_reach<std::ranges::range_reference_t<R>, D>();
+  }
+}
+
 /// What a list may yield per key: nothing that ends before the call has gathered all of its tensors.
 template <class R>
 concept Lasting = lasting<R>();
 
 }  // namespace detail
 
-/// Tensors that are still there when a call has returned whose work may go on. What a synchronous call is given may be
-/// temporary.
-template <class R, bool Synchronous>
-concept OutlivesCall = Synchronous || detail::Lasting<R>;
+/// Tensors that a store on devices D reaches.
+template <class R, class D>
+concept InReachOf = detail::is_in_reach<R, D>();
+
+/// Tensors that are still there when a call has returned whose work may go on, and that the store's devices D reach. What a
+/// synchronous call is given may be temporary.
+template <class R, bool Synchronous, class D>
+concept OutlivesCall = (Synchronous || detail::Lasting<R>) && InReachOf<R, D>;
 
 /// For each key of a list, one tensor or a range of tensors.
 template <class R, class T>

@@ -31,7 +31,8 @@ struct initial_value<S> {
   using type = typename S::master_type;
 };
 
-/// Any Store: a tensor per parameter and device, and one pushpull per key and step.
+/// Any Store: a tensor per parameter and device, and per step one pushpull of all keys where the store takes lists, else one
+/// per key.
 template <Store S>
 class parameter_memory {
   using T = typename S::value_type;
@@ -51,8 +52,14 @@ class parameter_memory {
       made.emplace(names[i], std::move(m));
     }
     wait_at_exit const finished(*store_);  // a call that fails leaves others that write what was made
-    for (std::size_t i = 0; i < names.size(); ++i)
-      store_->broadcast(names[i], values[i], views(made.find(names[i])->second.mirrors));
+    if constexpr (takes_lists) {
+      outputs_list mirrors;
+      for (std::string const& name : names) mirrors.push_back(views(made.find(name)->second.mirrors));
+      store_->broadcast(names, values, mirrors);
+    } else {
+      for (std::size_t i = 0; i < names.size(); ++i)
+        store_->broadcast(names[i], values[i], views(made.find(names[i])->second.mirrors));
+    }
     finish();
     memory_.merge(made);
     for (std::size_t i = 0; i < names.size(); ++i)
@@ -68,15 +75,48 @@ class parameter_memory {
     if (m.gradients.empty())
       for (auto const& mirror : m.mirrors) m.gradients.emplace_back(mirror.device(), mirror.shape());
   }
-  void plan(std::vector<std::string> names) { names_ = std::move(names); }
+  template <class V>
+    requires requires(S& store, std::string const& name, V const& value) { store.assign(name, value, rule_states::keep); }
+  void assign(std::string const& name, V const& value, rule_states states) {
+    store_->assign(name, value, states);
+    pull({name});
+  }
+  void swap(std::vector<std::string> const& names, std::string_view state)
+    requires requires(S& store) { store.swap(names, state); }
+  {
+    store_->swap(names, state);
+    pull(names);
+  }
+  void plan(std::vector<std::string> names) {
+    gradients_list gradients;
+    outputs_list mirrors;
+    for (std::string const& name : names) {
+      memory& m = memory_.find(name)->second;
+      gradients.push_back(constant_views(m.gradients));
+      mirrors.push_back(views(m.mirrors));
+    }
+    names_ = std::move(names);
+    gradients_ = std::move(gradients);
+    mirrors_ = std::move(mirrors);
+  }
   void update() {
     wait_at_exit const finished(*store_);  // likewise
-    if constexpr (requires(std::string const& name) { store_->expect_weights("update_all", name); })
-      for (std::string const& name : names_) store_->expect_weights("update_all", name);  // before any key is updated
-    for (std::string const& name : names_) {
-      memory& m = memory_.find(name)->second;
-      store_->pushpull(name, constant_views(m.gradients), views(m.mirrors));
+    if constexpr (takes_lists) {
+      if (!names_.empty()) store_->pushpull(names_, gradients_, mirrors_);
+    } else {
+      if constexpr (requires(std::string const& name) { store_->expect_weights("update_all", name); })
+        for (std::string const& name : names_) store_->expect_weights("update_all", name);  // before any key is updated
+      for (std::size_t i = 0; i < names_.size(); ++i) store_->pushpull(names_[i], gradients_[i], mirrors_[i]);
     }
+    finish();
+  }
+  void accumulate()
+    requires requires(S& store, std::vector<std::string> const& names,
+                      std::vector<std::vector<tensor_view<T const, D>>> const& gradients) {
+      store.accumulate(names, gradients);
+    }
+  {
+    if (!names_.empty()) store_->accumulate(names_, gradients_);
     finish();
   }
 
@@ -84,6 +124,20 @@ class parameter_memory {
   struct memory {
     std::vector<tensor<T, D>> mirrors, gradients;
   };
+  using gradients_list = std::vector<std::vector<tensor_view<T const, D>>>;
+  using outputs_list = std::vector<std::vector<tensor_view<T, D>>>;
+  static constexpr bool takes_lists =
+      requires(S& store, std::vector<std::string> const& names, std::vector<tensor_view<T const, D>> const& values,
+               gradients_list const& gradients, outputs_list const& mirrors) {
+        store.broadcast(names, values, mirrors);
+        store.pushpull(names, gradients, mirrors);
+      };
+
+  void pull(std::vector<std::string> const& names) {
+    wait_at_exit const finished(*store_);
+    for (std::string const& name : names) store_->pull(name, views(memory_.find(name)->second.mirrors));
+    finish();
+  }
   /// Mirrors and gradients are read and written by whoever has their views: on the host nothing else orders that.
   void finish() {
     if constexpr (HostDevice<D>) store_->wait();
@@ -97,7 +151,9 @@ class parameter_memory {
 
   S* store_;
   std::map<std::string, memory, std::less<>> memory_;
-  std::vector<std::string> names_;
+  std::vector<std::string> names_;  // of the plan, and what each brings and receives
+  gradients_list gradients_;
+  outputs_list mirrors_;
 };
 
 /// A ResidentStore: its arenas, and one pass per device and step.
@@ -123,6 +179,11 @@ class parameter_memory<S> {
     requires requires(S& store, std::string const& name, V const& value) { store.assign(name, value, rule_states::keep); }
   void assign(std::string const& name, V const& value, rule_states states) {
     store_->assign(name, value, states);
+  }
+  void swap(std::vector<std::string> const& names, std::string_view state)
+    requires requires(S& store) { store.swap(names, state); }
+  {
+    store_->swap(names, state);
   }
   void update() { store_->update(*plan_); }
   void expect_weights() const {

@@ -59,7 +59,7 @@ class parameter_store {
   using value_type = typename S::value_type;
   using device_type = typename S::device_type;
   using view_type = tensor_view<value_type, device_type>;
-  static_assert(std::convertible_to<std::string, typename S::key_type>,
+  static_assert(std::constructible_from<typename S::key_type, std::string>,
                 "parameter_store: the Store must have string keys, the parameters' names");
 
   explicit parameter_store(S& store) : store_(&store), memory_(store) {}
@@ -146,8 +146,8 @@ class parameter_store {
   /// One step over all parameters that require a gradient: reduce the devices' gradients, update, write all mirrors.
   /// Enqueued; on CPU devices finished when it returns. Where a function was given to the store's set_updater, it is called once
   /// per parameter.
-  /// Cost: over a ResidentStore one pass per device, no allocation in the steady state; else one pushpull per key, so
-  /// that a PreReduction sees one parameter at a time.
+  /// Cost: over a ResidentStore one pass per device, no allocation in the steady state; else one pushpull of all keys, or
+  /// of one after the other where the store takes no lists, so that a PreReduction sees one parameter at a time.
   void update_all() {
     prepare_step();
     memory_.update();
@@ -160,7 +160,7 @@ class parameter_store {
   }
 
   /// The gradients are those of a micro-batch: they are added up for the next `update_all`, which takes their sum with the
-  /// gradients that it finds. Over a kv_store with the policy `accumulate`.
+  /// gradients that it finds. Over a store with the policy `accumulate`.
   void accumulate_all()
     requires requires(detail::parameter_memory<S>& memory) { memory.accumulate(); }
   {
@@ -184,12 +184,14 @@ class parameter_store {
   /// Exchanges the trained values of all parameters and a state of the store's rule, by its name, mirrors included: see
   /// kv_store::swap. A parameter that was never updated stays as it is. @throws invalid_argument if there is no such state
   void swap(std::string_view state)
-    requires requires(S& store, std::vector<std::string> const& keys) { store.swap(keys, state); }
+    requires requires(detail::parameter_memory<S>& memory, std::vector<std::string> const& names) {
+      memory.swap(names, state);
+    }
   {
     materialize();
     std::vector<std::string> names;
     for (auto const& p : parameters_) names.push_back(p->name);
-    store_->swap(names, state);
+    memory_.swap(names, state);
   }
 
   /// Copies the trained values into the masters that `add` was given. Returns when done.

@@ -75,8 +75,8 @@ consteval bool rows_last() {
 }  // namespace detail
 
 /// As OutlivesCall.
-template <class R, bool Synchronous>
-concept RowsOutliveCall = Synchronous || detail::rows_last<R>();
+template <class R, bool Synchronous, class D>
+concept RowsOutliveCall = (Synchronous || detail::rows_last<R>()) && InReachOf<R, D>;
 
 namespace detail {
 

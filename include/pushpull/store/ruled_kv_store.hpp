@@ -29,18 +29,19 @@
 #include <pushpull/store/gather.hpp>
 #include <pushpull/store/kv_store.hpp>
 #include <pushpull/store/operands.hpp>
+#include <pushpull/store/refusal.hpp>
 #include <pushpull/store/rules.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
 
-/// One store for parameters with rules of several types: a pass per device and rule that a call names, states for each as its
-/// rule needs them. What has one rule only is kv_store's with parameter groups. `kv_store store{devices, rules{adamw{},
-/// where(is_bias, sgd{0.1})}}`. A call is checked as a whole before any part of it is enqueued. `of<Rule>()` is the part with
-/// that rule, a kv_store with one. Keys are strings. A PreReduction over all keys is refused: its norm would not go over all
-/// rules.
+namespace detail {
+
+/// What kv_store is without the overloads that explain refused calls.
+template <ElementType T, Device D, class List, class... Policies>
+class ruled_store_calls;
 template <ElementType T, Device D, Updater... Rules, class... Policies>
-class kv_store<T, D, rules<Rules...>, Policies...> {
+class ruled_store_calls<T, D, rules<Rules...>, Policies...> {
   static constexpr std::size_t count = sizeof...(Rules);
   template <class Rule>
   using part_type = kv_store<T, D, Rule, Policies...>;
@@ -70,7 +71,7 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
 
   /// As kv_store with one rule.
   template <detail::HasPolicyKind... P>
-  kv_store(std::vector<D> const& devices, rules<Rules...> const& chosen, P const&... policies)
+  ruled_store_calls(std::vector<D> const& devices, rules<Rules...> const& chosen, P const&... policies)
       : chosen_(chosen),
         schedule_(std::make_shared<typename first_types::schedule_type>()),
         directory_(std::make_shared<key_directory>()),
@@ -132,12 +133,12 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
 
   /// As kv_store::push.
   template <TensorsOf<T> Gradients>
-    requires OutlivesCall<Gradients, is_synchronous> completion push(key_view key, Gradients&& gradients,
+    requires OutlivesCall<Gradients, is_synchronous, D> completion push(key_view key, Gradients&& gradients,
                                                                      priority when = {}) {
       return visit("push", key, [&](auto& part) { return part.push(key, std::forward<Gradients>(gradients), when); });
     }
   template <KeysOf<key_view> Keys, TensorListOf<T> Gradients>
-    requires OutlivesCall<Gradients, is_synchronous> completion push(Keys&& keys, Gradients&& gradients,
+    requires OutlivesCall<Gradients, is_synchronous, D> completion push(Keys&& keys, Gradients&& gradients,
                                                                      priority when = {}) {
       auto const parts = split("push", keys, gradients, "gradient", true);
       return join(parts, when, [](auto& engine, auto const& p) {
@@ -147,7 +148,7 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
       });
     }
   template <RowSparseTensorsOf<T> Gradients>
-    requires RowsOutliveCall<Gradients, is_synchronous> completion push(key_view key, Gradients&& gradients,
+    requires RowsOutliveCall<Gradients, is_synchronous, D> completion push(key_view key, Gradients&& gradients,
                                                                         row_updates rows = row_updates::lazy,
                                                                         priority when = {}) {
       return visit("push", key,
@@ -156,12 +157,12 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
 
   /// As kv_store::pull.
   template <OutputTensors Outputs>
-    requires OutlivesCall<Outputs, is_synchronous> completion pull(key_view key, Outputs&& outputs,
+    requires OutlivesCall<Outputs, is_synchronous, D> completion pull(key_view key, Outputs&& outputs,
                                                                    priority when = {}) {
       return visit("pull", key, [&](auto& part) { return part.pull(key, std::forward<Outputs>(outputs), when); });
     }
   template <KeysOf<key_view> Keys, OutputTensorList Outputs>
-    requires OutlivesCall<Outputs, is_synchronous> completion pull(Keys&& keys, Outputs&& outputs, priority when = {}) {
+    requires OutlivesCall<Outputs, is_synchronous, D> completion pull(Keys&& keys, Outputs&& outputs, priority when = {}) {
       auto const parts = split("pull", keys, outputs, "output", false);
       return join(parts, when, [](auto& engine, auto const& p) {
         return engine.template prepare_pull<detail::element_in<Outputs>>([&](auto& call, auto const& table) {
@@ -172,15 +173,15 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
 
   /// As kv_store::pushpull.
   template <TensorsOf<T> Gradients, OutputTensorsOf<T> Outputs>
-    requires(OutlivesCall<Gradients, is_synchronous>&& OutlivesCall<Outputs, is_synchronous>)
+    requires(OutlivesCall<Gradients, is_synchronous, D>&& OutlivesCall<Outputs, is_synchronous, D>)
   completion pushpull(key_view key, Gradients&& gradients, Outputs&& outputs, priority when = {}) {
     return visit("pushpull", key, [&](auto& part) {
       return part.pushpull(key, std::forward<Gradients>(gradients), std::forward<Outputs>(outputs), when);
     });
   }
   template <KeysOf<key_view> Keys, TensorListOf<T> Gradients, OutputTensorList Outputs>
-    requires(TensorListOf<Outputs, T>&& detail::Repeatable<Keys>&& OutlivesCall<Gradients, is_synchronous>&&
-                 OutlivesCall<Outputs, is_synchronous>)
+    requires(TensorListOf<Outputs, T>&& detail::Repeatable<Keys>&& OutlivesCall<Gradients, is_synchronous, D>&&
+                 OutlivesCall<Outputs, is_synchronous, D>)
   completion pushpull(Keys&& keys, Gradients&& gradients, Outputs&& outputs, priority when = {}) {
     auto const sources = split("pushpull", keys, gradients, "gradient", true);
     auto const targets = split("pushpull", keys, outputs, "output", false);
@@ -196,7 +197,7 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
 
   /// As kv_store::broadcast.
   template <TensorLike V, OutputTensors Outputs>
-    requires(detail::Repeatable<Outputs>&& OutlivesCall<Outputs, is_synchronous>)
+    requires(detail::Repeatable<Outputs>&& OutlivesCall<Outputs, is_synchronous, D>)
   completion broadcast(key_view key, V const& value, Outputs&& outputs, priority when = {}) {
     detail::expect_outputs_like(key, value, outputs);
     init(key, value);
@@ -483,6 +484,19 @@ class kv_store<T, D, rules<Rules...>, Policies...> {
   std::shared_ptr<typename first_types::schedule_type> schedule_;
   std::shared_ptr<key_directory> directory_;
   std::tuple<std::unique_ptr<part_type<Rules>>...> parts_;
+};
+
+}  // namespace detail
+
+/// One store for parameters with rules of several types: a pass per device and rule that a call names, states for each as its
+/// rule needs them. What has one rule only is kv_store's with parameter groups. `kv_store store{devices, rules{adamw{},
+/// where(is_bias, sgd{0.1})}}`. A call is checked as a whole before any part of it is enqueued. `of<Rule>()` is the part with
+/// that rule, a kv_store with one. Keys are strings. A PreReduction over all keys is refused: its norm would not go over all
+/// rules.
+template <ElementType T, Device D, Updater... Rules, class... Policies>
+class kv_store<T, D, rules<Rules...>, Policies...> : public detail::explained<detail::ruled_store_calls<T, D, rules<Rules...>, Policies...>> {
+ public:
+  using detail::explained<detail::ruled_store_calls<T, D, rules<Rules...>, Policies...>>::explained;
 };
 
 }  // namespace pushpull

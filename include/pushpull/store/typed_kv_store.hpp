@@ -24,16 +24,18 @@
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/store/kv_store.hpp>
 #include <pushpull/store/operands.hpp>
+#include <pushpull/store/refusal.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
 
-/// One store for keys of several element types: a pass per device and element type that a call names. Each key has the
-/// element type of its initial value, or the one that init was told; a list names keys of one type. Errors name the type that
-/// a key has. Everything else is as in kv_store of one type; `of<T>()` is the part with the keys of type T.
-/// A PreReduction over all keys is refused: its norm would not go over all types.
+namespace detail {
+
+/// What kv_store is without the overloads that explain refused calls.
+template <class List, Device D, class... Policies>
+class typed_store_calls;
 template <ElementType... Ts, Device D, class... Policies>
-class kv_store<type_list<Ts...>, D, Policies...> {
+class typed_store_calls<type_list<Ts...>, D, Policies...> {
   static_assert(sizeof...(Ts) > 0, "kv_store: a type_list of at least one type");
   using first_type = std::tuple_element_t<0, std::tuple<Ts...>>;
   using first_store = kv_store<first_type, D, Policies...>;
@@ -62,11 +64,11 @@ class kv_store<type_list<Ts...>, D, Policies...> {
                 "call, which several element types do not give");
 
   /// As kv_store of one type.
-  explicit kv_store(std::vector<D> const& devices)
+  explicit typed_store_calls(std::vector<D> const& devices)
     requires std::default_initializable<updater_type>
-      : kv_store(devices, updater_type{}) {}
+      : typed_store_calls(devices, updater_type{}) {}
   template <detail::HasPolicyKind... P>
-  kv_store(std::vector<D> const& devices, updater_type const& updater, P const&... policies)
+  typed_store_calls(std::vector<D> const& devices, updater_type const& updater, P const&... policies)
       : schedule_(std::make_shared<schedule_type>()),
         directory_(std::make_shared<key_directory>()),
         stores_(std::unique_ptr<kv_store<Ts, D, Policies...>>(new kv_store<Ts, D, Policies...>(
@@ -199,12 +201,12 @@ class kv_store<type_list<Ts...>, D, Policies...> {
   }
   /// As kv_store::pull; outputs of one key may have any element type, those of a list have the keys'.
   template <OutputTensors Outputs>
-    requires OutlivesCall<Outputs, is_synchronous>
+    requires OutlivesCall<Outputs, is_synchronous, D>
   completion pull(key_view key, Outputs&& outputs, priority when = {}) {
     return visit("pull", key, [&](auto& store) { return store.pull(key, std::forward<Outputs>(outputs), when); });
   }
   template <KeysOf<key_view> Keys, OutputTensorList Outputs>
-    requires(has_type<detail::element_in<Outputs>> && OutlivesCall<Outputs, is_synchronous>)
+    requires(has_type<detail::element_in<Outputs>> && OutlivesCall<Outputs, is_synchronous, D>)
   completion pull(Keys&& keys, Outputs&& outputs, priority when = {}) {
     return of<detail::element_in<Outputs>>().pull(std::forward<Keys>(keys), std::forward<Outputs>(outputs), when);
   }
@@ -326,6 +328,18 @@ class kv_store<type_list<Ts...>, D, Policies...> {
   std::shared_ptr<schedule_type> schedule_;
   std::shared_ptr<key_directory> directory_;
   std::tuple<std::unique_ptr<kv_store<Ts, D, Policies...>>...> stores_;
+};
+
+}  // namespace detail
+
+/// One store for keys of several element types: a pass per device and element type that a call names. Each key has the
+/// element type of its initial value, or the one that init was told; a list names keys of one type. Errors name the type that
+/// a key has. Everything else is as in kv_store of one type; `of<T>()` is the part with the keys of type T.
+/// A PreReduction over all keys is refused: its norm would not go over all types.
+template <ElementType... Ts, Device D, class... Policies>
+class kv_store<type_list<Ts...>, D, Policies...> : public detail::explained_rows<detail::typed_store_calls<type_list<Ts...>, D, Policies...>> {
+ public:
+  using detail::explained_rows<detail::typed_store_calls<type_list<Ts...>, D, Policies...>>::explained_rows;
 };
 
 }  // namespace pushpull

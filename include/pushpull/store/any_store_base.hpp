@@ -1,0 +1,372 @@
+/// @file
+/// What an any_store offers beside its operations: its keys, its rule and states, waiting.
+#pragma once
+
+#include <any>
+#include <atomic>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <pushpull/comm/single.hpp>
+#include <pushpull/compress/by_name.hpp>
+#include <pushpull/concepts/device.hpp>
+#include <pushpull/concepts/store.hpp>
+#include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
+#include <pushpull/error.hpp>
+#include <pushpull/store/any_store_calls.hpp>
+#include <pushpull/store/any_store_model.hpp>
+#include <pushpull/store/keys.hpp>
+#include <pushpull/store/operands.hpp>
+#include <pushpull/store/policies.hpp>
+#include <pushpull/store/wrapped_store.hpp>
+#include <pushpull/tensor/tensor.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::detail {
+
+/// The element type of an any_store that has one only: what makes it a Store.
+template <class... Ts>
+struct sole_type {};
+template <class T>
+struct sole_type<T> {
+  using value_type = T;
+};
+
+/// The part of any_store<D, Compressors, Ts...> that it inherits.
+template <Device D, class Compressors, ElementType... Ts>
+class any_store_base : public sole_type<Ts...> {
+ public:
+  /// Whether keys may have elements of type T.
+  template <class T>
+  static constexpr bool has_type = (std::same_as<T, Ts> || ...);
+  static constexpr bool is_synchronous = false;
+  using device_type = D;
+  using key_type = any_key;
+  using key_view = any_key_view;
+
+  /// Without a rule. @param type  What `type()` returns. @throws as kv_store
+  any_store_base(std::string type, std::vector<D> const& devices)
+      : type_(std::move(type)), store_(make(devices, no_updater{}, compress::none{})) {}
+  /// A user's store, which updates as it does: set_optimizer and set_gradient_compression are refused. Its value_type is
+  /// one of Ts. Calls on lists are made key by key. Where its calls return no `completion`, those of any_store return when
+  /// their work is finished.
+  template <Store S>
+    requires(std::same_as<typename S::device_type, D> && !std::derived_from<S, any_store_base>)
+  any_store_base(std::string type, S store) : any_store_base(std::move(type), std::make_unique<S>(std::move(store))) {}
+  /// Likewise one that cannot be moved.
+  template <Store S>
+    requires(std::same_as<typename S::device_type, D> && !std::derived_from<S, any_store_base>)
+  any_store_base(std::string type, std::unique_ptr<S> store)
+      : type_(std::move(type)), store_(std::make_unique<wrapped_store<S, Ts...>>(std::move(store))) {
+    using key = typename S::key_type;
+    if constexpr (!std::constructible_from<key, any_key_view>)
+      kind_ = std::integral<key> ? key_kind::integers : key_kind::strings;
+  }
+  any_store_base(any_store_base&& other) noexcept
+      : type_(std::move(other.type_)),
+        kind_(other.kind_.load()),
+        compressor_(other.compressor_),
+        functions_(std::move(other.functions_)),
+        store_(std::move(other.store_)) {}
+  any_store_base& operator=(any_store_base&& other) noexcept {
+    type_ = std::move(other.type_);
+    kind_ = other.kind_.load();
+    compressor_ = other.compressor_;
+    functions_ = std::move(other.functions_);
+    store_ = std::move(other.store_);
+    return *this;
+  }
+
+  std::string const& type() const { return type_; }
+  std::vector<D> const& devices() const { return store_->devices(); }
+  std::vector<any_key> keys() const { return store_->keys(); }
+  std::size_t size() const { return store_->keys().size(); }
+  bool contains(any_key_view key) const { return store_->contains(key); }
+  pushpull::shape const& shape(any_key_view key) const { return store_->shape(checked("shape", key)); }
+  /// The name of a key's element type: "float32". @throws unknown_key
+  std::string_view dtype(any_key_view key) const { return store_->dtype(checked("dtype", key)); }
+  int rank() const { return comm::single{}.rank(); }
+  int num_workers() const { return comm::single{}.size(); }
+  void barrier() const {}
+  static bool is_capable(std::string_view capability) {
+    return kv_store<std::tuple_element_t<0, std::tuple<Ts...>>, D>::is_capable(capability);
+  }
+  /// The store that this one was made of, if its type is S; else null.
+  template <class S>
+  S* target() const {
+    return static_cast<S*>(store_->target(&type_tag<S>));
+  }
+
+  /// The rule of the pushes that follow, in place of any other and of a function; states, step counts and parameter groups
+  /// start again. Policies are `accumulate`, a Reduction, a placement: `set_optimizer(adamw{}, accumulate{4})`.
+  /// Returns when all work is finished and the values have moved.
+  /// @throws invalid_argument, also for a user's store; what work failed with
+  template <class Updater, HasPolicyKind... Policies>
+    requires(FloatingElement<Ts> && ...)
+  void set_optimizer(Updater const& updater, Policies const&... policies) {
+    static_assert(((is_kind<Policies, accumulation_tag> || is_kind<Policies, reduction_tag> ||
+                    is_kind<Policies, placement_tag>)&&...),
+                  "set_optimizer: of the policies it takes accumulate, a Reduction and a placement");
+    expect_replaceable("set_optimizer");
+    replace("set_optimizer", make(devices(), updater, compressor_, policies...), false);
+  }
+  /// From now on gradients travel as the parameters say: see compress::by_name. Values, rules, groups, states and step
+  /// counts stay, residuals start at zero. Returns when all work is finished.
+  /// @throws invalid_argument as by_name; for a store whose name says neither "device" nor "dist", as in MXNet; for a
+  /// compressor that is not in `Compressors`; between the micro-batches of a step, and while a state is swapped
+  void set_gradient_compression(compress::parameters const& given) {
+    expects<invalid_argument>(type_.find("device") != std::string::npos || type_.find("dist") != std::string::npos, [&] {
+      return "set_gradient_compression: a store \"device\" or \"dist\" expected, this one is \"" + type_ + "\"";
+    });
+    expect_replaceable("set_gradient_compression");
+    compress::any_compressor compressor;
+    ((compressor = compress::by_name<Ts>(given)), ...);
+    auto next = store_->compressing(compressor);
+    expects<invalid_argument>(next != nullptr, [&] {
+      return "set_gradient_compression: the store was not created with a compressor for \"" + given.find("type")->second +
+             "\": name it in create(name, devices, compressors<...>())";
+    });
+    for (any_key const& key : keys())
+      expects<invalid_argument>(store_->micro_batches(key) == 0, [&] {
+        return "set_gradient_compression: " + key_text(key) + " is amid a step of several micro-batches";
+      });
+    replace("set_gradient_compression", std::move(next), true);
+    compressor_ = compressor;
+  }
+
+  /// As kv_store::set_updater, in place of any rule, for keys of element type T.
+  template <class T, class F>
+    requires(has_type<T> && std::invocable<F&, any_key_view, tensor_view<T, D>, tensor_view<T, D>>)
+  void set_updater(F f) {
+    function_type<T> function(std::move(f));
+    expects<invalid_argument>(bool{function}, [] { return std::string("set_updater: the function is empty"); });
+    expect_replaceable("set_updater");
+    if (store_->has_updater()) {
+      auto next = make(devices(), no_updater{}, compressor_);
+      static_cast<typed_calls<T, D>&>(*next).set_function(function);
+      replace("set_updater", std::move(next), false);
+    } else {
+      calls<T>().set_function(function);
+    }
+    std::get<function_type<T>>(functions_) = std::move(function);
+  }
+  /// For keys of every element type.
+  template <class F>
+    requires(std::invocable<F&, any_key_view, tensor_view<Ts, D>, tensor_view<Ts, D>> && ...)
+  void set_updater(F f) {
+    (set_updater<Ts>(f), ...);
+  }
+  /// From the next push on the stored values are replaced again. A rule stays.
+  void reset_updater() {
+    if (store_->has_updater() || !store_->replaceable()) return;
+    functions_ = {};
+    (calls<Ts>().set_function({}), ...);
+  }
+  /// Whether a rule was set.
+  bool has_updater() const { return store_->has_updater(); }
+
+  /// The rule with its present hyperparameters, or that of a parameter group.
+  /// @throws invalid_argument if there is none or no such group, or its type is another
+  template <class Updater>
+  Updater updater(std::size_t group = 0) const {
+    expect_updater("updater");
+    std::any const rule = store_->updater(group);
+    auto const* const same = std::any_cast<Updater>(&rule);
+    if (same == nullptr) refuse_call("updater", "the store's optimizer has another type than the one that was asked for");
+    return *same;
+  }
+  /// Other hyperparameters for the pushes that follow; states and step counts stay.
+  /// @throws invalid_argument as kv_store; where there is no rule, or one of another type than `updater`
+  template <class Updater>
+  void set_hyperparameters(Updater const& updater, std::size_t group = 0) {
+    expect_updater("set_hyperparameters");
+    store_->set_hyperparameters(std::any(updater), group);
+  }
+  /// As kv_store::add_group. @throws also where there is no rule, or one of another type than `updater`
+  template <class Updater>
+  std::size_t add_group(std::function<bool(any_key_view)> belongs, Updater const& updater) {
+    expect_updater("add_group");
+    return store_->add_group(std::move(belongs), std::any(updater));
+  }
+  std::size_t groups() const { return store_->groups(); }
+  std::size_t group(any_key_view key) const { return store_->group(checked("group", key)); }
+
+  void wait() const { store_->wait(); }
+  /// As kv_store's.
+  void drain() const { store_->drain(); }
+  void wait(any_key_view key) const { store_->wait(checked("wait", key)); }
+  void device_waits_for(D const& device, any_key_view key) const {
+    store_->device_waits_for(device, checked("device_waits_for", key));
+  }
+  void key_waits_for(any_key_view key, D const& device) const {
+    store_->key_waits_for(checked("key_waits_for", key), device);
+  }
+
+  /// 0 where there is no rule. @throws unknown_key
+  std::int64_t steps(any_key_view key) const { return store_->steps(checked("steps", key)); }
+  /// @throws unknown_key, invalid_argument; also where there is no rule
+  void set_steps(any_key_view key, std::int64_t t) {
+    expect_updater("set_steps");
+    store_->set_steps(checked("set_steps", key), t);
+  }
+  /// Pushes of the key since its last step; 0 where every push is a step. @throws unknown_key
+  std::int64_t micro_batches(any_key_view key) const { return store_->micro_batches(checked("micro_batches", key)); }
+  /// Whether set_optimizer was given the policy `accumulate`.
+  bool accumulates() const { return store_->accumulates(); }
+  /// The bytes of the sum of these gradients, elements of the type that the key is computed in: float, or double for double.
+  /// @throws as kv_store's; invalid_argument unless the store accumulates
+  std::vector<std::byte> gradient_sum(any_key_view key) const { return store_->gradient_sum(checked("gradient_sum", key)); }
+  void set_micro_batches(any_key_view key, std::int64_t count, std::span<std::byte const> sum) {
+    store_->set_micro_batches(checked("set_micro_batches", key), count, sum);
+  }
+  /// As kv_store's. @throws unknown_key
+  void discard_micro_batches(any_key_view key) { store_->discard_micro_batches(checked("discard_micro_batches", key)); }
+  /// As kv_store's, on device number n. @throws invalid_argument if the rule has no dynamic_loss_scale
+  double const* loss_scale(std::size_t n) const { return store_->loss_scale(n); }
+  /// As kv_store's: what the rule keeps from step to step.
+  std::vector<double> carried_numbers() const { return store_->carried_numbers(); }
+  void set_carried_numbers(std::span<double const> numbers) { store_->set_carried_numbers(numbers); }
+  std::vector<std::string> state_names() const { return store_->state_names(); }
+  /// As kv_store's; empty where there is no rule.
+  update::rule_description describe_rule() const { return store_->describe_rule(); }
+  /// As kv_store's.
+  pushpull::shape state_shape(any_key_view key, std::string_view name) const {
+    return store_->state_shape(checked("state_shape", key), name);
+  }
+  /// The bytes of a state tensor, elements of the key's type. @throws as kv_store::state
+  std::vector<std::byte> state(any_key_view key, std::string_view name) const {
+    return store_->state(checked("state", key), name);
+  }
+  void set_state(any_key_view key, std::string_view name, std::span<std::byte const> bytes) {
+    store_->set_state(checked("set_state", key), name, bytes);
+  }
+  /// As kv_store::swap: all keys, one, or those of a list. @throws as there; invalid_argument where there is no rule
+  void swap(std::string_view name) {
+    expect_updater("swap");
+    store_->swap(keys(), name);
+  }
+  void swap(any_key_view key, std::string_view name) {
+    expect_updater("swap");
+    any_key const owned(checked("swap", key));
+    store_->swap(std::span(&owned, 1), name);
+  }
+  template <KeysOf<any_key_view> Keys>
+    requires(!std::convertible_to<Keys, any_key_view>)
+  void swap(Keys&& keys, std::string_view name) {
+    expect_updater("swap");
+    std::vector<any_key> owned;
+    for (auto&& key : keys) owned.emplace_back(checked("swap", key));
+    store_->swap(owned, name);
+  }
+  std::string swapped(any_key_view key) const { return store_->swapped(checked("swapped", key)); }
+  std::size_t bytes(std::size_t n) const { return store_->bytes(n); }
+
+ protected:
+  using erased = erased_store<D, Ts...>;
+  template <class T>
+  using function_type = std::function<void(any_key_view, tensor_view<T, D> const&, tensor_view<T, D> const&)>;
+  enum class key_kind { none, integers, strings };
+
+  ~any_store_base() = default;
+
+  template <class T>
+  typed_calls<T, D>& calls() {
+    return *store_;
+  }
+  void expect_accumulates(char const* call) const {
+    if (!store_->accumulates())
+      refuse_call(call, "the store's optimizer was set without the policy accumulate: set_optimizer(rule, accumulate{n})");
+  }
+  /// In the place of a table of keys: refuses those of the other kind.
+  struct kind_of_keys {
+    using key_view = any_key_view;
+    any_store_base const& store;
+    any_key_view checked(char const* call, any_key_view key) const { return store.checked(call, key); }
+  };
+
+  /// Every key of a store is of one kind. @throws invalid_argument
+  any_key_view checked(char const* call, any_key_view key) const {
+    key_kind const kind = kind_.load(std::memory_order_relaxed);
+    expects<invalid_argument>(kind == key_kind::none || key.is_string() == (kind == key_kind::strings), [&] {
+      return std::string(call) + ": this store's keys are " + (kind == key_kind::strings ? "strings" : "integers") +
+             ", " + key_text(key) + " came";
+    });
+    return key;
+  }
+  /// Likewise the keys of an init, which say the kind if they are the first.
+  void expect_kind(std::span<any_key_view const> keys) const {
+    for (any_key_view const key : keys) {
+      checked("init", key);
+      expects<invalid_argument>(key.is_string() == keys.front().is_string(), [&] {
+        return "init: keys of one kind expected, " + key_text(keys.front()) + " and " + key_text(key) + " came";
+      });
+    }
+  }
+  void set_kind(any_key_view key) { kind_ = key.is_string() ? key_kind::strings : key_kind::integers; }
+
+ private:
+  template <class Updater, class... Policies>
+  static std::unique_ptr<erased> make(std::vector<D> const& devices, Updater const& updater,
+                                      compress::any_compressor const& compressor, Policies const&... policies) {
+    return make_model<D, Ts...>(Compressors(), devices, updater, compressor, policy_list<Policies...>{{policies...}});
+  }
+
+  void expect_updater(char const* call) const {
+    expects<invalid_argument>(has_updater(), [&] { return std::string(call) + ": the store has no optimizer"; });
+  }
+  void expect_replaceable(char const* call) const {
+    if (!store_->replaceable()) refuse_call(call, "any_store was made of a user's store, which updates as it does");
+  }
+
+  /// Moves all values to another store, of the same rule also states and step counts.
+  void replace(char const* call, std::unique_ptr<erased> next, bool same_rule) {
+    store_->wait();
+    for (any_key const& key : keys())
+      expects<invalid_argument>(store_->swapped(key).empty(), [&] {
+        return std::string(call) + ": " + key_text(key) + ": its state \"" + store_->swapped(key) +
+               "\" stands in the place of the weights: swap it back first";
+      });
+    for (any_key const& key : keys()) {
+      (move_key<Ts>(key, *next), ...);
+      if (!same_rule || !has_updater()) continue;
+      for (std::string const& name : state_names()) next->set_state(key, name, store_->state(key, name));
+      next->set_steps(key, store_->steps(key));
+    }
+    if (same_rule && has_updater()) next->set_carried_numbers(store_->carried_numbers());
+    if (same_rule && !has_updater())
+      (static_cast<typed_calls<Ts, D>&>(*next).set_function(std::get<function_type<Ts>>(functions_)), ...);
+    next->wait();
+    store_ = std::move(next);
+    if (!same_rule) functions_ = {};
+  }
+  template <class T>
+  void move_key(any_key_view key, erased& next) {
+    if (store_->dtype(key) != dtype_traits<T>::name) return;
+    tensor<T, D> value(devices().front(), store_->shape(key));
+    auto const gather = [&](erased_call<T, D>& call) {
+      call.add_key("pull", key);
+      call.add_output("pull", key, operand<T, D>{value.data(), devices().front(), value.size()}, value.shape());
+    };
+    calls<T>().pull({}, key, gatherer<T, D>(gather)).wait();
+    erased_tensor<T const, D> const initial{{value.data(), devices().front(), value.size()}, value.shape()};
+    static_cast<typed_calls<T, D>&>(next).init(std::span(&key, 1), std::span(&initial, 1));
+  }
+
+  std::string type_;
+  std::atomic<key_kind> kind_{key_kind::none};
+  compress::any_compressor compressor_;
+  std::tuple<function_type<Ts>...> functions_;  // of set_updater
+  std::unique_ptr<erased> store_;
+};
+
+}  // namespace pushpull::detail

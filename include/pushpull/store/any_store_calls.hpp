@@ -1,0 +1,212 @@
+/// @file
+/// The type-erased interface of a store: what any_store calls without knowing the store's type.
+#pragma once
+
+#include <any>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <pushpull/compress/by_name.hpp>
+#include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
+#include <pushpull/device/cpu_device.hpp>
+#include <pushpull/error.hpp>
+#include <pushpull/schedule/completion.hpp>
+#include <pushpull/store/keys.hpp>
+#include <pushpull/store/operands.hpp>
+#include <pushpull/store/row_operands.hpp>
+#include <pushpull/store/rule_states.hpp>
+#include <pushpull/tensor/row_sparse.hpp>
+#include <pushpull/tensor/shape.hpp>
+#include <pushpull/tensor/tensor_view.hpp>
+#include <pushpull/update/rule_description.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::detail {
+
+/// A call that is being gathered, in a store of unknown type.
+template <class T, Device D>
+class erased_call {
+ public:
+  virtual void add_key(char const* name, any_key_view key) = 0;
+  virtual void add_source(char const* name, any_key_view key, operand<T const, D> const& source, shape const& shape) = 0;
+  virtual void expect_source(char const* name, any_key_view key) = 0;
+  virtual void add_output(char const* name, any_key_view key, operand<T, D> const& output, shape const& shape) = 0;
+
+ protected:
+  ~erased_call() = default;
+};
+
+/// A reference to a function that gathers a call.
+template <class T, Device D>
+class gatherer {
+ public:
+  template <class F>
+  explicit gatherer(F const& f)
+      : function_(&f), run_([](void const* function, erased_call<T, D>& call) { (*static_cast<F const*>(function))(call); }) {}
+  void operator()(erased_call<T, D>& call) const { run_(function_, call); }
+
+ private:
+  void const* function_;
+  void (*run_)(void const*, erased_call<T, D>&);
+};
+
+/// What add_to and add_list_to gather a call into that goes to an erased_call.
+template <class T, Device D>
+class call_proxy {
+ public:
+  explicit call_proxy(erased_call<T, D>& call) : call_(call) {}
+
+  /// @param table  Knows which keys there may be.
+  template <class Table>
+  void add_key(Table const& table, char const* name, any_key_view key) {
+    call_.add_key(name, table.checked(name, key));
+  }
+  template <class View>
+  void add_source(char const* name, any_key_view key, View const& view) {
+    call_.add_source(name, key, operand_of<T const, D>(view), view.shape());
+  }
+  void expect_source(char const* name, any_key_view key) { call_.expect_source(name, key); }
+  template <class View>
+  void add_output(char const* name, any_key_view key, View const& view) {
+    call_.add_output(name, key, operand_of<T, D>(view), view.shape());
+  }
+
+ private:
+  erased_call<T, D>& call_;
+};
+
+/// A tensor: where it lies, and its shape.
+template <class T, Device D>
+struct erased_tensor {
+  operand<T, D> memory;
+  pushpull::shape shape;
+};
+
+/// The row-sparse tensors of a call, a list per key: on the store's devices, or all in host memory where those are others.
+template <class T, Device D>
+struct erased_rows {
+  std::vector<std::vector<row_sparse_view<T const, D>>> on_devices;
+  std::vector<std::vector<row_sparse_view<T const, cpu_device<>>>> on_host;
+  bool in_host_memory = false;
+};
+
+/// What row_sparse_pull is asked for, a list per key.
+template <class T, Device D>
+struct erased_row_requests {
+  std::vector<std::vector<row_sparse<T, D>*>> outputs;
+  std::vector<std::vector<std::vector<std::int64_t>>> ids;  ///< That lie in host memory.
+  std::vector<std::vector<tensor_view<std::int64_t const, D>>> ids_on_devices;
+  bool shared = false;  ///< One tensor of ids for all outputs of a key.
+};
+
+/// The calls of a store that name an element type.
+template <class T, Device D>
+class typed_calls {
+ public:
+  virtual void init(std::span<any_key_view const> keys, std::span<erased_tensor<T const, D> const> values) = 0;
+  virtual void init_rows(any_key_view key, erased_rows<T, D> const& value) = 0;
+  virtual void assign(rule_states states, gatherer<T, D> gather) = 0;
+  /// @param only_accumulates  No key is updated.
+  virtual completion update(priority when, gatherer<T, D> gather, bool only_accumulates) = 0;
+  virtual completion pull(priority when, any_key_view first, gatherer<T, D> gather) = 0;
+  virtual void set_function(std::function<void(any_key_view, tensor_view<T, D> const&, tensor_view<T, D> const&)> f) = 0;
+  virtual completion push_rows(std::span<any_key const> keys, erased_rows<T, D> const& sources, row_updates rows,
+                               priority when) = 0;
+  virtual completion pushpull_rows(any_key_view key, erased_rows<T, D> const& sources,
+                                   std::span<erased_tensor<T, D> const> outputs, row_updates rows, priority when) = 0;
+  virtual completion pull_rows(std::span<any_key const> keys, erased_row_requests<T, D> const& requests,
+                               priority when) = 0;
+
+ protected:
+  ~typed_calls() = default;
+};
+
+/// A store of unknown rule and compressor.
+template <Device D, ElementType... Ts>
+class erased_store : public typed_calls<Ts, D>... {
+ public:
+  using typed_calls<Ts, D>::init...;
+  using typed_calls<Ts, D>::init_rows...;
+  using typed_calls<Ts, D>::assign...;
+  using typed_calls<Ts, D>::update...;
+  using typed_calls<Ts, D>::pull...;
+  using typed_calls<Ts, D>::set_function...;
+  using typed_calls<Ts, D>::push_rows...;
+  using typed_calls<Ts, D>::pushpull_rows...;
+  using typed_calls<Ts, D>::pull_rows...;
+  virtual ~erased_store() = default;
+
+  virtual std::vector<D> const& devices() const = 0;
+  virtual std::vector<any_key> keys() const = 0;
+  virtual bool contains(any_key_view key) const = 0;
+  virtual pushpull::shape const& shape(any_key_view key) const = 0;
+  virtual std::string_view dtype(any_key_view key) const = 0;
+  virtual void wait() const = 0;
+  virtual void drain() const = 0;
+  virtual void wait(any_key_view key) const = 0;
+  virtual void device_waits_for(D const& device, any_key_view key) const = 0;
+  virtual void key_waits_for(any_key_view key, D const& device) const = 0;
+  virtual std::size_t bytes(std::size_t n) const = 0;
+
+  virtual bool has_updater() const = 0;
+  virtual bool accumulates() const = 0;
+  /// The rule of a parameter group; empty where there is none.
+  virtual std::any updater(std::size_t group) const = 0;
+  virtual void set_hyperparameters(std::any const& rule, std::size_t group) = 0;
+  virtual std::size_t add_group(std::function<bool(any_key_view)> belongs, std::any const& rule) = 0;
+  virtual std::size_t groups() const = 0;
+  virtual std::size_t group(any_key_view key) const = 0;
+  virtual std::int64_t steps(any_key_view key) const = 0;
+  virtual void set_steps(any_key_view key, std::int64_t t) = 0;
+  virtual std::int64_t micro_batches(any_key_view key) const = 0;
+  /// Bytes of elements of the type that the store computes in.
+  virtual std::vector<std::byte> gradient_sum(any_key_view key) const = 0;
+  virtual void set_micro_batches(any_key_view key, std::int64_t count, std::span<std::byte const> sum) = 0;
+  virtual void discard_micro_batches(any_key_view key) = 0;
+  virtual double const* loss_scale(std::size_t n) const = 0;
+  virtual std::vector<double> carried_numbers() const = 0;
+  virtual void set_carried_numbers(std::span<double const> numbers) = 0;
+  virtual update::rule_description describe_rule() const = 0;
+  virtual std::vector<std::string> state_names() const = 0;
+  virtual pushpull::shape state_shape(any_key_view key, std::string_view name) const = 0;
+  virtual std::vector<std::byte> state(any_key_view key, std::string_view name) const = 0;
+  virtual void set_state(any_key_view key, std::string_view name, std::span<std::byte const> bytes) = 0;
+  virtual void swap(std::span<any_key const> keys, std::string_view name) = 0;
+  virtual std::string swapped(any_key_view key) const = 0;
+
+  /// An empty store with the same rules, groups and policies, and another compressor. Null if that is none that the store
+  /// may be asked for.
+  virtual std::unique_ptr<erased_store> compressing(compress::any_compressor const& compressor) const = 0;
+  /// Whether another rule or compressor may take the store's place: not where a user made it.
+  virtual bool replaceable() const = 0;
+  /// The store itself, if `tag` is the type_tag of its type.
+  virtual void* target(void const* tag) = 0;
+};
+
+/// Its address stands for a type.
+template <class T>
+inline constexpr char type_tag = 0;
+
+/// @throws invalid_argument about what the store of unknown type cannot do
+[[noreturn]] inline void refuse_call(char const* call, char const* why) {
+  throw invalid_argument(std::string(call) + ": " + why);
+}
+
+/// erased_store with a layer on top of it for each element type.
+/// @tparam Layer  Layer<Model, Base, T, D> derives from Base.
+template <template <class, class, class, class> class Layer, class Model, class Base, class D, class... Ts>
+struct stacked_layers {
+  using type = Base;
+};
+template <template <class, class, class, class> class Layer, class Model, class Base, class D, class T, class... Rest>
+struct stacked_layers<Layer, Model, Base, D, T, Rest...> {
+  using type = typename stacked_layers<Layer, Model, Layer<Model, Base, T, D>, D, Rest...>::type;
+};
+
+}  // namespace pushpull::detail
