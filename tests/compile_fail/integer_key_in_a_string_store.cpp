@@ -1,4 +1,4 @@
-// expect: no matching|invalid conversion|convertible_to
+// expect: the key has another kind than the store
 #include <pushpull/pushpull.hpp>
 #include <complex>
 #include <vector>

@@ -1,4 +1,4 @@
-// expect: LastingTensorLike
+// expect: OutlivesCall: a temporary
 #include <pushpull/pushpull.hpp>
 #include <ranges>
 #include <span>

@@ -22,4 +22,4 @@ struct unit_gradient {
 };
 using pp::update::operator|;
 auto const rule = unit_gradient{} | pp::update::sgd{};
-template class pp::kv_store<float, pp::cpu_device<>, std::remove_const_t<decltype(rule)>>;
+pp::kv_store<float, pp::cpu_device<>, std::remove_const_t<decltype(rule)>> store(pp::cpu_devices(1), rule);

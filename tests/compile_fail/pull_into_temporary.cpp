@@ -1,4 +1,4 @@
-// expect: OutputTensors
+// expect: OutputTensor|OutlivesCall: a temporary
 #include <pushpull/pushpull.hpp>
 #include <vector>
 namespace pp = pushpull;

@@ -1,4 +1,4 @@
-// expect: no matching (member )?function for call to .*pull
+// expect: RowSparseTensor: row-sparse tensors came where dense ones are taken
 #include <pushpull/pushpull.hpp>
 namespace pp = pushpull;
 void pull(pp::kv_store<float, pp::cpu_device<>>& store, pp::row_sparse<float>& output) {

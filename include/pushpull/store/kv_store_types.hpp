@@ -26,13 +26,13 @@ struct kv_store_types {
 
   using key_type = typename key_policy::key_type;
   using key_view = typename key_policy::key_view;
-  using updater_type = typename pick_updater<Policies...>::type;
   using reduction_type = pick_t<reduction_tag, reduce::sum, Policies...>;
   using compressor_type = pick_t<compressor_tag, compress::none, Policies...>;
   using communicator_type = pick_t<communicator_tag, comm::single, Policies...>;
   using master_type = typename element_policy::template master_type<T>;
   using state_type = typename element_policy::template state_type<T>;
   using accumulation_type = std::common_type_t<accumulation_t<T>, accumulation_t<master_type>>;
+  using updater_type = typename check_updater<typename pick_updater<Policies...>::type, accumulation_type>::type;
   using placement_type = pick_t<placement_tag, placement::slices, Policies...>;
   /// Whether calls return when their work is finished.
   static constexpr bool is_synchronous = std::same_as<pick_t<execution_tag, asynchronous, Policies...>, synchronous>;
@@ -46,7 +46,6 @@ struct kv_store_types {
   static_assert(!accumulates || has_updater, "kv_store: accumulate needs an Updater, whose steps it delays");
   static_assert(!accumulates || AdditiveReduction<reduction_type>,
                 "kv_store: accumulate adds micro-batches, which an AdditiveReduction does: reduce::sum or reduce::mean");
-  static_assert(check_updater<updater_type, accumulation_type>::value);
   static_assert(Reduction<reduction_type>, "kv_store: the reduction does not model Reduction, whose operator and finish are noexcept");
   static_assert(Compressor<compressor_type>, "kv_store: the compressor does not model Compressor");
   static_assert(Communicator<communicator_type>, "kv_store: the communicator does not model Communicator");

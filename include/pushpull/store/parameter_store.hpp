@@ -24,6 +24,7 @@
 #include <pushpull/schedule/reentrance.hpp>
 #include <pushpull/store/kv_store.hpp>
 #include <pushpull/store/parameter_memory.hpp>
+#include <pushpull/store/refusal.hpp>
 #include <pushpull/store/wait_at_exit.hpp>
 #include <pushpull/tensor/copy.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
@@ -75,6 +76,7 @@ class parameter_store {
   /// where it is. Any element type: over a store with float masters, float tensors lose nothing on the way in or out.
   /// @throws duplicate_key if the name was added before, or is a key of the store
   template <TensorLike V>
+    requires InReachOf<V, device_type>
   void add(std::string_view name, V&& value, parameter_options options = {}) {
     detail::guard<std::lock_guard, std::mutex> const lock(mutex_);
     detail::expects<duplicate_key>(index_.find(name) == index_.end(), [&] {
@@ -223,6 +225,20 @@ class parameter_store {
     for (auto const& p : parameters_)
       if (chosen(p->name)) freeze(p->name);
   }
+
+  /// What the calls above refuse, and why.
+  template <class Name, class V, class... Options, detail::refusal Why = detail::why_no_value<device_type, Name, V>,
+            class Because = typename detail::refused<Why>::type>
+  void add(Name&&, V&&, Options&&...) PUSHPULL_REFUSED;
+  template <class Name, class V, class... Options, detail::refusal Why = detail::why_no_value<device_type, Name, V>,
+            class Because = typename detail::refused<Why>::type>
+  void assign(Name&&, V&&, Options&&...) PUSHPULL_REFUSED;
+  template <class Name, class Where, detail::refusal Why = detail::why_no_place<device_type, Name, Where>,
+            class Because = typename detail::refused<Why>::type>
+  view_type value(Name&&, Where&&) PUSHPULL_REFUSED;
+  template <class Name, class Where, detail::refusal Why = detail::why_no_place<device_type, Name, Where>,
+            class Because = typename detail::refused<Why>::type>
+  view_type grad(Name&&, Where&&) PUSHPULL_REFUSED;
 
  private:
   using initial_type = typename detail::parameter_memory<S>::initial_type;

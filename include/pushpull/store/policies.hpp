@@ -137,64 +137,63 @@ struct pick_updater<P, Rest...> {
   using type = std::conditional_t<!HasPolicyKind<P>, P, typename pick_updater<Rest...>::type>;
 };
 
-/// Says in the compiler's message which piece a rule lacks.
+/// In the place of a rule that was refused: what is compiled after the message has no errors of its own.
+struct refused_updater {
+  static constexpr auto state_names = states();
+  refused_updater() = default;
+  template <class U>
+  refused_updater(U const&) {}
+  template <class S, class V>
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V&, V const&) const noexcept {}
+};
+
+/// Says in the compiler's message which piece a rule lacks: the first one only.
 template <class U, class A>
 struct check_updater {
-  static_assert(std::is_trivially_copyable_v<U>,
-                "Updater: the rule is not trivially copyable, so it cannot travel to a device");
-  static_assert(HasStateNames<U>,
+  static constexpr bool copyable = std::is_trivially_copyable_v<U>;
+  static constexpr bool named = HasStateNames<U>;
+  static constexpr bool callable = [] {
+    if constexpr (named) return UpdatesWeightWith<U, pack<A>, A>;
+    return false;
+  }();
+  static constexpr bool changes = [] {
+    if constexpr (callable) return !LeavesWeightAlone<U, pack<A>, A>;
+    return false;
+  }();
+  static constexpr bool keeps_states = [] {
+    if constexpr (callable) return !LeavesAStateAlone<U, pack<A>, A>;
+    return false;
+  }();
+  static constexpr bool cannot_throw = [] {
+    if constexpr (callable) return IsNoexceptPerElement<U, pack<A>, A>;
+    return false;
+  }();
+  static_assert(copyable, "Updater: the rule is not trivially copyable, so it cannot travel to a device");
+  static_assert(!copyable || named,
                 "Updater: the rule has no list state_names; write: static constexpr auto state_names = "
                 "pushpull::states(\"momentum\"), or states() for none. (A policy of another kind says which by its "
                 "policy_kind: a reduction by using policy_kind = pushpull::reduction_tag. ema(0.999), lookahead and "
                 "learning_rate(schedule) stand behind a rule: adam{} | ema(0.999))");
-  static constexpr bool callable = [] {
-    if constexpr (HasStateNames<U>) {
-      return UpdatesWeightWith<U, pack<A>, A>;
-    } else {
-      return true;  // said above
-    }
-  }();
   static_assert(
-      callable,
+      !copyable || !named || callable,
       "Updater: the rule cannot be called as rule(prepared_or_step, w, g, state...) with one V& per name in "
       "state_names: it is const, returns void, takes first what its prepare returned or else the step, then V& w, "
       "V g or V const& g, then each state as V&; a GradientTransform alone is no rule: pipe it into one, as in "
       "rescale(s) | sgd{}");
-  static constexpr bool changes = [] {
-    if constexpr (HasStateNames<U>) {
-      return !UpdatesWeightWith<U, pack<A>, A> || !LeavesWeightAlone<U, pack<A>, A>;
-    } else {
-      return true;
-    }
-  }();
-  static_assert(changes,
+  static_assert(!copyable || !callable || changes,
                 "Updater: the rule takes the weight by value or as const, so it changes nothing: take V& w; a "
                 "GradientTransform takes V const& w and V& g");
-  static constexpr bool keeps_states = [] {
-    if constexpr (HasStateNames<U>) {
-      return !UpdatesWeightWith<U, pack<A>, A> || !LeavesAStateAlone<U, pack<A>, A>;
-    } else {
-      return true;
-    }
-  }();
-  static_assert(keeps_states,
+  static_assert(!copyable || !changes || keeps_states,
                 "Updater: the rule takes a state by value or as const, so the state stays as it began: take each state "
                 "as V&");
-  static constexpr bool cannot_throw = [] {
-    if constexpr (HasStateNames<U>) {
-      return !UpdatesWeightWith<U, pack<A>, A> || IsNoexceptPerElement<U, pack<A>, A>;
-    } else {
-      return true;
-    }
-  }();
-  static_assert(cannot_throw,
+  static_assert(!copyable || !changes || !keeps_states || cannot_throw,
                 "Updater: the rule's operator may throw amid a pass, where nothing could be undone: write noexcept behind "
                 "its const, and behind that of at(number), if what prepare returns has one");
-  static constexpr bool value = true;
+  using type = std::conditional_t<copyable && changes && keeps_states && cannot_throw, U, refused_updater>;
 };
 template <class A>
 struct check_updater<no_updater, A> {
-  static constexpr bool value = true;
+  using type = no_updater;
 };
 
 template <class... Policies>

@@ -9,6 +9,7 @@
 #include <concepts>
 #include <cstddef>
 #include <ranges>
+#include <string_view>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -40,7 +41,9 @@
   reason(row_outputs, "RowSparseOutputs: row_sparse_pull fills row_sparse tensors of the store's element type and "      \
                       "device, which have names")                                                                        \
   reason(row_ids, "RowIds: ids of rows are a tensor of numbers, or a range of as many such tensors as outputs")          \
-  reason(accumulation, "accumulate: the store has no policy accumulate")
+  reason(accumulation, "accumulate: the store has no policy accumulate: kv_store{devices, rule, accumulate{n}}")          \
+  reason(parameter_name, "a parameter's name is expected first: what converts to std::string_view")                      \
+  reason(place, "Device: a device of the store, or its number, is expected behind the parameter's name")
 
 namespace pushpull::inline PUSHPULL_ABI {
 
@@ -193,6 +196,19 @@ struct why_refused<false, Face, Roles, Key, A...> {
   }();
 };
 
+/// Likewise the reason for which a parameter_store on devices D refuses a name and a value, or a name and a device.
+template <class D, class Name, class V>
+inline constexpr refusal why_no_value = [] {
+  if constexpr (!std::convertible_to<Name, std::string_view>) return refusal::parameter_name;
+  else if constexpr (!TensorLike<V>) return refusal::tensor;
+  else return InReachOf<V, D> ? refusal::none : refusal::device;
+}();
+template <class D, class Name, class Where>
+inline constexpr refusal why_no_place = !std::convertible_to<Name, std::string_view> ? refusal::parameter_name
+                                        : std::convertible_to<Where, D> || std::convertible_to<Where, std::size_t>
+                                            ? refusal::none
+                                            : refusal::place;
+
 #define PUSHPULL_REASON_ATTRIBUTE(name, text) PUSHPULL_DIAGNOSED(Why == detail::refusal::name, text)
 /// Ends the declaration of an overload that is never called, with a template parameter `Why`.
 #define PUSHPULL_REFUSED PUSHPULL_REASONS(PUSHPULL_REASON_ATTRIBUTE) PUSHPULL_DELETED
@@ -241,6 +257,10 @@ class explained : public Face {
   completion broadcast(A&&...) PUSHPULL_REFUSED;
 };
 
+/// Whether the store says that it has not the policy accumulate.
+template <class Face>
+inline constexpr bool may_not_accumulate = requires { requires !Face::accumulates; };
+
 /// Likewise of the calls that not every store has.
 template <class Face>
 class explained_rows : public explained<Face> {
@@ -250,8 +270,10 @@ class explained_rows : public explained<Face> {
   using Face::row_sparse_pull;
 
   template <class... A,
-            refusal Why = why_refused<requires(Face& face, A&&... a) { face.accumulate(static_cast<A&&>(a)...); }, Face,
-                                      roles<role::gradient>, A...>::value,
+            refusal Why = may_not_accumulate<Face>
+                              ? refusal::accumulation
+                              : why_refused<requires(Face& face, A&&... a) { face.accumulate(static_cast<A&&>(a)...); }, Face,
+                                            roles<role::gradient>, A...>::value,
             class Because = typename refused<Why>::type>
   completion accumulate(A&&...) PUSHPULL_REFUSED;
   template <class... A,

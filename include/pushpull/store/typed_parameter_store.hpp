@@ -17,6 +17,7 @@
 #include <pushpull/error.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/parameter_store.hpp>
+#include <pushpull/store/refusal.hpp>
 #include <pushpull/store/typed_kv_store.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
@@ -77,6 +78,10 @@ class parameter_store<kv_store<type_list<Ts...>, D, Policies...>> {
   tensor_view<T, D> grad(std::string_view name, std::size_t n) {
     return of<T>().grad(name, n);
   }
+
+  template <class Name, class V, class... Options, detail::refusal Why = detail::why_no_value<D, Name, V>,
+            class Because = typename detail::refused<Why>::type>
+  void add(Name&&, V&&, Options&&...) PUSHPULL_REFUSED;
 
   void materialize() { (of<Ts>().materialize(), ...); }
   template <TensorLike V>
