@@ -54,13 +54,13 @@
 #define PUSHPULL_OTHERS_HEADERS_END
 #endif
 
-/// Behind the parameters of an overload that refuses a call: clang says `text` where `condition` holds, other compilers
-/// say that the function is deleted, and show its template arguments.
+/// Behind the parameters of an overload that refuses a call for the reason `Why`: clang says `text` where that is `name`,
+/// other compilers say that the function is deleted, and show its template arguments. See store/refusal.hpp.
 #if defined(__clang__) && !defined(__CUDACC__)
-#define PUSHPULL_DIAGNOSED(condition, text) __attribute__((diagnose_if(condition, text, "error")))
+#define PUSHPULL_DIAGNOSED(name, text) __attribute__((diagnose_if(Why == ::pushpull::detail::refusal::name, text, "error")))
 #define PUSHPULL_DELETED
 #else
-#define PUSHPULL_DIAGNOSED(condition, text)
+#define PUSHPULL_DIAGNOSED(name, text)
 #define PUSHPULL_DELETED = delete
 #endif
 

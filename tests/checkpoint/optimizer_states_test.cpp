@@ -196,6 +196,30 @@ TEST_CASE("any_store's states go to a file and into a kv_store", "[optimizer_sta
   REQUIRE_THROWS_AS(cp::load_optimizer_states(store, path), pp::file_error);
 }
 
+TEST_CASE("any_store's sums of micro-batches go to a file and back, and into no store that does not accumulate",
+          "[optimizer_states]") {
+  pp::test::temporary_folder const folder;
+  std::vector<float> const w(5, 1.0F), g(5, 0.5F);
+  std::vector<float> out(5);
+  auto const make = [&] {
+    auto store = pp::create("local", pp::cpu_devices(2));
+    store.init("w", w);
+    store.set_optimizer(update::sgd{1.0}, pp::accumulate{2});
+    return store;
+  };
+  auto saved = make(), loaded = make();
+  saved.push("w", g).wait();
+  cp::save_optimizer_states(saved, folder.file("states"));
+  cp::load_optimizer_states(loaded, folder.file("states"));
+  REQUIRE(loaded.micro_batches("w") == 1);
+  loaded.pushpull("w", g, out).wait();
+  REQUIRE(out == std::vector<float>(5, 0.0F));
+  auto other = pp::create("local", pp::cpu_devices(2));
+  other.init("w", w);
+  other.set_optimizer(update::sgd{1.0});
+  REQUIRE_THROWS_WITH(cp::load_optimizer_states(other, folder.file("states")), Catch::Contains("does not accumulate"));
+}
+
 TEST_CASE("a store without an optimizer has no states to save or load, and works on", "[optimizer_states][errors]") {
   pp::test::temporary_folder const folder;
   auto const path = folder.file("states");

@@ -332,7 +332,7 @@ TEST_CASE("any_store takes lists of rows, and ids per output", "[any_store][row_
 }
 
 TEST_CASE("hyperparameters and groups of any_store change, states and t stay", "[any_store][groups]") {
-  using compressors = pp::compressors<pp::compress::two_bit>;
+  using compressors = pp::compressors<pp::compress::two_bit, pp::compress::one_bit>;
   auto store = pp::create("device", pp::cpu_devices(2), compressors());
   std::vector<float> const w(700, 10.0F), g(700, 1.0F);
   std::vector<float> out(700);
@@ -386,9 +386,6 @@ TEST_CASE("any_store accumulates, where its optimizer was set with that policy",
   store.accumulate(strings{"w"}, std::vector{std::span(g)});
   store.discard_micro_batches("w");
   REQUIRE(store.micro_batches("w") == 0);
-  store.set_optimizer(update::sgd{1.0}, pp::reduce::mean{});
-  store.pushpull("w", std::vector{std::span(g), std::span(g)}, out).wait();
-  REQUIRE(out[0] == 6.0F);
 }
 
 TEST_CASE("any_store swaps averages in and out, and is not replaced meanwhile", "[any_store][swap]") {
@@ -404,7 +401,8 @@ TEST_CASE("any_store swaps averages in and out, and is not replaced meanwhile", 
   store.swap("ema");
   REQUIRE(store.swapped("w") == "ema");
   store.pull("w", out).wait();
-  REQUIRE(out[0] == 8.5F);
+  REQUIRE(out[0] > 8.3F);  // (0.25 * 9 + 0.5 * 8) / 0.75
+  REQUIRE(out[0] < 8.4F);
   REQUIRE_THROWS_WITH(store.set_optimizer(update::sgd{1.0}), Contains("swap it back"));
   store.swap(strings{"w", "v"}, "ema");
   store.swap("v", "ema");
@@ -415,7 +413,7 @@ TEST_CASE("any_store swaps averages in and out, and is not replaced meanwhile", 
 }
 
 TEST_CASE("any_store assigns weights, states and functions stay", "[any_store][assign]") {
-  using compressors = pp::compressors<pp::compress::two_bit>;
+  using compressors = pp::compressors<pp::compress::two_bit, pp::compress::one_bit>;
   auto store = pp::create<float, double>("device", pp::cpu_devices(2));
   std::vector<float> const w(70, 10.0F), v(70, 3.0F), g(70, 1.0F);
   std::vector<double> const d(70, 0.1);
@@ -547,6 +545,7 @@ TEST_CASE("a user's own Store is created by its name, and works behind any_store
   pp::register_store<store_type>("Adding", [](std::string const&, auto const& devices) { return adding_store(devices); });
   auto store = pp::create("adding", pp::cpu_devices(2));
   REQUIRE(store.type() == "adding");
+  REQUIRE_THROWS_WITH((pp::create<float, double>("adding")), Contains("registered for stores"));
   REQUIRE(store.devices().size() == 2);
   std::vector<float> const w(5, 1.0F), g(5, 0.5F), shorter(3);
   std::vector<float> out(5), other(5);

@@ -114,15 +114,23 @@ void set_state_bytes(S& store, Key const& key, std::string const& name, std::spa
   }
 }
 
+/// A store that says at run time whether its keys may hold sums of micro-batches: an any_store.
+template <class S>
+concept AccumulatingAtRunTime = requires(S& store) {
+  { store.accumulates() } -> std::same_as<bool>;
+};
 /// A store whose keys may hold sums of micro-batches.
 template <class S>
-concept Accumulating = requires { requires S::accumulates; };
+concept Accumulating = AccumulatingAtRunTime<S> || requires { requires S::accumulates; };
 
 /// The format's name of the elements of such a sum, and their bytes.
 template <Accumulating S, class Key>
 std::string dtype_of_sum(S& store, Key const& key) {
   if constexpr (StoreOfParts<S>) {
     return store.visit("save_optimizer_states", key, [&](auto& part) { return dtype_of_sum(part, key); });
+  } else if constexpr (AccumulatingAtRunTime<S>) {
+    return std::string(store.dtype(key) == dtype_traits<double>::name ? safetensors_dtype<double>::name
+                                                                      : safetensors_dtype<float>::name);
   } else {
     return std::string(safetensors_dtype<typename S::accumulation_type>::name);
   }
@@ -141,6 +149,8 @@ template <Accumulating S, class Key>
 void set_sum_bytes(S& store, Key const& key, std::int64_t micro_batches, std::span<std::byte const> bytes) {
   if constexpr (StoreOfParts<S>) {
     store.visit("load_optimizer_states", key, [&](auto& part) { set_sum_bytes(part, key, micro_batches, bytes); });
+  } else if constexpr (AccumulatingAtRunTime<S>) {
+    store.set_micro_batches(key, micro_batches, bytes);
   } else {
     using A = typename S::accumulation_type;
     std::vector<A> elements(bytes.size() / sizeof(A));

@@ -117,14 +117,13 @@ class states_loader {
       return;
     }
     k.micro_batches = count_in(file_, name, 1, "micro-batches");
-    if constexpr (Accumulating<S>) {
-      k.sum = &tensor(name, dtype_of_sum(store_, *k.key), store_.shape(*k.key));
-    } else {
-      expects(false, [&] {
-        return "tensor " + in_quotes(name) + ": the sum of " + std::to_string(k.micro_batches) +
-               " micro-batches, the store does not accumulate; load_options{.micro_batches = false} leaves it";
-      });
-    }
+    bool accumulates = Accumulating<S>;
+    if constexpr (AccumulatingAtRunTime<S>) accumulates = store_.accumulates();
+    expects(accumulates, [&] {
+      return "tensor " + in_quotes(name) + ": the sum of " + std::to_string(k.micro_batches) +
+             " micro-batches, the store does not accumulate; load_options{.micro_batches = false} leaves it";
+    });
+    if constexpr (Accumulating<S>) k.sum = &tensor(name, dtype_of_sum(store_, *k.key), store_.shape(*k.key));
   }
 
   void check_rule(std::string const& text, update::rule_description const& own) const {

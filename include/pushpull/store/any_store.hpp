@@ -376,7 +376,7 @@ class any_store_calls : public detail::any_store_base<D, Compressors, Ts...> {
   void add_request(detail::erased_row_requests<T, D>& to, any_key_view key, Outputs& outputs, Ids const& row_ids) const {
     auto& filled = to.outputs.emplace_back();
     detail::for_each_row_sparse(outputs, [&](auto& output) { filled.push_back(&output); });
-    auto const add = [&]<class View>(auto& hosts, auto& devices, View const& view) {
+    auto const add = [&]<class View>(auto& hosts, auto& on_devices, View const& view) {
       static constexpr char const* call = "row_sparse_pull";
       if constexpr (HostDevice<typename View::device_type>) {
         detail::expect_countable(call, detail::key_text(key), static_cast<std::int64_t>(view.size()));
@@ -385,7 +385,7 @@ class any_store_calls : public detail::any_store_base<D, Compressors, Ts...> {
       } else {
         static_assert(std::same_as<View, tensor_view<std::int64_t const, D>>,
                       "row_sparse_pull: row ids are 64-bit integers on a device of the store's kind, or in host memory");
-        devices.push_back(view);
+        on_devices.push_back(view);
       }
     };
     if constexpr (TensorLike<Ids const&>) {
@@ -393,10 +393,10 @@ class any_store_calls : public detail::any_store_base<D, Compressors, Ts...> {
       add(to.ids.emplace_back(), to.ids_on_devices.emplace_back(), view_of(row_ids));
     } else {
       auto& hosts = to.ids.emplace_back();
-      auto& devices = to.ids_on_devices.emplace_back();
+      auto& on_devices = to.ids_on_devices.emplace_back();
       for (auto&& ids : row_ids) {
-        if (!std::ranges::sized_range<Ids> && hosts.size() + devices.size() > filled.size()) break;
-        add(hosts, devices, view_of(ids));
+        if (!std::ranges::sized_range<Ids> && hosts.size() + on_devices.size() > filled.size()) break;
+        add(hosts, on_devices, view_of(ids));
       }
     }
   }

@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <set>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -41,6 +42,27 @@ struct created_store<D, Compressors> {
   using type = any_store<D, Compressors, float>;
 };
 
+/// The names of all stores that users named, whatever their types.
+class registered_names {
+ public:
+  static registered_names& instance() {
+    static registered_names names;
+    return names;
+  }
+  void add(std::string const& name) {
+    std::lock_guard const lock(mutex_);
+    names_.insert(name);
+  }
+  bool contains(std::string const& name) const {
+    std::lock_guard const lock(mutex_);
+    return names_.contains(name);
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::set<std::string> names_;
+};
+
 /// Stores that users named.
 template <class Store, Device D>
 class store_registry {
@@ -52,6 +74,7 @@ class store_registry {
     return registry;
   }
   void add(std::string name, factory make) {
+    registered_names::instance().add(name);
     std::lock_guard const lock(mutex_);
     factories_[std::move(name)] = std::move(make);
   }
@@ -77,13 +100,17 @@ using created_store_t = typename detail::created_store<D, Compressors, Ts...>::t
 /// where the devices say what reduces and updates, and the name is only what `type()` returns: "local", "device".
 /// @tparam Ts  The element types that keys may have; none: float.
 /// The third argument names what set_gradient_compression may be asked for: all_compressors() or compressors<...>().
-/// @throws invalid_argument on a store of several processes, which this version does not have yet; on no devices
+/// @throws invalid_argument on a store of several processes, which this version does not have yet; on no devices; on a name
+/// that was registered for other types than those of this call
 template <ElementType... Ts, Device D, class... Cs>
 created_store_t<D, compressors<Cs...>, Ts...> create(std::string_view name, std::vector<D> const& devices,
                                                      compressors<Cs...>) {
   using store_type = created_store_t<D, compressors<Cs...>, Ts...>;
   std::string type = detail::lower_case(name);
   if (auto const make = detail::store_registry<store_type, D>::instance().find(type)) return make(type, devices);
+  detail::expects<invalid_argument>(!detail::registered_names::instance().contains(type), [&] {
+    return "create: \"" + type + "\" was registered for stores on other devices, of other element types or compressors";
+  });
   auto const refuse = [&](std::string_view part, std::string_view what, std::string_view option) {
     detail::expects<invalid_argument>(type.find(part) == std::string::npos, [&] {
       return "create: \"" + type + "\" is a store " + std::string(what) +

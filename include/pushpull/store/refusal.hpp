@@ -162,13 +162,14 @@ inline constexpr bool is_option = std::same_as<A, priority> || std::same_as<A, r
 template <role... Roles>
 struct roles {
   static constexpr std::size_t size = sizeof...(Roles);
-  static constexpr role each[] = {Roles...};
+  template <std::size_t I>
+  using at = std::tuple_element_t<I, std::tuple<std::integral_constant<role, Roles>...>>;
 };
 
 template <class Face, class Roles, bool One, class... A, std::size_t... I>
 consteval refusal first_wrong(std::index_sequence<I...>) {
   refusal result = refusal::none;
-  (void)((result = wrong_with<Face, Roles::each[I], std::tuple_element_t<I, std::tuple<A...>>, One>(),
+  (void)((result = wrong_with<Face, Roles::template at<I>::value, std::tuple_element_t<I, std::tuple<A...>>, One>(),
           result != refusal::none) ||
          ...);
   return result == refusal::none ? refusal::arguments : result;
@@ -209,9 +210,8 @@ inline constexpr refusal why_no_place = !std::convertible_to<Name, std::string_v
                                             ? refusal::none
                                             : refusal::place;
 
-#define PUSHPULL_REASON_ATTRIBUTE(name, text) PUSHPULL_DIAGNOSED(Why == detail::refusal::name, text)
 /// Ends the declaration of an overload that is never called, with a template parameter `Why`.
-#define PUSHPULL_REFUSED PUSHPULL_REASONS(PUSHPULL_REASON_ATTRIBUTE) PUSHPULL_DELETED
+#define PUSHPULL_REFUSED PUSHPULL_REASONS(PUSHPULL_DIAGNOSED) PUSHPULL_DELETED
 
 /// A store and, for each of its calls, an overload that names the reason where no other takes the arguments.
 /// @tparam Face  The store's class without them.
