@@ -186,6 +186,8 @@ using argument_t =
 template <std::size_t, class T>
 using repeat_t = T;
 
+// clang-format takes the `<` before `requires` for a comparison.
+// clang-format off
 template <class U, class V, class P, class I>
 struct is_updater_call : std::false_type {};
 template <class U, class V, class P, std::size_t... I>
@@ -240,6 +242,7 @@ struct copies_state<U, V, P, Copied, std::index_sequence<I...>>
         stage(p, w, g, std::declval<std::conditional_t<I == Copied, V, V&>>()...);
       }> {};
 
+// clang-format on
 template <class U, class V, class P, class I>
 struct copies_any_state : std::false_type {};
 template <class U, class V, class P, std::size_t... I>
