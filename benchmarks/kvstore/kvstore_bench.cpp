@@ -31,7 +31,8 @@ class tensors {
       : sizes_(sizes) {
     std::int64_t total = 0;
     for (std::int64_t const size : sizes) total += padded(size);
-    arena_ = detail::arena<cpu_device<>>(device, std::vector(count, static_cast<std::size_t>(total) * sizeof(float)), 3);
+    arena_ =
+        detail::arena<cpu_device<>>(device, std::vector(count, static_cast<std::size_t>(total) * sizeof(float)), 3);
     for (std::size_t set = 0; set < count; ++set) std::fill_n(arena_.array<float>(set), total, value);
   }
 

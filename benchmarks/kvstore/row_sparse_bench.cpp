@@ -87,7 +87,12 @@ void pull(benchmark::State& state) {
 }
 
 void entry(char const* name, void (*run)(benchmark::State&)) {
-  benchmark::RegisterBenchmark(name, run)->UseManualTime()->Unit(benchmark::kMicrosecond)->Iterations(9)->Arg(0)->Arg(1);
+  benchmark::RegisterBenchmark(name, run)
+      ->UseManualTime()
+      ->Unit(benchmark::kMicrosecond)
+      ->Iterations(9)
+      ->Arg(0)
+      ->Arg(1);
 }
 
 bool const entered = [] {

@@ -10,13 +10,13 @@
 #include <utility>
 #include <vector>
 
-#include <pushpull/detail/simd/memory.hpp>
-#include <pushpull/pushpull.hpp>
 #include <thrust/for_each.h>
 #include <thrust/iterator/counting_iterator.h>
 #include <thrust/iterator/zip_iterator.h>
 #include <thrust/system/tbb/execution_policy.h>
 #include <thrust/tuple.h>
+#include <pushpull/detail/simd/memory.hpp>
+#include <pushpull/pushpull.hpp>
 #include <xsimd/xsimd.hpp>
 
 #include "pass/rules.hpp"
@@ -158,8 +158,8 @@ void scalar_functor(Rule const rule, vectors<T>& v) {
 /// As above in place with one gradient, by a zip iterator: the form of Thrust's own examples.
 template <class T, class Rule, std::size_t... K>
 void zipped_functor(Rule const rule, vectors<T>& v, std::index_sequence<K...>) {
-  auto const first = thrust::make_zip_iterator(
-      thrust::make_tuple(v.weight.begin(), v.gradient[0].begin(), v.state[K].begin()...));
+  auto const first =
+      thrust::make_zip_iterator(thrust::make_tuple(v.weight.begin(), v.gradient[0].begin(), v.state[K].begin()...));
   thrust::for_each_n(thrust::tbb::par, first, v.weight.size(), [rule](auto t) {
     rule(thrust::get<0>(t), convert<float>(thrust::get<1>(t)), thrust::get<2 + K>(t)...);
   });

@@ -38,8 +38,9 @@ void measure(benchmark::State& state) {
   contest.enter("ours", [&] { pass(); });
   contest.enter("loop", [&] { bench::fused_loop(rule, o, gradients, mirrors); });
   // Bandwidth against bandwidth: above 1 where the pass moves more bytes per second.
-  contest.enter("axpy", [&] { bench::axpy(line.weight, line.gradient[0], size); },
-                o.bytes_moved() / (12.0 * static_cast<double>(size)));
+  contest.enter(
+      "axpy", [&] { bench::axpy(line.weight, line.gradient[0], size); },
+      o.bytes_moved() / (12.0 * static_cast<double>(size)));
   contest.enter("steps", [&] { bench::three_steps(rule, o, false); });
   contest.enter("steps streaming", [&] { bench::three_steps(rule, o, true); });
   contest.enter("thrust", [&] { bench::scalar_functor(rule, plain); });

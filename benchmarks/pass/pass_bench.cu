@@ -115,7 +115,8 @@ void measure(benchmark::State& state) {
   while (s.size() != states) s.push_back(arena.array<float>(next++));
 
   launched_pass<Element, Rule> const pass(device, size, g, m, weight, s);
-  double const moved = static_cast<double>(size) * static_cast<double>((gradients + mirrors) * sizeof(Element) + (1 + states) * 8);
+  double const moved =
+      static_cast<double>(size) * static_cast<double>((gradients + mirrors) * sizeof(Element) + (1 + states) * 8);
   double const ours = seconds_of(device, [&] { pass(); });
   double const line = seconds_of(device, [&] {
     device.for_each(size / 4, axpy{reinterpret_cast<float4*>(weight), reinterpret_cast<float4 const*>(scratch)});

@@ -51,12 +51,14 @@ struct operands {
 
   /// What a step has to move: every operand once, weight and states in both directions.
   double bytes_moved() const {
-    std::size_t const per_element = (gradient.size() + mirror.size()) * sizeof(T) + (1 + state.size()) * 2 * sizeof(float);
+    std::size_t const per_element =
+        (gradient.size() + mirror.size()) * sizeof(T) + (1 + state.size()) * 2 * sizeof(float);
     return static_cast<double>(per_element) * static_cast<double>(size);
   }
 
  private:
-  static std::vector<std::size_t> bytes(std::int64_t n, std::size_t gradients, std::size_t mirrors, std::size_t states) {
+  static std::vector<std::size_t> bytes(std::int64_t n, std::size_t gradients, std::size_t mirrors,
+                                        std::size_t states) {
     auto const elements = static_cast<std::size_t>(n);
     std::vector<std::size_t> result(gradients + mirrors, elements * sizeof(T));
     result.insert(result.end(), 2 + states, elements * sizeof(float));

@@ -57,7 +57,8 @@
 /// Behind the parameters of an overload that refuses a call for the reason `Why`: clang says `text` where that is `name`,
 /// other compilers say that the function is deleted, and show its template arguments. See store/refusal.hpp.
 #if defined(__clang__) && !defined(__CUDACC__)
-#define PUSHPULL_DIAGNOSED(name, text) __attribute__((diagnose_if(Why == ::pushpull::detail::refusal::name, text, "error")))
+#define PUSHPULL_DIAGNOSED(name, text) \
+  __attribute__((diagnose_if(Why == ::pushpull::detail::refusal::name, text, "error")))
 #define PUSHPULL_DELETED
 #else
 #define PUSHPULL_DIAGNOSED(name, text)

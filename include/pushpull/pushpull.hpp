@@ -7,8 +7,8 @@
 #include <pushpull/comm/single.hpp>
 #include <pushpull/compat/djl.hpp>
 #include <pushpull/compat/gradient.hpp>
-#include <pushpull/compat/mxnet.hpp>
 #include <pushpull/compat/layer_rate.hpp>
+#include <pushpull/compat/mxnet.hpp>
 #include <pushpull/compat/mxnet1.hpp>
 #include <pushpull/compat/mxnet2.hpp>
 #include <pushpull/compat/mxnet_scheduler.hpp>
@@ -74,9 +74,9 @@
 #include <pushpull/store/resident_plan.hpp>
 #include <pushpull/store/row_operands.hpp>
 #include <pushpull/store/row_operations.hpp>
+#include <pushpull/store/ruled_kv_store.hpp>
 #include <pushpull/store/store_engine.hpp>
 #include <pushpull/store/store_operations.hpp>
-#include <pushpull/store/ruled_kv_store.hpp>
 #include <pushpull/store/typed_kv_store.hpp>
 #include <pushpull/store/typed_parameter_store.hpp>
 #include <pushpull/store/wait_at_exit.hpp>

@@ -49,7 +49,8 @@ strings const one_key{"w"};
 
 /// A load that is refused with these words, and changes nothing.
 template <class Store>
-void refused(Store& store, std::filesystem::path const& path, strings const& words, cp::load_options const& options = {}) {
+void refused(Store& store, std::filesystem::path const& path, strings const& words,
+             cp::load_options const& options = {}) {
   auto const steps = store.steps("w");
   auto const carried = store.carried_numbers();
   auto const state = store.state("w", "momentum_buffer");
@@ -88,20 +89,53 @@ struct momentum : update::momentum {};
 TEST_CASE("every rule and stage has a name in files that does not depend on the compiler", "[rule_name]") {
   auto const name = [](auto const& rule) { return update::describe<std::remove_cvref_t<decltype(rule)>>().name; };
   using namespace update;
-  strings const names{name(adabelief{}), name(adadelta{}),      name(adafactor{}), name(adagrad{}), name(adam{}),
-                      name(adamax{}),    name(adamw{}),         name(amsgrad{}),   name(dcasgd{}),  name(ftml{}),
-                      name(ftrl{}),      name(group_adagrad{}), name(lamb{}),      name(lans{}),    name(lars{}),
-                      name(lion{}),      name(update::momentum{}), name(nadam{}),  name(nesterov{}), name(radam{}),
-                      name(rmsprop{}),   name(centered_rmsprop{}), name(sgd{}),    name(sgld{}),    name(signsgd{}),
-                      name(signum{}),    name(update::test{}),  name(yogi{})};
-  REQUIRE(names == strings{"adabelief", "adadelta",      "adafactor", "adagrad", "adam",     "adamax",   "adamw",
-                           "amsgrad",   "dcasgd",        "ftml",      "ftrl",    "group_adagrad", "lamb", "lans",
-                           "lars",      "lion",          "momentum",  "nadam",   "nesterov", "radam",    "rmsprop",
-                           "centered_rmsprop", "sgd",    "sgld",      "signsgd", "signum",   "test",     "yogi"});
-  REQUIRE(name(add_noise(0.1) | centralize{} | clip_global_norm(1) | clip_norm(1) | delay_compensation{} | apply_if_finite{} |
-               dynamic_loss_scale{} | trace(0.9) | rescale(1) | clip_value(1) | weight_decay(1) | scale_by_rms{} |
-               scale_by_centered_rms{} | sgd{}) ==
-          "add_noise|centralize|clip_global_norm|clip_norm|delay_compensation|apply_if_finite|dynamic_loss_scale|trace|rescale|"
+  strings const names{name(adabelief{}),
+                      name(adadelta{}),
+                      name(adafactor{}),
+                      name(adagrad{}),
+                      name(adam{}),
+                      name(adamax{}),
+                      name(adamw{}),
+                      name(amsgrad{}),
+                      name(dcasgd{}),
+                      name(ftml{}),
+                      name(ftrl{}),
+                      name(group_adagrad{}),
+                      name(lamb{}),
+                      name(lans{}),
+                      name(lars{}),
+                      name(lion{}),
+                      name(update::momentum{}),
+                      name(nadam{}),
+                      name(nesterov{}),
+                      name(radam{}),
+                      name(rmsprop{}),
+                      name(centered_rmsprop{}),
+                      name(sgd{}),
+                      name(sgld{}),
+                      name(signsgd{}),
+                      name(signum{}),
+                      name(update::test{}),
+                      name(yogi{})};
+  REQUIRE(names == strings{"adabelief", "adadelta",
+                           "adafactor", "adagrad",
+                           "adam",      "adamax",
+                           "adamw",     "amsgrad",
+                           "dcasgd",    "ftml",
+                           "ftrl",      "group_adagrad",
+                           "lamb",      "lans",
+                           "lars",      "lion",
+                           "momentum",  "nadam",
+                           "nesterov",  "radam",
+                           "rmsprop",   "centered_rmsprop",
+                           "sgd",       "sgld",
+                           "signsgd",   "signum",
+                           "test",      "yogi"});
+  REQUIRE(name(add_noise(0.1) | centralize{} | clip_global_norm(1) | clip_norm(1) | delay_compensation{} |
+               apply_if_finite{} | dynamic_loss_scale{} | trace(0.9) | rescale(1) | clip_value(1) | weight_decay(1) |
+               scale_by_rms{} | scale_by_centered_rms{} | sgd{}) ==
+          "add_noise|centralize|clip_global_norm|clip_norm|delay_compensation|apply_if_finite|dynamic_loss_scale|trace|"
+          "rescale|"
           "clip_value|weight_decay|scale_by_rms|scale_by_centered_rms|sgd");
   REQUIRE(name(basic_adagrad<epsilon_inside_root>{}) == "adagrad.epsilon_inside_root");
   REQUIRE(name(basic_group_adagrad<epsilon_outside_root>{}) == "group_adagrad.epsilon_outside_root");
@@ -133,8 +167,9 @@ TEST_CASE("a rule of a user has the name that it gives, or its class and its sta
 
 TEST_CASE("a description has stages with states and with numbers apart, and schedules in no part", "[rule_name]") {
   auto const rule = update::dynamic_loss_scale{} | update::clip_global_norm(1) | update::trace(0.9) |
-                    update::apply_if_finite{} | update::dynamic_loss_scale{} | update::decoupled_decay{update::adam{}, 0.1} |
-                    update::ema(0.9) | update::learning_rate(pp::lr_schedule::constant{0.1});
+                    update::apply_if_finite{} | update::dynamic_loss_scale{} |
+                    update::decoupled_decay{update::adam{}, 0.1} | update::ema(0.9) |
+                    update::learning_rate(pp::lr_schedule::constant{0.1});
   auto const d = update::describe<std::remove_const_t<decltype(rule)>>();
   REQUIRE(d.name ==
           "dynamic_loss_scale|clip_global_norm|trace|apply_if_finite|dynamic_loss_scale|ema(decoupled_decay(adam))");
@@ -149,7 +184,8 @@ TEST_CASE("a description has stages with states and with numbers apart, and sche
   for (auto const& range : d.carried) REQUIRE(range.count == 3);
 }
 
-TEST_CASE("states of another rule are refused with both names, and loaded if that is meant", "[optimizer_states][errors]") {
+TEST_CASE("states of another rule are refused with both names, and loaded if that is meant",
+          "[optimizer_states][errors]") {
   pp::test::temporary_folder const folder;
   auto const path = folder.file("states");
   auto saved = make(update::momentum{}, one_key);
@@ -281,8 +317,9 @@ TEST_CASE("docs/training_steps.md resumes with a loss scale and keys that were a
   REQUIRE(report.left.empty());
 }
 
-TEST_CASE("a file that names no rule, as earlier versions wrote, is loaded where the rule keeps nothing, or if it is trusted",
-          "[optimizer_states][errors]") {
+TEST_CASE(
+    "a file that names no rule, as earlier versions wrote, is loaded where the rule keeps nothing, or if it is trusted",
+    "[optimizer_states][errors]") {
   pp::test::temporary_folder const folder;
   auto const path = folder.file("states");
   auto const unnamed = [](auto& metadata) {
@@ -325,7 +362,8 @@ TEST_CASE("a step count that no rule can take is refused, in a file and in a cal
   auto store = make(update::momentum{}, one_key);
   store.push("w", ones);
   cp::save_optimizer_states(store, path);
-  for (auto const* const count : {"-1", "9007199254740993", "9223372036854775807", "18446744073709551616", "1.5", "", " 1"}) {
+  for (auto const* const count :
+       {"-1", "9007199254740993", "9223372036854775807", "18446744073709551616", "1.5", "", " 1"}) {
     INFO(count);
     change(path, [&](auto& metadata) { metadata["w/steps"] = count; });
     refused(store, path, {"w/steps", "a count of steps", "9007199254740992", "\"" + std::string(count) + "\""});
@@ -344,7 +382,9 @@ TEST_CASE("a checkpoint amid a step holds the sums of its micro-batches, and a l
   pp::test::temporary_folder const folder;
   auto const path = folder.file("states");
   strings const keys{"a", "w"};
-  auto const gradients = [](float a, float w) { return std::vector{std::vector<float>(70, a), std::vector<float>(70, w)}; };
+  auto const gradients = [](float a, float w) {
+    return std::vector{std::vector<float>(70, a), std::vector<float>(70, w)};
+  };
   auto const weights = [&](auto& store) {
     auto values = gradients(0, 0);
     store.pull(keys, values);
@@ -352,7 +392,9 @@ TEST_CASE("a checkpoint amid a step holds the sums of its micro-batches, and a l
   };
   for (std::int64_t const n : {0, 3}) {
     auto saved = make(update::momentum{1}, keys, pp::accumulate{n});
-    auto const add = [&](auto& store, std::vector<std::vector<float>> const& g) { n == 0 ? store.accumulate(keys, g) : store.push(keys, g); };
+    auto const add = [&](auto& store, std::vector<std::vector<float>> const& g) {
+      n == 0 ? store.accumulate(keys, g) : store.push(keys, g);
+    };
     add(saved, gradients(1, 2));
     saved.accumulate("w", ones);
     cp::save_optimizer_states(saved, path);

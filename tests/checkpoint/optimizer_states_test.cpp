@@ -73,7 +73,8 @@ void round_trip(auto const& keys, auto const& rule) {
     REQUIRE(same);
     for (auto const& name : Store::state_names()) {
       auto const a = resumed.state(keys[2], name), b = trained.state(keys[2], name);
-      REQUIRE(std::equal(a.begin(), a.end(), b.begin(), [](auto x, auto y) { return pp::convert<float>(x) == pp::convert<float>(y); }));
+      REQUIRE(std::equal(a.begin(), a.end(), b.begin(),
+                         [](auto x, auto y) { return pp::convert<float>(x) == pp::convert<float>(y); }));
     }
   }
 }
@@ -329,7 +330,8 @@ TEST_CASE("the scale is part of a checkpoint, and goes to any number of devices"
 TEST_CASE("states of rules of different types go into one file", "[checkpoint][rules]") {
   pp::test::temporary_folder const folder;
   auto const file = folder.file("states");
-  pp::rules const chosen{update::adam{}, pp::where([](std::string_view name) { return name == "b"; }, update::momentum{})};
+  pp::rules const chosen{update::adam{},
+                         pp::where([](std::string_view name) { return name == "b"; }, update::momentum{})};
   pp::accumulate const pairs{2};
   pp::kv_store saved{pp::cpu_devices(2), chosen, pp::synchronous{}, pairs},
       loaded{pp::cpu_devices(3), chosen, pp::synchronous{}, pairs};
@@ -348,7 +350,8 @@ TEST_CASE("states of rules of different types go into one file", "[checkpoint][r
   REQUIRE(again == values);
   REQUIRE(loaded.steps("b") == 2);
 
-  pp::rules const other{update::adam{}, pp::where([](std::string_view name) { return name == "c"; }, update::momentum{})};
+  pp::rules const other{update::adam{},
+                        pp::where([](std::string_view name) { return name == "c"; }, update::momentum{})};
   pp::kv_store exchanged{pp::cpu_devices(1), other, pp::synchronous{}, pairs};
   exchanged.init(keys, values);
   REQUIRE_THROWS_WITH(cp::load_optimizer_states(exchanged, file),
@@ -422,7 +425,8 @@ TEST_CASE("states of a store of several element types go into one file", "[check
   auto const file = folder.file("states");
   auto const rule = update::adamw{.learning_rate = 0.1};
   std::vector<float> const f(300, 0.75F), gradient_f(300, 0.5F);
-  std::vector<pp::bfloat16> const b(70, pp::convert<pp::bfloat16>(2.0F)), gradient_b(70, pp::convert<pp::bfloat16>(-3.0F));
+  std::vector<pp::bfloat16> const b(70, pp::convert<pp::bfloat16>(2.0F)),
+      gradient_b(70, pp::convert<pp::bfloat16>(-3.0F));
   auto const round_trip = [&](std::int64_t steps, auto... policies) {
     auto saved = pp::make_kv_store<pp::type_list<float, pp::bfloat16>>(pp::cpu_devices(2), rule, policies...);
     saved.init("f", f);

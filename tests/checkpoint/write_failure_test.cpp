@@ -26,8 +26,8 @@
 
 namespace {
 
-int flushes = 0;        ///< calls of fsync since a test began to count
-int failing_flush = 0;  ///< the number of the one that fails
+int flushes = 0;          ///< calls of fsync since a test began to count
+int failing_flush = 0;    ///< the number of the one that fails
 int refused_changes = 0;  ///< calls of fchown that are about to fail
 
 }  // namespace
@@ -203,9 +203,9 @@ TEST_CASE("a symbolic link stays, and the file behind it is replaced", "[checkpo
   fs::create_symlink(fs::path("run") / "old", folder.file("link"));
   fs::create_symlink(folder.file("link"), folder.file("run") / "link of a link");
   fs::create_symlink("free", folder.file("run") / "to a free name");
-  for (auto const& [link, target] : {std::pair{folder.file("link"), "old"},
-                                     std::pair{folder.file("run") / "link of a link", "old"},
-                                     std::pair{folder.file("run") / "to a free name", "free"}}) {
+  for (auto const& [link, target] :
+       {std::pair{folder.file("link"), "old"}, std::pair{folder.file("run") / "link of a link", "old"},
+        std::pair{folder.file("run") / "to a free name", "free"}}) {
     INFO(link);
     write_file(folder.file("run") / "old", "old");
     CHECK(complaint(link).empty());
@@ -224,7 +224,7 @@ TEST_CASE("permissions, owner and group of a file that is replaced stay", "[chec
   temporary_folder const folder;
   auto const path = folder.file("x");
   auto const mode = [&] {
-    struct stat status {};
+    struct stat status{};
     REQUIRE(::stat(path.c_str(), &status) == 0);
     return status.st_mode & 07777;
   };
@@ -250,7 +250,7 @@ TEST_CASE("permissions, owner and group of a file that is replaced stay", "[chec
   if (::geteuid() == 0) {
     REQUIRE(::chown(path.c_str(), 12345, 23456) == 0);
     REQUIRE(complaint(path).empty());
-    struct stat status {};
+    struct stat status{};
     REQUIRE(::stat(path.c_str(), &status) == 0);
     CHECK(status.st_uid == 12345);
     CHECK(status.st_gid == 23456);

@@ -1,6 +1,6 @@
 // expect: WritableTensorLikeOf
-#include <pushpull/pushpull.hpp>
 #include <complex>
+#include <pushpull/pushpull.hpp>
 #include <vector>
 namespace pp = pushpull;
 void f(std::vector<float>& x,
@@ -9,4 +9,6 @@ void f(std::vector<float>& x,
 #else
        std::vector<float> const& y
 #endif
-) { pp::copy(x, y); }
+) {
+  pp::copy(x, y);
+}

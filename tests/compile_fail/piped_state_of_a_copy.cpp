@@ -9,9 +9,10 @@ struct centered {
 #else
   void operator()(S const&, V const&, V& g, V average) const noexcept {
 #endif
-    average = 0.9 * average + 0.1 * g;
-    g -= average;
-  }
-};
+      average = 0.9 * average + 0.1 * g;
+  g -= average;
+}
+}
+;
 using pp::update::operator|;
 [[maybe_unused]] auto const rule = centered{} | pp::update::sgd{};

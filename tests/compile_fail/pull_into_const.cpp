@@ -8,4 +8,6 @@ void f(pp::kv_store<float, pp::cpu_device<>>& store,
 #else
        std::vector<float> const& y
 #endif
-) { store.pull("w", y); }
+) {
+  store.pull("w", y);
+}

@@ -9,11 +9,11 @@ struct last_one {
 #else
   V operator()(V, V b) const {
 #endif
-    return b;
-  }
-  template <class V>
-  V finish(V total, int) const noexcept {
-    return total;
-  }
-};
+      return b;
+} template <class V>
+V finish(V total, int) const noexcept {
+  return total;
+}
+}
+;
 template class pp::kv_store<float, pp::cpu_device<>, pp::update::sgd, last_one>;

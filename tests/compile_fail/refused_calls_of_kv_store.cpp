@@ -45,5 +45,6 @@ void f(pp::kv_store<float, pp::cpu_device<>, pp::update::sgd>& store, pp::tensor
 
 // Who asks whether a call compiles is told that it does not.
 template <class S>
-concept TakesAny = requires(S& store) { store.push(number, number); } || requires(S& store) { store.pull("w", constant); };
+concept TakesAny =
+    requires(S& store) { store.push(number, number); } || requires(S& store) { store.pull("w", constant); };
 static_assert(!TakesAny<pp::kv_store<float, pp::cpu_device<>>>);

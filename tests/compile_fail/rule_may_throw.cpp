@@ -9,7 +9,8 @@ struct descent {
 #else
   void operator()(S const&, V& w, V g) const {
 #endif
-    w -= 0.1 * g;
-  }
-};
+      w -= 0.1 * g;
+}
+}
+;
 template class pp::kv_store<float, pp::cpu_device<>, descent>;

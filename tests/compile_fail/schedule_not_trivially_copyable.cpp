@@ -1,6 +1,6 @@
 // expect: LearningRateSchedule: the schedule is not trivially copyable
-#include <pushpull/pushpull.hpp>
 #include <cstdint>
+#include <pushpull/pushpull.hpp>
 #include <vector>
 namespace pp = pushpull;
 struct schedule {

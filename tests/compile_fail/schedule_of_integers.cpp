@@ -1,6 +1,6 @@
 // expect: LearningRateSchedule: the schedule cannot be called as schedule.t. .* or does not return double
-#include <pushpull/pushpull.hpp>
 #include <cstdint>
+#include <pushpull/pushpull.hpp>
 namespace pp = pushpull;
 struct schedule {
 #ifdef CONTROL

@@ -9,9 +9,10 @@ struct heavy_ball {
 #else
   void operator()(S const&, V& w, V g, V& first, V second) const noexcept {
 #endif
-    first = 0.9 * first + g;
-    second = 0.9 * second + first;
-    w -= 0.1 * second;
-  }
-};
+      first = 0.9 * first + g;
+  second = 0.9 * second + first;
+  w -= 0.1 * second;
+}
+}
+;
 template class pp::kv_store<float, pp::cpu_device<>, heavy_ball>;

@@ -9,8 +9,9 @@ struct halved {
 #else
   void operator()(S const&, V const&, V& g) const {
 #endif
-    g *= 0.5;
-  }
-};
+      g *= 0.5;
+}
+}
+;
 using pp::update::operator|;
 [[maybe_unused]] auto const rule = halved{} | pp::update::sgd{};

@@ -9,9 +9,10 @@ struct halve {
 #else
   void operator()(S const&, V const&, V g) const noexcept {
 #endif
-    g *= 0.5;
-  }
-};
+      g *= 0.5;
+}
+}
+;
 #ifdef CONTROL
 using rule = pp::update::pipeline<halve, pp::update::sgd>;
 #else

@@ -1,6 +1,6 @@
 // expect: more than one Reduction
-#include <pushpull/pushpull.hpp>
 #include <complex>
+#include <pushpull/pushpull.hpp>
 #include <vector>
 namespace pp = pushpull;
 #ifdef CONTROL

@@ -1,6 +1,6 @@
 // expect: an Updater needs floating-point elements
-#include <pushpull/pushpull.hpp>
 #include <complex>
+#include <pushpull/pushpull.hpp>
 #include <vector>
 namespace pp = pushpull;
 #ifdef CONTROL

@@ -68,8 +68,10 @@ std::vector<std::uint8_t> encoded(Compressor const& compressor, std::vector<floa
   std::vector<std::uint8_t> bytes(padded / elements + 1, 0xEE);
   auto const size = static_cast<std::int64_t>(gradient.size());
   float flaw = 0;
-  body const encode{compressor, {gradient.data(), residual.data(), size},
-                    reinterpret_cast<typename body::code*>(bytes.data()), &flaw};
+  body const encode{compressor,
+                    {gradient.data(), residual.data(), size},
+                    reinterpret_cast<typename body::code*>(bytes.data()),
+                    &flaw};
   for (std::int64_t task = 0; task < body::tasks(size); ++task) encode(task);
   REQUIRE(flaw == 0);
   REQUIRE(bytes.back() == 0xEE);

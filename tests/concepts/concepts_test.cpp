@@ -39,7 +39,8 @@ struct no_shape : archetype::tensor {
 struct bool_elements : archetype::tensor {
   using value_type = bool;
 };
-static_assert(pp::Tensor<archetype::tensor> && pp::Tensor<pp::tensor<float>> && pp::Tensor<pp::tensor_view<float const>>);
+static_assert(pp::Tensor<archetype::tensor> && pp::Tensor<pp::tensor<float>> &&
+              pp::Tensor<pp::tensor_view<float const>>);
 static_assert(!pp::Tensor<no_shape> && !pp::Tensor<bool_elements> && !pp::Tensor<std::vector<float>>);
 static_assert(pp::TensorLike<std::vector<float>&> && !pp::TensorLike<std::vector<std::string>&>);
 
@@ -104,7 +105,8 @@ struct schedule_with_a_list : archetype::learning_rate_schedule {
   std::vector<double> values;
 };
 static_assert(pp::LearningRateSchedule<archetype::learning_rate_schedule>);
-static_assert(pp::LearningRateSchedule<decltype(0.5 * pp::lr_schedule::constant{} * archetype::learning_rate_schedule{})>);
+static_assert(
+    pp::LearningRateSchedule<decltype(0.5 * pp::lr_schedule::constant{} * archetype::learning_rate_schedule{})>);
 static_assert(!pp::LearningRateSchedule<not_const> && !pp::LearningRateSchedule<float_value>);
 static_assert(!pp::LearningRateSchedule<schedule_with_a_list> && !pp::LearningRateSchedule<pp::lr_schedule::plateau>);
 struct own_learning_rate : archetype::updater {
@@ -119,9 +121,13 @@ struct no_finish : archetype::reduction {
 };
 struct no_policy_kind {
   template <class V>
-  V operator()(V a, V) const noexcept { return a; }
+  V operator()(V a, V) const noexcept {
+    return a;
+  }
   template <class V>
-  V finish(V a, int) const noexcept { return a; }
+  V finish(V a, int) const noexcept {
+    return a;
+  }
 };
 struct finish_may_throw : archetype::reduction {
   pp::pack<float> finish(pp::pack<float> a, int) const { return a; }

@@ -49,8 +49,8 @@ TEST_CASE("a guard leaves out a step whose gradients are not finite, wherever th
   for (float const bad : {not_a_number, infinity, -infinity})
     for (std::size_t const place : {0, 31, 99}) {
       pp::kv_store store{pp::cpu_devices(2),
-                         update::dynamic_loss_scale{.initial = 4} | update::clip_value(1) | update::clip_global_norm(1e3) |
-                             update::sgd{1},
+                         update::dynamic_loss_scale{.initial = 4} | update::clip_value(1) |
+                             update::clip_global_norm(1e3) | update::sgd{1},
                          pp::synchronous{}};
       store.init("w", std::vector<float>(100, 1));
       std::vector<float> g(100, 2);

@@ -23,9 +23,9 @@ using namespace pushpull::test::faults;
 struct of_rules {
   static constexpr bool warm = false;
   static auto make(std::vector<device> const& devices) {
-    return pp::kv_store{devices, pp::rules{update::momentum{.learning_rate = 0.25},
-                                           pp::where([](std::string_view key) { return key == "b" || key == "r"; },
-                                                     update::sgd{0.5})}};
+    return pp::kv_store{
+        devices, pp::rules{update::momentum{.learning_rate = 0.25},
+                           pp::where([](std::string_view key) { return key == "b" || key == "r"; }, update::sgd{0.5})}};
   }
 };
 
@@ -130,7 +130,8 @@ TEST_CASE("after any allocation that fails in a call a store of several types ho
   check_calls<of_types>("type_list");
 }
 
-TEST_CASE("after any allocation that fails in a call a store that is chosen at run time holds what it held", "[faults]") {
+TEST_CASE("after any allocation that fails in a call a store that is chosen at run time holds what it held",
+          "[faults]") {
   check_calls<at_run_time>("any_store");
   calls<store_subject<at_run_time>> const all("any_store");
   all.check("set_optimizer", [](auto& s) { s.store->set_optimizer(update::sgd{0.5}); });
@@ -143,8 +144,6 @@ TEST_CASE("after any allocation that fails in a call a model holds what it held"
 
 TEST_CASE("after any allocation that fails in a save or a load the store holds what it held", "[faults]") {
   calls<saved> const all("checkpoint");
-  all.check("save_optimizer_states", [](auto& s) {
-    pp::checkpoint::save_optimizer_states(*s.store, s.other);
-  });
+  all.check("save_optimizer_states", [](auto& s) { pp::checkpoint::save_optimizer_states(*s.store, s.other); });
   all.check("load_optimizer_states", [](auto& s) { pp::checkpoint::load_optimizer_states(*s.store, s.path); });
 }

@@ -30,7 +30,8 @@ std::atomic<bool> struck{false};
 bool fails() noexcept {
   long now = left.load(std::memory_order_relaxed);
   if (now == 0) return false;
-  while (now > 0 && !left.compare_exchange_weak(now, now == 1 ? -1 : now - 1)) {}
+  while (now > 0 && !left.compare_exchange_weak(now, now == 1 ? -1 : now - 1)) {
+  }
   if (now == 1) {
     struck = true;
     return true;
@@ -99,7 +100,8 @@ std::string difference(numbers const& expected, numbers const& got) {
     return std::to_string(expected.size()) + " numbers expected, got " + std::to_string(got.size());
   for (std::size_t i = 0; i < got.size(); ++i)
     if (std::memcmp(&expected[i], &got[i], sizeof(double)) != 0)
-      return "number " + std::to_string(i) + ": " + std::to_string(expected[i]) + " expected, got " + std::to_string(got[i]);
+      return "number " + std::to_string(i) + ": " + std::to_string(expected[i]) + " expected, got " +
+             std::to_string(got[i]);
   return {};
 }
 
@@ -185,9 +187,8 @@ std::string try_point(maker const& make, action const& call, effects const& righ
 bool ended(pid_t child, report const& r, int& status) {
   int mode = -1, n = -1;
   auto since = std::chrono::steady_clock::now();
-  auto const limit = std::chrono::seconds(std::getenv("PUSHPULL_HANG_SECONDS") != nullptr
-                                              ? std::atoi(std::getenv("PUSHPULL_HANG_SECONDS"))
-                                              : 30);
+  auto const limit = std::chrono::seconds(
+      std::getenv("PUSHPULL_HANG_SECONDS") != nullptr ? std::atoi(std::getenv("PUSHPULL_HANG_SECONDS")) : 30);
   for (;;) {
     if (::waitpid(child, &status, WNOHANG) == child) return true;
     auto const now = std::chrono::steady_clock::now();

@@ -45,8 +45,9 @@ class calls {
 
   template <class F>
   void check(char const* name, F const& call) const {
-    check_call(kind_, name, [] { return std::make_unique<Subject>(); },
-               [call](subject& s) { call(static_cast<Subject&>(s)); });
+    check_call(
+        kind_, name, [] { return std::make_unique<Subject>(); },
+        [call](subject& s) { call(static_cast<Subject&>(s)); });
   }
 
  private:

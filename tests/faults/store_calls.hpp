@@ -140,12 +140,14 @@ void check_calls(char const* kind) {
   constexpr bool rows = subject_type::takes_rows;
   calls<subject_type> const all(kind);
 
-  check_call(kind, "construction", [] { return std::make_unique<subject_type>(); }, [](subject& s) {
-    auto& self = static_cast<subject_type&>(s);
-    store_type another = Kind::make(self.devices);
-    another.init("a", self.b);
-    another.wait();
-  });
+  check_call(
+      kind, "construction", [] { return std::make_unique<subject_type>(); },
+      [](subject& s) {
+        auto& self = static_cast<subject_type&>(s);
+        store_type another = Kind::make(self.devices);
+        another.init("a", self.b);
+        another.wait();
+      });
   all.check("init", [](auto& s) { s.store->init("q", s.b); });
   all.check("init of a list", [](auto& s) { s.store->init(s.fresh, s.values); });
   all.check("push", [](auto& s) { s.store->push("a", s.a).wait(); });
@@ -187,9 +189,8 @@ void check_calls(char const* kind) {
     if constexpr (requires(store_type s, subject_type t) { s.row_sparse_pull("a", t.filled[0], t.some); })
       all.check("row_sparse_pull", [](auto& s) { s.store->row_sparse_pull("a", s.filled[0], s.some).wait(); });
     if constexpr (requires(store_type s, subject_type t) { s.row_sparse_pull(t.both, t.filled, std::vector<ids>(2)); })
-      all.check("row_sparse_pull of a list", [](auto& s) {
-        s.store->row_sparse_pull(s.both, s.filled, std::vector<ids>{{7, 3}, {2, 0}});
-      });
+      all.check("row_sparse_pull of a list",
+                [](auto& s) { s.store->row_sparse_pull(s.both, s.filled, std::vector<ids>{{7, 3}, {2, 0}}); });
   }
   if constexpr (requires(store_type s) { s.set_hyperparameters(s.updater()); })
     all.check("set_hyperparameters", [](auto& s) { s.store->set_hyperparameters(Kind::other_rule()); });
@@ -197,7 +198,10 @@ void check_calls(char const* kind) {
     all.check("add_group", [](auto& s) {
       s.store->add_group([](auto key) { return key == "b" || key == "q"; }, Kind::other_rule());
     });
-  if constexpr (requires(store_type s, strings keys) { s.set_steps("a", 7); s.swap(keys, "ema"); }) {
+  if constexpr (requires(store_type s, strings keys) {
+                  s.set_steps("a", 7);
+                  s.swap(keys, "ema");
+                }) {
     if constexpr (requires { Kind::averages; }) {
       all.check("swap", [](auto& s) {
         s.store->swap("ema");

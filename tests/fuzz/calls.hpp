@@ -283,7 +283,7 @@ class call_program {
     }
   }
   void pull_rows() {
-    if constexpr (requires(rows & out) { store_.row_sparse_pull(names[0], out, ids()); }) {
+    if constexpr (requires(rows& out) { store_.row_sparse_pull(names[0], out, ids()); }) {
       std::string const& key = name();
       shape const extents = shape_for(key);
       if (extents.rank() == 0) return;

@@ -53,16 +53,14 @@ TEMPLATE_TEST_CASE("every 16-bit value is loaded exactly and stored as it was", 
     b.store(back.data() + i);
   }
   for (std::uint32_t bits = 0; bits < 65536; ++bits) {
-    double const exact = std::is_same_v<TestType, bfloat16>
-                             ? std::bit_cast<float>(bits << 16)
-                             : [&] {
-                                 int const exponent = static_cast<int>(bits >> 10 & 31);
-                                 double const fraction = bits & 1023;
-                                 double const magnitude = exponent == 31  ? (fraction != 0 ? std::nan("") : HUGE_VAL)
-                                                          : exponent == 0 ? std::ldexp(fraction, -24)
-                                                                          : std::ldexp(1024 + fraction, exponent - 25);
-                                 return (bits & 0x8000) != 0 ? -magnitude : magnitude;
-                               }();
+    double const exact = std::is_same_v<TestType, bfloat16> ? std::bit_cast<float>(bits << 16) : [&] {
+      int const exponent = static_cast<int>(bits >> 10 & 31);
+      double const fraction = bits & 1023;
+      double const magnitude = exponent == 31  ? (fraction != 0 ? std::nan("") : HUGE_VAL)
+                               : exponent == 0 ? std::ldexp(fraction, -24)
+                                               : std::ldexp(1024 + fraction, exponent - 25);
+      return (bits & 0x8000) != 0 ? -magnitude : magnitude;
+    }();
     INFO("bits " << bits);
     REQUIRE((same(wide[bits], exact) || (std::isnan(wide[bits]) && std::isnan(exact))));
     if (std::isnan(exact)) {

@@ -55,7 +55,8 @@ void check() {
   real const pi = std::acos(real{-1});
   REQUIRE(std::abs(static_cast<real>(cospi(pack<typename V::element_type>(0.25)).value) - std::cos(pi / 4)) < 1e-7L);
   REQUIRE(cospi(pack<typename V::element_type>(1)).value == -1);
-  REQUIRE(worst<V>([](auto x, auto y) { return pow(x, y); }, [](real x, real y) { return std::pow(x, y); }, 1e-3, 1e3) < 2);
+  REQUIRE(worst<V>([](auto x, auto y) { return pow(x, y); }, [](real x, real y) { return std::pow(x, y); }, 1e-3, 1e3) <
+          2);
 }
 
 }  // namespace

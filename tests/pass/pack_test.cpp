@@ -100,8 +100,18 @@ TEST_CASE("min and max keep a NaN that stands first", "[pass]") {
 TEMPLATE_TEST_CASE("is_finite and is_nan go by bits, on registers and elements", "[pass]", float, double) {
   using A = TestType;
   using limits = std::numeric_limits<A>;
-  A const numbers[] = {0,           -A(0),        1,   -1, limits::max(), limits::lowest(), limits::min(), limits::denorm_min(),
-                       limits::infinity(), -limits::infinity(), limits::quiet_NaN(), -limits::quiet_NaN(),
+  A const numbers[] = {0,
+                       -A(0),
+                       1,
+                       -1,
+                       limits::max(),
+                       limits::lowest(),
+                       limits::min(),
+                       limits::denorm_min(),
+                       limits::infinity(),
+                       -limits::infinity(),
+                       limits::quiet_NaN(),
+                       -limits::quiet_NaN(),
                        limits::signaling_NaN()};
   int n = 0;
   for (A const& number : numbers) {
@@ -112,7 +122,8 @@ TEMPLATE_TEST_CASE("is_finite and is_nan go by bits, on registers and elements",
     for (std::size_t lane = 0; lane < register_pack<A>::size; ++lane) {
       values<A> x{register_pack<A>(A(1))};
       std::memcpy(&x[lane], &number, sizeof(A));
-      values<A> const is{select(is_finite(x.x), 1, register_pack<A>(A(0)))}, is_not{select(is_nan(x.x), 1, register_pack<A>(A(0)))};
+      values<A> const is{select(is_finite(x.x), 1, register_pack<A>(A(0)))},
+          is_not{select(is_nan(x.x), 1, register_pack<A>(A(0)))};
       for (std::size_t i = 0; i < register_pack<A>::size; ++i) {
         REQUIRE(is[i] == A(i != lane || finite));
         REQUIRE(is_not[i] == A(i == lane && nan));

@@ -47,7 +47,7 @@ inline std::vector<std::string> misplaced_accesses(std::string const& entry) {
       std::string const& first = names[0];
       if (first == ".local" || first == ".shared" || first == ".param") {
         elsewhere.insert(names.back().find_first_not_of("0123456789") == std::string::npos ? names[names.size() - 2]
-                                                                                          : names.back());
+                                                                                           : names.back());
       } else if (accesses(first)) {
         bool const global = first.find(".global") != std::string::npos;
         std::size_t const at = line.find('[');

@@ -23,7 +23,8 @@ void launch_leaves(F const& f) {
 
 /// A model's usual types: gradients and mirrors `G`, the rest floats.
 template <class G>
-using types_of = pass::element_types<G, float, float, float, std::conditional_t<pushpull::detail::Encoded<G>, float, G>>;
+using types_of =
+    pass::element_types<G, float, float, float, std::conditional_t<pushpull::detail::Encoded<G>, float, G>>;
 
 /// One tensor of a caller, and several; rows with a gradient, and all rows.
 template <class Rule, class Types, class Reduction = sum>

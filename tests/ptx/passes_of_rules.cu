@@ -8,13 +8,14 @@ namespace {
 namespace update = pushpull::update;
 
 template <class Rule, class G>
-using pass_of = pushpull::pass::body<Rule, pushpull::reduce::sum, pushpull::pass::element_types<G, float, float, float, G>,
-                                     pushpull::pass::cuda_execution, pushpull::pass::memory::arenas>;
+using pass_of =
+    pushpull::pass::body<Rule, pushpull::reduce::sum, pushpull::pass::element_types<G, float, float, float, G>,
+                         pushpull::pass::cuda_execution, pushpull::pass::memory::arenas>;
 // Rounded stochastically, and with the sum of earlier micro-batches.
 using rounding_pass =
     pushpull::pass::body<update::adam, pushpull::reduce::sum,
-                         pushpull::pass::element_types<pushpull::bfloat16, float, pushpull::bfloat16, pushpull::bfloat16,
-                                                       pushpull::bfloat16, true, true>,
+                         pushpull::pass::element_types<pushpull::bfloat16, float, pushpull::bfloat16,
+                                                       pushpull::bfloat16, pushpull::bfloat16, true, true>,
                          pushpull::pass::cuda_execution, pushpull::pass::memory::arenas>;
 
 template <class Pass>
@@ -35,8 +36,9 @@ using scheduled_adamw = decltype(update::adamw{} | update::learning_rate(pushpul
                                  update::hyperparameter<&update::adamw::weight_decay>(pushpull::lr_schedule::cosine{}));
 using scaled_and_clipped = decltype(update::dynamic_loss_scale{} | update::clip_global_norm(1) | update::adamw{});
 // Wrappers with states of their own, around each other and inside a pipe.
-using averaged = decltype(update::clip_global_norm(1) | update::trace(0.9, true) | update::adam{} | update::lookahead(5) |
-                          update::ema(0.999) | update::learning_rate(pushpull::lr_schedule::cosine{}));
+using averaged =
+    decltype(update::clip_global_norm(1) | update::trace(0.9, true) | update::adam{} | update::lookahead(5) |
+             update::ema(0.999) | update::learning_rate(pushpull::lr_schedule::cosine{}));
 using noisy_sgd = decltype(update::add_noise(0.1) | update::sgd{});
 using mxnet_lars = decltype(pushpull::compat::mxnet1::lars());
 using mxnet_adagrad = decltype(pushpull::compat::mxnet1::adagrad());
@@ -45,12 +47,13 @@ using clipped_lamb = decltype(update::clip_norm(1) | update::lamb{});
 }  // namespace
 
 // The pointer keeps the launches.
-auto const launches = &launch_all<
-    update::sgd, update::momentum, update::nesterov, update::adamw, update::signsgd, update::signum, update::lion,
-    update::adagrad, update::rmsprop, update::centered_rmsprop, update::adadelta, update::amsgrad, update::adamax,
-    update::nadam, update::radam, update::adabelief, update::yogi, update::dcasgd, update::ftrl, update::ftml, update::test,
-    update::sgld, mxnet_rmsprop, mxnet_adamw, scheduled_adamw, update::lars, update::lans,
-    scaled_and_clipped, clipped_lamb,
-    averaged, noisy_sgd, mxnet_lars, mxnet_adagrad>;
+auto const launches =
+    &launch_all<update::sgd, update::momentum, update::nesterov, update::adamw, update::signsgd, update::signum,
+                update::lion, update::adagrad, update::rmsprop, update::centered_rmsprop, update::adadelta,
+                update::amsgrad, update::adamax, update::nadam, update::radam, update::adabelief, update::yogi,
+                update::dcasgd, update::ftrl, update::ftml, update::test, update::sgld, mxnet_rmsprop, mxnet_adamw,
+                scheduled_adamw, update::lars, update::lans, scaled_and_clipped, clipped_lamb, averaged, noisy_sgd,
+                mxnet_lars, mxnet_adagrad>;
 auto const rounding = &launch<rounding_pass>;
-void const* pushpull_test_launches[] = {reinterpret_cast<void const*>(launches), reinterpret_cast<void const*>(rounding)};
+void const* pushpull_test_launches[] = {reinterpret_cast<void const*>(launches),
+                                        reinterpret_cast<void const*>(rounding)};

@@ -108,7 +108,8 @@ TEST_CASE("an address of local or shared memory or of an argument is found in an
 	)" + address + R"(
 	@%p1 bra 	$L__BB1_1;
 	add.s64 	%rd3, %rd2, 16;
-	)" + access + "\n}").size();
+	)" + access + "\n}")
+        .size();
   };
   REQUIRE(found("add.u64 	%rd2, %SP, 0;", "st.global.wb.v4.u32 [%rd3], {%r1,%r2,%r3,%r4};") == 1);
   REQUIRE(found("cvta.shared.u64 	%rd2, %rd9;", "@%p2 ld.global.f32 	%f1, [%rd3+4];") == 1);

@@ -115,8 +115,9 @@ TEST_CASE("docs/lr_schedules.md schedules a rate and a decay", "[readme]") {
   auto const devices = pushpull::cpu_devices(1);
   // example-begin lr_schedule
   namespace lr = pushpull::lr_schedule;
-  pushpull::kv_store store{devices, update::clip_value(1) | update::adamw{} |
-                                        update::learning_rate(lr::warm_up{lr::cosine{.base = 1e-3, .updates = 9500}, 500})};
+  pushpull::kv_store store{devices,
+                           update::clip_value(1) | update::adamw{} |
+                               update::learning_rate(lr::warm_up{lr::cosine{.base = 1e-3, .updates = 9500}, 500})};
   // example-end lr_schedule
   std::vector<float> weight(10, 1.0F);
   std::vector<float> const gradient(10, 1.0F);

@@ -234,10 +234,11 @@ TEST_CASE("threads submit and wait at the same time", "[schedule]") {
     threads.emplace_back([&, t] {
       for (unsigned i = 0; i < 2000; ++i) {
         std::size_t const k = (i * 7 + t) % 5, j = (k + 1 + i % 4) % 5;
-        auto const handle = submit(schedule, {.writes = {&variables[k], &variables[j]}, .is_small = i % 2 == 0}, [&, k, j] {
-          ++sums[k];
-          --sums[j];
-        });
+        auto const handle =
+            submit(schedule, {.writes = {&variables[k], &variables[j]}, .is_small = i % 2 == 0}, [&, k, j] {
+              ++sums[k];
+              --sums[j];
+            });
         if (i % 97 == 0) handle.wait();
         if (i % 331 == 0) schedule.wait(variables[k]);
       }

@@ -341,7 +341,8 @@ TEST_CASE("a model of several element types and one of several rules accumulate"
   REQUIRE(both.value<float>("f", 1).data()[69] == -4);
   REQUIRE(both.value<double>("d", 1).data()[69] == -8);
 
-  pp::rules const chosen{update::sgd{1}, pp::where([](std::string_view name) { return name == "b"; }, update::momentum{1})};
+  pp::rules const chosen{update::sgd{1},
+                         pp::where([](std::string_view name) { return name == "b"; }, update::momentum{1})};
   pp::kv_store ruled{pp::cpu_devices(2), chosen, pp::synchronous{}, pp::accumulate{2}};
   strings const keys{"a", "b"};
   std::vector const ones(2, std::vector<float>{1});

@@ -327,7 +327,8 @@ TEST_CASE("any_store takes lists of rows, and ids per output", "[any_store][row_
   REQUIRE_THROWS_WITH(store.push(strings{"a", "b"}, gradients), "push: 2 keys, 3 gradients");
   REQUIRE_THROWS_WITH(store.row_sparse_pull("b", out, std::vector<std::vector<int>>{{0}}),
                       Contains("2 outputs, 1 tensor of row ids"));
-  REQUIRE_THROWS_AS(store.row_sparse_pull(strings{"a", "q"}, out, std::vector<std::vector<int>>{{0}, {0}}), pp::unknown_key);
+  REQUIRE_THROWS_AS(store.row_sparse_pull(strings{"a", "q"}, out, std::vector<std::vector<int>>{{0}, {0}}),
+                    pp::unknown_key);
   REQUIRE_THROWS_AS(store.push(integers{1}, gradients), pp::invalid_argument);
 }
 
@@ -449,7 +450,8 @@ TEST_CASE("any_store assigns weights, states and functions stay", "[any_store][a
   REQUIRE(out[0] == 0.5F);
 }
 
-TEST_CASE("parameter_store trains over an any_store as over a kv_store, whatever optimizer comes", "[any_store][parameter_store]") {
+TEST_CASE("parameter_store trains over an any_store as over a kv_store, whatever optimizer comes",
+          "[any_store][parameter_store]") {
   auto chosen = pp::create("device", pp::cpu_devices(2));
   pp::kv_store plain{pp::cpu_devices(2), update::momentum{.learning_rate = 0.5}};
   chosen.set_optimizer(update::momentum{.learning_rate = 0.5});
@@ -542,7 +544,8 @@ class adding_store {
 
 TEST_CASE("a user's own Store is created by its name, and works behind any_store's calls", "[any_store][create]") {
   using store_type = pp::created_store_t<pp::cpu_device<>>;
-  pp::register_store<store_type>("Adding", [](std::string const&, auto const& devices) { return adding_store(devices); });
+  pp::register_store<store_type>("Adding",
+                                 [](std::string const&, auto const& devices) { return adding_store(devices); });
   auto store = pp::create("adding", pp::cpu_devices(2));
   REQUIRE(store.type() == "adding");
   REQUIRE_THROWS_WITH((pp::create<float, double>("adding")), Contains("registered for stores"));
@@ -580,7 +583,8 @@ TEST_CASE("a user's own Store is created by its name, and works behind any_store
 TEST_CASE("any_store is made of a kv_store of the user's too", "[any_store]") {
   using rule = update::momentum;
   using store_type = pp::kv_store<float, pp::cpu_device<>, rule>;
-  pp::any_store<pp::cpu_device<>, pp::compressors<>, float> store("mine", store_type(pp::cpu_devices(2), rule{.learning_rate = 1.0}));
+  pp::any_store<pp::cpu_device<>, pp::compressors<>, float> store(
+      "mine", store_type(pp::cpu_devices(2), rule{.learning_rate = 1.0}));
   std::vector<float> const w(5, 1.0F), g(5, 0.5F);
   std::vector<float> out(5);
   store.init("w", w);

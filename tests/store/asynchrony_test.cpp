@@ -39,13 +39,10 @@ class gate {
 };
 
 template <class Store>
-concept PushesTemporaries = requires(Store& store, strings const& keys) {
-  store.push("w", std::vector<float>(3));
-};
+concept PushesTemporaries = requires(Store& store, strings const& keys) { store.push("w", std::vector<float>(3)); };
 template <class Store>
-concept PushesTemporaryLists = requires(Store& store, strings const& keys) {
-  store.push(keys, std::vector<std::vector<float>>(3));
-};
+concept PushesTemporaryLists =
+    requires(Store& store, strings const& keys) { store.push(keys, std::vector<std::vector<float>>(3)); };
 template <class Store>
 concept PushesViews = requires(Store& store, strings const& keys, std::vector<float>& g) {
   store.push("w", std::span<float const>(g));
@@ -71,11 +68,12 @@ class borrowed {
 /// Opens a gate from another thread once the block of this object ends.
 class opens_at_exit {
  public:
-  explicit opens_at_exit(gate& g) : opener_(std::async(std::launch::async, [&g, ends = ends_.get_future()] {
-                                        ends.wait();
-                                        std::this_thread::sleep_for(std::chrono::milliseconds(20));
-                                        g.open();
-                                      }).share()) {}
+  explicit opens_at_exit(gate& g)
+      : opener_(std::async(std::launch::async, [&g, ends = ends_.get_future()] {
+                  ends.wait();
+                  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+                  g.open();
+                }).share()) {}
   ~opens_at_exit() { ends_.set_value(); }
   /// To be waited for where the gate ends.
   std::shared_future<void> opener() const { return opener_; }
@@ -300,8 +298,8 @@ TEST_CASE("work that fails later tells its handle, wait(key) or wait, and change
   REQUIRE(store.steps("w") == 1);
 }
 
-TEMPLATE_TEST_CASE("errors that need only metadata are thrown by the call", "[kv_store][async][errors]", pp::asynchronous,
-                   pp::synchronous) {
+TEMPLATE_TEST_CASE("errors that need only metadata are thrown by the call", "[kv_store][async][errors]",
+                   pp::asynchronous, pp::synchronous) {
   pp::kv_store store{pp::cpu_devices(2), update::sgd{1.0}, TestType{}};
   std::vector<float> const g(large, 1.0F), shorter(3);
   std::vector<float> out(large);

@@ -33,33 +33,20 @@ floats pulled(Store& store, auto const& key, std::size_t size) {
 }
 
 template <class Store, class Key>
-concept Inits = requires(Store& s, Key const& key, floats& x) {
-  s.init(key, x);
-};
+concept Inits = requires(Store& s, Key const& key, floats& x) { s.init(key, x); };
 template <class Store, class Key>
-concept Pushes = requires(Store& s, Key const& key, floats& x) {
-  s.push(key, x);
-};
+concept Pushes = requires(Store& s, Key const& key, floats& x) { s.push(key, x); };
 template <class Store, class Key>
-concept Pulls = requires(Store& s, Key const& key, floats& x) {
-  s.pull(key, x);
-};
+concept Pulls = requires(Store& s, Key const& key, floats& x) { s.pull(key, x); };
 template <class Store, class Key>
-concept PushesAndPulls = requires(Store& s, Key const& key, floats& x) {
-  s.pushpull(key, x, x);
-};
+concept PushesAndPulls = requires(Store& s, Key const& key, floats& x) { s.pushpull(key, x, x); };
 template <class Store, class Key>
-concept Broadcasts = requires(Store& s, Key const& key, floats& x) {
-  s.broadcast(key, x, x);
-};
+concept Broadcasts = requires(Store& s, Key const& key, floats& x) { s.broadcast(key, x, x); };
 template <class Store, class Key>
-concept PullsRows = requires(Store& s, Key const& key, rows& x, integers const& ids) {
-  s.row_sparse_pull(key, x, ids);
-};
+concept PullsRows =
+    requires(Store& s, Key const& key, rows& x, integers const& ids) { s.row_sparse_pull(key, x, ids); };
 template <class Store, class Keys>
-concept PushesLists = requires(Store& s, Keys const& keys, lists& x) {
-  s.push(keys, x);
-};
+concept PushesLists = requires(Store& s, Keys const& keys, lists& x) { s.push(keys, x); };
 
 template <class Store, class Key>
 constexpr bool takes() {
@@ -73,9 +60,7 @@ constexpr bool refuses() {
 }
 
 template <class Store, class Gradient>
-concept TakesGradient = requires(Store& s, Gradient& g) {
-  s.push("w", g);
-};
+concept TakesGradient = requires(Store& s, Gradient& g) { s.push("w", g); };
 
 /// A matrix by compressed rows, which is no Tensor and no RowSparseTensor.
 struct csr {

@@ -58,9 +58,7 @@ rows one_row(std::int64_t size) {
 }
 
 template <class Name>
-concept NamesStore = requires(Name const& name) {
-  pp::create(name, pp::cpu_devices(1));
-};
+concept NamesStore = requires(Name const& name) { pp::create(name, pp::cpu_devices(1)); };
 
 }  // namespace
 

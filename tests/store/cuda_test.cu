@@ -46,7 +46,8 @@ std::vector<std::vector<float>> pushed(auto const& devices, auto const& updater,
 void require_close(std::vector<std::vector<float>> const& a, std::vector<std::vector<float>> const& b) {
   for (std::size_t k = 0; k < a.size(); ++k)
     for (std::size_t i = 0; i < a[k].size(); ++i)
-      if (!(std::abs(a[k][i] - b[k][i]) <= 2e-6F)) FAIL("key " << k << ", element " << i << ": " << a[k][i] << " " << b[k][i]);
+      if (!(std::abs(a[k][i] - b[k][i]) <= 2e-6F))
+        FAIL("key " << k << ", element " << i << ": " << a[k][i] << " " << b[k][i]);
 }
 
 /// A user's rule that branches, as GPUs can.
@@ -58,7 +59,9 @@ struct branching_rule {
   }
 };
 
-std::vector<pp::half> gradient_on_host(std::size_t size) { return std::vector<pp::half>(size, pp::convert<pp::half>(1.0F)); }
+std::vector<pp::half> gradient_on_host(std::size_t size) {
+  return std::vector<pp::half>(size, pp::convert<pp::half>(1.0F));
+}
 
 }  // namespace
 
@@ -78,8 +81,9 @@ TEST_CASE("scheduled hyperparameters on CUDA devices equal those on CPU devices"
   if (devices.empty()) return;
   auto const rate = lr::warm_up{lr::multi_step_decay{.base = 0.1, .milestones = {1, 2}}, 1, 0.05} *
                     lr::join{lr::cosine{.base = 1, .updates = 3}, 2, lr::one_cycle{.peak = 2, .updates = 9}};
-  auto const rule = update::weight_decay(0.01) | update::momentum{} | update::learning_rate(rate) |
-                    update::hyperparameter<&update::momentum::momentum>(lr::cyclical{.base = 0.9, .peak = 0.8, .up = 2});
+  auto const rule =
+      update::weight_decay(0.01) | update::momentum{} | update::learning_rate(rate) |
+      update::hyperparameter<&update::momentum::momentum>(lr::cyclical{.base = 0.9, .peak = 0.8, .up = 2});
   require_close(pushed(devices, rule, 3), pushed(pp::cpu_devices(2), rule, 3));
   REQUIRE(pushed(devices, rule, 3) == pushed(std::vector{devices[0]}, rule, 3));
 }
@@ -88,7 +92,8 @@ TEST_CASE("parameter_store trains on CUDA devices, and on all GPUs", "[cuda]") {
   auto const logical = logical_devices();
   if (logical.empty()) return;
   for (auto const& devices : {logical, pp::cuda_devices()}) {
-    pp::kv_store<pp::bfloat16, pp::cuda_device, update::sgd, pp::element::master<float>> store{devices, update::sgd{1.0}};
+    pp::kv_store<pp::bfloat16, pp::cuda_device, update::sgd, pp::element::master<float>> store{devices,
+                                                                                               update::sgd{1.0}};
     pp::parameter_store parameters{store};
     std::vector<pp::bfloat16> const weight(3001, pp::convert<pp::bfloat16>(2.0F));
     parameters.add("w", weight);
@@ -101,7 +106,8 @@ TEST_CASE("parameter_store trains on CUDA devices, and on all GPUs", "[cuda]") {
   }
 }
 
-TEST_CASE("a CUDA device runs every index once, sums leaves in a fixed order and refuses what does not exist", "[cuda]") {
+TEST_CASE("a CUDA device runs every index once, sums leaves in a fixed order and refuses what does not exist",
+          "[cuda]") {
   auto const devices = logical_devices();
   if (devices.empty()) return;
   REQUIRE_THROWS_AS(pp::cuda_device(4711), pp::invalid_argument);

@@ -183,8 +183,8 @@ TEMPLATE_TEST_CASE("an output of another shape is refused, though it has as many
   REQUIRE(other.row_ids()[0] == 1);
 }
 
-TEMPLATE_TEST_CASE("a key of more elements than a store can have is refused, and so are all of its list", "[store][errors]",
-                   with_rule, without_rule, chosen_at_run_time) {
+TEMPLATE_TEST_CASE("a key of more elements than a store can have is refused, and so are all of its list",
+                   "[store][errors]", with_rule, without_rule, chosen_at_run_time) {
   subject<TestType> s;
   constexpr std::int64_t most = std::int64_t{1} << 48;
   auto const refuses = [&](std::int64_t size, auto const& call) {
@@ -198,8 +198,8 @@ TEMPLATE_TEST_CASE("a key of more elements than a store can have is refused, and
   s.store.init("a", s.ones);
 }
 
-TEMPLATE_TEST_CASE("row ids that are no whole numbers of 63 bits are refused, in every type", "[store][errors]", with_rule,
-                   without_rule, chosen_at_run_time) {
+TEMPLATE_TEST_CASE("row ids that are no whole numbers of 63 bits are refused, in every type", "[store][errors]",
+                   with_rule, without_rule, chosen_at_run_time) {
   subject<TestType> s;
   auto filled = s.row(2);
   auto const refuses = [&]<class T>(T id, std::string const& text) {
@@ -267,12 +267,12 @@ TEMPLATE_TEST_CASE("ranges of unequal lengths are refused by every call", "[stor
             [&] { s.store.row_sparse_pull("w", two, std::vector<ids>{{1}}); });
     refuses("row_sparse_pull: key \"w\": 2 outputs, 3 tensors of row ids",
             [&] { s.store.row_sparse_pull("w", two, std::vector<ids>(3, ids{1})); });
-    refuses("row_sparse_pull: 3 keys, 2 outputs", [&] {
-      s.store.row_sparse_pull(strings{"w", "w", "w"}, two, std::vector<ids>(3, ids{1}));
-    });
+    refuses("row_sparse_pull: 3 keys, 2 outputs",
+            [&] { s.store.row_sparse_pull(strings{"w", "w", "w"}, two, std::vector<ids>(3, ids{1})); });
     refuses("row_sparse_pull: 2 keys, 1 tensor of row ids",
             [&] { s.store.row_sparse_pull(keys, two, std::vector<ids>(1, ids{1})); });
-    refuses("row_sparse_pull: 1 key, 2 outputs", [&] { s.store.row_sparse_pull(strings{"w"}, two, std::vector<ids>(2)); });
+    refuses("row_sparse_pull: 1 key, 2 outputs",
+            [&] { s.store.row_sparse_pull(strings{"w"}, two, std::vector<ids>(2)); });
     for (auto const& output : two) REQUIRE(output.row_ids()[0] == 2);
   }
 }
@@ -313,9 +313,8 @@ TEMPLATE_TEST_CASE("a list without keys is refused by every call, and so is a ke
   }
   refuses("push: key \"w\" came with no gradient", [&] { s.store.push("w", tensors); });
   refuses("pushpull: key \"w\" came with no gradient", [&] { s.store.pushpull("w", tensors, s.output()); });
-  refuses("push: key \"v\" came with no gradient", [&] {
-    s.store.push(strings{"w", "v"}, std::vector{views{s.gradient()}, tensors});
-  });
+  refuses("push: key \"v\" came with no gradient",
+          [&] { s.store.push(strings{"w", "v"}, std::vector{views{s.gradient()}, tensors}); });
   refuses("push: key \"w\" came with no gradient", [&] { s.store.push("w", list); });
 }
 
@@ -339,9 +338,8 @@ TEMPLATE_TEST_CASE("rows that a key does not have are refused by push, pull and 
       refuses("push: key \"w\"", [&] { s.store.push(strings{"w", "w"}, list); });
       std::vector<rows> outs;
       for (int i = 0; i < 2; ++i) outs.push_back(s.row(2));
-      refuses("row_sparse_pull: key \"w\"", [&] {
-        s.store.row_sparse_pull(strings{"w", "w"}, outs, std::vector<ids>{{1}, {id}});
-      });
+      refuses("row_sparse_pull: key \"w\"",
+              [&] { s.store.row_sparse_pull(strings{"w", "w"}, outs, std::vector<ids>{{1}, {id}}); });
       REQUIRE(outs[0].row_ids()[0] == 2);
     }
     REQUIRE(out.row_ids()[0] == 2);

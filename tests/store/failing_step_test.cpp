@@ -226,10 +226,7 @@ TEST_CASE("a predicate that throws adds no group and no key", "[store][errors]")
                           [&] { return std::tuple(store.groups(), store.group("a"), store.group("b")); }) >= 2);
   REQUIRE(store.group("b") == 1);
   std::vector<std::string> const more{"c", "d"};
-  REQUIRE(fail_every_call(
-              [&] {
-                store.init(more, std::vector<vector>{gradient_a, gradient_b});
-              },
-              [&] { return std::tuple(store.size(), store.contains("c"), store.contains("d")); }) == 2);
+  REQUIRE(fail_every_call([&] { store.init(more, std::vector<vector>{gradient_a, gradient_b}); },
+                          [&] { return std::tuple(store.size(), store.contains("c"), store.contains("d")); }) == 2);
   REQUIRE(store.group("c") == 1);
 }

@@ -22,8 +22,7 @@ using strings = std::vector<std::string>;
 
 /// stored += 2 * received, element by element.
 auto const add_twice = [](auto const&, auto const& received, auto const& stored) {
-  for (std::size_t i = 0; i < stored.size(); ++i)
-    stored.data()[i] += 2 * pp::convert<float>(received.data()[i]);
+  for (std::size_t i = 0; i < stored.size(); ++i) stored.data()[i] += 2 * pp::convert<float>(received.data()[i]);
 };
 
 }  // namespace
@@ -180,9 +179,9 @@ TEST_CASE("a range of gradients that uses the store whose call reads it is refus
   std::vector<float> const x(70, 1.0F), y(70, 2.0F);
   std::vector<float> inner(70);
   store.init("w", x);
-  std::vector<std::function<void()>> const calls{
-      [&] { store.pull("w", inner); }, [&] { store.push("w", x); },  [&] { store.shape("w"); },
-      [&] { store.init("v", x); },     [&] { store.contains("w"); }, [&] { store.wait("w"); }};
+  std::vector<std::function<void()>> const calls{[&] { store.pull("w", inner); }, [&] { store.push("w", x); },
+                                                 [&] { store.shape("w"); },       [&] { store.init("v", x); },
+                                                 [&] { store.contains("w"); },    [&] { store.wait("w"); }};
   for (auto const& call : calls) {
     auto const gradients = std::views::iota(0, 2) | std::views::transform([&](int) {
                              call();
@@ -212,11 +211,9 @@ TEST_CASE("a predicate that uses the store whose call asks it is refused", "[kv_
     if (call) call();
     return true;
   };
-  std::vector<std::function<void()>> const calls{[&] { store.push("w", x); },
-                                                 [&] { store.shape("w"); },
-                                                 [&] { store.steps("w"); },
-                                                 [&] { store.set_hyperparameters(pp::update::sgd{1.0}); },
-                                                 [&] { store.add_group(asks, pp::update::sgd{}); }};
+  std::vector<std::function<void()>> const calls{
+      [&] { store.push("w", x); }, [&] { store.shape("w"); }, [&] { store.steps("w"); },
+      [&] { store.set_hyperparameters(pp::update::sgd{1.0}); }, [&] { store.add_group(asks, pp::update::sgd{}); }};
   for (auto const& c : calls) {
     call = c;
     REQUIRE_THROWS_AS(store.add_group(asks, pp::update::sgd{}), pp::invalid_argument);
@@ -243,7 +240,8 @@ TEST_CASE("function updaters of resident keys write every mirror", "[kv_store][s
   parameters.materialize();
   store.set_updater(add_twice);
   store.push("w", g).wait();
-  for (std::size_t n = 0; n < 2; ++n) REQUIRE(pp::to_vector(parameters.value("w", n)) == std::vector<float>(3000, 3.0F));
+  for (std::size_t n = 0; n < 2; ++n)
+    REQUIRE(pp::to_vector(parameters.value("w", n)) == std::vector<float>(3000, 3.0F));
 }
 
 TEST_CASE("a step of a whole model calls the function once per parameter, with the sum over the devices",
@@ -312,7 +310,8 @@ TEST_CASE("a step of a whole model calls the function for float masters and for 
   std::vector<float> w(1500, 1.0F / 3);
   parameters.add("w", w);
   parameters.materialize();
-  for (std::size_t n = 0; n < 2; ++n) std::fill_n(parameters.grad("w", n).data(), 1500, pp::convert<pp::bfloat16>(0.25F));
+  for (std::size_t n = 0; n < 2; ++n)
+    std::fill_n(parameters.grad("w", n).data(), 1500, pp::convert<pp::bfloat16>(0.25F));
   fine.set_updater(add_twice);
   parameters.update_all();
   parameters.sync_master();

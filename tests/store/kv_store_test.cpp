@@ -1,9 +1,9 @@
 /// @file
 /// kv_store: operations, forms of arguments, errors that leave it as it was.
-#include <limits>
-#include <pushpull/pushpull.hpp>
 #include <array>
+#include <limits>
 #include <list>
+#include <pushpull/pushpull.hpp>
 #include <span>
 #include <string>
 #include <vector>
@@ -195,7 +195,8 @@ TEST_CASE("broadcast of a list stores and fills all, or nothing", "[kv_store]") 
 }
 
 TEST_CASE("a list may make its keys as it goes; policies may be given as values", "[kv_store]") {
-  pp::kv_store store{pp::cpu_devices(2), update::rescale(2) | update::sgd{1.0}, pp::reduce::mean{}, pp::integer_keys{}, pp::synchronous{}};
+  pp::kv_store store{pp::cpu_devices(2), update::rescale(2) | update::sgd{1.0}, pp::reduce::mean{}, pp::integer_keys{},
+                     pp::synchronous{}};
   store.init(7, std::vector<float>(9));
   store.push(7, std::vector(4, std::vector<float>(9, 3.0F)));
   REQUIRE(pulled<float>(store, 7, 9)[8] == -6.0F);

@@ -65,7 +65,8 @@ TEMPLATE_TEST_CASE("outputs beyond the caches receive the rows that were asked f
   for (std::int64_t const length : {64, 100, 448}) {
     shape const whole{3000, length};
     pp::tensor<TestType> value(pp::cpu_device<>(), whole);
-    for (std::size_t i = 0; i < value.size(); ++i) value.data()[i] = pp::convert<TestType>(static_cast<double>(i % 251));
+    for (std::size_t i = 0; i < value.size(); ++i)
+      value.data()[i] = pp::convert<TestType>(static_cast<double>(i % 251));
     std::vector<std::int64_t> which(2000);
     for (std::size_t i = 0; i < which.size(); ++i) which[i] = static_cast<std::int64_t>((i * 1103) % 3000);
     pp::kv_store<TestType, pp::cpu_device<>, update::sgd> store{pp::cpu_devices(2)};
@@ -103,7 +104,8 @@ TEST_CASE("tensors have more than 2^31 elements", "[memory]") {
   std::copy(ids.begin(), ids.end(), some.row_ids());
   for (std::size_t i = 0; i < ids.size(); ++i)
     for (std::int64_t j = 0; j < length; ++j)
-      some.values()[static_cast<std::int64_t>(i) * length + j] = pp::convert<bfloat16>(static_cast<double>(i + 1) + (j == 128));
+      some.values()[static_cast<std::int64_t>(i) * length + j] =
+          pp::convert<bfloat16>(static_cast<double>(i + 1) + (j == 128));
 
   pp::kv_store<bfloat16, pp::cpu_device<>, update::sgd, pp::element::master<bfloat16>, pp::synchronous> store{
       pp::cpu_devices(2), update::sgd{.learning_rate = 1}};

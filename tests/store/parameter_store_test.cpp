@@ -157,8 +157,7 @@ TEST_CASE("several threads may ask for mirrors first", "[parameter_store]") {
   parameters.add("w", std::vector<float>(1000, 3.0F));
   std::vector<float> seen(4);
   std::vector<std::thread> threads;
-  for (std::size_t n = 0; n < 4; ++n)
-    threads.emplace_back([&, n] { seen[n] = parameters.value("w", n).data()[999]; });
+  for (std::size_t n = 0; n < 4; ++n) threads.emplace_back([&, n] { seen[n] = parameters.value("w", n).data()[999]; });
   for (auto& thread : threads) thread.join();
   REQUIRE(seen == std::vector<float>(4, 3.0F));
 }
@@ -182,7 +181,7 @@ TEST_CASE("a name that is a key of the store is refused, and nothing else suffer
 
 TEST_CASE("values go in and out in the masters' precision", "[parameter_store]") {
   pp::kv_store<pp::bfloat16, pp::cpu_device<>, update::sgd, pp::element::master<float>> store{pp::cpu_devices(2),
-                                                                                             update::sgd{1.0}};
+                                                                                              update::sgd{1.0}};
   pp::parameter_store parameters{store};
   std::vector<float> w(100, 1.001F), statistics(3, 0.001F);
   std::vector<double> wide(5, 0.1);
@@ -191,7 +190,8 @@ TEST_CASE("values go in and out in the masters' precision", "[parameter_store]")
   parameters.add("wide", wide);
   for (std::size_t n = 0; n < 2; ++n)
     for (std::string const name : {"w", "wide"})
-      std::fill_n(parameters.grad(name, n).data(), parameters.grad(name, n).size(), pp::convert<pp::bfloat16>(0.0078125F));
+      std::fill_n(parameters.grad(name, n).data(), parameters.grad(name, n).size(),
+                  pp::convert<pp::bfloat16>(0.0078125F));
   parameters.update_all();
   *parameters.value("statistics", 0).data() = pp::convert<pp::bfloat16>(2.0F);
   parameters.sync_master();

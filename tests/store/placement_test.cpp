@@ -102,7 +102,8 @@ TEST_CASE("norms do not depend on the number of devices that own whole keys", "[
   for (bool const resident : {false, true}) {
     auto const clipped = update::clip_global_norm(0.5) | update::momentum{.learning_rate = 0.1};
     auto const expected = trained(clipped, pp::placement::owners{}, 1, resident);
-    for (int const devices : {2, 3, 7}) REQUIRE(trained(clipped, pp::placement::owners{}, devices, resident) == expected);
+    for (int const devices : {2, 3, 7})
+      REQUIRE(trained(clipped, pp::placement::owners{}, devices, resident) == expected);
     auto const sliced = trained(clipped, pp::placement::slices{}, 2, resident);
     for (std::size_t k = 0; k < sliced.size(); ++k)
       for (std::size_t i = 0; i < sliced[k].size(); ++i) REQUIRE(sliced[k][i] == Approx(expected[k][i]).epsilon(1e-5));

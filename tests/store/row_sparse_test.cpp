@@ -207,7 +207,8 @@ TEST_CASE("a rule that tells elements apart sees the same elements in rows and i
     }
 }
 
-TEST_CASE("rows of a list of keys: repeated keys are grouped, ranges are of one length, all or nothing", "[row_sparse]") {
+TEST_CASE("rows of a list of keys: repeated keys are grouped, ranges are of one length, all or nothing",
+          "[row_sparse]") {
   pp::kv_store store{pp::cpu_devices(2), pp::update::sgd{.learning_rate = 1.0}};
   store.init("a", filled<float>(shape{4, 2}, 10));
   store.init("b", filled<float>(shape{9, 3}, 20));
@@ -373,7 +374,8 @@ TEST_CASE("more rows than a call can count are refused before one is read", "[ro
   pp::row_sparse_view const good(value.data(), four.data(), 4, shape{4, 1}),
       many(value.data(), four.data(), std::int64_t{1} << 40, shape{4, 1});
   std::vector const both{good, many};
-  for (auto const& push : std::vector<std::function<void()>>{[&] { store.push("w", many); }, [&] { store.push("w", both); }}) {
+  for (auto const& push :
+       std::vector<std::function<void()>>{[&] { store.push("w", many); }, [&] { store.push("w", both); }}) {
     try {
       push();
       FAIL("no exception");

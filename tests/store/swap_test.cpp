@@ -122,7 +122,8 @@ TEST_CASE("a key without updates has no average yet and stays", "[swap]") {
 }
 
 TEST_CASE("a key whose only update was left out has no average either", "[swap]") {
-  pp::kv_store store{pp::cpu_devices(2), update::apply_if_finite{} | update::sgd{} | update::ema(0.5), pp::synchronous{}};
+  pp::kv_store store{pp::cpu_devices(2), update::apply_if_finite{} | update::sgd{} | update::ema(0.5),
+                     pp::synchronous{}};
   store.init(keys, filled<float>(0));
   auto const before = weights(store);
   auto gradients = filled<float>(0);
@@ -312,7 +313,8 @@ TEST_CASE("a model is neither stepped nor written back while averages stand in t
   REQUIRE(w == std::vector<float>(70, -0.5F));
 }
 
-TEST_CASE("a step of several element types or rules is refused as a whole where one key holds its average", "[swap][errors]") {
+TEST_CASE("a step of several element types or rules is refused as a whole where one key holds its average",
+          "[swap][errors]") {
   auto const rule = update::sgd{1} | update::ema(0.5);
   pp::kv_store<pp::type_list<float, double>, pp::cpu_device<>, std::remove_const_t<decltype(rule)>> typed{
       pp::cpu_devices(2), rule};

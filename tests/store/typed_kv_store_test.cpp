@@ -24,7 +24,8 @@ TEST_CASE("a store of several element types keeps each key in its own", "[typed_
   pp::kv_store<pp::type_list<float, pp::bfloat16, double>, pp::cpu_device<>, update::momentum> store{
       pp::cpu_devices(2), update::momentum{.learning_rate = 1.0}};
   std::vector<float> const f(700, 5.0F), gradient_f(700, 1.0F);
-  std::vector<pp::bfloat16> const b(30, pp::convert<pp::bfloat16>(7.0F)), gradient_b(30, pp::convert<pp::bfloat16>(2.0F));
+  std::vector<pp::bfloat16> const b(30, pp::convert<pp::bfloat16>(7.0F)),
+      gradient_b(30, pp::convert<pp::bfloat16>(2.0F));
   std::vector<double> const d(9, 1.0 / 3);
   store.init("f", f);
   store.init("b", b);
@@ -56,7 +57,8 @@ TEST_CASE("a store of several element types keeps each key in its own", "[typed_
   REQUIRE(store.of<double>().updater().learning_rate == 2.0);
 }
 
-TEST_CASE("a key of another element type is refused by name and type, and nothing changes", "[typed_kv_store][errors]") {
+TEST_CASE("a key of another element type is refused by name and type, and nothing changes",
+          "[typed_kv_store][errors]") {
   pp::kv_store<pp::type_list<float, double>, pp::cpu_device<>, pp::synchronous> store{pp::cpu_devices(2)};
   std::vector<float> const f(7, 5.0F);
   std::vector<double> const d(7, 6.0);
@@ -81,7 +83,8 @@ TEST_CASE("a key of another element type is refused by name and type, and nothin
   REQUIRE(store.dtype("g") == "float32");
 }
 
-TEST_CASE("a model of several element types is updated by one pass per device and type", "[typed_kv_store][parameter_store]") {
+TEST_CASE("a model of several element types is updated by one pass per device and type",
+          "[typed_kv_store][parameter_store]") {
   pp::kv_store<pp::type_list<float, pp::bfloat16>, pp::cpu_device<>, update::sgd, pp::element::master<float>> store{
       pp::cpu_devices(2), update::sgd{1.0}};
   pp::parameter_store parameters{store};
@@ -144,7 +147,8 @@ TEST_CASE("a key of either kind says which it is, and gives no other", "[any_key
   REQUIRE_FALSE(owned.is_integer());
   REQUIRE(owned.string() == "seven");
   REQUIRE(pp::any_key(7).integer() == 7);
-  REQUIRE_THROWS_WITH(number.string(), Catch::Matchers::Contains("a string expected") && Catch::Matchers::Contains("7"));
+  REQUIRE_THROWS_WITH(number.string(),
+                      Catch::Matchers::Contains("a string expected") && Catch::Matchers::Contains("7"));
   REQUIRE_THROWS_AS(owned.integer(), pp::invalid_argument);
 }
 

@@ -98,8 +98,8 @@ TEST_CASE("a rule for single floats needs no template", "[update]") {
 
 TEST_CASE("a transform with a state stands anywhere in a pipe", "[update]") {
   auto const gradients = random_gradients(5, 777);
-  pushpull::kv_store store{pushpull::cpu_devices(3),
-                           smooth{} | update::clip_value(0.2) | smooth{.keep = 0.5} | update::momentum{.learning_rate = 1}};
+  pushpull::kv_store store{pushpull::cpu_devices(3), smooth{} | update::clip_value(0.2) | smooth{.keep = 0.5} |
+                                                         update::momentum{.learning_rate = 1}};
   std::vector<float> w(777, 0.0F);
   store.init("w", w);
   std::vector<double> a(777), b(777), m(777), expected(777);
@@ -119,7 +119,7 @@ TEST_CASE("a transform with a state stands anywhere in a pipe", "[update]") {
 
 TEST_CASE("lists may be any ranges: views of the standard library and of range-v3", "[kv_store]") {
   pushpull::kv_store<float, pushpull::cpu_device<>, update::sgd, pushpull::integer_keys> store{pushpull::cpu_devices(2),
-                                                                                              update::sgd{1.0}};
+                                                                                               update::sgd{1.0}};
   std::vector<std::vector<float>> tensors(4, std::vector<float>(65, 1.0F));
   store.init(std::views::iota(10, 14), tensors);
   store.push(std::views::iota(10, 14) | std::views::reverse, tensors);

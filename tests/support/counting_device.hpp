@@ -16,7 +16,8 @@ namespace pushpull::test {
 
 template <class F>
 inline constexpr bool is_pass = false;
-template <class Rule, class Reduction, class Types, class Execution, pass::memory Memory, template <class> class Schedule>
+template <class Rule, class Reduction, class Types, class Execution, pass::memory Memory,
+          template <class> class Schedule>
 inline constexpr bool is_pass<pass::body<Rule, Reduction, Types, Execution, Memory, Schedule>> = true;
 
 class counting_device {

@@ -39,7 +39,8 @@ void copy_pair() {
     for (std::size_t i = 0; i < from.size(); ++i)
       from[i] = convert<From>(static_cast<float>(i % exact_below<From, To>));
     auto const count = static_cast<std::int64_t>(size);
-    pushpull::copy(pushpull::tensor_view(from.data() + 1, shape{count}), pushpull::tensor_view(to.data() + 1, shape{count}));
+    pushpull::copy(pushpull::tensor_view(from.data() + 1, shape{count}),
+                   pushpull::tensor_view(to.data() + 1, shape{count}));
     REQUIRE(convert<double>(to[0]) == 80);
     REQUIRE(convert<double>(to[size + 1]) == 80);
     for (std::size_t i = 0; i < size; ++i)
@@ -72,10 +73,17 @@ void saturates() {
   constexpr double infinity = std::numeric_limits<double>::infinity();
   double const lowest = static_cast<double>(limits::min()), bound = std::ldexp(1.0, limits::digits);
   double const below = limits::is_signed ? 2 * lowest : -300;
-  std::vector<std::pair<double, To>> const cases{
-      {infinity, limits::max()}, {-infinity, limits::min()}, {bound, limits::max()},   {2 * bound, limits::max()},
-      {lowest, limits::min()},   {below, limits::min()},     {-0.75, 0},               {1.5, 1},
-      {bound / 2, static_cast<To>(limits::max() / 2 + 1)},   {std::nan(""), 0},        {-std::nan(""), 0}};
+  std::vector<std::pair<double, To>> const cases{{infinity, limits::max()},
+                                                 {-infinity, limits::min()},
+                                                 {bound, limits::max()},
+                                                 {2 * bound, limits::max()},
+                                                 {lowest, limits::min()},
+                                                 {below, limits::min()},
+                                                 {-0.75, 0},
+                                                 {1.5, 1},
+                                                 {bound / 2, static_cast<To>(limits::max() / 2 + 1)},
+                                                 {std::nan(""), 0},
+                                                 {-std::nan(""), 0}};
   std::vector<From> from;
   std::vector<To> expected;
   for (int round = 0; round < 8; ++round)  // whole blocks and a tail
@@ -85,7 +93,9 @@ void saturates() {
       if (stored == x || std::isnan(x)) {
         expected.push_back(result);
       } else {  // the element type has no such number: what it has instead counts
-        expected.push_back(stored >= bound ? limits::max() : stored <= lowest ? limits::min() : static_cast<To>(stored));
+        expected.push_back(stored >= bound    ? limits::max()
+                           : stored <= lowest ? limits::min()
+                                              : static_cast<To>(stored));
       }
       REQUIRE(convert<To>(from.back()) == expected.back());
     }

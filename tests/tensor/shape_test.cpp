@@ -1,12 +1,12 @@
 /// @file
 /// Shapes and views.
+#include <thrust/host_vector.h>
 #include <array>
 #include <cstdint>
 #include <limits>
 #include <pushpull/pushpull.hpp>
 #include <span>
 #include <string>
-#include <thrust/host_vector.h>
 #include <type_traits>
 #include <vector>
 
@@ -43,9 +43,8 @@ TEST_CASE("tensors, rows and views of more bytes than memory can have are refuse
   namespace pp = pushpull;
   using Catch::Matchers::Predicate;
   auto const says = [](auto const&... words) {
-    return Predicate<pp::error>([=](pp::error const& e) {
-      return ((std::string(e.what()).find(words) != std::string::npos) && ...);
-    });
+    return Predicate<pp::error>(
+        [=](pp::error const& e) { return ((std::string(e.what()).find(words) != std::string::npos) && ...); });
   };
   constexpr std::int64_t huge = std::int64_t{1} << 61, largest = std::numeric_limits<std::int64_t>::max();
   pp::cpu_device<> const device;
@@ -57,7 +56,8 @@ TEST_CASE("tensors, rows and views of more bytes than memory can have are refuse
   REQUIRE_THROWS_MATCHES(pp::tensor_view<float>(&element, shape{huge}), pp::invalid_argument, says(text, "float32"));
   REQUIRE_THROWS_MATCHES(pp::tensor_view<float const>(&element, shape{huge, 3}), pp::invalid_argument, says(", 3)"));
   REQUIRE(pp::tensor_view<float>(&element, shape{huge - 1}).size() == huge - 1);
-  REQUIRE_THROWS_MATCHES(pp::row_sparse<float>(device, shape{4, huge / 4}, 9), pp::out_of_memory, says("9 rows", "float32"));
+  REQUIRE_THROWS_MATCHES(pp::row_sparse<float>(device, shape{4, huge / 4}, 9), pp::out_of_memory,
+                         says("9 rows", "float32"));
   REQUIRE_THROWS_MATCHES(pp::row_sparse<float>(device, shape{4, 0}, largest), pp::out_of_memory, says("(4, 0)"));
   REQUIRE_THROWS_MATCHES(pp::row_sparse_view<float>(&element, &id, huge, shape{huge, 1}), pp::invalid_argument,
                          says(text + " rows", "float32"));

@@ -176,17 +176,14 @@ TEST_CASE("forms of other libraries have the rate that a schedule gives, whereve
   follows_schedule("mxnet1::nag", [](double rate) { return mxnet1::nag({rate, 0.9, wd, s, limit}); });
   follows_schedule("mxnet1::adam", [](double rate) { return mxnet1::adam({.learning_rate = rate, .wd = wd}); });
   follows_schedule("mxnet1::adagrad", [](double rate) { return mxnet1::adagrad({rate, 1e-3, wd, s, limit}); });
-  follows_schedule("mxnet1::rmsprop", [](double rate) {
-    return mxnet1::rmsprop({rate, 0.9, 1e-3, 1.5, wd, s, limit});
-  });
-  follows_schedule("mxnet1::rmsprop_centered", [](double rate) {
-    return mxnet1::rmsprop_centered({rate, 0.9, 0.9, 1e-3, 0, wd, s, limit});
-  });
+  follows_schedule("mxnet1::rmsprop",
+                   [](double rate) { return mxnet1::rmsprop({rate, 0.9, 1e-3, 1.5, wd, s, limit}); });
+  follows_schedule("mxnet1::rmsprop_centered",
+                   [](double rate) { return mxnet1::rmsprop_centered({rate, 0.9, 0.9, 1e-3, 0, wd, s, limit}); });
   follows_schedule("mxnet1::lars", [](double rate) { return mxnet1::lars({rate, 0.9, 0.2, 0, true, wd, s, limit}); });
   follows_schedule("mxnet2::adamw", [](double rate) { return mxnet2::adamw({.learning_rate = rate, .wd = wd}); });
-  follows_schedule("mxnet2::dcasgd_momentum", [](double rate) {
-    return mxnet2::dcasgd_momentum({rate, 0.9, 0.4, wd, s, limit});
-  });
+  follows_schedule("mxnet2::dcasgd_momentum",
+                   [](double rate) { return mxnet2::dcasgd_momentum({rate, 0.9, 0.4, wd, s, limit}); });
   follows_schedule("djl::sgd_momentum", [](double rate) { return djl::sgd_momentum({rate, 0.9, wd, s, limit}); });
   follows_schedule("djl::adamw", [](double rate) { return djl::adamw({.learning_rate = rate, .weight_decays = wd}); });
 }

@@ -73,9 +73,8 @@ TEST_CASE("the forms of MXNet 2.0 equal their formulas", "[update]") {
     x[0] = 0.9 * x[0] - 0.1 * in(w, g);
     w = (1 - 0.01 * 0.2) * w + 0.01 * sign_of(x[0]);
   });
-  compare("signsgd", mxnet::signsgd({0.01, 0.2, wd}), [](double& w, double g, auto&, double) {
-    w = (1 - 0.01 * (wd + 0.2)) * w - 0.01 * sign_of(g);
-  });
+  compare("signsgd", mxnet::signsgd({0.01, 0.2, wd}),
+          [](double& w, double g, auto&, double) { w = (1 - 0.01 * (wd + 0.2)) * w - 0.01 * sign_of(g); });
   auto const compensated = [=](double& w, double g, double& old, double t) {
     double const h = in(w, g), before = t == 1 ? w : old;
     old = w;
@@ -160,9 +159,8 @@ TEST_CASE("the forms of MXNet 2.0 equal their formulas", "[update]") {
 }
 
 TEST_CASE("the forms of DJL equal their formulas", "[update]") {
-  compare("sgd", djl::sgd({0.1, wd, s, limit}), [](double& w, double g, auto&, double) {
-    w = (1 - 0.1 * wd) * w - 0.1 * clip(s * g);
-  });
+  compare("sgd", djl::sgd({0.1, wd, s, limit}),
+          [](double& w, double g, auto&, double) { w = (1 - 0.1 * wd) * w - 0.1 * clip(s * g); });
   compare("sgd_momentum", djl::sgd_momentum({0.1, 0.9, wd, s, limit}), [](double& w, double g, auto& x, double) {
     x[0] = 0.9 * x[0] - 0.1 * wd * w - 0.1 * clip(s * g);
     w += x[0];
@@ -175,10 +173,9 @@ TEST_CASE("the forms of DJL equal their formulas", "[update]") {
   compare("adam", djl::adam({0.01, 0.9, 0.999, 1e-3, wd, s, limit}), [](double& w, double g, auto& x, double t) {
     w -= corrected(0.01, t) * moments(decayed_first(w, g), x, 1e-3);
   });
-  compare("adam, decay after the clip", djl::adam<djl::decay_order::after_clip>({0.01, 0.9, 0.999, 1e-3, wd, s, limit}),
-          [](double& w, double g, auto& x, double t) {
-            w -= corrected(0.01, t) * moments(decayed_last(w, g), x, 1e-3);
-          });
+  compare(
+      "adam, decay after the clip", djl::adam<djl::decay_order::after_clip>({0.01, 0.9, 0.999, 1e-3, wd, s, limit}),
+      [](double& w, double g, auto& x, double t) { w -= corrected(0.01, t) * moments(decayed_last(w, g), x, 1e-3); });
   compare("adamw", djl::adamw({0.01, 0.9, 0.999, 1e-3, wd, s, limit}), [](double& w, double g, auto& x, double t) {
     w -= 0.01 * wd * w + corrected(0.01, t) * moments(clip(s * g), x, 1e-3);
   });

@@ -43,7 +43,8 @@ TEST_CASE("clip_global_norm scales by the norm over all keys of the call", "[upd
   for (auto const& gradient : gradients)
     for (float const g : gradient) squares += 4 * double{g} * double{g};  // two equal sources
   for (double const limit : {1.0, 1e6}) {
-    pushpull::kv_store store{pushpull::cpu_devices(2), update::clip_global_norm(limit) | update::sgd{1.0}, pushpull::synchronous{}};
+    pushpull::kv_store store{pushpull::cpu_devices(2), update::clip_global_norm(limit) | update::sgd{1.0},
+                             pushpull::synchronous{}};
     std::vector<std::string> const keys{"x", "y"};
     store.init(keys, std::vector{std::vector<float>(3000), std::vector<float>(77)});
     store.push(keys, std::vector{std::vector{gradients[0], gradients[0]}, std::vector{gradients[1], gradients[1]}});
@@ -69,7 +70,8 @@ TEST_CASE("rules and transforms refuse hyperparameters that can never be right",
 }
 
 TEST_CASE("set_hyperparameters takes effect at the next push and keeps states", "[update]") {
-  pushpull::kv_store store{pushpull::cpu_devices(2), update::momentum{.learning_rate = 1, .momentum = 0.5}, pushpull::synchronous{}};
+  pushpull::kv_store store{pushpull::cpu_devices(2), update::momentum{.learning_rate = 1, .momentum = 0.5},
+                           pushpull::synchronous{}};
   std::vector<float> w(100, 0.0F), g(100, 1.0F);
   store.init("w", w);
   store.push("w", g);

@@ -23,7 +23,8 @@ std::vector<float> trained(std::vector<D> const& devices, Updater const& updater
   for (std::size_t i = 0; i < w.size(); ++i) w[i] = static_cast<float>(i % 13) / 8 - 0.7F;
   store.init("w", w);
   for (int t = 1; t <= 5; ++t) {
-    for (std::size_t i = 0; i < g.size(); ++i) g[i] = static_cast<float>((i * 31 + static_cast<std::size_t>(t)) % 17) / 8 - 1.03F;
+    for (std::size_t i = 0; i < g.size(); ++i)
+      g[i] = static_cast<float>((i * 31 + static_cast<std::size_t>(t)) % 17) / 8 - 1.03F;
     store.pushpull("w", g, w).wait();
   }
   return w;

@@ -22,8 +22,9 @@ constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
 /// What each hyperparameter is set to.
-constexpr double extremes[] = {not_a_number, infinity, -infinity, -1,   0,    -0.0, 1e-300, 1e-45, 1e-39, 1e-30,
-                               1e-16,        0.5,      1 - 1e-10, 0x1.fffffffffffffp-1, 1, 1 + 1e-6, 2, 1e300};
+constexpr double extremes[] = {
+    not_a_number,         infinity, -infinity, -1, 0,    -0.0, 1e-300, 1e-45, 1e-39, 1e-30, 1e-16, 0.5, 1 - 1e-10,
+    0x1.fffffffffffffp-1, 1,        1 + 1e-6,  2,  1e300};
 /// Factors of the largest gradient, which is at most 1e30.
 constexpr double gradients[] = {0, 1e-74, 1e-60, 1e-30, -1, 1};
 
@@ -44,7 +45,8 @@ void has_no_nan(Rule const& rule, double largest) {
         runner.step(std::vector<double>(weight.size(), largest * (t == 1 ? second : first)));
         for (std::size_t s = 0; s < runner.states + 1; ++s)
           for (double const x : runner.values(s)) {
-            INFO("gradients " << first << ", " << second << ", step " << t + 1 << ", state " << s << " of " << runner.states);
+            INFO("gradients " << first << ", " << second << ", step " << t + 1 << ", state " << s << " of "
+                              << runner.states);
             if (std::isnan(x)) FAIL("NaN");
           }
       }
@@ -53,7 +55,7 @@ void has_no_nan(Rule const& rule, double largest) {
 
 template <class Rule>
 void at_extremes(std::string const& name, Rule const& rule, std::vector<member<Rule>> const& members,
-                double largest = 1e30) {
+                 double largest = 1e30) {
   INFO(name);
   has_no_nan<float, float>(rule, largest);
   has_no_nan<double, double>(rule, largest);
@@ -81,10 +83,8 @@ void at_extremes(std::string const& name, Rule const& rule, std::vector<member<R
   REQUIRE((members.empty() || refused > 0));
 }
 
-#define MEMBER(name) \
-  { #name, [](rule_type & r) -> double& { return r.name; } }
-#define INSIDE(name, holder) \
-  { #name, [](rule_type & r) -> double& { return r.holder.name; } }
+#define MEMBER(name) {#name, [](rule_type& r) -> double& { return r.name; }}
+#define INSIDE(name, holder) {#name, [](rule_type& r) -> double& { return r.holder.name; }}
 
 /// Rules with Adam's hyperparameters.
 template <class rule_type>
@@ -157,8 +157,9 @@ TEST_CASE("adaptive rules leave no NaN at any extreme", "[update][extremes]") {
   adaptive<update::ftml>("ftml");
   {
     using rule_type = compat::folded_correction<update::adabelief>;
-    at_extremes<rule_type>("folded_correction", {}, {INSIDE(learning_rate, rule), INSIDE(beta1, rule), INSIDE(beta2, rule),
-                                                     INSIDE(epsilon, rule)});
+    at_extremes<rule_type>(
+        "folded_correction", {},
+        {INSIDE(learning_rate, rule), INSIDE(beta1, rule), INSIDE(beta2, rule), INSIDE(epsilon, rule)});
   }
   {
     using rule_type = compat::corrected_decay;
@@ -169,8 +170,8 @@ TEST_CASE("adaptive rules leave no NaN at any extreme", "[update][extremes]") {
 TEST_CASE("rules with sums of squares leave no NaN at any extreme", "[update][extremes]") {
   {
     using rule_type = update::adagrad;
-    at_extremes<rule_type>("adagrad", {}, {MEMBER(learning_rate), MEMBER(lr_decay), MEMBER(initial_accumulator_value),
-                                           MEMBER(epsilon)});
+    at_extremes<rule_type>(
+        "adagrad", {}, {MEMBER(learning_rate), MEMBER(lr_decay), MEMBER(initial_accumulator_value), MEMBER(epsilon)});
   }
   {
     using rule_type = update::basic_adagrad<update::epsilon_inside_root>;
@@ -201,8 +202,9 @@ TEST_CASE("rules with sums of squares leave no NaN at any extreme", "[update][ex
 TEST_CASE("rules with norms leave no NaN at any extreme", "[update][extremes]") {
   {
     using rule_type = update::lars;
-    at_extremes<rule_type>("lars", {}, {MEMBER(learning_rate), MEMBER(momentum), MEMBER(weight_decay),
-                                        MEMBER(trust_coefficient), MEMBER(epsilon)});
+    at_extremes<rule_type>(
+        "lars", {},
+        {MEMBER(learning_rate), MEMBER(momentum), MEMBER(weight_decay), MEMBER(trust_coefficient), MEMBER(epsilon)});
   }
   {
     using rule_type = update::lamb;
@@ -214,8 +216,9 @@ TEST_CASE("rules with norms leave no NaN at any extreme", "[update][extremes]") 
   }
   {
     using rule_type = compat::layer_rated_momentum<compat::lars_factor>;
-    at_extremes<rule_type>("mxnet lars", {}, {MEMBER(learning_rate), MEMBER(momentum), MEMBER(weight_decay),
-                                              MEMBER(rescale), MEMBER(limit), INSIDE(eta, factor), INSIDE(epsilon, factor)});
+    at_extremes<rule_type>("mxnet lars", {},
+                           {MEMBER(learning_rate), MEMBER(momentum), MEMBER(weight_decay), MEMBER(rescale),
+                            MEMBER(limit), INSIDE(eta, factor), INSIDE(epsilon, factor)});
   }
   {
     using rule_type = compat::layer_rated_momentum<compat::lbsgd_factor>;
@@ -235,23 +238,24 @@ TEST_CASE("stages and wrappers leave no NaN at any extreme", "[update][extremes]
   };
   {
     using rule_type = decltype(update::rescale(1) | update::sgd{});
-    stage("rescale", update::rescale(1), member<rule_type>INSIDE(factor, first));
+    stage("rescale", update::rescale(1), member<rule_type> INSIDE(factor, first));
   }
   {
     using rule_type = decltype(update::clip_value(1) | update::sgd{});
-    stage("clip_value", update::clip_value(1), member<rule_type>INSIDE(limit, first));
+    stage("clip_value", update::clip_value(1), member<rule_type> INSIDE(limit, first));
   }
   {
     using rule_type = decltype(update::weight_decay(0) | update::sgd{});
-    stage("weight_decay", update::weight_decay(0), member<rule_type>INSIDE(decay, first));
+    stage("weight_decay", update::weight_decay(0), member<rule_type> INSIDE(decay, first));
   }
   {
     using rule_type = decltype(update::trace(0.9) | update::sgd{});
-    stage("trace", update::trace(0.9), member<rule_type>INSIDE(decay, first));
+    stage("trace", update::trace(0.9), member<rule_type> INSIDE(decay, first));
   }
   {
     using rule_type = decltype(update::add_noise(1) | update::sgd{});
-    stage("add_noise", update::add_noise(1), member<rule_type>INSIDE(eta, first), member<rule_type>INSIDE(gamma, first));
+    stage("add_noise", update::add_noise(1), member<rule_type> INSIDE(eta, first),
+          member<rule_type> INSIDE(gamma, first));
   }
   {
     using rule_type = update::decoupled_decay<update::sgd>;
@@ -307,7 +311,8 @@ TEST_CASE("an update whose schedule gives what the rule refuses leaves weights a
     leaves_alone(update::adam{} | update::learning_rate(once{0.1, bad}));
     leaves_alone(update::trace(0.9) | update::clip_value(10) | update::ema{update::adam{}, 0.5} |
                  update::learning_rate(once{0.1, bad}));
-    leaves_alone(update::rescale(1) | update::hyperparameter<&update::rescale::factor>(once{1, bad < 0 ? infinity : bad}) |
+    leaves_alone(update::rescale(1) |
+                 update::hyperparameter<&update::rescale::factor>(once{1, bad < 0 ? infinity : bad}) |
                  update::clip_norm(1) | update::momentum{});
   }
   for (double const bad : {not_a_number, 1.0, 1.5}) {
@@ -351,8 +356,8 @@ TEST_CASE("what a schedule gives in the first update is refused by the rule's na
     }
     return "taken";
   };
-  REQUIRE(text_of(update::clip_value(1) | update::adam{} | update::learning_rate(pp::lr_schedule::constant{0.1} *
-                                                                                  once{0, 0})) == "taken");
+  REQUIRE(text_of(update::clip_value(1) | update::adam{} |
+                  update::learning_rate(pp::lr_schedule::constant{0.1} * once{0, 0})) == "taken");
   auto const never = [](std::int64_t) noexcept { return std::sqrt(-1.0); };
   REQUIRE(text_of(update::adam{} | update::learning_rate(never)).starts_with("adam: learning_rate: a value in [0, "));
   auto const one = [](std::int64_t) noexcept { return 1.0; };
@@ -367,7 +372,8 @@ TEST_CASE("a rate of 0 leaves the weights of every rule, and ftrl's and ftml's s
     pp::test::rule_runner<float, float, decltype(rule)> runner(rule, weight, 1);
     for (int t = 0; t < 3; ++t) runner.step({1, -2, 3});
     REQUIRE(runner.values(0) == weight);
-    for (std::size_t s = 1; states_stay && s < runner.states + 1; ++s) REQUIRE(runner.values(s) == std::vector<double>(3));
+    for (std::size_t s = 1; states_stay && s < runner.states + 1; ++s)
+      REQUIRE(runner.values(s) == std::vector<double>(3));
   };
   stays(update::ftrl{}, true);
   stays(update::ftml{}, true);

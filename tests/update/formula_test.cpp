@@ -90,7 +90,8 @@ deviations run(char const* name, Rule const& rule, Formula const& formula, std::
   }
   for (std::size_t s = 0; s < states; ++s) {
     auto const values = one.values(s + 1);
-    for (std::size_t i = 0; i < size; ++i) result.state = std::max(result.state, compare(values[i], state[i * states + s]));
+    for (std::size_t i = 0; i < size; ++i)
+      result.state = std::max(result.state, compare(values[i], state[i * states + s]));
   }
   for (std::size_t s = 0; s <= states; ++s) REQUIRE(one.values(s) == three.values(s));
   return result;

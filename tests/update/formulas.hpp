@@ -24,9 +24,8 @@ void for_each_rule(F const& f) {
     s[0] = 0.9 * s[0] + g;
     w -= 0.1 * (g + 0.9 * s[0]);
   });
-  f("signsgd", update::signsgd{0.01, 0.1}, [](double& w, double g, double*, double) {
-    w = (1 - 0.01 * 0.1) * w - 0.01 * sign_of(g);
-  });
+  f("signsgd", update::signsgd{0.01, 0.1},
+    [](double& w, double g, double*, double) { w = (1 - 0.01 * 0.1) * w - 0.01 * sign_of(g); });
   f("signum", update::signum{0.01, 0.9, 0.1}, [](double& w, double g, double* s, double) {
     s[0] = 0.9 * s[0] + 0.1 * g;
     w -= 0.01 * (sign_of(s[0]) + 0.1 * w);
@@ -102,11 +101,12 @@ void for_each_rule(F const& f) {
     double const rectified = sqrt((length - 4) * (length - 2) * limit / ((limit - 4) * (limit - 2) * length));
     w -= 0.01 * first(s, t) * (length > 5 ? rectified * sqrt(1 - power) / (sqrt(s[1]) + 1e-3) : 1);
   });
-  f("adabelief", update::adabelief{.learning_rate = 0.01, .epsilon = 1e-4}, [=](double& w, double g, double* s, double t) {
-    s[0] = 0.9 * s[0] + 0.1 * g;
-    s[1] = 0.999 * s[1] + 0.001 * (g - s[0]) * (g - s[0]) + 1e-4;
-    w -= 0.01 * first(s, t) / (second(s[1], t) + 1e-4);
-  });
+  f("adabelief", update::adabelief{.learning_rate = 0.01, .epsilon = 1e-4},
+    [=](double& w, double g, double* s, double t) {
+      s[0] = 0.9 * s[0] + 0.1 * g;
+      s[1] = 0.999 * s[1] + 0.001 * (g - s[0]) * (g - s[0]) + 1e-4;
+      w -= 0.01 * first(s, t) / (second(s[1], t) + 1e-4);
+    });
   f("yogi", update::yogi{.learning_rate = 0.01}, [=](double& w, double g, double* s, double t) {
     s[0] = 0.9 * s[0] + 0.1 * g;
     s[1] -= 0.001 * sign_of(s[1] - g * g) * g * g;
@@ -142,23 +142,22 @@ void for_each_rule(F const& f) {
     w -= 0.1 * g;
     s[0] += 0.1 / (1 - pow(0.9, t)) * (w - s[0]);
   });
-  f("ema, no debias", update::ema{update::momentum{0.1, 0.9}, 0.9, false}, [](double& w, double g, double* s, double t) {
-    s[1] = 0.9 * s[1] + g;
-    w -= 0.1 * s[1];
-    s[0] = t == 1 ? w : 0.9 * s[0] + 0.1 * w;
-  });
+  f("ema, no debias", update::ema{update::momentum{0.1, 0.9}, 0.9, false},
+    [](double& w, double g, double* s, double t) {
+      s[1] = 0.9 * s[1] + g;
+      w -= 0.1 * s[1];
+      s[0] = t == 1 ? w : 0.9 * s[0] + 0.1 * w;
+    });
   f("lookahead", update::lookahead{update::momentum{0.1, 0.9}, 3, 0.4}, [](double& w, double g, double* s, double t) {
     if (t == 1) s[0] = w;
     s[1] = 0.9 * s[1] + g;
     w -= 0.1 * s[1];
     if (static_cast<int>(t) % 3 == 0) w = s[0] = 0.6 * s[0] + 0.4 * w;
   });
-  f("decoupled_decay", update::decoupled_decay{update::sgd{0.1}, 0.01}, [](double& w, double g, double*, double) {
-    w = (1 - 0.01) * w - 0.1 * g;
-  });
-  f("clip_weights", update::clip_weights{update::sgd{0.1}, 0.5}, [](double& w, double g, double*, double) {
-    w = std::clamp(w - 0.1 * g, -0.5, 0.5);
-  });
+  f("decoupled_decay", update::decoupled_decay{update::sgd{0.1}, 0.01},
+    [](double& w, double g, double*, double) { w = (1 - 0.01) * w - 0.1 * g; });
+  f("clip_weights", update::clip_weights{update::sgd{0.1}, 0.5},
+    [](double& w, double g, double*, double) { w = std::clamp(w - 0.1 * g, -0.5, 0.5); });
 }
 
 }  // namespace pushpull::test

@@ -49,7 +49,8 @@ TEST_CASE("norms of floats whose squares overflow are what they are in double", 
   for (double const gradient : {1e20, 1e30}) {
     same_as_in_double("clip_norm", update::clip_norm(0.5) | update::sgd{1}, 1, gradient);
     same_as_in_double("clip_global_norm", update::clip_global_norm(0.5) | update::sgd{1}, 1, gradient);
-    same_as_in_double("rescaled", update::rescale(0.5) | update::clip_global_norm(0.5) | update::momentum{1}, 1, gradient);
+    same_as_in_double("rescaled", update::rescale(0.5) | update::clip_global_norm(0.5) | update::momentum{1}, 1,
+                      gradient);
     for (double const weight : {1.0, 1e22}) {
       same_as_in_double("lars", update::lars{.learning_rate = 1, .trust_coefficient = 0.1}, weight, gradient);
       same_as_in_double("lans", update::lans{.learning_rate = 0.1}, weight, gradient);
@@ -79,7 +80,8 @@ TEST_CASE("a store clips gradients of 1e30 to their norm, on any number of devic
     store.pull(keys, weights).wait();
     for (std::size_t key = 0; key < 2; ++key)
       for (std::size_t i = 0; i < 3001; ++i)
-        REQUIRE(weights[key][i] == Approx(-2.0 * static_cast<double>(gradients[key][0][i]) / std::sqrt(squares)).epsilon(1e-6));
+        REQUIRE(weights[key][i] ==
+                Approx(-2.0 * static_cast<double>(gradients[key][0][i]) / std::sqrt(squares)).epsilon(1e-6));
     if (first.empty()) first = weights;
     REQUIRE(first == weights);
   }
@@ -98,8 +100,7 @@ TEMPLATE_TEST_CASE("numbers of rows stay finite where squares overflow, and the 
     store.pull("w", pp::tensor_view(w.data(), shape)).wait();
     for (std::size_t i = 0; i < w.size(); ++i) {
       REQUIRE(std::isfinite(w[i]));
-      if constexpr (std::is_same_v<TestType, update::adafactor>)
-        REQUIRE(std::abs(w[i] - before[i]) < 1);
+      if constexpr (std::is_same_v<TestType, update::adafactor>) REQUIRE(std::abs(w[i] - before[i]) < 1);
     }
   }
   for (auto const& name : store.state_names())

@@ -127,7 +127,8 @@ TEST_CASE("with per-tensor norms behind it a left-out step changes nothing", "[l
 }
 
 TEST_CASE("a scale stays where it and its inverse are normal floats, however long gradients are good", "[loss_scale]") {
-  pp::kv_store store{pp::cpu_devices(1), scaled_adam({.initial = 0x1p125, .growth = 3, .interval = 1}), pp::synchronous{}};
+  pp::kv_store store{pp::cpu_devices(1), scaled_adam({.initial = 0x1p125, .growth = 3, .interval = 1}),
+                     pp::synchronous{}};
   store.init("w", std::vector<float>(3));
   for (int i = 0; i < 3; ++i) {
     store.push("w", std::vector<float>(3)).wait();
@@ -135,7 +136,8 @@ TEST_CASE("a scale stays where it and its inverse are normal floats, however lon
   }
 }
 
-TEST_CASE("a scale goes no lower than its minimum, and training goes on when gradients are good again", "[loss_scale]") {
+TEST_CASE("a scale goes no lower than its minimum, and training goes on when gradients are good again",
+          "[loss_scale]") {
   pp::kv_store store{pp::cpu_devices(2), scaled_adam({.initial = 8, .interval = 2}), pp::synchronous{}};
   store.init("w", std::vector<float>(3, 1));
   for (int i = 0; i < 200; ++i) store.push("w", std::vector<float>(3, not_a_number)).wait();
@@ -224,10 +226,10 @@ TEST_CASE("threads may push to a store whose steps share a scale", "[loss_scale]
 
 TEST_CASE("bad scales are refused", "[loss_scale][errors]") {
   using scale = update::dynamic_loss_scale;
-  for (scale const bad : {scale{.initial = 0}, scale{.growth = 1}, scale{.backoff = 1}, scale{.backoff = 0},
-                          scale{.interval = 0}, scale{.initial = infinity}, scale{.initial = 0.5},
-                          scale{.minimum = 0}, scale{.initial = 4, .maximum = 2}, scale{.initial = 0x1p127},
-                          scale{.growth = not_a_number}, scale{.minimum = 0x1p-127}})
+  for (scale const bad :
+       {scale{.initial = 0}, scale{.growth = 1}, scale{.backoff = 1}, scale{.backoff = 0}, scale{.interval = 0},
+        scale{.initial = infinity}, scale{.initial = 0.5}, scale{.minimum = 0}, scale{.initial = 4, .maximum = 2},
+        scale{.initial = 0x1p127}, scale{.growth = not_a_number}, scale{.minimum = 0x1p-127}})
     REQUIRE_THROWS_AS((pp::kv_store{pp::cpu_devices(1), scaled_adam(bad)}), pp::invalid_argument);
   pp::kv_store store{pp::cpu_devices(1), scaled_adam({}), pp::synchronous{}};
   REQUIRE_THROWS_AS(store.set_carried_numbers(std::vector<double>(1)), pp::shape_mismatch);

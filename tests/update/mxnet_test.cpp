@@ -17,7 +17,8 @@ TEMPLATE_TEST_CASE("the forms of MXNet 1.x follow MXNet for 50 steps", "[update]
   auto const compare = [&](char const* trajectory, auto const& rule) { recorded.compare<T>(trajectory, rule, most); };
   compare("sgd", mxnet::sgd({0.1, wd, rescale_grad, clip_gradient}));
   compare("sgd_momentum", mxnet::sgd_momentum({0.1, 0.9, wd, rescale_grad, clip_gradient}));
-  compare("nag", mxnet::nag({0.1, 0.9, 0, rescale_grad, clip_gradient}));  // with wd MXNet's momentum sees the new weight
+  compare("nag",
+          mxnet::nag({0.1, 0.9, 0, rescale_grad, clip_gradient}));  // with wd MXNet's momentum sees the new weight
   compare("signum", mxnet::signum({0.01, 0.9, 0.1, wd, rescale_grad, clip_gradient}));
   compare("signsgd", mxnet::signsgd({.learning_rate = 0.01, .wd = wd}));
   compare("dcasgd", mxnet::dcasgd({0.1, 0.4, wd, rescale_grad, clip_gradient}));

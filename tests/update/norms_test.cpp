@@ -43,9 +43,8 @@ struct reference {
 void lars_step(update::lars const& rule, reference& r, tensors g) {
   for (std::size_t k = 0; k < g.size(); ++k) {
     double const w = norm(r.w[k]), n = norm(g[k]);
-    double const rate =
-        rule.learning_rate *
-        (w > 0 && n > 0 ? rule.trust_coefficient * w / (n + rule.weight_decay * w + rule.epsilon) : 1);
+    double const rate = rule.learning_rate *
+                        (w > 0 && n > 0 ? rule.trust_coefficient * w / (n + rule.weight_decay * w + rule.epsilon) : 1);
     for (std::size_t i = 0; i < g[k].size(); ++i) {
       r.m[k][i] = rule.momentum * r.m[k][i] + rate * (g[k][i] + rule.weight_decay * r.w[k][i]);
       r.w[k][i] -= r.m[k][i];
@@ -150,7 +149,8 @@ void compare(Rule const& rule, Advance const& advance, double tolerance) {
       store.pull(p.names, fine);
       if (devices > 1) {
         for (std::size_t k = 0; k < results.back().size(); ++k)
-          REQUIRE(std::ranges::equal(std::as_bytes(std::span(results.back()[k])), std::as_bytes(std::span(results.front()[k]))));
+          REQUIRE(std::ranges::equal(std::as_bytes(std::span(results.back()[k])),
+                                     std::as_bytes(std::span(results.front()[k]))));
         continue;
       }
       for (int t = 0; t < steps; ++t) {
@@ -185,89 +185,99 @@ TEMPLATE_TEST_CASE("per-tensor rules follow their papers, on any number of devic
 }
 
 TEST_CASE("clip_norm goes by key, clip_global_norm over all", "[update][norms]") {
-  compare<float>(update::clip_norm(0.5) | update::sgd{0.5},
-                 [](reference& r, tensors g) {
-                   for (auto& x : g) clip(0.5, x);
-                   sgd_step(0.5, r, g);
-                 },
-                 1e-12);
-  compare<float>(update::clip_global_norm(0.5) | update::sgd{0.5},
-                 [](reference& r, tensors g) {
-                   clip(0.5, g);
-                   sgd_step(0.5, r, g);
-                 },
-                 1e-12);
+  compare<float>(
+      update::clip_norm(0.5) | update::sgd{0.5},
+      [](reference& r, tensors g) {
+        for (auto& x : g) clip(0.5, x);
+        sgd_step(0.5, r, g);
+      },
+      1e-12);
+  compare<float>(
+      update::clip_global_norm(0.5) | update::sgd{0.5},
+      [](reference& r, tensors g) {
+        clip(0.5, g);
+        sgd_step(0.5, r, g);
+      },
+      1e-12);
 }
 
 TEST_CASE("phases follow one another: each sees the gradient as the stages before leave it", "[update][norms]") {
   update::lamb const lamb{.learning_rate = 0.05, .weight_decay = 0.02};
-  compare<float>(update::clip_global_norm(0.7) | lamb,
-                 [&](reference& r, tensors g) {
-                   clip(0.7, g);
-                   lamb_step(lamb, r, g);
-                 },
-                 1e-10);
-  compare<float>(update::clip_norm(0.6) | update::clip_global_norm(0.7) | update::sgd{0.5},
-                 [](reference& r, tensors g) {
-                   for (auto& x : g) clip(0.6, x);
-                   clip(0.7, g);
-                   sgd_step(0.5, r, g);
-                 },
-                 1e-12);
-  compare<float>(update::rescale(2) | update::rescale(0.25) | lamb,  // a pipe without sums before a rule with several
-                 [&](reference& r, tensors g) {
-                   for (auto& x : g) scale(x, 0.5);
-                   lamb_step(lamb, r, g);
-                 },
-                 1e-10);
+  compare<float>(
+      update::clip_global_norm(0.7) | lamb,
+      [&](reference& r, tensors g) {
+        clip(0.7, g);
+        lamb_step(lamb, r, g);
+      },
+      1e-10);
+  compare<float>(
+      update::clip_norm(0.6) | update::clip_global_norm(0.7) | update::sgd{0.5},
+      [](reference& r, tensors g) {
+        for (auto& x : g) clip(0.6, x);
+        clip(0.7, g);
+        sgd_step(0.5, r, g);
+      },
+      1e-12);
+  compare<float>(
+      update::rescale(2) | update::rescale(0.25) | lamb,  // a pipe without sums before a rule with several
+      [&](reference& r, tensors g) {
+        for (auto& x : g) scale(x, 0.5);
+        lamb_step(lamb, r, g);
+      },
+      1e-10);
   update::lans const lans{.learning_rate = 0.05};
-  compare<float>(update::clip_global_norm(0.7) | update::rescale(3) | lans,
-                 [&](reference& r, tensors g) {
-                   clip(0.7, g);
-                   for (auto& x : g) scale(x, 3);
-                   lans_step(lans, r, g);
-                 },
-                 1e-10);
+  compare<float>(
+      update::clip_global_norm(0.7) | update::rescale(3) | lans,
+      [&](reference& r, tensors g) {
+        clip(0.7, g);
+        for (auto& x : g) scale(x, 3);
+        lans_step(lans, r, g);
+      },
+      1e-10);
 }
 
-TEST_CASE("wrappers pass on the phases of the rule inside, with the weights and states that it sees", "[update][norms]") {
+TEST_CASE("wrappers pass on the phases of the rule inside, with the weights and states that it sees",
+          "[update][norms]") {
   update::lamb const lamb{.learning_rate = 0.05, .weight_decay = 0.02};
-  compare<float>(update::decoupled_decay{update::clip_global_norm(0.7) | lamb, 0.1},
-                 [&](reference& r, tensors g) {
-                   for (auto& w : r.w) scale(w, 0.9);
-                   clip(0.7, g);
-                   lamb_step(lamb, r, g);
-                 },
-                 1e-10);
+  compare<float>(
+      update::decoupled_decay{update::clip_global_norm(0.7) | lamb, 0.1},
+      [&](reference& r, tensors g) {
+        for (auto& w : r.w) scale(w, 0.9);
+        clip(0.7, g);
+        lamb_step(lamb, r, g);
+      },
+      1e-10);
   update::lars const lars{.learning_rate = 0.5, .momentum = 0.8, .weight_decay = 0.01, .trust_coefficient = 0.1};
-  compare<float>(update::clip_weights{lars, 0.6},
-                 [&](reference& r, tensors const& g) {
-                   lars_step(lars, r, g);
-                   for (auto& w : r.w)
-                     for (double& x : w) x = std::clamp(x, -0.6, 0.6);
-                 },
-                 1e-12);
+  compare<float>(
+      update::clip_weights{lars, 0.6},
+      [&](reference& r, tensors const& g) {
+        lars_step(lars, r, g);
+        for (auto& w : r.w)
+          for (double& x : w) x = std::clamp(x, -0.6, 0.6);
+      },
+      1e-12);
   update::lans const lans{.learning_rate = 0.05, .weight_decay = 0.02};
-  compare<float>(update::clip_norm(0.6) | lans | update::ema(0.9),
-                 [&](reference& r, tensors g) {
-                   for (auto& x : g) clip(0.6, x);
-                   lans_step(lans, r, g);
-                 },
-                 1e-10);
+  compare<float>(
+      update::clip_norm(0.6) | lans | update::ema(0.9),
+      [&](reference& r, tensors g) {
+        for (auto& x : g) clip(0.6, x);
+        lans_step(lans, r, g);
+      },
+      1e-10);
   tensors slow;
-  compare<float>(update::lookahead{update::clip_norm(0.6) | update::clip_global_norm(0.7) | lamb, 3, 0.4} |
-                     update::learning_rate(pp::lr_schedule::constant{0.05}),
-                 [&](reference& r, tensors g) {
-                   if (r.t == 1) slow = r.w;
-                   for (auto& x : g) clip(0.6, x);
-                   clip(0.7, g);
-                   lamb_step(lamb, r, g);
-                   if (r.t % 3 == 0)
-                     for (std::size_t k = 0; k < slow.size(); ++k)
-                       for (std::size_t i = 0; i < slow[k].size(); ++i)
-                         r.w[k][i] = slow[k][i] += 0.4 * (r.w[k][i] - slow[k][i]);
-                 },
-                 1e-10);
+  compare<float>(
+      update::lookahead{update::clip_norm(0.6) | update::clip_global_norm(0.7) | lamb, 3, 0.4} |
+          update::learning_rate(pp::lr_schedule::constant{0.05}),
+      [&](reference& r, tensors g) {
+        if (r.t == 1) slow = r.w;
+        for (auto& x : g) clip(0.6, x);
+        clip(0.7, g);
+        lamb_step(lamb, r, g);
+        if (r.t % 3 == 0)
+          for (std::size_t k = 0; k < slow.size(); ++k)
+            for (std::size_t i = 0; i < slow[k].size(); ++i) r.w[k][i] = slow[k][i] += 0.4 * (r.w[k][i] - slow[k][i]);
+      },
+      1e-10);
 }
 
 TEST_CASE("a step over a resident model has the norms that a list has", "[update][norms]") {

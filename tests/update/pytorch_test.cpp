@@ -19,7 +19,8 @@ namespace reference = pytorch_reference;
 /// one.
 template <class T, class Updater>
 void compare(std::string_view trajectory, Updater const& updater, int devices) {
-  using store_type = pushpull::kv_store<T, pushpull::cpu_device<>, Updater, pushpull::integer_keys, pushpull::synchronous>;
+  using store_type =
+      pushpull::kv_store<T, pushpull::cpu_device<>, Updater, pushpull::integer_keys, pushpull::synchronous>;
   store_type store{pushpull::cpu_devices(devices), updater};
   double const tolerance = std::is_same_v<T, double> ? 2e-14 : 5e-7;
   std::vector<std::int64_t> keys;

@@ -60,7 +60,8 @@ double epsilon() {
 template <class T, class Stored, class Updater, class... Policies>
 void compare(char const* name, Updater const& updater, formula const& expected,
              std::function<double(double, double)> const& before, std::size_t size, std::size_t sources, int devices) {
-  pushpull::kv_store<T, pushpull::cpu_device<>, Updater, pushpull::synchronous, Policies...> store{pushpull::cpu_devices(devices), updater};
+  pushpull::kv_store<T, pushpull::cpu_device<>, Updater, pushpull::synchronous, Policies...> store{
+      pushpull::cpu_devices(devices), updater};
   std::mt19937 random(static_cast<unsigned>(17 * size + sources));
   std::uniform_real_distribution<double> uniform(-1, 1);
   std::vector<T> weight(size);
@@ -134,9 +135,10 @@ TEMPLATE_TEST_CASE("rules with 16-bit gradients over a float master are as exact
 }
 
 TEST_CASE("rules cover a million and three elements", "[update]") {
-  compare<float, float>("adam", update::adam{.learning_rate = 0.01, .epsilon = 1e-3}, adam,
-                        [](double g, double) { return g; }, 1000003, 3, 4);
+  compare<float, float>(
+      "adam", update::adam{.learning_rate = 0.01, .epsilon = 1e-3}, adam, [](double g, double) { return g; }, 1000003,
+      3, 4);
   compare<bfloat16, float, update::adam, pushpull::element::master<float>>(
-      "adam", update::adam{.learning_rate = 0.01, .epsilon = 1e-3}, adam, [](double g, double) { return g; }, 1000003, 2,
-      3);
+      "adam", update::adam{.learning_rate = 0.01, .epsilon = 1e-3}, adam, [](double g, double) { return g; }, 1000003,
+      2, 3);
 }

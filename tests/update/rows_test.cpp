@@ -197,18 +197,15 @@ TEST_CASE("centralize takes the means of rows away, on any number of devices", "
 
 TEST_CASE("group_adagrad has a rate per row", "[update][rows]") {
   update::group_adagrad const rule{0.1, 1e-3};
-  compare(
-      rule, [&](reference& r, vec const& g) { group_adagrad_step(rule, r, g); }, 1e-12);
+  compare(rule, [&](reference& r, vec const& g) { group_adagrad_step(rule, r, g); }, 1e-12);
 }
 
 TEST_CASE("adafactor has a rate per row and column", "[update][rows]") {
   update::adafactor const rule{.learning_rate = 0.05};
-  compare(
-      rule, [&](reference& r, vec const& g) { adafactor_step(rule, r, g); }, 1e-11);
+  compare(rule, [&](reference& r, vec const& g) { adafactor_step(rule, r, g); }, 1e-11);
   update::adafactor const other{
       .learning_rate = 0.5, .beta2_decay = -0.5, .epsilon1 = 1e-2, .epsilon2 = 0.5, .d = 2, .weight_decay = 0.1};
-  compare(
-      other, [&](reference& r, vec const& g) { adafactor_step(other, r, g); }, 1e-11, 10);
+  compare(other, [&](reference& r, vec const& g) { adafactor_step(other, r, g); }, 1e-11, 10);
 }
 
 TEST_CASE("numbers of rows and columns are of the gradient as it comes to the stage", "[update][rows]") {

@@ -24,7 +24,8 @@ class rule_runner {
       : rule_(rule), size_(weight.size()), slices_(slices), gradient_(size_), mirror_(size_) {
     if constexpr (requires { rule.validate(); }) rule.validate();
     auto const whole = static_cast<std::size_t>(detail::padded(size_));
-    for (std::size_t s = 0; s < states + 1; ++s) stored_.emplace_back(cpu_device<serial_system>{}, whole * sizeof(Stored));
+    for (std::size_t s = 0; s < states + 1; ++s)
+      stored_.emplace_back(cpu_device<serial_system>{}, whole * sizeof(Stored));
     for (auto& memory : stored_) cpu_device<serial_system>{}.fill_zero(memory.data(), memory.bytes());
     for (std::size_t i = 0; i < size_; ++i) array(0)[i] = convert<Stored>(weight[i]);
   }

@@ -30,7 +30,8 @@ void refused(Rule const& rule, std::string const& name) {
 template <class Rule>
 void adaptive(std::string const& name) {
   Rule{}.validate();
-  for (double const wrong : {-1e-3, not_a_number, infinity}) refused(Rule{.learning_rate = wrong}, name + ": learning_rate");
+  for (double const wrong : {-1e-3, not_a_number, infinity})
+    refused(Rule{.learning_rate = wrong}, name + ": learning_rate");
   for (double const wrong : {-0.1, 1.0, not_a_number}) {
     refused(Rule{.beta1 = wrong}, name + ": beta1");
     refused(Rule{.beta2 = wrong}, name + ": beta2");

@@ -28,9 +28,10 @@ struct load_options {
 
 /// What load_optimizer_states did. Keys are named as in the file, stages that keep numbers from step to step as in the rule.
 struct load_report {
-  std::vector<std::string> loaded;   ///< Keys whose states and step counts are those of the file.
-  std::vector<std::string> missing;  ///< Keys, and stages, of the store that the file does not have: they are as they were.
-  std::vector<std::string> left;     ///< Keys, stages, states and sums of the file that the store took nothing of.
+  std::vector<std::string> loaded;  ///< Keys whose states and step counts are those of the file.
+  /// Keys, and stages, of the store that the file does not have: they are as they were.
+  std::vector<std::string> missing;
+  std::vector<std::string> left;  ///< Keys, stages, states and sums of the file that the store took nothing of.
 };
 
 }  // namespace pushpull::checkpoint

@@ -75,7 +75,8 @@ void save_optimizer_states(S& store, std::filesystem::path const& path) {
   detail::expect_rule(call, store);
   std::vector<std::vector<std::byte>> values;
   std::vector<entry> entries;
-  metadata_map metadata{{"format", std::string(detail::states_format)}, {"version", std::string(detail::states_version)}};
+  metadata_map metadata{{"format", std::string(detail::states_format)},
+                        {"version", std::string(detail::states_version)}};
   auto const add = [&](std::string name, std::string dtype, shape const& extents, std::vector<std::byte> bytes) {
     values.push_back(std::move(bytes));  // moving a vector leaves its elements where they are
     entries.push_back({std::move(name), std::move(dtype), extents, values.back()});

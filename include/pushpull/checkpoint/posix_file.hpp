@@ -63,7 +63,7 @@ class input_file {
     // A pipe without a writer would make a blocking open wait for ever.
     file_ = descriptor(uninterrupted([&] { return ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK); }));
     if (file_.get() < 0) system_failure(path_, "cannot open for reading", errno);
-    struct stat status {};
+    struct stat status{};
     if (::fstat(file_.get(), &status) != 0) system_failure(path_, "cannot ask for the size", errno);
     if (!S_ISREG(status.st_mode)) throw file_error(path_.string() + ": a regular file expected, got another kind");
     size_ = static_cast<std::uint64_t>(status.st_size);
@@ -123,11 +123,12 @@ class replacement_file {
  public:
   /// @throws file_error, also if `path` is neither a regular file nor a free name
   explicit replacement_file(std::filesystem::path const& path) : path_(path), target_(behind_links(path)) {
-    if (!target_.has_filename()) throw file_error(path_.string() + ": the name of a file expected, got that of a folder");
+    if (!target_.has_filename())
+      throw file_error(path_.string() + ": the name of a file expected, got that of a folder");
     std::filesystem::path const parent = target_.has_parent_path() ? target_.parent_path() : ".";
     folder_ = descriptor(uninterrupted([&] { return ::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
     if (folder_.get() < 0) system_failure(path_, "cannot open its folder", errno);
-    struct stat old {};
+    struct stat old{};
     bool const replaces = ::fstatat(folder_.get(), target_.filename().c_str(), &old, AT_SYMLINK_NOFOLLOW) == 0;
     if (!replaces && errno != ENOENT) system_failure(path_, "cannot look at what is there", errno);
     if (replaces && !S_ISREG(old.st_mode))

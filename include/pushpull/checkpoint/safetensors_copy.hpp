@@ -24,7 +24,7 @@ namespace pushpull::inline PUSHPULL_ABI::checkpoint {
 
 /// Which element types `copy` converts into one another.
 enum class conversion {
-  exact,   ///< Only where every value of the file's type is one of the tensor's: BF16, F16 or U8 into float, F32 into double.
+  exact,  ///< Only where every value of the file's type is one of the tensor's: BF16, F16 or U8 into float, F32 into double.
   rounded  ///< Any two: to nearest even as pushpull::copy does, so that bits may be lost.
 };
 
@@ -57,8 +57,8 @@ inline constexpr bool converts_exactly =
      (!values_of<From>.infinite || values_of<To>.infinite) &&
      !(std::signed_integral<From> && std::unsigned_integral<To>));
 
-using readable_types = std::tuple<float, double, half, bfloat16, float8_e4m3, float8_e5m2, std::int32_t, std::int64_t,
-                                  std::uint8_t>;
+using readable_types =
+    std::tuple<float, double, half, bfloat16, float8_e4m3, float8_e5m2, std::int32_t, std::int64_t, std::uint8_t>;
 
 /// f(std::type_identity<T>) for the element type that the format calls `dtype`. @returns whether there is one
 template <class F>

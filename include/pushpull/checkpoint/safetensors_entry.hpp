@@ -72,7 +72,8 @@ constexpr std::optional<std::size_t> dtype_bits(std::string_view dtype) {
 namespace detail {
 
 template <class T>
-concept LastingHostTensor = LastingTensorLike<T> &&
+concept LastingHostTensor =
+    LastingTensorLike<T> &&
     std::same_as<typename decltype(view_of(std::declval<T&>()))::device_type::memory_space, host_memory>;
 
 }  // namespace detail

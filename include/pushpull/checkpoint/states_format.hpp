@@ -42,7 +42,7 @@ std::vector<std::string> names_of_states(S& store, Key const& key)
 /// A store of several element types: the part that holds a key has its states.
 template <class S>
 concept StoreOfParts = !requires { typename S::state_type; } &&
-    requires(S& store, typename S::key_type const& key) { store.visit("", key, [](auto&) {}); };
+                       requires(S& store, typename S::key_type const& key) { store.visit("", key, [](auto&) {}); };
 
 inline constexpr std::string_view states_format = "pushpull.optimizer_states";
 inline constexpr std::string_view states_version = "1";
@@ -171,11 +171,13 @@ update::rule_description rule_of(S& store, [[maybe_unused]] Key const& key) {
   }
 }
 template <class S>
-inline constexpr bool has_rules_of_keys = requires(S& store, typename S::key_type const& key) { store.describe_rule(key); };
+inline constexpr bool has_rules_of_keys =
+    requires(S& store, typename S::key_type const& key) { store.describe_rule(key); };
 
 /// @throws invalid_argument if a swap has put a state in the place of the key's weights
 template <class S, class Key>
-void expect_weights_in_place([[maybe_unused]] char const* call, [[maybe_unused]] S& store, [[maybe_unused]] Key const& key) {
+void expect_weights_in_place([[maybe_unused]] char const* call, [[maybe_unused]] S& store,
+                             [[maybe_unused]] Key const& key) {
   if constexpr (requires {
                   { store.swapped(key) } -> std::same_as<std::string>;
                 }) {
@@ -194,7 +196,8 @@ inline std::string const* find_metadata(safetensors_file const& file, std::strin
 }
 
 /// A count in metadata, `lowest` to max_steps. @throws file_error
-inline std::int64_t count_in(safetensors_file const& file, std::string const& name, std::int64_t lowest, char const* what) {
+inline std::int64_t count_in(safetensors_file const& file, std::string const& name, std::int64_t lowest,
+                             char const* what) {
   std::string const* const text = find_metadata(file, name);
   pushpull::detail::expects<file_error>(text != nullptr, [&] {
     return file.path().string() + ": metadata " + in_quotes(name) + " expected, it is not there";
@@ -203,8 +206,8 @@ inline std::int64_t count_in(safetensors_file const& file, std::string const& na
   auto const [end, error] = std::from_chars(text->data(), text->data() + text->size(), count);
   bool const good = error == std::errc() && end == text->data() + text->size() && count >= lowest && count <= max_steps;
   pushpull::detail::expects<file_error>(good, [&] {
-    return file.path().string() + ": metadata " + in_quotes(name) + ": a count of " + what + ", " + std::to_string(lowest) +
-           " to " + std::to_string(max_steps) + ", expected, got " + in_quotes(*text);
+    return file.path().string() + ": metadata " + in_quotes(name) + ": a count of " + what + ", " +
+           std::to_string(lowest) + " to " + std::to_string(max_steps) + ", expected, got " + in_quotes(*text);
   });
   return count;
 }

@@ -46,7 +46,8 @@ class states_loader {
   load_report apply() {
     for (key_values const& k : loaded_) {
       std::size_t i = 0;
-      for (auto const& name : names_of_states(store_, *k.key)) set_state_bytes(store_, *k.key, name, k.states[i++]->bytes);
+      for (auto const& name : names_of_states(store_, *k.key))
+        set_state_bytes(store_, *k.key, name, k.states[i++]->bytes);
       store_.set_steps(*k.key, k.steps);
       if constexpr (Accumulating<S>) {
         if (k.sum != nullptr) {
@@ -130,11 +131,14 @@ class states_loader {
     if (options_.other_rule || own.name.empty()) return;
     std::string const prefix = find_metadata(file_, text + "/" + std::string(rule_entry)) != nullptr ? text + "/" : "";
     std::string const* const name = find_metadata(file_, prefix + std::string(rule_entry));
-    auto const where = [&] { return "key " + in_quotes(text) + ": states of the rule " + quoted_whole(own.name) + " expected, "; };
+    auto const where = [&] {
+      return "key " + in_quotes(text) + ": states of the rule " + quoted_whole(own.name) + " expected, ";
+    };
     if (name == nullptr) {
       expects(own.stateful.empty() && own.carried.empty(), [&] {
-        return where() + "the file names no rule: an earlier version wrote it; if it is this one, "
-                         "load_options{.other_rule = true} loads it";
+        return where() +
+               "the file names no rule: an earlier version wrote it; if it is this one, "
+               "load_options{.other_rule = true} loads it";
       });
       return;
     }
@@ -168,10 +172,12 @@ class states_loader {
     for (entry const& e : file_.entries()) {
       if (known_.contains(e.name)) continue;
       bool of_gone_key = false;
-      for (std::size_t at = e.name.rfind('/'); at != e.name.npos && !of_gone_key; at = at == 0 ? e.name.npos : e.name.rfind('/', at - 1))
+      for (std::size_t at = e.name.rfind('/'); at != e.name.npos && !of_gone_key;
+           at = at == 0 ? e.name.npos : e.name.rfind('/', at - 1))
         of_gone_key = gone.contains(std::string_view(e.name).substr(0, at));
       if (of_gone_key) continue;
-      expects(options_.other_rule, [&] { return "tensor " + in_quotes(e.name) + ": the store has no such key or state"; });
+      expects(options_.other_rule,
+              [&] { return "tensor " + in_quotes(e.name) + ": the store has no such key or state"; });
       report_.left.push_back(e.name);
     }
   }

@@ -49,9 +49,7 @@ struct sgd_options {
   double weight_decays = 0, rescale_grad = 1, clip_grad = -1;
 };
 /// w = (1 - lr wd) w - lr clip(s g).
-inline auto sgd(sgd_options const& o = {}) {
-  return detail::gradient(o) | update::sgd{o.learning_rate};
-}
+inline auto sgd(sgd_options const& o = {}) { return detail::gradient(o) | update::sgd{o.learning_rate}; }
 
 struct sgd_momentum_options {
   double learning_rate, momentum;
@@ -67,9 +65,7 @@ struct nag_options {
   double weight_decays = 0, rescale_grad = 1, clip_grad = -1;
 };
 /// d = lr (clip(s g) + wd w);  w += momentum^2 m - (1 + momentum) d;  m = momentum m - d. The state is -m.
-inline auto nag(nag_options const& o = {}) {
-  return detail::gradient(o) | rated_nesterov{o.learning_rate, o.momentum};
-}
+inline auto nag(nag_options const& o = {}) { return detail::gradient(o) | rated_nesterov{o.learning_rate, o.momentum}; }
 
 struct adam_options {
   double learning_rate = 0.001, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
@@ -109,8 +105,7 @@ struct rmsprop_options {
 /// Decay inside the clip, epsilon inside the root.
 inline auto rmsprop(rmsprop_options const& o = {}) {
   using scale = update::basic_scale_by_rms<update::epsilon_inside_root>;
-  return detail::gradient<decay_order::before_clip>(o) | scale{o.rho, o.epsilon} |
-         update::sgd{o.learning_rate};
+  return detail::gradient<decay_order::before_clip>(o) | scale{o.rho, o.epsilon} | update::sgd{o.learning_rate};
 }
 
 struct rmsprop_centered_options {

@@ -105,9 +105,12 @@ namespace detail {
 /// LARS of both generations, whose defaults differ.
 template <class Options>
 auto lars(Options const& o) {
-  return layer_rated_momentum<lars_factor>{
-      o.learning_rate, o.momentum, o.wd, o.rescale_grad, clip(o.clip_gradient > 0, o.clip_gradient).limit,
-      {o.eta, o.epsilon, o.adapts}};
+  return layer_rated_momentum<lars_factor>{o.learning_rate,
+                                           o.momentum,
+                                           o.wd,
+                                           o.rescale_grad,
+                                           clip(o.clip_gradient > 0, o.clip_gradient).limit,
+                                           {o.eta, o.epsilon, o.adapts}};
 }
 
 }  // namespace detail
@@ -144,8 +147,10 @@ static_assert(LearningRateSchedule<lbsgd_multiplier>);
 namespace pushpull::inline PUSHPULL_ABI::update {
 
 template <>
-inline constexpr std::string_view rule_name<compat::layer_rated_momentum<compat::lars_factor>> = "layer_rated_momentum.lars";
+inline constexpr std::string_view rule_name<compat::layer_rated_momentum<compat::lars_factor>> =
+    "layer_rated_momentum.lars";
 template <>
-inline constexpr std::string_view rule_name<compat::layer_rated_momentum<compat::lbsgd_factor>> = "layer_rated_momentum.lbsgd";
+inline constexpr std::string_view rule_name<compat::layer_rated_momentum<compat::lbsgd_factor>> =
+    "layer_rated_momentum.lbsgd";
 
 }  // namespace pushpull::update

@@ -40,9 +40,7 @@ struct sgd_options {
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
 };
 /// w -= lr (clip(s g) + wd w).
-inline auto sgd(sgd_options const& o = {}) {
-  return detail::clipped_then_decayed(o) | update::sgd{o.learning_rate};
-}
+inline auto sgd(sgd_options const& o = {}) { return detail::clipped_then_decayed(o) | update::sgd{o.learning_rate}; }
 
 struct sgd_momentum_options {
   double learning_rate = 0.01, momentum = 0;
@@ -76,9 +74,7 @@ struct signsgd_options {
   double wd = 0;
 };
 /// Signum with momentum 0: w = (1 - lr wd) w - lr sign(g). Rescaling and clipping change no sign.
-inline auto signsgd(signsgd_options const& o = {}) {
-  return update::signsgd{o.learning_rate, o.wd};
-}
+inline auto signsgd(signsgd_options const& o = {}) { return update::signsgd{o.learning_rate, o.wd}; }
 
 struct sgld_options {
   double learning_rate = 0.01;
@@ -169,7 +165,8 @@ struct rmsprop_centered_options {
 /// RMSProp with centered=True: d = gamma2 d - lr g / sqrt(n - a^2 + epsilon);  w += d. The third state is -d.
 inline auto rmsprop_centered(rmsprop_centered_options const& o = {}) {
   using scale = update::basic_scale_by_centered_rms<update::epsilon_inside_root>;
-  return detail::decayed_then_clipped(o) | scale{o.gamma1, o.epsilon} | update::clip_weights{rated_momentum{o.learning_rate, o.gamma2},
+  return detail::decayed_then_clipped(o) | scale{o.gamma1, o.epsilon} |
+         update::clip_weights{rated_momentum{o.learning_rate, o.gamma2},
                               detail::clip(o.clip_weights > 0, o.clip_weights).limit};
 }
 
@@ -208,9 +205,7 @@ struct lars_options {
 /// k = eta |w| / (|s g| + wd |w| + epsilon), or 1 if a norm is 0;  m = momentum m - lr k (clip(s g) + wd w);  w += m. The
 /// state is -m. Norms are those of each key. Where MXNet goes by names (gamma, beta, bias have k = 1), here keys in a
 /// parameter group with adapts = false have. Without momentum_correction, which changes nothing while the rate stays.
-inline auto lars(lars_options const& o = {}) {
-  return detail::lars(o);
-}
+inline auto lars(lars_options const& o = {}) { return detail::lars(o); }
 
 struct lamb_options {
   double learning_rate = 0.001, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-6;
@@ -220,8 +215,8 @@ struct lamb_options {
 };
 /// LAMB of clip(s g), wd in its direction. Norms are those of each key; |w| is brought within the bounds.
 inline auto lamb(lamb_options const& o = {}) {
-  return detail::clipped(o) | update::lamb{o.learning_rate, o.beta1,       o.beta2,       o.epsilon,
-                                           o.wd,            o.lower_bound, o.upper_bound, o.bias_correction};
+  return detail::clipped(o) | update::lamb{o.learning_rate, o.beta1,       o.beta2,          o.epsilon, o.wd,
+                                           o.lower_bound,   o.upper_bound, o.bias_correction};
 }
 
 struct lbsgd_options {
@@ -256,8 +251,6 @@ struct test_options {
   double rescale_grad = 1;
 };
 /// w += s g.
-inline auto test(test_options const& o = {}) {
-  return update::rescale(o.rescale_grad) | update::test{};
-}
+inline auto test(test_options const& o = {}) { return update::rescale(o.rescale_grad) | update::test{}; }
 
 }  // namespace pushpull::compat::mxnet1

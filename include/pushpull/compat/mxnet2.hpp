@@ -39,9 +39,7 @@ struct sgd_options {
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
 };
 /// w -= lr (clip(s g) + wd w).
-inline auto sgd(sgd_options const& o = {}) {
-  return detail::clipped_then_decayed(o) | update::sgd{o.learning_rate};
-}
+inline auto sgd(sgd_options const& o = {}) { return detail::clipped_then_decayed(o) | update::sgd{o.learning_rate}; }
 
 struct sgd_momentum_options {
   double learning_rate = 0.1, momentum = 0;
@@ -75,9 +73,7 @@ struct signsgd_options {
   double wd = 0;
 };
 /// Signum with momentum 0: w = (1 - lr (wd + wd_lh)) w - lr sign(g). Rescaling and clipping change no sign.
-inline auto signsgd(signsgd_options const& o = {}) {
-  return update::signsgd{o.learning_rate, o.wd + o.wd_lh};
-}
+inline auto signsgd(signsgd_options const& o = {}) { return update::signsgd{o.learning_rate, o.wd + o.wd_lh}; }
 
 struct sgld_options {
   double learning_rate = 0.1;
@@ -104,7 +100,8 @@ struct dcasgd_momentum_options {
 };
 /// DCASGD with momentum other than 0: m = momentum m - lr (h + lamda h^2 (w - w_old));  w += m.
 inline auto dcasgd_momentum(dcasgd_momentum_options const& o = {}) {
-  return detail::clipped_then_decayed(o) | update::delay_compensation{o.lamda} | rated_momentum{o.learning_rate, o.momentum};
+  return detail::clipped_then_decayed(o) | update::delay_compensation{o.lamda} |
+         rated_momentum{o.learning_rate, o.momentum};
 }
 
 struct adam_options {
@@ -124,8 +121,7 @@ struct adamw_options {
 };
 /// w -= E (m / (sqrt(v) + epsilon) + wd w), with E the corrected rate.
 inline auto adamw(adamw_options const& o = {}) {
-  return detail::clipped(o) |
-         corrected_decay{{{o.learning_rate, o.beta1, o.beta2, o.epsilon}, o.correct_bias}, o.wd};
+  return detail::clipped(o) | corrected_decay{{{o.learning_rate, o.beta1, o.beta2, o.epsilon}, o.correct_bias}, o.wd};
 }
 
 struct adabelief_options {
@@ -165,8 +161,7 @@ struct adagrad_options {
 };
 /// g = clip(s g) + wd w;  h += g^2;  w -= lr g / (sqrt(h) + epsilon).
 inline auto adagrad(adagrad_options const& o = {}) {
-  return detail::clipped_then_decayed(o) |
-         update::adagrad{.learning_rate = o.learning_rate, .epsilon = o.epsilon};
+  return detail::clipped_then_decayed(o) | update::adagrad{.learning_rate = o.learning_rate, .epsilon = o.epsilon};
 }
 
 /// Of contrib. MXNet takes no decay and tensors of two dimensions.
@@ -186,9 +181,8 @@ struct rmsprop_options {
 };
 /// Epsilon outside the root; weights are clipped where clip_weights is above 0.
 inline auto rmsprop(rmsprop_options const& o = {}) {
-  return detail::clipped_then_decayed(o) |
-         update::clip_weights{update::rmsprop{o.learning_rate, o.rho, o.epsilon},
-                              detail::clip(o.clip_weights > 0, o.clip_weights).limit};
+  return detail::clipped_then_decayed(o) | update::clip_weights{update::rmsprop{o.learning_rate, o.rho, o.epsilon},
+                                                                detail::clip(o.clip_weights > 0, o.clip_weights).limit};
 }
 
 struct rmsprop_centered_options {
@@ -198,7 +192,8 @@ struct rmsprop_centered_options {
 /// RMSProp with centered=True: d = momentum d - lr g / sqrt(n - a^2 + epsilon);  w += d. The third state is -d.
 inline auto rmsprop_centered(rmsprop_centered_options const& o = {}) {
   using scale = update::basic_scale_by_centered_rms<update::epsilon_inside_root>;
-  return detail::clipped_then_decayed(o) | scale{o.rho, o.epsilon} | update::clip_weights{rated_momentum{o.learning_rate, o.momentum},
+  return detail::clipped_then_decayed(o) | scale{o.rho, o.epsilon} |
+         update::clip_weights{rated_momentum{o.learning_rate, o.momentum},
                               detail::clip(o.clip_weights > 0, o.clip_weights).limit};
 }
 
@@ -237,9 +232,7 @@ struct lars_options {
 /// k = eta |w| / (|s g| + wd |w| + epsilon), or 1 if a norm is 0;  m = momentum m - lr k (clip(s g) + wd w);  w += m. The
 /// state is -m. Norms are those of each key. Where MXNet goes by names (gamma, beta, bias have k = 1), here keys in a
 /// parameter group with adapts = false have.
-inline auto lars(lars_options const& o = {}) {
-  return detail::lars(o);
-}
+inline auto lars(lars_options const& o = {}) { return detail::lars(o); }
 
 using mxnet1::lamb;  // the same in both generations
 using mxnet1::lamb_options;
@@ -252,8 +245,8 @@ struct lans_options {
 /// LANS of s g, wd in its directions. Norms are those of each key; |w| is brought within the bounds. Without clip_gradient,
 /// which MXNet applies to the gradient that has length 1.
 inline auto lans(lans_options const& o = {}) {
-  return update::rescale(o.rescale_grad) | update::lans{o.learning_rate, o.beta1, o.beta2, o.epsilon,
-                                                        o.wd, o.lower_bound, o.upper_bound};
+  return update::rescale(o.rescale_grad) |
+         update::lans{o.learning_rate, o.beta1, o.beta2, o.epsilon, o.wd, o.lower_bound, o.upper_bound};
 }
 
 struct test_options {

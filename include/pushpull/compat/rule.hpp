@@ -32,7 +32,9 @@ struct folded_correction {
   void validate() const { update::detail::validate(*this); }
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class Checks>
-  PUSHPULL_HOST_DEVICE void check(Checks& c) const { c.stage(rule); }
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.stage(rule);
+  }
 
   /// The rate in step t.
   PUSHPULL_HOST_DEVICE double rate(std::int64_t t) const {

@@ -45,7 +45,7 @@ template <class E>
 struct cast {
   using policy_kind = compressor_tag;
   template <class T>
-  static constexpr bool takes = FloatingElement<T>&& std::same_as<accumulation_t<T>, float> && (sizeof(E) < sizeof(T));
+  static constexpr bool takes = FloatingElement<T> && std::same_as<accumulation_t<T>, float> && (sizeof(E) < sizeof(T));
   template <class T>
   using encoded_type = typename detail::cast_code<E>::type;
 

@@ -73,9 +73,10 @@ struct encode_body {
   static constexpr auto size_of_block = static_cast<std::size_t>(block_type::size);
   static_assert(size_of_block % code::elements == 0);
 
-  static_assert(noexcept(std::declval<Compressor const&>().quantize(std::declval<typename block_type::pack_type&>())),
-                "Compressor: quantize may throw amid an encoding, where nothing could be undone: write noexcept behind its "
-                "const");
+  static_assert(
+      noexcept(std::declval<Compressor const&>().quantize(std::declval<typename block_type::pack_type&>())),
+      "Compressor: quantize may throw amid an encoding, where nothing could be undone: write noexcept behind its "
+      "const");
 
   Compressor compressor;
   addends<float> sum;
@@ -120,7 +121,8 @@ struct encode_body {
   PUSHPULL_DEVICE_INLINE static void write(block_type const& numbers, code* to) {
     alignas(64) float number[size_of_block];
     if constexpr (block_type::pack_type::size == 1) {
-      pushpull::detail::static_for<size_of_block>([&](auto j) PUSHPULL_INLINE_LAMBDA { number[j] = numbers.x[j].value; });
+      pushpull::detail::static_for<size_of_block>([&](auto j)
+                                                      PUSHPULL_INLINE_LAMBDA { number[j] = numbers.x[j].value; });
     } else {
       numbers.store(static_cast<float*>(number));
     }
@@ -156,8 +158,8 @@ struct encoder {
     using body = encode_body<C, typename D::execution>;
     float* const flaw = flaw_of(codes, size);
     device.fill_zero(flaw, sizeof(float));
-    device.for_each(body::tasks(size), body{compressor, {gradient, static_cast<float*>(residual), size},
-                                            static_cast<code*>(codes), flaw});
+    device.for_each(body::tasks(size),
+                    body{compressor, {gradient, static_cast<float*>(residual), size}, static_cast<code*>(codes), flaw});
   }
   template <class F>
   static pushpull::detail::source_of<code> source(C const&, void const* codes, std::int64_t size, std::int64_t first,

@@ -31,7 +31,7 @@ namespace pushpull::inline PUSHPULL_ABI::compress {
 struct top_k {
   using policy_kind = compressor_tag;
   template <class T>
-  static constexpr bool takes = FloatingElement<T>&& std::same_as<accumulation_t<T>, float>;
+  static constexpr bool takes = FloatingElement<T> && std::same_as<accumulation_t<T>, float>;
   template <class T>
   using encoded_type = sparse_code;
 

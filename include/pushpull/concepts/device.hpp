@@ -90,13 +90,12 @@ struct scratch_probe {
 ///         both take memory by scratch.take(bytes), which stays theirs, and neither waits.
 /// Model:  cuda_device.
 template <class D>
-concept SortingDevice =
-    Device<D> && requires(D const& device, std::int64_t const* keys, std::int64_t* sorted_keys,
-                          std::int32_t const* values, std::int32_t* out, std::int64_t n, int bits,
-                          detail::scratch_probe& scratch) {
-      { device.sort_by_key(keys, sorted_keys, values, out, n, bits, scratch) } -> std::same_as<void>;
-      { device.select(n, detail::index_predicate_probe{}, out, out, scratch) } -> std::same_as<void>;
-    };
+concept SortingDevice = Device<D> && requires(D const& device, std::int64_t const* keys, std::int64_t* sorted_keys,
+                                              std::int32_t const* values, std::int32_t* out, std::int64_t n, int bits,
+                                              detail::scratch_probe& scratch) {
+  { device.sort_by_key(keys, sorted_keys, values, out, n, bits, scratch) } -> std::same_as<void>;
+  { device.select(n, detail::index_predicate_probe{}, out, out, scratch) } -> std::same_as<void>;
+};
 
 /// A device whose memory the calling thread reads and writes directly.
 template <class D>

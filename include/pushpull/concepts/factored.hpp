@@ -34,8 +34,7 @@ constexpr bool is_factored() {
 template <class U, std::size_t P>
 inline constexpr std::size_t factored_number = []<std::size_t... Q>(std::index_sequence<Q...>) {
   return (std::size_t{is_factored<U, Q>()} + ... + std::size_t{0});
-}
-(std::make_index_sequence<P>());
+}(std::make_index_sequence<P>());
 
 /// How many of the numbers of rows and columns have names.
 template <class U>

@@ -25,13 +25,14 @@ template <class U, std::size_t P, class S, class V, class... State>
 concept TermsWith = requires(U const& u, S const& s, V const& w, V const& g, State const&... state) {
   u.pre_reduce(phase<P>(), s, w, g, state...);
 } || (P == 0 && requires(U const& u, S const& s, V const& w, V const& g, State const&... state) {
-  u.pre_reduce(s, w, g, state...);
-});
+                      u.pre_reduce(s, w, g, state...);
+                    });
 
 template <class U, std::size_t P, class V, class S, class I>
 struct takes_states : std::false_type {};
 template <class U, std::size_t P, class V, class S, std::size_t... I>
-struct takes_states<U, P, V, S, std::index_sequence<I...>> : std::bool_constant<TermsWith<U, P, S, V, repeat_t<I, V>...>> {};
+struct takes_states<U, P, V, S, std::index_sequence<I...>>
+    : std::bool_constant<TermsWith<U, P, S, V, repeat_t<I, V>...>> {};
 
 /// Whether phase `P` of `U` has terms of weight and gradient alone, or of the states as well.
 template <class U, std::size_t P, class V = pack<float>, class A = float>
@@ -149,7 +150,10 @@ constexpr bool starts_states(U const& stage) {
     return stage.starts_states();
   } else if constexpr (Wrapping<U>) {
     return starts_states(inside(stage));
-  } else if constexpr (requires { stage.first; stage.rest; }) {
+  } else if constexpr (requires {
+                         stage.first;
+                         stage.rest;
+                       }) {
     return starts_states(stage.first) || starts_states(stage.rest);
   } else {
     return false;
@@ -214,9 +218,10 @@ inline constexpr bool sums_over_keys = []<std::size_t... P>(std::index_sequence<
 
 template <bool IsNoexcept>
 PUSHPULL_HOST_DEVICE constexpr void expect_noexcept_terms() {
-  static_assert(IsNoexcept,
-                "PreReduction: pre_reduce may throw amid a phase, where nothing could be undone: write noexcept behind its "
-                "const");
+  static_assert(
+      IsNoexcept,
+      "PreReduction: pre_reduce may throw amid a phase, where nothing could be undone: write noexcept behind its "
+      "const");
 }
 
 /// The terms of phase `P`: of weight and gradient, and of the states if the stage asks for them.
@@ -258,8 +263,9 @@ PUSHPULL_DEVICE_INLINE auto terms(U const& stage, S const& s, V const& w, V cons
 /// Models: update::clip_global_norm, clip_norm, lars, lamb, lans, apply_if_finite, dynamic_loss_scale, and every pipeline
 /// or wrapper that holds one.
 template <class U>
-concept PreReduction = detail::HasStateNames<U> && (detail::phase_count<U> > 0) &&
-                       (detail::has_terms<U, 0> || detail::has_terms_of_states<U, 0>) &&
-                       requires(U const& stage, detail::step_of<U, float> const& s) { stage.prepare(s, detail::sums_t<U>{}); };
+concept PreReduction =
+    detail::HasStateNames<U> && (detail::phase_count<U> > 0) &&
+    (detail::has_terms<U, 0> || detail::has_terms_of_states<U, 0>) &&
+    requires(U const& stage, detail::step_of<U, float> const& s) { stage.prepare(s, detail::sums_t<U>{}); };
 
 }  // namespace pushpull

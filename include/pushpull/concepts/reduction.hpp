@@ -16,12 +16,12 @@ namespace pushpull::inline PUSHPULL_ABI {
 ///         sources; trivially copyable and default constructible; `policy_kind` is `reduction_tag`.
 /// Models: reduce::sum, reduce::mean, reduce::max.
 template <class R>
-concept Reduction = std::is_trivially_copyable_v<R> && std::default_initializable<R> &&
-                    requires(R const& reduce, pack<float> v) {
-                      typename R::policy_kind;
-                      { reduce(v, v) } noexcept -> std::same_as<pack<float>>;
-                      { reduce.finish(v, 1) } noexcept -> std::same_as<pack<float>>;
-                    };
+concept Reduction =
+    std::is_trivially_copyable_v<R> && std::default_initializable<R> && requires(R const& reduce, pack<float> v) {
+      typename R::policy_kind;
+      { reduce(v, v) } noexcept -> std::same_as<pack<float>>;
+      { reduce.finish(v, 1) } noexcept -> std::same_as<pack<float>>;
+    };
 
 /// A Reduction whose operation is addition: what a source leaves out, the rows that a row-sparse gradient does not have,
 /// changes nothing.

@@ -24,19 +24,20 @@ namespace pushpull::inline PUSHPULL_ABI {
 ///         wait(): returns when everything enqueued is finished.
 /// Calls on one key run in the order in which they were made; the caller's tensors stay until wait(). Model: kv_store. See also ResidentStore.
 template <class S>
-concept Store = Device<typename S::device_type> && ElementType<typename S::value_type> &&
-                requires(S& store, S const& constant, typename S::key_type const& key,
-                         tensor_view<typename S::value_type const, typename S::device_type> const& value,
-                         std::vector<tensor_view<typename S::value_type const, typename S::device_type>> const& gradients,
-                         std::vector<tensor_view<typename S::value_type, typename S::device_type>> const& outputs) {
-                  { constant.devices() } -> std::convertible_to<std::vector<typename S::device_type>>;
-                  store.init(key, value);
-                  store.push(key, gradients);
-                  store.pull(key, outputs);
-                  store.pushpull(key, gradients, outputs);
-                  store.broadcast(key, value, outputs);
-                  store.wait();
-                };
+concept Store =
+    Device<typename S::device_type> && ElementType<typename S::value_type> &&
+    requires(S& store, S const& constant, typename S::key_type const& key,
+             tensor_view<typename S::value_type const, typename S::device_type> const& value,
+             std::vector<tensor_view<typename S::value_type const, typename S::device_type>> const& gradients,
+             std::vector<tensor_view<typename S::value_type, typename S::device_type>> const& outputs) {
+      { constant.devices() } -> std::convertible_to<std::vector<typename S::device_type>>;
+      store.init(key, value);
+      store.push(key, gradients);
+      store.pull(key, outputs);
+      store.pushpull(key, gradients, outputs);
+      store.broadcast(key, value, outputs);
+      store.wait();
+    };
 
 /// A Store that keeps mirrors and gradients of keys in arenas of its own, so that a step over a whole model is one pass
 /// per device.

@@ -140,9 +140,13 @@ template <class U, class A>
 inline constexpr bool prepares_noexcept = [] {
   using S = step_of<U, A>;
   if constexpr (requires(U const& rule, S const& s, sums_t<U> const& sums) { rule.prepare(s, sums); }) {
-    return requires(U const& rule, S const& s, sums_t<U> const& sums) { { rule.prepare(s, sums) } noexcept; };
+    return requires(U const& rule, S const& s, sums_t<U> const& sums) {
+      { rule.prepare(s, sums) } noexcept;
+    };
   } else if constexpr (requires(U const& rule, S const& s) { rule.prepare(s); }) {
-    return requires(U const& rule, S const& s) { { rule.prepare(s) } noexcept; };
+    return requires(U const& rule, S const& s) {
+      { rule.prepare(s) } noexcept;
+    };
   } else {
     return true;
   }
@@ -242,78 +246,86 @@ struct copies_state<U, V, P, Copied, std::index_sequence<I...>>
         stage(p, w, g, std::declval<std::conditional_t<I == Copied, V, V&>>()...);
       }> {};
 
-// clang-format on
-template <class U, class V, class P, class I>
-struct copies_any_state : std::false_type {};
-template <class U, class V, class P, std::size_t... I>
-struct copies_any_state<U, V, P, std::index_sequence<I...>>
-    : std::bool_constant<(copies_state<U, V, P, I, std::index_sequence<I...>>::value || ...)> {};
+                          // clang-format on
+                          template <class U, class V, class P, class I>
+                          struct copies_any_state : std::false_type {};
+                          template <class U, class V, class P, std::size_t... I>
+                          struct copies_any_state<U, V, P, std::index_sequence<I...>>
+                              : std::bool_constant<(copies_state<U, V, P, I, std::index_sequence<I...>>::value ||
+                                                    ...)> {};
 
-/// Callable with a state that it cannot change, which would then stay as it began: one taken by value.
-template <class U, class V, class A>
-concept LeavesAStateAlone = copies_any_state<U, V, argument_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
+                          /// Callable with a state that it cannot change, which would then stay as it began: one taken by value.
+                          template <class U, class V, class A>
+                          concept LeavesAStateAlone =
+                              copies_any_state<U, V, argument_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
 
-/// A stage of a pipe that is none for that reason.
-template <class U>
-concept CopiesAState = HasStateNames<U> && LeavesAStateAlone<U, pack<float>, float>;
+                          /// A stage of a pipe that is none for that reason.
+                          template <class U>
+                          concept CopiesAState = HasStateNames<U> && LeavesAStateAlone<U, pack<float>, float>;
 
-/// A rule that changes the weight and keeps its states: `rule(prepared, w, g, state...)`.
-template <class U, class V, class A>
-concept UpdatesWeightWith = is_updater_call<U, V, argument_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
+                          /// A rule that changes the weight and keeps its states: `rule(prepared, w, g, state...)`.
+                          template <class U, class V, class A>
+                          concept UpdatesWeightWith =
+                              is_updater_call<U, V, argument_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
 
-/// A transform that changes the gradient and keeps its states: `transform(prepared, w, g, state...)`.
-template <class U, class V, class A>
-concept TransformsGradientWith =
-    is_transform_call<U, V, argument_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
+                          /// A transform that changes the gradient and keeps its states: `transform(prepared, w, g, state...)`.
+                          template <class U, class V, class A>
+                          concept TransformsGradientWith =
+                              is_transform_call<U, V, argument_t<U, A>,
+                                                std::make_index_sequence<state_count<U>>>::value;
 
-/// What runs per element cannot throw: the operator, and the `at` of what `prepare` returns. Amid a pass nothing could be
-/// undone.
-template <class U, class V, class A>
-concept IsNoexceptPerElement = QuietlyNumbered<prepared_t<U, A>> &&
-    is_noexcept_call<U, V, argument_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
+                          /// What runs per element cannot throw: the operator, and the `at` of what `prepare` returns. Amid a pass nothing could be
+                          /// undone.
+                          template <class U, class V, class A>
+                          concept IsNoexceptPerElement =
+                              QuietlyNumbered<prepared_t<U, A>> &&
+                              is_noexcept_call<U, V, argument_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
 
-/// A stage of a pipe that is none because it lacks noexcept.
-template <class U>
-concept MayThrowPerElement = HasStateNames<U> && !CopiesAState<U> &&
-    (UpdatesWeightWith<U, pack<float>, float> || TransformsGradientWith<U, pack<float>, float>) &&
-    !IsNoexceptPerElement<U, pack<float>, float>;
+                          /// A stage of a pipe that is none because it lacks noexcept.
+                          template <class U>
+                          concept MayThrowPerElement = HasStateNames<U> && !CopiesAState<U> &&
+                                                       (UpdatesWeightWith<U, pack<float>, float> ||
+                                                        TransformsGradientWith<U, pack<float>, float>) &&
+                                                       !IsNoexceptPerElement<U, pack<float>, float>;
 
-/// Packs of a whole register, unless the rule asks for single elements or takes nothing else.
-template <class U, class V, class A>
-inline constexpr bool runs_on = !requires { requires U::one_element_at_a_time; } &&
-                                (UpdatesWeightWith<U, V, A> || TransformsGradientWith<U, V, A>);
+                          /// Packs of a whole register, unless the rule asks for single elements or takes nothing else.
+                          template <class U, class V, class A>
+                          inline constexpr bool runs_on = !requires {
+                            requires U::one_element_at_a_time;
+                          } && (UpdatesWeightWith<U, V, A> || TransformsGradientWith<U, V, A>);
 
-}  // namespace detail
+                          }  // namespace detail
 
-/// A rule for one element: reads the gradient `g`, changes the weight `w` and the rule's states in place.
-/// Needs:  a static list `state_names` (see `states`), one name per state tensor, possibly empty;
-///         template <class V> void operator()(S const& s, V& w, V g, V&... state) const noexcept, PUSHPULL_HOST_DEVICE;
-///         trivially copyable, because it travels to the device by value.
-/// `V` is a `pack`: one element on a GPU, a vector register on a CPU. `S` is what the rule's own `prepare(step<A>)`
-/// returned, called once per step, or the `step<A>` itself where the rule has no `prepare`. What runs per element is
-/// noexcept, for amid a pass nothing could be undone. `prepare` may throw on a CPU: then there was no such step. A rule that branches on
-/// values says `static constexpr bool one_element_at_a_time = true`. A rule that has to tell elements apart (random
-/// numbers) returns from `prepare` something with a member `at(std::int64_t number) const noexcept`: `S` is then what that
-/// returns, number being that of the pack's first element among all elements of the store, whatever the devices.
-/// States begin at 0. A rule that makes something else of them in a key's first update, whatever the gradient, says so in
-/// `bool starts_states() const`: a lazy push of rows is then a standard one where it is the key's first update.
-/// Models: all rules of update/, update::pipeline. See also GradientTransform.
-template <class U>
-concept Updater = std::is_trivially_copyable_v<U> && detail::HasStateNames<U> &&
-                  detail::UpdatesWeightWith<U, pack<float>, float> && !detail::LeavesWeightAlone<U, pack<float>, float> &&
-                  !detail::LeavesAStateAlone<U, pack<float>, float> &&
-                  detail::IsNoexceptPerElement<U, pack<float>, float>;
+                          /// A rule for one element: reads the gradient `g`, changes the weight `w` and the rule's states in place.
+                          /// Needs:  a static list `state_names` (see `states`), one name per state tensor, possibly empty;
+                          ///         template <class V> void operator()(S const& s, V& w, V g, V&... state) const noexcept, PUSHPULL_HOST_DEVICE;
+                          ///         trivially copyable, because it travels to the device by value.
+                          /// `V` is a `pack`: one element on a GPU, a vector register on a CPU. `S` is what the rule's own `prepare(step<A>)`
+                          /// returned, called once per step, or the `step<A>` itself where the rule has no `prepare`. What runs per element is
+                          /// noexcept, for amid a pass nothing could be undone. `prepare` may throw on a CPU: then there was no such step. A rule that branches on
+                          /// values says `static constexpr bool one_element_at_a_time = true`. A rule that has to tell elements apart (random
+                          /// numbers) returns from `prepare` something with a member `at(std::int64_t number) const noexcept`: `S` is then what that
+                          /// returns, number being that of the pack's first element among all elements of the store, whatever the devices.
+                          /// States begin at 0. A rule that makes something else of them in a key's first update, whatever the gradient, says so in
+                          /// `bool starts_states() const`: a lazy push of rows is then a standard one where it is the key's first update.
+                          /// Models: all rules of update/, update::pipeline. See also GradientTransform.
+                          template <class U>
+                          concept Updater = std::is_trivially_copyable_v<U> && detail::HasStateNames<U> &&
+                                            detail::UpdatesWeightWith<U, pack<float>, float> &&
+                                            !detail::LeavesWeightAlone<U, pack<float>, float> &&
+                                            !detail::LeavesAStateAlone<U, pack<float>, float> &&
+                                            detail::IsNoexceptPerElement<U, pack<float>, float>;
 
-/// Rewrites the gradient before the rule sees it; `transform | rule` is again an `Updater`, and one pass.
-/// Needs:  a static list `state_names`, possibly empty;
-///         template <class V> void operator()(S const& s, V const& w, V& g, V&... state) const noexcept, PUSHPULL_HOST_DEVICE;
-///         trivially copyable. `S` as for `Updater`.
-/// Models: update::rescale, update::clip_value, update::clip_global_norm, update::weight_decay.
-template <class T>
-concept GradientTransform = std::is_trivially_copyable_v<T> && detail::HasStateNames<T> &&
-                            detail::TransformsGradientWith<T, pack<float>, float> &&
-                            !detail::UpdatesWeightWith<T, pack<float>, float> &&
-                            !detail::LeavesAStateAlone<T, pack<float>, float> &&
-                            detail::IsNoexceptPerElement<T, pack<float>, float>;
+                          /// Rewrites the gradient before the rule sees it; `transform | rule` is again an `Updater`, and one pass.
+                          /// Needs:  a static list `state_names`, possibly empty;
+                          ///         template <class V> void operator()(S const& s, V const& w, V& g, V&... state) const noexcept, PUSHPULL_HOST_DEVICE;
+                          ///         trivially copyable. `S` as for `Updater`.
+                          /// Models: update::rescale, update::clip_value, update::clip_global_norm, update::weight_decay.
+                          template <class T>
+                          concept GradientTransform = std::is_trivially_copyable_v<T> && detail::HasStateNames<T> &&
+                                                      detail::TransformsGradientWith<T, pack<float>, float> &&
+                                                      !detail::UpdatesWeightWith<T, pack<float>, float> &&
+                                                      !detail::LeavesAStateAlone<T, pack<float>, float> &&
+                                                      detail::IsNoexceptPerElement<T, pack<float>, float>;
 
-}  // namespace pushpull
+                          }  // namespace pushpull

@@ -51,7 +51,7 @@ PUSHPULL_HOST_DEVICE constexpr A to_finite(double x) {
 template <std::integral To, std::floating_point From>
 PUSHPULL_HOST_DEVICE constexpr To to_integer(From x) {
   using limits = cuda::std::numeric_limits<To>;
-  constexpr From lowest = static_cast<From>(limits::min());                  // exact,
+  constexpr From lowest = static_cast<From>(limits::min());                   // exact,
   constexpr From bound = From(2) * static_cast<From>(limits::max() / 2 + 1);  // and so is this
   if (is_nan(x)) return 0;
   if (x <= lowest) return limits::min();

@@ -23,7 +23,8 @@ inline void* allocate_host_memory(std::size_t bytes) {
   std::size_t const alignment = bytes >= 2 * huge_page ? huge_page : page;
   std::size_t const rounded = (bytes + alignment - 1) / alignment * alignment;
   void* const p = rounded < bytes ? nullptr : std::aligned_alloc(alignment, rounded == 0 ? alignment : rounded);
-  expects<out_of_memory>(p != nullptr, [&] { return "cpu_device: cannot allocate " + std::to_string(bytes) + " bytes"; });
+  expects<out_of_memory>(p != nullptr,
+                         [&] { return "cpu_device: cannot allocate " + std::to_string(bytes) + " bytes"; });
 #if PUSHPULL_HAS_MADVISE
   if (alignment == huge_page) ::madvise(p, rounded, MADV_HUGEPAGE);  // advice: a refusal costs speed, nothing else
 #endif

@@ -115,12 +115,12 @@
 #define PUSHPULL_JOIN(sse, avx, a, b, c, d, e, f, g, wide, h, i, j, k, l, m, n, o) \
   isa_##sse##avx##_##a##b##c##d##e##f##g##wide##h##i##j##k##l##m##n##o
 #define PUSHPULL_JOIN_EXPANDED(...) PUSHPULL_JOIN(__VA_ARGS__)
-#define PUSHPULL_ABI                                                                                             \
-  PUSHPULL_JOIN_EXPANDED(PUSHPULL_ISA_SSE, PUSHPULL_ISA_AVX, PUSHPULL_ISA_FMA, PUSHPULL_ISA_F16C,                \
-                         PUSHPULL_ISA_POPCNT, PUSHPULL_ISA_LZCNT, PUSHPULL_ISA_BMI, PUSHPULL_ISA_BMI2,           \
-                         PUSHPULL_ISA_MOVBE, PUSHPULL_ISA_512F, PUSHPULL_ISA_512VL, PUSHPULL_ISA_512BW,          \
-                         PUSHPULL_ISA_512DQ, PUSHPULL_ISA_512CD, PUSHPULL_ISA_512VBMI, PUSHPULL_ISA_512VBMI2,    \
-                         PUSHPULL_ISA_512VPOPCNTDQ, PUSHPULL_ISA_512FP16)
+#define PUSHPULL_ABI                                                                                                   \
+  PUSHPULL_JOIN_EXPANDED(PUSHPULL_ISA_SSE, PUSHPULL_ISA_AVX, PUSHPULL_ISA_FMA, PUSHPULL_ISA_F16C, PUSHPULL_ISA_POPCNT, \
+                         PUSHPULL_ISA_LZCNT, PUSHPULL_ISA_BMI, PUSHPULL_ISA_BMI2, PUSHPULL_ISA_MOVBE,                  \
+                         PUSHPULL_ISA_512F, PUSHPULL_ISA_512VL, PUSHPULL_ISA_512BW, PUSHPULL_ISA_512DQ,                \
+                         PUSHPULL_ISA_512CD, PUSHPULL_ISA_512VBMI, PUSHPULL_ISA_512VBMI2, PUSHPULL_ISA_512VPOPCNTDQ,   \
+                         PUSHPULL_ISA_512FP16)
 
 #elif defined(__ARM_FEATURE_SVE2)
 #define PUSHPULL_ABI isa_sve2

@@ -3,7 +3,8 @@
 #pragma once
 
 #if defined(_MSC_VER) && !defined(__clang__)
-#error "pushpull: g++ 12 or clang++ 14, or newer, expected; this compiler lacks attributes that the pass is written with"
+#error \
+    "pushpull: g++ 12 or clang++ 14, or newer, expected; this compiler lacks attributes that the pass is written with"
 #elif !defined(__clang__) && defined(__GNUC__) && __GNUC__ < 12
 #error "pushpull: g++ 12 or newer expected"
 #elif defined(__clang__) && !defined(__apple_build_version__) && __clang_major__ < 14
@@ -30,9 +31,11 @@
 #include <version>
 #endif
 #if defined(_GLIBCXX_RELEASE) && _GLIBCXX_RELEASE < 12
-#error "pushpull: libstdc++ 12 or newer expected; clang++ takes that of the newest g++ that is installed, or --gcc-toolchain's"
+#error \
+    "pushpull: libstdc++ 12 or newer expected; clang++ takes that of the newest g++ that is installed, or --gcc-toolchain's"
 #elif defined(_LIBCPP_VERSION) && !defined(__cpp_lib_atomic_ref)
-#error "pushpull: this libc++ has no std::atomic_ref, which comes with libc++ 19: use that, or libstdc++ (-stdlib=libstdc++)"
+#error \
+    "pushpull: this libc++ has no std::atomic_ref, which comes with libc++ 19: use that, or libstdc++ (-stdlib=libstdc++)"
 #endif
 
 #if !__has_include(<cuda/std/__cccl/version.h>)
@@ -40,7 +43,8 @@
 #else
 #include <cuda/std/__cccl/version.h>
 #if CCCL_VERSION < 3000000
-#error "pushpull: CCCL 3.0 or newer expected, an older one found; put the include/cccl of the CUDA Toolkit 13.0 before it"
+#error \
+    "pushpull: CCCL 3.0 or newer expected, an older one found; put the include/cccl of the CUDA Toolkit 13.0 before it"
 #endif
 #endif
 

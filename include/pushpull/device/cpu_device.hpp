@@ -47,9 +47,8 @@ class cpu_device {
   using execution = pass::host_execution;
 
   explicit cpu_device(int index = 0) : index_(index) {
-    detail::expects<invalid_argument>(index >= 0, [&] {
-      return "cpu_device: an index of at least 0 expected, got " + std::to_string(index);
-    });
+    detail::expects<invalid_argument>(
+        index >= 0, [&] { return "cpu_device: an index of at least 0 expected, got " + std::to_string(index); });
   }
 
   int id() const noexcept { return index_; }
@@ -94,9 +93,8 @@ class cpu_device {
 /// `count` logical devices with indexes 0 to count - 1.
 template <class System = tbb_system>
 std::vector<cpu_device<System>> cpu_devices(int count) {
-  detail::expects<invalid_argument>(count >= 1, [&] {
-    return "cpu_devices: at least 1 device expected, got " + std::to_string(count);
-  });
+  detail::expects<invalid_argument>(
+      count >= 1, [&] { return "cpu_devices: at least 1 device expected, got " + std::to_string(count); });
   std::vector<cpu_device<System>> devices;
   for (int index = 0; index < count; ++index) devices.emplace_back(index);
   return devices;

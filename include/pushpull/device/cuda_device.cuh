@@ -18,6 +18,7 @@ PUSHPULL_OTHERS_HEADERS_BEGIN
 #include <cub/device/device_select.cuh>
 PUSHPULL_OTHERS_HEADERS_END
 
+#include <thrust/iterator/counting_iterator.h>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/detail/cuda/check.cuh>
 #include <pushpull/detail/cuda/peers.cuh>
@@ -25,7 +26,6 @@ PUSHPULL_OTHERS_HEADERS_END
 #include <pushpull/error.hpp>
 #include <pushpull/pass/cuda_execution.cuh>
 #include <pushpull/pass/step_control.hpp>
-#include <thrust/iterator/counting_iterator.h>
 
 namespace pushpull::inline PUSHPULL_ABI {
 
@@ -38,7 +38,8 @@ inline constexpr int index_threads = 256;
 /// paths, four copies of f, which costs Adam 62 registers for 48 and spills where gradients and mirrors are bfloat16.
 /// Internal linkage: two libraries that instantiate it with the same names must not launch each other's.
 template <class F>
-static __global__ void __launch_bounds__(index_threads) index_kernel(__grid_constant__ F const f, std::int64_t const n) {
+static __global__ void __launch_bounds__(index_threads)
+    index_kernel(__grid_constant__ F const f, std::int64_t const n) {
   std::int64_t const i = static_cast<std::int64_t>(blockIdx.x) * index_threads + threadIdx.x;
   if (i < n) f(i);
 }
@@ -61,7 +62,8 @@ static __global__ void __launch_bounds__(leaf_threads) leaf_kernel(__grid_consta
   using block_reduce = cub::BlockReduce<Sums, leaf_threads>;
   __shared__ typename block_reduce::TempStorage scratch;
   std::int64_t const leaf = blockIdx.x;
-  Sums const sum = block_reduce(scratch).Reduce(f(leaf, static_cast<std::int32_t>(threadIdx.x), leaf_threads), add_sums{});
+  Sums const sum =
+      block_reduce(scratch).Reduce(f(leaf, static_cast<std::int32_t>(threadIdx.x), leaf_threads), add_sums{});
   if (threadIdx.x == 0) out[f.slot(leaf)] = sum;
 }
 
@@ -196,7 +198,8 @@ class cuda_device {
   template <class F, class Scratch>
   void select(std::int64_t n, F const& f, std::int32_t* out, std::int32_t* count, Scratch& scratch) const {
     with_scratch(scratch, [&](void* memory, std::size_t& bytes) {
-      return cub::DeviceSelect::If(memory, bytes, thrust::counting_iterator<std::int32_t>(0), out, count, n, f, stream());
+      return cub::DeviceSelect::If(memory, bytes, thrust::counting_iterator<std::int32_t>(0), out, count, n, f,
+                                   stream());
     });
   }
 

@@ -10,7 +10,6 @@
 #include <thrust/iterator/counting_iterator.h>
 #include <thrust/system/omp/execution_policy.h>
 
-
 namespace pushpull::inline PUSHPULL_ABI {
 
 /// Runs work on OpenMP's threads (OMP_NUM_THREADS). Thrust refuses to compile it without -fopenmp.

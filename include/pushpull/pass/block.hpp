@@ -44,12 +44,14 @@ struct simd_access {
     constexpr std::size_t size = N * pack<A, pushpull::detail::simd_register<A>>::size;
     alignas(64) float buffer[size];
     for (std::size_t c = 0; c < size / T::elements; ++c)
-      std::memcpy(buffer + c * T::elements, pushpull::detail::decoded<T>[from[c].bits].data(), T::elements * sizeof(float));
+      std::memcpy(buffer + c * T::elements, pushpull::detail::decoded<T>[from[c].bits].data(),
+                  T::elements * sizeof(float));
     load(static_cast<float const*>(buffer), x);
     detail::static_for<N>([&](auto j) PUSHPULL_INLINE_LAMBDA { x[j] *= unit; });
   }
   template <class A, std::size_t N>
-  static void load_sparse(std::uint64_t mask, float const* values, pack<A, pushpull::detail::simd_register<A>> (&x)[N]) {
+  static void load_sparse(std::uint64_t mask, float const* values,
+                          pack<A, pushpull::detail::simd_register<A>> (&x)[N]) {
     constexpr std::size_t size = N * pack<A, pushpull::detail::simd_register<A>>::size;
     if (mask == 0) {
       detail::static_for<N>([&](auto j) PUSHPULL_INLINE_LAMBDA { x[j] = A(0); });
@@ -66,8 +68,8 @@ struct simd_access {
       detail::static_for<N>(
           [&](auto j) PUSHPULL_INLINE_LAMBDA { pushpull::detail::simd_stream(to + j * V::size, x[j].value); });
     } else {
-      detail::static_for<N>(
-          [&](auto j) PUSHPULL_INLINE_LAMBDA { pushpull::detail::simd_store(to + j * V::size, x[j].value); });
+      detail::static_for<N>([&](auto j)
+                                PUSHPULL_INLINE_LAMBDA { pushpull::detail::simd_store(to + j * V::size, x[j].value); });
     }
   }
 };
@@ -213,7 +215,8 @@ struct block {
 struct host_execution {
   static constexpr std::int64_t grain = std::int64_t{1} << 15;
   template <class A, class... Operands>
-  using block_type = std::conditional_t<std::is_floating_point_v<A>, block<pack<A, pushpull::detail::simd_register<A>>, 4, simd_access>,
+  using block_type = std::conditional_t<std::is_floating_point_v<A>,
+                                        block<pack<A, pushpull::detail::simd_register<A>>, 4, simd_access>,
                                         block<pack<A>, 16, element_access>>;
 
   /// How many elements ahead of their use operands in memory are asked for. A core looks ahead by itself only as far as

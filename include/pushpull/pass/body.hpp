@@ -113,11 +113,11 @@ PUSHPULL_DEVICE_INLINE void reduce(Block& total, Run const& r, std::int64_t i, s
       r.gradient, r.more_gradients, 1, r.gradients, [&](source from) PUSHPULL_INLINE_LAMBDA {
         Block next;
         load(next, from);
-        static_for<Block::count>(
-            [&](auto j) PUSHPULL_INLINE_LAMBDA { total.x[j] = Reduction{}(total.x[j], next.x[j]); });
+        static_for<Block::count>([&](auto j)
+                                     PUSHPULL_INLINE_LAMBDA { total.x[j] = Reduction{}(total.x[j], next.x[j]); });
       });
-  static_for<Block::count>(
-      [&](auto j) PUSHPULL_INLINE_LAMBDA { total.x[j] = Reduction{}.finish(total.x[j], r.sources); });
+  static_for<Block::count>([&](auto j)
+                               PUSHPULL_INLINE_LAMBDA { total.x[j] = Reduction{}.finish(total.x[j], r.sources); });
 }
 
 /// Adds what earlier micro-batches left.
@@ -172,13 +172,14 @@ PUSHPULL_DEVICE_INLINE void store_stored(Block const& from, T* to, bool aligned,
 PUSHPULL_EXEC_CHECK_DISABLE
 template <memory Memory, class Block, class Run>
 PUSHPULL_DEVICE_INLINE void mirror(Block const& w, Run const& r, std::int64_t i, std::int64_t valid) {
-  for_each_operand<Block::access::unrolled>(
-      r.mirror, r.more_mirrors, 0, r.mirrors, [&](typename Run::mirror_type* to) PUSHPULL_INLINE_LAMBDA {
-        if constexpr (Memory != memory::arenas) {
-          if (Block::by_element(valid, r.aligned)) return w.store_partial(to + i, valid);
-        }
-        w.store(to + i, r.streaming);
-      });
+  for_each_operand<Block::access::unrolled>(r.mirror, r.more_mirrors, 0, r.mirrors,
+                                            [&](typename Run::mirror_type* to) PUSHPULL_INLINE_LAMBDA {
+                                              if constexpr (Memory != memory::arenas) {
+                                                if (Block::by_element(valid, r.aligned))
+                                                  return w.store_partial(to + i, valid);
+                                              }
+                                              w.store(to + i, r.streaming);
+                                            });
 }
 
 /// One pack through the rule; lane by lane where the rule cannot take a register.
@@ -228,9 +229,8 @@ struct body {
     if constexpr (Memory == memory::rows) {
       parameters const given = hyperparameters(schedule.clock());
       schedule.template for_each_row<grain, block_type::size>(
-          task, [&](run_type const& r, std::int64_t first, std::int64_t last) PUSHPULL_INLINE_LAMBDA {
-            elements(r, given, first, last);
-          });
+          task, [&](run_type const& r, std::int64_t first, std::int64_t last)
+                    PUSHPULL_INLINE_LAMBDA { elements(r, given, first, last); });
     } else {
       run_type const& r = schedule.find(task);
       parameters const given = hyperparameters(r.clock);

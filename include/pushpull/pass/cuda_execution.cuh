@@ -56,7 +56,8 @@ struct vector_access {
     });
   }
   template <class A, std::size_t N>
-  __host__ __device__ __forceinline__ static void load_sparse(std::uint64_t mask, float const* values, pack<A> (&x)[N]) {
+  __host__ __device__ __forceinline__ static void load_sparse(std::uint64_t mask, float const* values,
+                                                              pack<A> (&x)[N]) {
     auto const bits = static_cast<unsigned>(mask);  // of at most 16 elements
     detail::static_for<N>([&](auto j) {
       constexpr auto bit = static_cast<unsigned>(decltype(j)::value);

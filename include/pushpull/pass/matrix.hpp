@@ -124,9 +124,7 @@ struct matrix {
   PUSHPULL_DEVICE_INLINE matrix_numbers<A> at(std::int64_t number) const noexcept { return {this, number - first}; }
 
   PUSHPULL_DEVICE_INLINE std::int64_t row_of(std::int64_t element) const { return quotient(element, columns); }
-  PUSHPULL_DEVICE_INLINE std::int64_t batch_of(std::int64_t of) const {
-    return batches == 1 ? 0 : quotient(of, rows);
-  }
+  PUSHPULL_DEVICE_INLINE std::int64_t batch_of(std::int64_t of) const { return batches == 1 ? 0 : quotient(of, rows); }
   PUSHPULL_HOST_DEVICE std::int64_t all_rows() const { return batches * rows; }
   /// That have numbers.
   PUSHPULL_HOST_DEVICE std::int64_t all_columns() const { return column == nullptr ? 0 : batches * columns; }

@@ -71,9 +71,7 @@ struct matrix_table {
   std::int32_t stride;
 
   /// The tensor of `task`, which becomes the task's number within it.
-  PUSHPULL_DEVICE_INLINE std::int32_t find(std::int64_t& task) const {
-    return find_run(task, ends, size);
-  }
+  PUSHPULL_DEVICE_INLINE std::int32_t find(std::int64_t& task) const { return find_run(task, ends, size); }
   PUSHPULL_DEVICE_INLINE matrix<A> const& matrix_of(std::int32_t i) const { return matrices[i * stride]; }
 };
 
@@ -106,7 +104,8 @@ struct matrix_terms {
       std::int64_t const number = first + i + static_cast<std::int64_t>(j * V::size);
       V lanes[states + 1];
       static_for<of_states ? states : 0>([&](auto s) PUSHPULL_INLINE_LAMBDA { lanes[s] = state[s].x[j]; });
-      to.x[j] = of_pack(own_clock, number, w.x[j], g.x[j], static_cast<V const*>(lanes), std::make_index_sequence<states>{});
+      to.x[j] =
+          of_pack(own_clock, number, w.x[j], g.x[j], static_cast<V const*>(lanes), std::make_index_sequence<states>{});
     });
   }
 

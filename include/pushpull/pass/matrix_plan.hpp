@@ -157,8 +157,7 @@ class matrix_plan {
       (device.for_each(tasks(Stage, of_numbers),
                        detail::keep_numbers<Rule, run_type, A, Stage>{clocks, table(Stage, of_numbers)}),
        ...);
-    }
-    (std::make_index_sequence<stages>());
+    }(std::make_index_sequence<stages>());
   }
 
  private:

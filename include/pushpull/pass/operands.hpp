@@ -10,9 +10,9 @@
 #include <type_traits>
 
 #include <pushpull/compress/code.hpp>
-#include <pushpull/config.hpp>
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
 #include <pushpull/pass/block.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::pass {
@@ -58,7 +58,7 @@ struct run {
 
   std::int64_t size;        ///< Elements. In arenas a multiple of `padding`.
   std::int64_t element;     ///< The number of the run's first element among all elements of the store.
-  std::int64_t leaf_phase;  ///< Elements between the last boundary of a norm's leaf and this run; a multiple of padding.
+  std::int64_t leaf_phase;  ///< Elements since the last boundary of a norm's leaf: a multiple of padding.
   std::int64_t leaf;        ///< The slot of this run's first leaf among the partial sums of the step.
   bool aligned;             ///< All gradients and mirrors are aligned to 16 bytes; in a row also master and states.
   std::int32_t clock;       ///< The entry of the clock table that the run's keys share.
@@ -71,8 +71,8 @@ struct run {
   source_type gradient[inline_operands];
   mirror_type* mirror[inline_operands];
   source_type const* more_gradients;  ///< Sources 8, 9, ...: a table where the pass runs.
-  mirror_type* const* more_mirrors;            ///< Outputs 8, 9, ...
-  bool accumulated;  ///< `reduced` holds the sum of earlier micro-batches, a source beside the others.
+  mirror_type* const* more_mirrors;   ///< Outputs 8, 9, ...
+  bool accumulated;                   ///< `reduced` holds the sum of earlier micro-batches, a source beside the others.
   typename Types::accumulation* reduced;  ///< Where a phase before the pass leaves the reduced gradient, or null.
   typename Types::master* master;
   typename Types::state* state[States == 0 ? 1 : States];

@@ -53,40 +53,40 @@ struct pack {
 // The operations are free templates, not members: nvcc refuses vector registers in the signature of every host-device
 // function that is not a template.
 
-#define PUSHPULL_PACK_WITH_SCALAR(op)                                                         \
-  PUSHPULL_EXEC_CHECK_DISABLE                                                                 \
-  template <class A, class R, class T>                                                        \
-    requires std::is_arithmetic_v<T>                                                          \
-  PUSHPULL_DEVICE_INLINE auto operator op(pack<A, R> const& a, T b) {                         \
-    return a op pack<A, R>(b);                                                                \
-  }                                                                                           \
-  PUSHPULL_EXEC_CHECK_DISABLE                                                                 \
-  template <class A, class R, class T>                                                        \
-    requires std::is_arithmetic_v<T>                                                          \
-  PUSHPULL_DEVICE_INLINE auto operator op(T a, pack<A, R> const& b) {                         \
-    return pack<A, R>(a) op b;                                                                \
+#define PUSHPULL_PACK_WITH_SCALAR(op)                                 \
+  PUSHPULL_EXEC_CHECK_DISABLE                                         \
+  template <class A, class R, class T>                                \
+    requires std::is_arithmetic_v<T>                                  \
+  PUSHPULL_DEVICE_INLINE auto operator op(pack<A, R> const& a, T b) { \
+    return a op pack<A, R>(b);                                        \
+  }                                                                   \
+  PUSHPULL_EXEC_CHECK_DISABLE                                         \
+  template <class A, class R, class T>                                \
+    requires std::is_arithmetic_v<T>                                  \
+  PUSHPULL_DEVICE_INLINE auto operator op(T a, pack<A, R> const& b) { \
+    return pack<A, R>(a) op b;                                        \
   }
 
-#define PUSHPULL_PACK_BINARY(op, ...)                                                         \
-  PUSHPULL_EXEC_CHECK_DISABLE                                                                 \
-  template <class A, class R>                                                                 \
-  PUSHPULL_DEVICE_INLINE auto operator op(pack<A, R> const& a, pack<A, R> const& b) {         \
-    return __VA_ARGS__{a.value op b.value};                                                   \
-  }                                                                                           \
+#define PUSHPULL_PACK_BINARY(op, ...)                                                 \
+  PUSHPULL_EXEC_CHECK_DISABLE                                                         \
+  template <class A, class R>                                                         \
+  PUSHPULL_DEVICE_INLINE auto operator op(pack<A, R> const& a, pack<A, R> const& b) { \
+    return __VA_ARGS__{a.value op b.value};                                           \
+  }                                                                                   \
   PUSHPULL_PACK_WITH_SCALAR(op)
 
-#define PUSHPULL_PACK_ARITHMETIC(op)                                                          \
-  PUSHPULL_PACK_BINARY(op, pack<A, R>)                                                        \
-  PUSHPULL_EXEC_CHECK_DISABLE                                                                 \
-  template <class A, class R>                                                                 \
-  PUSHPULL_DEVICE_INLINE pack<A, R>& operator op##=(pack<A, R>& a, pack<A, R> const& b) {     \
-    return a = a op b;                                                                        \
-  }                                                                                           \
-  PUSHPULL_EXEC_CHECK_DISABLE                                                                 \
-  template <class A, class R, class T>                                                        \
-    requires std::is_arithmetic_v<T>                                                          \
-  PUSHPULL_DEVICE_INLINE pack<A, R>& operator op##=(pack<A, R>& a, T b) {                     \
-    return a = a op pack<A, R>(b);                                                            \
+#define PUSHPULL_PACK_ARITHMETIC(op)                                                      \
+  PUSHPULL_PACK_BINARY(op, pack<A, R>)                                                    \
+  PUSHPULL_EXEC_CHECK_DISABLE                                                             \
+  template <class A, class R>                                                             \
+  PUSHPULL_DEVICE_INLINE pack<A, R>& operator op##=(pack<A, R>& a, pack<A, R> const& b) { \
+    return a = a op b;                                                                    \
+  }                                                                                       \
+  PUSHPULL_EXEC_CHECK_DISABLE                                                             \
+  template <class A, class R, class T>                                                    \
+    requires std::is_arithmetic_v<T>                                                      \
+  PUSHPULL_DEVICE_INLINE pack<A, R>& operator op##=(pack<A, R>& a, T b) {                 \
+    return a = a op pack<A, R>(b);                                                        \
   }
 
 PUSHPULL_PACK_ARITHMETIC(+)

@@ -144,7 +144,8 @@ class plan {
     if (empty()) return;
     if (size() == 1) {
       device.for_each_leaf(
-          leaves(), pre_reduction_body<Rule, Reduction, Types, execution, Memory, Phase>{rules, clocks, {runs_.rows[0]}},
+          leaves(),
+          pre_reduction_body<Rule, Reduction, Types, execution, Memory, Phase>{rules, clocks, {runs_.rows[0]}},
           partials);
     } else {
       device.for_each_leaf(leaves(),
@@ -181,9 +182,7 @@ class plan {
 
   static std::int64_t leaves_of(run_type const& r) { return (r.leaf_phase + r.size + leaf_size - 1) / leaf_size; }
   std::int32_t run_count() const { return static_cast<std::int32_t>(runs_.rows.size()); }
-  detail::clock_list clock_list() const {
-    return {clocks_.rows.empty() ? 0 : clocks_.rows.front(), committed_.clocks};
-  }
+  detail::clock_list clock_list() const { return {clocks_.rows.empty() ? 0 : clocks_.rows.front(), committed_.clocks}; }
 
   detail::table<D, run_type> runs_;
   detail::table<D, std::int64_t> task_ends_, leaf_ends_;

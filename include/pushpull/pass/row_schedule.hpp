@@ -113,8 +113,8 @@ struct row_schedule {
     std::int64_t const offset = id(u) * operands.row_length - operands.begin;
     if (offset < 0) return;
     ask(operands.slice.master + offset);
-    pushpull::detail::static_for<Run::states>(
-        [&](auto s) PUSHPULL_INLINE_LAMBDA { ask(operands.slice.state[s] + offset); });
+    pushpull::detail::static_for<Run::states>([&](auto s)
+                                                  PUSHPULL_INLINE_LAMBDA { ask(operands.slice.state[s] + offset); });
     if (operands.gradients != nullptr) ask(operands.gradients[operands.first[u]]);
   }
 

@@ -104,9 +104,7 @@ struct settle_phase {
     if constexpr (Phase + 1 == pushpull::detail::phase_count<Rule>) {
       if constexpr (pushpull::detail::MaySkip<Rule>) shared->skipped = pushpull::detail::skips(*rules, shared->sums);
       if constexpr (pushpull::detail::Carries<Rule>) pushpull::detail::carry(*rules, shared->sums);
-      [&]<std::size_t... P>(std::index_sequence<P...>) {
-        (clear<P>(), ...);
-      }(std::make_index_sequence<Phase + 1>());
+      [&]<std::size_t... P>(std::index_sequence<P...>) { (clear<P>(), ...); }(std::make_index_sequence<Phase + 1>());
     }
   }
 
@@ -319,9 +317,11 @@ struct pre_reduction_body {
       if constexpr (Again) {
         for (std::size_t lane = 0; lane < lanes; ++lane) {
           using one = pack<double>;
-          auto const at = [lane](V const& x) PUSHPULL_INLINE_LAMBDA { return one(reinterpret_cast<A const*>(&x)[lane]); };
+          auto const at = [lane](V const& x)
+                              PUSHPULL_INLINE_LAMBDA { return one(reinterpret_cast<A const*>(&x)[lane]); };
           one of_lane[states + 1];
-          detail::static_for<of_states ? states : 0>([&](auto s) PUSHPULL_INLINE_LAMBDA { of_lane[s] = at(lanes_of[s]); });
+          detail::static_for<of_states ? states : 0>([&](auto s)
+                                                         PUSHPULL_INLINE_LAMBDA { of_lane[s] = at(lanes_of[s]); });
           auto const all = terms(local_rule, prepared, number + static_cast<std::int64_t>(lane), at(w.x[j]), at(g.x[j]),
                                  static_cast<one const*>(of_lane), std::make_index_sequence<states>{});
           for (std::size_t k = 0; k < count; ++k) sum.of[k][lane] += term<one>(all, k).value;

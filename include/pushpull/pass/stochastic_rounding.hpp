@@ -16,8 +16,8 @@ namespace pushpull::inline PUSHPULL_ABI::pass {
 
 /// Whether numbers computed in `A` are rounded to `T` at random: float to half and bfloat16.
 template <class T, class A>
-inline constexpr bool can_round_stochastically = std::is_same_v<A, float> &&
-                                                 (std::is_same_v<T, half> || std::is_same_v<T, bfloat16>);
+inline constexpr bool can_round_stochastically =
+    std::is_same_v<A, float> && (std::is_same_v<T, half> || std::is_same_v<T, bfloat16>);
 
 namespace detail {
 

@@ -17,7 +17,7 @@ namespace pushpull::inline PUSHPULL_ABI::pass {
 /// below, in order and of one segment; the last level has a node per segment.
 struct sum_tree {
   struct level {
-    std::size_t first;   ///< Where its nodes' entries begin in `begins`.
+    std::size_t first;  ///< Where its nodes' entries begin in `begins`.
     std::int64_t nodes;
   };
   std::vector<level> levels;

@@ -48,7 +48,8 @@ class activity {
 
   static bool includes(identity const& other) {
     for (activity const* a = innermost_; a != nullptr; a = a->before_)
-      if (a->number_ == other.number() || std::find(a->callers_.begin(), a->callers_.end(), other.number()) != a->callers_.end())
+      if (a->number_ == other.number() ||
+          std::find(a->callers_.begin(), a->callers_.end(), other.number()) != a->callers_.end())
         return true;
     return false;
   }

@@ -77,7 +77,8 @@ class task_schedule final : public schedule, private exit_list_entry {
     std::shared_ptr<failure> first;
     {
       std::lock_guard const lock(mutex_);
-      auto const untold = std::find_if(failures_.begin(), failures_.end(), [](auto const& f) { return !f->told.exchange(true); });
+      auto const untold =
+          std::find_if(failures_.begin(), failures_.end(), [](auto const& f) { return !f->told.exchange(true); });
       if (untold != failures_.end()) first = *untold;
       forget_told();
     }

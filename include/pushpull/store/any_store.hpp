@@ -37,8 +37,8 @@ namespace detail {
 template <Device D, class Compressors, ElementType... Ts>
 class any_store_calls : public detail::any_store_base<D, Compressors, Ts...> {
   using base = detail::any_store_base<D, Compressors, Ts...>;
-  using typename base::kind_of_keys;
   using base::checked;
+  using typename base::kind_of_keys;
   /// What a value with elements E is stored as: E, or the store's only type.
   template <class E>
   using stored_as = std::conditional_t<sizeof...(Ts) == 1 && !(std::same_as<E, Ts> || ...),
@@ -75,7 +75,8 @@ class any_store_calls : public detail::any_store_base<D, Compressors, Ts...> {
     base::set_kind(key);
   }
   template <KeysOf<any_key_view> Keys, std::ranges::input_range Values>
-    requires(LastingTensorLike<std::ranges::range_reference_t<Values>> && has_type<stored_as<detail::element_in<Values>>>)
+    requires(LastingTensorLike<std::ranges::range_reference_t<Values>> &&
+             has_type<stored_as<detail::element_in<Values>>>)
   void init(Keys&& keys, Values&& values) {
     using E = detail::element_in<Values>;
     using T = stored_as<E>;
@@ -336,9 +337,10 @@ class any_store_calls : public detail::any_store_base<D, Compressors, Ts...> {
   completion update(char const* name, any_key_view key, Gradients& gradients, Outputs&& outputs, priority when,
                     bool only_accumulates = false) {
     using T = detail::element_in<Gradients>;
-    return calls<T>().update(
-        when, gather<T>([&](auto& call, auto const& table) { detail::add_to(call, table, name, key, gradients, outputs); }),
-        only_accumulates);
+    return calls<T>().update(when, gather<T>([&](auto& call, auto const& table) {
+                               detail::add_to(call, table, name, key, gradients, outputs);
+                             }),
+                             only_accumulates);
   }
   template <class Keys, class Gradients, class Outputs>
   completion update_list(char const* name, Keys& keys, Gradients& gradients, Outputs& outputs, priority when,
@@ -366,14 +368,16 @@ class any_store_calls : public detail::any_store_base<D, Compressors, Ts...> {
     } else {
       to.in_host_memory = true;
       auto& views = to.on_host.emplace_back();
-      detail::for_each_row_sparse(
-          rows, [&](auto const& s) { views.emplace_back(s.values(), s.row_ids(), s.rows(), s.shape(), cpu_device<>()); });
+      detail::for_each_row_sparse(rows, [&](auto const& s) {
+        views.emplace_back(s.values(), s.row_ids(), s.rows(), s.shape(), cpu_device<>());
+      });
     }
   }
 
   /// The outputs of one more key and its tensors of ids, which are read here where they lie in host memory.
   template <class T, class Outputs, class Ids>
-  void add_request(detail::erased_row_requests<T, D>& to, any_key_view key, Outputs& outputs, Ids const& row_ids) const {
+  void add_request(detail::erased_row_requests<T, D>& to, any_key_view key, Outputs& outputs,
+                   Ids const& row_ids) const {
     auto& filled = to.outputs.emplace_back();
     detail::for_each_row_sparse(outputs, [&](auto& output) { filled.push_back(&output); });
     auto const add = [&]<class View>(auto& hosts, auto& on_devices, View const& view) {
@@ -383,8 +387,9 @@ class any_store_calls : public detail::any_store_base<D, Compressors, Ts...> {
         auto& ids = hosts.emplace_back();
         for (std::size_t i = 0; i < view.size(); ++i) ids.push_back(detail::row_id(call, key, view.data()[i]));
       } else {
-        static_assert(std::same_as<View, tensor_view<std::int64_t const, D>>,
-                      "row_sparse_pull: row ids are 64-bit integers on a device of the store's kind, or in host memory");
+        static_assert(
+            std::same_as<View, tensor_view<std::int64_t const, D>>,
+            "row_sparse_pull: row ids are 64-bit integers on a device of the store's kind, or in host memory");
         on_devices.push_back(view);
       }
     };

@@ -115,7 +115,8 @@ class any_store_base : public sole_type<Ts...> {
     requires(FloatingElement<Ts> && ...)
   void set_optimizer(Updater const& updater, Policies const&... policies) {
     static_assert(((is_kind<Policies, accumulation_tag> || is_kind<Policies, reduction_tag> ||
-                    is_kind<Policies, placement_tag>)&&...),
+                    is_kind<Policies, placement_tag>) &&
+                   ...),
                   "set_optimizer: of the policies it takes accumulate, a Reduction and a placement");
     expect_replaceable("set_optimizer");
     replace("set_optimizer", make(devices(), updater, compressor_, policies...), false);
@@ -125,16 +126,17 @@ class any_store_base : public sole_type<Ts...> {
   /// @throws invalid_argument as by_name; for a store whose name says neither "device" nor "dist", as in MXNet; for a
   /// compressor that is not in `Compressors`; between the micro-batches of a step, and while a state is swapped
   void set_gradient_compression(compress::parameters const& given) {
-    expects<invalid_argument>(type_.find("device") != std::string::npos || type_.find("dist") != std::string::npos, [&] {
-      return "set_gradient_compression: a store \"device\" or \"dist\" expected, this one is \"" + type_ + "\"";
-    });
+    expects<invalid_argument>(
+        type_.find("device") != std::string::npos || type_.find("dist") != std::string::npos, [&] {
+          return "set_gradient_compression: a store \"device\" or \"dist\" expected, this one is \"" + type_ + "\"";
+        });
     expect_replaceable("set_gradient_compression");
     compress::any_compressor compressor;
     ((compressor = compress::by_name<Ts>(given)), ...);
     auto next = store_->compressing(compressor);
     expects<invalid_argument>(next != nullptr, [&] {
-      return "set_gradient_compression: the store was not created with a compressor for \"" + given.find("type")->second +
-             "\": name it in create(name, devices, compressors<...>())";
+      return "set_gradient_compression: the store was not created with a compressor for \"" +
+             given.find("type")->second + "\": name it in create(name, devices, compressors<...>())";
     });
     for (any_key const& key : keys())
       expects<invalid_argument>(store_->micro_batches(key) == 0, [&] {
@@ -182,7 +184,8 @@ class any_store_base : public sole_type<Ts...> {
     expect_updater("updater");
     std::any const rule = store_->updater(group);
     auto const* const same = std::any_cast<Updater>(&rule);
-    if (same == nullptr) refuse_call("updater", "the store's optimizer has another type than the one that was asked for");
+    if (same == nullptr)
+      refuse_call("updater", "the store's optimizer has another type than the one that was asked for");
     return *same;
   }
   /// Other hyperparameters for the pushes that follow; states and step counts stay.
@@ -225,7 +228,9 @@ class any_store_base : public sole_type<Ts...> {
   bool accumulates() const { return store_->accumulates(); }
   /// The bytes of the sum of these gradients, elements of the type that the key is computed in: float, or double for double.
   /// @throws as kv_store's; invalid_argument unless the store accumulates
-  std::vector<std::byte> gradient_sum(any_key_view key) const { return store_->gradient_sum(checked("gradient_sum", key)); }
+  std::vector<std::byte> gradient_sum(any_key_view key) const {
+    return store_->gradient_sum(checked("gradient_sum", key));
+  }
   void set_micro_batches(any_key_view key, std::int64_t count, std::span<std::byte const> sum) {
     store_->set_micro_batches(checked("set_micro_batches", key), count, sum);
   }
@@ -285,7 +290,8 @@ class any_store_base : public sole_type<Ts...> {
   }
   void expect_accumulates(char const* call) const {
     if (!store_->accumulates())
-      refuse_call(call, "the store's optimizer was set without the policy accumulate: set_optimizer(rule, accumulate{n})");
+      refuse_call(call,
+                  "the store's optimizer was set without the policy accumulate: set_optimizer(rule, accumulate{n})");
   }
   /// In the place of a table of keys: refuses those of the other kind.
   struct kind_of_keys {

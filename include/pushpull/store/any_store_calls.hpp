@@ -34,7 +34,8 @@ template <class T, Device D>
 class erased_call {
  public:
   virtual void add_key(char const* name, any_key_view key) = 0;
-  virtual void add_source(char const* name, any_key_view key, operand<T const, D> const& source, shape const& shape) = 0;
+  virtual void add_source(char const* name, any_key_view key, operand<T const, D> const& source,
+                          shape const& shape) = 0;
   virtual void expect_source(char const* name, any_key_view key) = 0;
   virtual void add_output(char const* name, any_key_view key, operand<T, D> const& output, shape const& shape) = 0;
 
@@ -48,7 +49,8 @@ class gatherer {
  public:
   template <class F>
   explicit gatherer(F const& f)
-      : function_(&f), run_([](void const* function, erased_call<T, D>& call) { (*static_cast<F const*>(function))(call); }) {}
+      : function_(&f),
+        run_([](void const* function, erased_call<T, D>& call) { (*static_cast<F const*>(function))(call); }) {}
   void operator()(erased_call<T, D>& call) const { run_(function_, call); }
 
  private:
@@ -115,7 +117,8 @@ class typed_calls {
   /// @param only_accumulates  No key is updated.
   virtual completion update(priority when, gatherer<T, D> gather, bool only_accumulates) = 0;
   virtual completion pull(priority when, any_key_view first, gatherer<T, D> gather) = 0;
-  virtual void set_function(std::function<void(any_key_view, tensor_view<T, D> const&, tensor_view<T, D> const&)> f) = 0;
+  virtual void set_function(
+      std::function<void(any_key_view, tensor_view<T, D> const&, tensor_view<T, D> const&)> f) = 0;
   virtual completion push_rows(std::span<any_key const> keys, erased_rows<T, D> const& sources, row_updates rows,
                                priority when) = 0;
   virtual completion pushpull_rows(any_key_view key, erased_rows<T, D> const& sources,

@@ -117,8 +117,9 @@ class typed_model : public Base {
     return engine().update(when, forward(gather), only_accumulates);
   }
   completion pull(priority when, any_key_view first, gatherer<T, D> gather) override {
-    return self().store.visit(
-        "pull", first, [&](auto& store) { return store_access::engine(store).template pull<T>(when, forward(gather)); });
+    return self().store.visit("pull", first, [&](auto& store) {
+      return store_access::engine(store).template pull<T>(when, forward(gather));
+    });
   }
   void set_function(
       std::function<void(any_key_view, tensor_view<T, D> const&, tensor_view<T, D> const&)> function) override {
@@ -164,7 +165,8 @@ class typed_model : public Base {
       return typed().row_sparse_pull(keys, outputs, shared, when);
     };
     if constexpr (!HostDevice<D>)
-      if (!requests.ids_on_devices.empty() && !requests.ids_on_devices.front().empty()) return pull(requests.ids_on_devices);
+      if (!requests.ids_on_devices.empty() && !requests.ids_on_devices.front().empty())
+        return pull(requests.ids_on_devices);
     return pull(requests.ids);
   }
 
@@ -182,7 +184,8 @@ class typed_model : public Base {
 
   static auto forward(gatherer<T, D> const& gather) {
     return [&gather](auto& call, auto const& table) {
-      forwarded_call<T, D, std::remove_reference_t<decltype(call)>, std::remove_cvref_t<decltype(table)>> forwarded(call, table);
+      forwarded_call<T, D, std::remove_reference_t<decltype(call)>, std::remove_cvref_t<decltype(table)>> forwarded(
+          call, table);
       gather(forwarded);
     };
   }
@@ -222,7 +225,8 @@ std::unique_ptr<erased_store<D, Ts...>> make_model(compressors<Cs...>, std::vect
 /// @tparam Compressors  What the store may be asked for, a `compressors<...>`.
 template <class Updater, class Compressor, class Compressors, class... Policies, Device D, ElementType... Ts>
 class store_model<Updater, Compressor, Compressors, policy_list<Policies...>, D, Ts...> final
-    : public stacked_layers<typed_model, store_model<Updater, Compressor, Compressors, policy_list<Policies...>, D, Ts...>,
+    : public stacked_layers<typed_model,
+                            store_model<Updater, Compressor, Compressors, policy_list<Policies...>, D, Ts...>,
                             erased_store<D, Ts...>, D, Ts...>::type {
   template <class... Rule>
   using store_of = kv_store<type_list<Ts...>, D, Rule..., any_keys, Compressor, Policies...>;
@@ -232,13 +236,15 @@ class store_model<Updater, Compressor, Compressors, policy_list<Policies...>, D,
   using store_type = typename std::conditional_t<has_rule, std::type_identity<store_of<Updater>>,
                                                  std::type_identity<store_of<>>>::type;
   template <class T>
-  using types_of = typename std::conditional_t<
-      has_rule, std::type_identity<kv_store_types<T, D, Updater, any_keys, Compressor, Policies...>>,
-      std::type_identity<kv_store_types<T, D, any_keys, Compressor, Policies...>>>::type;
+  using types_of =
+      typename std::conditional_t<has_rule,
+                                  std::type_identity<kv_store_types<T, D, Updater, any_keys, Compressor, Policies...>>,
+                                  std::type_identity<kv_store_types<T, D, any_keys, Compressor, Policies...>>>::type;
 
   store_model(std::vector<D> const& devices, Updater const& updater, Compressor const& compressor,
               policy_list<Policies...> const& policies)
-      : store(std::apply([&](auto const&... p) { return store_type(devices, updater, compressor, p...); }, policies.values)),
+      : store(std::apply([&](auto const&... p) { return store_type(devices, updater, compressor, p...); },
+                         policies.values)),
         policies_(policies) {}
 
   std::vector<D> const& devices() const override { return store.devices(); }
@@ -363,7 +369,8 @@ class store_model<Updater, Compressor, Compressors, policy_list<Policies...>, D,
   }
   static Updater const& rule_in(char const* call, std::any const& rule) {
     auto const* const same = std::any_cast<Updater>(&rule);
-    if (same == nullptr) refuse_call(call, "a rule of another type than the store's optimizer came; set_optimizer takes any");
+    if (same == nullptr)
+      refuse_call(call, "a rule of another type than the store's optimizer came; set_optimizer takes any");
     return *same;
   }
 

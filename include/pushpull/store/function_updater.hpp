@@ -76,7 +76,9 @@ class function_update final : public device_operation<D> {
         [](auto const&) {});
     gather_.execute(table_, gather_step_, effect::reads, [&] { gather_step_.run(table_.devices()); });
     call.for_each_key_and_output(
-        [&](record const& r) { (*function)(r.key, tensor_view<T, D>(scratch_of(r).first, r.shape, device), stored_view(r)); },
+        [&](record const& r) {
+          (*function)(r.key, tensor_view<T, D>(scratch_of(r).first, r.shape, device), stored_view(r));
+        },
         [](auto const&) {});
     scatter_.clear();
     call.for_each_key_and_output(
@@ -100,9 +102,7 @@ class function_update final : public device_operation<D> {
     if (stored.bytes() < size * sizeof(W)) stored = buffer<D>(device, size * sizeof(W));
     return {static_cast<T*>(received.data()), static_cast<W*>(stored.data())};
   }
-  tensor_view<W, D> stored_view(record const& r) {
-    return {scratch_of(r).second, r.shape, table_.devices().front()};
-  }
+  tensor_view<W, D> stored_view(record const& r) { return {scratch_of(r).second, r.shape, table_.devices().front()}; }
 
   void recycle() noexcept override {
     this->forget_events();

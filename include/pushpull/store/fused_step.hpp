@@ -72,7 +72,8 @@ class control {
     if constexpr (!HostDevice<D>) {
       if (room.bytes() > 0) rules_ = std::move(room);
       auto* const to = static_cast<Rule*>(rules_.data());
-      for (std::size_t i = 0; i < rules.size(); ++i) device.for_each(1, pass::detail::set_value<Rule>{to + i, rules[i]});
+      for (std::size_t i = 0; i < rules.size(); ++i)
+        device.for_each(1, pass::detail::set_value<Rule>{to + i, rules[i]});
     }
   }
   /// Key number `key` has rule number `rule` from the next step on.
@@ -145,7 +146,11 @@ class fused_step {
   }
 
   /// Where device number n finds whether it leaves out the step that was run last; null if nothing was.
-  bool const* skipped(std::size_t n) const requires may_skip { return skipped_.empty() ? nullptr : skipped_[n]; }
+  bool const* skipped(std::size_t n) const
+    requires may_skip
+  {
+    return skipped_.empty() ? nullptr : skipped_[n];
+  }
 
   bool empty() const {
     for (auto const& plan : plans_)
@@ -210,8 +215,8 @@ class fused_step {
         if (reduced_) second_[n].commit(devices[n]);
         sums_[n].begins.rows = trees_.by_tensor.begins;
         sums_[n].tree = sums_[n].begins.commit(devices[n]);
-        std::size_t const nodes = static_cast<std::size_t>(
-            slots_ + std::max(trees_.over_all.nodes(), trees_.by_tensor.nodes()));
+        std::size_t const nodes =
+            static_cast<std::size_t>(slots_ + std::max(trees_.over_all.nodes(), trees_.by_tensor.nodes()));
         std::size_t const bytes = nodes * sum_count<sums_t<Rule>> * sizeof(double);
         for (buffer<D>* const memory : {&sums_[n].own, &sums_[n].all, &sums_[n].staged})
           if (memory->bytes() < bytes) *memory = buffer<D>(devices[n], bytes);
@@ -259,9 +264,10 @@ class fused_step {
   }
 
  private:
-  using second_plan = pass::plan<
-      D, pass::element_types<A, A, typename Types::master, typename Types::state, typename Types::mirror, Types::stochastic>,
-      states>;
+  using second_plan = pass::plan<D,
+                                 pass::element_types<A, A, typename Types::master, typename Types::state,
+                                                     typename Types::mirror, Types::stochastic>,
+                                 states>;
 
   /// All that comes before the pass: the rule prepares, and sees the sums that it asks for.
   void begin(std::vector<D> const& devices, std::vector<control_type> const& controls, Rule const* rules) {
@@ -358,8 +364,8 @@ class fused_step {
           device.copy(at(sums_[n].staged), from, bytes);
           from = at(sums_[n].staged);
         }
-        device.for_each(slots_ * numbers, pass::detail::gather{reinterpret_cast<double const*>(from),
-                                                               reinterpret_cast<double*>(all)});
+        device.for_each(slots_ * numbers,
+                        pass::detail::gather{reinterpret_cast<double const*>(from), reinterpret_cast<double*>(all)});
       }
       sums_type* from = all;
       std::int64_t size = slots_;

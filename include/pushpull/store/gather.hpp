@@ -180,9 +180,8 @@ auto group_keys(char const* call, char const* what, Keys& keys, R& range, Find c
 /// Checks the shapes of a broadcast: those of each key's outputs are its value's.
 template <class Value, class Outputs, class View>
 void expect_outputs_like(View key, Value const& value, Outputs& outputs) {
-  for_each_tensor(outputs, [&](auto const& output) {
-    expect_shape("broadcast", key, view_of(value).shape(), output.shape());
-  });
+  for_each_tensor(outputs,
+                  [&](auto const& output) { expect_shape("broadcast", key, view_of(value).shape(), output.shape()); });
 }
 template <class View, class Keys, class Values, class Outputs>
 void expect_outputs_like_each(Keys& keys, Values& values, Outputs& outputs) {

@@ -44,9 +44,10 @@ class key_directory {
       for (View const key : keys) {
         order_.emplace_back(key);
         if (!places_.try_emplace(order_.back(), where).second) {
-          bool const twice = std::find(order_.begin() + static_cast<std::ptrdiff_t>(before), order_.end() - 1, order_.back()) !=
-                             order_.end() - 1;
-          throw duplicate_key("init: " + key_text(key) + (twice ? " stands twice in one call" : " was given to init before"));
+          bool const twice = std::find(order_.begin() + static_cast<std::ptrdiff_t>(before), order_.end() - 1,
+                                       order_.back()) != order_.end() - 1;
+          throw duplicate_key("init: " + key_text(key) +
+                              (twice ? " stands twice in one call" : " was given to init before"));
         }
         ++entered;
       }

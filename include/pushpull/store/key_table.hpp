@@ -59,15 +59,15 @@ struct key_record {
   bool has_gradient;                    ///< Resident.
   std::vector<buffer<D>> own_gradient;  ///< Resident, outside the group's arenas.
   std::vector<compressed_source<D>> compressed;  ///< One per source, where gradients are compressed.
-  std::int64_t updates = 0;             ///< The clock's t, as far as operations have run.
-  std::int32_t rule = 0;                ///< Number of its parameter group.
-  std::uint64_t history = 0;            ///< Where steps may be left out: of which operations it was part.
-  variable order;                       ///< Among the operations on the key.
+  std::int64_t updates = 0;                      ///< The clock's t, as far as operations have run.
+  std::int32_t rule = 0;                         ///< Number of its parameter group.
+  std::uint64_t history = 0;                     ///< Where steps may be left out: of which operations it was part.
+  variable order;                                ///< Among the operations on the key.
 
-  std::int64_t micro_batches = 0;       ///< Pushes since its last step, whose sum the owners hold.
-  bool due = false;                     ///< The operation at work on the key makes a step.
+  std::int64_t micro_batches = 0;  ///< Pushes since its last step, whose sum the owners hold.
+  bool due = false;                ///< The operation at work on the key makes a step.
 
-  buffer<D> factors = {};  ///< Of a Factored rule, on the owner: the states of rows and columns.
+  buffer<D> factors = {};                ///< Of a Factored rule, on the owner: the states of rows and columns.
   std::string const* swapped = nullptr;  ///< The name of the state that stands in the place of the weights.
 
   std::int64_t size() const { return static_cast<std::int64_t>(shape.size()); }
@@ -129,8 +129,8 @@ class key_table {
   using group_type = key_group<D, Types, States>;
   using record = key_record<key_type, D, group_type>;
   /// From masters to mirrors of the store's element type.
-  using pull_step = fused_step<D, pass::hold, reduce::sum, pass::element_types<T, typename Types::accumulation, W, W, T>,
-                               pass::memory::foreign>;
+  using pull_step = fused_step<D, pass::hold, reduce::sum,
+                               pass::element_types<T, typename Types::accumulation, W, W, T>, pass::memory::foreign>;
 
   static constexpr std::size_t state_count = States;
   using directory_type = key_directory<key_type, key_view>;
@@ -150,8 +150,8 @@ class key_table {
   /// @param number      This store's in the directory.
   /// @param whole_keys  Whether keys are not cut: see placement::owners.
   /// @param may_skip    Whether the rule may leave steps out, so that the host does not know a key's t.
-  key_table(std::vector<D> const& devices, std::shared_ptr<directory_type> directory, std::size_t number, bool whole_keys,
-            bool may_skip)
+  key_table(std::vector<D> const& devices, std::shared_ptr<directory_type> directory, std::size_t number,
+            bool whole_keys, bool may_skip)
       : devices_(devices),
         reach_(devices),
         directory_(std::move(directory)),
@@ -197,8 +197,8 @@ class key_table {
       if (!r->own_gradient.empty()) total += r->own_gradient[n].bytes();
       if (r->part(n).size() > 0) total += r->factors.bytes();
       for (auto const& source : r->compressed)
-        if (source.device == devices_[n]) total += source.residual.bytes() + source.codes.bytes() + source.kept.bytes() +
-                     source.before.bytes();
+        if (source.device == devices_[n])
+          total += source.residual.bytes() + source.codes.bytes() + source.kept.bytes() + source.before.bytes();
     }
     return total;
   }
@@ -212,25 +212,22 @@ class key_table {
                ", a call for " + std::string(place_.dtype) + " named it";
       });
     }
-    expects<unknown_key>(found != index_.end(), [&] {
-      return std::string(call) + ": " + key_text(key) + " was never given to init";
-    });
+    expects<unknown_key>(found != index_.end(),
+                         [&] { return std::string(call) + ": " + key_text(key) + " was never given to init"; });
     return *found->second;
   }
 
   record& find_resident(char const* call, key_view key) const {
     record& r = find(call, key);
-    expects<invalid_argument>(r.group->resident(), [&] {
-      return std::string(call) + ": " + key_text(key) + " has no mirrors in the store";
-    });
+    expects<invalid_argument>(
+        r.group->resident(), [&] { return std::string(call) + ": " + key_text(key) + " has no mirrors in the store"; });
     return r;
   }
 
   record& find_with_gradient(char const* call, key_view key) const {
     record& r = find_resident(call, key);
-    expects<invalid_argument>(r.has_gradient, [&] {
-      return std::string(call) + ": " + key_text(key) + " has no gradient in the store";
-    });
+    expects<invalid_argument>(
+        r.has_gradient, [&] { return std::string(call) + ": " + key_text(key) + " has no gradient in the store"; });
     return r;
   }
 
@@ -257,9 +254,9 @@ class key_table {
     std::shared_ptr<directory_type> directory;  // the names are entered there
     std::vector<key_view> names;                // the caller's
     index_type records;
-    std::unique_ptr<group_type> group;          // null: they lie in one that there is
+    std::unique_ptr<group_type> group;  // null: they lie in one that there is
     open_group* open = nullptr;
-    open_group opened;                          // what it becomes
+    open_group opened;  // what it becomes
     std::vector<std::int64_t> loads;
     std::int64_t elements = 0;
   };
@@ -364,9 +361,9 @@ class key_table {
     result.loads = loads_;
     bool const alike = std::adjacent_find(first.begin(), first.end(), std::not_equal_to<>()) == first.end();
     bool const shared = numbers.size <= pass::leaf_size && alike && (!whole_keys_ || keys.size() == 1);
-    layout const where = shared ? numbers
-                                : (whole_keys_ ? lay_out_owners(sizes, result.loads)
-                                               : lay_out_slices(sizes, first, devices_.size()));
+    layout const where =
+        shared ? numbers
+               : (whole_keys_ ? lay_out_owners(sizes, result.loads) : lay_out_slices(sizes, first, devices_.size()));
     std::int64_t begin = 0;  // of the keys in their group
     group_type* group = nullptr;
     if (shared) {
@@ -383,10 +380,22 @@ class key_table {
     for (std::size_t i = 0; i < keys.size(); ++i) {
       // Where keys are not cut, leaves begin with the key; else with the keys of an init.
       auto const phase = static_cast<std::int32_t>(whole_keys_ ? 0 : where.offsets[i] % pass::leaf_size);
-      auto r = std::make_unique<record>(record{key_type(keys[i]), values[i].shape(), group, begin + where.offsets[i],
-                                               next_number_ + numbers.offsets[i], phase,
-                                               static_cast<std::int32_t>(index_.size() + i), has_gradient(i), {}, {}, 0, 0, 0,
-                                               {}, 0, false});
+      auto r = std::make_unique<record>(record{key_type(keys[i]),
+                                               values[i].shape(),
+                                               group,
+                                               begin + where.offsets[i],
+                                               next_number_ + numbers.offsets[i],
+                                               phase,
+                                               static_cast<std::int32_t>(index_.size() + i),
+                                               has_gradient(i),
+                                               {},
+                                               {},
+                                               0,
+                                               0,
+                                               0,
+                                               {},
+                                               0,
+                                               false});
       store_value(*r, values[i]);
       expects<duplicate_key>(result.records.emplace(key_type(keys[i]), std::move(r)).second,
                              [&] { return "init: " + key_text(keys[i]) + " stands twice in one call"; });
@@ -408,8 +417,7 @@ class key_table {
       std::int64_t const room = std::clamp(shared_elements_ / 4, pass::leaf_size, std::int64_t{1} << 20);
       std::int64_t const whole = padded(static_cast<std::size_t>(room));
       std::vector<slice> parts;
-      for (std::size_t n = 0; n < devices_.size(); ++n)
-        parts.push_back({n > owner ? whole : 0, n < owner ? 0 : whole});
+      for (std::size_t n = 0; n < devices_.size(); ++n) parts.push_back({n > owner ? whole : 0, n < owner ? 0 : whole});
       result.group = std::make_unique<group_type>(devices_, whole, std::move(parts), resident, gradients ? whole : 0);
       result.opened = {result.group.get(), 0};
     }

@@ -54,12 +54,12 @@ class kv_store_calls : public kv_store_base<T, D, Policies...> {
 
  public:
   using base::accumulate;
+  using base::has_updater;
+  using base::is_synchronous;
   using typename base::compressor_type;
   using typename base::key_type;
   using typename base::key_view;
   using typename base::updater_type;
-  using base::has_updater;
-  using base::is_synchronous;
 
   /// @throws invalid_argument if there is no device or the rule refuses its hyperparameters; duplicate_device
   explicit kv_store_calls(std::vector<D> const& devices)
@@ -244,9 +244,8 @@ class kv_store_calls : public kv_store_base<T, D, Policies...> {
   template <TensorsOf<T> Gradients, OutputTensorsOf<T> Outputs>
     requires(OutlivesCall<Gradients, is_synchronous, D> && OutlivesCall<Outputs, is_synchronous, D>)
   completion pushpull(key_view key, Gradients&& gradients, Outputs&& outputs, priority when = {}) {
-    return engine_->update(when, [&](auto& call, auto const& table) {
-      detail::add_to(call, table, "pushpull", key, gradients, outputs);
-    });
+    return engine_->update(
+        when, [&](auto& call, auto const& table) { detail::add_to(call, table, "pushpull", key, gradients, outputs); });
   }
   /// As above; the gradients' own memory receives the new values. Without a rule that is an all-reduce in place.
   template <OutputTensorsOf<T> Tensors>
@@ -304,7 +303,8 @@ class kv_store_calls : public kv_store_base<T, D, Policies...> {
   /// As above for each key of a list: of outputs, and of ids, one range element per key.
   /// @throws as above; shape_mismatch if the ranges differ in length
   template <KeysOf<key_view> Keys, std::ranges::forward_range Outputs, std::ranges::forward_range Ids>
-    requires(RowSparseOutputs<std::ranges::range_reference_t<Outputs>, T, D> && RowIds<std::ranges::range_reference_t<Ids>>)
+    requires(RowSparseOutputs<std::ranges::range_reference_t<Outputs>, T, D> &&
+             RowIds<std::ranges::range_reference_t<Ids>>)
   completion row_sparse_pull(Keys&& keys, Outputs& outputs, Ids const& row_ids, priority when = {}) {
     static constexpr char const* call = "row_sparse_pull";
     std::vector<typename engine_type::prepared_call> all;
@@ -345,7 +345,7 @@ class kv_store_calls : public kv_store_base<T, D, Policies...> {
 
   template <class... P>
   kv_store_calls(typename engine_type::shared_parts shared, std::size_t number, std::vector<D> const& devices,
-           updater_type const& updater, P const&... policies)
+                 updater_type const& updater, P const&... policies)
       : base(std::make_unique<engine_type>(devices, updater, detail::pick_value<compressor_type>(policies...),
                                            detail::pick_value<typename resolved::accumulation_policy>(policies...),
                                            std::move(shared), number)) {}

@@ -173,11 +173,10 @@ class kv_store_base {
     requires has_updater
   {
     auto& r = engine_->find("set_steps", key);
-    expects<invalid_argument>(
-        t >= 0 && t <= max_steps, [&] {
-          return "set_steps: " + key_text(key) + ": a count of 0 to " + std::to_string(max_steps) + " expected, got " +
-                 std::to_string(t);
-        });
+    expects<invalid_argument>(t >= 0 && t <= max_steps, [&] {
+      return "set_steps: " + key_text(key) + ": a count of 0 to " + std::to_string(max_steps) + " expected, got " +
+             std::to_string(t);
+    });
     engine_->set_steps(r, t);
   }
 
@@ -201,8 +200,8 @@ class kv_store_base {
   {
     auto& r = engine_->find("set_micro_batches", key);
     expects<invalid_argument>(count >= 0 && count <= max_steps, [&] {
-      return "set_micro_batches: " + key_text(key) + ": a count of 0 to " + std::to_string(max_steps) + " expected, got " +
-             std::to_string(count);
+      return "set_micro_batches: " + key_text(key) + ": a count of 0 to " + std::to_string(max_steps) +
+             " expected, got " + std::to_string(count);
     });
     expect_shape("set_micro_batches", key, pushpull::shape{r.size()},
                  pushpull::shape{static_cast<std::int64_t>(sum.size())});
@@ -245,7 +244,8 @@ class kv_store_base {
   void set_carried_numbers(std::span<double const> numbers) {
     constexpr std::size_t count = has_updater && Carries<updater_type> ? sum_count<sums_t<updater_type>> : 0;
     expects<shape_mismatch>(numbers.size() == count, [&] {
-      return "set_carried_numbers: " + std::to_string(count) + " numbers expected, got " + std::to_string(numbers.size());
+      return "set_carried_numbers: " + std::to_string(count) + " numbers expected, got " +
+             std::to_string(numbers.size());
     });
     if constexpr (count > 0) {
       sums_t<updater_type> sums{};

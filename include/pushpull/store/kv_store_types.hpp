@@ -44,9 +44,11 @@ struct kv_store_types {
   /// Whether several pushes make a step.
   static constexpr bool accumulates = !std::same_as<accumulation_policy, no_accumulation>;
   static_assert(!accumulates || has_updater, "kv_store: accumulate needs an Updater, whose steps it delays");
-  static_assert(!accumulates || AdditiveReduction<reduction_type>,
-                "kv_store: accumulate adds micro-batches, which an AdditiveReduction does: reduce::sum or reduce::mean");
-  static_assert(Reduction<reduction_type>, "kv_store: the reduction does not model Reduction, whose operator and finish are noexcept");
+  static_assert(
+      !accumulates || AdditiveReduction<reduction_type>,
+      "kv_store: accumulate adds micro-batches, which an AdditiveReduction does: reduce::sum or reduce::mean");
+  static_assert(Reduction<reduction_type>,
+                "kv_store: the reduction does not model Reduction, whose operator and finish are noexcept");
   static_assert(Compressor<compressor_type>, "kv_store: the compressor does not model Compressor");
   static_assert(Communicator<communicator_type>, "kv_store: the communicator does not model Communicator");
   static_assert(!has_updater || (FloatingElement<T> && FloatingElement<master_type> && FloatingElement<state_type>),
@@ -69,9 +71,11 @@ struct kv_store_types {
                 "take float; cast takes what is wider than its own type; top_k takes float, half and bfloat16)");
   static_assert(!compressed || std::same_as<accumulation_type, float>,
                 "kv_store: a Compressor needs a store that computes in float");
-  using step_types = pass::element_types<encoded_type, accumulation_type, master_type, state_type, T, stochastic, accumulates>;
+  using step_types =
+      pass::element_types<encoded_type, accumulation_type, master_type, state_type, T, stochastic, accumulates>;
   /// Of a pass that adds to the sums of micro-batches.
-  using accumulation_types = pass::element_types<encoded_type, accumulation_type, accumulation_type, accumulation_type, T>;
+  using accumulation_types =
+      pass::element_types<encoded_type, accumulation_type, accumulation_type, accumulation_type, T>;
 };
 
 }  // namespace pushpull::detail

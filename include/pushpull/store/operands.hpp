@@ -25,9 +25,9 @@ namespace pushpull::inline PUSHPULL_ABI {
 
 /// A range of tensors: several devices' gradients of one key, or their outputs.
 template <class R, class T>
-concept TensorRangeOf = !TensorLike<R> && std::ranges::input_range<R> &&
-                        LastingTensorLike<std::ranges::range_reference_t<R>> &&
-                        TensorLikeOf<std::ranges::range_reference_t<R>, T>;
+concept TensorRangeOf =
+    !TensorLike<R> && std::ranges::input_range<R> && LastingTensorLike<std::ranges::range_reference_t<R>> &&
+    TensorLikeOf<std::ranges::range_reference_t<R>, T>;
 
 /// One tensor or a range of tensors, of element type `T`.
 template <class R, class T>
@@ -89,15 +89,15 @@ concept OutlivesCall = (Synchronous || detail::Lasting<R>) && InReachOf<R, D>;
 
 /// For each key of a list, one tensor or a range of tensors.
 template <class R, class T>
-concept TensorListOf = !TensorLike<R> && std::ranges::input_range<R> &&
-                       detail::Lasting<std::ranges::range_reference_t<R>> &&
-                       TensorsOf<std::ranges::range_reference_t<R>, T>;
+concept TensorListOf =
+    !TensorLike<R> && std::ranges::input_range<R> && detail::Lasting<std::ranges::range_reference_t<R>> &&
+    TensorsOf<std::ranges::range_reference_t<R>, T>;
 
 /// For each key of a list, one output or a range of outputs.
 template <class R>
-concept OutputTensorList = !TensorLike<R> && std::ranges::input_range<R> &&
-                           detail::Lasting<std::ranges::range_reference_t<R>> &&
-                           OutputTensors<std::ranges::range_reference_t<R>>;
+concept OutputTensorList =
+    !TensorLike<R> && std::ranges::input_range<R> && detail::Lasting<std::ranges::range_reference_t<R>> &&
+    OutputTensors<std::ranges::range_reference_t<R>>;
 
 /// Keys of a list.
 template <class R, class Key>

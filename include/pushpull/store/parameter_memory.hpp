@@ -66,7 +66,9 @@ class parameter_memory {
       if (needs_gradient[i]) require_gradient(names[i]);
   }
 
-  tensor_view<T, D> mirror(std::string const& name, std::size_t n) { return memory_.find(name)->second.mirrors[n].view(); }
+  tensor_view<T, D> mirror(std::string const& name, std::size_t n) {
+    return memory_.find(name)->second.mirrors[n].view();
+  }
   tensor_view<T, D> gradient(std::string const& name, std::size_t n) {
     return memory_.find(name)->second.gradients[n].view();
   }
@@ -76,7 +78,9 @@ class parameter_memory {
       for (auto const& mirror : m.mirrors) m.gradients.emplace_back(mirror.device(), mirror.shape());
   }
   template <class V>
-    requires requires(S& store, std::string const& name, V const& value) { store.assign(name, value, rule_states::keep); }
+    requires requires(S& store, std::string const& name, V const& value) {
+      store.assign(name, value, rule_states::keep);
+    }
   void assign(std::string const& name, V const& value, rule_states states) {
     store_->assign(name, value, states);
     pull({name});
@@ -176,7 +180,9 @@ class parameter_memory<S> {
   void require_gradient(std::string const& name) { store_->require_gradient(name); }
   void plan(std::vector<std::string> const& names) { plan_.emplace(store_->make_plan(names)); }
   template <class V>
-    requires requires(S& store, std::string const& name, V const& value) { store.assign(name, value, rule_states::keep); }
+    requires requires(S& store, std::string const& name, V const& value) {
+      store.assign(name, value, rule_states::keep);
+    }
   void assign(std::string const& name, V const& value, rule_states states) {
     store_->assign(name, value, states);
   }
@@ -187,7 +193,8 @@ class parameter_memory<S> {
   }
   void update() { store_->update(*plan_); }
   void expect_weights() const {
-    if constexpr (requires { store_->expect_weights("update_all", *plan_); }) store_->expect_weights("update_all", *plan_);
+    if constexpr (requires { store_->expect_weights("update_all", *plan_); })
+      store_->expect_weights("update_all", *plan_);
   }
   void accumulate()
     requires requires(S& store, typename S::plan_type& plan) { store.accumulate(plan); }

@@ -174,9 +174,8 @@ class parameter_store {
   /// States and t stay unless `states` says otherwise: see kv_store::assign. Returns when done.
   /// @throws unknown_key, shape_mismatch
   template <TensorLike V>
-    requires requires(detail::parameter_memory<S>& memory, std::string const& name, V const& value, rule_states states) {
-      memory.assign(name, value, states);
-    }
+    requires requires(detail::parameter_memory<S>& memory, std::string const& name, V const& value,
+                      rule_states states) { memory.assign(name, value, states); }
   void assign(std::string_view name, V const& value, rule_states states = rule_states::keep) {
     parameter const& p = find(name);
     materialize();
@@ -200,7 +199,9 @@ class parameter_store {
   /// @throws invalid_argument, before any is written, where a swap has put a state in the place of the values
   void sync_master() {
     materialize();
-    if constexpr (requires(S& store, std::string const& key) { { store.swapped(key) } -> std::same_as<std::string>; })
+    if constexpr (requires(S& store, std::string const& key) {
+                    { store.swapped(key) } -> std::same_as<std::string>;
+                  })
       for (auto const& p : parameters_) {
         std::string const state = store_->swapped(p->name);
         detail::expects<invalid_argument>(!p->sync || state.empty(), [&] {
@@ -246,8 +247,8 @@ class parameter_store {
   struct parameter {
     std::string name;
     bool requires_grad = true;
-    bool trained = true;  // it required a gradient at some time
-    bool planned = false;  // the plan updates it
+    bool trained = true;                                       // it required a gradient at some time
+    bool planned = false;                                      // the plan updates it
     std::optional<tensor<initial_type, device_type>> initial;  // until the mirrors are made
     std::function<void(parameter const&)> sync;
   };

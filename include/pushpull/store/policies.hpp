@@ -90,9 +90,7 @@ struct stochastic : master<Master, State> {
 namespace detail {
 
 template <class P>
-concept HasPolicyKind = requires {
-  typename P::policy_kind;
-};
+concept HasPolicyKind = requires { typename P::policy_kind; };
 
 template <class P, class Tag>
 inline constexpr bool is_kind = false;
@@ -186,9 +184,10 @@ struct check_updater {
   static_assert(!copyable || !changes || keeps_states,
                 "Updater: the rule takes a state by value or as const, so the state stays as it began: take each state "
                 "as V&");
-  static_assert(!copyable || !changes || !keeps_states || cannot_throw,
-                "Updater: the rule's operator may throw amid a pass, where nothing could be undone: write noexcept behind "
-                "its const, and behind that of at(number), if what prepare returns has one");
+  static_assert(
+      !copyable || !changes || !keeps_states || cannot_throw,
+      "Updater: the rule's operator may throw amid a pass, where nothing could be undone: write noexcept behind "
+      "its const, and behind that of at(number), if what prepare returns has one");
   using type = std::conditional_t<copyable && changes && keeps_states && cannot_throw, U, refused_updater>;
 };
 template <class A>
@@ -200,7 +199,8 @@ template <class... Policies>
 struct check_policies {
   static_assert(((HasPolicyKind<Policies> ? is_known_policy<Policies> : true) && ...),
                 "store: a policy has an unknown policy_kind");
-  static_assert((int(!HasPolicyKind<Policies>) + ... + 0) <= 1, "store: more than one Updater among the policies: what has no policy_kind is taken for one");
+  static_assert((int(!HasPolicyKind<Policies>) + ... + 0) <= 1,
+                "store: more than one Updater among the policies: what has no policy_kind is taken for one");
   static_assert((int(is_kind<Policies, reduction_tag>) + ... + 0) <= 1, "store: more than one Reduction");
   static_assert((int(is_kind<Policies, compressor_tag>) + ... + 0) <= 1, "store: more than one Compressor");
   static_assert((int(is_kind<Policies, communicator_tag>) + ... + 0) <= 1, "store: more than one Communicator");

@@ -25,25 +25,38 @@
 #include <pushpull/tensor/tensor_view.hpp>
 
 /// reason(name, text) for each reason. One list: the types of g++'s messages and clang's attributes have it from here.
-#define PUSHPULL_REASONS(reason)                                                                                         \
-  reason(arguments, "the call takes other arguments than these: see docs/stores.md")                                     \
-  reason(key, "the key has another kind than the store's: keys are strings, integers with the policy integer_keys, "     \
-              "either with any_keys; or a range of such keys")                                                           \
-  reason(tensor, "Tensor: an argument is neither a tensor, a contiguous range of elements, nor a range of these")        \
-  reason(element_type, "TensorsOf: a tensor has another element type than the store")                                    \
-  reason(temporary, "OutlivesCall: a temporary that owns its elements ends before the work does: give a name to it, or " \
-                    "the store the policy synchronous")                                                                  \
-  reason(constant, "OutputTensor: an output is const, or a temporary")                                                   \
-  reason(device, "Device: a tensor is on a device of another kind than the store's, and not in host memory")             \
-  reason(range_of_one_key, "TensorsOf: one key takes a tensor or a range of tensors, no range of ranges")                \
-  reason(range_of_keys, "TensorListOf: a range of keys takes a range that has a tensor, or a range of them, per key")    \
-  reason(rows, "RowSparseTensor: row-sparse tensors came where dense ones are taken: row_sparse_pull fills them")        \
-  reason(row_outputs, "RowSparseOutputs: row_sparse_pull fills row_sparse tensors of the store's element type and "      \
-                      "device, which have names")                                                                        \
-  reason(row_ids, "RowIds: ids of rows are a tensor of numbers, or a range of as many such tensors as outputs")          \
-  reason(accumulation, "accumulate: the store has no policy accumulate: kv_store{devices, rule, accumulate{n}}")          \
-  reason(parameter_name, "a parameter's name is expected first: what converts to std::string_view")                      \
-  reason(place, "Device: a device of the store, or its number, is expected behind the parameter's name")
+#define PUSHPULL_REASONS(reason)                                                                                       \
+  reason(arguments, "the call takes other arguments than these: see docs/stores.md") reason(                           \
+      key,                                                                                                             \
+      "the key has another kind than the store's: keys are strings, integers with the policy integer_keys, "           \
+      "either with any_keys; or a range of such keys")                                                                 \
+      reason(tensor, "Tensor: an argument is neither a tensor, a contiguous range of elements, nor a range of these")  \
+          reason(element_type, "TensorsOf: a tensor has another element type than the store") reason(                  \
+              temporary,                                                                                               \
+              "OutlivesCall: a temporary that owns its elements ends before the work does: give a name to it, or "     \
+              "the store the policy synchronous") reason(constant, "OutputTensor: an output is const, or a temporary") \
+              reason(device,                                                                                           \
+                     "Device: a tensor is on a device of another kind than the store's, and not in host "              \
+                     "memory") reason(range_of_one_key,                                                                \
+                                      "TensorsOf: one key takes a tensor or a range of tensors, no range of ranges")   \
+                  reason(range_of_keys,                                                                                \
+                         "TensorListOf: a range of keys takes a range that has a tensor, or a range of them, per key") \
+                      reason(rows,                                                                                     \
+                             "RowSparseTensor: row-sparse tensors came where dense ones are taken: row_sparse_pull "   \
+                             "fills them") reason(row_outputs,                                                         \
+                                                  "RowSparseOutputs: row_sparse_pull fills row_sparse tensors of the " \
+                                                  "store's element type and "                                          \
+                                                  "device, which have names")                                          \
+                          reason(row_ids,                                                                              \
+                                 "RowIds: ids of rows are a tensor of numbers, or a range of as many such tensors as " \
+                                 "outputs") reason(accumulation,                                                       \
+                                                   "accumulate: the store has no policy accumulate: "                  \
+                                                   "kv_store{devices, rule, accumulate{n}}")                           \
+                              reason(parameter_name,                                                                   \
+                                     "a parameter's name is expected first: what converts to std::string_view")        \
+                                  reason(place,                                                                        \
+                                         "Device: a device of the store, or its number, is expected behind the "       \
+                                         "parameter's name")
 
 namespace pushpull::inline PUSHPULL_ABI {
 
@@ -69,10 +82,10 @@ enum class refusal {
 
 template <refusal Reason>
 struct refused {};
-#define PUSHPULL_REASON_TYPE(name, text)   \
-  template <>                              \
-  struct refused<refusal::name> {          \
-    using type = refused_because<text>;    \
+#define PUSHPULL_REASON_TYPE(name, text) \
+  template <>                            \
+  struct refused<refusal::name> {        \
+    using type = refused_because<text>;  \
   };
 PUSHPULL_REASONS(PUSHPULL_REASON_TYPE)
 #undef PUSHPULL_REASON_TYPE
@@ -124,9 +137,8 @@ consteval refusal wrong_with() {
     using element = element_in<leaf>;
     constexpr bool is_rows = RowSparseTensor<std::remove_cvref_t<leaf>>;
     constexpr bool is_output = Role == role::output || Role == role::any_output;
-    constexpr bool takes_any_type = !is_rows && (Role == role::value || Role == role::any_output) && requires {
-      typename Face::value_type;
-    };
+    constexpr bool takes_any_type =
+        !is_rows && (Role == role::value || Role == role::any_output) && requires { typename Face::value_type; };
     if constexpr (Role == role::row_output) {
       return std::same_as<leaf, row_sparse<element, typename Face::device_type>&> && holds<Face, element>()
                  ? refusal::none
@@ -156,7 +168,8 @@ consteval refusal wrong_with() {
 }
 
 template <class A>
-inline constexpr bool is_option = std::same_as<A, priority> || std::same_as<A, row_updates> || std::same_as<A, rule_states>;
+inline constexpr bool is_option =
+    std::same_as<A, priority> || std::same_as<A, row_updates> || std::same_as<A, rule_states>;
 
 /// Of the tensors behind a key.
 template <role... Roles>
@@ -200,15 +213,18 @@ struct why_refused<false, Face, Roles, Key, A...> {
 /// Likewise the reason for which a parameter_store on devices D refuses a name and a value, or a name and a device.
 template <class D, class Name, class V>
 inline constexpr refusal why_no_value = [] {
-  if constexpr (!std::convertible_to<Name, std::string_view>) return refusal::parameter_name;
-  else if constexpr (!TensorLike<V>) return refusal::tensor;
-  else return InReachOf<V, D> ? refusal::none : refusal::device;
+  if constexpr (!std::convertible_to<Name, std::string_view>)
+    return refusal::parameter_name;
+  else if constexpr (!TensorLike<V>)
+    return refusal::tensor;
+  else
+    return InReachOf<V, D> ? refusal::none : refusal::device;
 }();
 template <class D, class Name, class Where>
-inline constexpr refusal why_no_place = !std::convertible_to<Name, std::string_view> ? refusal::parameter_name
-                                        : std::convertible_to<Where, D> || std::convertible_to<Where, std::size_t>
-                                            ? refusal::none
-                                            : refusal::place;
+inline constexpr refusal why_no_place =
+    !std::convertible_to<Name, std::string_view>                               ? refusal::parameter_name
+    : std::convertible_to<Where, D> || std::convertible_to<Where, std::size_t> ? refusal::none
+                                                                               : refusal::place;
 
 /// Ends the declaration of an overload that is never called, with a template parameter `Why`.
 #define PUSHPULL_REFUSED PUSHPULL_REASONS(PUSHPULL_DIAGNOSED) PUSHPULL_DELETED
@@ -221,39 +237,37 @@ class explained : public Face {
   static constexpr refusal why = why_refused<Accepted, Face, Roles, A...>::value;
 
  public:
-  using Face::Face;
   using Face::assign;
   using Face::broadcast;
+  using Face::Face;
   using Face::init;
   using Face::pull;
   using Face::push;
   using Face::pushpull;
 
-  template <class... A,
-            refusal Why = why<requires(Face& face, A&&... a) { face.init(static_cast<A&&>(a)...); }, roles<role::value>, A...>,
-            class Because = typename refused<Why>::type>
+  template <class... A, refusal Why = why<requires(Face& face, A&&... a) {
+                          face.init(static_cast<A&&>(a)...);
+                        }, roles<role::value>, A...>, class Because = typename refused<Why>::type>
   void init(A&&...) PUSHPULL_REFUSED;
-  template <class... A,
-            refusal Why = why<requires(Face& face, A&&... a) { face.assign(static_cast<A&&>(a)...); }, roles<role::value>, A...>,
-            class Because = typename refused<Why>::type>
+  template <class... A, refusal Why = why<requires(Face& face, A&&... a) {
+                          face.assign(static_cast<A&&>(a)...);
+                        }, roles<role::value>, A...>, class Because = typename refused<Why>::type>
   void assign(A&&...) PUSHPULL_REFUSED;
-  template <class... A,
-            refusal Why = why<requires(Face& face, A&&... a) { face.push(static_cast<A&&>(a)...); }, roles<role::gradient>, A...>,
-            class Because = typename refused<Why>::type>
+  template <class... A, refusal Why = why<requires(Face& face, A&&... a) {
+                          face.push(static_cast<A&&>(a)...);
+                        }, roles<role::gradient>, A...>, class Because = typename refused<Why>::type>
   completion push(A&&...) PUSHPULL_REFUSED;
-  template <class... A,
-            refusal Why = why<requires(Face& face, A&&... a) { face.pull(static_cast<A&&>(a)...); }, roles<role::any_output>, A...>,
-            class Because = typename refused<Why>::type>
+  template <class... A, refusal Why = why<requires(Face& face, A&&... a) {
+                          face.pull(static_cast<A&&>(a)...);
+                        }, roles<role::any_output>, A...>, class Because = typename refused<Why>::type>
   completion pull(A&&...) PUSHPULL_REFUSED;
-  template <class... A,
-            refusal Why = why<requires(Face& face, A&&... a) { face.pushpull(static_cast<A&&>(a)...); },
-                              roles<role::gradient, role::output>, A...>,
-            class Because = typename refused<Why>::type>
+  template <class... A, refusal Why = why<requires(Face& face, A&&... a) {
+                          face.pushpull(static_cast<A&&>(a)...);
+                        }, roles<role::gradient, role::output>, A...>, class Because = typename refused<Why>::type>
   completion pushpull(A&&...) PUSHPULL_REFUSED;
-  template <class... A,
-            refusal Why = why<requires(Face& face, A&&... a) { face.broadcast(static_cast<A&&>(a)...); },
-                              roles<role::value, role::any_output>, A...>,
-            class Because = typename refused<Why>::type>
+  template <class... A, refusal Why = why<requires(Face& face, A&&... a) {
+                          face.broadcast(static_cast<A&&>(a)...);
+                        }, roles<role::value, role::any_output>, A...>, class Because = typename refused<Why>::type>
   completion broadcast(A&&...) PUSHPULL_REFUSED;
 };
 
@@ -269,16 +283,15 @@ class explained_rows : public explained<Face> {
   using Face::accumulate;
   using Face::row_sparse_pull;
 
-  template <class... A,
-            refusal Why = may_not_accumulate<Face>
-                              ? refusal::accumulation
-                              : why_refused<requires(Face& face, A&&... a) { face.accumulate(static_cast<A&&>(a)...); }, Face,
-                                            roles<role::gradient>, A...>::value,
-            class Because = typename refused<Why>::type>
+  template <
+      class... A,
+      refusal Why = may_not_accumulate<Face> ? refusal::accumulation : why_refused<requires(Face& face, A&&... a) {
+        face.accumulate(static_cast<A&&>(a)...);
+      }, Face, roles<role::gradient>, A...>::value, class Because = typename refused<Why>::type>
   completion accumulate(A&&...) PUSHPULL_REFUSED;
-  template <class... A,
-            refusal Why = why_refused<requires(Face& face, A&&... a) { face.row_sparse_pull(static_cast<A&&>(a)...); }, Face,
-                                      roles<role::row_output, role::row_ids>, A...>::value,
+  template <class... A, refusal Why = why_refused<requires(Face& face, A&&... a) {
+                          face.row_sparse_pull(static_cast<A&&>(a)...);
+                        }, Face, roles<role::row_output, role::row_ids>, A...>::value,
             class Because = typename refused<Why>::type>
   completion row_sparse_pull(A&&...) PUSHPULL_REFUSED;
 };

@@ -34,17 +34,16 @@ namespace pushpull::inline PUSHPULL_ABI {
 /// Which rows a push of row-sparse gradients updates. A store without a rule has no choice: it stores the rows that
 /// came, and zeros elsewhere.
 enum class row_updates {
-  lazy,     ///< Those that came. The others keep weight and states; t counts for the whole key. The first update of a key
-            ///< is a standard one where the rule's states do not begin at 0: ema, lookahead, dcasgd, adagrad's initial value.
+  lazy,  ///< Those that came. The others keep weight and states; t counts for the whole key. The first update of a key
+  ///< is a standard one where the rule's states do not begin at 0: ema, lookahead, dcasgd, adagrad's initial value.
   standard  ///< All: those that did not come see a zero gradient.
 };
 
 /// One row-sparse tensor or a range of them, of element type `T`.
 template <class R, class T>
-concept RowSparseTensorsOf =
-    RowSparseTensorOf<R, T> ||
-    (!TensorLike<R> && std::ranges::input_range<R> && RowSparseTensorOf<std::ranges::range_reference_t<R>, T> &&
-     LastingRowSparseTensor<std::ranges::range_reference_t<R>>);
+concept RowSparseTensorsOf = RowSparseTensorOf<R, T> || (!TensorLike<R> && std::ranges::input_range<R> &&
+                                                         RowSparseTensorOf<std::ranges::range_reference_t<R>, T> &&
+                                                         LastingRowSparseTensor<std::ranges::range_reference_t<R>>);
 
 /// For each key of a list, one row-sparse tensor or a range of them.
 template <class R, class T>
@@ -115,14 +114,13 @@ std::int64_t row_id(char const* call, View key, T x) {
   if constexpr (std::floating_point<accumulation_t<T>>) {
     double const number = convert<double>(x);
     // What is not finite fails the first comparison, whatever the compiler may think of NaN.
-    expects<invalid_argument>(is_finite(number) && number > -0x1p63 && number < 0x1p63 &&
-                                  std::equal_to<double>{}(std::trunc(number), number),
-                              [&] {
-                                std::ostringstream text;
-                                text << call << ": " << key_text(key) << ": whole numbers below 2^63 expected as row ids, got "
-                                     << number;
-                                return text.str();
-                              });
+    expects<invalid_argument>(
+        is_finite(number) && number > -0x1p63 && number < 0x1p63 && std::equal_to<double>{}(std::trunc(number), number),
+        [&] {
+          std::ostringstream text;
+          text << call << ": " << key_text(key) << ": whole numbers below 2^63 expected as row ids, got " << number;
+          return text.str();
+        });
   }
   return convert<std::int64_t>(x);
 }

@@ -259,12 +259,12 @@ class row_pull final : public device_operation<D> {
     q.ascending = ids.size() <= 1;
     if constexpr (HostDevice<typename View::device_type>) {
       q.ids.resize(ids.size());
-      std::transform(ids.data(), ids.data() + ids.size(), q.ids.begin(),
-                     [&](auto x) { return row_id(call, key, x); });
+      std::transform(ids.data(), ids.data() + ids.size(), q.ids.begin(), [&](auto x) { return row_id(call, key, x); });
       q.ascending = check_row_ids(call, key_text(key), q.ids, key_->shape[0]);
       q.rows.ids = q.ids.data();
     } else {
-      static_assert(std::same_as<std::remove_const_t<typename View::value_type>, std::int64_t> && std::same_as<typename View::device_type, D>,
+      static_assert(std::same_as<std::remove_const_t<typename View::value_type>, std::int64_t> &&
+                        std::same_as<typename View::device_type, D>,
                     "row_sparse_pull: row ids are 64-bit integers on a device of the store's kind, or in host memory");
       q.rows.ids = ids.data();
       q.rows.device = ids.device();

@@ -80,12 +80,15 @@ class ruled_store_calls<T, D, rules<Rules...>, Policies...> {
   /// The part whose rule is of type `Rule`, the first one if there are several.
   template <class Rule>
     requires(std::same_as<Rule, Rules> || ...)
-  auto& of() { return *std::get<number_of<Rule>()>(parts_); }
+  auto& of() {
+    return *std::get<number_of<Rule>()>(parts_);
+  }
 
   std::vector<D> const& devices() const { return first().devices(); }
   std::size_t size() const {
-    return [&]<std::size_t... N>(std::index_sequence<N...>) { return (std::get<N>(parts_)->size() + ...); }
-    (std::index_sequence_for<Rules...>());
+    return [&]<std::size_t... N>(std::index_sequence<N...>) {
+      return (std::get<N>(parts_)->size() + ...);
+    }(std::index_sequence_for<Rules...>());
   }
   bool contains(key_view key) const { return directory_->find(key).has_value(); }
   /// All keys, in the order of their registration.
@@ -133,55 +136,55 @@ class ruled_store_calls<T, D, rules<Rules...>, Policies...> {
 
   /// As kv_store::push.
   template <TensorsOf<T> Gradients>
-    requires OutlivesCall<Gradients, is_synchronous, D> completion push(key_view key, Gradients&& gradients,
-                                                                     priority when = {}) {
-      return visit("push", key, [&](auto& part) { return part.push(key, std::forward<Gradients>(gradients), when); });
-    }
+    requires OutlivesCall<Gradients, is_synchronous, D>
+  completion push(key_view key, Gradients&& gradients, priority when = {}) {
+    return visit("push", key, [&](auto& part) { return part.push(key, std::forward<Gradients>(gradients), when); });
+  }
   template <KeysOf<key_view> Keys, TensorListOf<T> Gradients>
-    requires OutlivesCall<Gradients, is_synchronous, D> completion push(Keys&& keys, Gradients&& gradients,
-                                                                     priority when = {}) {
-      auto const parts = split("push", keys, gradients, "gradient", true);
-      return join(parts, when, [](auto& engine, auto const& p) {
-        return engine.prepare_update([&](auto& call, auto const& table) {
-          detail::add_list_to(call, table, "push", p.keys, p.items, detail::none_listed);
-        });
+    requires OutlivesCall<Gradients, is_synchronous, D>
+  completion push(Keys&& keys, Gradients&& gradients, priority when = {}) {
+    auto const parts = split("push", keys, gradients, "gradient", true);
+    return join(parts, when, [](auto& engine, auto const& p) {
+      return engine.prepare_update([&](auto& call, auto const& table) {
+        detail::add_list_to(call, table, "push", p.keys, p.items, detail::none_listed);
       });
-    }
+    });
+  }
   template <RowSparseTensorsOf<T> Gradients>
-    requires RowsOutliveCall<Gradients, is_synchronous, D> completion push(key_view key, Gradients&& gradients,
-                                                                        row_updates rows = row_updates::lazy,
-                                                                        priority when = {}) {
-      return visit("push", key,
-                   [&](auto& part) { return part.push(key, std::forward<Gradients>(gradients), rows, when); });
-    }
+    requires RowsOutliveCall<Gradients, is_synchronous, D>
+  completion push(key_view key, Gradients&& gradients, row_updates rows = row_updates::lazy, priority when = {}) {
+    return visit("push", key,
+                 [&](auto& part) { return part.push(key, std::forward<Gradients>(gradients), rows, when); });
+  }
 
   /// As kv_store::pull.
   template <OutputTensors Outputs>
-    requires OutlivesCall<Outputs, is_synchronous, D> completion pull(key_view key, Outputs&& outputs,
-                                                                   priority when = {}) {
-      return visit("pull", key, [&](auto& part) { return part.pull(key, std::forward<Outputs>(outputs), when); });
-    }
+    requires OutlivesCall<Outputs, is_synchronous, D>
+  completion pull(key_view key, Outputs&& outputs, priority when = {}) {
+    return visit("pull", key, [&](auto& part) { return part.pull(key, std::forward<Outputs>(outputs), when); });
+  }
   template <KeysOf<key_view> Keys, OutputTensorList Outputs>
-    requires OutlivesCall<Outputs, is_synchronous, D> completion pull(Keys&& keys, Outputs&& outputs, priority when = {}) {
-      auto const parts = split("pull", keys, outputs, "output", false);
-      return join(parts, when, [](auto& engine, auto const& p) {
-        return engine.template prepare_pull<detail::element_in<Outputs>>([&](auto& call, auto const& table) {
-          detail::add_list_to(call, table, "pull", p.keys, detail::none_listed, p.items);
-        });
+    requires OutlivesCall<Outputs, is_synchronous, D>
+  completion pull(Keys&& keys, Outputs&& outputs, priority when = {}) {
+    auto const parts = split("pull", keys, outputs, "output", false);
+    return join(parts, when, [](auto& engine, auto const& p) {
+      return engine.template prepare_pull<detail::element_in<Outputs>>([&](auto& call, auto const& table) {
+        detail::add_list_to(call, table, "pull", p.keys, detail::none_listed, p.items);
       });
-    }
+    });
+  }
 
   /// As kv_store::pushpull.
   template <TensorsOf<T> Gradients, OutputTensorsOf<T> Outputs>
-    requires(OutlivesCall<Gradients, is_synchronous, D>&& OutlivesCall<Outputs, is_synchronous, D>)
+    requires(OutlivesCall<Gradients, is_synchronous, D> && OutlivesCall<Outputs, is_synchronous, D>)
   completion pushpull(key_view key, Gradients&& gradients, Outputs&& outputs, priority when = {}) {
     return visit("pushpull", key, [&](auto& part) {
       return part.pushpull(key, std::forward<Gradients>(gradients), std::forward<Outputs>(outputs), when);
     });
   }
   template <KeysOf<key_view> Keys, TensorListOf<T> Gradients, OutputTensorList Outputs>
-    requires(TensorListOf<Outputs, T>&& detail::Repeatable<Keys>&& OutlivesCall<Gradients, is_synchronous, D>&&
-                 OutlivesCall<Outputs, is_synchronous, D>)
+    requires(TensorListOf<Outputs, T> && detail::Repeatable<Keys> && OutlivesCall<Gradients, is_synchronous, D> &&
+             OutlivesCall<Outputs, is_synchronous, D>)
   completion pushpull(Keys&& keys, Gradients&& gradients, Outputs&& outputs, priority when = {}) {
     auto const sources = split("pushpull", keys, gradients, "gradient", true);
     auto const targets = split("pushpull", keys, outputs, "output", false);
@@ -197,7 +200,7 @@ class ruled_store_calls<T, D, rules<Rules...>, Policies...> {
 
   /// As kv_store::broadcast.
   template <TensorLike V, OutputTensors Outputs>
-    requires(detail::Repeatable<Outputs>&& OutlivesCall<Outputs, is_synchronous, D>)
+    requires(detail::Repeatable<Outputs> && OutlivesCall<Outputs, is_synchronous, D>)
   completion broadcast(key_view key, V const& value, Outputs&& outputs, priority when = {}) {
     detail::expect_outputs_like(key, value, outputs);
     init(key, value);
@@ -263,11 +266,14 @@ class ruled_store_calls<T, D, rules<Rules...>, Policies...> {
   /// Other hyperparameters for the keys whose rule has this type.
   template <class Rule>
     requires(std::same_as<Rule, Rules> || ...)
-  void set_hyperparameters(Rule const& rule) { of<Rule>().set_hyperparameters(rule); }
+  void set_hyperparameters(Rule const& rule) {
+    of<Rule>().set_hyperparameters(rule);
+  }
   /// Bytes that the store holds on device number n. Waits.
   std::size_t bytes(std::size_t n) const {
-    return [&]<std::size_t... N>(std::index_sequence<N...>) { return (std::get<N>(parts_)->bytes(n) + ...); }
-    (std::index_sequence_for<Rules...>());
+    return [&]<std::size_t... N>(std::index_sequence<N...>) {
+      return (std::get<N>(parts_)->bytes(n) + ...);
+    }(std::index_sequence_for<Rules...>());
   }
 
   /// A step over given keys: one pass per device and rule.
@@ -305,16 +311,15 @@ class ruled_store_calls<T, D, rules<Rules...>, Policies...> {
     [&]<std::size_t... N>(std::index_sequence<N...>) {
       ((names[N].empty() ? void() : void(std::get<N>(plan.plans).emplace(std::get<N>(parts_)->make_plan(names[N])))),
        ...);
-    }
-    (std::index_sequence_for<Rules...>());
+    }(std::index_sequence_for<Rules...>());
     return plan;
   }
   void update(plan_type& plan) {
     [&]<std::size_t... N>(std::index_sequence<N...>) {
-      ((std::get<N>(plan.plans) ? std::get<N>(parts_)->expect_weights("update", *std::get<N>(plan.plans)) : void()), ...);
+      ((std::get<N>(plan.plans) ? std::get<N>(parts_)->expect_weights("update", *std::get<N>(plan.plans)) : void()),
+       ...);
       ((std::get<N>(plan.plans) ? std::get<N>(parts_)->update(*std::get<N>(plan.plans)) : void()), ...);
-    }
-    (std::index_sequence_for<Rules...>());
+    }(std::index_sequence_for<Rules...>());
   }
 
   /// f(the part with the key). @throws unknown_key, with `call` in the message
@@ -363,8 +368,7 @@ class ruled_store_calls<T, D, rules<Rules...>, Policies...> {
       part.keys.emplace_back(key);
       part.items.push_back(std::move(views));
     };
-    detail::for_each_entry(call, keys, add,
-                           detail::companion<std::remove_reference_t<List>>(what, list));
+    detail::for_each_entry(call, keys, add, detail::companion<std::remove_reference_t<List>>(what, list));
     return parts;
   }
   /// Likewise keys that the store does not have yet. @param names  Receives them in their order.
@@ -400,8 +404,7 @@ class ruled_store_calls<T, D, rules<Rules...>, Policies...> {
   void for_each_part(Parts const& parts, F const& f) const {
     [&]<std::size_t... N>(std::index_sequence<N...>) {
       ((parts[N].keys.empty() ? void() : void(f(*std::get<N>(parts_), parts[N]))), ...);
-    }
-    (std::index_sequence_for<Rules...>());
+    }(std::index_sequence_for<Rules...>());
   }
   /// f(engine of a part, its share) -> a prepared call, for each rule that the call names; then all as one.
   template <class Parts, class F>
@@ -427,16 +430,16 @@ class ruled_store_calls<T, D, rules<Rules...>, Policies...> {
     std::tuple<std::optional<typename engine_type<Rules>::new_keys>...> made;
     [&]<std::size_t... N>(std::index_sequence<N...>) {
       ((parts[N].keys.empty() ? void()
-                              : void(std::get<N>(made).emplace(prepare(engine_of<N>(), std::span<key_view const>(views[N]),
-                                                                       std::span(parts[N].items))))),
+                              : void(std::get<N>(made).emplace(prepare(
+                                    engine_of<N>(), std::span<key_view const>(views[N]), std::span(parts[N].items))))),
        ...);
       ((std::get<N>(made) ? engine_of<N>().commit(*std::get<N>(made)) : void()), ...);
-    }
-    (std::index_sequence_for<Rules...>());
+    }(std::index_sequence_for<Rules...>());
     for (key_type& name : names) order.push_back(std::move(name));
   }
   template <class Rule>
-  using engine_type = std::remove_cvref_t<decltype(detail::store_access::engine(std::declval<part_type<Rule> const&>()))>;
+  using engine_type =
+      std::remove_cvref_t<decltype(detail::store_access::engine(std::declval<part_type<Rule> const&>()))>;
   template <std::size_t N>
   auto& engine_of() const {
     return detail::store_access::engine(*std::get<N>(parts_));
@@ -494,7 +497,8 @@ class ruled_store_calls<T, D, rules<Rules...>, Policies...> {
 /// that rule, a kv_store with one. Keys are strings. A PreReduction over all keys is refused: its norm would not go over all
 /// rules.
 template <ElementType T, Device D, Updater... Rules, class... Policies>
-class kv_store<T, D, rules<Rules...>, Policies...> : public detail::explained<detail::ruled_store_calls<T, D, rules<Rules...>, Policies...>> {
+class kv_store<T, D, rules<Rules...>, Policies...>
+    : public detail::explained<detail::ruled_store_calls<T, D, rules<Rules...>, Policies...>> {
  public:
   using detail::explained<detail::ruled_store_calls<T, D, rules<Rules...>, Policies...>>::explained;
 };

@@ -42,8 +42,9 @@ template <class Record>
 void expect_different(char const* call, std::vector<Record*> keys) {
   std::sort(keys.begin(), keys.end(), [](auto const* a, auto const* b) { return a->clock < b->clock; });
   auto const twice = std::adjacent_find(keys.begin(), keys.end());
-  expects<duplicate_key>(twice == keys.end(),
-                         [&] { return std::string(call) + ": " + key_text((*twice)->key) + " stands twice in one call"; });
+  expects<duplicate_key>(twice == keys.end(), [&] {
+    return std::string(call) + ": " + key_text((*twice)->key) + " stands twice in one call";
+  });
 }
 
 /// Exchanges masters and state number `s` of the keys for which `has_state(record)` holds, and writes resident mirrors: one

@@ -54,10 +54,10 @@ class store_engine : public store_engine_base<Types, T, D> {
 
  public:
   using base::devices;
-  using base::perform;
   using base::find;
   using base::has_shared;
   using base::look;
+  using base::perform;
   using typename base::control_type;
   using typename base::shared_parts;
   using rule_type = typename Types::rule_type;
@@ -359,9 +359,11 @@ class store_engine : public store_engine_base<Types, T, D> {
                   "kv_store: row-sparse gradients take no PreReduction such as clip_global_norm, and no Factored rule");
     if constexpr (!Types::has_updater)
       expects<invalid_argument>(!function_.filled(), [&] {
-        return std::string(call) + ": a function updates " + key_text(key_view(r.key)) + " and takes dense gradients, rows came";
+        return std::string(call) + ": a function updates " + key_text(key_view(r.key)) +
+               " and takes dense gradients, rows came";
       });
-    auto& op = row_updates_.get<row_update>().take([&] { return std::make_unique<row_update>(keys_, controls_, &groups_); });
+    auto& op =
+        row_updates_.get<row_update>().take([&] { return std::make_unique<row_update>(keys_, controls_, &groups_); });
     completion handle(op);
     if constexpr (Types::has_updater) op.rules = groups_.rules();
     gather(op, r);

@@ -79,8 +79,8 @@ class store_engine_base {
   struct new_rules {
     std::unique_ptr<unique_guard> lock;
     rule_list<updater_type> rules;
-    std::vector<buffer<D>> room;                // on each device
-    typename groups_type::predicate belongs;    // of a new group
+    std::vector<buffer<D>> room;              // on each device
+    typename groups_type::predicate belongs;  // of a new group
     std::vector<record*> members;
   };
   new_rules prepare_rule(std::size_t group, updater_type const& updater) {
@@ -104,7 +104,8 @@ class store_engine_base {
   /// Puts them in force. For a group, between the operations on all keys.
   void commit(new_rules& made) {
     if constexpr (Types::has_updater)
-      for (std::size_t n = 0; n < devices().size(); ++n) controls_[n].set(devices()[n], *made.rules, std::move(made.room[n]));
+      for (std::size_t n = 0; n < devices().size(); ++n)
+        controls_[n].set(devices()[n], *made.rules, std::move(made.room[n]));
     auto const number = static_cast<std::int32_t>(made.rules->size() - 1);
     groups_.set(std::move(made.rules));
     if (made.belongs) groups_.claim(std::move(made.belongs));
@@ -150,7 +151,8 @@ class store_engine_base {
   }
   void commit(new_keys& made) {
     made.keys.for_each([&](record& r) {
-      for (std::size_t n = 0; r.rule != 0 && n < controls_.size(); ++n) controls_[n].assign(devices()[n], r.clock, r.rule);
+      for (std::size_t n = 0; r.rule != 0 && n < controls_.size(); ++n)
+        controls_[n].assign(devices()[n], r.clock, r.rule);
     });
     keys_.commit(made.keys);
   }
@@ -321,7 +323,7 @@ class store_engine_base {
   std::vector<std::string> const state_names_ = numbered_names(rule_type::state_names);  // that swap takes
   groups_type groups_;
   std::vector<control_type> controls_;
-  variable steps_;                   // the order of steps that share numbers
+  variable steps_;                          // the order of steps that share numbers
   guarded_mutex<std::shared_mutex> mutex_;  // keys_ and groups_ against calls that change them
   std::shared_ptr<typename Types::schedule_type> schedule_;
 

@@ -59,9 +59,10 @@ class typed_store_calls<type_list<Ts...>, D, Policies...> {
   static constexpr bool is_synchronous = first_store::is_synchronous;
   /// Whether several pushes make a step.
   static constexpr bool accumulates = first_store::accumulates;
-  static_assert(sizeof...(Ts) == 1 || !detail::sums_over_keys<updater_type>,
-                "kv_store: a PreReduction over all keys, such as clip_global_norm, takes the norm of all gradients of a "
-                "call, which several element types do not give");
+  static_assert(
+      sizeof...(Ts) == 1 || !detail::sums_over_keys<updater_type>,
+      "kv_store: a PreReduction over all keys, such as clip_global_norm, takes the norm of all gradients of a "
+      "call, which several element types do not give");
 
   /// As kv_store of one type.
   explicit typed_store_calls(std::vector<D> const& devices)
@@ -71,8 +72,8 @@ class typed_store_calls<type_list<Ts...>, D, Policies...> {
   typed_store_calls(std::vector<D> const& devices, updater_type const& updater, P const&... policies)
       : schedule_(std::make_shared<schedule_type>()),
         directory_(std::make_shared<key_directory>()),
-        stores_(std::unique_ptr<kv_store<Ts, D, Policies...>>(new kv_store<Ts, D, Policies...>(
-            {schedule_, directory_}, number<Ts>, devices, updater, policies...))...) {}
+        stores_(std::unique_ptr<kv_store<Ts, D, Policies...>>(
+            new kv_store<Ts, D, Policies...>({schedule_, directory_}, number<Ts>, devices, updater, policies...))...) {}
 
   /// The part with the keys of element type T, a kv_store of one type.
   template <class T>
@@ -175,7 +176,8 @@ class typed_store_calls<type_list<Ts...>, D, Policies...> {
   template <class Keys, class Gradients>
     requires(has_type<detail::element_in<Gradients>> && accumulates)
   completion accumulate(Keys&& keys, Gradients&& gradients, priority when = {}) {
-    return of<detail::element_in<Gradients>>().accumulate(std::forward<Keys>(keys), std::forward<Gradients>(gradients), when);
+    return of<detail::element_in<Gradients>>().accumulate(std::forward<Keys>(keys), std::forward<Gradients>(gradients),
+                                                          when);
   }
   template <class Keys, class Gradients, class Outputs>
     requires(has_type<detail::element_in<Gradients>>)
@@ -337,7 +339,8 @@ class typed_store_calls<type_list<Ts...>, D, Policies...> {
 /// a key has. Everything else is as in kv_store of one type; `of<T>()` is the part with the keys of type T.
 /// A PreReduction over all keys is refused: its norm would not go over all types.
 template <ElementType... Ts, Device D, class... Policies>
-class kv_store<type_list<Ts...>, D, Policies...> : public detail::explained_rows<detail::typed_store_calls<type_list<Ts...>, D, Policies...>> {
+class kv_store<type_list<Ts...>, D, Policies...>
+    : public detail::explained_rows<detail::typed_store_calls<type_list<Ts...>, D, Policies...>> {
  public:
   using detail::explained_rows<detail::typed_store_calls<type_list<Ts...>, D, Policies...>>::explained_rows;
 };

@@ -79,7 +79,8 @@ class collected_call final : public erased_call<T, D> {
   template <class U>
   D const& device_of(char const* name, any_key_view key, operand<U, D> const& x) const {
     expects<invalid_argument>(x.device || HostDevice<D>, [&] {
-      return std::string(name) + ": " + key_text(key) + ": tensors on the store's devices expected, one in host memory came";
+      return std::string(name) + ": " + key_text(key) +
+             ": tensors on the store's devices expected, one in host memory came";
     });
     return x.device ? *x.device : model_.devices().front();
   }
@@ -113,13 +114,15 @@ class wrapped_calls : public Base {
   void init(std::span<any_key_view const> keys, std::span<erased_tensor<T const, D> const> values) override {
     if constexpr (is_stored) {
       for (any_key_view const key : keys)
-        expects<duplicate_key>(!self().contains(key), [&] { return "init: " + key_text(key) + " was given to init before"; });
+        expects<duplicate_key>(!self().contains(key),
+                               [&] { return "init: " + key_text(key) + " was given to init before"; });
       for (std::size_t i = 0; i < keys.size(); ++i) {
         D const device = values[i].memory.device ? *values[i].memory.device : self().devices().front();
         expects<invalid_argument>(values[i].memory.device || HostDevice<D>, [&] {
           return "init: " + key_text(keys[i]) + ": a tensor on the store's devices expected, one in host memory came";
         });
-        self().store().init(self().key(keys[i]), tensor_view<T const, D>(values[i].memory.data, values[i].shape, device));
+        self().store().init(self().key(keys[i]),
+                            tensor_view<T const, D>(values[i].memory.data, values[i].shape, device));
         self().remember(keys[i], values[i].shape);
       }
     } else {
@@ -129,7 +132,9 @@ class wrapped_calls : public Base {
   void assign(rule_states states, gatherer<T, D> gather) override {
     if constexpr (!is_stored) {
       refuse_type("assign");
-    } else if constexpr (requires(stored& s, key_type const& k, tensor_view<T const, D> v) { s.assign(k, v, states); }) {
+    } else if constexpr (requires(stored& s, key_type const& k, tensor_view<T const, D> v) {
+                           s.assign(k, v, states);
+                         }) {
       for (auto const& e : collect(gather)) self().store().assign(self().key(e.key), e.sources.front(), states);
     } else if constexpr (requires(stored& s, key_type const& k, tensor_view<T const, D> v) { s.assign(k, v); }) {
       if (states == rule_states::reset) refuse_call("assign", "the store has no assign that resets states");
@@ -149,7 +154,9 @@ class wrapped_calls : public Base {
             add(handles, [&] { return s.pushpull(key, e.sources, e.outputs); });
           }
         });
-      if constexpr (requires(stored& s, key_type const& k, std::vector<tensor_view<T const, D>> const& v) { s.accumulate(k, v); })
+      if constexpr (requires(stored& s, key_type const& k, std::vector<tensor_view<T const, D>> const& v) {
+                      s.accumulate(k, v);
+                    })
         return run(entries, [](auto& handles, stored& s, key_type const& key, auto const& e) {
           add(handles, [&] { return s.accumulate(key, e.sources); });
         });
@@ -173,15 +180,15 @@ class wrapped_calls : public Base {
   void init_rows(any_key_view, erased_rows<T, D> const&) override { refuse_call("init", takes_no_rows); }
   completion push_rows(std::span<any_key const> keys, erased_rows<T, D> const& sources, row_updates rows,
                        priority) override {
-    if constexpr (is_stored && requires(stored& s, key_type const& k, std::vector<row_sparse_view<T const, D>> const& v) {
-                    s.push(k, v, rows);
-                  }) {
+    if constexpr (is_stored && requires(stored& s, key_type const& k,
+                                        std::vector<row_sparse_view<T const, D>> const& v) { s.push(k, v, rows); }) {
       expects<invalid_argument>(!sources.in_host_memory, [] {
         return std::string("push: rows on the store's devices expected, rows in host memory came");
       });
       expect_count("push", keys.size(), sources.on_devices.size(), "gradient");
       for (any_key_view const key : keys) self().expect_key("push", key);
-      for (std::size_t i = 0; i < keys.size(); ++i) self().store().push(self().key(keys[i]), sources.on_devices[i], rows);
+      for (std::size_t i = 0; i < keys.size(); ++i)
+        self().store().push(self().key(keys[i]), sources.on_devices[i], rows);
       self().store().wait();
       return {};
     } else {
@@ -258,7 +265,8 @@ class wrapped_store final
   S& store() const { return *store_; }
   key_type key(any_key_view key) const { return key_as<key_type>(key); }
   void expect_key(char const* call, any_key_view key) const {
-    expects<unknown_key>(contains(key), [&] { return std::string(call) + ": " + key_text(key) + " was never given to init"; });
+    expects<unknown_key>(contains(key),
+                         [&] { return std::string(call) + ": " + key_text(key) + " was never given to init"; });
   }
   void remember(any_key_view key, pushpull::shape const& shape) {
     std::lock_guard const lock(mutex_);
@@ -278,7 +286,8 @@ class wrapped_store final
   pushpull::shape const& shape(any_key_view key) const override {
     std::lock_guard const lock(mutex_);
     auto const found = shapes_.find(key_text(key));
-    expects<unknown_key>(found != shapes_.end(), [&] { return "shape: " + key_text(key) + " was never given to init"; });
+    expects<unknown_key>(found != shapes_.end(),
+                         [&] { return "shape: " + key_text(key) + " was never given to init"; });
     return found->second;
   }
   std::string_view dtype(any_key_view key) const override {
@@ -360,7 +369,9 @@ class wrapped_store final
     return 0;
   }
   std::vector<std::byte> gradient_sum(any_key_view) const override { refuse("gradient_sum"); }
-  void set_micro_batches(any_key_view, std::int64_t, std::span<std::byte const>) override { refuse("set_micro_batches"); }
+  void set_micro_batches(any_key_view, std::int64_t, std::span<std::byte const>) override {
+    refuse("set_micro_batches");
+  }
   void discard_micro_batches(any_key_view) override { refuse("discard_micro_batches"); }
   double const* loss_scale(std::size_t) const override { refuse("loss_scale"); }
   std::vector<double> carried_numbers() const override { return {}; }

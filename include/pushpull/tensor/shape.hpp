@@ -42,9 +42,8 @@ class shape {
     bool const empty = std::find(extents.begin(), extents.end(), 0) != extents.end();
     std::int64_t size = 1;
     for (std::int64_t const extent : extents) {
-      detail::expects<invalid_argument>(extent >= 0, [&] {
-        return "shape: extents of at least 0 expected, got " + std::to_string(extent);
-      });
+      detail::expects<invalid_argument>(
+          extent >= 0, [&] { return "shape: extents of at least 0 expected, got " + std::to_string(extent); });
       detail::expects<invalid_argument>(empty || extent <= std::numeric_limits<std::int64_t>::max() / size,
                                         [] { return std::string("shape: more than 2^63 - 1 elements"); });
       size = empty ? 0 : size * extent;

@@ -35,8 +35,7 @@ class tensor_view {
   /// A view that may write is also one that may not.
   template <class U>
     requires(std::is_const_v<T> && std::same_as<U const, T>)
-  tensor_view(tensor_view<U, D> const& other)
-      : tensor_view(other.data(), other.shape(), other.device()) {}
+  tensor_view(tensor_view<U, D> const& other) : tensor_view(other.data(), other.shape(), other.device()) {}
 
   T* data() const noexcept { return data_; }
   pushpull::shape const& shape() const noexcept { return shape_; }
@@ -72,8 +71,7 @@ tensor_view<T, D> view_of(tensor_view<T, D> const& t) {
 /// The view of a contiguous range of elements in host memory, as a vector of rank 1: std::vector, std::array,
 /// std::span.
 template <std::ranges::contiguous_range R>
-  requires(!Tensor<std::remove_cvref_t<R>> && std::ranges::sized_range<R> &&
-           ElementType<std::ranges::range_value_t<R>>)
+  requires(!Tensor<std::remove_cvref_t<R>> && std::ranges::sized_range<R> && ElementType<std::ranges::range_value_t<R>>)
 auto view_of(R&& range) {
   using element = std::remove_reference_t<std::ranges::range_reference_t<R>>;
   return tensor_view<element, cpu_device<>>(std::to_address(std::ranges::begin(range)),

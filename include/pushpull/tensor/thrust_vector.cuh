@@ -4,10 +4,10 @@
 
 #include <cstdint>
 
+#include <thrust/device_vector.h>
 #include <pushpull/config.hpp>
 #include <pushpull/device/cuda_device.cuh>
 #include <pushpull/tensor/tensor_view.hpp>
-#include <thrust/device_vector.h>
 
 namespace pushpull::inline PUSHPULL_ABI {
 
@@ -18,7 +18,8 @@ tensor_view<T, cuda_device> view_of(thrust::device_vector<T, Allocator>& vector,
   return {thrust::raw_pointer_cast(vector.data()), shape{static_cast<std::int64_t>(vector.size())}, device};
 }
 template <ElementType T, class Allocator>
-tensor_view<T const, cuda_device> view_of(thrust::device_vector<T, Allocator> const& vector, cuda_device const& device) {
+tensor_view<T const, cuda_device> view_of(thrust::device_vector<T, Allocator> const& vector,
+                                          cuda_device const& device) {
   return {thrust::raw_pointer_cast(vector.data()), shape{static_cast<std::int64_t>(vector.size())}, device};
 }
 

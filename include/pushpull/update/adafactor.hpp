@@ -54,12 +54,14 @@ struct adafactor {
   template <class A, class Numbers>
   struct scalars {
     A rate;
-    A kept;      ///< Of the weight, by its decay.
-    A epsilon;   ///< epsilon1, and its square.
+    A kept;     ///< Of the weight, by its decay.
+    A epsilon;  ///< epsilon1, and its square.
     A square;
     Numbers of;  ///< Rows and columns.
 
-    PUSHPULL_DEVICE_INLINE auto at(std::int64_t number) const noexcept requires pushpull::detail::Numbered<Numbers> {
+    PUSHPULL_DEVICE_INLINE auto at(std::int64_t number) const noexcept
+      requires pushpull::detail::Numbered<Numbers>
+    {
       return scalars<A, matrix_numbers<A>>{rate, kept, epsilon, square, of.at(number)};
     }
   };

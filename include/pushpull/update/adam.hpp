@@ -29,7 +29,9 @@ struct adam {
   void validate() const { detail::validate(*this); }
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class Checks>
-  PUSHPULL_HOST_DEVICE void check(Checks& c) const { c.adaptive("adam", learning_rate, beta1, beta2, epsilon); }
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.adaptive("adam", learning_rate, beta1, beta2, epsilon);
+  }
 
   /// What depends on t alone.
   template <class A>

@@ -34,7 +34,9 @@ struct basic_adamax {
   void validate() const { detail::validate(*this); }
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class Checks>
-  PUSHPULL_HOST_DEVICE void check(Checks& c) const { c.adaptive("adamax", learning_rate, beta1, beta2, epsilon); }
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.adaptive("adamax", learning_rate, beta1, beta2, epsilon);
+  }
 
   template <class A>
   PUSHPULL_HOST_DEVICE A prepare(step<A> const& s) const noexcept {
@@ -60,6 +62,7 @@ static_assert(Updater<adamax> && Updater<basic_adamax<adamax_epsilon::denominato
 template <>
 inline constexpr std::string_view rule_name<basic_adamax<adamax_epsilon::norm>> = "adamax";
 template <>
-inline constexpr std::string_view rule_name<basic_adamax<adamax_epsilon::denominator>> = "adamax.epsilon_in_denominator";
+inline constexpr std::string_view rule_name<basic_adamax<adamax_epsilon::denominator>> =
+    "adamax.epsilon_in_denominator";
 
 }  // namespace pushpull::update

@@ -28,7 +28,8 @@ struct add_noise {
 
   static constexpr auto state_names = states();
 
-  explicit add_noise(double eta_, double gamma_ = 0.55, std::uint64_t seed_ = 0) : eta(eta_), gamma(gamma_), seed(seed_) {
+  explicit add_noise(double eta_, double gamma_ = 0.55, std::uint64_t seed_ = 0)
+      : eta(eta_), gamma(gamma_), seed(seed_) {
     validate();
   }
 

@@ -28,7 +28,9 @@ struct amsgrad {
   void validate() const { detail::validate(*this); }
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class Checks>
-  PUSHPULL_HOST_DEVICE void check(Checks& c) const { c.adaptive("amsgrad", learning_rate, beta1, beta2, epsilon); }
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.adaptive("amsgrad", learning_rate, beta1, beta2, epsilon);
+  }
 
   template <class A>
   PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s) const noexcept {

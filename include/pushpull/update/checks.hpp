@@ -67,7 +67,9 @@ inline void expects_positive(char const* name, double value) { expects_in("", na
 template <class Self>
 struct checks {
   PUSHPULL_EXEC_CHECK_DISABLE
-  PUSHPULL_HOST_DEVICE void in(char const* name, double value, interval const& range) { self().in("", name, value, range); }
+  PUSHPULL_HOST_DEVICE void in(char const* name, double value, interval const& range) {
+    self().in("", name, value, range);
+  }
   PUSHPULL_HOST_DEVICE void in_range(char const* name, double value, double lowest, double bound) {
     in(name, value, {.low = lowest, .high = bound, .without_high = true});
   }
@@ -76,14 +78,17 @@ struct checks {
   }
   PUSHPULL_HOST_DEVICE void not_negative(char const* name, double value) { in(name, value, {}); }
   PUSHPULL_HOST_DEVICE void positive(char const* name, double value) { in(name, value, {.without_low = true}); }
-  PUSHPULL_HOST_DEVICE void at_least(char const* name, double value, double lowest) { in(name, value, {.low = lowest}); }
+  PUSHPULL_HOST_DEVICE void at_least(char const* name, double value, double lowest) {
+    in(name, value, {.low = lowest});
+  }
   /// At least 0; infinity is no limit at all.
   PUSHPULL_HOST_DEVICE void limit(char const* name, double value) {
     in(name, value, {.high = cuda::std::numeric_limits<double>::infinity()});
   }
   /// The hyperparameters that all kin of adam share.
   PUSHPULL_EXEC_CHECK_DISABLE
-  PUSHPULL_HOST_DEVICE void adaptive(char const* rule, double learning_rate, double beta1, double beta2, double epsilon) {
+  PUSHPULL_HOST_DEVICE void adaptive(char const* rule, double learning_rate, double beta1, double beta2,
+                                     double epsilon) {
     interval const share{.high = 1, .without_high = true};
     self().in(rule, ": learning_rate", learning_rate, {});
     self().in(rule, ": epsilon", epsilon, {});

@@ -38,7 +38,9 @@ struct clip_global_norm {
   void validate() const { detail::validate(*this); }
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class Checks>
-  PUSHPULL_HOST_DEVICE void check(Checks& c) const { c.not_negative("clip_global_norm: max_norm", max_norm); }
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.not_negative("clip_global_norm: max_norm", max_norm);
+  }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
@@ -72,7 +74,9 @@ struct clip_norm {
   void validate() const { detail::validate(*this); }
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class Checks>
-  PUSHPULL_HOST_DEVICE void check(Checks& c) const { c.not_negative("clip_norm: max_norm", max_norm); }
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.not_negative("clip_norm: max_norm", max_norm);
+  }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>

@@ -26,7 +26,9 @@ struct delay_compensation {
   void validate() const { detail::validate(*this); }
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class Checks>
-  PUSHPULL_HOST_DEVICE void check(Checks& c) const { c.not_negative("delay_compensation: lambda", lambda); }
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.not_negative("delay_compensation: lambda", lambda);
+  }
 
   template <class A>
   PUSHPULL_HOST_DEVICE A prepare(step<A> const& s) const noexcept {

@@ -62,14 +62,15 @@ struct ema {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <std::size_t N, class A, class P, class V>
-  requires detail::HasTerms<Rule, N, P, V> PUSHPULL_DEVICE_INLINE auto pre_reduce(phase<N>, scalars<A, P> const& s,
-                                                                                  V const& w, V const& g) const noexcept {
+    requires detail::HasTerms<Rule, N, P, V>
+  PUSHPULL_DEVICE_INLINE auto pre_reduce(phase<N>, scalars<A, P> const& s, V const& w, V const& g) const noexcept {
     return pushpull::detail::terms<N>(rule, s.rule, w, g);
   }
   PUSHPULL_EXEC_CHECK_DISABLE
   template <std::size_t N, class A, class P, class V, class... State>
-  requires detail::HasTerms<Rule, N, P, V, State...> PUSHPULL_DEVICE_INLINE auto pre_reduce(
-      phase<N>, scalars<A, P> const& s, V const& w, V const& g, V const&, State const&... state) const noexcept {
+    requires detail::HasTerms<Rule, N, P, V, State...>
+  PUSHPULL_DEVICE_INLINE auto pre_reduce(phase<N>, scalars<A, P> const& s, V const& w, V const& g, V const&,
+                                         State const&... state) const noexcept {
     return pushpull::detail::terms<N>(rule, s.rule, w, g, state...);
   }
 
@@ -99,8 +100,8 @@ struct ema<void> {
   }
 };
 
-ema(double)->ema<>;
-ema(double, bool)->ema<>;
+ema(double) -> ema<>;
+ema(double, bool) -> ema<>;
 template <class Rule>
 ema(Rule, double) -> ema<Rule>;
 template <class Rule>

@@ -53,8 +53,8 @@ struct ftml {
   PUSHPULL_DEVICE_INLINE void operator()(scalars<A> const& s, V& w, V const& g, V& d, V& v, V& z) const noexcept {
     if (!(s.inverse_rate > 0)) return;  // for all elements alike
     V const squares = detail::faded(beta2, v) + (1 - beta2) * g * g;
-    V const next_d =
-        max(s.inverse_rate * (sqrt(squares) * s.root_scale + epsilon), detail::smallest_normal<typename V::element_type>);
+    V const next_d = max(s.inverse_rate * (sqrt(squares) * s.root_scale + epsilon),
+                         detail::smallest_normal<typename V::element_type>);
     V const next_z = beta1 * z + (1 - beta1) * g - (next_d - beta1 * d) * w;
     auto const stays = is_finite(g) && !(is_finite(next_d) && is_finite(next_z));
     w = select(stays, w, -next_z / next_d);

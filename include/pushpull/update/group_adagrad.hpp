@@ -64,6 +64,7 @@ static_assert(Updater<group_adagrad> && Factored<group_adagrad>);
 template <>
 inline constexpr std::string_view rule_name<basic_group_adagrad<epsilon_inside_root>> = "group_adagrad";
 template <>
-inline constexpr std::string_view rule_name<basic_group_adagrad<epsilon_outside_root>> = "group_adagrad.epsilon_outside_root";
+inline constexpr std::string_view rule_name<basic_group_adagrad<epsilon_outside_root>> =
+    "group_adagrad.epsilon_outside_root";
 
 }  // namespace pushpull::update

@@ -23,7 +23,7 @@ namespace detail {
 /// phi(|w|) / |u|, from sums of squares, where phi brings a norm within bounds; 1 where one of the two is 0.
 PUSHPULL_HOST_DEVICE inline double trust_ratio(double w, double u, double lower, double upper) {
   double const norm = cuda::std::sqrt(w);
-  bool const below = norm < lower, above = norm > upper;
+  bool const below = norm<lower, above = norm> upper;
   double const bounded = below ? lower : (above ? upper : norm);
   if (!(bounded > 0 && u > 0)) return 1;
   return below || above ? bounded / cuda::std::sqrt(u) : cuda::std::sqrt(w / u);
@@ -139,11 +139,11 @@ struct lans {
 
   template <class A>
   struct scalars {
-    A unit;             ///< 1 / |g|, or 1
-    A scale;            ///< 1 / (1 - beta1^t)
-    A root_scale;       ///< 1 / sqrt(1 - beta2^t)
-    A momentum_rate;    ///< learning_rate beta1 phi(|w|) / |u|
-    A gradient_rate;    ///< learning_rate (1 - beta1) phi(|w|) / |e|
+    A unit;           ///< 1 / |g|, or 1
+    A scale;          ///< 1 / (1 - beta1^t)
+    A root_scale;     ///< 1 / sqrt(1 - beta2^t)
+    A momentum_rate;  ///< learning_rate beta1 phi(|w|) / |u|
+    A gradient_rate;  ///< learning_rate (1 - beta1) phi(|w|) / |e|
   };
 
   PUSHPULL_EXEC_CHECK_DISABLE

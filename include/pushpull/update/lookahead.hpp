@@ -67,14 +67,15 @@ struct lookahead {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <std::size_t N, class P, class V>
-  requires detail::HasTerms<Rule, N, P, V> PUSHPULL_DEVICE_INLINE auto pre_reduce(phase<N>, scalars<P> const& s,
-                                                                                  V const& w, V const& g) const noexcept {
+    requires detail::HasTerms<Rule, N, P, V>
+  PUSHPULL_DEVICE_INLINE auto pre_reduce(phase<N>, scalars<P> const& s, V const& w, V const& g) const noexcept {
     return pushpull::detail::terms<N>(rule, s.rule, w, g);
   }
   PUSHPULL_EXEC_CHECK_DISABLE
   template <std::size_t N, class P, class V, class... State>
-  requires detail::HasTerms<Rule, N, P, V, State...> PUSHPULL_DEVICE_INLINE auto pre_reduce(
-      phase<N>, scalars<P> const& s, V const& w, V const& g, V const&, State const&... state) const noexcept {
+    requires detail::HasTerms<Rule, N, P, V, State...>
+  PUSHPULL_DEVICE_INLINE auto pre_reduce(phase<N>, scalars<P> const& s, V const& w, V const& g, V const&,
+                                         State const&... state) const noexcept {
     return pushpull::detail::terms<N>(rule, s.rule, w, g, state...);
   }
 
@@ -109,10 +110,10 @@ struct lookahead<void> {
   }
 };
 
-lookahead(std::int64_t)->lookahead<>;
-lookahead(int)->lookahead<>;
-lookahead(std::int64_t, double)->lookahead<>;
-lookahead(int, double)->lookahead<>;
+lookahead(std::int64_t) -> lookahead<>;
+lookahead(int) -> lookahead<>;
+lookahead(std::int64_t, double) -> lookahead<>;
+lookahead(int, double) -> lookahead<>;
 template <class Rule>
 lookahead(Rule, std::int64_t, double) -> lookahead<Rule>;
 

@@ -27,13 +27,9 @@ struct multiply {
   double learning_rate, weight_decay;
 
   template <class Stage>
-  static constexpr bool has_rate = requires(Stage& stage) {
-    stage.learning_rate *= 1.0;
-  };
+  static constexpr bool has_rate = requires(Stage& stage) { stage.learning_rate *= 1.0; };
   template <class Stage>
-  static constexpr bool has_decay = requires(Stage& stage) {
-    stage.weight_decay *= 1.0;
-  };
+  static constexpr bool has_decay = requires(Stage& stage) { stage.weight_decay *= 1.0; };
 
   template <class Stage>
   void operator()(Stage& stage) const {

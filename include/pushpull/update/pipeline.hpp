@@ -33,8 +33,8 @@ struct pipeline {
     for (std::string_view const name : Rest::state_names) names[n++] = name;
     return names;
   }();
-  static constexpr bool one_element_at_a_time = requires { requires First::one_element_at_a_time; } ||
-                                                requires { requires Rest::one_element_at_a_time; };
+  static constexpr bool one_element_at_a_time =
+      requires { requires First::one_element_at_a_time; } || requires { requires Rest::one_element_at_a_time; };
   /// The phases of `first`, then those of `rest`, which see the gradient as it comes there.
   static constexpr std::size_t phases = pushpull::detail::phase_count<First> + pushpull::detail::phase_count<Rest>;
   /// The sums of `first`, then those of `rest`, which begin at number `behind`.
@@ -259,7 +259,8 @@ struct pipeline {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class P, class V, std::size_t... I>
-  PUSHPULL_DEVICE_INLINE void call_first(P const& p, V const& w, V& g, V* const* state, std::index_sequence<I...>) const {
+  PUSHPULL_DEVICE_INLINE void call_first(P const& p, V const& w, V& g, V* const* state,
+                                         std::index_sequence<I...>) const {
     first(p, w, g, *state[I]...);
   }
   PUSHPULL_EXEC_CHECK_DISABLE
@@ -330,27 +331,30 @@ constexpr pipeline<First, Rest> operator|(First const& first, Rest const& rest) 
 template <Updater First, class Rest>
   requires(Updater<Rest> || GradientTransform<Rest>)
 constexpr Rest operator|(First const&, Rest const& rest) {
-  static_assert(!Updater<First>,
-                "operator|: a rule ends a pipe: transforms stand before it, as in clip_value(1) | sgd{}, and there is one "
-                "rule");
+  static_assert(
+      !Updater<First>,
+      "operator|: a rule ends a pipe: transforms stand before it, as in clip_value(1) | sgd{}, and there is one "
+      "rule");
   return rest;
 }
 /// Likewise.
 template <class First, class Rest>
   requires(pushpull::detail::CopiesAState<First> || pushpull::detail::CopiesAState<Rest>)
 constexpr Rest operator|(First const&, Rest const& rest) {
-  static_assert(!(pushpull::detail::CopiesAState<First> || pushpull::detail::CopiesAState<Rest>),
-                "operator|: a stage takes a state by value or as const, so the state stays as it began: take each state "
-                "as V&");
+  static_assert(
+      !(pushpull::detail::CopiesAState<First> || pushpull::detail::CopiesAState<Rest>),
+      "operator|: a stage takes a state by value or as const, so the state stays as it began: take each state "
+      "as V&");
   return rest;
 }
 /// Likewise.
 template <class First, class Rest>
   requires(pushpull::detail::MayThrowPerElement<First> || pushpull::detail::MayThrowPerElement<Rest>)
 constexpr Rest operator|(First const&, Rest const& rest) {
-  static_assert(!(pushpull::detail::MayThrowPerElement<First> || pushpull::detail::MayThrowPerElement<Rest>),
-                "operator|: a stage's operator may throw amid a pass, where nothing could be undone: write noexcept behind "
-                "its const, and behind that of at(number), if what prepare returns has one");
+  static_assert(
+      !(pushpull::detail::MayThrowPerElement<First> || pushpull::detail::MayThrowPerElement<Rest>),
+      "operator|: a stage's operator may throw amid a pass, where nothing could be undone: write noexcept behind "
+      "its const, and behind that of at(number), if what prepare returns has one");
   return rest;
 }
 

@@ -31,7 +31,9 @@ struct radam {
   void validate() const { detail::validate(*this); }
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class Checks>
-  PUSHPULL_HOST_DEVICE void check(Checks& c) const { c.adaptive("radam", learning_rate, beta1, beta2, epsilon); }
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.adaptive("radam", learning_rate, beta1, beta2, epsilon);
+  }
 
   /// What depends on t alone: w -= step_size m / (root_scale sqrt(v) + offset).
   template <class A>
@@ -48,7 +50,8 @@ struct radam {
     if (length <= 5) return {detail::to_finite<A>(step_size), A(0), A(1)};
     double const rectification =
         cuda::std::sqrt((length - 4) * (length - 2) * limit / ((limit - 4) * (limit - 2) * length));
-    return {detail::to_finite<A>(step_size * rectification * cuda::std::sqrt(correction)), A(1), static_cast<A>(detail::beside_root<pack<A>>(epsilon))};
+    return {detail::to_finite<A>(step_size * rectification * cuda::std::sqrt(correction)), A(1),
+            static_cast<A>(detail::beside_root<pack<A>>(epsilon))};
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE

@@ -54,7 +54,9 @@ struct basic_scale_by_centered_rms {
   void validate() const { detail::validate(*this); }
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class Checks>
-  PUSHPULL_HOST_DEVICE void check(Checks& c) const { basic_scale_by_rms<Epsilon>{alpha, epsilon}.check(c); }
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    basic_scale_by_rms<Epsilon>{alpha, epsilon}.check(c);
+  }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
@@ -107,7 +109,9 @@ struct centered_rmsprop {
   void validate() const { detail::validate(*this); }
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class Checks>
-  PUSHPULL_HOST_DEVICE void check(Checks& c) const { rmsprop{learning_rate, alpha, epsilon}.check(c); }
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    rmsprop{learning_rate, alpha, epsilon}.check(c);
+  }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
@@ -124,11 +128,14 @@ static_assert(Updater<rmsprop> && Updater<centered_rmsprop>);
 template <>
 inline constexpr std::string_view rule_name<basic_scale_by_rms<epsilon_outside_root>> = "scale_by_rms";
 template <>
-inline constexpr std::string_view rule_name<basic_scale_by_rms<epsilon_inside_root>> = "scale_by_rms.epsilon_inside_root";
+inline constexpr std::string_view rule_name<basic_scale_by_rms<epsilon_inside_root>> =
+    "scale_by_rms.epsilon_inside_root";
 template <>
-inline constexpr std::string_view rule_name<basic_scale_by_centered_rms<epsilon_outside_root>> = "scale_by_centered_rms";
+inline constexpr std::string_view rule_name<basic_scale_by_centered_rms<epsilon_outside_root>> =
+    "scale_by_centered_rms";
 template <>
-inline constexpr std::string_view rule_name<basic_scale_by_centered_rms<epsilon_inside_root>> = "scale_by_centered_rms.epsilon_inside_root";
+inline constexpr std::string_view rule_name<basic_scale_by_centered_rms<epsilon_inside_root>> =
+    "scale_by_centered_rms.epsilon_inside_root";
 template <>
 inline constexpr std::string_view rule_name<rmsprop> = "rmsprop";
 template <>

@@ -75,14 +75,21 @@ inline constexpr std::size_t all_states = pushpull::detail::all_state_names<Stag
 /// @param first  The place of the stage's numbers among those of the whole rule.
 template <class Stage>
 rule_description describe_at(std::size_t first) {
-  if constexpr (requires { Stage::behind; &Stage::first; &Stage::rest; }) {
+  if constexpr (requires {
+                  Stage::behind;
+                  &Stage::first;
+                  &Stage::rest;
+                }) {
     auto all = describe_at<decltype(Stage::first)>(first);
     auto const rest = describe_at<decltype(Stage::rest)>(first + Stage::behind);
     all.name += '|' + rest.name;
     all.stateful.append(all.stateful.empty() || rest.stateful.empty() ? "" : "|").append(rest.stateful);
     all.carried.insert(all.carried.end(), rest.carried.begin(), rest.carried.end());
     return all;
-  } else if constexpr (requires { requires pushpull::detail::Wrapping<Stage>; &Stage::stage; }) {
+  } else if constexpr (requires {
+                         requires pushpull::detail::Wrapping<Stage>;
+                         &Stage::stage;
+                       }) {
     return describe_at<typename Stage::wraps>(first);  // a schedule is a hyperparameter
   } else if constexpr (pushpull::detail::Wrapping<Stage>) {
     auto inner = describe_at<typename Stage::wraps>(first);

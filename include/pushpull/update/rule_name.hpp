@@ -14,7 +14,9 @@ namespace pushpull::inline PUSHPULL_ABI::update {
 /// member shares the name. Empty where there is none: see `describe`.
 template <class Stage>
 inline constexpr std::string_view rule_name = [] {
-  if constexpr (requires { { Stage::name } -> std::convertible_to<std::string_view>; }) {
+  if constexpr (requires {
+                  { Stage::name } -> std::convertible_to<std::string_view>;
+                }) {
     return std::string_view(Stage::name);
   } else {
     return std::string_view();

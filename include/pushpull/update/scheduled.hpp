@@ -56,7 +56,8 @@ template <class Hyperparameter, pushpull::detail::Wrapping Stage>
 inline constexpr bool has_hyperparameter<Hyperparameter, Stage> =
     Hyperparameter::template of<Stage> || has_hyperparameter<Hyperparameter, typename Stage::wraps>;
 template <class Hyperparameter, class First, class Rest>
-inline constexpr bool has_hyperparameter<Hyperparameter, pipeline<First, Rest>> = has_hyperparameter<Hyperparameter, Rest>;
+inline constexpr bool has_hyperparameter<Hyperparameter, pipeline<First, Rest>> =
+    has_hyperparameter<Hyperparameter, Rest>;
 
 template <class Hyperparameter, class Stage>
 PUSHPULL_DEVICE_INLINE auto& holder_of(Stage& stage) {
@@ -150,7 +151,8 @@ struct scheduled {
     double const given = factor * schedule(s.t);
     bool const taken = takes(given);
     double const value = taken ? given : own();  // of a step that is none norms over all keys still see finite numbers
-    return scalars<pushpull::detail::prepared_t<Stage, A>>{value, pushpull::detail::prepare(with(value), s, sums), !taken};
+    return scalars<pushpull::detail::prepared_t<Stage, A>>{value, pushpull::detail::prepare(with(value), s, sums),
+                                                           !taken};
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
@@ -163,19 +165,16 @@ struct scheduled {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V, class... State>
-    requires(Updater<Stage> && requires(Stage const& rule, S const& s, V& w, V const& g, State&... state) {
-      rule(s.stage, w, g, state...);
-    })
+    requires(Updater<Stage> && requires(Stage const& rule, S const& s, V& w, V const& g,
+                                        State&... state) { rule(s.stage, w, g, state...); })
   PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, State&... state) const noexcept {
     with(s.value)(s.stage, w, g, state...);
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V, class... State>
-    requires(GradientTransform<Stage> &&
-             requires(Stage const& transform, S const& s, V const& w, V& g, State&... state) {
-               transform(s.stage, w, g, state...);
-             })
+    requires(GradientTransform<Stage> && requires(Stage const& transform, S const& s, V const& w, V& g,
+                                                  State&... state) { transform(s.stage, w, g, state...); })
   PUSHPULL_DEVICE_INLINE void operator()(S const& s, V const& w, V& g, State&... state) const noexcept {
     with(s.value)(s.stage, w, g, state...);
   }

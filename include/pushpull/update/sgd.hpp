@@ -21,7 +21,9 @@ struct sgd {
   void validate() const { detail::validate(*this); }
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class Checks>
-  PUSHPULL_HOST_DEVICE void check(Checks& c) const { c.not_negative("sgd: learning_rate", learning_rate); }
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.not_negative("sgd: learning_rate", learning_rate);
+  }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>

@@ -28,7 +28,9 @@ struct sgld {
   void validate() const { detail::validate(*this); }
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class Checks>
-  PUSHPULL_HOST_DEVICE void check(Checks& c) const { c.not_negative("sgld: learning_rate", learning_rate); }
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.not_negative("sgld: learning_rate", learning_rate);
+  }
 
   template <class A>
   PUSHPULL_HOST_DEVICE detail::noise_scalars<A> prepare(step<A> const& s) const noexcept {

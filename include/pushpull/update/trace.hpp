@@ -25,7 +25,9 @@ struct trace {
   void validate() const { detail::validate(*this); }
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class Checks>
-  PUSHPULL_HOST_DEVICE void check(Checks& c) const { c.in_range("trace: decay", decay, 0, 1); }
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.in_range("trace: decay", decay, 0, 1);
+  }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>

@@ -24,7 +24,9 @@ struct rescale {
   void validate() const { detail::validate(*this); }
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class Checks>
-  PUSHPULL_HOST_DEVICE void check(Checks& c) const { c.finite("rescale: factor", factor); }
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.finite("rescale: factor", factor);
+  }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
@@ -45,7 +47,9 @@ struct clip_value {
   void validate() const { detail::validate(*this); }
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class Checks>
-  PUSHPULL_HOST_DEVICE void check(Checks& c) const { c.limit("clip_value: limit", limit); }
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.limit("clip_value: limit", limit);
+  }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
@@ -67,7 +71,9 @@ struct weight_decay {
   void validate() const { detail::validate(*this); }
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class Checks>
-  PUSHPULL_HOST_DEVICE void check(Checks& c) const { c.not_negative("weight_decay: decay", decay); }
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.not_negative("weight_decay: decay", decay);
+  }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>

@@ -39,19 +39,23 @@ struct wrapped_scalars {
   P rule;
 
   /// For a rule that tells elements apart.
-  PUSHPULL_DEVICE_INLINE auto at(std::int64_t number) const noexcept requires pushpull::detail::Numbered<P> {
+  PUSHPULL_DEVICE_INLINE auto at(std::int64_t number) const noexcept
+    requires pushpull::detail::Numbered<P>
+  {
     using rule_type = std::remove_cvref_t<decltype(pushpull::detail::argument(rule, number))>;
     return wrapped_scalars<Own, rule_type>{own, pushpull::detail::argument(rule, number)};
   }
   /// See MayRefuse.
-  PUSHPULL_HOST_DEVICE bool is_refused() const noexcept requires pushpull::detail::MayRefuse<P> { return rule.is_refused(); }
+  PUSHPULL_HOST_DEVICE bool is_refused() const noexcept
+    requires pushpull::detail::MayRefuse<P>
+  {
+    return rule.is_refused();
+  }
 };
 
 /// A wrapper that waits for the rule on its left.
 template <class W>
-concept AwaitsRule = requires {
-  typename W::awaits_rule;
-};
+concept AwaitsRule = requires { typename W::awaits_rule; };
 
 /// Whether `Rule` has terms in phase N, of the states `State`.
 template <class Rule, std::size_t N, class S, class V, class... State>
@@ -103,8 +107,9 @@ struct decoupled_decay {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <std::size_t N, class S, class V, class... State>
-  requires detail::HasTerms<Rule, N, S, V, State...> PUSHPULL_DEVICE_INLINE auto pre_reduce(
-      phase<N>, S const& s, V const& w, V const& g, State const&... state) const noexcept {
+    requires detail::HasTerms<Rule, N, S, V, State...>
+  PUSHPULL_DEVICE_INLINE auto pre_reduce(phase<N>, S const& s, V const& w, V const& g,
+                                         State const&... state) const noexcept {
     V const decayed = w * (1 - rate);
     return pushpull::detail::terms<N>(rule, s, decayed, g, state...);
   }
@@ -148,8 +153,9 @@ struct clip_weights {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <std::size_t N, class S, class V, class... State>
-  requires detail::HasTerms<Rule, N, S, V, State...> PUSHPULL_DEVICE_INLINE auto pre_reduce(
-      phase<N>, S const& s, V const& w, V const& g, State const&... state) const noexcept {
+    requires detail::HasTerms<Rule, N, S, V, State...>
+  PUSHPULL_DEVICE_INLINE auto pre_reduce(phase<N>, S const& s, V const& w, V const& g,
+                                         State const&... state) const noexcept {
     return pushpull::detail::terms<N>(rule, s, w, g, state...);
   }
 

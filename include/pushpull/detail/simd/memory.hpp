@@ -153,7 +153,8 @@ void simd_stream(T* to, Batch const& x) {
       alignas(64) T buffer[Batch::size];
       simd_store(static_cast<T*>(buffer), x);
       for (std::size_t i = 0; i < bytes / 16; ++i)
-        _mm_stream_si128(reinterpret_cast<__m128i*>(to) + i, _mm_load_si128(reinterpret_cast<__m128i const*>(buffer) + i));
+        _mm_stream_si128(reinterpret_cast<__m128i*>(to) + i,
+                         _mm_load_si128(reinterpret_cast<__m128i const*>(buffer) + i));
       return;
     }
   }

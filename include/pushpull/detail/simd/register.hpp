@@ -127,7 +127,8 @@ xsimd::batch<A, Arch> simd_pow(xsimd::batch<A, Arch> const& x, xsimd::batch<A, A
   alignas(alignof(xsimd::batch<A, Arch>)) A base[xsimd::batch<A, Arch>::size], exponent[xsimd::batch<A, Arch>::size];
   x.store_aligned(base);
   y.store_aligned(exponent);
-  for (std::size_t lane = 0; lane < xsimd::batch<A, Arch>::size; ++lane) base[lane] = std::pow(base[lane], exponent[lane]);
+  for (std::size_t lane = 0; lane < xsimd::batch<A, Arch>::size; ++lane)
+    base[lane] = std::pow(base[lane], exponent[lane]);
   return xsimd::batch<A, Arch>::load_aligned(base);
 }
 template <class A, class Arch>
@@ -156,7 +157,8 @@ struct word_vector<double, Bytes> {
 
 /// Whether the magnitude's bits and `distance` together reach the sign bit.
 template <class A, class Arch>
-xsimd::batch_bool<A, Arch> magnitude_reaches_sign(xsimd::batch<A, Arch> const& x, typename float_bits<A>::word distance) {
+xsimd::batch_bool<A, Arch> magnitude_reaches_sign(xsimd::batch<A, Arch> const& x,
+                                                  typename float_bits<A>::word distance) {
   using batch = xsimd::batch<A, Arch>;
   using words = typename word_vector<A, sizeof(batch)>::type;
   words const reached = (std::bit_cast<words>(x.data) & ~float_bits<A>::sign) + distance;
