@@ -18,7 +18,13 @@ if(NOT TARGET TBB::tbb)
 endif()
 
 find_package(OpenMP QUIET COMPONENTS CXX)
+
+# CMake 3.25.1, which Debian 12 has, stops at a CUDA Toolkit 13 without nvToolsExt unless an older CMake is asked for.
+set(pushpull_minimum "${CMAKE_MINIMUM_REQUIRED_VERSION}")
+set(CMAKE_MINIMUM_REQUIRED_VERSION 3.24)
 find_package(CUDAToolkit QUIET)
+set(CMAKE_MINIMUM_REQUIRED_VERSION "${pushpull_minimum}")
+
 find_package(nlohmann_json 3.11 CONFIG QUIET)
 
 # xsimd: only its headers. Its target in Debian 12 links xtl, which its package does not bring.
