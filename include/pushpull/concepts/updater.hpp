@@ -190,36 +190,39 @@ using argument_t =
 template <std::size_t, class T>
 using repeat_t = T;
 
-// clang-format takes the `<` before `requires` for a comparison.
-// clang-format off
 template <class U, class V, class P, class I>
 struct is_updater_call : std::false_type {};
 template <class U, class V, class P, std::size_t... I>
-struct is_updater_call<U, V, P, std::index_sequence<I...>>
-    : std::bool_constant<requires(U const& rule, P const& p, V& w, V const& g, repeat_t<I, V>&... state) {
-        { rule(p, w, g, state...) } -> std::same_as<void>;
-      }> {};
+struct is_updater_call<U, V, P, std::index_sequence<I...>> {
+  static constexpr bool value = requires(U const& rule, P const& p, V& w, V const& g, repeat_t<I, V>&... state) {
+    { rule(p, w, g, state...) } -> std::same_as<void>;
+  };
+};
 
 template <class U, class V, class P, class I>
 struct is_transform_call : std::false_type {};
 template <class U, class V, class P, std::size_t... I>
-struct is_transform_call<U, V, P, std::index_sequence<I...>>
-    : std::bool_constant<requires(U const& transform, P const& p, V const& w, V& g, repeat_t<I, V>&... state) {
-        { transform(p, w, g, state...) } -> std::same_as<void>;
-      }> {};
+struct is_transform_call<U, V, P, std::index_sequence<I...>> {
+  static constexpr bool value = requires(U const& transform, P const& p, V const& w, V& g, repeat_t<I, V>&... state) {
+    { transform(p, w, g, state...) } -> std::same_as<void>;
+  };
+};
 
 template <class U, class V, class P, class I>
 struct is_noexcept_call : std::false_type {};
 template <class U, class V, class P, std::size_t... I>
-struct is_noexcept_call<U, V, P, std::index_sequence<I...>>
-    : std::bool_constant<(!is_updater_call<U, V, P, std::index_sequence<I...>>::value ||
-                          requires(U const& rule, P const& p, V& w, V const& g, repeat_t<I, V>&... state) {
-                            { rule(p, w, g, state...) } noexcept;
-                          }) &&
-                         (!is_transform_call<U, V, P, std::index_sequence<I...>>::value ||
-                          requires(U const& transform, P const& p, V const& w, V& g, repeat_t<I, V>&... state) {
-                            { transform(p, w, g, state...) } noexcept;
-                          })> {};
+struct is_noexcept_call<U, V, P, std::index_sequence<I...>> {
+  using indices = std::index_sequence<I...>;
+  static constexpr bool as_rule = requires(U const& rule, P const& p, V& w, V const& g, repeat_t<I, V>&... state) {
+    { rule(p, w, g, state...) } noexcept;
+  };
+  static constexpr bool as_transform =
+      requires(U const& transform, P const& p, V const& w, V& g, repeat_t<I, V>&... state) {
+        { transform(p, w, g, state...) } noexcept;
+      };
+  static constexpr bool value = (as_rule || !is_updater_call<U, V, P, indices>::value) &&
+                                (as_transform || !is_transform_call<U, V, P, indices>::value);
+};
 
 template <class P>
 concept QuietlyNumbered = !Numbered<P> || requires(P const& p, std::int64_t number) {
@@ -229,10 +232,10 @@ concept QuietlyNumbered = !Numbered<P> || requires(P const& p, std::int64_t numb
 template <class U, class V, class P, class I>
 struct is_constant_call : std::false_type {};
 template <class U, class V, class P, std::size_t... I>
-struct is_constant_call<U, V, P, std::index_sequence<I...>>
-    : std::bool_constant<requires(U const& rule, P const& p, V const& g, repeat_t<I, V>&... state) {
-        rule(p, V(), g, state...);
-      }> {};
+struct is_constant_call<U, V, P, std::index_sequence<I...>> {
+  static constexpr bool value =
+      requires(U const& rule, P const& p, V const& g, repeat_t<I, V>&... state) { rule(p, V(), g, state...); };
+};
 
 /// Callable with a weight that it cannot change: a transform that forgot to take the gradient by reference.
 template <class U, class V, class A>
@@ -241,91 +244,84 @@ concept LeavesWeightAlone = is_constant_call<U, V, argument_t<U, A>, std::make_i
 template <class U, class V, class P, std::size_t Copied, class I>
 struct copies_state : std::false_type {};
 template <class U, class V, class P, std::size_t Copied, std::size_t... I>
-struct copies_state<U, V, P, Copied, std::index_sequence<I...>>
-    : std::bool_constant<requires(U const& stage, P const& p, V& w, V& g) {
-        stage(p, w, g, std::declval<std::conditional_t<I == Copied, V, V&>>()...);
-      }> {};
+struct copies_state<U, V, P, Copied, std::index_sequence<I...>> {
+  static constexpr bool value = requires(U const& stage, P const& p, V& w, V& g) {
+    stage(p, w, g, std::declval<std::conditional_t<I == Copied, V, V&>>()...);
+  };
+};
 
-                          // clang-format on
-                          template <class U, class V, class P, class I>
-                          struct copies_any_state : std::false_type {};
-                          template <class U, class V, class P, std::size_t... I>
-                          struct copies_any_state<U, V, P, std::index_sequence<I...>>
-                              : std::bool_constant<(copies_state<U, V, P, I, std::index_sequence<I...>>::value ||
-                                                    ...)> {};
+template <class U, class V, class P, class I>
+struct copies_any_state : std::false_type {};
+template <class U, class V, class P, std::size_t... I>
+struct copies_any_state<U, V, P, std::index_sequence<I...>>
+    : std::bool_constant<(copies_state<U, V, P, I, std::index_sequence<I...>>::value || ...)> {};
 
-                          /// Callable with a state that it cannot change, which would then stay as it began: one taken by value.
-                          template <class U, class V, class A>
-                          concept LeavesAStateAlone =
-                              copies_any_state<U, V, argument_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
+/// Callable with a state that it cannot change, which would then stay as it began: one taken by value.
+template <class U, class V, class A>
+concept LeavesAStateAlone = copies_any_state<U, V, argument_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
 
-                          /// A stage of a pipe that is none for that reason.
-                          template <class U>
-                          concept CopiesAState = HasStateNames<U> && LeavesAStateAlone<U, pack<float>, float>;
+/// A stage of a pipe that is none for that reason.
+template <class U>
+concept CopiesAState = HasStateNames<U> && LeavesAStateAlone<U, pack<float>, float>;
 
-                          /// A rule that changes the weight and keeps its states: `rule(prepared, w, g, state...)`.
-                          template <class U, class V, class A>
-                          concept UpdatesWeightWith =
-                              is_updater_call<U, V, argument_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
+/// A rule that changes the weight and keeps its states: `rule(prepared, w, g, state...)`.
+template <class U, class V, class A>
+concept UpdatesWeightWith = is_updater_call<U, V, argument_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
 
-                          /// A transform that changes the gradient and keeps its states: `transform(prepared, w, g, state...)`.
-                          template <class U, class V, class A>
-                          concept TransformsGradientWith =
-                              is_transform_call<U, V, argument_t<U, A>,
-                                                std::make_index_sequence<state_count<U>>>::value;
+/// A transform that changes the gradient and keeps its states: `transform(prepared, w, g, state...)`.
+template <class U, class V, class A>
+concept TransformsGradientWith =
+    is_transform_call<U, V, argument_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
 
-                          /// What runs per element cannot throw: the operator, and the `at` of what `prepare` returns. Amid a pass nothing could be
-                          /// undone.
-                          template <class U, class V, class A>
-                          concept IsNoexceptPerElement =
-                              QuietlyNumbered<prepared_t<U, A>> &&
-                              is_noexcept_call<U, V, argument_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
+/// What runs per element cannot throw: the operator, and the `at` of what `prepare` returns. Amid a pass nothing could be
+/// undone.
+template <class U, class V, class A>
+concept IsNoexceptPerElement =
+    QuietlyNumbered<prepared_t<U, A>> &&
+    is_noexcept_call<U, V, argument_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
 
-                          /// A stage of a pipe that is none because it lacks noexcept.
-                          template <class U>
-                          concept MayThrowPerElement = HasStateNames<U> && !CopiesAState<U> &&
-                                                       (UpdatesWeightWith<U, pack<float>, float> ||
-                                                        TransformsGradientWith<U, pack<float>, float>) &&
-                                                       !IsNoexceptPerElement<U, pack<float>, float>;
+/// A stage of a pipe that is none because it lacks noexcept.
+template <class U>
+concept MayThrowPerElement =
+    HasStateNames<U> && !CopiesAState<U> &&
+    (UpdatesWeightWith<U, pack<float>, float> || TransformsGradientWith<U, pack<float>, float>) &&
+    !IsNoexceptPerElement<U, pack<float>, float>;
 
-                          /// Packs of a whole register, unless the rule asks for single elements or takes nothing else.
-                          template <class U, class V, class A>
-                          inline constexpr bool runs_on = !requires {
-                            requires U::one_element_at_a_time;
-                          } && (UpdatesWeightWith<U, V, A> || TransformsGradientWith<U, V, A>);
+/// Packs of a whole register, unless the rule asks for single elements or takes nothing else.
+template <class U, class V, class A>
+inline constexpr bool runs_on =
+    !requires { requires U::one_element_at_a_time; } && (UpdatesWeightWith<U, V, A> || TransformsGradientWith<U, V, A>);
 
-                          }  // namespace detail
+}  // namespace detail
 
-                          /// A rule for one element: reads the gradient `g`, changes the weight `w` and the rule's states in place.
-                          /// Needs:  a static list `state_names` (see `states`), one name per state tensor, possibly empty;
-                          ///         template <class V> void operator()(S const& s, V& w, V g, V&... state) const noexcept, PUSHPULL_HOST_DEVICE;
-                          ///         trivially copyable, because it travels to the device by value.
-                          /// `V` is a `pack`: one element on a GPU, a vector register on a CPU. `S` is what the rule's own `prepare(step<A>)`
-                          /// returned, called once per step, or the `step<A>` itself where the rule has no `prepare`. What runs per element is
-                          /// noexcept, for amid a pass nothing could be undone. `prepare` may throw on a CPU: then there was no such step. A rule that branches on
-                          /// values says `static constexpr bool one_element_at_a_time = true`. A rule that has to tell elements apart (random
-                          /// numbers) returns from `prepare` something with a member `at(std::int64_t number) const noexcept`: `S` is then what that
-                          /// returns, number being that of the pack's first element among all elements of the store, whatever the devices.
-                          /// States begin at 0. A rule that makes something else of them in a key's first update, whatever the gradient, says so in
-                          /// `bool starts_states() const`: a lazy push of rows is then a standard one where it is the key's first update.
-                          /// Models: all rules of update/, update::pipeline. See also GradientTransform.
-                          template <class U>
-                          concept Updater = std::is_trivially_copyable_v<U> && detail::HasStateNames<U> &&
-                                            detail::UpdatesWeightWith<U, pack<float>, float> &&
-                                            !detail::LeavesWeightAlone<U, pack<float>, float> &&
-                                            !detail::LeavesAStateAlone<U, pack<float>, float> &&
-                                            detail::IsNoexceptPerElement<U, pack<float>, float>;
+/// A rule for one element: reads the gradient `g`, changes the weight `w` and the rule's states in place.
+/// Needs:  a static list `state_names` (see `states`), one name per state tensor, possibly empty;
+///         template <class V> void operator()(S const& s, V& w, V g, V&... state) const noexcept, PUSHPULL_HOST_DEVICE;
+///         trivially copyable, because it travels to the device by value.
+/// `V` is a `pack`: one element on a GPU, a vector register on a CPU. `S` is what the rule's own `prepare(step<A>)`
+/// returned, called once per step, or the `step<A>` itself where the rule has no `prepare`. What runs per element is
+/// noexcept, for amid a pass nothing could be undone. `prepare` may throw on a CPU: then there was no such step. A rule that branches on
+/// values says `static constexpr bool one_element_at_a_time = true`. A rule that has to tell elements apart (random
+/// numbers) returns from `prepare` something with a member `at(std::int64_t number) const noexcept`: `S` is then what that
+/// returns, number being that of the pack's first element among all elements of the store, whatever the devices.
+/// States begin at 0. A rule that makes something else of them in a key's first update, whatever the gradient, says so in
+/// `bool starts_states() const`: a lazy push of rows is then a standard one where it is the key's first update.
+/// Models: all rules of update/, update::pipeline. See also GradientTransform.
+template <class U>
+concept Updater =
+    std::is_trivially_copyable_v<U> && detail::HasStateNames<U> && detail::UpdatesWeightWith<U, pack<float>, float> &&
+    !detail::LeavesWeightAlone<U, pack<float>, float> && !detail::LeavesAStateAlone<U, pack<float>, float> &&
+    detail::IsNoexceptPerElement<U, pack<float>, float>;
 
-                          /// Rewrites the gradient before the rule sees it; `transform | rule` is again an `Updater`, and one pass.
-                          /// Needs:  a static list `state_names`, possibly empty;
-                          ///         template <class V> void operator()(S const& s, V const& w, V& g, V&... state) const noexcept, PUSHPULL_HOST_DEVICE;
-                          ///         trivially copyable. `S` as for `Updater`.
-                          /// Models: update::rescale, update::clip_value, update::clip_global_norm, update::weight_decay.
-                          template <class T>
-                          concept GradientTransform = std::is_trivially_copyable_v<T> && detail::HasStateNames<T> &&
-                                                      detail::TransformsGradientWith<T, pack<float>, float> &&
-                                                      !detail::UpdatesWeightWith<T, pack<float>, float> &&
-                                                      !detail::LeavesAStateAlone<T, pack<float>, float> &&
-                                                      detail::IsNoexceptPerElement<T, pack<float>, float>;
+/// Rewrites the gradient before the rule sees it; `transform | rule` is again an `Updater`, and one pass.
+/// Needs:  a static list `state_names`, possibly empty;
+///         template <class V> void operator()(S const& s, V const& w, V& g, V&... state) const noexcept, PUSHPULL_HOST_DEVICE;
+///         trivially copyable. `S` as for `Updater`.
+/// Models: update::rescale, update::clip_value, update::clip_global_norm, update::weight_decay.
+template <class T>
+concept GradientTransform =
+    std::is_trivially_copyable_v<T> && detail::HasStateNames<T> &&
+    detail::TransformsGradientWith<T, pack<float>, float> && !detail::UpdatesWeightWith<T, pack<float>, float> &&
+    !detail::LeavesAStateAlone<T, pack<float>, float> && detail::IsNoexceptPerElement<T, pack<float>, float>;
 
-                          }  // namespace pushpull
+}  // namespace pushpull
