@@ -422,9 +422,6 @@ class ruled_store_calls<T, D, rules<Rules...>, Policies...> {
   /// Adds keys to all parts or to none. @param prepare  prepare(engine, keys, values) -> the engine's new_keys.
   template <class Parts, class F>
   void add(Parts const& parts, std::vector<key_type> names, F const& prepare) {
-    std::lock_guard const lock(order_->mutex);
-    auto& order = order_->keys;
-    if (order.capacity() < order.size() + names.size()) order.reserve(2 * (order.size() + names.size()));
     std::array<std::vector<key_view>, count> views;
     for (std::size_t n = 0; n < count; ++n) views[n].assign(parts[n].keys.begin(), parts[n].keys.end());
     std::tuple<std::optional<typename engine_type<Rules>::new_keys>...> made;
@@ -433,9 +430,12 @@ class ruled_store_calls<T, D, rules<Rules...>, Policies...> {
                               : void(std::get<N>(made).emplace(prepare(
                                     engine_of<N>(), std::span<key_view const>(views[N]), std::span(parts[N].items))))),
        ...);
+      std::lock_guard const lock(order_->mutex);
+      auto& order = order_->keys;
+      if (order.capacity() < order.size() + names.size()) order.reserve(2 * (order.size() + names.size()));
       ((std::get<N>(made) ? engine_of<N>().commit(*std::get<N>(made)) : void()), ...);
+      for (key_type& name : names) order.push_back(std::move(name));
     }(std::index_sequence_for<Rules...>());
-    for (key_type& name : names) order.push_back(std::move(name));
   }
   template <class Rule>
   using engine_type =
