@@ -75,9 +75,9 @@ struct cuda_queue {
   cudaEvent_t event = nullptr;
   cuda_memory_resource* resource;
 
-  cuda_queue(int ordinal, cuda_memory_resource& resource, cudaStream_t given, bool own)
-      : ordinal(ordinal), stream(given), owned(own), resource(&resource) {
-    current_device const current(ordinal);
+  cuda_queue(int gpu, cuda_memory_resource& source, cudaStream_t given, bool own)
+      : ordinal(gpu), stream(given), owned(own), resource(&source) {
+    current_device const current(gpu);
     if (owned) cuda_check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
     cudaError_t const created = cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
     if (created != cudaSuccess && owned) static_cast<void>(cudaStreamDestroy(stream));
