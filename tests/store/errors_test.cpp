@@ -47,7 +47,6 @@ shape const matrix{3, 4};
 template <class Kind>
 struct subject {
   static constexpr bool replaces = std::same_as<Kind, without_rule>;
-  static constexpr bool takes_lists_of_rows = !std::same_as<Kind, chosen_at_run_time>;
 
   decltype(Kind::make()) store = Kind::make();
   floats w = floats(12, 3.0F), v = floats(5, 2.0F), ones = floats(12, 1.0F), out = floats(12, -1.0F);
@@ -128,7 +127,7 @@ TEMPLATE_TEST_CASE("a key that was never given to init is refused by every call,
   refuses([&] { s.store.wait("u"); });
   refuses([&] { s.store.shape("u"); });
   if constexpr (requires { s.store.steps("u"); }) refuses([&] { s.store.steps("u"); });
-  if constexpr (subject<TestType>::takes_lists_of_rows) {
+  {
     std::vector<rows> list, lists;
     for (int i = 0; i < 2; ++i) {
       list.push_back(s.row(i));
@@ -258,7 +257,7 @@ TEMPLATE_TEST_CASE("ranges of unequal lengths are refused by every call", "[stor
   refuses("broadcast: 2 keys, 1 value", [&] { s.store.broadcast(fresh, one, out_two); });
   refuses("broadcast: 2 keys, 1 output", [&] { s.store.broadcast(fresh, three, out_one); });
   refuses("broadcast: 2 keys, 3 values", [&] { s.store.broadcast(fresh, three, out_three); });
-  if constexpr (subject<TestType>::takes_lists_of_rows) {
+  {
     std::vector<rows> two;
     for (int i = 0; i < 2; ++i) two.push_back(s.row(2));
     refuses("push: 3 keys, 2 gradients", [&] { s.store.push(strings{"w", "w", "w"}, two); });
@@ -306,7 +305,7 @@ TEMPLATE_TEST_CASE("a list without keys is refused by every call, and so is a ke
   refuses("pushpull: at least 1 key expected", [&] { s.store.pushpull(none, tensors, tensors); });
   refuses("at least 1 key expected", [&] { s.store.broadcast(none, tensors, tensors); });
   std::vector<rows> list;
-  if constexpr (subject<TestType>::takes_lists_of_rows) {
+  {
     refuses("push: at least 1 key expected", [&] { s.store.push(none, list); });
     refuses("row_sparse_pull: at least 1 key expected",
             [&] { s.store.row_sparse_pull(none, list, std::vector<ids>()); });
@@ -331,7 +330,7 @@ TEMPLATE_TEST_CASE("rows that a key does not have are refused by push, pull and 
     refuses("row_sparse_pull: key \"w\"", [&] { s.store.row_sparse_pull("w", out, ids{0, id}); });
     if constexpr (requires { s.store.init("q", bad); }) refuses("init: key \"q\"", [&] { s.store.init("q", bad); });
     REQUIRE_FALSE(s.store.contains("q"));
-    if constexpr (subject<TestType>::takes_lists_of_rows) {
+    {
       std::vector<rows> list;
       list.push_back(s.row(1));
       list.push_back(s.row(id));
