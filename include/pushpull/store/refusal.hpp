@@ -229,6 +229,25 @@ inline constexpr refusal why_no_place =
 /// Ends the declaration of an overload that is never called, with a template parameter `Why`.
 #define PUSHPULL_REFUSED PUSHPULL_REASONS(PUSHPULL_DIAGNOSED) PUSHPULL_DELETED
 
+/// Whether a store takes the arguments. Not asked where the overloads below are declared: nvcc cannot mangle that.
+template <class Face, class... A>
+inline constexpr bool accepts_init = requires(Face& face, A&&... a) { face.init(static_cast<A&&>(a)...); };
+template <class Face, class... A>
+inline constexpr bool accepts_assign = requires(Face& face, A&&... a) { face.assign(static_cast<A&&>(a)...); };
+template <class Face, class... A>
+inline constexpr bool accepts_push = requires(Face& face, A&&... a) { face.push(static_cast<A&&>(a)...); };
+template <class Face, class... A>
+inline constexpr bool accepts_pull = requires(Face& face, A&&... a) { face.pull(static_cast<A&&>(a)...); };
+template <class Face, class... A>
+inline constexpr bool accepts_pushpull = requires(Face& face, A&&... a) { face.pushpull(static_cast<A&&>(a)...); };
+template <class Face, class... A>
+inline constexpr bool accepts_broadcast = requires(Face& face, A&&... a) { face.broadcast(static_cast<A&&>(a)...); };
+template <class Face, class... A>
+inline constexpr bool accepts_accumulate = requires(Face& face, A&&... a) { face.accumulate(static_cast<A&&>(a)...); };
+template <class Face, class... A>
+inline constexpr bool accepts_row_sparse_pull =
+    requires(Face& face, A&&... a) { face.row_sparse_pull(static_cast<A&&>(a)...); };
+
 /// A store and, for each of its calls, an overload that names the reason where no other takes the arguments.
 /// @tparam Face  The store's class without them.
 template <class Face>
@@ -245,29 +264,23 @@ class explained : public Face {
   using Face::push;
   using Face::pushpull;
 
-  template <class... A, refusal Why = why<requires(Face& face, A&&... a) {
-                          face.init(static_cast<A&&>(a)...);
-                        }, roles<role::value>, A...>, class Because = typename refused<Why>::type>
+  template <class... A, refusal Why = why<accepts_init<Face, A...>, roles<role::value>, A...>,
+            class Because = typename refused<Why>::type>
   void init(A&&...) PUSHPULL_REFUSED;
-  template <class... A, refusal Why = why<requires(Face& face, A&&... a) {
-                          face.assign(static_cast<A&&>(a)...);
-                        }, roles<role::value>, A...>, class Because = typename refused<Why>::type>
+  template <class... A, refusal Why = why<accepts_assign<Face, A...>, roles<role::value>, A...>,
+            class Because = typename refused<Why>::type>
   void assign(A&&...) PUSHPULL_REFUSED;
-  template <class... A, refusal Why = why<requires(Face& face, A&&... a) {
-                          face.push(static_cast<A&&>(a)...);
-                        }, roles<role::gradient>, A...>, class Because = typename refused<Why>::type>
+  template <class... A, refusal Why = why<accepts_push<Face, A...>, roles<role::gradient>, A...>,
+            class Because = typename refused<Why>::type>
   completion push(A&&...) PUSHPULL_REFUSED;
-  template <class... A, refusal Why = why<requires(Face& face, A&&... a) {
-                          face.pull(static_cast<A&&>(a)...);
-                        }, roles<role::any_output>, A...>, class Because = typename refused<Why>::type>
+  template <class... A, refusal Why = why<accepts_pull<Face, A...>, roles<role::any_output>, A...>,
+            class Because = typename refused<Why>::type>
   completion pull(A&&...) PUSHPULL_REFUSED;
-  template <class... A, refusal Why = why<requires(Face& face, A&&... a) {
-                          face.pushpull(static_cast<A&&>(a)...);
-                        }, roles<role::gradient, role::output>, A...>, class Because = typename refused<Why>::type>
+  template <class... A, refusal Why = why<accepts_pushpull<Face, A...>, roles<role::gradient, role::output>, A...>,
+            class Because = typename refused<Why>::type>
   completion pushpull(A&&...) PUSHPULL_REFUSED;
-  template <class... A, refusal Why = why<requires(Face& face, A&&... a) {
-                          face.broadcast(static_cast<A&&>(a)...);
-                        }, roles<role::value, role::any_output>, A...>, class Because = typename refused<Why>::type>
+  template <class... A, refusal Why = why<accepts_broadcast<Face, A...>, roles<role::value, role::any_output>, A...>,
+            class Because = typename refused<Why>::type>
   completion broadcast(A&&...) PUSHPULL_REFUSED;
 };
 
@@ -283,15 +296,15 @@ class explained_rows : public explained<Face> {
   using Face::accumulate;
   using Face::row_sparse_pull;
 
-  template <
-      class... A,
-      refusal Why = may_not_accumulate<Face> ? refusal::accumulation : why_refused<requires(Face& face, A&&... a) {
-        face.accumulate(static_cast<A&&>(a)...);
-      }, Face, roles<role::gradient>, A...>::value, class Because = typename refused<Why>::type>
+  template <class... A,
+            refusal Why = may_not_accumulate<Face>
+                              ? refusal::accumulation
+                              : why_refused<accepts_accumulate<Face, A...>, Face, roles<role::gradient>, A...>::value,
+            class Because = typename refused<Why>::type>
   completion accumulate(A&&...) PUSHPULL_REFUSED;
-  template <class... A, refusal Why = why_refused<requires(Face& face, A&&... a) {
-                          face.row_sparse_pull(static_cast<A&&>(a)...);
-                        }, Face, roles<role::row_output, role::row_ids>, A...>::value,
+  template <class... A,
+            refusal Why = why_refused<accepts_row_sparse_pull<Face, A...>, Face, roles<role::row_output, role::row_ids>,
+                                      A...>::value,
             class Because = typename refused<Why>::type>
   completion row_sparse_pull(A&&...) PUSHPULL_REFUSED;
 };

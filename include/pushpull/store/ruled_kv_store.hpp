@@ -425,11 +425,12 @@ class ruled_store_calls<T, D, rules<Rules...>, Policies...> {
     std::array<std::vector<key_view>, count> views;
     for (std::size_t n = 0; n < count; ++n) views[n].assign(parts[n].keys.begin(), parts[n].keys.end());
     std::tuple<std::optional<typename engine_type<Rules>::new_keys>...> made;
+    auto const prepare_part = [&]<std::size_t N>(std::integral_constant<std::size_t, N>) {
+      if (parts[N].keys.empty()) return;
+      std::get<N>(made).emplace(prepare(engine_of<N>(), std::span(std::as_const(views[N])), std::span(parts[N].items)));
+    };
     [&]<std::size_t... N>(std::index_sequence<N...>) {
-      ((parts[N].keys.empty() ? void()
-                              : void(std::get<N>(made).emplace(prepare(
-                                    engine_of<N>(), std::span<key_view const>(views[N]), std::span(parts[N].items))))),
-       ...);
+      (prepare_part(std::integral_constant<std::size_t, N>()), ...);
       std::lock_guard const lock(order_->mutex);
       auto& order = order_->keys;
       if (order.capacity() < order.size() + names.size()) order.reserve(2 * (order.size() + names.size()));
