@@ -27,7 +27,7 @@ struct with_matrices {
 };
 
 struct accumulating {
-  static constexpr bool warm = false, dense_only = true;
+  static constexpr bool warm = false, dense_only = true, gathers = true;
   static auto other_rule() { return update::momentum{.learning_rate = 0.5}; }
   static auto make(std::vector<device> const& devices) {
     return pp::kv_store{devices, update::momentum{}, pp::accumulate{3}};

@@ -173,7 +173,7 @@ void check_calls(char const* kind) {
     s.store->push("a", s.a);
     s.store.reset();
   });
-  if constexpr (requires(store_type s, subject_type t) { s.accumulate("a", t.a); }) {
+  if constexpr (requires { requires Kind::gathers; }) {
     all.check("accumulate", [](auto& s) { s.store->accumulate("a", s.a).wait(); });
     all.check("accumulate of a list", [](auto& s) { s.store->accumulate(s.both, s.values); });
   }
