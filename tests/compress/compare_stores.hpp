@@ -79,8 +79,8 @@ struct one_source {
   std::vector<float> residual;
   std::vector<std::uint64_t> codes;
 
-  one_source(Compressor const& compressor, std::size_t elements)
-      : compressor(compressor),
+  one_source(Compressor const& encoding, std::size_t elements)
+      : compressor(encoding),
         size(static_cast<std::int64_t>(elements)),
         residual(encoder::residual_bytes(compressor, size) / sizeof(float)),
         codes(encoder::code_bytes(device(), compressor, size) / 8 + 1) {}
