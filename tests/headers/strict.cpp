@@ -23,6 +23,17 @@ void train(Store& store) {
   store.wait();
 }
 
+template <class Store>
+void train_rows(Store& store) {
+  pushpull::row_sparse<float> const gradient(pushpull::cpu_device<>(), {10, 10});
+  pushpull::row_sparse<float> rows(pushpull::cpu_device<>(), {10, 10});
+  std::vector<std::int64_t> const ids{1, 2};
+  store.init("table", pushpull::tensor<float>(pushpull::cpu_device<>(), {10, 10}));
+  store.push("table", gradient);
+  store.row_sparse_pull("table", rows, ids);
+  store.wait();
+}
+
 }  // namespace
 
 int main() {
@@ -34,6 +45,7 @@ int main() {
   auto any = pushpull::create("local");
   any.set_optimizer(update::nadam{} | update::learning_rate(pushpull::lr_schedule::cosine{.base = 0.1, .updates = 9}));
   train(any);
+  train_rows(any);
 
   pushpull::kv_store<pushpull::bfloat16, pushpull::cpu_device<>, update::adam, pushpull::element::master<float>> narrow{
       pushpull::cpu_devices(2), update::adam{}};

@@ -355,11 +355,11 @@ class any_store_calls : public detail::any_store_base<D, Compressors, Ts...> {
   /// The row-sparse tensors of one more key.
   template <class T, class Rows>
   void add_rows(detail::erased_rows<T, D>& to, Rows&& rows) const {
-    using device_type = typename std::remove_cvref_t<decltype(detail::first_rows(rows))>::device_type;
-    if constexpr (HostDevice<D> || std::same_as<device_type, D>) {
+    using rows_device = typename std::remove_cvref_t<decltype(detail::first_rows(rows))>::device_type;
+    if constexpr (HostDevice<D> || std::same_as<rows_device, D>) {
       auto& views = to.on_devices.emplace_back();
       detail::for_each_row_sparse(rows, [&](auto const& s) {
-        if constexpr (std::same_as<device_type, D>) {
+        if constexpr (std::same_as<rows_device, D>) {
           views.emplace_back(s.values(), s.row_ids(), s.rows(), s.shape(), s.device());
         } else {
           views.emplace_back(s.values(), s.row_ids(), s.rows(), s.shape(), devices().front());
