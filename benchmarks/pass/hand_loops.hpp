@@ -15,8 +15,8 @@
 #include <thrust/iterator/zip_iterator.h>
 #include <thrust/system/tbb/execution_policy.h>
 #include <thrust/tuple.h>
-#include <pushpull/detail/simd/memory.hpp>
 #include <pushpull/pushpull.hpp>
+#include <pushpull/registers/detail/memory.hpp>
 #include <xsimd/xsimd.hpp>
 
 #include "pass/rules.hpp"

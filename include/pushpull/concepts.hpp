@@ -13,6 +13,6 @@
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/reduction.hpp>
 #include <pushpull/concepts/row_sparse_tensor.hpp>
-#include <pushpull/concepts/store.hpp>
 #include <pushpull/concepts/tensor.hpp>
 #include <pushpull/concepts/updater.hpp>
+#include <pushpull/store/concepts.hpp>

@@ -7,6 +7,6 @@
 #include <pushpull/compress/primitives.cuh>
 #include <pushpull/device/cuda_device.cuh>
 #include <pushpull/device/cuda_memory_resource.cuh>
-#include <pushpull/pass/cuda_execution.cuh>
 #include <pushpull/pushpull.hpp>
+#include <pushpull/registers/cuda_execution.cuh>
 #include <pushpull/tensor/thrust_vector.cuh>

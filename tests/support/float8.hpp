@@ -7,7 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
-#include <pushpull/tensor/dtype.hpp>
+#include <pushpull/element/dtype.hpp>
 #include <random>
 #include <type_traits>
 #include <vector>

@@ -15,9 +15,9 @@
 
 #include <pushpull/checkpoint/safetensors_entry.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/element/dtype.hpp>
 #include <pushpull/error.hpp>
-#include <pushpull/tensor/copy.hpp>
-#include <pushpull/tensor/dtype.hpp>
+#include <pushpull/pass/copy.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::checkpoint {

@@ -19,9 +19,9 @@
 
 #include <pushpull/config.hpp>
 #include <pushpull/device/cpu_device.hpp>
+#include <pushpull/element/dtype.hpp>
+#include <pushpull/element/shape.hpp>
 #include <pushpull/error.hpp>
-#include <pushpull/tensor/dtype.hpp>
-#include <pushpull/tensor/shape.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::checkpoint {

@@ -16,8 +16,8 @@
 #include <nlohmann/json.hpp>
 #include <pushpull/checkpoint/safetensors_entry.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/element/shape.hpp>
 #include <pushpull/error.hpp>
-#include <pushpull/tensor/shape.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::checkpoint::detail {
 

@@ -20,9 +20,9 @@
 #include <pushpull/checkpoint/safetensors.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/element/dtype.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/store/keys.hpp>
-#include <pushpull/tensor/dtype.hpp>
 #include <pushpull/update/rule_description.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::checkpoint::detail {

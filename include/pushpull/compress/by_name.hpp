@@ -16,8 +16,8 @@
 #include <pushpull/compress/quantize.hpp>
 #include <pushpull/compress/top_k.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/element/dtype.hpp>
 #include <pushpull/error.hpp>
-#include <pushpull/tensor/dtype.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::compress {
 

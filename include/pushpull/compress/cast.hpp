@@ -7,15 +7,15 @@
 #include <cstdint>
 
 #include <cuda/std/limits>
-#include <pushpull/compress/code.hpp>
 #include <pushpull/compress/encode.hpp>
 #include <pushpull/compress/primitives.hpp>
 #include <pushpull/concepts/compressor.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/policy.hpp>
 #include <pushpull/config.hpp>
-#include <pushpull/pass/block.hpp>
-#include <pushpull/tensor/dtype.hpp>
+#include <pushpull/element/dtype.hpp>
+#include <pushpull/registers/block.hpp>
+#include <pushpull/registers/code.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::compress {
 

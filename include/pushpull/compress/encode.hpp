@@ -9,11 +9,11 @@
 
 #include <cuda/std/limits>
 #include <nv/target>
-#include <pushpull/compress/code.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/detail/static_for.hpp>
-#include <pushpull/pass/block.hpp>
+#include <pushpull/registers/block.hpp>
+#include <pushpull/registers/code.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::compress {
 

@@ -21,7 +21,7 @@ PUSHPULL_OTHERS_HEADERS_END
 #include <pushpull/compress/primitives.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/detail/cuda/check.cuh>
-#include <pushpull/pass/cuda_execution.cuh>
+#include <pushpull/registers/cuda_execution.cuh>
 
 namespace pushpull::inline PUSHPULL_ABI::compress {
 

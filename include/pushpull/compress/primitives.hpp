@@ -12,8 +12,8 @@
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/detail/static_for.hpp>
-#include <pushpull/pass/block.hpp>
-#include <pushpull/tensor/dtype.hpp>
+#include <pushpull/element/dtype.hpp>
+#include <pushpull/registers/block.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::compress {
 

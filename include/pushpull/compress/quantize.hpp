@@ -4,11 +4,11 @@
 
 #include <concepts>
 
-#include <pushpull/compress/code.hpp>
 #include <pushpull/concepts/compressor.hpp>
 #include <pushpull/concepts/policy.hpp>
 #include <pushpull/config.hpp>
-#include <pushpull/pass/pack.hpp>
+#include <pushpull/registers/code.hpp>
+#include <pushpull/registers/pack.hpp>
 #include <pushpull/update/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::compress {

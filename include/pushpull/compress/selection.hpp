@@ -7,13 +7,13 @@
 #include <cstdint>
 
 #include <cuda/std/bit>
-#include <pushpull/compress/code.hpp>
 #include <pushpull/compress/encode.hpp>
 #include <pushpull/compress/primitives.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
-#include <pushpull/pass/block.hpp>
 #include <pushpull/pass/step_control.hpp>
+#include <pushpull/registers/block.hpp>
+#include <pushpull/registers/code.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::compress::detail {
 
@@ -177,7 +177,7 @@ template <Device D>
 void select(D const& device, float* from, std::int64_t size, std::int64_t k, selection const& to) {
   using execution = typename D::execution;
   using primitives = compress::primitives<execution>;
-  device.for_each(1, pass::detail::set_value<selection_state>{to.state, {0, static_cast<std::uint32_t>(k)}});
+  device.for_each(1, pass::set_value<selection_state>{to.state, {0, static_cast<std::uint32_t>(k)}});
   for (std::int32_t bits = 31; bits > 0;) {
     std::int32_t const width = std::min<std::int32_t>(bits, primitives::digit_bits);
     bits -= width;

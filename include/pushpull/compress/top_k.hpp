@@ -10,14 +10,14 @@
 #include <limits>
 #include <string>
 
-#include <pushpull/compress/code.hpp>
 #include <pushpull/compress/selection.hpp>
 #include <pushpull/concepts/compressor.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/policy.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/element/dtype.hpp>
 #include <pushpull/error.hpp>
-#include <pushpull/tensor/dtype.hpp>
+#include <pushpull/registers/code.hpp>
 #include <pushpull/update/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::compress {

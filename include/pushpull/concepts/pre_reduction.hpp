@@ -10,7 +10,7 @@
 #include <cuda/std/array>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
-#include <pushpull/pass/pack.hpp>
+#include <pushpull/registers/pack.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
 

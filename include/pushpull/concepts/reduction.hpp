@@ -6,7 +6,7 @@
 #include <type_traits>
 
 #include <pushpull/config.hpp>
-#include <pushpull/pass/pack.hpp>
+#include <pushpull/registers/pack.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
 

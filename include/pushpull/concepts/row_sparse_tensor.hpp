@@ -8,8 +8,8 @@
 
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
-#include <pushpull/tensor/dtype.hpp>
-#include <pushpull/tensor/shape.hpp>
+#include <pushpull/element/dtype.hpp>
+#include <pushpull/element/shape.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
 

@@ -12,8 +12,8 @@
 
 #include <cuda/std/array>
 #include <pushpull/config.hpp>
-#include <pushpull/pass/matrix.hpp>
-#include <pushpull/pass/pack.hpp>
+#include <pushpull/registers/pack.hpp>
+#include <pushpull/registers/row_column_statistics.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
 

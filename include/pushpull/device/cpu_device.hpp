@@ -14,7 +14,7 @@
 #include <pushpull/device/serial_system.hpp>
 #include <pushpull/device/tbb_system.hpp>
 #include <pushpull/error.hpp>
-#include <pushpull/pass/block.hpp>
+#include <pushpull/registers/block.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
 

@@ -24,8 +24,8 @@ PUSHPULL_OTHERS_HEADERS_END
 #include <pushpull/detail/cuda/peers.cuh>
 #include <pushpull/device/cuda_memory_resource.cuh>
 #include <pushpull/error.hpp>
-#include <pushpull/pass/cuda_execution.cuh>
-#include <pushpull/pass/step_control.hpp>
+#include <pushpull/registers/cuda_execution.cuh>
+#include <pushpull/registers/sums.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
 
@@ -51,7 +51,7 @@ inline constexpr int leaf_threads = 128;
 struct add_sums {
   template <class Sums>
   __device__ Sums operator()(Sums a, Sums const& b) const {
-    pass::detail::add(a, b);
+    add(a, b);
     return a;
   }
 };

@@ -7,13 +7,13 @@
 #include <type_traits>
 #include <utility>
 
-#include <pushpull/compress/code.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/detail/static_for.hpp>
-#include <pushpull/pass/block.hpp>
 #include <pushpull/pass/operands.hpp>
-#include <pushpull/pass/stochastic_rounding.hpp>
+#include <pushpull/registers/block.hpp>
+#include <pushpull/registers/code.hpp>
+#include <pushpull/registers/stochastic_rounding.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::pass {
 

@@ -9,11 +9,11 @@
 #include <string_view>
 #include <type_traits>
 
-#include <pushpull/compress/code.hpp>
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
-#include <pushpull/pass/block.hpp>
+#include <pushpull/registers/block.hpp>
+#include <pushpull/registers/code.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::pass {
 

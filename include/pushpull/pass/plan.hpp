@@ -12,9 +12,9 @@
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/pass/body.hpp>
+#include <pushpull/pass/device_table.hpp>
 #include <pushpull/pass/may_fail.hpp>
 #include <pushpull/pass/operands.hpp>
-#include <pushpull/pass/plan_table.hpp>
 #include <pushpull/pass/step_control.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::pass {

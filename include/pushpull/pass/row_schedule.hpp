@@ -6,9 +6,9 @@
 #include <cstdint>
 
 #include <pushpull/config.hpp>
-#include <pushpull/detail/simd/memory.hpp>
 #include <pushpull/detail/static_for.hpp>
 #include <pushpull/pass/operands.hpp>
+#include <pushpull/registers/detail/memory.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::pass {
 

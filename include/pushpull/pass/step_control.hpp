@@ -14,6 +14,7 @@
 #include <pushpull/detail/finite.hpp>
 #include <pushpull/pass/body.hpp>
 #include <pushpull/pass/operands.hpp>
+#include <pushpull/registers/sums.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::pass {
 
@@ -151,13 +152,6 @@ struct finish_pre_reduction {
   }
 };
 
-/// a += b.
-template <std::size_t N>
-PUSHPULL_HOST_DEVICE void add(cuda::std::array<double, N>& a, cuda::std::array<double, N> const& b) {
-  for (std::size_t k = 0; k < N; ++k) a[k] += b[k];
-}
-PUSHPULL_HOST_DEVICE inline void add(double& a, double b) { a += b; }
-
 /// One level of the tree: to[i] = from[begins[i]] + ... + from[begins[i + 1] - 1]; without a table nodes have 64 children.
 template <class Sums>
 struct sum_level {
@@ -170,7 +164,7 @@ struct sum_level {
     std::int64_t const first = begins != nullptr ? begins[i] : i * tree_width;
     std::int64_t const end = begins != nullptr ? begins[i + 1] : first + tree_width;
     Sums total{};
-    for (std::int64_t j = first; j < end && j < size; ++j) add(total, from[j]);
+    for (std::int64_t j = first; j < end && j < size; ++j) pushpull::detail::add(total, from[j]);
     to[i] = total;
   }
 };
@@ -183,6 +177,8 @@ struct gather {
   PUSHPULL_HOST_DEVICE void operator()(std::int64_t i) const { to[i] += from[i]; }
 };
 
+}  // namespace detail
+
 /// Sets one value on a device without a copy from the host.
 template <class T>
 struct set_value {
@@ -191,8 +187,6 @@ struct set_value {
 
   PUSHPULL_HOST_DEVICE void operator()(std::int64_t) const { *to = value; }
 };
-
-}  // namespace detail
 
 /// The phase before the pass: terms of the gradients, summed leaf by leaf, and the reduced gradient where a run has
 /// more than one source. `operator()(leaf, t, n)` is thread t's share of n in a leaf.

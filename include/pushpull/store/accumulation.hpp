@@ -9,9 +9,9 @@
 
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/pass/fused_step.hpp>
 #include <pushpull/pass/operands.hpp>
 #include <pushpull/store/call.hpp>
-#include <pushpull/store/fused_step.hpp>
 #include <pushpull/store/policies.hpp>
 #include <pushpull/store/store_operations.hpp>
 

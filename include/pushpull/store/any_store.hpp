@@ -14,18 +14,18 @@
 #include <vector>
 
 #include <pushpull/concepts/device.hpp>
-#include <pushpull/concepts/store.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/pass/copy.hpp>
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/store/any_store_base.hpp>
 #include <pushpull/store/any_store_calls.hpp>
+#include <pushpull/store/concepts.hpp>
 #include <pushpull/store/gather.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/refusal.hpp>
 #include <pushpull/store/row_operands.hpp>
 #include <pushpull/store/rule_states.hpp>
-#include <pushpull/tensor/copy.hpp>
 #include <pushpull/tensor/row_sparse.hpp>
 #include <pushpull/tensor/tensor.hpp>
 

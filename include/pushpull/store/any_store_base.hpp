@@ -20,12 +20,12 @@
 #include <pushpull/comm/single.hpp>
 #include <pushpull/compress/by_name.hpp>
 #include <pushpull/concepts/device.hpp>
-#include <pushpull/concepts/store.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/store/any_store_calls.hpp>
 #include <pushpull/store/any_store_model.hpp>
+#include <pushpull/store/concepts.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/policies.hpp>

@@ -16,6 +16,7 @@
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/device/cpu_device.hpp>
+#include <pushpull/element/shape.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/store/keys.hpp>
@@ -23,7 +24,6 @@
 #include <pushpull/store/row_operands.hpp>
 #include <pushpull/store/rule_states.hpp>
 #include <pushpull/tensor/row_sparse.hpp>
-#include <pushpull/tensor/shape.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 #include <pushpull/update/rule_description.hpp>
 

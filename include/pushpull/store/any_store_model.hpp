@@ -24,6 +24,7 @@
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/reduction.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/element/shape.hpp>
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/store/any_store_calls.hpp>
 #include <pushpull/store/keys.hpp>
@@ -31,7 +32,6 @@
 #include <pushpull/store/row_operands.hpp>
 #include <pushpull/store/typed_kv_store.hpp>
 #include <pushpull/tensor/row_sparse.hpp>
-#include <pushpull/tensor/shape.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 #include <pushpull/update/loss_scale.hpp>
 

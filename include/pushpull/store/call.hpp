@@ -10,12 +10,12 @@
 #include <type_traits>
 #include <vector>
 
-#include <pushpull/compress/code.hpp>
 #include <pushpull/compress/encode.hpp>
 #include <pushpull/compress/none.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/registers/code.hpp>
 #include <pushpull/store/gather.hpp>
 #include <pushpull/store/key_table.hpp>
 #include <pushpull/store/operands.hpp>

@@ -10,7 +10,7 @@
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/tensor/buffer.hpp>
-#include <pushpull/tensor/copy.hpp>
+#include <pushpull/tensor/copy_bytes.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 

@@ -14,11 +14,11 @@
 
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/pass/fused_step.hpp>
 #include <pushpull/pass/plan.hpp>
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/schedule/operation_pool.hpp>
 #include <pushpull/store/call.hpp>
-#include <pushpull/store/fused_step.hpp>
 #include <pushpull/store/store_operations.hpp>
 #include <pushpull/tensor/buffer.hpp>
 #include <pushpull/tensor/tensor_view.hpp>

@@ -12,10 +12,10 @@
 #include <vector>
 
 #include <pushpull/config.hpp>
+#include <pushpull/element/shape.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/operands.hpp>
-#include <pushpull/tensor/shape.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {

@@ -12,9 +12,9 @@
 #include <pushpull/concepts/factored.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/device/cpu_device.hpp>
-#include <pushpull/pass/matrix_plan.hpp>
+#include <pushpull/pass/factored_plan.hpp>
 #include <pushpull/store/key_table.hpp>
-#include <pushpull/tensor/copy.hpp>
+#include <pushpull/tensor/copy_bytes.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 

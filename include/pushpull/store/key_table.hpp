@@ -19,19 +19,19 @@
 
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/element/dtype.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/pass/copy.hpp>
+#include <pushpull/pass/fused_step.hpp>
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/schedule/operation.hpp>
 #include <pushpull/store/encoder.hpp>
-#include <pushpull/store/fused_step.hpp>
 #include <pushpull/store/key_directory.hpp>
 #include <pushpull/store/key_group.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/placement.hpp>
 #include <pushpull/store/reach.hpp>
 #include <pushpull/tensor/buffer.hpp>
-#include <pushpull/tensor/copy.hpp>
-#include <pushpull/tensor/dtype.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {

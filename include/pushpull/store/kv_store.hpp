@@ -15,11 +15,11 @@
 #include <vector>
 
 #include <pushpull/concepts/device.hpp>
-#include <pushpull/concepts/store.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/schedule/completion.hpp>
+#include <pushpull/store/concepts.hpp>
 #include <pushpull/store/gather.hpp>
 #include <pushpull/store/kv_store_base.hpp>
 #include <pushpull/store/kv_store_types.hpp>

@@ -9,7 +9,7 @@
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/pass/operands.hpp>
-#include <pushpull/pass/stochastic_rounding.hpp>
+#include <pushpull/registers/stochastic_rounding.hpp>
 #include <pushpull/schedule/immediate_schedule.hpp>
 #include <pushpull/schedule/task_schedule.hpp>
 #include <pushpull/store/key_table.hpp>

@@ -17,8 +17,8 @@
 #include <pushpull/concepts/row_sparse_tensor.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/pass/copy.hpp>
 #include <pushpull/tensor/buffer.hpp>
-#include <pushpull/tensor/copy.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {

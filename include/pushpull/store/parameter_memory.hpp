@@ -11,8 +11,8 @@
 #include <utility>
 #include <vector>
 
-#include <pushpull/concepts/store.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/store/concepts.hpp>
 #include <pushpull/store/rule_states.hpp>
 #include <pushpull/store/wait_at_exit.hpp>
 #include <pushpull/tensor/tensor.hpp>

@@ -18,15 +18,15 @@
 #include <utility>
 #include <vector>
 
-#include <pushpull/concepts/store.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/pass/copy.hpp>
 #include <pushpull/schedule/reentrance.hpp>
+#include <pushpull/store/concepts.hpp>
 #include <pushpull/store/kv_store.hpp>
 #include <pushpull/store/parameter_memory.hpp>
 #include <pushpull/store/refusal.hpp>
 #include <pushpull/store/wait_at_exit.hpp>
-#include <pushpull/tensor/copy.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {

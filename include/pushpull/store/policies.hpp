@@ -12,10 +12,10 @@
 #include <pushpull/concepts/policy.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/element/dtype.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/store/keys.hpp>
-#include <pushpull/tensor/dtype.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
 

@@ -7,7 +7,7 @@
 
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
-#include <pushpull/store/fused_step.hpp>
+#include <pushpull/pass/fused_step.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 

@@ -20,13 +20,13 @@
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/detail/finite.hpp>
+#include <pushpull/element/dtype.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/pass/plan.hpp>
 #include <pushpull/pass/row_order.hpp>
 #include <pushpull/pass/row_schedule.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/operands.hpp>
-#include <pushpull/tensor/dtype.hpp>
 #include <pushpull/tensor/row_sparse.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {

@@ -17,14 +17,15 @@
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/element/bytes.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/pass/body.hpp>
+#include <pushpull/pass/fused_step.hpp>
 #include <pushpull/pass/may_fail.hpp>
 #include <pushpull/pass/step_control.hpp>
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/schedule/operation_pool.hpp>
 #include <pushpull/store/call.hpp>
-#include <pushpull/store/fused_step.hpp>
 #include <pushpull/store/key_table.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/parameter_groups.hpp>
@@ -32,7 +33,6 @@
 #include <pushpull/store/row_operands.hpp>
 #include <pushpull/store/row_pass.hpp>
 #include <pushpull/store/store_operations.hpp>
-#include <pushpull/tensor/bytes.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 

@@ -14,9 +14,9 @@
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/pass/fused_step.hpp>
 #include <pushpull/pass/operands.hpp>
 #include <pushpull/reduce/sum.hpp>
-#include <pushpull/store/fused_step.hpp>
 #include <pushpull/store/placement.hpp>
 #include <pushpull/store/reach.hpp>
 

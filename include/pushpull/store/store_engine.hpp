@@ -22,11 +22,11 @@
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/pass/fused_step.hpp>
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/store/accumulation.hpp>
 #include <pushpull/store/call.hpp>
 #include <pushpull/store/function_updater.hpp>
-#include <pushpull/store/fused_step.hpp>
 #include <pushpull/store/inspection.hpp>
 #include <pushpull/store/kv_store_types.hpp>
 #include <pushpull/store/parameter_groups.hpp>

@@ -23,15 +23,15 @@
 #include <pushpull/config.hpp>
 #include <pushpull/device/cpu_device.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/pass/fused_step.hpp>
 #include <pushpull/pass/step_control.hpp>
 #include <pushpull/schedule/operation.hpp>
 #include <pushpull/schedule/reentrance.hpp>
-#include <pushpull/store/fused_step.hpp>
 #include <pushpull/store/inspection.hpp>
 #include <pushpull/store/key_table.hpp>
 #include <pushpull/store/parameter_groups.hpp>
 #include <pushpull/store/store_operations.hpp>
-#include <pushpull/tensor/copy.hpp>
+#include <pushpull/tensor/copy_bytes.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 

@@ -19,16 +19,16 @@
 #include <vector>
 
 #include <pushpull/concepts/device.hpp>
-#include <pushpull/concepts/store.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/element/dtype.hpp>
+#include <pushpull/element/shape.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/store/any_store_calls.hpp>
 #include <pushpull/store/any_store_model.hpp>
+#include <pushpull/store/concepts.hpp>
 #include <pushpull/store/gather.hpp>
 #include <pushpull/store/keys.hpp>
-#include <pushpull/tensor/dtype.hpp>
-#include <pushpull/tensor/shape.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {

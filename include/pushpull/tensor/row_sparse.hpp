@@ -13,10 +13,10 @@
 #include <pushpull/concepts/row_sparse_tensor.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/device/cpu_device.hpp>
+#include <pushpull/element/bytes.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/tensor/buffer.hpp>
-#include <pushpull/tensor/bytes.hpp>
-#include <pushpull/tensor/copy.hpp>
+#include <pushpull/tensor/copy_bytes.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {

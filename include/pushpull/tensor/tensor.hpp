@@ -10,8 +10,8 @@
 #include <pushpull/concepts/tensor.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/device/cpu_device.hpp>
+#include <pushpull/element/bytes.hpp>
 #include <pushpull/tensor/buffer.hpp>
-#include <pushpull/tensor/bytes.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {

@@ -12,7 +12,7 @@
 #include <pushpull/concepts/tensor.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/device/cpu_device.hpp>
-#include <pushpull/tensor/bytes.hpp>
+#include <pushpull/element/bytes.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
 

@@ -7,8 +7,8 @@
 
 #include <cuda/std/array>
 #include <pushpull/config.hpp>
-#include <pushpull/pass/pack.hpp>
-#include <pushpull/pass/pack_math.hpp>
+#include <pushpull/registers/pack.hpp>
+#include <pushpull/registers/pack_math.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {
 

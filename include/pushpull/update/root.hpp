@@ -4,7 +4,7 @@
 #pragma once
 
 #include <pushpull/config.hpp>
-#include <pushpull/pass/pack.hpp>
+#include <pushpull/registers/pack.hpp>
 #include <pushpull/update/scalar.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::update {

@@ -10,7 +10,7 @@
 #include <cuda/std/bit>
 #include <pushpull/config.hpp>
 #include <pushpull/detail/finite.hpp>
-#include <pushpull/tensor/float8.hpp>
+#include <pushpull/element/float8.hpp>
 
 #if PUSHPULL_HAS_CUDA_FP16
 #include <cuda_bf16.h>

@@ -13,13 +13,13 @@
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
-#include <pushpull/pass/matrix_plan.hpp>
+#include <pushpull/pass/factored_plan.hpp>
 #include <pushpull/pass/may_fail.hpp>
 #include <pushpull/pass/plan.hpp>
 #include <pushpull/pass/step_control.hpp>
+#include <pushpull/pass/step_memory.hpp>
 #include <pushpull/pass/sum_tree.hpp>
 #include <pushpull/reduce/sum.hpp>
-#include <pushpull/store/step_memory.hpp>
 #include <pushpull/tensor/buffer.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
@@ -57,7 +57,7 @@ class control {
   /// Sums over all keys and what goes from step to step, or null.
   shared_type* shared() const { return static_cast<shared_type*>(shared_.data()); }
   void set_shared(D const& device, sums_t<Rule> const& sums) {
-    device.for_each(1, pass::detail::set_value<shared_type>{shared(), {sums, false}});
+    device.for_each(1, pass::set_value<shared_type>{shared(), {sums, false}});
   }
 
   /// Memory for as many rules, where they need more than there is.
@@ -72,13 +72,12 @@ class control {
     if constexpr (!HostDevice<D>) {
       if (room.bytes() > 0) rules_ = std::move(room);
       auto* const to = static_cast<Rule*>(rules_.data());
-      for (std::size_t i = 0; i < rules.size(); ++i)
-        device.for_each(1, pass::detail::set_value<Rule>{to + i, rules[i]});
+      for (std::size_t i = 0; i < rules.size(); ++i) device.for_each(1, pass::set_value<Rule>{to + i, rules[i]});
     }
   }
   /// Key number `key` has rule number `rule` from the next step on.
   void assign(D const& device, std::int32_t key, std::int32_t rule) {
-    device.for_each(1, pass::detail::set_value<std::int32_t>{&clocks()[key].rule, rule});
+    device.for_each(1, pass::set_value<std::int32_t>{&clocks()[key].rule, rule});
   }
 
   /// Whether there is room for `keys` clocks.

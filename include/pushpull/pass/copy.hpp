@@ -11,32 +11,13 @@
 #include <pushpull/error.hpp>
 #include <pushpull/pass/plan.hpp>
 #include <pushpull/reduce/sum.hpp>
+#include <pushpull/tensor/copy_bytes.hpp>
 #include <pushpull/tensor/tensor.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
 
 namespace detail {
-
-/// Bytes between any two devices, ordered after what both were given. Returns when done if one is the host and the
-/// other not.
-template <Device To, Device From>
-void copy_bytes(To const& to_device, void* to, From const& from_device, void const* from, std::size_t bytes) {
-  if constexpr (std::same_as<To, From>) {
-    to_device.wait_for(from_device);
-    to_device.copy(to, from, bytes);
-    from_device.wait_for(to_device);
-  } else if constexpr (HostDevice<To> && HostDevice<From>) {
-    to_device.copy(to, from, bytes);
-  } else if constexpr (HostDevice<From>) {
-    to_device.copy(to, from, bytes);
-    to_device.synchronize();
-  } else {
-    static_assert(HostDevice<To>, "copy: one of two devices of different kinds must be the host");
-    from_device.copy(to, from, bytes);
-    from_device.synchronize();
-  }
-}
 
 /// Converts on one device: the pass with one source, one mirror and no stored value.
 template <Device D, class From, class To>

@@ -9,9 +9,9 @@
 #include <type_traits>
 #include <vector>
 
+#include "element/reference/float8_values.hpp"
 #include "support/catch.hpp"
 #include "support/float8.hpp"
-#include "tensor/reference/float8_values.hpp"
 
 namespace {
 

@@ -13,11 +13,11 @@
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/factored.hpp>
 #include <pushpull/config.hpp>
-#include <pushpull/pass/matrix_body.hpp>
+#include <pushpull/element/shape.hpp>
+#include <pushpull/pass/device_table.hpp>
+#include <pushpull/pass/factored_body.hpp>
 #include <pushpull/pass/may_fail.hpp>
-#include <pushpull/pass/plan_table.hpp>
 #include <pushpull/tensor/buffer.hpp>
-#include <pushpull/tensor/shape.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::pass {
 

@@ -9,12 +9,12 @@
 #include <type_traits>
 
 #include <cuda/std/bit>
-#include <pushpull/compress/code.hpp>
 #include <pushpull/config.hpp>
-#include <pushpull/detail/simd/memory.hpp>
 #include <pushpull/detail/static_for.hpp>
-#include <pushpull/pass/pack.hpp>
-#include <pushpull/tensor/dtype.hpp>
+#include <pushpull/element/dtype.hpp>
+#include <pushpull/registers/code.hpp>
+#include <pushpull/registers/detail/memory.hpp>
+#include <pushpull/registers/pack.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::pass {
 

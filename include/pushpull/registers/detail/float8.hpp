@@ -9,8 +9,8 @@
 #include <cstring>
 
 #include <pushpull/config.hpp>
-#include <pushpull/detail/simd/register.hpp>
-#include <pushpull/tensor/float8.hpp>
+#include <pushpull/element/float8.hpp>
+#include <pushpull/registers/detail/register.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 

@@ -9,8 +9,8 @@
 #include <cuda/std/cmath>
 #include <nv/target>
 #include <pushpull/config.hpp>
-#include <pushpull/detail/simd/register.hpp>
-#include <pushpull/pass/pack.hpp>
+#include <pushpull/registers/detail/register.hpp>
+#include <pushpull/registers/pack.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
 

@@ -10,8 +10,8 @@
 #include <cuda/std/bit>
 #include <nv/target>
 #include <pushpull/config.hpp>
-#include <pushpull/detail/cuda/float8.cuh>
-#include <pushpull/pass/block.hpp>
+#include <pushpull/registers/block.hpp>
+#include <pushpull/registers/detail/float8.cuh>
 
 namespace pushpull::inline PUSHPULL_ABI::pass {
 

@@ -9,8 +9,8 @@
 #include <cuda/std/bit>
 #include <cuda/std/cmath>
 #include <pushpull/config.hpp>
-#include <pushpull/pass/pack.hpp>
-#include <pushpull/tensor/dtype.hpp>
+#include <pushpull/element/dtype.hpp>
+#include <pushpull/registers/pack.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::pass {
 

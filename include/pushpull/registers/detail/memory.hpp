@@ -8,9 +8,9 @@
 #include <cstring>
 
 #include <pushpull/config.hpp>
-#include <pushpull/detail/simd/float8.hpp>
-#include <pushpull/detail/simd/register.hpp>
-#include <pushpull/tensor/dtype.hpp>
+#include <pushpull/element/dtype.hpp>
+#include <pushpull/registers/detail/float8.hpp>
+#include <pushpull/registers/detail/register.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 

@@ -6,7 +6,7 @@
 
 #include <cuda/std/bit>
 #include <pushpull/config.hpp>
-#include <pushpull/tensor/float8.hpp>
+#include <pushpull/element/float8.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 

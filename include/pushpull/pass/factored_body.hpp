@@ -12,10 +12,10 @@
 #include <pushpull/config.hpp>
 #include <pushpull/detail/finite.hpp>
 #include <pushpull/detail/static_for.hpp>
+#include <pushpull/element/dtype.hpp>
 #include <pushpull/pass/body.hpp>
-#include <pushpull/pass/matrix.hpp>
 #include <pushpull/pass/step_control.hpp>
-#include <pushpull/tensor/dtype.hpp>
+#include <pushpull/registers/row_column_statistics.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::pass {
 

@@ -8,9 +8,9 @@
 #include <string>
 
 #include <pushpull/config.hpp>
+#include <pushpull/element/dtype.hpp>
+#include <pushpull/element/shape.hpp>
 #include <pushpull/error.hpp>
-#include <pushpull/tensor/dtype.hpp>
-#include <pushpull/tensor/shape.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 

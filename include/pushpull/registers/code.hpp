@@ -8,7 +8,7 @@
 #include <cstdint>
 
 #include <pushpull/config.hpp>
-#include <pushpull/tensor/float8.hpp>
+#include <pushpull/element/float8.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::compress {
 

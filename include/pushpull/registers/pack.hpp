@@ -10,7 +10,7 @@
 #include <cuda/std/cmath>
 #include <cuda/std/functional>
 #include <pushpull/config.hpp>
-#include <pushpull/detail/simd/register.hpp>
+#include <pushpull/registers/detail/register.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
 

@@ -8,7 +8,7 @@
 #include <string_view>
 
 #include <pushpull/config.hpp>
-#include <pushpull/pass/pack.hpp>
+#include <pushpull/registers/pack.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
 
