@@ -67,7 +67,7 @@ class rule_runner {
   template <class Run>
   void fill(Run& run, std::int64_t begin, std::int64_t size) {
     run.size = size;
-    run.element = begin;
+    run.first_element = begin;
     run.gradients = run.mirrors = 1;
     run.gradient[0] = gradient_.data() + begin;
     run.mirror[0] = mirror_.data() + begin;

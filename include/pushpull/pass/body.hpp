@@ -253,7 +253,7 @@ struct body {
       return {};
     } else {
       auto const& own_clock = clocks[entry];
-      parameters given{rules[own_clock.rule], own_clock.prepared};
+      parameters given{rules[own_clock.parameter_group], own_clock.prepared};
       if constexpr (pushpull::detail::MaySkip<Rule>) given.skipped = own_clock.skipped;
       if constexpr (pushpull::detail::MayRefuse<prepared_type>)
         given.skipped = given.skipped || given.prepared.is_refused();
@@ -304,7 +304,7 @@ struct body {
     detail::static_for<block_type::count>([&](auto j) PUSHPULL_INLINE_LAMBDA {
       V lanes[states + 1];
       detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA { lanes[s] = state[s].x[j]; });
-      std::int64_t const number = r.element + i + static_cast<std::int64_t>(j * V::size);
+      std::int64_t const number = r.first_element + i + static_cast<std::int64_t>(j * V::size);
       if constexpr (pushpull::detail::MayLeaveAlone<Rule, A>)
         if (given.skipped) return;
       detail::apply(given.rule, given.prepared, number, w.x[j], g.x[j], lanes, std::make_index_sequence<states>{});

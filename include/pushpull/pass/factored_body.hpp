@@ -154,9 +154,9 @@ struct matrix_terms {
                                    W const* state, std::index_sequence<I...>) const {
     auto const& given = pushpull::detail::argument(own_clock.prepared, number);
     if constexpr (pushpull::detail::has_terms_of_states<Rule, Phase>) {
-      return pushpull::detail::terms<Phase>(rules[own_clock.rule], given, w, g, state[I]...);
+      return pushpull::detail::terms<Phase>(rules[own_clock.parameter_group], given, w, g, state[I]...);
     } else {
-      return pushpull::detail::terms<Phase>(rules[own_clock.rule], given, w, g);
+      return pushpull::detail::terms<Phase>(rules[own_clock.parameter_group], given, w, g);
     }
   }
 };

@@ -94,7 +94,7 @@ class matrix_plan {
     std::size_t n = 0;
     for (factors const& f : pushpull::detail::factors_of<Rule>) {
       auto m = matrix_of<A>(f, shape);
-      m.first = from.element;
+      m.first = from.first_element;
       m.weight_epsilon = machine_epsilon<typename Types::master>();
       if (!f.rows.empty()) {
         r.kept_rows[n] = kept;

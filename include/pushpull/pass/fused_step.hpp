@@ -75,9 +75,9 @@ class control {
       for (std::size_t i = 0; i < rules.size(); ++i) device.for_each(1, pass::set_value<Rule>{to + i, rules[i]});
     }
   }
-  /// Key number `key` has rule number `rule` from the next step on.
-  void assign(D const& device, std::int32_t key, std::int32_t rule) {
-    device.for_each(1, pass::set_value<std::int32_t>{&clocks()[key].rule, rule});
+  /// Key number `key` is in parameter group number `group` from the next step on.
+  void assign(D const& device, std::int32_t key, std::int32_t group) {
+    device.for_each(1, pass::set_value<std::int32_t>{&clocks()[key].parameter_group, group});
   }
 
   /// Whether there is room for `keys` clocks.
@@ -173,7 +173,7 @@ class fused_step {
         A const* const gradient[] = {r.reduced};
         typename second_plan::run_type second{};
         second.size = r.size;
-        second.element = r.element;
+        second.first_element = r.first_element;
         second.clock = r.clock;
         second.leaf = leaf;
         second.leaf_phase = r.leaf_phase;

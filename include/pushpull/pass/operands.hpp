@@ -56,18 +56,18 @@ struct run {
   using source_type = pushpull::detail::source_of<gradient_type>;
   using mirror_type = typename Types::mirror;
 
-  std::int64_t size;        ///< Elements. In arenas a multiple of `padding`.
-  std::int64_t element;     ///< The number of the run's first element among all elements of the store.
-  std::int64_t leaf_phase;  ///< Elements since the last boundary of a norm's leaf: a multiple of padding.
-  std::int64_t leaf;        ///< The slot of this run's first leaf among the partial sums of the step.
-  bool aligned;             ///< All gradients and mirrors are aligned to 16 bytes; in a row also master and states.
-  std::int32_t clock;       ///< The entry of the clock table that the run's keys share.
-  std::int32_t gradients;   ///< K: gradients to reduce.
-  std::int32_t sources;     ///< What a mean divides by: K, unless a source brought several or no gradients for a row.
-  std::int32_t mirrors;     ///< R: outputs beside the master.
-  float unit;               ///< What a unit of a coded gradient stands for.
-  bool distant;             ///< One of so many that caches do not hold them: operands are fetched ahead.
-  bool streaming;           ///< Mirrors go past the caches: all aligned, and too large to be read again soon.
+  std::int64_t size;           ///< Elements. In arenas a multiple of `padding`.
+  std::int64_t first_element;  ///< The number of the run's first element among all elements of the store.
+  std::int64_t leaf_phase;     ///< Elements since the last boundary of a norm's leaf: a multiple of padding.
+  std::int64_t leaf;           ///< The slot of this run's first leaf among the partial sums of the step.
+  bool aligned;                ///< All gradients and mirrors are aligned to 16 bytes; in a row also master and states.
+  std::int32_t clock;          ///< The entry of the clock table that the run's keys share.
+  std::int32_t gradients;      ///< K: gradients to reduce.
+  std::int32_t sources;  ///< What a mean divides by: K, unless a source brought several or no gradients for a row.
+  std::int32_t mirrors;  ///< R: outputs beside the master.
+  float unit;            ///< What a unit of a coded gradient stands for.
+  bool distant;          ///< One of so many that caches do not hold them: operands are fetched ahead.
+  bool streaming;        ///< Mirrors go past the caches: all aligned, and too large to be read again soon.
   source_type gradient[inline_operands];
   mirror_type* mirror[inline_operands];
   source_type const* more_gradients;  ///< Sources 8, 9, ...: a table where the pass runs.
@@ -78,19 +78,19 @@ struct run {
   typename Types::state* state[States == 0 ? 1 : States];
 };
 
-/// Per key and owner: updates so far, which of the store's rules the key has, and what that computed from their number,
+/// Per key and owner: updates so far, the number of the key's parameter group, and what that computed from their number,
 /// in `A`.
 template <class Rule, class A>
 struct clock {
   std::int64_t t;
-  std::int32_t rule;
+  std::int32_t parameter_group;
   pushpull::detail::prepared_t<Rule, A> prepared;
 };
 /// Beside them the sums that the phases before the pass have given so far.
 template <PreReduction Rule, class A>
 struct clock<Rule, A> {
   std::int64_t t;
-  std::int32_t rule;
+  std::int32_t parameter_group;
   bool skipped;  ///< The step is left out.
   pushpull::detail::prepared_t<Rule, A> prepared;
   pushpull::detail::sums_t<Rule> sums;

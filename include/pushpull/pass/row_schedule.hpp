@@ -130,7 +130,7 @@ struct row_schedule {
     if (first >= r.size) return;
     std::int64_t const offset = start - operands.begin;
     std::int64_t const mirror_offset = operands.packed ? u * operands.row_length : start;
-    r.element = operands.slice.element + start;
+    r.first_element = operands.slice.first_element + start;
     r.master = operands.slice.master + offset;
     pushpull::detail::static_for<Run::states>(
         [&](auto s) PUSHPULL_INLINE_LAMBDA { r.state[s] = operands.slice.state[s] + offset; });

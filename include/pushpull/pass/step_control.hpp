@@ -65,7 +65,7 @@ struct begin_step {
     auto& c = clocks[entry < 0 ? ~entry : entry];
     ++c.t;
     if (entry < 0) return;
-    Rule const& rule = rules[c.rule];
+    Rule const& rule = rules[c.parameter_group];
     if constexpr (PreReduction<Rule>) {
       if constexpr (pushpull::detail::Carries<Rule>) {
         c.sums = shared->sums;
@@ -146,7 +146,7 @@ struct finish_pre_reduction {
       for (std::size_t k = 0; k < pushpull::detail::sums_in<Rule, Phase>; ++k)
         pushpull::detail::sum(c.sums, first + k) = own[k];
     }
-    c.prepared = pushpull::detail::prepare(rules[c.rule], steps.at(i, c.t), c.sums);
+    c.prepared = pushpull::detail::prepare(rules[c.parameter_group], steps.at(i, c.t), c.sums);
     if constexpr (pushpull::detail::MaySkip<Rule> && Phase + 1 == pushpull::detail::phase_count<Rule>)
       if (c.skipped) --c.t;
   }
@@ -211,7 +211,7 @@ struct pre_reduction_body {
   PUSHPULL_HOST_DEVICE sums_type operator()(std::int64_t leaf, std::int32_t thread, std::int32_t threads) const {
     run_type const& r = schedule.find(leaf);
     auto const& own_clock = clocks[r.clock];
-    Rule const local_rule = rules[own_clock.rule];
+    Rule const local_rule = rules[own_clock.parameter_group];
     prepared_type const prepared = own_clock.prepared;
     sums_type total = share<false>(r, local_rule, prepared, leaf, thread, threads);
     if constexpr (sizeof(A) < sizeof(double)) {
@@ -305,7 +305,7 @@ struct pre_reduction_body {
     V total[count];
     for (std::size_t k = 0; k < count; ++k) total[k] = V(0);
     detail::static_for<block_type::count>([&](auto j) PUSHPULL_INLINE_LAMBDA {
-      std::int64_t const number = r.element + i + static_cast<std::int64_t>(j * V::size);
+      std::int64_t const number = r.first_element + i + static_cast<std::int64_t>(j * V::size);
       V lanes_of[states + 1];
       detail::static_for<of_states ? states : 0>([&](auto s) PUSHPULL_INLINE_LAMBDA { lanes_of[s] = state[s].x[j]; });
       if constexpr (Again) {

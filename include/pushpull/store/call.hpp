@@ -17,7 +17,8 @@
 #include <pushpull/error.hpp>
 #include <pushpull/registers/code.hpp>
 #include <pushpull/store/gather.hpp>
-#include <pushpull/store/key_table.hpp>
+#include <pushpull/store/keys/key_table.hpp>
+#include <pushpull/store/keys/shard.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/reach.hpp>
 
@@ -160,7 +161,8 @@ class call {
                            return same.size() > 1 || same.front().sources > 1 || same.front().key->accumulated();
                          });
     any_key([&](std::span<item const> same) {
-      for (std::size_t n = 0; n < table.devices().size(); ++n) add_run(table, step, same, n, what, several);
+      for_each_shard(table, *same.front().key,
+                     [&](auto const& shard) { add_run(table, step, same, shard, what, several); });
       return false;
     });
     step.commit(table.devices());
@@ -237,11 +239,10 @@ class call {
     order_after(table.devices(), sources_);
     D const& device = table.devices().front();
     any_key([&](std::span<item const> same) {
-      typename Step::run_type run{};
-      run.size = same.front().key->size();
-      if (run.size == 0) return false;
+      record& r = *same.front().key;
+      if (r.size() == 0) return false;
+      auto run = whole_key_run<typename Step::run_type>(r, target(r));
       if constexpr (Code<encoded>) run.unit = compressor_.unit();
-      run.master = target(*same.front().key);
       gradients_.clear();
       for (item const& x : same) add_gradients(device, 0, x, 0, run.size);
       step.add(0, run, gradients_, {});
@@ -290,7 +291,7 @@ class call {
   /// keys do not depend on the caller's order.
   void sort() {
     auto const before = [](item const& a, item const& b) {
-      return a.key->clock != b.key->clock ? a.key->clock < b.key->clock : a.position < b.position;
+      return a.key->index != b.key->index ? a.key->index < b.key->index : a.position < b.position;
     };
     for (std::size_t i = 0; i < items_.size(); ++i) items_[i].position = i;
     if (!std::is_sorted(items_.begin(), items_.end(), before)) std::sort(items_.begin(), items_.end(), before);
@@ -357,50 +358,42 @@ class call {
     order_after(devices, codes_);
   }
 
-  /// The part of a key that device number n owns. Resident mirrors follow every change of their key.
-  template <class Step>
-  void add_run(Table const& table, Step& step, std::span<item const> same, std::size_t n, effect what, bool several) {
+  /// What an owner holds of a key. Resident mirrors follow every change of their key.
+  template <class Step, class Shard>
+  void add_run(Table const& table, Step& step, std::span<item const> same, Shard const& shard, effect what,
+               bool several) {
+    using run_type = typename Step::run_type;
     record& r = *same.front().key;
-    slice const part = r.part(n);
-    if (part.size() <= 0) return;
-    D const& device = table.devices()[n];
-    std::int64_t const skipped = part.begin - r.offset;
-    std::int64_t const local = part.begin - r.group->part(n).begin;
+    std::size_t const n = shard.device_number();
     gradients_.clear();
     mirrors_.clear();
     for (item const& x : same) {
-      if (what != effect::reads) add_gradients(device, n, x, skipped, part.size());
+      if (what != effect::reads) add_gradients(shard.device(), n, x, shard.offset(), shard.size());
       for (std::size_t k = x.output; what != effect::accumulates && k < x.output + x.outputs; ++k)
-        mirrors_.push_back(writable(device, n, outputs_[k], skipped, part.size()));
+        mirrors_.push_back(writable(shard.device(), n, outputs_[k], shard.offset(), shard.size()));
     }
     if constexpr (std::is_same_v<M, typename Table::T>)
-      if ((what == effect::updates || what == effect::assigns) && r.group->resident()) {
-        table.add_mirrors(mirrors_, *r.group, n, part.begin);
-        table.add_mirror_copies(copies_out_, *r.group, n, part);
+      if ((what == effect::updates || what == effect::assigns) && shard.resident()) {
+        table.add_mirrors(mirrors_, shard);
+        table.add_mirror_copies(copies_out_, shard);
       }
-    typename Step::run_type run{};
-    run.size = part.size();
-    run.element = r.number + skipped;
-    run.leaf_phase = r.leaf_phase_at(part.begin);
-    run.clock = r.clock;
-    if constexpr (Code<encoded>) run.unit = compressor_.unit();
+    run_type run;
     if constexpr (Step::accumulates_only) {
-      run.master = r.group->reduced(device, n) + local;
+      run = shard.template sum_run<run_type>();
     } else {
-      run.master = r.group->master(n) + local;
+      run = shard.template run<run_type>();
     }
-    if constexpr (Step::states > 0)
-      for (std::size_t s = 0; s != Step::states; ++s) run.state[s] = r.group->state(n, s) + local;
+    if constexpr (Code<encoded>) run.unit = compressor_.unit();
     if constexpr (Step::two_phases || Step::reads_accumulated)
-      if (Step::two_phases ? several : r.accumulated()) run.reduced = r.group->reduced(device, n) + local;
+      if (Step::two_phases ? several : r.accumulated()) run.reduced = shard.reduced();
     run.accumulated = r.accumulated();
-    std::span<typename Step::run_type::source_type const> sources;
-    if constexpr (std::is_same_v<typename Step::run_type::source_type, source_of<encoded>>) sources = gradients_;
+    std::span<typename run_type::source_type const> sources;
+    if constexpr (std::is_same_v<typename run_type::source_type, source_of<encoded>>) sources = gradients_;
     step.add(n, run, sources, mirrors_);
     if constexpr (Step::is_factored)
       step.add_matrices(n, run, sources, r.shape,
-                        factor_states<typename Step::rule_type, typename Table::state_type>(device, r));
-    step.add_clock(n, r.clock, true);
+                        factor_states<typename Step::rule_type, typename Table::state_type>(shard.device(), r));
+    step.add_clock(n, run.clock, true);
   }
 
   /// What device number n reads of an item's sources: `size` elements from number `first` on.

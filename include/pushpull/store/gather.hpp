@@ -173,7 +173,7 @@ auto group_keys(char const* call, char const* what, Keys& keys, R& range, Find c
         }
       },
       companion<R>(what, range));
-  std::sort(groups.begin(), groups.end(), [](auto const& a, auto const& b) { return a.key->clock < b.key->clock; });
+  std::sort(groups.begin(), groups.end(), [](auto const& a, auto const& b) { return a.key->index < b.key->index; });
   return groups;
 }
 

@@ -13,7 +13,8 @@
 #include <pushpull/config.hpp>
 #include <pushpull/device/cpu_device.hpp>
 #include <pushpull/pass/factored_plan.hpp>
-#include <pushpull/store/key_table.hpp>
+#include <pushpull/store/keys/key_table.hpp>
+#include <pushpull/store/keys/shard.hpp>
 #include <pushpull/tensor/copy_bytes.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
@@ -29,21 +30,12 @@ std::vector<std::string> numbered_names(Names const& names) {
   return result;
 }
 
-/// f(n, part, owned): the part of the key on device number n, and its first element's place among what that device owns.
-template <class Table, class F>
-void for_each_part(Table const& table, typename Table::record const& r, F const& f) {
-  for (std::size_t n = 0; n < table.devices().size(); ++n) {
-    auto const part = r.part(n);
-    if (part.size() > 0) f(n, part, part.begin - r.group->part(n).begin);
-  }
-}
-
 /// Updates of the key so far. Waits.
 template <class Table, class Controls>
 std::int64_t read_steps(Table const& table, Controls const& controls, typename Table::record const& r) {
   std::int64_t t = r.updates;  // all there is to know of a key without elements
-  for_each_part(table, r, [&](std::size_t n, auto const&, std::int64_t) {
-    copy_bytes(cpu_device<>(), &t, table.devices()[n], &controls[n].clocks()[r.clock].t, sizeof(t));
+  for_each_shard(table, r, [&](auto const& shard) {
+    copy_bytes(cpu_device<>(), &t, shard.device(), &controls[shard.device_number()].clocks()[r.index].t, sizeof(t));
   });
   return t;
 }
@@ -51,8 +43,8 @@ std::int64_t read_steps(Table const& table, Controls const& controls, typename T
 /// Makes the key's next update number t + 1. Waits.
 template <class Table, class Controls>
 void write_steps(Table const& table, Controls const& controls, typename Table::record& r, std::int64_t t) {
-  for (std::size_t n = 0; n < table.devices().size(); ++n)  // whoever owns no part of it counts nothing
-    copy_bytes(table.devices()[n], &controls[n].clocks()[r.clock].t, cpu_device<>(), &t, sizeof(t));
+  for (std::size_t n = 0; n < table.devices().size(); ++n)  // a device that holds no part of it counts nothing
+    copy_bytes(table.devices()[n], &controls[n].clocks()[r.index].t, cpu_device<>(), &t, sizeof(t));
   r.updates = t;
   r.history = static_cast<std::uint64_t>(t) * 0x9E3779B97F4A7C15U;  // keys set to one t may share a clock again
 }
@@ -65,20 +57,19 @@ pushpull::shape state_shape(Record const& r, std::size_t s) {
   return r.shape;
 }
 
-/// f(device, memory, first, size) for each part of state number `s`: elements [first, first + size) of it lie there.
+/// f(device, memory, first, size) for each local part of state number `s`: elements [first, first + size) of it lie there.
 template <class Rule, class Table, class F>
 void for_each_part_of_state(Table const& table, typename Table::record& r, std::size_t s, F const& f) {
   using S = typename Table::state_type;
-  for_each_part(table, r, [&](std::size_t n, auto const& part, std::int64_t owned) {
-    auto const& device = table.devices()[n];
+  for_each_shard(table, r, [&](auto const& shard) {
     if constexpr (factor_state_count<Rule> != 0)
       if (s >= state_count<Rule>) {
         auto const sizes = pass::factor_sizes<Rule>(r.shape);
-        S* first = factor_states<Rule, S>(device, r);
+        S* first = factor_states<Rule, S>(shard.device(), r);
         for (std::size_t k = 0; k < s - state_count<Rule>; ++k) first += sizes[k];
-        return f(device, first, std::int64_t{0}, sizes[s - state_count<Rule>]);
+        return f(shard.device(), first, std::int64_t{0}, sizes[s - state_count<Rule>]);
       }
-    f(device, r.group->state(n, s) + owned, part.begin - r.offset, part.size());
+    f(shard.device(), shard.state(s), shard.offset(), shard.size());
   });
 }
 
@@ -110,9 +101,9 @@ auto read_sum(Table const& table, typename Table::record const& r) {
   using A = typename Table::accumulation_type;
   std::vector<A> elements(r.shape.size());
   if (r.accumulated())
-    for_each_part(table, r, [&](std::size_t n, auto const& part, std::int64_t owned) {
-      copy_bytes(cpu_device<>(), elements.data() + (part.begin - r.offset), table.devices()[n],
-                 r.group->reduced(table.devices()[n], n) + owned, static_cast<std::size_t>(part.size()) * sizeof(A));
+    for_each_shard(table, r, [&](auto const& shard) {
+      copy_bytes(cpu_device<>(), elements.data() + shard.offset(), shard.device(), shard.reduced(),
+                 static_cast<std::size_t>(shard.size()) * sizeof(A));
     });
   return elements;
 }
@@ -121,10 +112,10 @@ auto read_sum(Table const& table, typename Table::record const& r) {
 template <class Table>
 void write_sum(Table const& table, typename Table::record const& r,
                std::span<typename Table::accumulation_type const> elements) {
-  for_each_part(table, r, [&](std::size_t n, auto const&, std::int64_t) { r.group->reduced(table.devices()[n], n); });
-  for_each_part(table, r, [&](std::size_t n, auto const& part, std::int64_t owned) {
-    copy_bytes(table.devices()[n], r.group->reduced(table.devices()[n], n) + owned, cpu_device<>(),
-               elements.data() + (part.begin - r.offset), static_cast<std::size_t>(part.size()) * sizeof(elements[0]));
+  for_each_shard(table, r, [](auto const& shard) { shard.reduced(); });  // memory for all parts comes first
+  for_each_shard(table, r, [&](auto const& shard) {
+    copy_bytes(shard.device(), shard.reduced(), cpu_device<>(), elements.data() + shard.offset(),
+               static_cast<std::size_t>(shard.size()) * sizeof(elements[0]));
   });
 }
 

@@ -111,7 +111,7 @@ class kv_store_base {
   /// The number of the key's group. @throws unknown_key
   std::size_t group(key_view key) const {
     auto const& r = engine_->find("group", key);
-    return engine_->look([&](auto const&) { return static_cast<std::size_t>(r.rule); });
+    return engine_->look([&](auto const&) { return static_cast<std::size_t>(r.parameter_group); });
   }
 
   /// From the next push on f(key, received, stored) takes the place of the rule that the store does not have: it may change
@@ -341,7 +341,7 @@ class kv_store_base {
   /// The key's mirror on device number n. @throws unknown_key; invalid_argument if the key is not resident
   tensor_view<T, D> mirror(key_view key, std::size_t n) const {
     auto const& r = engine_->look([&](auto const& keys) -> auto& { return keys.find_resident("mirror", key); });
-    return {r.group->mirror(n) + r.offset, r.shape, devices()[n]};
+    return {resolved::table_type::mirror(r, n), r.shape, devices()[n]};
   }
 
   /// The key's gradient on device number n, to be written before each update.

@@ -12,8 +12,8 @@
 #include <pushpull/registers/stochastic_rounding.hpp>
 #include <pushpull/schedule/immediate_schedule.hpp>
 #include <pushpull/schedule/task_schedule.hpp>
-#include <pushpull/store/key_table.hpp>
-#include <pushpull/store/placement.hpp>
+#include <pushpull/store/keys/key_table.hpp>
+#include <pushpull/store/keys/placement.hpp>
 #include <pushpull/store/policies.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {

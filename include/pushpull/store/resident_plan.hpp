@@ -20,7 +20,8 @@
 #include <pushpull/pass/step_control.hpp>
 #include <pushpull/schedule/operation.hpp>
 #include <pushpull/store/accumulation.hpp>
-#include <pushpull/store/key_table.hpp>
+#include <pushpull/store/keys/key_table.hpp>
+#include <pushpull/store/keys/shard.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/reach.hpp>
 
@@ -80,13 +81,13 @@ class resident_plan {
   /// @throws duplicate_key if a key stands twice
   resident_plan(Table const& table, std::vector<record*> keys)
       : update_(table.devices().size()), accumulating_(table.devices().size()), keys_(std::move(keys)) {
-    std::sort(keys_.begin(), keys_.end(), [](auto const* a, auto const* b) { return a->clock < b->clock; });
+    std::sort(keys_.begin(), keys_.end(), [](auto const* a, auto const* b) { return a->index < b->index; });
     expects<duplicate_key>(std::adjacent_find(keys_.begin(), keys_.end()) == keys_.end(),
                            [] { return std::string("make_plan: a key stands twice"); });
     // Neighbours in memory are not those in number. But sums over keys go by their numbers.
     if (table.whole_keys() && !Step::two_phases)
       std::sort(keys_.begin(), keys_.end(), [](auto const* a, auto const* b) {
-        return a->group != b->group ? std::less<>()(a->group, b->group) : a->offset < b->offset;
+        return a->arena != b->arena ? std::less<>()(a->arena, b->arena) : a->offset < b->offset;
       });
     build(table, update_, keys_, false);
   }
@@ -165,12 +166,10 @@ class resident_plan {
   void complete_sums(Table const& table, std::vector<record*> const& keys) {
     for (record* const r : keys) {
       if (r->accumulated()) continue;
-      for (std::size_t n = 0; n < table.devices().size(); ++n) {
-        slice const part = r->part(n);
-        if (part.size() <= 0) continue;
-        auto* const sum = r->group->reduced(table.devices()[n], n) + (part.begin - r->group->part(n).begin);
-        table.devices()[n].fill_zero(sum, static_cast<std::size_t>(part.size()) * sizeof(*sum));
-      }
+      for_each_shard(table, *r, [](auto const& shard) {
+        auto* const sum = shard.reduced();
+        shard.device().fill_zero(sum, static_cast<std::size_t>(shard.size()) * sizeof(*sum));
+      });
     }
   }
 
@@ -207,71 +206,59 @@ class resident_plan {
 
   /// Whether one clock can stand for both: as many updates, by the same rule.
   static bool share_clock(record const& a, record const& b) {
-    return a.updates == b.updates && a.history == b.history && a.rule == b.rule;
+    return a.updates == b.updates && a.history == b.history && a.parameter_group == b.parameter_group;
   }
 
-  /// Whether key b lies right behind key a in every operand, is numbered on from it and shares its clock.
+  /// Whether one run can go on from key a into key b.
   static bool continues(record const& a, record const& b) {
-    return a.group == b.group && b.offset == a.offset + padded(a.shape.size()) &&
-           b.number - a.number == b.offset - a.offset && share_clock(a, b) && a.own_gradient.empty() &&
-           b.own_gradient.empty() && (!Step::two_phases || a.leaf_phase_at(b.offset) == b.leaf_phase);
+    return follows_in_memory(a, b) && share_clock(a, b) && (!Step::two_phases || continues_leaves(a, b));
   }
 
   template <class Built>
   void add_run(Table const& table, laid_out<device_type, record, Built>& built, std::span<record* const> keys) {
+    for_each_shard(table, keys, [&](auto const& shard) { add_run(table, built, keys, shard); });
+  }
+  template <class Built, class Shard>
+  void add_run(Table const& table, laid_out<device_type, record, Built>& built, std::span<record* const> keys,
+               Shard const& shard) {
+    using run_type = typename Built::run_type;
     Built& step = built.step;
-    bool const with_sums = built.with_sums;
-    auto& group = *keys.front()->group;
-    std::int64_t const begin = keys.front()->offset;
-    std::int64_t const end = keys.back()->offset + padded(keys.back()->shape.size());
+    std::size_t const n = shard.device_number();
     std::vector<typename Table::T const*> gradients;
     std::vector<typename Table::T*> mirrors;
-    for (std::size_t n = 0; n < table.devices().size(); ++n) {
-      slice const part{std::max(begin, group.part(n).begin), std::min(end, group.part(n).end)};
-      if (part.size() <= 0) continue;
-      std::int64_t const local = part.begin - group.part(n).begin;
-      gradients.clear();
-      mirrors.clear();
-      for (std::size_t m = 0; m < table.devices().size(); ++m)
-        gradients.push_back(
-            readable(table, built, n, m, Table::gradient(*keys.front(), m) + (part.begin - begin), part));
-      typename Built::run_type run{};
-      run.size = part.size();
-      run.element = keys.front()->number + (part.begin - begin);
-      run.leaf_phase = keys.front()->leaf_phase_at(part.begin);
-      if constexpr (Built::accumulates_only) {
-        run.master = group.reduced(table.devices()[n], n) + local;
-      } else {
-        table.add_mirrors(mirrors, group, n, part.begin);
-        table.add_mirror_copies(built.copies_out, group, n, part);
-        run.master = group.master(n) + local;
-        for (std::size_t s = 0; s != Built::states; ++s) run.state[s] = group.state(n, s) + local;
-        run.accumulated = with_sums;
-        if (with_sums || Built::always_reduced || (Built::two_phases && gradients.size() > 1))
-          run.reduced = group.reduced(table.devices()[n], n) + local;
-      }
-      auto const owned = [&](record const* r) {
-        return r->offset + padded(r->shape.size()) > part.begin && r->offset < part.end;
-      };
-      record const* const lead = *std::find_if(keys.begin(), keys.end(), owned);
-      run.clock = lead->clock;
-      step.add(n, run, gradients, mirrors);
-      if constexpr (Built::is_factored)
-        step.add_matrices(
-            n, run, gradients, keys.front()->shape,
-            factor_states<typename Built::rule_type, typename Table::state_type>(table.devices()[n], *keys.front()));
-      for (record const* const r : keys)
-        if (owned(r)) step.add_clock(n, r->clock, r == lead);
+    for (std::size_t m = 0; m < table.devices().size(); ++m)
+      gradients.push_back(
+          readable(table, built, n, m, Table::gradient(*keys.front(), m) + shard.offset(), shard.size()));
+    run_type run;
+    if constexpr (Built::accumulates_only) {
+      run = shard.template sum_run<run_type>();
+    } else {
+      run = shard.template run<run_type>();
+      table.add_mirrors(mirrors, shard);
+      table.add_mirror_copies(built.copies_out, shard);
+      run.accumulated = built.with_sums;
+      if (built.with_sums || Built::always_reduced || (Built::two_phases && gradients.size() > 1))
+        run.reduced = shard.reduced();
     }
+    auto const owned = [&](record const* r) { return shard.has_elements_of(*r); };
+    record const* const lead = *std::find_if(keys.begin(), keys.end(), owned);
+    run.clock = lead->index;
+    step.add(n, run, gradients, mirrors);
+    if constexpr (Built::is_factored)
+      step.add_matrices(
+          n, run, gradients, keys.front()->shape,
+          factor_states<typename Built::rule_type, typename Table::state_type>(shard.device(), *keys.front()));
+    for (record const* const r : keys)
+      if (owned(r)) step.add_clock(n, r->index, r == lead);
   }
 
   /// A part of the gradient of device number m where device number n reads it.
   template <class Built>
   static typename Table::T const* readable(Table const& table, laid_out<device_type, record, Built>& built,
                                            std::size_t n, std::size_t m, typename Table::T const* gradient,
-                                           slice const& part) {
+                                           std::int64_t size) {
     if (table.reach()(n, m)) return gradient;
-    std::size_t const bytes = static_cast<std::size_t>(part.size()) * sizeof(*gradient);
+    std::size_t const bytes = static_cast<std::size_t>(size) * sizeof(*gradient);
     void* const staged = built.staged[n].take(table.devices()[n], bytes);
     built.copies_in.push_back({n, staged, gradient, bytes});
     return static_cast<typename Table::T const*>(staged);

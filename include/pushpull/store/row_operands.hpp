@@ -190,14 +190,14 @@ struct write_row_ids {
 template <class G, Device D>
 class row_tables {
  public:
-  row_tables(D const& device, std::size_t owners) : device_(device), order_(device), owners_(owners) {}
+  row_tables(D const& device, std::size_t devices) : device_(device), order_(device), devices_(devices) {}
 
   /// Enqueues the sort of the sources' rows. @param ascending  As they stand they are sorted.
   void sort(std::span<row_source<G, D> const> sources, std::int64_t rows, bool ascending) {
     ids_.clear();
     for (auto const& s : sources) ids_.push_back({s.ids, s.rows});
     order_.sort(ids_, rows, ascending);
-    counts_.template take<pass::row_counts>(device_, owners_);
+    counts_.template take<pass::row_counts>(device_, devices_);
   }
 
   /// Enqueues the search for the values of sorted rows; copies those that the device cannot reach.
@@ -230,15 +230,15 @@ class row_tables {
     }
   }
 
-  /// Enqueues the counts of owner n, which has the rows [begin, end).
+  /// Enqueues the counts of device number n, which as an owner has the rows [begin, end).
   void count(std::size_t n, std::int64_t begin, std::int64_t end) const { order_.count(counts(n), begin, end); }
 
-  /// Enqueues the ids of all rows, each once, into an output. Behind `count` of some owner n.
+  /// Enqueues the ids of all rows, each once, into an output. After `count` of some device n.
   void write_ids(std::size_t n, std::int64_t* out, std::int64_t* count) const {
     device_.for_each(std::max(order_.size(), 1), write_row_ids{order_.ids(), order_.first(), counts(n), out, count});
   }
 
-  /// What the pass of owner n reads, beside its slice.
+  /// What the pass of device number n reads in addition to its shard.
   template <class Run>
   void describe(std::size_t n, pass::detail::row_operands<Run>& operands) const {
     operands.ids = order_.ids();
@@ -256,7 +256,7 @@ class row_tables {
 
   D device_;
   pass::row_order<D> order_;
-  std::size_t owners_;
+  std::size_t devices_;  // of the store, each with counts of its own
   std::vector<typename pass::row_order<D>::source> ids_;
   pass::detail::table<D, placed_rows<G>> placed_;
   pass::growing_buffer<D> counts_, values_, absent_;
@@ -278,7 +278,7 @@ class shared_row_tables {
     }
   }
 
-  row_tables<G, D>& of_owner(std::size_t n) { return tables_[used_[n]]; }
+  row_tables<G, D>& of_device(std::size_t n) { return tables_[used_[n]]; }
   /// f(tables) for all that are not the same.
   template <class F>
   void for_each(F const& f) {

@@ -26,8 +26,9 @@
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/schedule/operation_pool.hpp>
 #include <pushpull/store/call.hpp>
-#include <pushpull/store/key_table.hpp>
 #include <pushpull/store/keys.hpp>
+#include <pushpull/store/keys/key_table.hpp>
+#include <pushpull/store/keys/shard.hpp>
 #include <pushpull/store/parameter_groups.hpp>
 #include <pushpull/store/reach.hpp>
 #include <pushpull/store/row_operands.hpp>
@@ -117,7 +118,7 @@ class row_update final : public device_operation<D> {
     expect_weights("push", key_view(key_->key), *key_);
     if constexpr (!pass::is_timeless<Rule>) {
       groups_->complete(rules);
-      if (key_->updates == 0 && starts_states((*rules)[static_cast<std::size_t>(key_->rule)])) whole_ = true;
+      if (key_->updates == 0 && starts_states((*rules)[static_cast<std::size_t>(key_->parameter_group)])) whole_ = true;
     }
     for (auto const& s : sources_) pass_.order_after(s.device);
     if (key_->size() > 0)
@@ -127,9 +128,8 @@ class row_update final : public device_operation<D> {
       });
     mirrors_.reserve(table_.devices().size());
     copies_.clear();
-    if (key_->group->resident())
-      for (std::size_t n = 0; n < table_.devices().size(); ++n)
-        if (key_->part(n).size() > 0) table_.add_mirror_copies(copies_, *key_->group, n, key_->part(n));
+    if (key_->arena->resident())
+      for_each_shard(table_, *key_, [&](auto const& shard) { table_.add_mirror_copies(copies_, shard); });
     if (!pulls_) return;
     outputs_.begin(table_, effect::reads);
     outputs_.lay_out(table_, output_step_, effect::reads);
@@ -152,8 +152,7 @@ class row_update final : public device_operation<D> {
   void update() {
     join(table_.devices());
     if constexpr (!pass::is_timeless<Rule>) begin_step();
-    for (std::size_t n = 0; n < table_.devices().size(); ++n)
-      if (key_->part(n).size() > 0) update(n);
+    for_each_shard(table_, *key_, [&](auto const& shard) { update(shard); });
     join(table_.devices());
     copy_behind(table_.devices(), copies_);
   }
@@ -162,34 +161,35 @@ class row_update final : public device_operation<D> {
   void begin_step() {
     using begin = pass::detail::begin_step<Rule, typename types::accumulation>;
     constexpr bool may_fail = pass::detail::may_fail<D, Rule, typename types::accumulation>;
-    std::size_t n = 0;
-    auto const clock = [&](std::size_t m) -> auto& { return controls_[m].clocks()[key_->clock]; };
+    std::size_t begun = 0;
+    auto const clock = [&](std::size_t n) -> auto& { return controls_[n].clocks()[key_->index]; };
     std::int64_t before = 0;
     try {
-      for (; n < table_.devices().size(); ++n) {
-        if (key_->part(n).size() <= 0) continue;
+      for_each_shard(table_, *key_, [&](auto const& shard) {
+        std::size_t const n = begun = shard.device_number();
         if constexpr (may_fail) before = clock(n).t;
         pass::detail::for_each_step<may_fail>(
-            table_.devices()[n], 1,
-            begin{controls_[n].rules(rules->data()), controls_[n].clocks(), {key_->clock, nullptr}});
-      }
+            shard.device(), 1, begin{controls_[n].rules(rules->data()), controls_[n].clocks(), {key_->index, nullptr}});
+      });
     } catch (...) {
       if constexpr (may_fail)
-        for (std::size_t m = 0; m <= n; ++m)
-          if (key_->part(m).size() > 0) clock(m).t = before;
+        for_each_shard(table_, *key_, [&](auto const& shard) {
+          if (shard.device_number() <= begun) clock(shard.device_number()).t = before;
+        });
       throw;
     }
   }
 
-  void update(std::size_t n) {
-    D const& device = table_.devices()[n];
-    auto const& tables = tables_.of_owner(n);
-    auto const [begin, end] = pass_.rows_of(*key_, n);
+  void update(typename table_type::shard_type const& shard) {
+    D const& device = shard.device();
+    std::size_t const n = shard.device_number();
+    auto const& tables = tables_.of_device(n);
+    auto const [begin, end] = shard.rows(row_length_of(key_->shape));
     tables.count(n, begin, end);
-    auto operands = pass_.template describe<run_type>(*key_, n, tables);
+    auto operands = pass_.template describe<run_type>(*key_, shard, tables);
     operands.slice.sources = static_cast<std::int32_t>(sources_.size());
     mirrors_.clear();
-    if (key_->group->resident()) table_.add_mirrors(mirrors_, *key_->group, n, key_->offset);
+    if (shard.resident()) table_.add_whole_mirrors(mirrors_, shard);
     std::span<T* const> mirrors(mirrors_);
     pass_.take_mirrors(operands, mirrors, tables.aligned(), whole_ ? end - begin : tables.size());
     Rule const* given = nullptr;
@@ -200,10 +200,10 @@ class row_update final : public device_operation<D> {
     }
     if (whole_) {
       launch_rows<Rule, Reduction, types, pass::detail::all_rows>(device, operands, given, clocks, end - begin);
-      pass_.template copy_rows<pass::detail::all_rows>(*key_, n, tables, mirrors, false, end - begin);
+      pass_.template copy_rows<pass::detail::all_rows>(*key_, shard, tables, mirrors, false, end - begin);
     } else {
       launch_rows<Rule, Reduction, types, pass::detail::present_rows>(device, operands, given, clocks, tables.size());
-      pass_.template copy_rows<pass::detail::present_rows>(*key_, n, tables, mirrors, false, tables.size());
+      pass_.template copy_rows<pass::detail::present_rows>(*key_, shard, tables, mirrors, false, tables.size());
     }
   }
 
@@ -316,13 +316,14 @@ class row_pull final : public device_operation<D> {
     mirrors_.clear();
     for (auto* const output : q.outputs) mirrors_.push_back(output->values());
     for (std::size_t n = 0; n < table_.devices().size(); ++n) {
-      auto const& tables = q.tables.of_owner(n);
-      bool const owns = key_->part(n).size() > 0;
-      auto const [begin, end] = owns ? pass_.rows_of(*key_, n) : std::pair<std::int64_t, std::int64_t>{0, 0};
+      auto const& tables = q.tables.of_device(n);
+      auto const shard = shard_of(table_, *key_, n);
+      auto const [begin, end] = shard.rows(row_length_of(key_->shape));
       tables.count(n, begin, end);
       if (n == 0)
         for (auto* const output : q.outputs) tables.write_ids(n, output->row_ids(), output->count());
-      if (owns) pass_.template copy_rows<pass::detail::present_rows>(*key_, n, tables, mirrors_, true, tables.size());
+      if (!shard.empty())
+        pass_.template copy_rows<pass::detail::present_rows>(*key_, shard, tables, mirrors_, true, tables.size());
     }
     join(table_.devices());
   }

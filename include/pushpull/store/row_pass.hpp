@@ -17,13 +17,13 @@
 #include <pushpull/pass/row_schedule.hpp>
 #include <pushpull/pass/step_control.hpp>
 #include <pushpull/reduce/sum.hpp>
-#include <pushpull/store/key_table.hpp>
-#include <pushpull/store/placement.hpp>
+#include <pushpull/store/keys/key_table.hpp>
+#include <pushpull/store/keys/shard.hpp>
 #include <pushpull/store/row_operands.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// One pass over rows of the part of a key that device number n owns.
+/// One pass over rows of what an owner, `device`, holds of a key.
 /// @param rows  Those that the tasks have to cover.
 template <class Rule, class Reduction, class Types, template <class> class Schedule, Device D, class Clocks>
 void launch_rows(D const& device, pass::detail::row_operands<pass::run<Types, state_count<Rule>>> const& operands,
@@ -40,6 +40,7 @@ class row_pass {
  public:
   using table_type = typename Types::table_type;
   using record = typename Types::record;
+  using shard_type = typename table_type::shard_type;
   template <class Run>
   using operands_of = pass::detail::row_operands<Run>;
 
@@ -47,28 +48,12 @@ class row_pass {
 
   std::vector<D> const& devices() const { return table_.devices(); }
 
-  /// Owner n's part of the key; no mirrors yet.
+  /// What an owner holds of the key; no mirrors yet.
   template <class Run>
-  operands_of<Run> describe(record const& r, std::size_t n, row_tables<T, D> const& tables) const {
-    operands_of<Run> operands{};
-    slice const part = r.part(n);
-    std::int64_t const local = part.begin - r.group->part(n).begin;
-    operands.row_length = row_length_of(r.shape);
-    operands.begin = part.begin - r.offset;
-    operands.end = part.end - r.offset;
-    operands.slice.element = r.number;
-    operands.slice.master = r.group->master(n) + local;
-    for (std::size_t s = 0; s != Run::states; ++s) operands.slice.state[s] = r.group->state(n, s) + local;
-    operands.slice.clock = r.clock;
-    tables.describe(n, operands);
+  operands_of<Run> describe(record const& r, shard_type const& shard, row_tables<T, D> const& tables) const {
+    auto operands = shard.template row_operands<operands_of<Run>>(row_length_of(r.shape));
+    tables.describe(shard.device_number(), operands);
     return operands;
-  }
-
-  /// The rows that owner n has elements of.
-  static std::pair<std::int64_t, std::int64_t> rows_of(record const& r, std::size_t n) {
-    std::int64_t const length = row_length_of(r.shape);
-    slice const part = r.part(n);
-    return {(part.begin - r.offset) / length, (part.end - r.offset + length - 1) / length};
   }
 
   /// Takes up to as many mirrors from the front as a pass over `rows` writes.
@@ -87,17 +72,17 @@ class row_pass {
 
   /// Copies stored rows to all `mirrors`: a pass per as many as one writes.
   template <template <class> class Schedule>
-  void copy_rows(record const& r, std::size_t n, row_tables<T, D> const& tables, std::span<T* const> mirrors,
+  void copy_rows(record const& r, shard_type const& shard, row_tables<T, D> const& tables, std::span<T* const> mirrors,
                  bool packed, std::int64_t rows) const {
     using W = typename Types::master_type;
     using types = pass::element_types<T, typename Types::accumulation_type, W, W, T>;
     using run = pass::run<types, 0>;
     while (!mirrors.empty()) {
-      operands_of<run> operands = describe<run>(r, n, tables);
+      operands_of<run> operands = describe<run>(r, shard, tables);
       operands.packed = packed;
       take_mirrors(operands, mirrors, true, rows);
       using clock = pass::clock_of<pass::hold, types>;
-      launch_rows<pass::hold, reduce::sum, types, Schedule, D, clock>(devices()[n], operands, nullptr, nullptr, rows);
+      launch_rows<pass::hold, reduce::sum, types, Schedule, D, clock>(shard.device(), operands, nullptr, nullptr, rows);
     }
   }
 

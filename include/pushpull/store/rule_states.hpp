@@ -7,6 +7,7 @@
 
 #include <pushpull/config.hpp>
 #include <pushpull/store/inspection.hpp>
+#include <pushpull/store/keys/shard.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
 
@@ -21,12 +22,11 @@ namespace detail {
 /// The key's states, t, residuals and micro-batches as after init. Allocates nothing. Waits.
 template <class Table, class Controls>
 void reset_states(Table const& table, Controls const& controls, typename Table::record& r) {
-  for_each_part(table, r, [&](std::size_t n, auto const& part, std::int64_t owned) {
-    auto const& device = table.devices()[n];
+  for_each_shard(table, r, [&](auto const& shard) {
     for (std::size_t s = 0; s != Table::state_count; ++s)
-      device.fill_zero(r.group->state(n, s) + owned,
-                       static_cast<std::size_t>(part.size()) * sizeof(typename Table::state_type));
-    if (r.factors.bytes() > 0) device.fill_zero(r.factors.data(), r.factors.bytes());
+      shard.device().fill_zero(shard.state(s),
+                               static_cast<std::size_t>(shard.size()) * sizeof(typename Table::state_type));
+    if (r.factors.bytes() > 0) shard.device().fill_zero(r.factors.data(), r.factors.bytes());
   });
   for (auto const& source : r.compressed) source.device.fill_zero(source.residual.data(), source.residual.bytes());
   r.micro_batches = 0;

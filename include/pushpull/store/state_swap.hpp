@@ -17,7 +17,7 @@
 #include <pushpull/pass/fused_step.hpp>
 #include <pushpull/pass/operands.hpp>
 #include <pushpull/reduce/sum.hpp>
-#include <pushpull/store/placement.hpp>
+#include <pushpull/store/keys/shard.hpp>
 #include <pushpull/store/reach.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
@@ -40,7 +40,7 @@ struct exchange {
 /// @throws duplicate_key if a key stands twice in a call that takes each once
 template <class Record>
 void expect_different(char const* call, std::vector<Record*> keys) {
-  std::sort(keys.begin(), keys.end(), [](auto const* a, auto const* b) { return a->clock < b->clock; });
+  std::sort(keys.begin(), keys.end(), [](auto const* a, auto const* b) { return a->index < b->index; });
   auto const twice = std::adjacent_find(keys.begin(), keys.end());
   expects<duplicate_key>(twice == keys.end(), [&] {
     return std::string(call) + ": " + key_text((*twice)->key) + " stands twice in one call";
@@ -61,21 +61,14 @@ void swap_state(Table const& table, std::span<Record* const> keys, std::size_t s
   std::vector<staged_copy> copies;
   for (Record const* const r : keys) {
     if (!has_state(*r)) continue;
-    for (std::size_t n = 0; n < table.devices().size(); ++n) {
-      slice const part = r->part(n);
-      if (part.size() <= 0) continue;
-      std::int64_t const local = part.begin - r->group->part(n).begin;
+    for_each_shard(table, *r, [&](auto const& shard) {
       mirrors.clear();
-      if (r->group->resident()) {
-        table.add_mirrors(mirrors, *r->group, n, part.begin);
-        table.add_mirror_copies(copies, *r->group, n, part);
+      if (shard.resident()) {
+        table.add_mirrors(mirrors, shard);
+        table.add_mirror_copies(copies, shard);
       }
-      typename decltype(step)::run_type run{};
-      run.size = part.size();
-      run.master = r->group->master(n) + local;
-      run.state[0] = r->group->state(n, s) + local;
-      step.add(n, run, {}, mirrors);
-    }
+      step.add(shard.device_number(), shard.template swap_run<typename decltype(step)::run_type>(s), {}, mirrors);
+    });
   }
   step.commit(table.devices());
   step.run(table.devices());

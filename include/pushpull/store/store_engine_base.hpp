@@ -28,7 +28,7 @@
 #include <pushpull/schedule/operation.hpp>
 #include <pushpull/schedule/reentrance.hpp>
 #include <pushpull/store/inspection.hpp>
-#include <pushpull/store/key_table.hpp>
+#include <pushpull/store/keys/key_table.hpp>
 #include <pushpull/store/parameter_groups.hpp>
 #include <pushpull/store/store_operations.hpp>
 #include <pushpull/tensor/copy_bytes.hpp>
@@ -110,8 +110,8 @@ class store_engine_base {
     groups_.set(std::move(made.rules));
     if (made.belongs) groups_.claim(std::move(made.belongs));
     for (record* const r : made.members) {
-      for (std::size_t n = 0; n < controls_.size(); ++n) controls_[n].assign(devices()[n], r->clock, number);
-      r->rule = number;
+      for (std::size_t n = 0; n < controls_.size(); ++n) controls_[n].assign(devices()[n], r->index, number);
+      r->parameter_group = number;
     }
   }
   void set_rule(std::size_t group, updater_type const& updater) {
@@ -145,14 +145,14 @@ class store_engine_base {
     expect_outside(*schedule_);
     auto lock = std::make_unique<unique_guard>(mutex_);
     new_keys result{std::move(lock), keys_.prepare(keys, values, resident, needs_gradient)};
-    result.keys.for_each([&](record& r) { r.rule = groups_.of(key_view(r.key)); });
+    result.keys.for_each([&](record& r) { r.parameter_group = groups_.of(key_view(r.key)); });
     make_room(keys_.size() + keys.size());
     return result;
   }
   void commit(new_keys& made) {
     made.keys.for_each([&](record& r) {
-      for (std::size_t n = 0; r.rule != 0 && n < controls_.size(); ++n)
-        controls_[n].assign(devices()[n], r.clock, r.rule);
+      for (std::size_t n = 0; r.parameter_group != 0 && n < controls_.size(); ++n)
+        controls_[n].assign(devices()[n], r.index, r.parameter_group);
     });
     keys_.commit(made.keys);
   }
@@ -288,7 +288,8 @@ class store_engine_base {
  protected:
   /// @param number  Among the stores that share the parts.
   store_engine_base(std::vector<D> const& devices, updater_type const& updater, shared_parts shared, std::size_t number)
-      : keys_(devices, std::move(shared.directory), number, Types::whole_keys, MaySkip<rule_type>),
+      : keys_(devices, topology(devices.size()), std::move(shared.directory), number, Types::whole_keys,
+              MaySkip<rule_type>),
         groups_(updater),
         schedule_(std::move(shared.schedule)) {
     expects<invalid_argument>(!devices.empty(),

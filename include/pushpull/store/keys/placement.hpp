@@ -1,5 +1,5 @@
 /// @file
-/// Which device owns which elements.
+/// Which owner holds which elements.
 #pragma once
 
 #include <algorithm>
@@ -17,8 +17,8 @@ namespace pushpull::inline PUSHPULL_ABI {
 /// Policies for who owns what. Results do not depend on them.
 namespace placement {
 
-/// The keys of one init lie one behind the other and are cut into equal parts, one per device: the default. Every device
-/// has the same work, whatever the sizes of the keys.
+/// The keys of one init follow one another in memory and are cut into equal parts, one per device: the default. Every
+/// device has the same work, whatever the sizes of the keys.
 struct slices {
   using policy_kind = placement_tag;
   static constexpr bool whole_keys = false;
@@ -40,31 +40,39 @@ inline std::int64_t padded(std::size_t size) {
   return (static_cast<std::int64_t>(size) + pass::padding - 1) / pass::padding * pass::padding;
 }
 
-/// Elements [begin, end) of a group.
+/// Elements since the last boundary of a norm's leaf, `elements` after an element where there are `phase`.
+inline std::int64_t leaf_phase_after(std::int64_t phase, std::int64_t elements) {
+  return (phase + elements) % pass::leaf_size;
+}
+
+/// Elements [begin, end) of an arena.
 struct slice {
   std::int64_t begin = 0, end = 0;
   std::int64_t size() const { return end - begin; }
 };
 
-/// The slice of device `n` of `devices`: equal parts of whole leaves, the last ones shorter.
-inline slice slice_of(std::int64_t size, std::size_t n, std::size_t devices) {
-  auto const count = static_cast<std::int64_t>(devices);
+/// The elements that both have; of negative size if there are none.
+inline slice common(slice const& a, slice const& b) { return {std::max(a.begin, b.begin), std::min(a.end, b.end)}; }
+
+/// The slice of one of `owners` owners: equal parts of whole leaves, the last ones shorter.
+inline slice slice_of(std::int64_t size, std::size_t owner, std::size_t owners) {
+  auto const count = static_cast<std::int64_t>(owners);
   std::int64_t const leaves = (size + pass::leaf_size - 1) / pass::leaf_size;
   std::int64_t const part = (leaves + count - 1) / count * pass::leaf_size;
-  auto const index = static_cast<std::int64_t>(n);
+  auto const index = static_cast<std::int64_t>(owner);
   return {std::min(size, index * part), std::min(size, (index + 1) * part)};
 }
 
-/// Where the keys of one init lie in their group, and the part of the group that each device owns.
+/// Where the keys of one init lie in their arena, and the part of the arena that each owner holds.
 struct layout {
   std::vector<std::int64_t> offsets;  ///< Of each key.
-  std::vector<slice> parts;           ///< Of each device.
-  std::int64_t size = 0;              ///< Of the group, padding between keys included.
+  std::vector<slice> parts;           ///< Of each owner.
+  std::int64_t size = 0;              ///< Of the arena, padding between keys included.
 };
 
-/// Keys that come first lie first, one behind the other; parts are equal.
+/// Keys that come first lie first, one after the other; parts are equal.
 inline layout lay_out_slices(std::span<std::size_t const> sizes, std::vector<bool> const& comes_first,
-                             std::size_t devices) {
+                             std::size_t owners) {
   layout result;
   result.offsets.resize(sizes.size());
   for (bool const first : {true, false})
@@ -73,33 +81,41 @@ inline layout lay_out_slices(std::span<std::size_t const> sizes, std::vector<boo
         result.offsets[i] = result.size;
         result.size += padded(sizes[i]);
       }
-  for (std::size_t n = 0; n < devices; ++n) result.parts.push_back(slice_of(result.size, n, devices));
+  for (std::size_t owner = 0; owner < owners; ++owner) result.parts.push_back(slice_of(result.size, owner, owners));
   return result;
 }
 
-/// Each device's keys lie together, in the order of the list.
-/// @param loads  Elements that each device owns, which grow.
+/// Each owner's keys lie together, in the order of the list.
+/// @param loads  Elements that each owner holds, which grow.
 inline layout lay_out_owners(std::span<std::size_t const> sizes, std::vector<std::int64_t>& loads) {
-  std::vector<std::size_t> order(sizes.size()), owner(sizes.size());
+  std::vector<std::size_t> order(sizes.size()), owner_of(sizes.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
   std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return sizes[a] > sizes[b]; });
   for (std::size_t const i : order) {
     auto const least = std::min_element(loads.begin(), loads.end());
-    owner[i] = static_cast<std::size_t>(least - loads.begin());
+    owner_of[i] = static_cast<std::size_t>(least - loads.begin());
     *least += static_cast<std::int64_t>(sizes[i]);
   }
   layout result;
   result.offsets.resize(sizes.size());
-  for (std::size_t n = 0; n < loads.size(); ++n) {
+  for (std::size_t owner = 0; owner < loads.size(); ++owner) {
     std::int64_t const begin = result.size;
     for (std::size_t i = 0; i < sizes.size(); ++i)
-      if (owner[i] == n) {
+      if (owner_of[i] == owner) {
         result.offsets[i] = result.size;
         result.size += padded(sizes[i]);
       }
     result.parts.push_back({begin, result.size});
   }
   return result;
+}
+
+/// An arena of `size` elements that one owner holds whole.
+inline std::vector<slice> whole_part(std::int64_t size, std::size_t holder, std::size_t owners) {
+  std::vector<slice> parts;
+  for (std::size_t owner = 0; owner < owners; ++owner)
+    parts.push_back({owner > holder ? size : 0, owner < holder ? 0 : size});
+  return parts;
 }
 
 }  // namespace detail

@@ -1,0 +1,154 @@
+/// @file
+/// The memory of keys that were initialised together, cut into slices, one per owner.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <span>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
+#include <pushpull/store/keys/placement.hpp>
+#include <pushpull/store/keys/topology.hpp>
+#include <pushpull/tensor/buffer.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::detail {
+
+/// Several arrays in one allocation. Each begins 4,416 bytes further into its page than the one before,
+/// because arrays that begin at equal offsets modulo 4 KiB evict each other from the caches.
+template <Device D>
+class staggered_arrays {
+ public:
+  staggered_arrays() = default;
+
+  /// @param first  Number of arrays in earlier allocations that the same pass reads: staggering goes on from there.
+  staggered_arrays(D const& device, std::span<std::size_t const> bytes, std::size_t first) : offsets_(bytes.size()) {
+    constexpr std::size_t page = 4096, stagger = 4416;
+    std::size_t end = 0;
+    for (std::size_t j = 0; j < bytes.size(); ++j) {
+      if (bytes[j] == 0) continue;
+      offsets_[j] = (end + page - 1) / page * page + (first + j) * stagger % page;
+      end = offsets_[j] + bytes[j];
+    }
+    memory_ = buffer<D>(device, end);
+  }
+
+  template <class T>
+  T* array(std::size_t j) const {
+    return reinterpret_cast<T*>(static_cast<char*>(memory_.data()) + offsets_[j]);
+  }
+  std::size_t bytes() const { return memory_.bytes(); }
+
+ private:
+  buffer<D> memory_;
+  std::vector<std::size_t> offsets_;
+};
+
+/// Masters and states of keys, which `clear` begins, each element on its owner: of all owners the arena knows the parts, and
+/// it allocates those of the local ones. A resident arena also holds a full mirror and a full gradient on every local
+/// device; where mirrors have the masters' type, the owner's part of its mirror is the master.
+template <Device D, class Types, std::size_t States>
+class key_arena {
+ public:
+  using device_type = D;
+  using G = typename Types::gradient;
+  using A = typename Types::accumulation;
+  using W = typename Types::master;
+  using S = typename Types::state;
+  using M = typename Types::mirror;
+  static constexpr bool mirror_is_master = std::is_same_v<W, M>;
+
+  /// @param element_count   Elements, padding between keys included.
+  /// @param all_parts       What each owner holds of them.
+  /// @param gradient_count  Elements of the gradient arrays: the keys after them need none.
+  key_arena(std::vector<D> const& devices, topology const& all, std::int64_t element_count,
+            std::vector<slice> all_parts, bool is_resident, std::int64_t gradient_count)
+      : size_(element_count),
+        gradients_(gradient_count),
+        resident_(is_resident),
+        first_owner_(all.owner_of(0)),
+        parts_(std::move(all_parts)) {
+    std::size_t count = 0;
+    for (std::size_t n = 0; n < devices.size(); ++n) {
+      auto const own = static_cast<std::size_t>(part(n).size());
+      auto const whole = static_cast<std::size_t>(size_);
+      std::array<std::size_t, States + 3> bytes{};
+      for (std::size_t s = 0; s != States; ++s) bytes[s] = own * sizeof(S);
+      bytes[States] = resident_ && mirror_is_master ? 0 : own * sizeof(W);
+      bytes[States + 1] = resident_ ? whole * sizeof(M) : 0;
+      bytes[States + 2] = resident_ ? static_cast<std::size_t>(gradients_) * sizeof(G) : 0;
+      arrays_.emplace_back(devices[n], bytes, count);
+      count += bytes.size();
+    }
+    reduced_.resize(devices.size());
+  }
+
+  std::int64_t size() const { return size_; }
+  bool resident() const { return resident_; }
+
+  /// Enqueues zeros for elements [begin, end) of all arrays: the initial value of keys.
+  void clear(std::vector<D> const& devices, std::int64_t begin, std::int64_t end) {
+    for (std::size_t n = 0; n < devices.size(); ++n) {
+      auto const zero = [&]<class T>(T* first, std::int64_t count) {
+        if (count > 0) devices[n].fill_zero(first, static_cast<std::size_t>(count) * sizeof(T));
+      };
+      slice const own = common({begin, end}, part(n));
+      if (own.size() > 0) {
+        std::int64_t const local = own.begin - part(n).begin;
+        for (std::size_t s = 0; s != States; ++s) zero(state(n, s) + local, own.size());
+        zero(master(n) + local, own.size());
+      }
+      if (!resident_) continue;
+      zero(mirror(n) + begin, end - begin);
+      zero(gradient(n) + begin, std::min(end, gradients_) - begin);
+    }
+  }
+
+  /// What each owner holds.
+  std::vector<slice> const& parts() const { return parts_; }
+  /// What local device number n holds as an owner.
+  slice const& part(std::size_t n) const { return parts_[first_owner_ + n]; }
+
+  /// The first element of local device n's part.
+  W* master(std::size_t n) const {
+    if constexpr (mirror_is_master) {
+      if (resident_) return mirror(n) + part(n).begin;
+    }
+    return arrays_[n].template array<W>(States);
+  }
+  S* state(std::size_t n, std::size_t s) const { return arrays_[n].template array<S>(s); }
+  /// The arena's first element, on local device n.
+  M* mirror(std::size_t n) const { return arrays_[n].template array<M>(States + 1); }
+  G* gradient(std::size_t n) const { return arrays_[n].template array<G>(States + 2); }
+
+  /// Where a phase before the pass leaves the reduced gradient of local device n's part; allocated when first asked for.
+  A* reduced(D const& device, std::size_t n) {
+    std::lock_guard const lock(mutex_);  // other keys of the arena may be in other operations
+    std::size_t const count = static_cast<std::size_t>(part(n).size()) * sizeof(A);
+    if (reduced_[n].bytes() < count) {
+      reduced_[n] = buffer<D>(device, count);
+      device.fill_zero(reduced_[n].data(), count);
+    }
+    return static_cast<A*>(reduced_[n].data());
+  }
+
+  /// Bytes that the arena holds on local device n.
+  std::size_t bytes(std::size_t n) const { return arrays_[n].bytes() + reduced_[n].bytes(); }
+
+ private:
+  std::int64_t size_, gradients_;
+  bool resident_;
+  std::size_t first_owner_;  // of the local ones
+  std::vector<slice> parts_;
+  std::vector<staggered_arrays<D>> arrays_;
+  std::vector<buffer<D>> reduced_;
+  std::mutex mutex_;
+};
+
+}  // namespace pushpull::detail

@@ -1,0 +1,353 @@
+/// @file
+/// The keys of a store: names, shapes, memory.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
+#include <pushpull/error.hpp>
+#include <pushpull/reduce/sum.hpp>
+#include <pushpull/schedule/operation.hpp>
+#include <pushpull/pass/fused_step.hpp>
+#include <pushpull/store/keys.hpp>
+#include <pushpull/store/keys/arena.hpp>
+#include <pushpull/store/keys/arena_list.hpp>
+#include <pushpull/store/keys/directory.hpp>
+#include <pushpull/store/keys/record.hpp>
+#include <pushpull/store/keys/shard.hpp>
+#include <pushpull/store/keys/topology.hpp>
+#include <pushpull/store/reach.hpp>
+#include <pushpull/tensor/buffer.hpp>
+#include <pushpull/pass/copy.hpp>
+#include <pushpull/element/dtype.hpp>
+#include <pushpull/tensor/tensor_view.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::detail {
+
+/// An initial value that `fill(record)` writes into memory of zeros.
+template <class Fill>
+struct filled_value {
+  pushpull::shape extents;
+  Fill fill;
+
+  pushpull::shape const& shape() const { return extents; }
+  std::size_t size() const { return extents.size(); }
+};
+
+/// Keys by name, and the arenas that hold their memory.
+/// @tparam Keys    string_keys or integer_keys.
+/// @tparam Types   The element types of the store's pass.
+/// @tparam States  State tensors per key.
+template <class Keys, Device D, class Types, std::size_t States>
+class key_table {
+ public:
+  using T = typename Types::gradient;
+  using W = typename Types::master;
+  using state_type = typename Types::state;
+  using accumulation_type = typename Types::accumulation;
+  using key_type = typename Keys::key_type;
+  using key_view = typename Keys::key_view;
+  using arena_type = key_arena<D, Types, States>;
+  using record = key_record<key_type, D, arena_type>;
+  using shard_type = shard<arena_type>;
+  /// From masters to mirrors of the store's element type.
+  using pull_step = fused_step<D, pass::hold, reduce::sum,
+                               pass::element_types<T, typename Types::accumulation, W, W, T>, pass::memory::foreign>;
+
+  static constexpr std::size_t state_count = States;
+  using directory_type = key_directory<key_type, key_view>;
+  using index_type = std::unordered_map<key_type, std::unique_ptr<record>, key_hash<key_type>, std::equal_to<>>;
+
+  /// More elements than a store can have: with all states in any type their bytes can be counted, and their numbers are
+  /// below those of the next store with the same directory.
+  static constexpr std::int64_t max_elements = std::int64_t{1} << 48;
+
+  /// @param devices     The local owners.
+  /// @param all         All owners.
+  /// @param directory   Of all stores that share a space of names; null if there are no others.
+  /// @param number      This store's in the directory.
+  /// @param whole_keys  Whether keys are not cut: see placement::owners.
+  /// @param may_skip    Whether the rule may skip steps, so that the host does not know a key's t.
+  key_table(std::vector<D> const& devices, topology const& all, std::shared_ptr<directory_type> directory,
+            std::size_t number, bool whole_keys, bool may_skip)
+      : devices_(devices),
+        topology_(all),
+        reach_(devices),
+        directory_(std::move(directory)),
+        place_{number, dtype_traits<T>::name},
+        whole_keys_(whole_keys),
+        may_skip_(may_skip),
+        next_element_(static_cast<std::int64_t>(number) * max_elements),
+        arenas_(all, whole_keys) {}
+
+  /// Those of this process, which are the local owners.
+  std::vector<D> const& devices() const { return devices_; }
+  topology const& owners() const { return topology_; }
+  /// Which devices reach the memory of which.
+  device_reach const& reach() const { return reach_; }
+  bool whole_keys() const { return whole_keys_; }
+  std::size_t size() const { return index_.size(); }
+  bool contains(key_view key) const { return index_.find(key) != index_.end(); }
+
+  /// In the order of their registration.
+  std::vector<key_type> keys() const {
+    std::vector<key_type> result;
+    for (record const* const r : records()) result.push_back(r->key);
+    return result;
+  }
+
+  /// Their records, in the same order.
+  std::vector<record*> records() const {
+    std::vector<record*> result(index_.size());
+    for (auto const& [key, r] : index_) result[static_cast<std::size_t>(r->index)] = r.get();
+    return result;
+  }
+
+  /// f(record) for each key, in no order.
+  template <class F>
+  void for_each(F const& f) const {
+    for (auto const& [key, r] : index_) f(*r);
+  }
+
+  /// Bytes on device number n.
+  std::size_t bytes(std::size_t n) const {
+    std::size_t total = arenas_.bytes(n);
+    for (auto const& [key, r] : index_) {
+      if (!r->own_gradient.empty()) total += r->own_gradient[n].bytes();
+      if (!shard_of(*this, *r, n).empty()) total += r->factors.bytes();
+      for (auto const& source : r->compressed)
+        if (source.device == devices_[n])
+          total += source.residual.bytes() + source.codes.bytes() + source.kept.bytes() + source.before.bytes();
+    }
+    return total;
+  }
+
+  record& find(char const* call, key_view key) const {
+    auto const found = index_.find(key);
+    if (found == index_.end() && directory_ != nullptr) {
+      auto const other = directory_->find(key);
+      expects<invalid_argument>(!other, [&] {
+        return std::string(call) + ": " + key_text(key) + " has elements of type " + std::string(other->dtype) +
+               ", a call for " + std::string(place_.dtype) + " named it";
+      });
+    }
+    expects<unknown_key>(found != index_.end(),
+                         [&] { return std::string(call) + ": " + key_text(key) + " was never given to init"; });
+    return *found->second;
+  }
+
+  record& find_resident(char const* call, key_view key) const {
+    record& r = find(call, key);
+    expects<invalid_argument>(
+        r.arena->resident(), [&] { return std::string(call) + ": " + key_text(key) + " has no mirrors in the store"; });
+    return r;
+  }
+
+  record& find_with_gradient(char const* call, key_view key) const {
+    record& r = find_resident(call, key);
+    expects<invalid_argument>(
+        r.has_gradient, [&] { return std::string(call) + ": " + key_text(key) + " has no gradient in the store"; });
+    return r;
+  }
+
+  /// Keys that have been made and are not in the table. Dropped, they leave no trace.
+  class addition {
+   public:
+    addition(addition&& other) noexcept = default;
+    addition& operator=(addition&&) = delete;
+    ~addition() {
+      if (directory != nullptr) directory->leave(names);
+    }
+
+    /// f(record) for each key.
+    template <class F>
+    void for_each(F const& f) {
+      for (auto& [key, r] : records) f(*r);
+    }
+    std::size_t size() const { return records.size(); }
+
+   private:
+    friend key_table;
+    addition() = default;
+
+    std::shared_ptr<directory_type> directory;  // the names are entered there
+    std::vector<key_view> names;                // the caller's
+    index_type records;
+    typename arena_list<arena_type>::place memory;
+  };
+
+  /// Makes keys: all that may fail. One at a time; names and values must stay until `commit`.
+  template <class View>
+  addition prepare(std::span<key_view const> keys, std::span<View const> values, bool resident,
+                   std::vector<bool> const& needs_gradient) {
+    addition result;
+    result.names.assign(keys.begin(), keys.end());
+    if (directory_ != nullptr) {
+      directory_->enter(keys, place_);
+      result.directory = directory_;
+    }
+    make(result, keys, values, resident, needs_gradient);
+    std::size_t const count = index_.size() + result.records.size();
+    if (count >= index_.bucket_count()) index_.reserve(2 * count);
+    return result;
+  }
+
+  /// Adds them.
+  void commit(addition& made) noexcept {
+    made.directory = nullptr;
+    arenas_.commit(made.memory);
+    next_element_ += made.memory.elements();
+    index_.merge(made.records);
+  }
+
+  /// Counts one operation's update of the keys for which `for_each_key(f)` calls f(record).
+  template <class ForEachKey>
+  void count(ForEachKey const& for_each_key) const {
+    std::uint64_t const operation = may_skip_ ? ++operations_ : 0;
+    for_each_key([&](record& r) {
+      ++r.updates;
+      // Keys that were part of the same operations have the same t.
+      if (may_skip_) r.history = (r.history ^ operation) * 0x9E3779B97F4A7C15U + (r.history >> 29);
+    });
+  }
+
+  /// Gives a resident key gradients on every device, if it has none.
+  void require_gradient(key_view key) {
+    record& r = find_resident("require_gradient", key);
+    if (r.has_gradient) return;
+    std::vector<buffer<D>> memory;
+    for (D const& device : devices_) {
+      memory.emplace_back(device, static_cast<std::size_t>(padded(r.shape.size())) * sizeof(T));
+      device.fill_zero(memory.back().data(), memory.back().bytes());
+    }
+    r.own_gradient = std::move(memory);
+    r.has_gradient = true;
+  }
+
+  /// The first element of a resident key's mirror on device number n.
+  static T* mirror(record const& r, std::size_t n) { return r.arena->mirror(n) + r.offset; }
+  /// The first element of a resident key's gradient on device number n.
+  static T* gradient(record const& r, std::size_t n) {
+    return r.own_gradient.empty() ? r.arena->gradient(n) + r.offset : static_cast<T*>(r.own_gradient[n].data());
+  }
+
+  /// Appends what a pass over the shard writes in addition to its master: its place in the mirrors that the device
+  /// reaches, without the one that is its master.
+  void add_mirrors(std::vector<T*>& mirrors, shard_type const& s) const {
+    for_each_reached_mirror(s, [&](std::size_t m) { mirrors.push_back(s.mirror(m)); });
+  }
+  /// Same as add_mirrors, but the first element of the whole key in each.
+  void add_whole_mirrors(std::vector<T*>& mirrors, shard_type const& s) const {
+    for_each_reached_mirror(s, [&](std::size_t m) { mirrors.push_back(s.whole_mirror(m)); });
+  }
+
+  /// Appends the copies after that pass: from the device's own mirror to those that it does not reach.
+  void add_mirror_copies(std::vector<staged_copy>& copies, shard_type const& s) const {
+    if (reach_.complete()) return;
+    std::size_t const n = s.device_number();
+    for (std::size_t m = 0; m < devices_.size(); ++m)
+      if (!reach_(n, m))
+        copies.push_back({n, s.mirror(m), s.mirror(n), static_cast<std::size_t>(s.size()) * sizeof(T)});
+  }
+
+ private:
+  template <class View>
+  void make(addition& result, std::span<key_view const> keys, std::span<View const> values, bool resident,
+            std::vector<bool> const& needs_gradient) {
+    std::vector<std::size_t> sizes;
+    std::int64_t elements = next_element_ % max_elements;
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      expects<duplicate_key>(!contains(keys[i]),
+                             [&] { return "init: " + key_text(keys[i]) + " was given to init before"; });
+      auto const size = static_cast<std::int64_t>(values[i].size());
+      expects<out_of_memory>(size < max_elements && (elements += padded(values[i].size())) < max_elements, [&] {
+        return "init: " + key_text(keys[i]) + " has shape " + to_string(values[i].shape()) + " of " +
+               std::string(place_.dtype) + ": a store holds less than 2^48 elements";
+      });
+      sizes.push_back(values[i].size());
+    }
+    std::vector<bool> has_gradient(keys.size());
+    for (std::size_t i = 0; i < keys.size(); ++i) has_gradient[i] = resident && needs_gradient[i];
+    result.memory = arenas_.prepare(devices_, sizes, has_gradient, resident);
+    auto const& where = result.memory;
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      auto r = std::make_unique<record>(record{.key = key_type(keys[i]),
+                                               .shape = values[i].shape(),
+                                               .arena = &where.arena(),
+                                               .offset = where.offset(i),
+                                               .first_element = next_element_ + where.first_element(i),
+                                               .leaf_phase = where.leaf_phase(i),
+                                               .index = static_cast<std::int32_t>(index_.size() + i),
+                                               .has_gradient = has_gradient[i]});
+      store_value(*r, values[i]);
+      expects<duplicate_key>(result.records.emplace(key_type(keys[i]), std::move(r)).second,
+                             [&] { return "init: " + key_text(keys[i]) + " stands twice in one call"; });
+    }
+    if (resident) fill_mirrors(where.arena(), where.range());
+  }
+
+  /// Writes the master of every local owner. The value is read before this returns, or before later work on its device.
+  template <class View>
+  void store_value(record const& r, View const& value) {
+    using element = std::remove_const_t<typename View::value_type>;
+    for_each_shard(*this, r, [&](shard_type const& s) {
+      pushpull::shape const extent{s.size()};
+      copy(tensor_view<element const, typename View::device_type>(value.data() + s.offset(), extent, value.device()),
+           tensor_view<W, D>(s.master(), extent, s.device()));
+    });
+  }
+
+  template <class Fill>
+  void store_value(record& r, filled_value<Fill> const& value) {
+    value.fill(r);
+  }
+
+  void fill_mirrors(arena_type& arena, slice const& range) {
+    pull_step step(devices_.size());
+    std::vector<staged_copy> copies;
+    for_each_shard(*this, arena, range, {}, [&](shard_type const& s) {
+      std::vector<T*> mirrors;
+      add_mirrors(mirrors, s);
+      add_mirror_copies(copies, s);
+      step.add(s.device_number(), s.template run<typename pull_step::run_type>(), {}, mirrors);
+    });
+    step.commit(devices_);
+    step.run(devices_);
+    copy_behind(devices_, copies);
+  }
+
+  /// f(m) for each local device m whose mirror a pass over the shard writes in addition to its master.
+  template <class F>
+  void for_each_reached_mirror(shard_type const& s, F const& f) const {
+    for (std::size_t m = 0; m < devices_.size(); ++m)
+      if (reach_(s.device_number(), m) && !(arena_type::mirror_is_master && m == s.device_number())) f(m);
+  }
+
+  std::vector<D> devices_;
+  topology topology_;
+  device_reach reach_;
+  std::shared_ptr<directory_type> directory_;
+  typename directory_type::place place_;
+  bool whole_keys_;
+  bool may_skip_;
+  mutable std::atomic<std::uint64_t> operations_ = 0;
+  std::int64_t next_element_;  // stores that share a directory count from numbers far apart
+  arena_list<arena_type> arenas_;
+  index_type index_;
+};
+
+}  // namespace pushpull::detail

@@ -1,0 +1,99 @@
+/// @file
+/// What a store knows of one key.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
+#include <pushpull/error.hpp>
+#include <pushpull/pass/factored_plan.hpp>
+#include <pushpull/schedule/operation.hpp>
+#include <pushpull/store/encoder.hpp>
+#include <pushpull/store/keys.hpp>
+#include <pushpull/store/keys/placement.hpp>
+#include <pushpull/tensor/buffer.hpp>
+#include <pushpull/element/shape.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::detail {
+
+/// What a store knows of one key. It never moves. What each owner holds of it: see shard.
+template <class Key, Device D, class Arena>
+struct key_record {
+  Key key;
+  pushpull::shape shape;
+  Arena* arena;
+  std::int64_t offset;         ///< Of its first element in the arena.
+  std::int64_t first_element;  ///< The number of its first element in the store, wherever keys lie: see pass::run.
+  std::int32_t leaf_phase;     ///< Elements between the last boundary of a norm's leaf and the key.
+  std::int32_t index;          ///< In order of init; also the entry of its clock.
+  bool has_gradient = false;   ///< Resident.
+  std::vector<buffer<D>> own_gradient = {};           ///< Resident, outside the arena. One per local device.
+  std::vector<compressed_source<D>> compressed = {};  ///< One per source, where gradients are compressed.
+  std::int64_t updates = 0;                           ///< The clock's t, as far as operations have run.
+  std::int32_t parameter_group = 0;
+  std::uint64_t history = 0;  ///< Where steps may be skipped: of which operations it was part.
+  variable order = {};        ///< Among the operations on the key.
+
+  std::int64_t micro_batches = 0;  ///< Pushes since its last step, whose sum the owners hold.
+  bool due = false;                ///< The operation at work on the key makes a step.
+
+  buffer<D> factors = {};                ///< Of a Factored rule, on the owner: the states of rows and columns.
+  std::string const* swapped = nullptr;  ///< The name of the state that stands in the place of the weights.
+
+  std::int64_t size() const { return static_cast<std::int64_t>(shape.size()); }
+  /// Its elements in the arena.
+  slice range() const { return {offset, offset + size()}; }
+  /// Its elements in the arena, with the padding after them.
+  slice padded_range() const { return {offset, offset + padded(shape.size())}; }
+  /// Whether the owners hold a sum of micro-batches.
+  bool accumulated() const { return micro_batches > 0; }
+};
+
+/// Whether key b comes right after key a in every array of one arena, and in the numbers of elements.
+template <class Record>
+bool follows_in_memory(Record const& a, Record const& b) {
+  return a.arena == b.arena && b.offset == a.padded_range().end &&
+         b.first_element - a.first_element == b.offset - a.offset && a.own_gradient.empty() && b.own_gradient.empty();
+}
+
+/// Whether the leaves of norms also go on from key a into key b, which follows it in memory.
+template <class Record>
+bool continues_leaves(Record const& a, Record const& b) {
+  return leaf_phase_after(a.leaf_phase, b.offset - a.offset) == b.leaf_phase;
+}
+
+/// The name of the state that stands in the place of the key's weights, or null. Operations on the key may be running.
+template <class Record>
+std::string const* swapped_state(Record& r) {
+  return std::atomic_ref(r.swapped).load(std::memory_order_acquire);
+}
+
+/// @throws invalid_argument if a state stands in the place of the key's weights
+template <class View, class Record>
+void expect_weights(char const* call, View key, Record& r) {
+  std::string const* const state = swapped_state(r);
+  expects<invalid_argument>(state == nullptr, [&] {
+    return std::string(call) + ": " + key_text(key) + ": its state \"" + *state +
+           "\" stands in the place of the weights: swap it back first";
+  });
+}
+
+/// The states of the key's rows and columns on its owner, one after the other; allocated when first asked for.
+template <class Rule, class S, Device D, class Record>
+S* factor_states(D const& owner, Record& r) {
+  std::int64_t count = 0;
+  for (std::int64_t const size : pass::factor_sizes<Rule>(r.shape)) count += size;
+  std::size_t const bytes = static_cast<std::size_t>(count) * sizeof(S);
+  if (r.factors.bytes() < bytes) {
+    r.factors = buffer<D>(owner, bytes);
+    owner.fill_zero(r.factors.data(), bytes);
+  }
+  return static_cast<S*>(r.factors.data());
+}
+
+}  // namespace pushpull::detail

@@ -1,0 +1,41 @@
+/// @file
+/// The owners of a store: which processes there are, and with how many devices each.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+
+#include <pushpull/config.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::detail {
+
+/// Every device of every process is an owner: owner number = rank * devices + device. A process holds the memory of its own
+/// devices only, the local owners.
+class topology {
+ public:
+  /// One process.
+  explicit topology(std::size_t device_count) : topology(0, 1, device_count) {}
+  /// Process number `rank_number` of `rank_count`, each with as many devices.
+  topology(std::size_t rank_number, std::size_t rank_count, std::size_t device_count)
+      : rank_(rank_number), ranks_(rank_count), devices_(device_count) {}
+
+  std::size_t rank() const { return rank_; }
+  std::size_t ranks() const { return ranks_; }
+  /// Devices of one process.
+  std::size_t devices() const { return devices_; }
+  std::size_t owners() const { return ranks_ * devices_; }
+
+  /// Which of this process's devices the owner is, if it is one of them.
+  std::optional<std::size_t> local(std::size_t owner) const {
+    std::size_t const first = owner_of(0);
+    if (owner < first || owner >= first + devices_) return std::nullopt;
+    return owner - first;
+  }
+  /// The owner that this process's device number `device` is.
+  std::size_t owner_of(std::size_t device) const { return rank_ * devices_ + device; }
+
+ private:
+  std::size_t rank_, ranks_, devices_;
+};
+
+}  // namespace pushpull::detail
