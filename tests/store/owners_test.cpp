@@ -1,0 +1,206 @@
+/// @file
+/// Owners are all devices of all processes: who holds what, and what a process allocates of it.
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <random>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <pushpull/pushpull.hpp>
+
+#include "support/catch.hpp"
+
+namespace {
+
+namespace pp = pushpull;
+namespace detail = pushpull::detail;
+using types = pp::pass::element_types<float, float, float, float, float>;
+using table_type = detail::key_table<pp::string_keys, pp::cpu_device<>, types, 2>;
+using arena_type = table_type::arena_type;
+constexpr std::int64_t leaf = pp::pass::leaf_size;
+
+struct cluster {
+  std::size_t ranks, devices;
+
+  std::size_t owners() const { return ranks * devices; }
+  std::vector<pp::cpu_device<>> devices_of_rank() const { return pp::cpu_devices(static_cast<int>(devices)); }
+};
+
+std::vector<cluster> clusters() { return {{1, 1}, {1, 3}, {2, 1}, {3, 2}, {5, 1}}; }
+
+/// Sizes of keys, given to several inits.
+std::vector<std::vector<std::size_t>> inits() {
+  std::mt19937 random(3);
+  std::vector<std::vector<std::size_t>> result;
+  for (std::size_t const count : {1, 7, 1, 1, 40, 2, 1, 1, 1}) {
+    result.emplace_back(count);
+    for (std::size_t& size : result.back()) size = random() % (random() % 3 == 0 ? 20000 : 200);
+  }
+  result.push_back({0});
+  result.push_back({1 << 20, 1});
+  return result;
+}
+
+/// Every element of the arena is in one owner's part, and parts follow one another.
+void require_partition(std::span<detail::slice const> parts, std::int64_t size) {
+  std::int64_t end = 0;
+  for (auto const& part : parts) {
+    REQUIRE(part.begin == end);
+    REQUIRE(part.end >= part.begin);
+    end = part.end;
+  }
+  REQUIRE(end == size);
+}
+
+}  // namespace
+
+TEST_CASE("owners are numbered by rank, then by device", "[owners]") {
+  detail::topology const all(2, 4, 3);
+  REQUIRE(all.rank() == 2);
+  REQUIRE(all.ranks() == 4);
+  REQUIRE(all.devices() == 3);
+  REQUIRE(all.owners() == 12);
+  for (std::size_t n = 0; n < 3; ++n) REQUIRE(all.local(all.owner_of(n)) == n);
+  REQUIRE(all.owner_of(0) == 6);
+  for (std::size_t owner = 0; owner < 12; ++owner) REQUIRE(all.local(owner).has_value() == (owner / 3 == 2));
+  detail::topology const one(5);
+  REQUIRE(one.owners() == 5);
+  REQUIRE(one.owner_of(4) == 4);
+}
+
+TEST_CASE("slices are equal parts of whole leaves over all ranks", "[owners]") {
+  for (cluster const& c : clusters())
+    for (std::int64_t const size : {0L, 64L, 1024L, 1088L, 5 * 1024L, 1000000L * 64}) {
+      std::vector<detail::slice> parts;
+      for (std::size_t owner = 0; owner < c.owners(); ++owner)
+        parts.push_back(detail::slice_of(size, owner, c.owners()));
+      require_partition(parts, size);
+      std::int64_t const leaves = (size + leaf - 1) / leaf;
+      auto const owners = static_cast<std::int64_t>(c.owners());
+      for (auto const& part : parts) {
+        REQUIRE((part.begin % leaf == 0 || part.begin == size));
+        REQUIRE(part.size() <= (leaves + owners - 1) / owners * leaf);
+        if (part.end < size) REQUIRE(part.size() == parts.front().size());
+      }
+    }
+}
+
+TEST_CASE("an arena knows the parts of all owners and allocates those of its process", "[owners]") {
+  std::int64_t const size = 300 * leaf + 64;
+  for (cluster const& c : clusters())
+    for (bool const resident : {false, true}) {
+      auto const layout = detail::lay_out_slices(std::vector<std::size_t>{static_cast<std::size_t>(size)},
+                                                 std::vector<bool>{true}, c.owners());
+      std::vector<int> held(static_cast<std::size_t>(size));
+      for (std::size_t rank = 0; rank < c.ranks; ++rank) {
+        detail::topology const all(rank, c.ranks, c.devices);
+        auto const devices = c.devices_of_rank();
+        arena_type arena(devices, all, size, layout.parts, resident, size);
+        require_partition(arena.parts(), size);
+        for (std::size_t n = 0; n < c.devices; ++n) {
+          auto const& part = arena.part(n);
+          REQUIRE(part.begin == layout.parts[all.owner_of(n)].begin);
+          for (std::int64_t i = part.begin; i < part.end; ++i) ++held[static_cast<std::size_t>(i)];
+          // Two states and the master; the mirror holds the master of a resident arena.
+          auto const own = static_cast<std::size_t>(part.size()) * sizeof(float);
+          std::size_t const expected =
+              resident ? 2 * own + 2 * static_cast<std::size_t>(size) * sizeof(float) : 3 * own;
+          REQUIRE(arena.bytes(n) >= expected);
+          REQUIRE(arena.bytes(n) <= expected + 5 * 2 * 4096);
+        }
+      }
+      REQUIRE(std::count(held.begin(), held.end(), 1) == size);
+    }
+}
+
+TEST_CASE("all ranks place the keys of a series of inits alike", "[owners]") {
+  for (cluster const& c : clusters())
+    for (bool const whole_keys : {false, true}) {
+      std::vector<detail::arena_list<arena_type>> lists;
+      for (std::size_t rank = 0; rank < c.ranks; ++rank)
+        lists.emplace_back(detail::topology(rank, c.ranks, c.devices), whole_keys);
+      auto const devices = c.devices_of_rank();
+      for (auto const& sizes : inits()) {
+        std::vector<bool> const has_gradient(sizes.size());
+        auto first = lists[0].prepare(devices, sizes, has_gradient, false);
+        require_partition(first.arena().parts(), first.arena().size());
+        for (std::size_t rank = 1; rank < c.ranks; ++rank) {
+          auto other = lists[rank].prepare(devices, sizes, has_gradient, false);
+          REQUIRE(other.arena().size() == first.arena().size());
+          for (std::size_t owner = 0; owner < c.owners(); ++owner)
+            REQUIRE(other.arena().parts()[owner].begin == first.arena().parts()[owner].begin);
+          for (std::size_t i = 0; i < sizes.size(); ++i) {
+            REQUIRE(other.offset(i) == first.offset(i));
+            REQUIRE(other.first_element(i) == first.first_element(i));
+            REQUIRE(other.leaf_phase(i) == first.leaf_phase(i));
+          }
+          lists[rank].commit(other);
+        }
+        if (whole_keys)
+          for (std::size_t i = 0; i < sizes.size(); ++i) {
+            if (sizes[i] == 0) continue;
+            std::int64_t const begin = first.offset(i), end = begin + static_cast<std::int64_t>(sizes[i]);
+            auto const& parts = first.arena().parts();
+            REQUIRE(std::count_if(parts.begin(), parts.end(), [&](detail::slice const& part) {
+                      return part.begin < end && begin < part.end;
+                    }) == 1);
+          }
+        lists[0].commit(first);
+      }
+    }
+}
+
+TEST_CASE("the shards of all ranks hold every element of a key once", "[owners]") {
+  for (cluster const& c : clusters())
+    for (bool const whole_keys : {false, true}) {
+      auto const devices = c.devices_of_rank();
+      std::vector<std::unique_ptr<table_type>> tables;
+      for (std::size_t rank = 0; rank < c.ranks; ++rank)
+        tables.push_back(std::make_unique<table_type>(devices, detail::topology(rank, c.ranks, c.devices), nullptr, 0,
+                                                      whole_keys, false));
+      float next = 0;
+      std::size_t number = 0;
+      for (auto const& sizes : inits()) {
+        std::vector<std::string> names;
+        std::vector<std::vector<float>> values;
+        std::vector<pp::tensor_view<float const, pp::cpu_device<>>> views;
+        for (std::size_t const size : sizes) {
+          names.push_back(std::to_string(number++));
+          values.emplace_back(size);
+          for (float& x : values.back()) x = next++;
+        }
+        for (auto const& value : values)
+          views.emplace_back(value.data(), pp::shape{static_cast<std::int64_t>(value.size())}, pp::cpu_device<>());
+        std::vector<std::string_view> const keys(names.begin(), names.end());
+        for (auto const& table : tables) {
+          auto made = table->prepare(std::span(keys), std::span(std::as_const(views)), false, {});
+          table->commit(made);
+        }
+        for (std::size_t i = 0; i < keys.size(); ++i) {
+          std::vector<float> whole(sizes[i], -1);
+          for (auto const& table : tables) {
+            auto const& key = table->find("test", keys[i]);
+            REQUIRE(key.first_element == tables[0]->find("test", keys[i]).first_element);
+            detail::for_each_shard(*table, key, [&](auto const& shard) {
+              auto const run = shard.template run<pp::pass::run<types, 2>>();
+              REQUIRE(run.size == shard.size());
+              REQUIRE(run.first_element == key.first_element + shard.offset());
+              REQUIRE((run.leaf_phase == 0 || shard.offset() == 0));  // parts begin at leaves
+              REQUIRE(run.clock == key.index);
+              auto const size = static_cast<std::size_t>(run.size);
+              std::span const part = std::span(whole).subspan(static_cast<std::size_t>(shard.offset()), size);
+              REQUIRE(std::count(part.begin(), part.end(), -1.0F) == run.size);  // of no owner before
+              std::copy_n(run.master, size, part.begin());
+              for (float const* const state : run.state) REQUIRE(std::count(state, state + size, 0.0F) == run.size);
+            });
+          }
+          REQUIRE(whole == values[i]);
+        }
+      }
+    }
+}
