@@ -4,6 +4,7 @@
 
 #include <pushpull/config.hpp>  // first: it refuses what the library cannot be compiled with
 
+#include <pushpull/comm/any_communicator.hpp>
 #include <pushpull/comm/single.hpp>
 #include <pushpull/compat/djl.hpp>
 #include <pushpull/compat/gradient.hpp>
@@ -41,6 +42,8 @@
 #include <pushpull/store/kv_store.hpp>
 #include <pushpull/store/parameter_store.hpp>
 #include <pushpull/store/policies.hpp>
+#include <pushpull/store/ruled_kv_store.hpp>
+#include <pushpull/store/typed_parameter_store.hpp>
 #include <pushpull/store/wait_at_exit.hpp>
 #include <pushpull/tensor/row_sparse.hpp>
 #include <pushpull/tensor/tensor.hpp>

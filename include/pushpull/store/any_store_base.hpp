@@ -17,7 +17,7 @@
 #include <utility>
 #include <vector>
 
-#include <pushpull/comm/single.hpp>
+#include <pushpull/comm/any_communicator.hpp>
 #include <pushpull/compress/by_name.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/updater.hpp>
@@ -54,9 +54,11 @@ class any_store_base : public sole_type<Ts...> {
   using key_type = any_key;
   using key_view = any_key_view;
 
-  /// Without a rule. @param type  What `type()` returns. @throws as kv_store
-  any_store_base(std::string type, std::vector<D> const& devices)
-      : type_(std::move(type)), store_(make(devices, no_updater{}, compress::none{})) {}
+  /// Without a rule. @param type  The name that `type()` returns. @throws as kv_store
+  any_store_base(std::string type, std::vector<D> const& devices, comm::any_communicator communicator = {})
+      : type_(std::move(type)),
+        communicator_(std::move(communicator)),
+        store_(make(devices, no_updater{}, compress::none{})) {}
   /// A user's store, which updates as it does: set_optimizer and set_gradient_compression are refused. Its value_type is
   /// one of Ts. Calls on lists are made key by key. Where its calls return no `completion`, those of any_store return when
   /// their work is finished.
@@ -76,12 +78,14 @@ class any_store_base : public sole_type<Ts...> {
       : type_(std::move(other.type_)),
         kind_(other.kind_.load()),
         compressor_(other.compressor_),
+        communicator_(other.communicator_),
         functions_(std::move(other.functions_)),
         store_(std::move(other.store_)) {}
   any_store_base& operator=(any_store_base&& other) noexcept {
     type_ = std::move(other.type_);
     kind_ = other.kind_.load();
     compressor_ = other.compressor_;
+    communicator_ = other.communicator_;
     functions_ = std::move(other.functions_);
     store_ = std::move(other.store_);
     return *this;
@@ -95,9 +99,10 @@ class any_store_base : public sole_type<Ts...> {
   pushpull::shape const& shape(any_key_view key) const { return store_->shape(checked("shape", key)); }
   /// The name of a key's element type: "float32". @throws unknown_key
   std::string_view dtype(any_key_view key) const { return store_->dtype(checked("dtype", key)); }
-  int rank() const { return comm::single{}.rank(); }
-  int num_workers() const { return comm::single{}.size(); }
-  void barrier() const {}
+  int rank() const { return store_->rank(); }
+  int num_workers() const { return store_->num_workers(); }
+  /// As kv_store's.
+  void barrier() const { store_->barrier(); }
   static bool is_capable(std::string_view capability) {
     return kv_store<std::tuple_element_t<0, std::tuple<Ts...>>, D>::is_capable(capability);
   }
@@ -322,9 +327,10 @@ class any_store_base : public sole_type<Ts...> {
 
  private:
   template <class Updater, class... Policies>
-  static std::unique_ptr<erased> make(std::vector<D> const& devices, Updater const& updater,
-                                      compress::any_compressor const& compressor, Policies const&... policies) {
-    return make_model<D, Ts...>(Compressors(), devices, updater, compressor, policy_list<Policies...>{{policies...}});
+  std::unique_ptr<erased> make(std::vector<D> const& devices, Updater const& updater,
+                               compress::any_compressor const& compressor, Policies const&... policies) const {
+    return make_model<D, Ts...>(Compressors(), devices, updater, compressor,
+                                policy_list<comm::any_communicator, Policies...>{{communicator_, policies...}});
   }
 
   void expect_updater(char const* call) const {
@@ -371,6 +377,7 @@ class any_store_base : public sole_type<Ts...> {
   std::string type_;
   std::atomic<key_kind> kind_{key_kind::none};
   compress::any_compressor compressor_;
+  comm::any_communicator communicator_;         // of a user's store: not asked
   std::tuple<function_type<Ts>...> functions_;  // of set_updater
   std::unique_ptr<erased> store_;
 };

@@ -146,6 +146,9 @@ class erased_store : public typed_calls<Ts, D>... {
   virtual ~erased_store() = default;
 
   virtual std::vector<D> const& devices() const = 0;
+  virtual int rank() const = 0;
+  virtual int num_workers() const = 0;
+  virtual void barrier() const = 0;
   virtual std::vector<any_key> keys() const = 0;
   virtual bool contains(any_key_view key) const = 0;
   virtual pushpull::shape const& shape(any_key_view key) const = 0;

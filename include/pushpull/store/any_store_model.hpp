@@ -248,6 +248,9 @@ class store_model<Updater, Compressor, Compressors, policy_list<Policies...>, D,
         policies_(policies) {}
 
   std::vector<D> const& devices() const override { return store.devices(); }
+  int rank() const override { return store.rank(); }
+  int num_workers() const override { return store.num_workers(); }
+  void barrier() const override { store.barrier(); }
   std::vector<any_key> keys() const override { return store.keys(); }
   bool contains(any_key_view key) const override { return store.contains(key); }
   pushpull::shape const& shape(any_key_view key) const override { return store.shape(key); }

@@ -15,6 +15,8 @@
 #include <utility>
 #include <vector>
 
+#include <pushpull/comm/any_communicator.hpp>
+#include <pushpull/concepts/communicator.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/device/cpu_device.hpp>
@@ -99,15 +101,22 @@ using created_store_t = typename detail::created_store<D, Compressors, Ts...>::t
 /// "dist_async", ...) are stores of several processes; every other name is a store of this process on the given devices,
 /// where the devices say what reduces and updates, and the name is only what `type()` returns: "local", "device".
 /// @tparam Ts  The element types that keys may have; none: float.
-/// The third argument names what set_gradient_compression may be asked for: all_compressors() or compressors<...>().
+/// The third argument names what set_gradient_compression may be asked for: all_compressors() or compressors<...>(). The
+/// communicator is the one that rank(), num_workers() and barrier() ask.
 /// @throws invalid_argument on a store of several processes, which this version does not have yet; on no devices; on a name
 /// that was registered for other types than those of this call
 template <ElementType... Ts, Device D, class... Cs>
 created_store_t<D, compressors<Cs...>, Ts...> create(std::string_view name, std::vector<D> const& devices,
-                                                     compressors<Cs...>) {
+                                                     compressors<Cs...>, comm::any_communicator communicator = {}) {
   using store_type = created_store_t<D, compressors<Cs...>, Ts...>;
   std::string type = detail::lower_case(name);
-  if (auto const make = detail::store_registry<store_type, D>::instance().find(type)) return make(type, devices);
+  if (auto const make = detail::store_registry<store_type, D>::instance().find(type)) {
+    detail::expects<invalid_argument>(communicator.size() == 1, [&] {
+      return "create: \"" + type + "\" was registered as a store that takes no communicator, one of " +
+             std::to_string(communicator.size()) + " ranks came";
+    });
+    return make(type, devices);
+  }
   detail::expects<invalid_argument>(!detail::registered_names::instance().contains(type), [&] {
     return "create: \"" + type + "\" was registered for stores on other devices, of other element types or compressors";
   });
@@ -119,7 +128,13 @@ created_store_t<D, compressors<Cs...>, Ts...> create(std::string_view name, std:
   };
   refuse("dist", "of several processes", "PUSHPULL_MPI or PUSHPULL_GLOO");
   refuse("nccl", "over NCCL", "PUSHPULL_NCCL");
-  return {std::move(type), devices};
+  return {std::move(type), devices, std::move(communicator)};
+}
+/// Without compression, over a communicator.
+template <ElementType... Ts, Device D, Communicator C>
+created_store_t<D, compressors<>, Ts...> create(std::string_view name, std::vector<D> const& devices,
+                                                C const& communicator) {
+  return create<Ts...>(name, devices, compressors<>(), comm::any_communicator(communicator));
 }
 /// Without compression.
 template <ElementType... Ts, Device D>

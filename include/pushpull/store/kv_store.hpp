@@ -65,8 +65,9 @@ class kv_store_calls : public kv_store_base<T, D, Policies...> {
   explicit kv_store_calls(std::vector<D> const& devices)
     requires std::default_initializable<updater_type>
       : kv_store_calls(devices, updater_type{}) {}
-  /// Policies that are given as values name themselves in the type, and a Compressor keeps its value:
-  /// kv_store store{devices, rule, reduce::mean{}, compress::two_bit{0.1F}}. @throws as above
+  /// Policies that are given as values name themselves in the type; a Compressor, an accumulation policy and a Communicator
+  /// keep their values: kv_store store{devices, rule, reduce::mean{}, compress::two_bit{0.1F}}.
+  /// @throws as above; invalid_argument if the communicator has several ranks that are not independent
   template <detail::HasPolicyKind... P>
   kv_store_calls(std::vector<D> const& devices, updater_type const& updater, P const&... policies)
       : kv_store_calls({}, 0, devices, updater, policies...) {}
@@ -348,6 +349,7 @@ class kv_store_calls : public kv_store_base<T, D, Policies...> {
                  updater_type const& updater, P const&... policies)
       : base(std::make_unique<engine_type>(devices, updater, detail::pick_value<compressor_type>(policies...),
                                            detail::pick_value<typename resolved::accumulation_policy>(policies...),
+                                           detail::pick_value<typename resolved::communicator_type>(policies...),
                                            std::move(shared), number)) {}
 
   /// Without a rule the rows that did not come become zero.

@@ -68,8 +68,9 @@ class kv_store_base {
   }
   /// @throws unknown_key
   pushpull::shape const& shape(key_view key) const { return engine_->find("shape", key).shape; }
-  int rank() const { return communicator_type{}.rank(); }
-  int num_workers() const { return communicator_type{}.size(); }
+  /// The number of this process among those of the communicator.
+  int rank() const { return engine_->communicator().rank(); }
+  int num_workers() const { return engine_->communicator().size(); }
   /// "local" where the devices are CPUs, else "device": MXNet's names.
   static constexpr std::string_view type() { return HostDevice<D> ? "local" : "device"; }
   /// Whether the store can do something: "optimizer", apply a rule. @throws invalid_argument on another name
@@ -79,8 +80,8 @@ class kv_store_base {
     });
     return true;
   }
-  /// Returns when all processes of the store have come here; does not wait for work that is under way.
-  void barrier() const {}
+  /// Returns when all processes of the communicator have called it; does not wait for work that is under way.
+  void barrier() const { engine_->communicator().barrier(); }
 
   /// The rule with its present hyperparameters, or that of a parameter group.
   /// @throws invalid_argument if there is no such group

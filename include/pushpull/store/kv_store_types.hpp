@@ -50,7 +50,8 @@ struct kv_store_types {
   static_assert(Reduction<reduction_type>,
                 "kv_store: the reduction does not model Reduction, whose operator and finish are noexcept");
   static_assert(Compressor<compressor_type>, "kv_store: the compressor does not model Compressor");
-  static_assert(Communicator<communicator_type>, "kv_store: the communicator does not model Communicator");
+  static_assert(Communicator<communicator_type>,
+                "kv_store: the communicator does not model Communicator: rank(), size() and barrier(), all const");
   static_assert(!has_updater || (FloatingElement<T> && FloatingElement<master_type> && FloatingElement<state_type>),
                 "kv_store: an Updater needs floating-point elements of at least 16 bits");
 

@@ -68,6 +68,22 @@ class parameter_store {
   parameter_store& operator=(parameter_store const&) = delete;
 
   std::vector<device_type> const& devices() const { return store_->devices(); }
+  /// The store's rank, workers and barrier.
+  int rank() const
+    requires requires(S const& store) { store.rank(); }
+  {
+    return store_->rank();
+  }
+  int num_workers() const
+    requires requires(S const& store) { store.num_workers(); }
+  {
+    return store_->num_workers();
+  }
+  void barrier() const
+    requires requires(S const& store) { store.barrier(); }
+  {
+    store_->barrier();
+  }
   /// Number of parameters.
   std::size_t size() const { return parameters_.size(); }
 

@@ -115,14 +115,18 @@ template <class Tag, class Default, class... Policies>
 using pick_t = typename pick<Tag, Default, Policies...>::type;
 
 /// The policy of type `P` among values, or a default one.
-template <class P, class... Policies>
-P pick_value(Policies const&... policies) {
-  P value{};
-  [[maybe_unused]] auto const take = [&]<class Q>(Q const& policy) {
-    if constexpr (std::same_as<P, Q>) value = policy;
-  };
-  (take(policies), ...);
-  return value;
+template <class P>
+P pick_value() {
+  static_assert(std::default_initializable<P>, "store: a policy that has no default value has to be given as a value");
+  return P{};
+}
+template <class P, class First, class... Rest>
+P pick_value(First const& first, Rest const&... rest) {
+  if constexpr (std::same_as<P, First>) {
+    return first;
+  } else {
+    return pick_value<P>(rest...);
+  }
 }
 
 /// What has no policy kind can only be meant as a rule.

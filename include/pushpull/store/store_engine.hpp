@@ -88,8 +88,11 @@ class store_engine : public store_engine_base<Types, T, D> {
 
   /// @param number  Among the stores that share the parts.
   store_engine(std::vector<D> const& device_list, updater_type const& updater, compressor_type const& compressor,
-               accumulation_policy const& accumulation, shared_parts shared, std::size_t number)
-      : base(device_list, updater, std::move(shared), number), compressor_(compressor), accumulation_(accumulation) {
+               accumulation_policy const& accumulation, typename Types::communicator_type const& communicator,
+               shared_parts shared, std::size_t number)
+      : base(device_list, updater, communicator, std::move(shared), number),
+        compressor_(compressor),
+        accumulation_(accumulation) {
     validate(compressor_);
     validate(accumulation_);
   }

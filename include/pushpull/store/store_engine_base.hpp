@@ -29,6 +29,7 @@
 #include <pushpull/schedule/reentrance.hpp>
 #include <pushpull/store/inspection.hpp>
 #include <pushpull/store/keys/key_table.hpp>
+#include <pushpull/store/keys/topology.hpp>
 #include <pushpull/store/parameter_groups.hpp>
 #include <pushpull/store/store_operations.hpp>
 #include <pushpull/tensor/copy_bytes.hpp>
@@ -41,6 +42,7 @@ class store_engine_base {
  public:
   using rule_type = typename Types::rule_type;
   using updater_type = typename Types::updater_type;
+  using communicator_type = typename Types::communicator_type;
   using table_type = typename Types::table_type;
   using record = typename Types::record;
   using key_view = typename Types::key_view;
@@ -59,6 +61,7 @@ class store_engine_base {
   store_engine_base& operator=(store_engine_base const&) = delete;
 
   std::vector<D> const& devices() const { return keys_.devices(); }
+  communicator_type const& communicator() const { return communicator_; }
 
   /// f(the table of keys), while no key is added.
   template <class F>
@@ -287,8 +290,10 @@ class store_engine_base {
 
  protected:
   /// @param number  Among the stores that share the parts.
-  store_engine_base(std::vector<D> const& devices, updater_type const& updater, shared_parts shared, std::size_t number)
-      : keys_(devices, topology(devices.size()), std::move(shared.directory), number, Types::whole_keys,
+  store_engine_base(std::vector<D> const& devices, updater_type const& updater, communicator_type const& communicator,
+                    shared_parts shared, std::size_t number)
+      : communicator_(communicator),
+        keys_(devices, owners_of(communicator_, devices.size()), std::move(shared.directory), number, Types::whole_keys,
               MaySkip<rule_type>),
         groups_(updater),
         schedule_(std::move(shared.schedule)) {
@@ -320,6 +325,7 @@ class store_engine_base {
     for (D const& device : devices()) device.synchronize();
   }
 
+  communicator_type communicator_;
   table_type keys_;
   std::vector<std::string> const state_names_ = numbered_names(rule_type::state_names);  // that swap takes
   groups_type groups_;

@@ -38,6 +38,9 @@ class parameter_store<kv_store<type_list<Ts...>, D, Policies...>> {
   parameter_store& operator=(parameter_store const&) = delete;
 
   std::vector<D> const& devices() const { return std::get<0>(parts_)->devices(); }
+  int rank() const { return std::get<0>(parts_)->rank(); }
+  int num_workers() const { return std::get<0>(parts_)->num_workers(); }
+  void barrier() const { std::get<0>(parts_)->barrier(); }
   std::size_t size() const { return places_.size(); }
 
   /// @throws duplicate_key

@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include <pushpull/comm/single.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/element/dtype.hpp>
@@ -275,6 +276,17 @@ class wrapped_store final
   }
 
   std::vector<D> const& devices() const override { return devices_; }
+  int rank() const override {
+    if constexpr (requires { store_->rank(); }) return store_->rank();
+    return comm::single{}.rank();
+  }
+  int num_workers() const override {
+    if constexpr (requires { store_->num_workers(); }) return store_->num_workers();
+    return comm::single{}.size();
+  }
+  void barrier() const override {
+    if constexpr (requires { store_->barrier(); }) store_->barrier();
+  }
   std::vector<any_key> keys() const override {
     std::lock_guard const lock(mutex_);
     return order_;

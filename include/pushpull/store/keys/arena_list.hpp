@@ -56,9 +56,9 @@ class arena_list {
     std::int64_t begin_ = 0;
     layout layout_, numbers_;
     bool whole_keys_ = false;
-    std::unique_ptr<Arena> made_;       // null: the keys lie in an arena of the list
-    open_arena* open_ = nullptr;        // null: the arena has no further room
-    open_arena opened_;                 // its state after the commit
+    std::unique_ptr<Arena> made_;  // null: the keys lie in an arena of the list
+    open_arena* open_ = nullptr;   // null: the arena has no further room
+    open_arena opened_;            // its state after the commit
     std::vector<std::int64_t> loads_;
   };
 
@@ -82,13 +82,13 @@ class arena_list {
       share(result, devices, size, resident, has_gradient.front());
       result.begin_ = result.opened_.used - size;
     } else {
-      result.layout_ = whole_keys_ ? lay_out_owners(sizes, result.loads_)
-                                   : lay_out_slices(sizes, has_gradient, topology_.owners());
+      result.layout_ =
+          whole_keys_ ? lay_out_owners(sizes, result.loads_) : lay_out_slices(sizes, has_gradient, topology_.owners());
       std::int64_t gradients = 0;
       for (std::size_t i = 0; i < sizes.size(); ++i)
         if (has_gradient[i]) gradients = std::max(gradients, result.layout_.offsets[i] + padded(sizes[i]));
-      result.made_ = std::make_unique<Arena>(devices, topology_, result.layout_.size, result.layout_.parts, resident,
-                                             gradients);
+      result.made_ =
+          std::make_unique<Arena>(devices, topology_, result.layout_.size, result.layout_.parts, resident, gradients);
       result.arena_ = result.made_.get();
     }
     result.arena_->clear(devices, result.range().begin, result.range().end);

@@ -19,10 +19,12 @@
 
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/element/dtype.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/pass/copy.hpp>
+#include <pushpull/pass/fused_step.hpp>
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/schedule/operation.hpp>
-#include <pushpull/pass/fused_step.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/keys/arena.hpp>
 #include <pushpull/store/keys/arena_list.hpp>
@@ -32,8 +34,6 @@
 #include <pushpull/store/keys/topology.hpp>
 #include <pushpull/store/reach.hpp>
 #include <pushpull/tensor/buffer.hpp>
-#include <pushpull/pass/copy.hpp>
-#include <pushpull/element/dtype.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {

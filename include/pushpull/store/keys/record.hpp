@@ -10,6 +10,7 @@
 
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/element/shape.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/pass/factored_plan.hpp>
 #include <pushpull/schedule/operation.hpp>
@@ -17,7 +18,6 @@
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/keys/placement.hpp>
 #include <pushpull/tensor/buffer.hpp>
-#include <pushpull/element/shape.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 

@@ -4,8 +4,11 @@
 
 #include <cstddef>
 #include <optional>
+#include <string>
 
+#include <pushpull/concepts/communicator.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/error.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
@@ -37,5 +40,23 @@ class topology {
  private:
   std::size_t rank_, ranks_, devices_;
 };
+
+/// The owners of a store with `devices` devices in each process. Independent ranks own all slices of their own stores.
+/// @throws invalid_argument unless 0 <= rank < size; for several ranks that are not independent, which would have to
+/// exchange slices
+template <Communicator C>
+topology owners_of(C const& communicator, std::size_t devices) {
+  int const rank = communicator.rank(), size = communicator.size();
+  expects<invalid_argument>(rank >= 0 && rank < size, [&] {
+    return "kv_store: a communicator's rank is at least 0 and below its size, got rank " + std::to_string(rank) +
+           " of " + std::to_string(size);
+  });
+  expects<invalid_argument>(size == 1 || has_independent_ranks(communicator), [&] {
+    return "kv_store: the communicator says rank " + std::to_string(rank) + " of " + std::to_string(size) +
+           " and cannot exchange slices, so each rank would train alone; if that is meant, give it a member "
+           "ranks_are_independent() that returns true";
+  });
+  return topology(devices);
+}
 
 }  // namespace pushpull::detail
