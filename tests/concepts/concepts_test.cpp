@@ -138,8 +138,22 @@ static_assert(!pp::Reduction<no_finish> && !pp::Reduction<finish_may_throw> && !
 struct no_size {
   using policy_kind = pp::communicator_tag;
   int rank() const { return 0; }
+  void barrier() const {}
 };
-static_assert(pp::Communicator<pp::comm::single> && !pp::Communicator<no_size>);
+struct no_barrier {
+  using policy_kind = pp::communicator_tag;
+  int rank() const { return 0; }
+  int size() const { return 1; }
+};
+struct least_communicator : no_barrier {
+  void barrier() const {}
+};
+struct moves_only : least_communicator {
+  moves_only(moves_only&&) = default;
+};
+static_assert(pp::Communicator<pp::comm::single> && pp::Communicator<pp::comm::any_communicator>);
+static_assert(pp::Communicator<least_communicator> && !pp::Communicator<moves_only>);
+static_assert(!pp::Communicator<no_size> && !pp::Communicator<no_barrier>);
 static_assert(pp::Compressor<pp::compress::none> && !pp::Compressor<no_size>);
 
 using least_store = pp::kv_store<float, archetype::device, archetype::updater, archetype::reduction>;

@@ -37,7 +37,7 @@ std::vector<cluster> clusters() { return {{1, 1}, {1, 3}, {2, 1}, {3, 2}, {5, 1}
 std::vector<std::vector<std::size_t>> inits() {
   std::mt19937 random(3);
   std::vector<std::vector<std::size_t>> result;
-  for (std::size_t const count : {1, 7, 1, 1, 40, 2, 1, 1, 1}) {
+  for (std::size_t const count : std::vector<std::size_t>{1, 7, 1, 1, 40, 2, 1, 1, 1}) {
     result.emplace_back(count);
     for (std::size_t& size : result.back()) size = random() % (random() % 3 == 0 ? 20000 : 200);
   }

@@ -20,8 +20,8 @@ class any_communicator {
 
   /// This process alone.
   any_communicator() : any_communicator(single{}) {}
-  template <Communicator C>
-    requires(!std::same_as<C, any_communicator>)
+  template <class C>
+    requires(!std::same_as<C, any_communicator> && Communicator<C>)
   any_communicator(C communicator) : model_(std::make_shared<model<C>>(std::move(communicator))) {}
 
   int rank() const { return model_->rank(); }

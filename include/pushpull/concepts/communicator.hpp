@@ -15,12 +15,12 @@ namespace pushpull::inline PUSHPULL_ABI {
 ///            of its own that refines this one.
 /// Models:    comm::single, comm::any_communicator.
 template <class C>
-concept Communicator = std::copy_constructible<C> && requires(C const& c) {
+concept Communicator = requires(C const& c) {
   typename C::policy_kind;
   { c.rank() } -> std::convertible_to<int>;
   { c.size() } -> std::convertible_to<int>;
   c.barrier();
-};
+} && std::copy_constructible<C>;
 
 namespace detail {
 
