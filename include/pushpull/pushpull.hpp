@@ -35,6 +35,7 @@
 #include <pushpull/registers/pack.hpp>
 #include <pushpull/registers/pack_math.hpp>
 #include <pushpull/registers/row_column_statistics.hpp>
+#include <pushpull/schedule/announced_event.hpp>
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/store/any_store.hpp>
 #include <pushpull/store/create.hpp>

@@ -26,7 +26,10 @@ using pp::detail::variable;
 class operation final : public pp::detail::operation {
  public:
   explicit operation(std::function<void()> f) : function_(std::move(f)) {}
-  void run() override { function_(); }
+  pp::detail::progress run() override {
+    function_();
+    return pp::detail::progress::done();
+  }
 
  private:
   void recycle() noexcept override { delete this; }

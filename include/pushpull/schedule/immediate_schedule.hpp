@@ -2,14 +2,20 @@
 /// Operations that run in their calls: on streams, which order what they are given, and where no asynchrony is wanted.
 #pragma once
 
+#include <chrono>
+#include <condition_variable>
 #include <mutex>
+#include <thread>
+#include <utility>
 
 #include <pushpull/config.hpp>
+#include <pushpull/schedule/awaited.hpp>
+#include <pushpull/schedule/backoff.hpp>
 #include <pushpull/schedule/operation.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// One operation at a time, in the calling thread. Errors are thrown by the call.
+/// One operation at a time, in the calling thread, which also waits between stages. Errors are thrown by the call.
 class immediate_schedule final : public schedule {
  public:
   void submit(operation& op, int, bool) {
@@ -18,18 +24,41 @@ class immediate_schedule final : public schedule {
     op.accesses_.clear();
     std::lock_guard const lock(mutex_);
     activity const running(*this, op.callers_);
-    op.prepare();
-    op.run();
+    while (awaited* const event = op.advance()) wait_for(*event, op);
     op.done_.store(true, std::memory_order_release);
   }
 
   void finish(operation&) override {}
+  void resume(operation&) noexcept override {
+    std::lock_guard const lock(resumed_mutex_);
+    is_resumed_ = true;
+    resumed_.notify_one();
+  }
   void wait(variable&) const { expect_outside(*this); }
   void wait() const { expect_outside(*this); }
   void drain() const noexcept {}
 
  private:
+  void wait_for(awaited& event, operation& op) {
+    if (event.will_resume(op)) {
+      std::unique_lock lock(resumed_mutex_);
+      resumed_.wait(lock, [&] { return std::exchange(is_resumed_, false); });
+      return;
+    }
+    for (backoff pause; !event.ready();) {
+      auto const wait = pause.next();
+      if (wait.count() == 0) {
+        std::this_thread::yield();
+      } else {
+        std::this_thread::sleep_for(wait);
+      }
+    }
+  }
+
   std::mutex mutex_;
+  std::mutex resumed_mutex_;
+  std::condition_variable resumed_;
+  bool is_resumed_ = false;
 };
 
 }  // namespace pushpull::detail

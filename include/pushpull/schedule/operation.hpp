@@ -12,6 +12,7 @@
 
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/schedule/awaited.hpp>
 #include <pushpull/schedule/reentrance.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
@@ -55,11 +56,23 @@ struct variable {
   bool idle() const { return first == nullptr; }
 };
 
+/// Whose threads run an operation.
+enum class lane {
+  compute,       ///< oneTBB's.
+  communication  ///< The schedule's one thread for what is outside of the process: in the order of submission.
+};
+
 /// Decides when operations run.
 class schedule : public identity {
  public:
   /// Returns when the operation is done; it may be run by the caller.
   virtual void finish(operation& op) = 0;
+  /// What the operation waits for may be ready.
+  virtual void resume(operation& op) noexcept = 0;
+
+  /// Written by each operation that all processes take part in: these operations run in the order of their submission,
+  /// which is the same in every process, whatever their keys and priorities.
+  variable collectives;
 
  protected:
   ~schedule() = default;
@@ -73,10 +86,13 @@ class operation {
   operation& operator=(operation const&) = delete;
   virtual ~operation() = default;
 
-  /// All that may fail for lack of memory, before `run`: changes nothing that a call can see.
+  /// All that may fail for lack of memory, once before the first `run`: changes nothing that a call can see.
   virtual void prepare() {}
-  /// The work itself. What it enqueues on devices may end later.
-  virtual void run() = 0;
+  /// The work itself, or as much of it as need not wait for something outside: it is run again then. What it enqueues on
+  /// devices may end later.
+  virtual progress run() = 0;
+  /// Where all of its stages run.
+  virtual lane runs_in() const { return lane::compute; }
   /// Whether what `run` enqueued on devices is finished. Called by one thread at a time.
   virtual bool devices_ready() { return true; }
   /// Returns when it is.
@@ -86,6 +102,9 @@ class operation {
   void reads(variable& v) { accesses_.push_back(access{&v, false}); }
   /// Likewise, and after its earlier readers; later operations on the key run after this one.
   void writes(variable& v) { accesses_.push_back(access{&v, true}); }
+
+  /// For what it waits for: it may be ready. From any thread.
+  void resume() noexcept { owner_->resume(*this); }
 
   /// Takes back what has been named, where the operation is not submitted after all.
   void forget_accesses() noexcept { accesses_.clear(); }
@@ -114,6 +133,7 @@ class operation {
  private:
   friend class task_schedule;
   friend class immediate_schedule;
+  friend class communication_lane;
   friend class pushpull::completion;
 
   /// As before its first use. @throws std::bad_alloc
@@ -124,7 +144,17 @@ class operation {
     unmet_ = 0;
     if (has_failed_) failure_.reset();
     has_failed_ = false;
+    is_prepared_ = false;
+    event_ = nullptr;
     done_.store(false, std::memory_order_relaxed);
+  }
+
+  /// Runs the next stage, if what it waits for is ready. @returns what it waits for now; null if it is done
+  awaited* advance() {
+    if (event_ != nullptr && !event_->ready()) return event_;
+    if (!is_prepared_) prepare();
+    is_prepared_ = true;
+    return event_ = run().event();
   }
 
   schedule* owner_ = nullptr;
@@ -135,6 +165,9 @@ class operation {
   std::vector<access> accesses_;
   std::shared_ptr<failure> failure_;  // made before it is needed: a failure must not ask for memory
   bool has_failed_ = false;
+  bool is_prepared_ = false;
+  awaited* event_ = nullptr;   // between two stages
+  operation* next_ = nullptr;  // in a list of the communication lane
   std::atomic<bool> done_{false};
   std::atomic<int> references_{0};
 };

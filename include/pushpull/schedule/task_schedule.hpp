@@ -1,5 +1,6 @@
 /// @file
-/// Operations as oneTBB tasks: each runs when those before it on its keys are done, those of high priority first.
+/// Operations as oneTBB tasks: each runs when those before it on its keys are done, those of high priority first. Those of
+/// the communication lane run on a thread of its own.
 #pragma once
 
 #include <algorithm>
@@ -17,28 +18,34 @@
 #include <oneapi/tbb/task_group.h>
 #include <pushpull/config.hpp>
 #include <pushpull/detail/thread_sanitizer.hpp>
+#include <pushpull/schedule/awaited.hpp>
+#include <pushpull/schedule/communication_lane.hpp>
 #include <pushpull/schedule/exit_list.hpp>
 #include <pushpull/schedule/operation.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// Per key, operations run in the order of their submission, readers concurrently; else whenever a thread is free.
-/// Threads that wait help. May be called by several threads.
-class task_schedule final : public schedule, private exit_list_entry {
+/// Threads that wait help. Operations that wait for something outside hold no thread. May be called by several threads.
+class task_schedule final : public schedule, private exit_list_entry, private communication_lane::client {
  public:
-  task_schedule() = default;
+  task_schedule() : lane_(*this) {}
   ~task_schedule() {
     leave_exit_list();
     drain();
+    lane_.stop();
     if (called_) join();  // threads that are about to leave
     observe(&group_);
   }
 
   /// Takes the operation, whose accesses have been named. One that `is_small` and has nothing to wait for is run by the
-  /// caller: waking another thread would cost more. @throws std::bad_alloc, before anything has changed
+  /// caller: waking another thread would cost more.
+  /// @throws std::bad_alloc, or std::system_error if a thread cannot be made; before anything has changed
   void submit(operation& op, int priority, bool is_small) {
     expect_outside(*this);
     op.reset(*this, priority);
+    bool const computes = op.runs_in() == lane::compute;
+    if (!computes) lane_.start();
     if (op.failure_ == nullptr) op.failure_ = std::make_shared<failure>();
     std::unique_lock lock(mutex_);
     make_room();
@@ -48,15 +55,20 @@ class task_schedule final : public schedule, private exit_list_entry {
     ++pending_;
     for (access& a : op.accesses_) enter(op, a);
     if (op.unmet_ > 0) return;
-    if (is_small) return run(op, lock, stays::no);
-    push_ready(op);
-    call_threads(1);
+    if (is_small && computes) return run(op, lock, stays::no);
+    call_threads(push_ready(op));
   }
 
   void finish(operation& op) override {
     expect_outside(*this);
     std::unique_lock lock(mutex_);
     help_until(lock, [&] { return op.done(); });
+  }
+
+  void resume(operation& op) noexcept override {
+    std::lock_guard const lock(mutex_);
+    call_threads(push_ready(op));
+    if (waiting_ > 0) changed_.notify_all();
   }
 
   /// Returns when all operations on the key are done. @throws what one of them failed with, if nobody was told
@@ -157,7 +169,7 @@ class task_schedule final : public schedule, private exit_list_entry {
     if (!a.granted) ++op.unmet_;
   }
 
-  /// Takes it out again. @returns how many operations have become ready
+  /// Takes it out again. @returns how many operations have become ready for threads of oneTBB
   std::size_t leave(access const& a) {
     variable& v = *a.key;
     (a.before != nullptr ? a.before->after : v.first) = a.after;
@@ -166,8 +178,7 @@ class task_schedule final : public schedule, private exit_list_entry {
     for (access* next = a.after; next != nullptr && !next->granted && has_turn(*next); next = next->after) {
       next->granted = true;
       if (--next->owner->unmet_ > 0) continue;
-      push_ready(*next->owner);
-      ++ready;
+      ready += push_ready(*next->owner);
     }
     return ready;
   }
@@ -175,9 +186,15 @@ class task_schedule final : public schedule, private exit_list_entry {
   static bool later(operation const* a, operation const* b) {
     return a->priority_ != b->priority_ ? a->priority_ < b->priority_ : a->number_ > b->number_;
   }
-  void push_ready(operation& op) {
+  /// @returns for how many more threads of oneTBB there is work
+  std::size_t push_ready(operation& op) {
+    if (op.runs_in() == lane::communication) {
+      lane_.run(op);
+      return 0;
+    }
     ready_.push_back(&op);
     std::push_heap(ready_.begin(), ready_.end(), later);
+    return 1;
   }
 
   /// Wakes up to `count` threads, as long as the arena has room for them: each runs operations until none is ready. Where
@@ -219,18 +236,44 @@ class task_schedule final : public schedule, private exit_list_entry {
   void run(operation& op, std::unique_lock<std::mutex>& lock, stays after) {
     lock.unlock();
     std::exception_ptr error;
+    bool waits = false;
     try {
-      activity const running(*this, op.callers_);
-      // A thread that waits inside one operation must not begin another, which might take long.
-      tbb::this_task_arena::isolate([&] {
-        op.prepare();
-        op.run();
-      });
+      awaited* event = nullptr;
+      {
+        activity const running(*this, op.callers_);
+        if (op.runs_in() == lane::communication) {
+          event = op.advance();
+        } else {
+          // A thread that waits inside one operation must not begin another, which might take long.
+          tbb::this_task_arena::isolate([&] { event = op.advance(); });
+        }
+      }
+      if (event != nullptr) {
+        suspend(op, *event);
+        waits = true;
+      }
     } catch (...) {
       error = std::current_exception();
     }
     lock.lock();
-    complete(op, std::move(error), after);
+    if (!waits) complete(op, std::move(error), after);  // one that waits may be run by another thread already
+  }
+
+  /// Has the operation run again when what it waits for is ready. @throws if a thread that asks cannot be made
+  void suspend(operation& op, awaited& event) {
+    if (event.will_resume(op)) return;
+    lane_.start();
+    lane_.ask_for(op);
+  }
+
+  void run_in_lane(operation& op) noexcept override {
+    std::unique_lock lock(mutex_);
+    run(op, lock, stays::no);
+  }
+  void resume_waiting(operation& op) noexcept override { resume(op); }
+  void fail_waiting(operation& op, std::exception_ptr error) noexcept override {
+    std::lock_guard const lock(mutex_);
+    complete(op, std::move(error), stays::no);
   }
 
   void complete(operation& op, std::exception_ptr error, stays after) noexcept {
@@ -278,6 +321,7 @@ class task_schedule final : public schedule, private exit_list_entry {
   std::size_t waiting_ = 0;
   bool joined_ = false;
   bool called_ = false;
+  communication_lane lane_;
   tbb::task_arena arena_;
   tbb::task_group group_;
 };

@@ -54,13 +54,14 @@ class function_update final : public device_operation<D> {
         gather_step_(table.devices().size()),
         scatter_step_(table.devices().size()) {}
 
-  void run() override {
+  progress run() override {
     try {
       update();
     } catch (...) {
       call.put_residuals_back();
       throw;
     }
+    return progress::done();
   }
 
  private:

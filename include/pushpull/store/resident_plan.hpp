@@ -95,7 +95,10 @@ class resident_plan {
   /// What runs the plan in its turn.
   struct plan_operation final : detail::operation {
     std::function<void()> function;
-    void run() override { function(); }
+    progress run() override {
+      function();
+      return progress::done();
+    }
 
    private:
     void recycle() noexcept override {}

@@ -135,7 +135,7 @@ class row_update final : public device_operation<D> {
     outputs_.lay_out(table_, output_step_, effect::reads);
   }
 
-  void run() override {
+  progress run() override {
     if (pulls_) {
       outputs_.launch(table_, effect::reads, [&] {
         update();
@@ -146,6 +146,7 @@ class row_update final : public device_operation<D> {
     }
     for (auto const& s : sources_) pass_.order_before(s.device);
     ++key_->updates;
+    return progress::done();
   }
 
  private:
@@ -285,7 +286,7 @@ class row_pull final : public device_operation<D> {
 
   std::int64_t work() const { return work_; }
 
-  void run() override {
+  progress run() override {
     for (std::size_t i = 0; i < used_; ++i) {
       request& q = *requests_[i];
       for (auto* const output : q.outputs) {
@@ -297,6 +298,7 @@ class row_pull final : public device_operation<D> {
       pass_.order_before(q.rows.device);
       for (auto* const output : q.outputs) pass_.order_before(output->device());
     }
+    return progress::done();
   }
 
  private:

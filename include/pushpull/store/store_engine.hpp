@@ -114,7 +114,7 @@ class store_engine : public store_engine_base<Types, T, D> {
       row_update<Types, T, D, pass::assign, reduce::sum> op(keys_, controls_, nullptr);
       gather(op, r);
       op.prepare();
-      op.run();
+      static_cast<void>(op.run());
       op.devices_wait();
       r.updates = 0;  // an initial value is none
     };

@@ -74,7 +74,10 @@ class call_operation final : public device_operation<D> {
   }
 
   void prepare() override { store.prepare(*this); }
-  void run() override { store.run(*this); }
+  progress run() override {
+    store.run(*this);
+    return progress::done();
+  }
 
  private:
   void recycle() noexcept override {
@@ -102,8 +105,12 @@ class joint_operation final : public operation {
   void prepare() override {
     for (operation* const part : parts_) part->prepare();
   }
-  void run() override {
-    for (operation* const part : parts_) part->run();
+  progress run() override {
+    for (; run_ < parts_.size(); ++run_) {
+      progress const part = parts_[run_]->run();
+      if (part.event() != nullptr) return part;
+    }
+    return progress::done();
   }
   bool devices_ready() override {
     return std::all_of(parts_.begin(), parts_.end(), [](operation* part) { return part->devices_ready(); });
@@ -119,6 +126,7 @@ class joint_operation final : public operation {
   }
 
   std::vector<operation*> parts_;
+  std::size_t run_ = 0;  // parts that are done: the first ones
 };
 
 /// Runs a function; belongs to whoever waits for it.
@@ -126,22 +134,13 @@ template <class F>
 class function_operation final : public operation {
  public:
   explicit function_operation(F f) : function_(std::move(f)) {}
-  void run() override { function_(); }
+  progress run() override {
+    function_();
+    return progress::done();
+  }
 
  private:
   void recycle() noexcept override {}
-  F function_;
-};
-
-/// The same, made by new and ended with its last reference.
-template <class F, Device D>
-class owned_operation final : public device_operation<D> {
- public:
-  owned_operation(std::vector<D> const& devices, F f) : device_operation<D>(devices), function_(std::move(f)) {}
-  void run() override { function_(); }
-
- private:
-  void recycle() noexcept override { delete this; }
   F function_;
 };
 
