@@ -46,4 +46,8 @@ class table {
 
 }  // namespace detail
 
+/// Entries that the host writes and a device reads: see detail::table.
+template <Device D, class T>
+using device_table = detail::table<D, T>;
+
 }  // namespace pushpull::pass

@@ -63,3 +63,10 @@ void for_each_step(D const& device, std::int64_t n, F const& f) {
 }
 
 }  // namespace pushpull::pass::detail
+
+namespace pushpull::inline PUSHPULL_ABI::pass {
+
+using detail::for_each_step;
+using detail::may_fail;
+
+}  // namespace pushpull::pass

@@ -195,4 +195,12 @@ struct all_rows : row_schedule<Run> {
 };
 
 }  // namespace detail
+
+// What a pass over rows is launched with.
+using detail::all_rows;
+using detail::partition_point;
+using detail::present_rows;
+using detail::row_operands;
+using detail::row_tasks;
+
 }  // namespace pushpull::pass

@@ -179,6 +179,9 @@ struct gather {
 
 }  // namespace detail
 
+using detail::begin_step;
+using detail::has_shared_sums;
+
 /// Sets one value on a device without a copy from the host.
 template <class T>
 struct set_value {

@@ -84,6 +84,13 @@ inline void expect_outside(identity const& schedule) {
                             [] { return std::string("store: an updater called the store that called it"); });
 }
 
+/// @throws invalid_argument in a range or predicate that a call of the same store reads
+inline void expect_unread(identity const& store) {
+  expects<invalid_argument>(!activity::includes(store), [] {
+    return std::string("store: a range or a predicate used the store whose call reads it");
+  });
+}
+
 /// A mutex under which a store reads what the user gave: ranges, predicates.
 template <class Mutex>
 struct guarded_mutex {
@@ -100,9 +107,7 @@ class guard {
 
  private:
   static Mutex& outside(guarded_mutex<Mutex> const& m) {
-    expects<invalid_argument>(!activity::includes(m.id), [] {
-      return std::string("store: a range or a predicate used the store whose call reads it");
-    });
+    expect_unread(m.id);
     return m.mutex;
   }
 

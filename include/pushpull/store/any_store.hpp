@@ -24,7 +24,7 @@
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/refusal.hpp>
-#include <pushpull/store/row_operands.hpp>
+#include <pushpull/store/rows/row_tables.hpp>
 #include <pushpull/store/rule_states.hpp>
 #include <pushpull/tensor/row_sparse.hpp>
 #include <pushpull/tensor/tensor.hpp>
@@ -38,7 +38,6 @@ template <Device D, class Compressors, ElementType... Ts>
 class any_store_calls : public detail::any_store_base<D, Compressors, Ts...> {
   using base = detail::any_store_base<D, Compressors, Ts...>;
   using base::checked;
-  using typename base::kind_of_keys;
   /// What a value with elements E is stored as: E, or the store's only type.
   template <class E>
   using stored_as = std::conditional_t<sizeof...(Ts) == 1 && !(std::same_as<E, Ts> || ...),
@@ -106,9 +105,9 @@ class any_store_calls : public detail::any_store_base<D, Compressors, Ts...> {
     std::string_view const dtype = this->dtype(key);
     auto const assign_as = [&]<class T>(std::type_identity<T>) {
       with_elements<T>(value, [&](auto const& view) {
-        calls<T>().assign(states, gather<T>([&](auto& call, auto const& table) {
-                            detail::add_to(call, table, "assign", key, view, detail::no_tensors{});
-                          }));
+        auto call = calls<T>().new_assign(std::type_identity<T>(), states);
+        call.lists.add(key, view, detail::no_tensors{});
+        submit(call, {}).wait();
       });
     };
     ((dtype == dtype_traits<Ts>::name ? assign_as(std::type_identity<Ts>()) : void()), ...);
@@ -117,9 +116,9 @@ class any_store_calls : public detail::any_store_base<D, Compressors, Ts...> {
     requires(LastingTensorLike<std::ranges::range_reference_t<Values>> && has_type<detail::element_in<Values>>)
   void assign(Keys&& keys, Values&& values, rule_states states = rule_states::keep) {
     using T = detail::element_in<Values>;
-    calls<T>().assign(states, gather<T>([&](auto& call, auto const& table) {
-                        detail::add_list_to(call, table, "assign", keys, values, detail::none_listed, "value");
-                      }));
+    auto call = calls<T>().new_assign(std::type_identity<T>(), states);
+    call.lists.add_list(keys, values, detail::none_listed, "value");
+    submit(call, {}).wait();
   }
 
   template <class Gradients>
@@ -155,9 +154,9 @@ class any_store_calls : public detail::any_store_base<D, Compressors, Ts...> {
     requires(has_type<detail::element_in<Outputs>> && OutlivesCall<Outputs, false, D>)
   completion pull(any_key_view key, Outputs&& outputs, priority when = {}) {
     using T = detail::element_in<Outputs>;
-    return calls<T>().pull(when, checked("pull", key), gather<T>([&](auto& call, auto const& table) {
-                             detail::add_to(call, table, "pull", key, detail::no_tensors{}, outputs);
-                           }));
+    auto call = calls<T>().new_pull(std::type_identity<T>(), checked("pull", key));
+    call.lists.add(key, detail::no_tensors{}, outputs);
+    return submit(call, when);
   }
   template <KeysOf<any_key_view> Keys, OutputTensorList Outputs>
     requires(has_type<detail::element_in<Outputs>> && OutlivesCall<Outputs, false, D> && detail::Repeatable<Keys>)
@@ -165,9 +164,9 @@ class any_store_calls : public detail::any_store_base<D, Compressors, Ts...> {
     using T = detail::element_in<Outputs>;
     detail::expect_keys("pull", std::ranges::begin(keys) != std::ranges::end(keys));
     any_key const first{any_key_view(*std::ranges::begin(keys))};
-    return calls<T>().pull(when, checked("pull", first), gather<T>([&](auto& call, auto const& table) {
-                             detail::add_list_to(call, table, "pull", keys, detail::none_listed, outputs);
-                           }));
+    auto call = calls<T>().new_pull(std::type_identity<T>(), checked("pull", first));
+    call.lists.add_list(keys, detail::none_listed, outputs);
+    return submit(call, when);
   }
 
   template <class Gradients, class Outputs>
@@ -316,40 +315,27 @@ class any_store_calls : public detail::any_store_base<D, Compressors, Ts...> {
     base::set_kind(keys.front());
   }
 
-  /// f(call, table), as the gatherer of a store of unknown type. Lives as long as the expression.
-  template <class T, class F>
-  struct gathering {
-    any_store_calls const& store;
-    F f;
-
-    void operator()(detail::erased_call<T, D>& call) const {
-      detail::call_proxy<T, D> proxy(call);
-      f(proxy, kind_of_keys{store});
-    }
-    operator detail::gatherer<T, D>() const { return detail::gatherer<T, D>(*this); }
-  };
-  template <class T, class F>
-  gathering<T, F> gather(F f) const {
-    return {*this, std::move(f)};
+  /// Refuses keys of the other kind, and hands the call to the store.
+  template <class T>
+  completion submit(detail::erased_draft<T, D>& call, priority when) {
+    for (auto const& entry : call.lists.keys()) checked(call.lists.caller(), entry.key);
+    return calls<T>().submit(call, when);
   }
-
   template <class Gradients, class Outputs>
   completion update(char const* name, any_key_view key, Gradients& gradients, Outputs&& outputs, priority when,
                     bool only_accumulates = false) {
     using T = detail::element_in<Gradients>;
-    return calls<T>().update(when, gather<T>([&](auto& call, auto const& table) {
-                               detail::add_to(call, table, name, key, gradients, outputs);
-                             }),
-                             only_accumulates);
+    auto call = calls<T>().new_push(std::type_identity<T>(), name, only_accumulates);
+    call.lists.add(key, gradients, outputs);
+    return submit(call, when);
   }
   template <class Keys, class Gradients, class Outputs>
   completion update_list(char const* name, Keys& keys, Gradients& gradients, Outputs& outputs, priority when,
                          bool only_accumulates = false) {
     using T = detail::element_in<Gradients>;
-    return calls<T>().update(when, gather<T>([&](auto& call, auto const& table) {
-                               detail::add_list_to(call, table, name, keys, gradients, outputs);
-                             }),
-                             only_accumulates);
+    auto call = calls<T>().new_push(std::type_identity<T>(), name, only_accumulates);
+    call.lists.add_list(keys, gradients, outputs);
+    return submit(call, when);
   }
 
   /// The row-sparse tensors of one more key.

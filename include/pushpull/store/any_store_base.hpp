@@ -298,13 +298,6 @@ class any_store_base : public sole_type<Ts...> {
       refuse_call(call,
                   "the store's optimizer was set without the policy accumulate: set_optimizer(rule, accumulate{n})");
   }
-  /// In the place of a table of keys: refuses those of the other kind.
-  struct kind_of_keys {
-    using key_view = any_key_view;
-    any_store_base const& store;
-    any_key_view checked(char const* call, any_key_view key) const { return store.checked(call, key); }
-  };
-
   /// Every key of a store is of one kind. @throws invalid_argument
   any_key_view checked(char const* call, any_key_view key) const {
     key_kind const kind = kind_.load(std::memory_order_relaxed);
@@ -365,11 +358,9 @@ class any_store_base : public sole_type<Ts...> {
   void move_key(any_key_view key, erased& next) {
     if (store_->dtype(key) != dtype_traits<T>::name) return;
     tensor<T, D> value(devices().front(), store_->shape(key));
-    auto const gather = [&](erased_call<T, D>& call) {
-      call.add_key("pull", key);
-      call.add_output("pull", key, operand<T, D>{value.data(), devices().front(), value.size()}, value.shape());
-    };
-    calls<T>().pull({}, key, gatherer<T, D>(gather)).wait();
+    auto pull = calls<T>().new_pull(std::type_identity<T>(), key);
+    pull.lists.add(key, no_tensors{}, value);
+    calls<T>().submit(pull, {}).wait();
     erased_tensor<T const, D> const initial{{value.data(), devices().front(), value.size()}, value.shape()};
     static_cast<typed_calls<T, D>&>(next).init(std::span(&key, 1), std::span(&initial, 1));
   }

@@ -10,6 +10,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include <pushpull/compress/by_name.hpp>
@@ -21,67 +22,14 @@
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/operands.hpp>
-#include <pushpull/store/row_operands.hpp>
+#include <pushpull/store/operations/gathered_call.hpp>
+#include <pushpull/store/rows/row_tables.hpp>
 #include <pushpull/store/rule_states.hpp>
 #include <pushpull/tensor/row_sparse.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 #include <pushpull/update/rule_description.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
-
-/// A call that is being gathered, in a store of unknown type.
-template <class T, Device D>
-class erased_call {
- public:
-  virtual void add_key(char const* name, any_key_view key) = 0;
-  virtual void add_source(char const* name, any_key_view key, operand<T const, D> const& source,
-                          shape const& shape) = 0;
-  virtual void expect_source(char const* name, any_key_view key) = 0;
-  virtual void add_output(char const* name, any_key_view key, operand<T, D> const& output, shape const& shape) = 0;
-
- protected:
-  ~erased_call() = default;
-};
-
-/// A reference to a function that gathers a call.
-template <class T, Device D>
-class gatherer {
- public:
-  template <class F>
-  explicit gatherer(F const& f)
-      : function_(&f),
-        run_([](void const* function, erased_call<T, D>& call) { (*static_cast<F const*>(function))(call); }) {}
-  void operator()(erased_call<T, D>& call) const { run_(function_, call); }
-
- private:
-  void const* function_;
-  void (*run_)(void const*, erased_call<T, D>&);
-};
-
-/// What add_to and add_list_to gather a call into that goes to an erased_call.
-template <class T, Device D>
-class call_proxy {
- public:
-  explicit call_proxy(erased_call<T, D>& call) : call_(call) {}
-
-  /// @param table  Knows which keys there may be.
-  template <class Table>
-  void add_key(Table const& table, char const* name, any_key_view key) {
-    call_.add_key(name, table.checked(name, key));
-  }
-  template <class View>
-  void add_source(char const* name, any_key_view key, View const& view) {
-    call_.add_source(name, key, operand_of<T const, D>(view), view.shape());
-  }
-  void expect_source(char const* name, any_key_view key) { call_.expect_source(name, key); }
-  template <class View>
-  void add_output(char const* name, any_key_view key, View const& view) {
-    call_.add_output(name, key, operand_of<T, D>(view), view.shape());
-  }
-
- private:
-  erased_call<T, D>& call_;
-};
 
 /// A tensor: where it lies, and its shape.
 template <class T, Device D>
@@ -107,16 +55,22 @@ struct erased_row_requests {
   bool shared = false;  ///< One tensor of ids for all outputs of a key.
 };
 
-/// The calls of a store that name an element type.
+/// A call that any_store gathers for a store of unknown type.
+template <class T, Device D>
+using erased_draft = call_draft<any_key_view, D, T>;
+
+/// The calls of a store that name an element type. A draft goes back to the store that made it.
 template <class T, Device D>
 class typed_calls {
  public:
   virtual void init(std::span<any_key_view const> keys, std::span<erased_tensor<T const, D> const> values) = 0;
   virtual void init_rows(any_key_view key, erased_rows<T, D> const& value) = 0;
-  virtual void assign(rule_states states, gatherer<T, D> gather) = 0;
   /// @param only_accumulates  No key is updated.
-  virtual completion update(priority when, gatherer<T, D> gather, bool only_accumulates) = 0;
-  virtual completion pull(priority when, any_key_view first, gatherer<T, D> gather) = 0;
+  virtual erased_draft<T, D> new_push(std::type_identity<T>, char const* caller, bool only_accumulates) = 0;
+  /// @param first  A key of the call.
+  virtual erased_draft<T, D> new_pull(std::type_identity<T>, any_key_view first) = 0;
+  virtual erased_draft<T, D> new_assign(std::type_identity<T>, rule_states states) = 0;
+  virtual completion submit(erased_draft<T, D>& call, priority when) = 0;
   virtual void set_function(
       std::function<void(any_key_view, tensor_view<T, D> const&, tensor_view<T, D> const&)> f) = 0;
   virtual completion push_rows(std::span<any_key const> keys, erased_rows<T, D> const& sources, row_updates rows,
@@ -136,9 +90,10 @@ class erased_store : public typed_calls<Ts, D>... {
  public:
   using typed_calls<Ts, D>::init...;
   using typed_calls<Ts, D>::init_rows...;
-  using typed_calls<Ts, D>::assign...;
-  using typed_calls<Ts, D>::update...;
-  using typed_calls<Ts, D>::pull...;
+  using typed_calls<Ts, D>::new_assign...;
+  using typed_calls<Ts, D>::new_pull...;
+  using typed_calls<Ts, D>::new_push...;
+  using typed_calls<Ts, D>::submit...;
   using typed_calls<Ts, D>::set_function...;
   using typed_calls<Ts, D>::push_rows...;
   using typed_calls<Ts, D>::pushpull_rows...;

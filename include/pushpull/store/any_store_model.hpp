@@ -29,7 +29,7 @@
 #include <pushpull/store/any_store_calls.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/operands.hpp>
-#include <pushpull/store/row_operands.hpp>
+#include <pushpull/store/rows/row_tables.hpp>
 #include <pushpull/store/typed_kv_store.hpp>
 #include <pushpull/tensor/row_sparse.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
@@ -48,27 +48,6 @@ using all_compressors =
 
 namespace detail {
 
-/// Forwards a gathered call to a store whose type is known.
-template <class T, Device D, class Call, class Table>
-class forwarded_call final : public erased_call<T, D> {
- public:
-  forwarded_call(Call& call, Table const& table) : call_(call), table_(table) {}
-
-  void add_key(char const* name, any_key_view key) override { call_.add_key(table_, name, key); }
-  void add_source(char const* name, any_key_view key, operand<T const, D> const& source, shape const& shape) override {
-    if constexpr (requires { call_.add_source(name, key, source, shape); })  // pulls of other types have none
-      call_.add_source(name, key, source, shape);
-  }
-  void expect_source(char const* name, any_key_view key) override { call_.expect_source(name, key); }
-  void add_output(char const* name, any_key_view key, operand<T, D> const& output, shape const& shape) override {
-    call_.add_output(name, key, output, shape);
-  }
-
- private:
-  Call& call_;
-  Table const& table_;
-};
-
 /// f(view) for the tensor, on its device or in host memory.
 template <class T, Device D, class F>
 decltype(auto) visit_tensor(erased_tensor<T, D> const& x, F const& f) {
@@ -80,15 +59,16 @@ decltype(auto) visit_tensor(erased_tensor<T, D> const& x, F const& f) {
 template <class Model, class Base, class T, class D>
 class typed_model : public Base {
  public:
-  using Base::assign;
   using Base::init;
   using Base::init_rows;
-  using Base::pull;
+  using Base::new_assign;
+  using Base::new_pull;
+  using Base::new_push;
   using Base::pull_rows;
   using Base::push_rows;
   using Base::pushpull_rows;
   using Base::set_function;
-  using Base::update;
+  using Base::submit;
 
   void init(std::span<any_key_view const> keys, std::span<erased_tensor<T const, D> const> values) override {
     auto const add = [&]<class View>(std::type_identity<View>, auto const& device_of) {
@@ -110,17 +90,17 @@ class typed_model : public Base {
       refuse_rows("init", key);
     }
   }
-  void assign(rule_states states, gatherer<T, D> gather) override {
-    engine().template assign<T>(states, forward(gather));
+  erased_draft<T, D> new_push(std::type_identity<T>, char const* caller, bool only_accumulates) override {
+    return engine().new_push(caller, only_accumulates);
   }
-  completion update(priority when, gatherer<T, D> gather, bool only_accumulates) override {
-    return engine().update(when, forward(gather), only_accumulates);
+  erased_draft<T, D> new_pull(std::type_identity<T>, any_key_view first) override {
+    return self().store.visit("pull", first,
+                              [&](auto& store) { return store_access::engine(store).template new_pull<T>("pull"); });
   }
-  completion pull(priority when, any_key_view first, gatherer<T, D> gather) override {
-    return self().store.visit("pull", first, [&](auto& store) {
-      return store_access::engine(store).template pull<T>(when, forward(gather));
-    });
+  erased_draft<T, D> new_assign(std::type_identity<T>, rule_states states) override {
+    return engine().template new_assign<T>("assign", states);
   }
+  completion submit(erased_draft<T, D>& call, priority when) override { return engine().submit(call, when); }
   void set_function(
       std::function<void(any_key_view, tensor_view<T, D> const&, tensor_view<T, D> const&)> function) override {
     if constexpr (!Model::store_type::has_updater) engine().function().set(std::move(function));
@@ -182,13 +162,6 @@ class typed_model : public Base {
   auto& typed() { return self().store.template of<T>(); }
   auto& engine() { return store_access::engine(typed()); }
 
-  static auto forward(gatherer<T, D> const& gather) {
-    return [&gather](auto& call, auto const& table) {
-      forwarded_call<T, D, std::remove_reference_t<decltype(call)>, std::remove_cvref_t<decltype(table)>> forwarded(
-          call, table);
-      gather(forwarded);
-    };
-  }
   [[noreturn]] static void refuse_rows(char const* call, any_key_view key) {
     throw invalid_argument(std::string(call) + ": " + key_text(key) +
                            ": row-sparse gradients came, the store's optimizer or compression takes dense ones");

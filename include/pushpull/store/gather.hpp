@@ -73,19 +73,6 @@ inline std::size_t position_of(char const* call, std::vector<std::string> const&
   return static_cast<std::size_t>(found - names.begin());
 }
 
-/// Adds one key with its tensors to a call.
-template <class Call, class Table, class Gradients, class Outputs>
-void add_to(Call& call, Table const& table, char const* name, typename Table::key_view key, Gradients&& gradients,
-            Outputs&& outputs) {
-  call.add_key(table, name, key);
-  if constexpr (!std::same_as<std::remove_cvref_t<Gradients>, no_tensors>) {
-    for_each_tensor(gradients, [&](auto const& view) { call.add_source(name, key, view); });
-    call.expect_source(name, key);
-  }
-  if constexpr (!std::same_as<std::remove_cvref_t<Outputs>, no_tensors>)
-    for_each_tensor(outputs, [&](auto const& view) { call.add_output(name, key, view); });
-}
-
 /// Walks along a range beside the keys; where there is none, yields nothing for ever.
 template <class R>
 class companion {
@@ -135,17 +122,6 @@ void for_each_entry(char const* call, Keys& keys, F const& f, companion<R>... be
   }
   (expect(beside, false), ...);
   expect_keys(call, key.seen() > 0);
-}
-
-/// Adds each key of a list with its tensors to a call. @param what  A word for one of the gradients.
-template <class Call, class Table, class Keys, class Gradients, class Outputs>
-void add_list_to(Call& call, Table const& table, char const* name, Keys&& keys, Gradients&& gradients,
-                 Outputs&& outputs, char const* what = "gradient") {
-  for_each_entry(
-      name, keys,
-      [&](auto&& key, auto const& gradient, auto const& output) { add_to(call, table, name, key, *gradient, *output); },
-      companion<std::remove_reference_t<Gradients>>(what, gradients),
-      companion<std::remove_reference_t<Outputs>>("output", outputs));
 }
 
 /// A key of a list, and where its entries stand in the ranges beside it.

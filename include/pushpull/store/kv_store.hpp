@@ -20,14 +20,14 @@
 #include <pushpull/error.hpp>
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/store/concepts.hpp>
+#include <pushpull/store/engine.hpp>
 #include <pushpull/store/gather.hpp>
 #include <pushpull/store/kv_store_base.hpp>
 #include <pushpull/store/kv_store_types.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/policies.hpp>
 #include <pushpull/store/refusal.hpp>
-#include <pushpull/store/row_operands.hpp>
-#include <pushpull/store/store_engine.hpp>
+#include <pushpull/store/rows/row_tables.hpp>
 #include <pushpull/tensor/row_sparse.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
@@ -96,10 +96,7 @@ class kv_store_calls : public kv_store_base<T, D, Policies...> {
   /// @throws duplicate_key; invalid_argument if a row does not exist
   template <RowSparseTensorOf<T> V>
   void init(key_view key, V const& value) {
-    engine_->init_rows(key, value.shape(), [&](auto& op, auto& record) {
-      op.begin(record, false);
-      add_rows(op, "init", key, value);
-    });
+    engine_->init_rows(key, value);
   }
 
   /// As init for each key of a list, and in one arena: what a model's keys should use. All or none is stored.
@@ -124,18 +121,18 @@ class kv_store_calls : public kv_store_base<T, D, Policies...> {
   /// Cost: per device one pass over its slice of the key.
   template <TensorLike V>
   void assign(key_view key, V const& value, rule_states states = rule_states::keep) {
-    engine_->template assign<element_of<V>>(states, [&](auto& call, auto const& table) {
-      detail::add_to(call, table, "assign", key, value, detail::no_tensors{});
-    });
+    auto call = engine_->template new_assign<element_of<V>>("assign", states);
+    call.lists.add(key, value, detail::no_tensors{});
+    engine_->run(call);
   }
   /// As above for each key of a list, all or none. @throws as above; duplicate_key if a key stands twice; shape_mismatch if
   /// the ranges differ in length
   template <KeysOf<key_view> Keys, std::ranges::input_range Values>
     requires LastingTensorLike<std::ranges::range_reference_t<Values>>
   void assign(Keys&& keys, Values&& values, rule_states states = rule_states::keep) {
-    engine_->template assign<detail::element_in<Values>>(states, [&](auto& call, auto const& table) {
-      detail::add_list_to(call, table, "assign", keys, values, detail::none_listed, "value");
-    });
+    auto call = engine_->template new_assign<detail::element_in<Values>>("assign", states);
+    call.lists.add_list(keys, values, detail::none_listed, "value");
+    engine_->run(call);
   }
 
   /// Reduces the gradients of one source or of a range of sources, each of the key's shape, and applies the rule.
@@ -144,9 +141,9 @@ class kv_store_calls : public kv_store_base<T, D, Policies...> {
   template <TensorsOf<T> Gradients>
     requires OutlivesCall<Gradients, is_synchronous, D>
   completion push(key_view key, Gradients&& gradients, priority when = {}) {
-    return engine_->update(when, [&](auto& call, auto const& table) {
-      detail::add_to(call, table, "push", key, gradients, detail::no_tensors{});
-    });
+    auto call = engine_->new_push("push");
+    call.lists.add(key, gradients, detail::no_tensors{});
+    return engine_->submit(call, when);
   }
 
   /// As above for each key of a list: one pass per device for all of them. A key that stands in it several times has its
@@ -155,9 +152,9 @@ class kv_store_calls : public kv_store_base<T, D, Policies...> {
   template <KeysOf<key_view> Keys, TensorListOf<T> Gradients>
     requires OutlivesCall<Gradients, is_synchronous, D>
   completion push(Keys&& keys, Gradients&& gradients, priority when = {}) {
-    return engine_->update(when, [&](auto& call, auto const& table) {
-      detail::add_list_to(call, table, "push", keys, gradients, detail::none_listed);
-    });
+    auto call = engine_->new_push("push");
+    call.lists.add_list(keys, gradients, detail::none_listed);
+    return engine_->submit(call, when);
   }
 
   /// Adds the gradients of a micro-batch to what the key's next step takes: no weight, state or step count changes. In
@@ -166,23 +163,17 @@ class kv_store_calls : public kv_store_base<T, D, Policies...> {
   template <TensorsOf<T> Gradients>
     requires(OutlivesCall<Gradients, is_synchronous, D> && resolved::accumulates)
   completion accumulate(key_view key, Gradients&& gradients, priority when = {}) {
-    return engine_->update(
-        when,
-        [&](auto& call, auto const& table) {
-          detail::add_to(call, table, "accumulate", key, gradients, detail::no_tensors{});
-        },
-        true);
+    auto call = engine_->new_push("accumulate", true);
+    call.lists.add(key, gradients, detail::no_tensors{});
+    return engine_->submit(call, when);
   }
   /// As above for each key of a list.
   template <KeysOf<key_view> Keys, TensorListOf<T> Gradients>
     requires(OutlivesCall<Gradients, is_synchronous, D> && resolved::accumulates)
   completion accumulate(Keys&& keys, Gradients&& gradients, priority when = {}) {
-    return engine_->update(
-        when,
-        [&](auto& call, auto const& table) {
-          detail::add_list_to(call, table, "accumulate", keys, gradients, detail::none_listed);
-        },
-        true);
+    auto call = engine_->new_push("accumulate", true);
+    call.lists.add_list(keys, gradients, detail::none_listed);
+    return engine_->submit(call, when);
   }
 
   /// Row-sparse gradients of one source or of a range of sources, each of the key's shape: rows in any order, repeated ones
@@ -195,10 +186,9 @@ class kv_store_calls : public kv_store_base<T, D, Policies...> {
   template <RowSparseTensorsOf<T> Gradients>
     requires RowsOutliveCall<Gradients, is_synchronous, D>
   completion push(key_view key, Gradients&& gradients, row_updates rows, priority when = {}) {
-    return engine_->update_rows("push", key, when, [&](auto& op, auto& record) {
-      op.begin(record, updates_all(rows));
-      add_rows(op, "push", key, gradients);
-    });
+    auto call = engine_->new_push_rows("push", key, updates_all(rows));
+    add_rows(call.operation, "push", key, gradients);
+    return engine_->submit(call, when);
   }
   /// As above, lazy.
   template <RowSparseTensorsOf<T> Gradients>
@@ -214,10 +204,13 @@ class kv_store_calls : public kv_store_base<T, D, Policies...> {
   completion push(Keys&& keys, Gradients&& gradients, row_updates rows = row_updates::lazy, priority when = {}) {
     auto const groups = detail::group_keys("push", "gradient", keys, gradients,
                                            [&](key_view key) -> auto& { return engine_->find("push", key); });
-    return engine_->update_rows("push", groups, when, [&](auto& op, auto& record, std::size_t i) {
-      op.begin(record, updates_all(rows));
-      for (auto const& entry : groups[i].entries) add_rows(op, "push", record.key, *entry);
-    });
+    std::vector<detail::prepared_call> all;
+    for (auto const& group : groups) {
+      auto call = engine_->new_push_rows("push", group.key->key, updates_all(rows));
+      for (auto const& entry : group.entries) add_rows(call.operation, "push", group.key->key, *entry);
+      all.push_back(engine_->prepare(call));
+    }
+    return engine_->submit_jointly(all, when);
   }
 
   /// Sets one output or a range of outputs, each of the key's shape and of any element type, to the stored value.
@@ -226,18 +219,18 @@ class kv_store_calls : public kv_store_base<T, D, Policies...> {
   template <OutputTensors Outputs>
     requires OutlivesCall<Outputs, is_synchronous, D>
   completion pull(key_view key, Outputs&& outputs, priority when = {}) {
-    return engine_->template pull<detail::element_in<Outputs>>(when, [&](auto& call, auto const& table) {
-      detail::add_to(call, table, "pull", key, detail::no_tensors{}, outputs);
-    });
+    auto call = engine_->template new_pull<detail::element_in<Outputs>>("pull");
+    call.lists.add(key, detail::no_tensors{}, outputs);
+    return engine_->submit(call, when);
   }
 
   /// As above for each key of a list. @throws as above; shape_mismatch if the ranges differ in length
   template <KeysOf<key_view> Keys, OutputTensorList Outputs>
     requires OutlivesCall<Outputs, is_synchronous, D>
   completion pull(Keys&& keys, Outputs&& outputs, priority when = {}) {
-    return engine_->template pull<detail::element_in<Outputs>>(when, [&](auto& call, auto const& table) {
-      detail::add_list_to(call, table, "pull", keys, detail::none_listed, outputs);
-    });
+    auto call = engine_->template new_pull<detail::element_in<Outputs>>("pull");
+    call.lists.add_list(keys, detail::none_listed, outputs);
+    return engine_->submit(call, when);
   }
 
   /// push, then pull, in one pass: the new values go to the outputs while they are in registers.
@@ -245,8 +238,9 @@ class kv_store_calls : public kv_store_base<T, D, Policies...> {
   template <TensorsOf<T> Gradients, OutputTensorsOf<T> Outputs>
     requires(OutlivesCall<Gradients, is_synchronous, D> && OutlivesCall<Outputs, is_synchronous, D>)
   completion pushpull(key_view key, Gradients&& gradients, Outputs&& outputs, priority when = {}) {
-    return engine_->update(
-        when, [&](auto& call, auto const& table) { detail::add_to(call, table, "pushpull", key, gradients, outputs); });
+    auto call = engine_->new_push("pushpull");
+    call.lists.add(key, gradients, outputs);
+    return engine_->submit(call, when);
   }
   /// As above; the gradients' own memory receives the new values. Without a rule that is an all-reduce in place.
   template <OutputTensorsOf<T> Tensors>
@@ -260,9 +254,9 @@ class kv_store_calls : public kv_store_base<T, D, Policies...> {
     requires(TensorListOf<Outputs, T> && OutlivesCall<Gradients, is_synchronous, D> &&
              OutlivesCall<Outputs, is_synchronous, D>)
   completion pushpull(Keys&& keys, Gradients&& gradients, Outputs&& outputs, priority when = {}) {
-    return engine_->update(when, [&](auto& call, auto const& table) {
-      detail::add_list_to(call, table, "pushpull", keys, gradients, outputs);
-    });
+    auto call = engine_->new_push("pushpull");
+    call.lists.add_list(keys, gradients, outputs);
+    return engine_->submit(call, when);
   }
   /// As above, in place.
   template <KeysOf<key_view> Keys, OutputTensorList Tensors>
@@ -275,11 +269,10 @@ class kv_store_calls : public kv_store_base<T, D, Policies...> {
   template <RowSparseTensorsOf<T> Gradients, OutputTensorsOf<T> Outputs>
     requires(RowsOutliveCall<Gradients, is_synchronous, D> && OutlivesCall<Outputs, is_synchronous, D>)
   completion pushpull(key_view key, Gradients&& gradients, Outputs&& outputs, row_updates rows, priority when = {}) {
-    return engine_->update_rows("pushpull", key, when, [&](auto& op, auto& record) {
-      op.begin(record, updates_all(rows));
-      add_rows(op, "pushpull", key, gradients);
-      detail::for_each_tensor(outputs, [&](auto const& view) { op.add_output("pushpull", key, view); });
-    });
+    auto call = engine_->new_push_rows("pushpull", key, updates_all(rows));
+    add_rows(call.operation, "pushpull", key, gradients);
+    detail::for_each_tensor(outputs, [&](auto const& view) { call.operation.add_output("pushpull", key, view); });
+    return engine_->submit(call, when);
   }
   /// As above, lazy.
   template <RowSparseTensorsOf<T> Gradients, OutputTensorsOf<T> Outputs>
@@ -298,7 +291,7 @@ class kv_store_calls : public kv_store_base<T, D, Policies...> {
   template <class Outputs, RowIds Ids>
     requires RowSparseOutputs<Outputs&, T, D>
   completion row_sparse_pull(key_view key, Outputs& outputs, Ids const& row_ids, priority when = {}) {
-    return engine_->submit_rows(prepare_row_pull(key, outputs, row_ids), when);
+    return engine_->submit(prepare_row_pull(key, outputs, row_ids), when);
   }
 
   /// As above for each key of a list: of outputs, and of ids, one range element per key.
@@ -308,7 +301,7 @@ class kv_store_calls : public kv_store_base<T, D, Policies...> {
              RowIds<std::ranges::range_reference_t<Ids>>)
   completion row_sparse_pull(Keys&& keys, Outputs& outputs, Ids const& row_ids, priority when = {}) {
     static constexpr char const* call = "row_sparse_pull";
-    std::vector<typename engine_type::prepared_call> all;
+    std::vector<detail::prepared_call> all;
     detail::for_each_entry(
         call, keys,
         [&](auto&& key, auto const& output, auto const& ids) {
@@ -316,7 +309,7 @@ class kv_store_calls : public kv_store_base<T, D, Policies...> {
           all.push_back(prepare_row_pull(key_view(key), filled, *ids));
         },
         detail::companion<Outputs>("output", outputs), detail::companion<Ids const>("tensor of row ids", row_ids));
-    return engine_->submit_rows(all, when);
+    return engine_->submit_jointly(all, when);
   }
 
   /// init, then pull. @throws as both
@@ -357,30 +350,30 @@ class kv_store_calls : public kv_store_base<T, D, Policies...> {
 
   /// Nothing is written before the calls for all keys of a list have been checked.
   template <class Outputs, class Ids>
-  auto prepare_row_pull(key_view key, Outputs&& outputs, Ids const& row_ids) {
+  detail::prepared_call prepare_row_pull(key_view key, Outputs&& outputs, Ids const& row_ids) {
     static constexpr char const* call = "row_sparse_pull";
-    return engine_->prepare_row_pull(call, key, [&](auto& op, auto& record) {
-      op.begin(record);
-      if constexpr (TensorLike<Ids const&>) {
-        op.add_ids(call, key, view_of(row_ids));
-        detail::for_each_row_sparse(outputs, [&](auto& output) { op.add_output(call, key, output); });
-      } else {
-        auto ids = std::ranges::begin(row_ids);
-        std::size_t filled = 0, named = 0;
-        detail::for_each_row_sparse(outputs, [&](auto& output) {
-          ++filled;
-          if (ids == std::ranges::end(row_ids)) return;
-          op.add_ids(call, key, view_of(*ids));
-          op.add_output(call, key, output);
-          ++ids;
-          ++named;
-        });
-        detail::expects<shape_mismatch>(filled == named && ids == std::ranges::end(row_ids), [&] {
-          return std::string(call) + ": " + detail::key_text(key) + ": " + detail::counted(filled, "output") + ", " +
-                 detail::counted(row_ids, named, ids != std::ranges::end(row_ids), "tensor of row ids");
-        });
-      }
-    });
+    auto draft = engine_->new_pull_rows(call, key);
+    auto& op = draft.operation;
+    if constexpr (TensorLike<Ids const&>) {
+      op.add_ids(call, key, view_of(row_ids));
+      detail::for_each_row_sparse(outputs, [&](auto& output) { op.add_output(call, key, output); });
+    } else {
+      auto ids = std::ranges::begin(row_ids);
+      std::size_t filled = 0, named = 0;
+      detail::for_each_row_sparse(outputs, [&](auto& output) {
+        ++filled;
+        if (ids == std::ranges::end(row_ids)) return;
+        op.add_ids(call, key, view_of(*ids));
+        op.add_output(call, key, output);
+        ++ids;
+        ++named;
+      });
+      detail::expects<shape_mismatch>(filled == named && ids == std::ranges::end(row_ids), [&] {
+        return std::string(call) + ": " + detail::key_text(key) + ": " + detail::counted(filled, "output") + ", " +
+               detail::counted(row_ids, named, ids != std::ranges::end(row_ids), "tensor of row ids");
+      });
+    }
+    return engine_->prepare(draft);
   }
 
   template <class Operation, class Gradients>

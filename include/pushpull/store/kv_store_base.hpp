@@ -16,10 +16,10 @@
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/store/engine.hpp>
 #include <pushpull/store/gather.hpp>
 #include <pushpull/store/inspection.hpp>
 #include <pushpull/store/kv_store_types.hpp>
-#include <pushpull/store/store_engine.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 #include <pushpull/update/loss_scale.hpp>
 #include <pushpull/update/rule_description.hpp>
@@ -52,19 +52,19 @@ class kv_store_base {
   /// Whether several pushes make a step: the policy `accumulate`.
   static constexpr bool accumulates = resolved::accumulates;
   /// A step over given keys, from their resident gradients to their resident mirrors. See `make_plan`.
-  using plan_type = typename store_engine<resolved, T, D>::plan_type;
+  using plan_type = typename engine<resolved>::plan_type;
 
   std::vector<D> const& devices() const { return engine_->devices(); }
   /// Number of keys.
   std::size_t size() const {
-    return engine_->look([](auto const& keys) { return keys.size(); });
+    return engine_->with_keys([](auto const& keys) { return keys.size(); });
   }
   bool contains(key_view key) const {
-    return engine_->look([&](auto const& keys) { return keys.contains(key); });
+    return engine_->with_keys([&](auto const& keys) { return keys.contains(key); });
   }
   /// All keys, in the order of their registration.
   std::vector<key_type> keys() const {
-    return engine_->look([](auto const& keys) { return keys.keys(); });
+    return engine_->with_keys([](auto const& keys) { return keys.keys(); });
   }
   /// @throws unknown_key
   pushpull::shape const& shape(key_view key) const { return engine_->find("shape", key).shape; }
@@ -94,7 +94,8 @@ class kv_store_base {
   void set_hyperparameters(updater_type const& updater, std::size_t group = 0)
     requires has_updater
   {
-    engine_->set_rule(group, updater);
+    auto made = engine_->prepare_rule(group, updater);
+    engine_->commit(made);
   }
 
   /// Adds a parameter group: from now on keys for which `belongs(key)` holds, those that come later too, are updated with
@@ -112,7 +113,7 @@ class kv_store_base {
   /// The number of the key's group. @throws unknown_key
   std::size_t group(key_view key) const {
     auto const& r = engine_->find("group", key);
-    return engine_->look([&](auto const&) { return static_cast<std::size_t>(r.parameter_group); });
+    return engine_->with_keys([&](auto const&) { return static_cast<std::size_t>(r.parameter_group); });
   }
 
   /// From the next push on f(key, received, stored) takes the place of the rule that the store does not have: it may change
@@ -125,7 +126,7 @@ class kv_store_base {
   template <class F>
     requires(!has_updater && std::invocable<F&, key_view, tensor_view<T, D>, tensor_view<master_type, D>>)
   void set_updater(F f) {
-    typename function_slot<resolved, T, D>::function_type function(std::move(f));
+    typename function_slot<resolved>::function_type function(std::move(f));
     expects<invalid_argument>(bool{function}, [] { return std::string("set_updater: the function is empty"); });
     engine_->function().set(std::move(function));
   }
@@ -165,7 +166,10 @@ class kv_store_base {
   std::int64_t steps(key_view key) const
     requires has_updater
   {
-    return engine_->steps(engine_->find("steps", key));
+    auto& r = engine_->find("steps", key);
+    std::int64_t t = 0;
+    engine_->run_in_order(r, [&](auto& contents) { t = read_steps(contents.keys, contents.controls, r); });
+    return t;
   }
   /// Makes the key's next update number t + 1. Waits.
   /// @throws unknown_key; invalid_argument on a negative t, on one above `max_steps`, and where a swap has put a state in the
@@ -178,21 +182,30 @@ class kv_store_base {
       return "set_steps: " + key_text(key) + ": a count of 0 to " + std::to_string(max_steps) + " expected, got " +
              std::to_string(t);
     });
-    engine_->set_steps(r, t);
+    engine_->run_in_order(r, [&](auto& contents) {
+      detail::expect_weights("set_steps", key, r);
+      write_steps(contents.keys, contents.controls, r, t);
+    });
   }
 
   /// In stores with the policy `accumulate`: pushes of the key since its last step. Waits for the key. @throws unknown_key
   std::int64_t micro_batches(key_view key) const
     requires accumulates
   {
-    return engine_->micro_batches(engine_->find("micro_batches", key));
+    auto& r = engine_->find("micro_batches", key);
+    std::int64_t count = 0;
+    engine_->run_in_order(r, [&](auto&) { count = r.micro_batches; });
+    return count;
   }
   /// The sum of their gradients, as many elements as the key has; zero if there were none. Waits for the key.
   /// @throws unknown_key
   std::vector<accumulation_type> gradient_sum(key_view key) const
     requires accumulates
   {
-    return engine_->gradient_sum(engine_->find("gradient_sum", key));
+    auto& r = engine_->find("gradient_sum", key);
+    std::vector<accumulation_type> elements;
+    engine_->run_in_order(r, [&](auto& contents) { elements = read_sum(contents.keys, r); });
+    return elements;
   }
   /// Sets both, for what is resumed amid a step: the sum of `count` micro-batches. Waits for the key.
   /// @throws unknown_key; invalid_argument on a negative count; shape_mismatch on another number of elements
@@ -206,14 +219,14 @@ class kv_store_base {
     });
     expect_shape("set_micro_batches", key, pushpull::shape{r.size()},
                  pushpull::shape{static_cast<std::int64_t>(sum.size())});
-    engine_->set_micro_batches(r, count, sum);
+    set_micro_batches(r, count, sum);
   }
   /// Forgets the gradients that the key has gathered since its last step: its next push is the first of a step. Waits for
   /// the key. @throws unknown_key
   void discard_micro_batches(key_view key)
     requires accumulates
   {
-    engine_->set_micro_batches(engine_->find("discard_micro_batches", key), 0, {});
+    set_micro_batches(engine_->find("discard_micro_batches", key), 0, {});
   }
 
   /// The numbers that the rule's stage `Stage` keeps from step to step, as a value of the stage's sums_type: for instance
@@ -222,7 +235,7 @@ class kv_store_base {
   auto carried() const
     requires(has_updater && Carries<Stage>)
   {
-    return update::detail::sums_of_stage<Stage, updater_type>(engine_->shared_sums());
+    return update::detail::sums_of_stage<Stage, updater_type>(shared_sums());
   }
   /// The loss's scale in the next step, on device number n and in its memory: what a loss is multiplied by, without a copy
   /// to the host. A step of the store changes it in that device's order; who reads it on the host waits for steps first.
@@ -236,7 +249,7 @@ class kv_store_base {
   std::vector<double> carried_numbers() const {
     std::vector<double> result;
     if constexpr (has_updater && Carries<updater_type>) {
-      auto const sums = engine_->shared_sums();
+      auto const sums = shared_sums();
       for (std::size_t k = 0; k < sum_count<sums_t<updater_type>>; ++k) result.push_back(sum(sums, k));
     }
     return result;
@@ -251,7 +264,9 @@ class kv_store_base {
     if constexpr (count > 0) {
       sums_t<updater_type> sums{};
       for (std::size_t k = 0; k < count; ++k) sum(sums, k) = numbers[k];
-      engine_->set_shared_sums(sums);
+      engine_->run_between_steps([&](auto& contents) {
+        for (std::size_t n = 0; n < devices().size(); ++n) contents.controls[n].set_shared(devices()[n], sums);
+      });
     }
   }
 
@@ -275,7 +290,12 @@ class kv_store_base {
   /// The elements of a state tensor of the key, by its name. Waits.
   /// @throws unknown_key; invalid_argument if the rule has no such state
   std::vector<state_type> state(key_view key, std::string_view name) const {
-    return engine_->state(engine_->find("state", key), position_of("state", state_names(), name));
+    auto& r = engine_->find("state", key);
+    std::size_t const s = position_of("state", state_names(), name);
+    std::vector<state_type> elements;
+    engine_->run_in_order(
+        r, [&](auto& contents) { elements = read_state<typename resolved::rule_type>(contents.keys, r, s); });
+    return elements;
   }
   /// Sets a state tensor of the key: as many elements as it has, in their order. Waits.
   /// @throws as state; shape_mismatch on another number of elements
@@ -285,7 +305,10 @@ class kv_store_base {
     auto const expected = detail::state_shape<typename resolved::rule_type>(r, s);
     expect_shape("set_state", key, pushpull::shape{static_cast<std::int64_t>(expected.size())},
                  pushpull::shape{static_cast<std::int64_t>(elements.size())});
-    engine_->set_state(r, s, elements);
+    engine_->run_in_order(r, [&](auto& contents) {
+      detail::expect_weights("set_state", key, r);
+      write_state<typename resolved::rule_type>(contents.keys, r, s, elements);
+    });
   }
 
   /// Exchanges the stored values of all keys and a state of the rule, by its name: evaluation runs on averages behind
@@ -298,7 +321,7 @@ class kv_store_base {
     requires has_updater
   {
     auto const s = position_of("swap", numbered_names(resolved::rule_type::state_names), name);
-    engine_->swap(engine_->look([](auto const& keys) { return keys.records(); }), s);
+    engine_->swap(engine_->with_keys([](auto const& keys) { return keys.records(); }), s);
   }
   /// Likewise of one key. @throws also unknown_key
   void swap(key_view key, std::string_view name)
@@ -323,7 +346,7 @@ class kv_store_base {
   /// Bytes that the store holds on device number n: masters, states, resident mirrors and gradients. Waits.
   std::size_t bytes(std::size_t n) const {
     engine_->drain();
-    return engine_->look([&](auto const& keys) { return keys.bytes(n); });
+    return engine_->with_keys([&](auto const& keys) { return keys.bytes(n); });
   }
 
   /// As init of a list, for keys whose mirrors (one per device) and gradients the store holds: see ResidentStore. A key
@@ -341,14 +364,15 @@ class kv_store_base {
 
   /// The key's mirror on device number n. @throws unknown_key; invalid_argument if the key is not resident
   tensor_view<T, D> mirror(key_view key, std::size_t n) const {
-    auto const& r = engine_->look([&](auto const& keys) -> auto& { return keys.find_resident("mirror", key); });
+    auto const& r = engine_->with_keys([&](auto const& keys) -> auto& { return keys.find_resident("mirror", key); });
     return {resolved::table_type::mirror(r, n), r.shape, devices()[n]};
   }
 
   /// The key's gradient on device number n, to be written before each update.
   /// @throws as mirror; invalid_argument if the key was initialised without one
   tensor_view<T, D> gradient(key_view key, std::size_t n) const {
-    auto const& r = engine_->look([&](auto const& keys) -> auto& { return keys.find_with_gradient("gradient", key); });
+    auto const& r =
+        engine_->with_keys([&](auto const& keys) -> auto& { return keys.find_with_gradient("gradient", key); });
     return {resolved::table_type::gradient(r, n), r.shape, devices()[n]};
   }
 
@@ -381,7 +405,7 @@ class kv_store_base {
 
  protected:
   friend struct store_access;
-  using engine_type = store_engine<resolved, T, D>;
+  using engine_type = engine<resolved>;
 
   explicit kv_store_base(std::unique_ptr<engine_type> engine) : engine_(std::move(engine)) {}
   kv_store_base(kv_store_base&&) noexcept = default;
@@ -391,12 +415,27 @@ class kv_store_base {
   std::unique_ptr<engine_type> engine_;
 
  private:
+  /// The sums over all keys and the values that persist. Waits.
+  auto shared_sums() const {
+    typename control<D, typename resolved::rule_type, typename resolved::step_types>::shared_type result{};
+    engine_->run_between_steps([&](auto& contents) {
+      copy_bytes(cpu_device<>(), &result, devices().front(), contents.controls.front().shared(), sizeof(result));
+    });
+    return result.sums;
+  }
+  void set_micro_batches(typename resolved::record& r, std::int64_t count, std::span<accumulation_type const> sum) {
+    engine_->run_in_order(r, [&](auto& contents) {
+      if (count > 0) write_sum(contents.keys, r, sum);
+      r.micro_batches = count;
+    });
+  }
+
   template <class Keys>
   void swap_keys(Keys&& keys, std::string_view name) {
     auto const s = position_of("swap", numbered_names(resolved::rule_type::state_names), name);
     std::vector<typename resolved::record*> records;
     for (auto&& key : keys) records.push_back(&engine_->find("swap", key_view(key)));
-    engine_->swap(records, s);
+    engine_->swap(std::move(records), s);
   }
 };
 

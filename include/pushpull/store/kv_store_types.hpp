@@ -20,6 +20,8 @@ namespace pushpull::inline PUSHPULL_ABI::detail {
 
 template <ElementType T, Device D, class... Policies>
 struct kv_store_types {
+  using value_type = T;
+  using device_type = D;
   static_assert(check_policies<Policies...>::value);
   using key_policy = pick_t<key_tag, string_keys, Policies...>;
   using element_policy = pick_t<element_tag, element::uniform, Policies...>;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <vector>
 
 #include <pushpull/concepts/device.hpp>
@@ -34,6 +35,34 @@ class device_reach {
   std::vector<bool> reached_;
   bool complete_ = true;
 };
+
+/// What the store's devices are given from now on runs after what `other` was given so far. Work on the host is finished.
+template <Device D>
+void order_after([[maybe_unused]] std::vector<D> const& devices, [[maybe_unused]] std::optional<D> const& other) {
+  if constexpr (!HostDevice<D>)
+    for (D const& device : devices)
+      if (other && !(device == *other)) device.wait_for(*other);
+}
+/// What `other` is given from now on runs after what the store's devices were given so far.
+template <Device D>
+void order_before([[maybe_unused]] std::vector<D> const& devices, [[maybe_unused]] std::optional<D> const& other) {
+  if constexpr (!HostDevice<D>)
+    for (D const& device : devices)
+      if (other && !(device == *other)) other->wait_for(device);
+}
+/// Same, for the devices of several tensors.
+template <Device D, class Operand>
+void order_after([[maybe_unused]] std::vector<D> const& devices,
+                 [[maybe_unused]] std::vector<Operand> const& operands) {
+  if constexpr (!HostDevice<D>)
+    for (auto const& x : operands) order_after(devices, x.device);
+}
+template <Device D, class Operand>
+void order_before([[maybe_unused]] std::vector<D> const& devices,
+                  [[maybe_unused]] std::vector<Operand> const& operands) {
+  if constexpr (!HostDevice<D>)
+    for (auto const& x : operands) order_before(devices, x.device);
+}
 
 /// A copy on device number `device`, before or behind a pass, of what the device does not reach.
 struct staged_copy {

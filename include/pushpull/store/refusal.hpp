@@ -19,7 +19,7 @@
 #include <pushpull/config.hpp>
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/store/operands.hpp>
-#include <pushpull/store/row_operands.hpp>
+#include <pushpull/store/rows/row_tables.hpp>
 #include <pushpull/store/rule_states.hpp>
 #include <pushpull/tensor/row_sparse.hpp>
 #include <pushpull/tensor/tensor_view.hpp>

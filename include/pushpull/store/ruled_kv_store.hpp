@@ -145,9 +145,9 @@ class ruled_store_calls<T, D, rules<Rules...>, Policies...> {
   completion push(Keys&& keys, Gradients&& gradients, priority when = {}) {
     auto const parts = split("push", keys, gradients, "gradient", true);
     return join(parts, when, [](auto& engine, auto const& p) {
-      return engine.prepare_update([&](auto& call, auto const& table) {
-        detail::add_list_to(call, table, "push", p.keys, p.items, detail::none_listed);
-      });
+      auto call = engine.new_push("push");
+      call.lists.add_list(p.keys, p.items, detail::none_listed);
+      return engine.prepare(call);
     });
   }
   template <RowSparseTensorsOf<T> Gradients>
@@ -168,9 +168,9 @@ class ruled_store_calls<T, D, rules<Rules...>, Policies...> {
   completion pull(Keys&& keys, Outputs&& outputs, priority when = {}) {
     auto const parts = split("pull", keys, outputs, "output", false);
     return join(parts, when, [](auto& engine, auto const& p) {
-      return engine.template prepare_pull<detail::element_in<Outputs>>([&](auto& call, auto const& table) {
-        detail::add_list_to(call, table, "pull", p.keys, detail::none_listed, p.items);
-      });
+      auto call = engine.template new_pull<detail::element_in<Outputs>>("pull");
+      call.lists.add_list(p.keys, detail::none_listed, p.items);
+      return engine.prepare(call);
     });
   }
 
@@ -191,10 +191,9 @@ class ruled_store_calls<T, D, rules<Rules...>, Policies...> {
     std::size_t n = 0;
     return join(sources, when, [&](auto& engine, auto const& p) {
       while (targets[n].keys.empty()) ++n;
-      return engine.prepare_update([&](auto& call, auto const& table) {
-        detail::add_list_to(call, table, "pushpull", p.keys, p.items, targets[n].items);
-        ++n;
-      });
+      auto call = engine.new_push("pushpull");
+      call.lists.add_list(p.keys, p.items, targets[n++].items);
+      return engine.prepare(call);
     });
   }
 
@@ -410,13 +409,9 @@ class ruled_store_calls<T, D, rules<Rules...>, Policies...> {
   template <class Parts, class F>
   completion join(Parts const& parts, priority when, F const& f) const {
     auto& engine = detail::store_access::engine(first());
-    using prepared = typename std::remove_reference_t<decltype(engine)>::prepared_call;
-    std::vector<prepared> all;
-    for_each_part(parts, [&](auto& part, auto const& p) {
-      auto call = f(detail::store_access::engine(part), p);
-      all.push_back({std::move(call.handle), call.operation, call.work});
-    });
-    return engine.submit_jointly(std::span<prepared const>(all), when);
+    std::vector<detail::prepared_call> all;
+    for_each_part(parts, [&](auto& part, auto const& p) { all.push_back(f(detail::store_access::engine(part), p)); });
+    return engine.submit_jointly(all, when);
   }
 
   /// Adds keys to all parts or to none. @param prepare  prepare(engine, keys, values) -> the engine's new_keys.

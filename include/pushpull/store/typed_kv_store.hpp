@@ -119,7 +119,7 @@ class typed_store_calls<type_list<Ts...>, D, Policies...> {
     auto const add = [&] { (engine_of<Ts>().commit(std::get<number<Ts>>(made)), ...); };
     detail::function_operation<decltype(add) const&> op(add);
     (engine_of<Ts>().write_all(op), ...);
-    engine_of<first_type>().perform(op);
+    engine_of<first_type>().run_in_order(op);
     return added;
   }
   std::size_t groups() const { return of<first_type>().groups(); }

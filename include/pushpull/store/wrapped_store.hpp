@@ -25,11 +25,14 @@
 #include <pushpull/element/shape.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/schedule/completion.hpp>
+#include <pushpull/schedule/reentrance.hpp>
 #include <pushpull/store/any_store_calls.hpp>
 #include <pushpull/store/any_store_model.hpp>
 #include <pushpull/store/concepts.hpp>
 #include <pushpull/store/gather.hpp>
 #include <pushpull/store/keys.hpp>
+#include <pushpull/store/operations/gathered_call.hpp>
+#include <pushpull/store/operations/operation.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
@@ -46,47 +49,22 @@ Key key_as(any_key_view key) {
   }
 }
 
-/// Gathers a call key by key: views of the tensors that came with each.
-template <class Model, class T, Device D>
-class collected_call final : public erased_call<T, D> {
+/// Which call a draft is of.
+enum class verb { push, accumulate, pull, assign, assign_and_reset };
+
+/// A draft's lists, for a store that runs its calls itself.
+template <class T, Device D>
+class listed_call final : public gathered_operation<D> {
  public:
-  struct entry {
-    any_key key;
-    std::vector<tensor_view<T const, D>> sources;
-    std::vector<tensor_view<T, D>> outputs;
-  };
-  std::vector<entry> entries;
+  gathered_call<any_key_view, D, T> gathered;
+  verb what;
 
-  explicit collected_call(Model const& model) : model_(model) {}
-
-  void add_key(char const* name, any_key_view key) override {
-    model_.expect_key(name, key);
-    entries.push_back({any_key(key), {}, {}});
+  listed_call(std::vector<D> const& devices, char const* caller, verb v) : gathered_operation<D>(devices), what(v) {
+    gathered.begin(caller);
   }
-  void add_source(char const* name, any_key_view key, operand<T const, D> const& source, shape const& shape) override {
-    expect_shape(name, key, model_.shape(key), shape);
-    entries.back().sources.emplace_back(source.data, shape, device_of(name, key, source));
-  }
-  void expect_source(char const* name, any_key_view key) override {
-    expects<invalid_argument>(!entries.back().sources.empty(),
-                              [&] { return std::string(name) + ": " + key_text(key) + " came with no gradient"; });
-  }
-  void add_output(char const* name, any_key_view key, operand<T, D> const& output, shape const& shape) override {
-    expect_shape(name, key, model_.shape(key), shape);
-    entries.back().outputs.emplace_back(output.data, shape, device_of(name, key, output));
-  }
-
- private:
-  template <class U>
-  D const& device_of(char const* name, any_key_view key, operand<U, D> const& x) const {
-    expects<invalid_argument>(x.device || HostDevice<D>, [&] {
-      return std::string(name) + ": " + key_text(key) +
-             ": tensors on the store's devices expected, one in host memory came";
-    });
-    return x.device ? *x.device : model_.devices().front();
-  }
-
-  Model const& model_;
+  void find_keys() override {}
+  std::int64_t work() const override { return 0; }
+  progress run() override { return progress::done(); }
 };
 
 template <Store S, ElementType... Ts>
@@ -102,15 +80,16 @@ struct stored_in<wrapped_store<S, Ts...>> {
 template <class Model, class Base, class T, class D>
 class wrapped_calls : public Base {
  public:
-  using Base::assign;
   using Base::init;
   using Base::init_rows;
-  using Base::pull;
+  using Base::new_assign;
+  using Base::new_pull;
+  using Base::new_push;
   using Base::pull_rows;
   using Base::push_rows;
   using Base::pushpull_rows;
   using Base::set_function;
-  using Base::update;
+  using Base::submit;
 
   void init(std::span<any_key_view const> keys, std::span<erased_tensor<T const, D> const> values) override {
     if constexpr (is_stored) {
@@ -130,50 +109,30 @@ class wrapped_calls : public Base {
       refuse_type("init");
     }
   }
-  void assign(rule_states states, gatherer<T, D> gather) override {
-    if constexpr (!is_stored) {
-      refuse_type("assign");
-    } else if constexpr (requires(stored& s, key_type const& k, tensor_view<T const, D> v) {
-                           s.assign(k, v, states);
-                         }) {
-      for (auto const& e : collect(gather)) self().store().assign(self().key(e.key), e.sources.front(), states);
-    } else if constexpr (requires(stored& s, key_type const& k, tensor_view<T const, D> v) { s.assign(k, v); }) {
-      if (states == rule_states::reset) refuse_call("assign", "the store has no assign that resets states");
-      for (auto const& e : collect(gather)) self().store().assign(self().key(e.key), e.sources.front());
-    } else {
-      refuse_call("assign", no_such_call);
-    }
+  erased_draft<T, D> new_push(std::type_identity<T>, char const* caller, bool only_accumulates) override {
+    return draft(caller, only_accumulates ? verb::accumulate : verb::push);
   }
-  completion update(priority, gatherer<T, D> gather, bool only_accumulates) override {
+  erased_draft<T, D> new_pull(std::type_identity<T>, any_key_view) override { return draft("pull", verb::pull); }
+  erased_draft<T, D> new_assign(std::type_identity<T>, rule_states states) override {
+    return draft("assign", states == rule_states::reset ? verb::assign_and_reset : verb::assign);
+  }
+  completion submit(erased_draft<T, D>& call, priority) override {
+    auto const [op, handle] = call.close();
+    auto const& listed = static_cast<listed_call<T, D> const&>(*op);
     if constexpr (is_stored) {
-      auto const entries = collect(gather);
-      if (!only_accumulates)
-        return run(entries, [](auto& handles, stored& s, key_type const& key, auto const& e) {
-          if (e.outputs.empty()) {
-            add(handles, [&] { return s.push(key, e.sources); });
-          } else {
-            add(handles, [&] { return s.pushpull(key, e.sources, e.outputs); });
-          }
-        });
-      if constexpr (requires(stored& s, key_type const& k, std::vector<tensor_view<T const, D>> const& v) {
-                      s.accumulate(k, v);
-                    })
-        return run(entries, [](auto& handles, stored& s, key_type const& key, auto const& e) {
-          add(handles, [&] { return s.accumulate(key, e.sources); });
-        });
-      refuse_call("accumulate", no_such_call);
-    } else {
-      refuse_type("push");
+      auto const entries = entries_of(listed.gathered);
+      switch (listed.what) {
+        case verb::push: return push(entries);
+        case verb::accumulate: return accumulate(entries);
+        case verb::pull: return pull(entries);
+        default: assign(entries, listed.what == verb::assign_and_reset); return {};
+      }
+    } else if constexpr (requires(stored& s, key_type const& k, std::vector<tensor_view<T, D>> const& v) {
+                           s.pull(k, v);
+                         }) {
+      if (listed.what == verb::pull) return pull(entries_of(listed.gathered));
     }
-  }
-  completion pull(priority, any_key_view, gatherer<T, D> gather) override {
-    if constexpr (requires(stored& s, key_type const& k, std::vector<tensor_view<T, D>> const& v) { s.pull(k, v); }) {
-      return run(collect(gather), [](auto& handles, stored& s, key_type const& key, auto const& e) {
-        add(handles, [&] { return s.pull(key, e.outputs); });
-      });
-    } else {
-      refuse_type("pull");
-    }
+    refuse_type(listed.gathered.caller());
   }
   void set_function(std::function<void(any_key_view, tensor_view<T, D> const&, tensor_view<T, D> const&)>) override {
     refuse_call("set_updater", no_such_call);
@@ -218,10 +177,82 @@ class wrapped_calls : public Base {
                            std::string(dtype_traits<T>::name) + " came");
   }
 
-  auto collect(gatherer<T, D> const& gather) {
-    collected_call<Model, T, D> call(self());
-    gather(call);
-    return std::move(call.entries);
+  /// A key with views of the tensors that came with it.
+  struct entry {
+    any_key_view key;
+    std::vector<tensor_view<T const, D>> sources;
+    std::vector<tensor_view<T, D>> outputs;
+  };
+
+  erased_draft<T, D> draft(char const* caller, verb v) {
+    auto& op = *new listed_call<T, D>(self().devices(), caller, v);
+    op.acquire();
+    return erased_draft<T, D>(op, self().id());
+  }
+
+  /// @throws unknown_key, shape_mismatch; invalid_argument if there is no gradient, or if a tensor is in host memory
+  std::vector<entry> entries_of(gathered_call<any_key_view, D, T> const& call) {
+    std::vector<entry> result;
+    auto source = call.sources().begin();
+    auto output = call.outputs().begin();
+    for (auto const& x : call.keys()) {
+      self().expect_key(call.caller(), x.key);
+      auto& e = result.emplace_back(entry{x.key, {}, {}});
+      for (auto const end = source + static_cast<std::ptrdiff_t>(x.sources); source != end; ++source)
+        e.sources.push_back(view_in<T const>(call.caller(), x.key, *source));
+      expects<invalid_argument>(!call.has_sources() || x.sources > 0, [&] {
+        return std::string(call.caller()) + ": " + key_text(x.key) + " came with no gradient";
+      });
+      for (auto const end = output + static_cast<std::ptrdiff_t>(x.outputs); output != end; ++output)
+        e.outputs.push_back(view_in<T>(call.caller(), x.key, *output));
+    }
+    return result;
+  }
+  template <class U, class Tensor>
+  tensor_view<U, D> view_in(char const* caller, any_key_view key, Tensor const& x) {
+    expect_shape(caller, key, self().shape(key), x.shape);
+    expects<invalid_argument>(x.memory.device || HostDevice<D>, [&] {
+      return std::string(caller) + ": " + key_text(key) +
+             ": tensors on the store's devices expected, one in host memory came";
+    });
+    return {x.memory.data, x.shape, x.memory.device ? *x.memory.device : self().devices().front()};
+  }
+
+  completion push(std::vector<entry> const& entries) {
+    return run(entries, [](auto& handles, stored& s, key_type const& key, auto const& e) {
+      if (e.outputs.empty()) {
+        add(handles, [&] { return s.push(key, e.sources); });
+      } else {
+        add(handles, [&] { return s.pushpull(key, e.sources, e.outputs); });
+      }
+    });
+  }
+  completion accumulate(std::vector<entry> const& entries) {
+    if constexpr (requires(stored& s, key_type const& k, std::vector<tensor_view<T const, D>> const& v) {
+                    s.accumulate(k, v);
+                  })
+      return run(entries, [](auto& handles, stored& s, key_type const& key, auto const& e) {
+        add(handles, [&] { return s.accumulate(key, e.sources); });
+      });
+    refuse_call("accumulate", no_such_call);
+  }
+  completion pull(std::vector<entry> const& entries) {
+    return run(entries, [](auto& handles, stored& s, key_type const& key, auto const& e) {
+      add(handles, [&] { return s.pull(key, e.outputs); });
+    });
+  }
+  void assign(std::vector<entry> const& entries, bool reset) {
+    if constexpr (requires(stored& s, key_type const& k, tensor_view<T const, D> v) {
+                    s.assign(k, v, rule_states::keep);
+                  }) {
+      for (auto const& e : entries)
+        self().store().assign(self().key(e.key), e.sources.front(), reset ? rule_states::reset : rule_states::keep);
+    } else if constexpr (requires(stored& s, key_type const& k, tensor_view<T const, D> v) { s.assign(k, v); }) {
+      if (reset) refuse_call("assign", "the store has no assign that resets states");
+      for (auto const& e : entries) self().store().assign(self().key(e.key), e.sources.front());
+    } else {
+      refuse_call("assign", no_such_call);
+    }
   }
 
   template <class F>
@@ -264,6 +295,7 @@ class wrapped_store final
   }
 
   S& store() const { return *store_; }
+  identity const& id() const { return id_; }
   key_type key(any_key_view key) const { return key_as<key_type>(key); }
   void expect_key(char const* call, any_key_view key) const {
     expects<unknown_key>(contains(key),
@@ -411,6 +443,7 @@ class wrapped_store final
   }
 
   std::unique_ptr<S> store_;
+  identity id_;
   std::vector<D> devices_;
   mutable std::mutex mutex_;  // what follows
   std::vector<any_key> order_;

@@ -166,8 +166,7 @@ struct find_values {
 
   PUSHPULL_HOST_DEVICE void operator()(std::int64_t i) const {
     std::int32_t const place = number[i];
-    std::int32_t const k =
-        pass::detail::partition_point(0, count, [&](std::int32_t s) { return sources[s].end <= place; });
+    std::int32_t const k = pass::partition_point(0, count, [&](std::int32_t s) { return sources[s].end <= place; });
     values[i] = sources[k].values + (place - sources[k].begin) * row_length;
   }
 };
@@ -240,7 +239,7 @@ class row_tables {
 
   /// What the pass of device number n reads in addition to its shard.
   template <class Run>
-  void describe(std::size_t n, pass::detail::row_operands<Run>& operands) const {
+  void describe(std::size_t n, pass::row_operands<Run>& operands) const {
     operands.ids = order_.ids();
     operands.first = order_.first();
     operands.counts = counts(n);
@@ -258,7 +257,7 @@ class row_tables {
   pass::row_order<D> order_;
   std::size_t devices_;  // of the store, each with counts of its own
   std::vector<typename pass::row_order<D>::source> ids_;
-  pass::detail::table<D, placed_rows<G>> placed_;
+  pass::device_table<D, placed_rows<G>> placed_;
   pass::growing_buffer<D> counts_, values_, absent_;
   staging<D> staging_;
   std::size_t zeros_ = 0;

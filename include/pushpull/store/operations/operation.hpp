@@ -1,10 +1,10 @@
 /// @file
-/// The operations of a store: what a schedule runs when a call's turn has come.
+/// What the operations of a store have in common.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
-#include <memory>
+#include <cstdint>
 #include <utility>
 #include <vector>
 
@@ -12,13 +12,12 @@
 #include <pushpull/config.hpp>
 #include <pushpull/schedule/operation.hpp>
 #include <pushpull/schedule/operation_pool.hpp>
-#include <pushpull/store/parameter_groups.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// Knows the devices, whose streams may still be at work when the operation has run.
 template <Device D>
-class device_operation : public operation {
+class device_operation : public pooled_operation {
  public:
   explicit device_operation(std::vector<D> const& devices) : devices_(devices) {}
 
@@ -39,55 +38,24 @@ class device_operation : public operation {
   }
 
  protected:
-  void forget_events() { events_.clear(); }
+  void forget() noexcept override { events_.clear(); }
 
  private:
   std::vector<D> devices_;
   std::vector<decltype(std::declval<D const&>().record())> events_;
 };
 
-struct no_further_steps {
-  explicit no_further_steps(std::size_t) {}
-};
-
-/// A call laid out for one pass per device, with all memory that it needs: used again, it allocates nothing.
-/// @tparam Call  detail::call; `Step`: detail::fused_step. `Store`: what runs them, by `prepare(operation)` and `run(operation)`. `Further`: more steps
-/// that it may take instead.
-template <class Store, class Call, class Step, Device D, class Further = no_further_steps>
-class call_operation final : public device_operation<D> {
+/// A call that was gathered into lists, which the operation holds as `gathered`.
+template <Device D>
+class gathered_operation : public device_operation<D> {
  public:
-  Store& store;
-  Call call;
-  Step step;
-  [[no_unique_address]] Further further;
-  rule_list<typename Store::rule_type> rules;  ///< At the time of the call; null where there is none.
-  std::shared_ptr<operation_pool<call_operation>> home;
+  using device_operation<D>::device_operation;
 
-  template <class Compressor>
-  call_operation(Store& owner, std::vector<D> const& devices, Compressor const& compressor)
-      : device_operation<D>(devices),
-        store(owner),
-        call(devices.size(), compressor),
-        step(devices.size()),
-        further(devices.size()) {
-    call.remember_residuals(Step::may_skip);
-  }
-
-  void prepare() override { store.prepare(*this); }
-  progress run() override {
-    store.run(*this);
-    return progress::done();
-  }
-
- private:
-  void recycle() noexcept override {
-    this->forget_events();
-    if (home != nullptr) {
-      operation_pool<call_operation>::give_back(*this);
-    } else {
-      delete this;
-    }
-  }
+  /// Finds the keys, checks the tensors, and names what the operation reads and writes. Changes nothing.
+  /// @throws unknown_key, shape_mismatch, invalid_argument
+  virtual void find_keys() = 0;
+  /// Elements to read and to write, roughly.
+  virtual std::int64_t work() const = 0;
 };
 
 /// Several operations as one: all have prepared before the first changes anything.

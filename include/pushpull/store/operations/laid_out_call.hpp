@@ -1,5 +1,5 @@
 /// @file
-/// One call on a store: the keys it names, the tensors it brings, and the runs that they become.
+/// One call on a store: its keys in order, its tensors where each owner reaches them, and the runs that they become.
 #pragma once
 
 #include <algorithm>
@@ -10,16 +10,16 @@
 #include <type_traits>
 #include <vector>
 
-#include <pushpull/compress/encode.hpp>
 #include <pushpull/compress/none.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/registers/code.hpp>
-#include <pushpull/store/gather.hpp>
 #include <pushpull/store/keys/key_table.hpp>
 #include <pushpull/store/keys/shard.hpp>
 #include <pushpull/store/operands.hpp>
+#include <pushpull/store/operations/encoded_sources.hpp>
+#include <pushpull/store/operations/gathered_call.hpp>
 #include <pushpull/store/reach.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
@@ -32,27 +32,26 @@ enum class effect {
   accumulates,  ///< The sum of a key's micro-batches changes, and nothing else.
 };
 
-/// Gathers keys and tensors, checks them, and only then lays out runs. Kept from call to call: in the steady state
-/// nothing is allocated.
+/// Takes keys and tensors, checks them, and only then lays out runs. Kept from call to call: in the steady state nothing is
+/// allocated.
 /// @tparam Table  The store's key_table.
 /// @tparam G, M   Element types of sources and outputs.
 /// @tparam C      What sources become on their way to the pass.
 template <class Table, Device D, class G, class M, class C = compress::none>
-class call {
+class laid_out_call {
   using encoded = typename C::template encoded_type<G>;
   static constexpr bool compressed = !std::is_same_v<encoded, G>;
-  using encoder = compress::encoder<C, G, D>;
 
  public:
   using record = typename Table::record;
   using key_view = typename Table::key_view;
 
-  explicit call(std::size_t devices, C const& compressor = {}) : compressor_(compressor), staging_(devices) {}
+  explicit laid_out_call(std::size_t devices, C const& compressor = {}) : staging_(devices), encoded_(compressor) {}
 
-  C const& compressor() const { return compressor_; }
-
-  /// Steps may be left out: residuals will then be what they were before their first micro-batch.
-  void remember_residuals(bool always) { remembers_ = always; }
+  /// Steps may be skipped: residuals will then be what they were before their first micro-batch.
+  void remember_residuals([[maybe_unused]] bool always) {
+    if constexpr (compressed) encoded_.remember_residuals(always);
+  }
 
   void clear() {
     items_.clear();
@@ -64,44 +63,43 @@ class call {
     for (auto& memory : staging_) memory.clear();
   }
 
-  /// Names a key; its tensors follow. A key that is named again gets further tensors. @throws unknown_key
-  void add_key(Table const& table, char const* name, key_view key) {
-    items_.push_back({&table.find(name, key), sources_.size(), 0, outputs_.size(), 0});
-    work_ += items_.back().key->size();
+  /// Takes a gathered call over. While no key is added.
+  /// @throws unknown_key, shape_mismatch; invalid_argument if a key should come with a source and has none, or if another
+  /// tensor is in the place of its weights
+  template <class E>
+  void take(Table const& table, gathered_call<key_view, D, E> const& from) {
+    clear();
+    auto source = from.sources().begin();
+    auto output = from.outputs().begin();
+    for (auto const& x : from.keys()) {
+      record& r = table.find(from.caller(), x.key);
+      add_key(r);
+      for (auto const end = source + static_cast<std::ptrdiff_t>(x.sources); source != end; ++source) {
+        expect_shape(from.caller(), x.key, r.shape, source->shape);
+        if constexpr (std::is_same_v<E, G>) add_source(source->memory);
+      }
+      if (from.has_sources()) {
+        expects<invalid_argument>(x.sources > 0, [&] {
+          return std::string(from.caller()) + ": " + key_text(x.key) + " came with no gradient";
+        });
+        expect_weights(from.caller(), x.key, r);
+      }
+      for (auto const end = output + static_cast<std::ptrdiff_t>(x.outputs); output != end; ++output) {
+        expect_shape(from.caller(), x.key, r.shape, output->shape);
+        if constexpr (std::is_same_v<E, M>) add_output(output->memory);
+      }
+      work_ += r.size() * (1 + static_cast<std::int64_t>(x.sources + x.outputs));
+    }
   }
 
-  /// Likewise a key that was found before.
+  /// Names a key; its tensors follow. A key that is named again gets further tensors.
   void add_key(record& key) { items_.push_back({&key, sources_.size(), 0, outputs_.size(), 0}); }
-
-  /// A source of the key named last. @throws shape_mismatch
-  template <class View>
-  void add_source(char const* name, key_view key, View const& view) {
-    add_source(name, key, operand_of<G const, D>(view), view.shape());
-  }
-  void add_source(char const* name, key_view key, operand<G const, D> const& source, pushpull::shape const& shape) {
-    expect_shape(name, key, items_.back().key->shape, shape);
-    add_source(source);
-    work_ += items_.back().key->size();
-  }
-
-  /// An output of the key named last. @throws shape_mismatch
-  template <class View>
-  void add_output(char const* name, key_view key, View const& view) {
-    add_output(name, key, operand_of<M, D>(view), view.shape());
-  }
-  void add_output(char const* name, key_view key, operand<M, D> const& output, pushpull::shape const& shape) {
-    expect_shape(name, key, items_.back().key->shape, shape);
-    add_output(output);
-    work_ += items_.back().key->size();
-  }
-
-  /// Likewise one whose shape is known to be right.
+  /// A source of the key named last, of its shape.
   void add_source(operand<G const, D> const& source) {
     sources_.push_back(source);
     ++items_.back().sources;
   }
-
-  /// An output that another call gathered.
+  /// An output of the key named last, of its shape.
   void add_output(operand<M, D> const& output) {
     outputs_.push_back(output);
     ++items_.back().outputs;
@@ -116,20 +114,13 @@ class call {
     for (item const& x : items_) f(*x.key);
   }
 
-  /// Calls f(record) once for each key that was not left out.
+  /// Calls f(record) once for each key that is chosen.
   template <class F>
   void for_each_distinct_key(F const& f) const {
     any_key([&](std::span<item const> same) {
       f(*same.front().key);
       return false;
     });
-  }
-
-  /// @throws invalid_argument if the key named last came with no source, or has another tensor in the place of its weights
-  void expect_source(char const* name, key_view key) const {
-    expects<invalid_argument>(items_.back().sources > 0,
-                              [&] { return std::string(name) + ": " + key_text(key) + " came with no gradient"; });
-    expect_weights(name, key, *items_.back().key);
   }
 
   /// Leaves keys for which `chosen(record)` is false out of what follows until the next choice. @returns whether any remains
@@ -171,7 +162,6 @@ class call {
   /// Runs what was laid out by `run()`. Updates are those of the keys that are chosen.
   template <class Run>
   void launch(Table const& table, effect what, Run const& run) {
-    // Nothing allocates: what encoding takes from a residual must reach the pass.
     if constexpr (compressed)
       if (what != effect::reads) encode(table.devices());
     copy_all(table.devices(), copies_in_);
@@ -197,26 +187,20 @@ class call {
       });
   }
 
-  /// After the run of a step of the keys that are chosen: if the devices leave it out, residuals become what they were
-  /// before its first micro-batch. The host does not wait to know.
+  /// After the run of a step of the keys that are chosen: if the devices skip it, residuals become what they were before
+  /// its first micro-batch. The host does not wait to know.
   template <class Step>
   void return_residuals([[maybe_unused]] std::vector<D> const& devices, [[maybe_unused]] Step const& step) {
     if constexpr (compressed && Step::may_skip) {
       if (step.skipped(0) == nullptr) return;
-      order_before(devices, codes_);
+      order_before(devices, encoded_.codes());
       any_key([&](std::span<item const> same) {
         std::size_t sources = 0;
         for (item const& x : same) sources += x.sources;
-        for (std::size_t k = 0; k < sources; ++k) {
-          auto const& source = same.front().key->compressed[k];
-          std::size_t n = 0;
-          for (std::size_t m = devices.size(); m-- > 0;)
-            if (devices[m] == source.device) n = m;
-          source.return_if(step.skipped(n), devices[n]);
-        }
+        encoded_.return_residuals(*same.front().key, sources, devices, step);
         return false;
       });
-      order_after(devices, codes_);
+      order_after(devices, encoded_.codes());
     }
   }
 
@@ -234,7 +218,6 @@ class call {
   void reduce(Table const& table, Step& step, Target const& target) {
     step.clear();
     sort();
-    kept_ = 0;
     if constexpr (compressed) reserve_codes(table, true);
     order_after(table.devices(), sources_);
     D const& device = table.devices().front();
@@ -242,7 +225,7 @@ class call {
       record& r = *same.front().key;
       if (r.size() == 0) return false;
       auto run = whole_key_run<typename Step::run_type>(r, target(r));
-      if constexpr (Code<encoded>) run.unit = compressor_.unit();
+      if constexpr (compressed) encoded_.describe(run);
       gradients_.clear();
       for (item const& x : same) add_gradients(device, 0, x, 0, run.size);
       step.add(0, run, gradients_, {});
@@ -256,10 +239,9 @@ class call {
     order_before(table.devices(), sources_);
   }
 
-  /// Residuals become what they were before the present push, where they were kept.
+  /// Residuals become what they were before the present push, if they were kept.
   void put_residuals_back() {
-    for (std::size_t i = 0; i < kept_; ++i) encodings_[i].key->compressed[encodings_[i].number].put_back();
-    kept_ = 0;
+    if constexpr (compressed) encoded_.put_residuals_back();
   }
 
   /// After `reduce`: calls f(record) for each key once, in the order of their registration, and g(output) for each of its
@@ -281,12 +263,6 @@ class call {
     std::size_t position = 0;
     bool left_out = false;
   };
-  struct encoding {
-    record* key;
-    std::size_t number, source;
-    void* staged;
-  };
-
   /// Keys in the order in which they were registered, each key's tensors in the order of the call: sums over several
   /// keys do not depend on the caller's order.
   void sort() {
@@ -309,53 +285,23 @@ class call {
     return false;
   }
 
-  /// Memory for the residuals and codes of all sources, and for gradients that their encoder cannot reach.
-  /// @param keeps  Residuals as they are will be kept until the push has not failed.
+  /// Takes memory for the residuals and codes of all sources, and for gradients that their encoder cannot reach.
+  /// @param keeps  Residuals are kept as they are until the push has not failed.
   void reserve_codes(Table const& table, bool keeps) {
-    keeps_residuals_ = keeps;
-    kept_ = 0;
-    codes_.clear();
-    codes_.resize(sources_.size());
-    encodings_.clear();
+    encoded_.begin(sources_.size(), keeps);
     any_key([&](std::span<item const> same) {
-      record& r = *same.front().key;
       std::size_t number = 0;
       for (item const& x : same)
-        for (std::size_t k = x.source; k < x.source + x.sources; ++k, ++number) {
-          D const& device = sources_[k].device ? *sources_[k].device : table.devices().front();
-          if (number == r.compressed.size()) {
-            r.compressed.emplace_back(std::type_identity<encoder>{}, device, compressor_, r.size());
-          } else {
-            r.compressed[number].move_to(device);
-          }
-          if (keeps) r.compressed[number].reserve_kept();
-          if (remembers_) r.compressed[number].reserve_before();
-          codes_[k] = {static_cast<char const*>(r.compressed[number].codes.data()), device, 0};
-          encodings_.push_back({&r, number, k, nullptr});
-          if (!reaches(device, sources_[k]))
-            encodings_.back().staged = staging_[0].take(device, static_cast<std::size_t>(r.size()) * sizeof(G));
-        }
+        for (std::size_t k = x.source; k < x.source + x.sources; ++k, ++number)
+          encoded_.add(*x.key, number, k, sources_[k], table.devices().front(), staging_[0]);
       return false;
     });
   }
 
   /// Turns sources into codes. The store's devices run after it.
   void encode(std::vector<D> const& devices) {
-    for (auto const& [key, number, k, staged] : encodings_) {
-      auto const& source = key->compressed[number];
-      if (remembers_ && !key->accumulated()) source.remember();
-      if (keeps_residuals_) {
-        source.keep();
-        ++kept_;
-      }
-      G const* gradient = sources_[k].data;
-      if (staged != nullptr) {
-        source.device.copy(staged, gradient, static_cast<std::size_t>(key->size()) * sizeof(G));
-        gradient = static_cast<G const*>(staged);
-      }
-      encoder::encode(source.device, compressor_, gradient, key->size(), source.residual.data(), source.codes.data());
-    }
-    order_after(devices, codes_);
+    encoded_.encode();
+    order_after(devices, encoded_.codes());
   }
 
   /// What an owner holds of a key. Resident mirrors follow every change of their key.
@@ -383,7 +329,7 @@ class call {
     } else {
       run = shard.template run<run_type>();
     }
-    if constexpr (Code<encoded>) run.unit = compressor_.unit();
+    if constexpr (compressed) encoded_.describe(run);
     if constexpr (Step::two_phases || Step::reads_accumulated)
       if (Step::two_phases ? several : r.accumulated()) run.reduced = shard.reduced();
     run.accumulated = r.accumulated();
@@ -401,10 +347,10 @@ class call {
     for (std::size_t k = x.source; k < x.source + x.sources; ++k) {
       if constexpr (compressed) {
         auto const at_owner = [&](void const* p, std::size_t bytes) -> void const* {
-          operand<char const, D> const piece{static_cast<char const*>(p), codes_[k].device, bytes};
+          operand<char const, D> const piece{static_cast<char const*>(p), encoded_.codes()[k].device, bytes};
           return readable(device, n, piece, 0, static_cast<std::int64_t>(bytes));
         };
-        gradients_.push_back(encoder::source(compressor_, codes_[k].data, x.key->size(), first, size, at_owner));
+        gradients_.push_back(encoded_.source(k, x.key->size(), first, size, at_owner));
       } else {
         gradients_.push_back(readable(device, n, sources_[k], first, size));
       }
@@ -430,39 +376,15 @@ class call {
     return static_cast<M*>(staged);
   }
 
-  /// The store's devices run after what the operands' devices were given.
-  template <class U>
-  static void order_after([[maybe_unused]] std::vector<D> const& devices,
-                          [[maybe_unused]] std::vector<operand<U, D>> const& operands) {
-    if constexpr (!HostDevice<D>) {  // work on the host is finished
-      for (auto const& x : operands)
-        if (x.device)
-          for (D const& device : devices)
-            if (!(device == *x.device)) device.wait_for(*x.device);
-    }
-  }
-  template <class U>
-  static void order_before([[maybe_unused]] std::vector<D> const& devices,
-                           [[maybe_unused]] std::vector<operand<U, D>> const& operands) {
-    if constexpr (!HostDevice<D>) {
-      for (auto const& x : operands)
-        if (x.device)
-          for (D const& device : devices)
-            if (!(device == *x.device)) x.device->wait_for(device);
-    }
-  }
-
-  C compressor_;
   std::vector<item> items_;
   std::vector<operand<G const, D>> sources_;
   std::vector<operand<M, D>> outputs_;
   std::vector<staged_copy> copies_in_, copies_out_;
   std::vector<staging<D>> staging_;
-  std::vector<operand<char const, D>> codes_;
-  std::vector<encoding> encodings_;
-  bool keeps_residuals_ = false;
-  bool remembers_ = false;
-  std::size_t kept_ = 0;  // encodings whose residuals were kept, and may have changed
+  struct nothing {
+    explicit nothing(C const&) {}
+  };
+  [[no_unique_address]] std::conditional_t<compressed, encoded_sources<record, D, G, C>, nothing> encoded_;
   std::vector<source_of<encoded>> gradients_;
   std::vector<M*> mirrors_;
   std::int64_t work_ = 0;

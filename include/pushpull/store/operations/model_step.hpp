@@ -19,10 +19,11 @@
 #include <pushpull/error.hpp>
 #include <pushpull/pass/step_control.hpp>
 #include <pushpull/schedule/operation.hpp>
-#include <pushpull/store/accumulation.hpp>
+#include <pushpull/store/contents.hpp>
 #include <pushpull/store/keys/key_table.hpp>
 #include <pushpull/store/keys/shard.hpp>
 #include <pushpull/store/operands.hpp>
+#include <pushpull/store/operations/accumulating_push.hpp>
 #include <pushpull/store/reach.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
@@ -56,31 +57,40 @@ struct laid_out {
 };
 
 /// The steps that add to sums of micro-batches, each laid out for the keys that it last took.
-/// @tparam Steps  accumulating_steps.
-template <Device D, class Record, class Steps>
+template <class Types>
 struct laid_out_accumulation {
-  laid_out<D, Record, decltype(Steps::first)> first;
-  laid_out<D, Record, decltype(Steps::more)> more;
-  std::vector<Record*> due, waiting;  ///< The keys of a call that make a step, and the others.
+  using steps = accumulating_steps<Types, pass::memory::arenas>;
+  using record = typename Types::record;
+  laid_out<typename Types::device_type, record, decltype(steps::first)> first;
+  laid_out<typename Types::device_type, record, decltype(steps::more)> more;
+  std::vector<record*> due, waiting;  ///< The keys of a call that make a step, and the others.
 
   explicit laid_out_accumulation(std::size_t devices) : first(devices), more(devices) {}
 };
-template <Device D, class Record>
-struct laid_out_accumulation<D, Record, no_further_steps> {
-  explicit laid_out_accumulation(std::size_t) {}
-};
 
-/// Keys of `Table` with resident gradients and mirrors, and the `Step` that updates them: one pass per device.
-/// Neighbouring keys that have seen equally many updates share a run, and with it a clock.
-/// @tparam Accumulating  The steps that add to sums of micro-batches: accumulating_steps, or no_further_steps.
-template <class Table, class Step, class Accumulating = no_further_steps>
-class resident_plan {
+/// Keys with resident gradients and mirrors, and the step that updates them: one pass per device. Neighbouring keys that
+/// have seen equally many updates share a run, and with it a clock. In stores with the policy `accumulate` also the steps
+/// that add to sums of micro-batches. Belongs to whoever waits for it.
+/// @tparam Types  A kv_store_types.
+template <class Types>
+class model_step final : public operation {
+  using D = typename Types::device_type;
+  using T = typename Types::value_type;
+  using Table = typename Types::table_type;
+  using rule_type = typename Types::rule_type;
+  using Step =
+      fused_step<D, rule_type, typename Types::reduction_type, typename Types::step_types, pass::memory::arenas>;
+
  public:
-  using record = typename Table::record;
+  using record = typename Types::record;
 
   /// @throws duplicate_key if a key stands twice
-  resident_plan(Table const& table, std::vector<record*> keys)
-      : update_(table.devices().size()), accumulating_(table.devices().size()), keys_(std::move(keys)) {
+  model_step(store_contents<Types>& contents, std::vector<record*> keys)
+      : contents_(contents),
+        update_(contents.devices().size()),
+        accumulating_(contents.devices().size()),
+        keys_(std::move(keys)) {
+    Table const& table = contents.keys;
     std::sort(keys_.begin(), keys_.end(), [](auto const* a, auto const* b) { return a->index < b->index; });
     expects<duplicate_key>(std::adjacent_find(keys_.begin(), keys_.end()) == keys_.end(),
                            [] { return std::string("make_plan: a key stands twice"); });
@@ -92,42 +102,46 @@ class resident_plan {
     build(table, update_, keys_, false);
   }
 
-  /// What runs the plan in its turn.
-  struct plan_operation final : detail::operation {
-    std::function<void()> function;
-    progress run() override {
-      function();
-      return progress::done();
-    }
-
-   private:
-    void recycle() noexcept override {}
-  };
-  plan_operation& operation() { return *operation_; }
+  /// For the next run. @param policy  When keys are updated. @param only  No key is updated.
+  void begin([[maybe_unused]] typename Types::accumulation_policy const& policy, bool only) {
+    policy_ = policy;
+    only_accumulates_ = only;
+    forget_accesses();
+    for (record* const r : keys_) writes(r->order);
+    if constexpr (pass::has_shared_sums<rule_type>) writes(contents_.steps);
+  }
 
   /// Keys that it updates.
   std::size_t size() const { return keys_.size(); }
-
   template <class F>
   void for_each_key(F const& f) const {
     for (record* const r : keys_) f(*r);
   }
 
-  template <class Controls, class Rule>
-  void run(Table const& table, Controls const& controls, Rule const* rules) {
-    lay_out(table, update_, keys_, false);
-    update(table, controls, rules);
+  progress run() override {
+    for (record* const r : keys_) expect_weights("update", typename Types::key_view(r->key), *r);
+    rule_list<typename Types::updater_type> const rules = contents_.groups.rules();
+    if constexpr (Types::accumulates) {
+      run_micro_batch(*rules);
+    } else {
+      lay_out(contents_.keys, update_, keys_, false);
+      update(*rules);
+    }
+    return progress::done();
   }
 
-  /// Likewise for the keys for which it is time for a step by `policy`, and not `only` accumulating; the gradients of the
-  /// others are added to their sums. Keys count for themselves, as in a call that names a list of them.
-  template <class Controls, class Rule, class Policy>
-  void run(Table const& table, Controls const& controls, Rule const* rules, Policy const& policy, bool only) {
+ private:
+  /// Updates the keys for which it is time, unless it only accumulates; the gradients of the others are added to their
+  /// sums. Keys count for themselves, as in a call that names a list of them.
+  template <class Rules>
+  void run_micro_batch(Rules const& rules) {
+    Table const& table = contents_.keys;
     auto& due = accumulating_.due;
     auto& waiting = accumulating_.waiting;
     due.clear();
     waiting.clear();
-    for (record* const r : keys_) (!only && is_due(policy, r->micro_batches) ? due : waiting).push_back(r);
+    for (record* const r : keys_)
+      (!only_accumulates_ && is_due(policy_, r->micro_batches) ? due : waiting).push_back(r);
     bool const first = std::none_of(waiting.begin(), waiting.end(), [](auto* r) { return r->accumulated(); });
     bool const with_sums = std::any_of(due.begin(), due.end(), [](auto* r) { return r->accumulated(); });
     // What may fail comes first.
@@ -141,7 +155,7 @@ class resident_plan {
     if (!due.empty()) lay_out(table, update_, due, with_sums);
     if (!due.empty()) {
       if (with_sums) complete_sums(table, due);
-      update(table, controls, rules);
+      update(rules);
       for (record* const r : due) r->micro_batches = 0;
     }
     if (waiting.empty()) return;
@@ -154,12 +168,16 @@ class resident_plan {
     for (record* const r : waiting) ++r->micro_batches;
   }
 
- private:
-  using device_type = typename std::remove_cvref_t<decltype(std::declval<Table const&>().devices())>::value_type;
-
-  template <class Controls, class Rule>
-  void update(Table const& table, Controls const& controls, Rule const* rules) {
-    update_.run(table.devices(), [&](auto& step) { step.run(table.devices(), controls, rules); });
+  template <class Rules>
+  void update([[maybe_unused]] Rules const& rules) {
+    Table const& table = contents_.keys;
+    update_.run(table.devices(), [&](auto& step) {
+      if constexpr (Types::has_updater) {
+        step.run(table.devices(), contents_.controls, rules.data());
+      } else {
+        step.run(table.devices());
+      }
+    });
     table.count([&](auto const& f) {
       for (record* const r : update_.keys) f(*r);
     });
@@ -179,7 +197,7 @@ class resident_plan {
   /// Lays the step out for the keys, unless it is. A key that was pushed alone has seen more updates than its neighbours:
   /// they no longer share a clock.
   template <class Built>
-  void lay_out(Table const& table, laid_out<device_type, record, Built>& built, std::vector<record*> const& keys,
+  void lay_out(Table const& table, laid_out<D, record, Built>& built, std::vector<record*> const& keys,
                bool with_sums) {
     bool stands = built.with_sums == with_sums && built.keys == keys;
     for (std::size_t i = 1; stands && i < keys.size(); ++i)
@@ -188,8 +206,7 @@ class resident_plan {
   }
 
   template <class Built>
-  void build(Table const& table, laid_out<device_type, record, Built>& built, std::vector<record*> const& keys,
-             bool with_sums) {
+  void build(Table const& table, laid_out<D, record, Built>& built, std::vector<record*> const& keys, bool with_sums) {
     built.clear();  // until all is laid out it is laid out for none
     built.with_sums = with_sums;
     built.joined.assign(keys.size(), false);
@@ -218,11 +235,11 @@ class resident_plan {
   }
 
   template <class Built>
-  void add_run(Table const& table, laid_out<device_type, record, Built>& built, std::span<record* const> keys) {
+  void add_run(Table const& table, laid_out<D, record, Built>& built, std::span<record* const> keys) {
     for_each_shard(table, keys, [&](auto const& shard) { add_run(table, built, keys, shard); });
   }
   template <class Built, class Shard>
-  void add_run(Table const& table, laid_out<device_type, record, Built>& built, std::span<record* const> keys,
+  void add_run(Table const& table, laid_out<D, record, Built>& built, std::span<record* const> keys,
                Shard const& shard) {
     using run_type = typename Built::run_type;
     Built& step = built.step;
@@ -257,9 +274,8 @@ class resident_plan {
 
   /// A part of the gradient of device number m where device number n reads it.
   template <class Built>
-  static typename Table::T const* readable(Table const& table, laid_out<device_type, record, Built>& built,
-                                           std::size_t n, std::size_t m, typename Table::T const* gradient,
-                                           std::int64_t size) {
+  static typename Table::T const* readable(Table const& table, laid_out<D, record, Built>& built, std::size_t n,
+                                           std::size_t m, typename Table::T const* gradient, std::int64_t size) {
     if (table.reach()(n, m)) return gradient;
     std::size_t const bytes = static_cast<std::size_t>(size) * sizeof(*gradient);
     void* const staged = built.staged[n].take(table.devices()[n], bytes);
@@ -267,10 +283,41 @@ class resident_plan {
     return static_cast<typename Table::T const*>(staged);
   }
 
-  laid_out<device_type, record, Step> update_;
-  [[no_unique_address]] laid_out_accumulation<device_type, record, Accumulating> accumulating_;
-  std::unique_ptr<plan_operation> operation_ = std::make_unique<plan_operation>();
+  void recycle() noexcept override {}
+
+  struct nothing {
+    explicit nothing(std::size_t) {}
+  };
+  using accumulation_type =
+      typename std::conditional_t<Types::accumulates, std::type_identity<laid_out_accumulation<Types>>,
+                                  std::type_identity<nothing>>::type;
+
+  store_contents<Types>& contents_;
+  laid_out<D, record, Step> update_;
+  [[no_unique_address]] accumulation_type accumulating_;
+  [[no_unique_address]] typename Types::accumulation_policy policy_;
+  bool only_accumulates_ = false;
   std::vector<record*> keys_;
+};
+
+/// A model_step that is made once for given keys and can be moved.
+template <class Types>
+class step_plan {
+ public:
+  /// @throws as model_step
+  step_plan(store_contents<Types>& contents, std::vector<typename Types::record*> keys)
+      : step_(std::make_unique<model_step<Types>>(contents, std::move(keys))) {}
+
+  /// Keys that it updates.
+  std::size_t size() const { return step_->size(); }
+  template <class F>
+  void for_each_key(F const& f) const {
+    step_->for_each_key(f);
+  }
+  model_step<Types>& step() const { return *step_; }
+
+ private:
+  std::unique_ptr<model_step<Types>> step_;
 };
 
 }  // namespace pushpull::detail

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <unordered_map>
@@ -18,8 +19,9 @@
 #include <pushpull/pass/plan.hpp>
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/schedule/operation_pool.hpp>
-#include <pushpull/store/call.hpp>
-#include <pushpull/store/store_operations.hpp>
+#include <pushpull/store/contents.hpp>
+#include <pushpull/store/operations/laid_out_call.hpp>
+#include <pushpull/store/operations/push.hpp>
 #include <pushpull/tensor/buffer.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
@@ -29,8 +31,10 @@ namespace pushpull::inline PUSHPULL_ABI::detail {
 /// device number 0, calls the function for all keys, and then writes slices, mirrors and outputs. Until then nothing
 /// has changed, so the function may fail.
 /// @tparam Types  A kv_store_types without a rule.
-template <class Types, class T, Device D>
-class function_update final : public device_operation<D> {
+template <class Types>
+class function_push final : public gradient_operation<Types> {
+  using T = typename Types::value_type;
+  using D = typename Types::device_type;
   using table_type = typename Types::table_type;
   using record = typename Types::record;
   using W = typename Types::master_type;
@@ -40,25 +44,25 @@ class function_update final : public device_operation<D> {
   using function_type =
       std::function<void(typename Types::key_view, tensor_view<T, D> const&, tensor_view<W, D> const&)>;
 
-  detail::call<table_type, D, T, T, typename Types::compressor_type> call;
   std::shared_ptr<function_type const> function;
-  std::shared_ptr<operation_pool<function_update>> home;
 
-  function_update(table_type const& table, typename Types::compressor_type const& compressor)
-      : device_operation<D>(table.devices()),
-        call(table.devices().size(), compressor),
-        table_(table),
-        gather_(table.devices().size()),
-        scatter_(table.devices().size()),
-        reduce_step_(table.devices().size()),
-        gather_step_(table.devices().size()),
-        scatter_step_(table.devices().size()) {}
+  function_push(store_contents<Types>& contents, typename Types::compressor_type const& compressor)
+      : gradient_operation<Types>(contents, compressor),
+        table_(contents.keys),
+        gather_(table_.devices().size()),
+        scatter_(table_.devices().size()),
+        reduce_step_(table_.devices().size()),
+        gather_step_(table_.devices().size()),
+        scatter_step_(table_.devices().size()) {}
+
+  /// Another thread runs it: the function may take long.
+  std::int64_t work() const override { return std::numeric_limits<std::int64_t>::max(); }
 
   progress run() override {
     try {
       update();
     } catch (...) {
-      call.put_residuals_back();
+      this->call_.put_residuals_back();
       throw;
     }
     return progress::done();
@@ -67,6 +71,7 @@ class function_update final : public device_operation<D> {
  private:
   void update() {
     D const& device = table_.devices().front();
+    auto& call = this->call_;
     call.reduce(table_, reduce_step_, [&](record const& r) { return scratch_of(r).first; });
     gather_.clear();
     call.for_each_key_and_output(
@@ -105,26 +110,25 @@ class function_update final : public device_operation<D> {
   }
   tensor_view<W, D> stored_view(record const& r) { return {scratch_of(r).second, r.shape, table_.devices().front()}; }
 
-  void recycle() noexcept override {
-    this->forget_events();
+  void forget() noexcept override {
     function.reset();
-    operation_pool<function_update>::give_back(*this);
+    gradient_operation<Types>::forget();
   }
 
   table_type const& table_;
   std::unordered_map<record const*, std::pair<buffer<D>, buffer<D>>> scratch_;
-  detail::call<table_type, D, T, W> gather_;
-  detail::call<table_type, D, W, T> scatter_;
+  laid_out_call<table_type, D, T, W> gather_;
+  laid_out_call<table_type, D, W, T> scatter_;
   step<pass::assign, typename Types::reduction_type, typename Types::encoded_type, A, T, T, T> reduce_step_;
   step<pass::hold, reduce::sum, T, A, W, W, W> gather_step_;
   step<pass::assign, reduce::sum, W, A, W, W, T> scatter_step_;
 };
 
 /// The function of a store, if it has one, and the operations that call it. A store with a rule has no place for one.
-template <class Types, class T, Device D>
+template <class Types>
 class function_slot {
  public:
-  using operation_type = function_update<Types, T, D>;
+  using operation_type = function_push<Types>;
   using function_type = typename operation_type::function_type;
 
   void set(function_type function) {
@@ -138,8 +142,7 @@ class function_slot {
   bool filled() const { return filled_; }
 
   /// An operation that calls the function, with one reference; null if there is none.
-  template <class... Arguments>
-  operation_type* take(Arguments const&... arguments) {
+  operation_type* take(store_contents<Types>& contents, typename Types::compressor_type const& compressor) {
     if (!filled_) return nullptr;
     std::shared_ptr<function_type const> function;
     {
@@ -147,19 +150,19 @@ class function_slot {
       function = function_;
     }
     if (function == nullptr) return nullptr;
-    operation_type& op = pool_->take([&] { return std::make_unique<operation_type>(arguments...); });
+    operation_type& op = pool_->take([&] { return std::make_unique<operation_type>(contents, compressor); });
     op.function = std::move(function);
     return &op;
   }
 
  private:
-  std::shared_ptr<operation_pool<operation_type>> pool_ = std::make_shared<operation_pool<operation_type>>();
+  std::shared_ptr<operation_pool> pool_ = std::make_shared<operation_pool>();
   std::atomic<bool> filled_{false};
   std::mutex mutex_;
   std::shared_ptr<function_type const> function_;
 };
-template <class Types, class T, Device D>
+template <class Types>
   requires(Types::has_updater)
-class function_slot<Types, T, D> {};
+class function_slot<Types> {};
 
 }  // namespace pushpull::detail

@@ -19,30 +19,33 @@
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/store/keys/key_table.hpp>
 #include <pushpull/store/keys/shard.hpp>
-#include <pushpull/store/row_operands.hpp>
+#include <pushpull/store/rows/row_tables.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// One pass over rows of what an owner, `device`, holds of a key.
 /// @param rows  Those that the tasks have to cover.
 template <class Rule, class Reduction, class Types, template <class> class Schedule, Device D, class Clocks>
-void launch_rows(D const& device, pass::detail::row_operands<pass::run<Types, state_count<Rule>>> const& operands,
+void launch_rows(D const& device, pass::row_operands<pass::run<Types, state_count<Rule>>> const& operands,
                  Rule const* rules, Clocks const* clocks, std::int64_t rows) {
   using body = pass::body<Rule, Reduction, Types, typename D::execution, pass::memory::rows, Schedule>;
-  pass::detail::row_tasks const tasks(operands.row_length, body::grain, body::block_type::size);
+  pass::row_tasks const tasks(operands.row_length, body::grain, body::block_type::size);
   device.for_each(tasks.count(rows), body{rules, clocks, {{operands}}});
 }
 
 /// What the passes over a key's rows share.
 /// @tparam Types  A kv_store_types.
-template <class Types, class T, Device D>
+template <class Types>
 class row_pass {
+  using T = typename Types::value_type;
+  using D = typename Types::device_type;
+
  public:
   using table_type = typename Types::table_type;
   using record = typename Types::record;
   using shard_type = typename table_type::shard_type;
   template <class Run>
-  using operands_of = pass::detail::row_operands<Run>;
+  using operands_of = pass::row_operands<Run>;
 
   explicit row_pass(table_type const& table) : table_(table) {}
 
@@ -86,17 +89,7 @@ class row_pass {
     }
   }
 
-  /// What the store's devices are given runs after what `device` was given, and the other way round.
-  void order_after(std::optional<D> const& device) const {
-    for (D const& own : devices())
-      if (device && !(own == *device)) own.wait_for(*device);
-  }
-  void order_before(std::optional<D> const& device) const {
-    for (D const& own : devices())
-      if (device && !(own == *device)) device->wait_for(own);
-  }
-
- protected:
+ private:
   table_type const& table_;
 };
 

@@ -1,0 +1,78 @@
+/// @file
+/// An assignment: stored values are replaced by tensors of any element type.
+#pragma once
+
+#include <cstdint>
+#include <shared_mutex>
+#include <type_traits>
+#include <vector>
+
+#include <pushpull/config.hpp>
+#include <pushpull/pass/fused_step.hpp>
+#include <pushpull/pass/operands.hpp>
+#include <pushpull/reduce/sum.hpp>
+#include <pushpull/schedule/operation.hpp>
+#include <pushpull/store/contents.hpp>
+#include <pushpull/store/operations/gathered_call.hpp>
+#include <pushpull/store/operations/laid_out_call.hpp>
+#include <pushpull/store/operations/operation.hpp>
+#include <pushpull/store/operations/swap.hpp>
+#include <pushpull/store/rule_states.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::detail {
+
+/// Gives keys the values, of element type U, that are their only sources. All keys of the call or none.
+/// @tparam Types  A kv_store_types.
+template <class Types, class U>
+class assign final : public gathered_operation<typename Types::device_type> {
+  using D = typename Types::device_type;
+  using T = typename Types::value_type;
+  using W = typename Types::master_type;
+  using record = typename Types::record;
+
+ public:
+  gathered_call<typename Types::key_view, D, U> gathered;
+
+  assign(store_contents<Types>& contents, rule_states states)
+      : gathered_operation<D>(contents.devices()),
+        contents_(contents),
+        states_(states),
+        call_(contents.devices().size()),
+        step_(contents.devices().size()) {}
+
+  /// @throws also duplicate_key if a key stands twice
+  void find_keys() override {
+    {
+      std::shared_lock const lock(contents_.mutex.mutex);
+      call_.take(contents_.keys, gathered);
+    }
+    std::vector<record*> keys;
+    call_.for_each_key([&](record& r) { keys.push_back(&r); });
+    expect_different("assign", keys);
+    for (record* const r : keys) this->writes(r->order);
+  }
+  std::int64_t work() const override { return call_.work(); }
+
+  void prepare() override {
+    call_.for_each_key([](record& r) { expect_weights("assign", typename Types::key_view(r.key), r); });
+    call_.begin(contents_.keys, effect::assigns);
+    call_.lay_out(contents_.keys, step_, effect::assigns);
+  }
+  progress run() override {
+    call_.launch(contents_.keys, effect::assigns, [&] { step_.run(contents_.devices()); });
+    if (states_ == rule_states::reset)
+      call_.for_each_key([&](record& r) { reset_states(contents_.keys, contents_.controls, r); });
+    return progress::done();
+  }
+
+ private:
+  store_contents<Types>& contents_;
+  rule_states states_;
+  laid_out_call<typename Types::table_type, D, U, T> call_;
+  fused_step<D, pass::assign, reduce::sum,
+             pass::element_types<U, std::common_type_t<accumulation_t<U>, accumulation_t<W>>, W, W, T>,
+             pass::memory::foreign>
+      step_;
+};
+
+}  // namespace pushpull::detail

@@ -1,0 +1,124 @@
+/// @file
+/// The sources of a call as a Compressor encodes them, and their residuals.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+#include <vector>
+
+#include <pushpull/compress/encode.hpp>
+#include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
+#include <pushpull/registers/code.hpp>
+#include <pushpull/store/encoder.hpp>
+#include <pushpull/store/operands.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::detail {
+
+/// Codes of a call's sources, by their numbers in the call. A key keeps a residual per source.
+/// @tparam G  Element type of the sources. @tparam C  The Compressor.
+template <class Record, Device D, class G, class C>
+class encoded_sources {
+  using encoder = compress::encoder<C, G, D>;
+  using encoded = typename C::template encoded_type<G>;
+
+ public:
+  explicit encoded_sources(C const& compressor) : compressor_(compressor) {}
+
+  /// Steps may be skipped: residuals will then be what they were before their first micro-batch.
+  void remember_residuals(bool always) { remembers_ = always; }
+
+  /// Forgets the last call. @param keeps  Residuals are kept as they are until the push has not failed.
+  void begin(std::size_t sources, bool keeps) {
+    keeps_ = keeps;
+    kept_ = 0;
+    codes_.clear();
+    codes_.resize(sources);
+    encodings_.clear();
+  }
+  /// Takes memory for source k of the call, which is number `number` of the key. @param standard  Encodes what is in host
+  /// memory.
+  void add(Record& key, std::size_t number, std::size_t k, operand<G const, D> const& source, D const& standard,
+           staging<D>& staged) {
+    D const& device = source.device ? *source.device : standard;
+    if (number == key.compressed.size()) {
+      key.compressed.emplace_back(std::type_identity<encoder>{}, device, compressor_, key.size());
+    } else {
+      key.compressed[number].move_to(device);
+    }
+    auto& residual = key.compressed[number];
+    if (keeps_) residual.reserve_kept();
+    if (remembers_) residual.reserve_before();
+    codes_[k] = {static_cast<char const*>(residual.codes.data()), device, 0};
+    encodings_.push_back({&key, number, source.data, nullptr});
+    if (!reaches(device, source))
+      encodings_.back().staged = staged.take(device, static_cast<std::size_t>(key.size()) * sizeof(G));
+  }
+
+  /// Turns all sources into codes. Allocates nothing: what encoding takes from a residual must reach the pass.
+  void encode() {
+    for (auto const& [key, number, data, staged] : encodings_) {
+      auto const& source = key->compressed[number];
+      if (remembers_ && !key->accumulated()) source.remember();
+      if (keeps_) {
+        source.keep();
+        ++kept_;
+      }
+      G const* gradient = data;
+      if (staged != nullptr) {
+        source.device.copy(staged, gradient, static_cast<std::size_t>(key->size()) * sizeof(G));
+        gradient = static_cast<G const*>(staged);
+      }
+      encoder::encode(source.device, compressor_, gradient, key->size(), source.residual.data(), source.codes.data());
+    }
+  }
+  /// Residuals become what they were before the present push, if they were kept.
+  void put_residuals_back() {
+    for (std::size_t i = 0; i < kept_; ++i) encodings_[i].key->compressed[encodings_[i].number].put_back();
+    kept_ = 0;
+  }
+  /// If the devices skip the step that was run, residuals of the key become what they were before its first micro-batch.
+  /// The host does not wait to know.
+  template <class Step>
+  static void return_residuals(Record const& key, std::size_t sources, std::vector<D> const& devices,
+                               Step const& step) {
+    for (std::size_t k = 0; k < sources; ++k) {
+      auto const& source = key.compressed[k];
+      std::size_t n = 0;
+      for (std::size_t m = devices.size(); m-- > 0;)
+        if (devices[m] == source.device) n = m;
+      source.return_if(step.skipped(n), devices[n]);
+    }
+  }
+
+  /// Where the codes of each source are.
+  std::vector<operand<char const, D>> const& codes() const { return codes_; }
+  /// What a pass reads for `size` elements of source k, from number `first` on. @param at_owner  See compress::encoder.
+  template <class F>
+  source_of<encoded> source(std::size_t k, std::int64_t elements, std::int64_t first, std::int64_t size,
+                            F const& at_owner) const {
+    return encoder::source(compressor_, codes_[k].data, elements, first, size, at_owner);
+  }
+  template <class Run>
+  void describe(Run& run) const {
+    if constexpr (Code<encoded>) run.unit = compressor_.unit();
+  }
+
+ private:
+  struct encoding {
+    Record* key;
+    std::size_t number;
+    G const* data;
+    void* staged;
+  };
+
+  C compressor_;
+  std::vector<operand<char const, D>> codes_;
+  std::vector<encoding> encodings_;
+  bool keeps_ = false;
+  bool remembers_ = false;
+  std::size_t kept_ = 0;  // encodings whose residuals were kept, and may have changed
+};
+
+}  // namespace pushpull::detail

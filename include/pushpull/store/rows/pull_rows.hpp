@@ -1,0 +1,145 @@
+/// @file
+/// A pull of rows of a key.
+#pragma once
+
+#include <algorithm>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
+#include <pushpull/element/bytes.hpp>
+#include <pushpull/error.hpp>
+#include <pushpull/pass/row_schedule.hpp>
+#include <pushpull/schedule/operation.hpp>
+#include <pushpull/store/gather.hpp>
+#include <pushpull/store/keys.hpp>
+#include <pushpull/store/keys/key_table.hpp>
+#include <pushpull/store/keys/shard.hpp>
+#include <pushpull/store/operations/operation.hpp>
+#include <pushpull/store/reach.hpp>
+#include <pushpull/store/rows/row_pass.hpp>
+#include <pushpull/store/rows/row_tables.hpp>
+#include <pushpull/tensor/row_sparse.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::detail {
+
+/// A pull of rows of one key into row_sparse outputs.
+template <class Types>
+class pull_rows final : public device_operation<typename Types::device_type> {
+  using T = typename Types::value_type;
+  using D = typename Types::device_type;
+  using table_type = typename Types::table_type;
+  using record = typename Types::record;
+  using key_view = typename Types::key_view;
+
+ public:
+  explicit pull_rows(table_type const& table) : device_operation<D>(table.devices()), pass_(table), table_(table) {}
+
+  /// Names the key.
+  void begin(record& r) {
+    used_ = 0;
+    key_ = &r;
+    work_ = 0;
+    this->reads(r.order);
+  }
+
+  /// Rows that the outputs named next receive. Ids in host memory are read before this returns.
+  /// @throws invalid_argument if a row does not exist that the host can see
+  template <class View>
+  void add_ids(char const* call, key_view key, View const& ids) {
+    if (used_ == requests_.size()) requests_.push_back(std::make_unique<request>(table_.devices()));
+    request& q = *requests_[used_++];
+    q.outputs.clear();
+    expect_countable(call, key_text(key), static_cast<std::int64_t>(ids.size()));
+    q.rows = {nullptr, nullptr, static_cast<std::int64_t>(ids.size()), {}};
+    q.ascending = ids.size() <= 1;
+    if constexpr (HostDevice<typename View::device_type>) {
+      q.ids.resize(ids.size());
+      std::transform(ids.data(), ids.data() + ids.size(), q.ids.begin(), [&](auto x) { return row_id(call, key, x); });
+      q.ascending = check_row_ids(call, key_text(key), q.ids, key_->shape[0]);
+      q.rows.ids = q.ids.data();
+    } else {
+      static_assert(std::same_as<std::remove_const_t<typename View::value_type>, std::int64_t> &&
+                        std::same_as<typename View::device_type, D>,
+                    "row_sparse_pull: row ids are 64-bit integers on a device of the store's kind, or in host memory");
+      q.rows.ids = ids.data();
+      q.rows.device = ids.device();
+    }
+  }
+  /// @throws shape_mismatch; unknown_device if an owner cannot write the output's memory
+  void add_output(char const* call, key_view key, row_sparse<T, D>& output) {
+    expect_shape(call, key, key_->shape, output.shape());
+    for (D const& device : table_.devices())
+      expects<unknown_device>(device.can_access(output.device()), [&] {
+        return std::string(call) + ": " + key_text(key) + ": device " + std::string(device.name()) +
+               " cannot write the memory of an output on " + std::string(output.device().name());
+      });
+    request& q = *requests_[used_ - 1];
+    q.outputs.push_back(&output);
+    work_ = bounded_sum(work_, bounded_product(q.rows.rows, row_length_of(key_->shape)));
+  }
+
+  std::int64_t work() const { return work_; }
+
+  progress run() override {
+    for (std::size_t i = 0; i < used_; ++i) {
+      request& q = *requests_[i];
+      for (auto* const output : q.outputs) {
+        output->expect_rows(q.rows.rows);
+        order_after(table_.devices(), std::optional<D>(output->device()));
+      }
+      order_after(table_.devices(), q.rows.device);
+      run(q);
+      order_before(table_.devices(), q.rows.device);
+      for (auto* const output : q.outputs) order_before(table_.devices(), std::optional<D>(output->device()));
+    }
+    return progress::done();
+  }
+
+ private:
+  struct request {
+    std::vector<std::int64_t> ids;
+    row_source<T, D> rows{};
+    bool ascending = true;
+    std::vector<row_sparse<T, D>*> outputs;
+    shared_row_tables<T, D> tables;
+
+    explicit request(std::vector<D> const& devices) : tables(devices) {}
+  };
+
+  void run(request& q) {
+    q.tables.for_each([&](auto& tables) { tables.sort(std::span(&q.rows, 1), key_->shape[0], q.ascending); });
+    join(table_.devices());
+    mirrors_.clear();
+    for (auto* const output : q.outputs) mirrors_.push_back(output->values());
+    for (std::size_t n = 0; n < table_.devices().size(); ++n) {
+      auto const& tables = q.tables.of_device(n);
+      auto const shard = shard_of(table_, *key_, n);
+      auto const [begin, end] = shard.rows(row_length_of(key_->shape));
+      tables.count(n, begin, end);
+      if (n == 0)
+        for (auto* const output : q.outputs) tables.write_ids(n, output->row_ids(), output->count());
+      if (!shard.empty())
+        pass_.template copy_rows<pass::present_rows>(*key_, shard, tables, mirrors_, true, tables.size());
+    }
+    join(table_.devices());
+  }
+
+  row_pass<Types> pass_;
+  table_type const& table_;
+  record* key_ = nullptr;
+  std::int64_t work_ = 0;
+  std::size_t used_ = 0;
+  std::vector<std::unique_ptr<request>> requests_;
+  std::vector<T*> mirrors_;
+};
+
+}  // namespace pushpull::detail

@@ -1,0 +1,240 @@
+/// @file
+/// A push of row-sparse gradients: each distinct row is a run of the one pass.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <pushpull/concepts/device.hpp>
+#include <pushpull/concepts/pre_reduction.hpp>
+#include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
+#include <pushpull/element/bytes.hpp>
+#include <pushpull/error.hpp>
+#include <pushpull/pass/body.hpp>
+#include <pushpull/pass/fused_step.hpp>
+#include <pushpull/pass/may_fail.hpp>
+#include <pushpull/pass/step_control.hpp>
+#include <pushpull/reduce/sum.hpp>
+#include <pushpull/schedule/operation.hpp>
+#include <pushpull/store/contents.hpp>
+#include <pushpull/store/gather.hpp>
+#include <pushpull/store/keys.hpp>
+#include <pushpull/store/keys/key_table.hpp>
+#include <pushpull/store/keys/shard.hpp>
+#include <pushpull/store/operations/laid_out_call.hpp>
+#include <pushpull/store/operations/operation.hpp>
+#include <pushpull/store/parameter_groups.hpp>
+#include <pushpull/store/reach.hpp>
+#include <pushpull/store/rows/row_pass.hpp>
+#include <pushpull/store/rows/row_tables.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::detail {
+
+/// A push of row-sparse gradients to one key, and after it a pull of the whole key if there are outputs.
+/// @tparam Rule, Reduction  Those of the store, or pass::assign and reduce::sum for an initial value.
+template <class Types, class Rule = typename Types::rule_type, class Reduction = typename Types::reduction_type>
+class push_rows final : public device_operation<typename Types::device_type> {
+  using T = typename Types::value_type;
+  using D = typename Types::device_type;
+  using table_type = typename Types::table_type;
+  using record = typename Types::record;
+  using key_view = typename Types::key_view;
+  using types = typename Types::types;
+  using run_type = pass::run<types, state_count<Rule>>;
+
+ public:
+  rule_list<Rule> rules;  ///< At the time of the call; null where there is none.
+
+  explicit push_rows(store_contents<Types>& contents)
+      : device_operation<D>(contents.devices()),
+        contents_(contents),
+        table_(contents.keys),
+        pass_(table_),
+        tables_(table_.devices()),
+        outputs_(table_.devices().size()),
+        output_step_(table_.devices().size()) {}
+
+  /// Names the key. @param whole  All its rows are updated, as a key's first update does that starts states.
+  void begin(record& r, bool whole) {
+    sources_.clear();
+    outputs_.clear();
+    outputs_.add_key(r);
+    key_ = &r;
+    output_work_ = 0;
+    whole_ = whole;
+    pulls_ = false;
+    ascending_ = true;
+    given_ = 0;
+    this->writes(r.order);
+  }
+  /// @throws shape_mismatch; invalid_argument if a row does not exist that the host can see
+  template <class Rows>
+  void add_source(char const* call, key_view key, Rows const& rows) {
+    expect_shape(call, key, key_->shape, rows.shape());
+    using device_type = typename Rows::device_type;
+    static_assert(std::same_as<device_type, D> || HostDevice<device_type>,
+                  "store: a tensor lives on a device of another kind than the store's, and not on the host");
+    std::int64_t const count = rows.rows();
+    expect_countable(call, key_text(key), count);
+    expect_countable(call, key_text(key), given_ + count);
+    bool ascending = count <= 1;
+    if constexpr (HostDevice<device_type>)
+      ascending = check_row_ids(call, key_text(key), {rows.row_ids(), static_cast<std::size_t>(count)}, key_->shape[0]);
+    row_source<T, D> source{rows.values(), rows.row_ids(), count, {}};
+    if constexpr (std::same_as<device_type, D>) source.device = rows.device();
+    ascending_ = ascending && (ascending_ && given_ == 0);
+    given_ += count;
+    sources_.push_back(source);
+  }
+  /// @throws shape_mismatch
+  template <class View>
+  void add_output(char const* call, key_view key, View const& view) {
+    expect_shape(call, key, key_->shape, view.shape());
+    outputs_.add_output(operand_of<T, D>(view));
+    output_work_ += key_->size();
+    pulls_ = true;
+  }
+  /// @throws invalid_argument if there is no source
+  void expect_source(char const* call, key_view key) const {
+    expects<invalid_argument>(!sources_.empty(),
+                              [&] { return std::string(call) + ": " + key_text(key) + " came with no gradient"; });
+    expect_weights(call, key, *key_);
+  }
+
+  /// Elements to read and to write, roughly.
+  std::int64_t work() const {
+    std::int64_t const whole = (whole_ ? key_->size() : 0) + output_work_;
+    return bounded_sum(bounded_product(given_, row_length_of(key_->shape)), whole);
+  }
+
+  void prepare() override {
+    expect_weights("push", key_view(key_->key), *key_);
+    if constexpr (!pass::is_timeless<Rule>) {
+      contents_.groups.complete(rules);
+      if (key_->updates == 0 && starts_states((*rules)[static_cast<std::size_t>(key_->parameter_group)])) whole_ = true;
+    }
+    order_after(table_.devices(), sources_);
+    if (key_->size() > 0)
+      tables_.for_each([&](auto& tables) {
+        tables.sort(sources_, key_->shape[0], ascending_);
+        tables.find(sources_, row_length_of(key_->shape));
+      });
+    mirrors_.reserve(table_.devices().size());
+    copies_.clear();
+    if (key_->arena->resident())
+      for_each_shard(table_, *key_, [&](auto const& shard) { table_.add_mirror_copies(copies_, shard); });
+    if (!pulls_) return;
+    outputs_.begin(table_, effect::reads);
+    outputs_.lay_out(table_, output_step_, effect::reads);
+  }
+
+  progress run() override {
+    if (pulls_) {
+      outputs_.launch(table_, effect::reads, [&] {
+        update();
+        output_step_.run(table_.devices());
+      });
+    } else {
+      update();
+    }
+    order_before(table_.devices(), sources_);
+    ++key_->updates;
+    return progress::done();
+  }
+
+ private:
+  void update() {
+    join(table_.devices());
+    if constexpr (!pass::is_timeless<Rule>) begin_step();
+    for_each_shard(table_, *key_, [&](auto const& shard) { update(shard); });
+    join(table_.devices());
+    copy_behind(table_.devices(), copies_);
+  }
+
+  /// Counts the step on every owner, or on none if the rule's `prepare` throws.
+  void begin_step() {
+    using begin = pass::begin_step<Rule, typename types::accumulation>;
+    constexpr bool may_fail = pass::may_fail<D, Rule, typename types::accumulation>;
+    std::size_t begun = 0;
+    auto const clock = [&](std::size_t n) -> auto& { return contents_.controls[n].clocks()[key_->index]; };
+    std::int64_t before = 0;
+    try {
+      for_each_shard(table_, *key_, [&](auto const& shard) {
+        std::size_t const n = begun = shard.device_number();
+        if constexpr (may_fail) before = clock(n).t;
+        pass::for_each_step<may_fail>(
+            shard.device(), 1,
+            begin{contents_.controls[n].rules(rules->data()), contents_.controls[n].clocks(), {key_->index, nullptr}});
+      });
+    } catch (...) {
+      if constexpr (may_fail)
+        for_each_shard(table_, *key_, [&](auto const& shard) {
+          if (shard.device_number() <= begun) clock(shard.device_number()).t = before;
+        });
+      throw;
+    }
+  }
+
+  void update(typename table_type::shard_type const& shard) {
+    D const& device = shard.device();
+    std::size_t const n = shard.device_number();
+    auto const& tables = tables_.of_device(n);
+    auto const [begin, end] = shard.rows(row_length_of(key_->shape));
+    tables.count(n, begin, end);
+    auto operands = pass_.template describe<run_type>(*key_, shard, tables);
+    operands.slice.sources = static_cast<std::int32_t>(sources_.size());
+    mirrors_.clear();
+    if (shard.resident()) table_.add_whole_mirrors(mirrors_, shard);
+    std::span<T* const> mirrors(mirrors_);
+    pass_.take_mirrors(operands, mirrors, tables.aligned(), whole_ ? end - begin : tables.size());
+    Rule const* given = nullptr;
+    pass::clock_of<Rule, types>* clocks = nullptr;
+    if constexpr (!pass::is_timeless<Rule>) {
+      given = contents_.controls[n].rules(rules->data());
+      clocks = contents_.controls[n].clocks();
+    }
+    if (whole_) {
+      launch_rows<Rule, Reduction, types, pass::all_rows>(device, operands, given, clocks, end - begin);
+      pass_.template copy_rows<pass::all_rows>(*key_, shard, tables, mirrors, false, end - begin);
+    } else {
+      launch_rows<Rule, Reduction, types, pass::present_rows>(device, operands, given, clocks, tables.size());
+      pass_.template copy_rows<pass::present_rows>(*key_, shard, tables, mirrors, false, tables.size());
+    }
+  }
+
+  store_contents<Types>& contents_;
+  table_type const& table_;
+  row_pass<Types> pass_;
+  record* key_ = nullptr;
+  bool whole_ = false, pulls_ = false, ascending_ = true;
+  std::int64_t given_ = 0, output_work_ = 0;
+  std::vector<row_source<T, D>> sources_;
+  shared_row_tables<T, D> tables_;
+  std::vector<T*> mirrors_;
+  std::vector<staged_copy> copies_;  // to mirrors out of their owners' reach
+  laid_out_call<table_type, D, T, T> outputs_;
+  typename table_type::pull_step output_step_;
+};
+
+/// Writes rows into a key that holds zeros and that no operation knows yet. Returns when done.
+template <class Types, class Rows>
+void fill_rows(store_contents<Types>& contents, typename Types::record& key, Rows const& rows) {
+  push_rows<Types, pass::assign, reduce::sum> op(contents);
+  op.begin(key, false);
+  op.add_source("init", typename Types::key_view(key.key), rows);
+  op.prepare();
+  static_cast<void>(op.run());
+  op.devices_wait();
+  key.updates = 0;  // an initial value is none
+}
+
+}  // namespace pushpull::detail
