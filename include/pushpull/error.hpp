@@ -47,7 +47,7 @@ class unknown_device : public error {
   using error::error;
 };
 
-/// A device that stands twice in one list.
+/// One list names a device twice.
 class duplicate_device : public error {
  public:
   using error::error;

@@ -1,5 +1,5 @@
 /// @file
-/// What may differ between a store and the checkpoint that it is given, and what came of it.
+/// The permitted differences between a store and its checkpoint, and the report of a load.
 #pragma once
 
 #include <string>
@@ -9,24 +9,24 @@
 
 namespace pushpull::inline PUSHPULL_ABI::checkpoint {
 
-/// What load_optimizer_states accepts beside a file of the same keys and rule. By default nothing.
+/// The differences from the keys and the rule of a store that load_optimizer_states accepts. By default none.
 struct load_options {
-  /// The store has keys that the file does not have: they keep what they hold.
+  /// The store has keys that the file does not have: they keep their contents.
   bool new_keys = false;
-  /// The file has keys that the store does not have: they are left.
+  /// The file has keys that the store does not have: the load skips them.
   bool gone_keys = false;
-  /// The rules differ in stages without states of each key: a loss scale that was added, a clip, a rescale. What such a
-  /// stage keeps from step to step is loaded where both have it; a new stage keeps what it holds. The stages with states are
-  /// the same, in the same order.
+  /// The rules differ in stages without states of each key: a loss scale that was added, a clip, a rescale. Persistent
+  /// values of such a stage are loaded if both rules have the stage; a new stage keeps its values. The stages with
+  /// states are the same, in the same order.
   bool other_stages = false;
-  /// The rules may differ in everything but the names and shapes of the states that the store needs: adam's for adamw. Also
-  /// for files that name no rule, from versions of this library that wrote no names.
+  /// The rules may differ in everything but the names and shapes of the states that the store needs: adam's for adamw.
+  /// Also for files that name no rule, from versions of this library that wrote no names.
   bool other_rule = false;
-  /// False: sums of micro-batches in the file are left. Every key that is loaded then begins a step.
+  /// False: the load skips sums of micro-batches in the file. Every key that is loaded then begins a step.
   bool micro_batches = true;
 };
 
-/// What load_optimizer_states did. Keys are named as in the file, stages that keep numbers from step to step as in the rule.
+/// The report of load_optimizer_states. Keys are named as in the file, stages with persistent values as in the rule.
 struct load_report {
   std::vector<std::string> loaded;  ///< Keys whose states and step counts are those of the file.
   /// Keys, and stages, of the store that the file does not have: they are as they were.

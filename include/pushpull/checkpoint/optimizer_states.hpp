@@ -24,8 +24,8 @@
 
 namespace pushpull::inline PUSHPULL_ABI::checkpoint {
 
-/// A store whose keys have the states of a rule. Models: kv_store with an Updater or `rules`, of one element type or several,
-/// any_store.
+/// A store whose keys have the states of a rule. Models: kv_store with an Updater or `rules`, of one element type or
+/// several, any_store.
 template <class S>
 concept OptimizerStateStore =
     (detail::StoreOfParts<S> || requires(S& store, typename S::key_type const& key, std::string const& name) {
@@ -60,11 +60,11 @@ inline void add_rule(metadata_map& metadata, std::string const& prefix, update::
 
 }  // namespace detail
 
-/// Writes the states of all keys, as tensors "key/state" of the keys' shapes, or lists of their rows or columns, and their
-/// step counts, as metadata "key/steps"; the name of the rule, pipe included (see update::describe), as "rule", or where keys
-/// have rules of different types as "key/rule"; the numbers that the rule keeps from step to step, as "carried" and of each
-/// stage "carried.stage"; and where a key has gathered micro-batches of a step, their sum "key/gradient.sum". Waits for the
-/// store. A file of that name is replaced when the new one is complete and on disk.
+/// Writes the states of all keys, as tensors "key/state" of the keys' shapes, or lists of their rows or columns, and
+/// their step counts, as metadata "key/steps"; the name of the rule, pipe included (see update::describe), as "rule",
+/// or where keys have rules of different types as "key/rule"; the persistent values of the rule, as "carried" and of
+/// each stage "carried.stage"; and where a key has gathered micro-batches of a step, their sum "key/gradient.sum".
+/// Waits for the store. A file of that name is replaced when the new one is complete and on disk.
 /// Not written are weights (see write_safetensors), hyperparameters, schedules and parameter groups, and residuals of
 /// compressed gradients.
 /// Memory: as much as the states take.
@@ -111,15 +111,15 @@ void save_optimizer_states(S& store, std::filesystem::path const& path) {
 }
 
 /// Reads what save_optimizer_states wrote, into a store with the same keys, shapes, rule and state types, on any number
-/// of devices: its next step is the one that the saved store would have made, given the same weights and hyperparameters,
-/// also amid a step of several micro-batches. A key of which the file has no micro-batches forgets those that it has
-/// gathered. What may differ, and only if it is asked for, see load_options.
+/// of devices: its next step is the one that the saved store would have made, given the same weights and
+/// hyperparameters, also amid a step of several micro-batches. A key of which the file has no micro-batches forgets
+/// those that it has gathered. What may differ, and only if it is asked for, see load_options.
 /// Keys come first: `init`, or parameter_store::materialize. Waits for the store. No other thread may use the store
 /// meanwhile.
 /// @returns what was loaded, what was missing in the file, and what of it was left
-/// @throws file_error if the file is damaged or foreign, or speaks of another rule (the message has both names), of other
-/// keys, states, shapes or types, or of a step count that is negative or above max_steps; invalid_argument where a swap has
-/// put a state in the place of a key's weights. The store then holds what it held
+/// @throws file_error if the file is damaged or foreign, or speaks of another rule (the message has both names), of
+/// other keys, states, shapes or types, or of a step count that is negative or above max_steps; invalid_argument where
+/// a swap has put a state in the place of a key's weights. The store then holds what it held
 template <OptimizerStateStore S>
 load_report load_optimizer_states(S& store, std::filesystem::path const& path, load_options const& options = {}) {
   using pushpull::detail::expects;

@@ -106,7 +106,7 @@ inline std::filesystem::path behind_links(std::filesystem::path const& path) {
   system_failure(path, "cannot follow the symbolic link", ELOOP);
 }
 
-/// What `status` is of, for a message.
+/// The kind of file that `status` describes, for a message.
 inline std::string kind_of(struct stat const& status) {
   if (S_ISDIR(status.st_mode)) return "a folder";
   if (S_ISFIFO(status.st_mode)) return "a pipe";
@@ -116,9 +116,9 @@ inline std::string kind_of(struct stat const& status) {
 }
 
 /// Writes a new file beside `path`, which `commit` puts in its place: whoever opens `path` finds the old content or the
-/// new one, never a part. Without a `commit` the new file is removed and `path` is left as it was. A symbolic link stays, and
-/// the file that it points to is replaced. The new file has the old one's permissions, and its owner and group where the
-/// system lets the process set them; a group that cannot be set is not given more than all others have.
+/// new one, never a part. Without a `commit` the new file is removed and `path` is left as it was. A symbolic link
+/// stays, and the file that it points to is replaced. The new file has the old one's permissions, and its owner and
+/// group where the system lets the process set them; a group that cannot be set is not given more than all others have.
 class replacement_file {
  public:
   /// @throws file_error, also if `path` is neither a regular file nor a free name

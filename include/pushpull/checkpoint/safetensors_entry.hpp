@@ -1,5 +1,5 @@
 /// @file
-/// What a safetensors file holds: tensors by name, and text that goes with them.
+/// The entries of a safetensors file: tensors by name, and metadata.
 #pragma once
 
 #include <algorithm>

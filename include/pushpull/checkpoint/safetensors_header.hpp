@@ -1,5 +1,5 @@
 /// @file
-/// The header of a safetensors file: JSON that says where each tensor lies. Needs nlohmann-json.
+/// The header of a safetensors file: JSON with the place of each tensor. Needs nlohmann-json.
 #pragma once
 
 #include <algorithm>

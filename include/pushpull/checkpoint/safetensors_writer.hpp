@@ -56,7 +56,7 @@ inline std::vector<entry const*> file_order(std::span<entry const> entries) {
   return order;
 }
 
-/// What stands before the tensors' bytes: the length of the JSON and the JSON, in a multiple of 64 bytes.
+/// The bytes before those of the tensors: the length of the JSON and the JSON, in a multiple of 64 bytes.
 inline std::string format_header(std::span<entry const* const> order, metadata_map const& metadata) {
   std::string json = "{";
   std::string_view separator = "";
@@ -94,15 +94,15 @@ inline std::string format_header(std::span<entry const* const> order, metadata_m
 
 /// Writes a safetensors file, in place of the one at `path` if there is one: under another name in the same folder,
 /// which is renamed when all bytes have reached the medium. Readers see the old file or the new one, never a part; of
-/// several writers the last one wins. A symbolic link at `path` stays, and the file that it points to is replaced; of a hard
-/// link the other names keep the old file. Permissions are those of the old file, owner and group too where the process may
-/// set them; access lists and extended attributes are not kept.
+/// several writers the last one wins. A symbolic link at `path` stays, and the file that it points to is replaced; of
+/// a hard link the other names keep the old file. Permissions are those of the old file, owner and group too where the
+/// process may set them; access lists and extended attributes are not kept.
 ///
 /// The tensors may come in any order; equal tensors and metadata give equal files.
-/// @throws file_error, before anything is written, if `path` is a folder, a pipe, a socket or a device; and if a step fails:
-/// the file at `path` is then as it was (but see `replacement_file::commit` for the last step), and no other file is left
-/// behind. invalid_argument, before anything is written, on two tensors of one name, an unknown dtype, bytes that are not
-/// as many as the shape says, text that is not UTF-8, and a header of more than 100,000,000 bytes.
+/// @throws file_error, before anything is written, if `path` is a folder, a pipe, a socket or a device; and if a step
+/// fails: the file at `path` is then as it was (but see `replacement_file::commit` for the last step), and no other
+/// file is left behind. invalid_argument, before anything is written, on two tensors of one name, an unknown dtype,
+/// bytes that are not as many as the shape says, text that is not UTF-8, and a header of more than 100,000,000 bytes.
 inline void write_safetensors(std::filesystem::path const& path, std::span<entry const> entries,
                               metadata_map const& metadata = {}) {
   auto const order = detail::file_order(entries);

@@ -158,7 +158,7 @@ class states_loader {
     return text + (name.size() > limit ? "...\"" : "\"");
   }
 
-  /// What the file has beside.
+  /// The further entries of the file.
   void check_rest() {
     std::set<std::string, std::less<>> gone;
     for (auto const& item : file_.metadata()) {
@@ -182,7 +182,7 @@ class states_loader {
     }
   }
 
-  /// The numbers that go from step to step.
+  /// The persistent values.
   void check_carried() {
     carried_ = store_.carried_numbers();
     std::string const* const name = find_metadata(file_, rule_entry);

@@ -1,5 +1,5 @@
 /// @file
-/// One process.
+/// The communicator of one process.
 #pragma once
 
 #include <pushpull/concepts/communicator.hpp>

@@ -1,7 +1,7 @@
 /// @file
 /// The optimizers of DJL, with the names and defaults of its builders' options, as pipes of this library's stages. A
-/// negative `clip_grad` is none. To change hyperparameters, give `set_hyperparameters` a new one. In the comments s is
-/// rescale_grad, wd weight_decays and lr learning_rate, the value of DJL's tracker in this step.
+/// negative `clip_grad` means no clip. To change hyperparameters, give `set_hyperparameters` a new one. In the
+/// comments s is rescale_grad, wd weight_decays and lr learning_rate, the value of DJL's tracker in this step.
 #pragma once
 
 #include <pushpull/compat/gradient.hpp>

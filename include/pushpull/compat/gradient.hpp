@@ -1,5 +1,5 @@
 /// @file
-/// What other libraries' optimizers do to a gradient before their formula: rescale, clip and add decay, in two orders.
+/// The preparation of a gradient in other libraries' optimizers: rescale, clip and add decay, in two orders.
 #pragma once
 
 #include <limits>

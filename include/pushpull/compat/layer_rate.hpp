@@ -1,6 +1,6 @@
 /// @file
 /// Momentum whose rate goes by the norms of each tensor, as MXNet's LARS and LBSGD have it: the norm is that of the
-/// gradient before it is clipped, which update::lars behind a clip does not see.
+/// gradient before it is clipped, which update::lars after a clip does not see.
 #pragma once
 
 #include <cstdint>
@@ -117,7 +117,7 @@ auto lars(Options const& o) {
 
 static_assert(Updater<layer_rated_momentum<lars_factor>> && PreReduction<layer_rated_momentum<lars_factor>>);
 
-/// What MXNet's LBSGD multiplies the learning rate by in update t: from 1 to batch_scale while n = begin + batch_scale t
+/// The factor of MXNet's LBSGD for the learning rate in update t: from 1 to batch_scale while n = begin + batch_scale t
 /// counts `warm_up` batches, batch_scale ever after. A LearningRateSchedule.
 struct lbsgd_multiplier {
   std::int64_t batch_scale = 1;  ///< Batches per update.

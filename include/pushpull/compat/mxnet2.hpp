@@ -1,6 +1,6 @@
 /// @file
 /// The optimizers of MXNet 2.0, with its parameters' names and defaults, as pipes of this library's stages. Where
-/// nothing else is said, decay is added behind the clip. `clip_gradient` of 0 is MXNet's None. To change
+/// nothing else is said, decay is added after the clip. `clip_gradient` of 0 is MXNet's None. To change
 /// hyperparameters, give `set_hyperparameters` a new one: `mxnet2::adam({.wd = 0.1})`. In the comments s is
 /// rescale_grad and lr learning_rate.
 #pragma once
@@ -229,9 +229,9 @@ struct lars_options {
   bool adapts = true;
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
 };
-/// k = eta |w| / (|s g| + wd |w| + epsilon), or 1 if a norm is 0;  m = momentum m - lr k (clip(s g) + wd w);  w += m. The
-/// state is -m. Norms are those of each key. Where MXNet goes by names (gamma, beta, bias have k = 1), here keys in a
-/// parameter group with adapts = false have.
+/// k = eta |w| / (|s g| + wd |w| + epsilon), or 1 if a norm is 0;  m = momentum m - lr k (clip(s g) + wd w);  w += m.
+/// The state is -m. Norms are those of each key. Where MXNet goes by names (gamma, beta, bias have k = 1), here keys
+/// in a parameter group with adapts = false have.
 inline auto lars(lars_options const& o = {}) { return detail::lars(o); }
 
 using mxnet1::lamb;  // the same in both generations
@@ -242,8 +242,8 @@ struct lans_options {
   double lower_bound = 0, upper_bound = std::numeric_limits<double>::infinity();
   double wd = 0, rescale_grad = 1;
 };
-/// LANS of s g, wd in its directions. Norms are those of each key; |w| is brought within the bounds. Without clip_gradient,
-/// which MXNet applies to the gradient that has length 1.
+/// LANS of s g, wd in its directions. Norms are those of each key; |w| is brought within the bounds. Without
+/// clip_gradient, which MXNet applies to the gradient that has length 1.
 inline auto lans(lans_options const& o = {}) {
   return update::rescale(o.rescale_grad) |
          update::lans{o.learning_rate, o.beta1, o.beta2, o.epsilon, o.wd, o.lower_bound, o.upper_bound};

@@ -1,5 +1,6 @@
 /// @file
-/// MXNet's learning-rate schedulers, with its parameters' names and defaults, as compositions of this library's schedules.
+/// MXNet's learning-rate schedulers, with its parameters' names and defaults, as compositions of this library's
+/// schedules.
 #pragma once
 
 #include <algorithm>
@@ -12,11 +13,11 @@
 #include <pushpull/lr_schedule/decay.hpp>
 #include <pushpull/lr_schedule/scalar.hpp>
 
-/// The schedulers of MXNet 1.9 and 2.0, which are the same. Asked for update t they give what a scheduler that was asked
-/// for every update up to t gives for num_update = t, also when asked for an earlier t afterwards.
+/// The schedulers of MXNet 1.9 and 2.0, which are the same. Asked for update t they give what a scheduler that was
+/// asked for every update up to t gives for num_update = t, also when asked for an earlier t afterwards.
 namespace pushpull::inline PUSHPULL_ABI::compat::mxnet {
 
-/// What the rate does in a warm-up.
+/// The shape of the rate in a warm-up.
 enum class warmup_mode { linear, constant };
 
 /// FactorScheduler's; `step` has no default.

@@ -1,6 +1,6 @@
 /// @file
-/// Forms of rules that no pipe of other rules gives: where a bias correction is applied, what it applies to, and what the
-/// learning rate multiplies.
+/// Forms of rules that no pipe of other rules gives: where a bias correction is applied, what it applies to, and what
+/// the learning rate multiplies.
 #pragma once
 
 #include <cstdint>
@@ -73,7 +73,7 @@ struct corrected_decay {
     c.not_negative("corrected_decay: weight_decay", weight_decay);
   }
 
-  /// What depends on t alone.
+  /// The values that depend on t alone.
   template <class A>
   struct scalars {
     A kept;  ///< The part of the weight that decay leaves.
@@ -143,8 +143,8 @@ struct rated_nesterov {
   }
 };
 
-/// w = (1 - learning_rate weight_decay) w, then the rule whose learning rate that is, also where a schedule sets it: the
-/// decay of MXNet 1.x's AdaGrad and of DJL's AdamW.
+/// w = (1 - learning_rate weight_decay) w, then the rule whose learning rate that is, also where a schedule sets it:
+/// the decay of MXNet 1.x's AdaGrad and of DJL's AdamW.
 template <Updater Rule>
   requires(update::detail::has_hyperparameter<update::detail::learning_rate_member, Rule> && !PreReduction<Rule>)
 struct rated_decay {

@@ -20,7 +20,7 @@ namespace pushpull::inline PUSHPULL_ABI::compress {
 /// Elements of whole blocks: residuals and codes are padded with zeros to so many.
 inline std::int64_t padded(std::int64_t size) { return (size + pass::padding - 1) / pass::padding * pass::padding; }
 
-/// A gradient, perhaps with a residual to be added to it, read block by block. Elements behind the last are zero.
+/// A gradient, perhaps with a residual to be added to it, read block by block. Elements after the last are zero.
 template <class T>
 struct addends {
   T const* gradient;
@@ -62,9 +62,9 @@ PUSHPULL_HOST_DEVICE inline void mark_flaw(float* flaw) {
                     (std::atomic_ref<float>(*flaw).store(nan, std::memory_order_relaxed);))
 }
 
-/// Encodes `size` gradients of any alignment. Residuals and codes are padded to whole blocks. 12 bytes per element and the
-/// code. The gap behind the last element is zero bits. An element that is not finite, and its residual, leave 0 in the
-/// residual and NaN in `flaw`.
+/// Encodes `size` gradients of any alignment. Residuals and codes are padded to whole blocks. 12 bytes per element and
+/// the code. The gap after the last element is zero bits. An element that is not finite, and its residual, leave 0 in
+/// the residual and NaN in `flaw`.
 template <class Compressor, class Execution>
 struct encode_body {
   using code = typename Compressor::template encoded_type<float>;
@@ -136,11 +136,11 @@ struct encode_body {
   }
 };
 
-/// What the gradients of one source of one key become on device `D`, for a compressor `C` of gradients `T`. Specialised
-/// per compressor; this is the one for codes.
-/// residual_bytes, code_bytes: what the encoder is to be given for `size` elements; all of it zero at first;
+/// Encodes the gradients `T` of one source of one key on device `D` for a compressor `C`. Specialised per compressor;
+/// this is the one for codes.
+/// residual_bytes, code_bytes: the memory that the encoder needs for `size` elements; all of it zero at first;
 /// encode: enqueues the encoding;
-/// source: where a pass finds the `count` elements from number `first`, a multiple of 64, on. Calls
+/// source: the operand of a pass over the `count` elements from number `first`, a multiple of 64, on. Calls
 ///         readable(p, bytes) for each piece of memory, which returns where the pass can read it.
 template <class C, class T, Device D>
 struct encoder {

@@ -1,5 +1,5 @@
 /// @file
-/// What encoders ask of a whole array, on GPUs: CUB's reduction, histogram and scan. None of them waits or allocates.
+/// Whole-array primitives for encoders on GPUs: CUB's reduction, histogram and scan. None of them waits or allocates.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -1,5 +1,5 @@
 /// @file
-/// What encoders ask of a whole array: its largest magnitude, how often each digit occurs, prefix sums. On CPUs.
+/// Whole-array primitives for encoders on CPUs: the largest magnitude, a histogram of digits, prefix sums.
 #pragma once
 
 #include <algorithm>
@@ -19,7 +19,7 @@ namespace pushpull::inline PUSHPULL_ABI::compress {
 
 namespace detail {
 
-/// The bits of a magnitude, which order as magnitudes do. NaN stands above infinity.
+/// The bits of a magnitude, which order as magnitudes do. NaN is above infinity.
 PUSHPULL_HOST_DEVICE inline std::uint32_t magnitude_bits(float x) {
   return pushpull::detail::float_to_bits(x) & 0x7FFFFFFFU;
 }

@@ -1,5 +1,5 @@
 /// @file
-/// Gradients of two bits or one bit per element, with error feedback: what a code leaves out is sent later.
+/// Gradients of two bits or one bit per element, with error feedback: a later push sends the rest of a code.
 #pragma once
 
 #include <concepts>
@@ -13,10 +13,10 @@
 
 namespace pushpull::inline PUSHPULL_ABI::compress {
 
-/// r += g; where r >= threshold the element is sent as +threshold, where r <= -threshold as -threshold, else as 0, and what
-/// was sent is taken from r (MXNet's "2bit"). At most one threshold goes per push; the rest stays in r for the next ones.
-/// A gradient that is not finite makes all that its source sends of the key NaN, and leaves its element 0 in r.
-/// Float gradients only. 2 bits per element on the way, 4 bytes of residual per element and source.
+/// r += g; where r >= threshold the element is sent as +threshold, where r <= -threshold as -threshold, else as 0, and
+/// what was sent is taken from r (MXNet's "2bit"). At most one threshold goes per push; the rest stays in r for the
+/// next ones. A gradient that is not finite makes all that its source sends of the key NaN, and leaves its element 0
+/// in r. Float gradients only. 2 bits per element on the way, 4 bytes of residual per element and source.
 struct two_bit {
   using policy_kind = compressor_tag;
   template <class T>
@@ -43,7 +43,8 @@ struct two_bit {
 };
 
 /// r += g; where r > threshold the element is sent as +1 and 1 is taken from r, else as -1 and 1 is added to r (MXNet's
-/// "1bit"). What is not finite goes as two_bit's. Float gradients only. 1 bit per element on the way, 4 bytes of residual per element and source.
+/// "1bit"). What is not finite goes as two_bit's. Float gradients only. 1 bit per element on the way, 4 bytes of
+/// residual per element and source.
 struct one_bit {
   using policy_kind = compressor_tag;
   template <class T>

@@ -39,7 +39,7 @@ struct accumulate_body {
   }
 };
 
-/// What is known of the least magnitude that is sent.
+/// The known part of the least magnitude that is sent.
 struct selection_state {
   std::uint32_t prefix;     ///< Its upper bits; all of them in the end.
   std::uint32_t remaining;  ///< How many of the magnitudes with these bits are sent.
@@ -83,7 +83,7 @@ struct pick_digit {
   }
 };
 
-/// What the selection writes and what it needs to do so.
+/// The outputs and the working memory of the selection.
 struct selection {
   std::uint64_t* masks;
   std::uint32_t* offsets;

@@ -55,7 +55,7 @@ struct top_k {
   }
 };
 
-/// Codes are masks, offsets and values; behind them stands what selecting needs.
+/// Codes are masks, offsets and values; the working memory of the selection follows them.
 template <class T, Device D>
 struct encoder<top_k, T, D> {
   using primitives = compress::primitives<typename D::execution>;

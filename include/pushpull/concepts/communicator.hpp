@@ -9,10 +9,10 @@
 namespace pushpull::inline PUSHPULL_ABI {
 
 /// Needs:     rank() -> int in [0, size()); size() -> int; barrier(), which returns when every rank has called it;
-///            policy_kind = communicator_tag. All are const; copies stand for the same processes.
-/// May have:  ranks_are_independent() -> bool: true if every rank trains a store of its own. A store of several ranks that
-///            do not say so is refused, because no communicator can exchange slices yet. Each collective will be a concept
-///            of its own that refines this one.
+///            policy_kind = communicator_tag. All are const; copies refer to the same processes.
+/// May have:  ranks_are_independent() -> bool: true if every rank trains a store of its own. A store of several ranks
+///            that do not say so is refused, because no communicator can exchange slices yet. Each collective will be a
+///            concept of its own that refines this one.
 /// Models:    comm::single, comm::any_communicator.
 template <class C>
 concept Communicator = requires(C const& c) {

@@ -1,5 +1,5 @@
 /// @file
-/// What a device is: where memory lives and work runs.
+/// The concepts of devices: each allocates memory and runs work.
 #pragma once
 
 #include <concepts>

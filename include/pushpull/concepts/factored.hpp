@@ -1,5 +1,5 @@
 /// @file
-/// What a rule or transform is that needs numbers of the rows and columns of each tensor.
+/// The concept of a stage that needs per-row, and perhaps per-column, statistics of each tensor.
 #pragma once
 
 #include <array>
@@ -59,14 +59,14 @@ inline constexpr auto all_state_names = [] {
 
 }  // namespace detail
 
-/// A stage that needs a number for each row, and perhaps each column, of every tensor. A store with such a rule gives each
-/// key one owner, as placement::owners does, and reads its gradient once more.
-/// Needs:  static constexpr factors factored: how a tensor is cut into rows and columns, and under which names their numbers
-///         are states; prepare(factored_step<A> s, sums), which calls s.numbers(keep, gain) to say how numbers move and
+/// A stage that needs a statistic for each row, and perhaps each column, of every tensor. A store with such a rule
+/// gives each key one owner, as placement::owners does, and reads its gradient once more.
+/// Needs:  static constexpr factors factored: how a tensor is cut into rows and columns, and under which names their
+///         statistics are states; prepare(factored_step<A> s, sums), which calls s.numbers(keep, gain) to say how numbers move and
 ///         returns the matrix<A> that this gives, or something with a member at(number) that calls its `at`;
-///         template <class V> V pre_reduce(phase<0>, S, V w, V g) const noexcept: the term that is summed over rows and columns.
-///         Where it has no other phase: using sums_type = cuda::std::array<double, 0>. Further phases are those of a
-///         PreReduction. static constexpr bool per_tensor = true.
+///         template <class V> V pre_reduce(phase<0>, S, V w, V g) const noexcept: the term that is summed over rows
+///         and columns. Where it has no other phase: using sums_type = cuda::std::array<double, 0>. Further phases are
+///         those of a PreReduction. static constexpr bool per_tensor = true.
 /// Models: update::centralize, group_adagrad, adafactor, and every pipeline or wrapper that holds one.
 template <class U>
 concept Factored = PreReduction<U> && (detail::factored_count<U> > 0);

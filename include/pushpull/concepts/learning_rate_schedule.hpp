@@ -1,5 +1,5 @@
 /// @file
-/// What a schedule of a hyperparameter is.
+/// The concept of a schedule of a hyperparameter.
 #pragma once
 
 #include <concepts>
@@ -14,7 +14,7 @@ namespace pushpull::inline PUSHPULL_ABI {
 /// Needs:  double operator()(std::int64_t t) const, PUSHPULL_HOST_DEVICE: the value in the t-th update of a key, where
 ///         the first update has t = 1, as in `step`; the same for the same t, whatever was asked before;
 ///         trivially copyable, because it travels to the device with the rule. A member `void validate() const` is
-///         called where a store takes the rule.
+///         called when a store takes the rule.
 /// Models: everything in lr_schedule but lr_schedule::plateau, which depends on a metric and not on t; a lambda without
 ///         captures. See also: Updater, update::learning_rate.
 template <class S>

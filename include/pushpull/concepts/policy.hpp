@@ -9,7 +9,7 @@ namespace pushpull::inline PUSHPULL_ABI {
 struct reduction_tag {};     ///< How the gradients of several sources become one. Default reduce::sum.
 struct compressor_tag {};    ///< How gradients travel. Default compress::none.
 struct communicator_tag {};  ///< Who else holds slices. Default comm::single.
-struct key_tag {};           ///< What keys are. Default string_keys.
+struct key_tag {};           ///< The kind of keys. Default string_keys.
 struct accumulation_tag {};  ///< How many pushes make a step. Default: each is one.
 struct element_tag {};       ///< Element types that differ from the store's. Default element::uniform.
 struct execution_tag {};     ///< When calls return. Default asynchronous.

@@ -1,5 +1,5 @@
 /// @file
-/// What a rule is that needs sums over many elements before any weight may change.
+/// The concept of a stage that needs sums over many elements before any weight may change.
 #pragma once
 
 #include <concepts>
@@ -70,7 +70,7 @@ PUSHPULL_HOST_DEVICE double const& sum(cuda::std::array<double, N> const& sums, 
   return sums[k];
 }
 
-/// How many of a stage's sums, the last ones, are no sums but numbers that go from step to step.
+/// How many trailing entries of a stage's sums are not sums but values that persist across steps.
 template <class U>
 inline constexpr std::size_t carried_count = 0;
 template <class U>
@@ -79,7 +79,8 @@ inline constexpr std::size_t carried_count<U> = U::carried;
 template <Wrapping U>
 inline constexpr std::size_t carried_count<U> = carried_count<typename U::wraps>;
 
-/// Where the sums of phase `P` begin among those of `U`, and how many they are: equally many per phase, unless it says more.
+/// Where the sums of phase `P` begin among those of `U`, and how many they are: equally many per phase, unless it says
+/// more.
 template <class U, std::size_t P>
 constexpr std::size_t first_sum() {
   if constexpr (requires { U::first_sums[P]; }) {
@@ -113,7 +114,7 @@ inline constexpr bool carries = requires(U const& u, sums_t<U>& sums) {
 template <Wrapping U>
 inline constexpr bool carries<U> = carries<typename U::wraps>;
 
-/// Whether `U` keeps numbers from step to step.
+/// Whether `U` has values that persist across steps.
 template <class U>
 concept Carries = carries<U>;
 
@@ -124,7 +125,7 @@ inline constexpr bool may_skip = requires(U const& u, sums_t<U> const& sums) {
 template <Wrapping U>
 inline constexpr bool may_skip<U> = may_skip<typename U::wraps>;
 
-/// Whether `U` may leave a step out.
+/// Whether `U` may skip a step.
 template <class U>
 concept MaySkip = may_skip<U>;
 
@@ -142,8 +143,8 @@ PUSHPULL_HOST_DEVICE constexpr typename U::wraps const& inside(U const& u) {
   }
 }
 
-/// Whether the first update of a key writes states that a zero gradient alone would leave at 0: such a rule says so in a
-/// member `bool starts_states() const`.
+/// Whether the first update of a key writes states that a zero gradient alone would leave at 0: such a rule says so in
+/// a member `bool starts_states() const`.
 template <class U>
 constexpr bool starts_states(U const& stage) {
   if constexpr (requires { stage.starts_states(); }) {
@@ -160,7 +161,7 @@ constexpr bool starts_states(U const& stage) {
   }
 }
 
-/// What stands in the sums before the first step.
+/// The sums before the first step, with the initial persistent values.
 template <class U>
 PUSHPULL_HOST_DEVICE sums_t<U> initial_sums(U const& u) {
   if constexpr (!Carries<U>) {
@@ -247,21 +248,23 @@ PUSHPULL_DEVICE_INLINE auto terms(U const& stage, S const& s, V const& w, V cons
 
 /// A stage that needs sums over the gradients of all keys of a step, or over each tensor, before any weight may change.
 /// Only then does the step read its gradients in a phase before the pass.
-/// Needs:  template <class V> V pre_reduce(S const& s, V w, V g) const noexcept: the element's term, zero for w = g = 0; or
-///         pre_reduce(s, w, g, state...), which reads the states and changes nothing;
+/// Needs:  template <class V> V pre_reduce(S const& s, V w, V g) const noexcept: the element's term, zero for w = g = 0,
+///         or pre_reduce(s, w, g, state...), which reads the states and changes nothing;
 ///         prepare(step<A>, double sum) -> S: called with 0 before that phase and with the sum of all terms after it.
-/// May:    ask for several sums: using sums_type = cuda::std::array<double, N>, which prepare takes in place of a double,
-///         while pre_reduce returns a cuda::std::array<V, N>;
+/// May:    ask for several sums: using sums_type = cuda::std::array<double, N>, which prepare takes in place of a
+///         double, while pre_reduce returns a cuda::std::array<V, N>;
 ///         ask for those of each tensor: static constexpr bool per_tensor = true;
-///         ask for several phases, each of which knows the sums of those before: static constexpr std::size_t phases = N,
-///         with pre_reduce(phase<P>, s, w, g, state...) for each, and as first_sums[P] the place of the phase's sums among
-///         all;
-///         keep numbers from step to step, the last `static constexpr std::size_t carried` of its sums: initial_sums() gives
-///         them before the first step, carry(sums), noexcept, changes them after each, when the sums over all keys are known;
-///         leave a step out: bool skips(sums) const noexcept. Weights, states and t of its keys then stay, outputs are written.
+///         ask for several phases, each of which knows the sums of those before: static constexpr std::size_t phases =
+///         N, with pre_reduce(phase<P>, s, w, g, state...) for each, and as first_sums[P] the place of the phase's
+///         sums among all;
+///         keep values that persist across steps, the last `static constexpr std::size_t carried` of its sums:
+///         initial_sums() returns them before the first step, carry(sums), noexcept, changes them after each, when the
+///         sums over all keys are known;
+///         skip a step: bool skips(sums) const noexcept. Weights, states and t of its keys then stay, outputs are
+///         written.
 /// See also Factored, whose terms are summed by rows and columns.
-/// Models: update::clip_global_norm, clip_norm, lars, lamb, lans, apply_if_finite, dynamic_loss_scale, and every pipeline
-/// or wrapper that holds one.
+/// Models: update::clip_global_norm, clip_norm, lars, lamb, lans, apply_if_finite, dynamic_loss_scale, and every
+/// pipeline or wrapper that holds one.
 template <class U>
 concept PreReduction =
     detail::HasStateNames<U> && (detail::phase_count<U> > 0) &&

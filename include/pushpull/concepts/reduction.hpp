@@ -1,5 +1,5 @@
 /// @file
-/// What combines the gradients of several sources.
+/// The concepts of operations that combine the gradients of several sources.
 #pragma once
 
 #include <concepts>
@@ -12,8 +12,8 @@ namespace pushpull::inline PUSHPULL_ABI {
 
 /// An associative operation over the K gradients of a key, elementwise, in source order.
 /// Needs:  template <class V> V operator()(V a, V b) const noexcept, PUSHPULL_HOST_DEVICE: combines two;
-///         template <class V> V finish(V total, int k) const noexcept, PUSHPULL_HOST_DEVICE: called once with the count of
-///         sources; trivially copyable and default constructible; `policy_kind` is `reduction_tag`.
+///         template <class V> V finish(V total, int k) const noexcept, PUSHPULL_HOST_DEVICE: called once with the
+///         count of sources; trivially copyable and default constructible; `policy_kind` is `reduction_tag`.
 /// Models: reduce::sum, reduce::mean, reduce::max.
 template <class R>
 concept Reduction =
@@ -23,8 +23,7 @@ concept Reduction =
       { reduce.finish(v, 1) } noexcept -> std::same_as<pack<float>>;
     };
 
-/// A Reduction whose operation is addition: what a source leaves out, the rows that a row-sparse gradient does not have,
-/// changes nothing.
+/// A Reduction whose operation is addition: rows that a row-sparse gradient does not list change nothing.
 /// Needs:  a static constant `adds`, true.
 /// Models: reduce::sum, reduce::mean.
 template <class R>

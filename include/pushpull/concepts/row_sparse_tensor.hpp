@@ -1,5 +1,5 @@
 /// @file
-/// What a row-sparse tensor is: some rows of a larger tensor.
+/// The concept of a row-sparse tensor: some rows of a larger tensor.
 #pragma once
 
 #include <concepts>
@@ -13,13 +13,13 @@
 
 namespace pushpull::inline PUSHPULL_ABI {
 
-/// A row is everything behind the first extent. Rows that are not listed are zero.
+/// A row is all elements at one index of the first dimension. Rows that are not listed are zero.
 /// Needs:  value_type: an ElementType; device_type: a Device;
 ///         shape() -> pushpull::shape of the whole tensor, of rank 1 or more;
 ///         rows(): how many rows are listed, 0 or more;
 ///         values() -> value_type* (or const): rows() rows, contiguous;
 ///         row_ids() -> std::int64_t const*: which row each of them is, in any order, repeated ones to be added;
-///         device() -> device_type, where both lie.
+///         device() -> device_type, which holds both.
 /// Models: row_sparse, row_sparse_view. It is no Tensor.
 template <class T>
 concept RowSparseTensor = requires(T const& t) {

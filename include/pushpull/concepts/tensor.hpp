@@ -1,5 +1,5 @@
 /// @file
-/// What a tensor is: a dense, contiguous block of elements with a shape, on a device.
+/// The concept of a tensor: a dense, contiguous block of elements with a shape, on a device.
 #pragma once
 
 #include <concepts>

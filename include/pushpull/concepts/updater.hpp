@@ -1,5 +1,5 @@
 /// @file
-/// What an optimizer rule is, what a gradient transform is, and what both may ask for.
+/// The concepts of optimizer rules and gradient transforms, and the values that both may ask for.
 #pragma once
 
 #include <array>
@@ -17,23 +17,24 @@
 
 namespace pushpull::inline PUSHPULL_ABI {
 
-/// What a rule knows about the step it is in; computed in `A`.
+/// The step of an update, as a rule sees it; computed in `A`.
 template <class A>
 struct step {
   using value_type = A;
   std::int64_t t;  ///< Updates of this key so far, this one included: the first update sees 1.
 };
 
-/// The largest count of steps that a key can be given: rules and schedules compute with t in double, which is exact up to it.
+/// The largest count of steps that a key can be given: rules and schedules compute with t in double, which is exact up
+/// to it.
 inline constexpr std::int64_t max_steps = std::int64_t{1} << 53;
 
-/// What a stage that is Factored knows of it.
+/// The step as a Factored stage sees it.
 template <class A>
 struct factored_step : step<A> {
   matrix<A> const* matrices;  ///< Of the tensor, one for each such stage from this one on.
 
-  /// The numbers of the tensor's rows and columns, each of which becomes keep * number + gain * m in the stage's phase, m
-  /// being the mean over the row or column of the terms that `pre_reduce` gives.
+  /// The numbers of the tensor's rows and columns, each of which becomes keep * number + gain * m in the stage's
+  /// phase, m being the mean over the row or column of the terms that `pre_reduce` gives.
   PUSHPULL_HOST_DEVICE matrix<A> const& numbers(double keep, double gain) const {
     matrices->motion[0] = keep;
     matrices->motion[1] = gain;
@@ -77,7 +78,7 @@ concept Wrapping = requires { typename U::wraps; };
 template <Wrapping U>
 struct sums_of<U> : sums_of<typename U::wraps> {};
 
-/// What the stages of `U` ask of rows and columns, in the order of their phases.
+/// The statistics of rows and columns that the stages of `U` need, in the order of their phases.
 template <class U>
 constexpr auto list_factors() {
   if constexpr (requires { U::factored.size(); }) {
@@ -95,11 +96,11 @@ inline constexpr auto factors_of = list_factors<U>();
 template <class U>
 inline constexpr std::size_t factored_count = factors_of<U>.size();
 
-/// What `prepare` of `U` is given.
+/// The argument of `prepare` of `U`.
 template <class U, class A>
 using step_of = std::conditional_t<(factored_count<U> > 0), factored_step<A>, step<A>>;
 
-/// The step for what comes behind `First` in a pipe.
+/// The step for the stages after `First` in a pipe.
 template <class First, class A>
 PUSHPULL_HOST_DEVICE step<A> behind(step<A> const& s) {
   return s;
@@ -120,7 +121,7 @@ PUSHPULL_HOST_DEVICE auto prepare_in(U const& rule, S const& s, Sums const& sums
   }
 }
 
-/// What `prepare` of `U` returns, or the step itself. `sums` are those that a PreReduction asks for.
+/// The result of `prepare` of `U`, or the step itself. `sums` are those that a PreReduction needs.
 template <class U, class A, class Sums>
 PUSHPULL_HOST_DEVICE auto prepare(U const& rule, step<A> const& s, Sums const& sums) {
   return prepare_in(rule, s, sums);
@@ -152,7 +153,7 @@ inline constexpr bool prepares_noexcept = [] {
   }
 }();
 
-/// May say that a step is none: a schedule has given a hyperparameter a value that the rule refuses. The pass then leaves
+/// May refuse a step: a schedule has given a hyperparameter a value that the rule refuses. The pass then leaves
 /// weights and states alone, while t counts on.
 template <class P>
 concept MayRefuse = requires(P const& p) {
@@ -167,12 +168,12 @@ PUSHPULL_HOST_DEVICE bool is_refused([[maybe_unused]] P const& p) noexcept {
   }
 }
 
-/// Has a member `at`: the operator is given `prepared.at(number)` instead, number being that of the pack's first element
-/// among all elements of the store.
+/// Has a member `at`: the operator is given `prepared.at(number)` instead, number being that of the pack's first
+/// element among all elements of the store.
 template <class P>
 concept Numbered = requires(P const& p, std::int64_t number) { p.at(number); };
 
-/// What the operator is given with elements from `number` on.
+/// The first argument of the operator for elements from `number` on.
 template <class P>
 PUSHPULL_DEVICE_INLINE decltype(auto) argument(P const& p, std::int64_t number) {
   if constexpr (Numbered<P>) {
@@ -182,7 +183,7 @@ PUSHPULL_DEVICE_INLINE decltype(auto) argument(P const& p, std::int64_t number) 
   }
 }
 
-/// The type of what the operator of `U` is given first.
+/// The type of the first argument of the operator of `U`.
 template <class U, class A>
 using argument_t =
     std::remove_cvref_t<decltype(detail::argument(std::declval<prepared_t<U, A> const&>(), std::int64_t{}))>;
@@ -260,7 +261,7 @@ struct copies_any_state<U, V, P, std::index_sequence<I...>>
 template <class U, class V, class A>
 concept LeavesAStateAlone = copies_any_state<U, V, argument_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
 
-/// A stage of a pipe that is none for that reason.
+/// A stage that a pipe refuses because it takes a state by value.
 template <class U>
 concept CopiesAState = HasStateNames<U> && LeavesAStateAlone<U, pack<float>, float>;
 
@@ -273,14 +274,14 @@ template <class U, class V, class A>
 concept TransformsGradientWith =
     is_transform_call<U, V, argument_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
 
-/// What runs per element cannot throw: the operator, and the `at` of what `prepare` returns. Amid a pass nothing could be
-/// undone.
+/// Code that runs per element cannot throw: the operator, and `at` of the result of `prepare`. During a pass nothing
+/// could be undone.
 template <class U, class V, class A>
 concept IsNoexceptPerElement =
     QuietlyNumbered<prepared_t<U, A>> &&
     is_noexcept_call<U, V, argument_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
 
-/// A stage of a pipe that is none because it lacks noexcept.
+/// A stage that a pipe refuses because it lacks noexcept.
 template <class U>
 concept MayThrowPerElement =
     HasStateNames<U> && !CopiesAState<U> &&
@@ -300,12 +301,13 @@ inline constexpr bool runs_on =
 ///         trivially copyable, because it travels to the device by value.
 /// `V` is a `pack`: one element on a GPU, a vector register on a CPU. `S` is what the rule's own `prepare(step<A>)`
 /// returned, called once per step, or the `step<A>` itself where the rule has no `prepare`. What runs per element is
-/// noexcept, for amid a pass nothing could be undone. `prepare` may throw on a CPU: then there was no such step. A rule that branches on
-/// values says `static constexpr bool one_element_at_a_time = true`. A rule that has to tell elements apart (random
-/// numbers) returns from `prepare` something with a member `at(std::int64_t number) const noexcept`: `S` is then what that
-/// returns, number being that of the pack's first element among all elements of the store, whatever the devices.
-/// States begin at 0. A rule that makes something else of them in a key's first update, whatever the gradient, says so in
-/// `bool starts_states() const`: a lazy push of rows is then a standard one where it is the key's first update.
+/// noexcept, for amid a pass nothing could be undone. `prepare` may throw on a CPU: then there was no such step. A
+/// rule that branches on values says `static constexpr bool one_element_at_a_time = true`. A rule that has to tell
+/// elements apart (random numbers) returns from `prepare` something with a member `at(std::int64_t number) const
+/// noexcept`: `S` is then what that returns, number being that of the pack's first element among all elements of the
+/// store, whatever the devices. States begin at 0. A rule that makes something else of them in a key's first update,
+/// whatever the gradient, says so in `bool starts_states() const`: a lazy push of rows is then a standard one where it
+/// is the key's first update.
 /// Models: all rules of update/, update::pipeline. See also GradientTransform.
 template <class U>
 concept Updater =
@@ -315,7 +317,8 @@ concept Updater =
 
 /// Rewrites the gradient before the rule sees it; `transform | rule` is again an `Updater`, and one pass.
 /// Needs:  a static list `state_names`, possibly empty;
-///         template <class V> void operator()(S const& s, V const& w, V& g, V&... state) const noexcept, PUSHPULL_HOST_DEVICE;
+///         template <class V> void operator()(S const& s, V const& w, V& g, V&... state) const noexcept,
+///         PUSHPULL_HOST_DEVICE;
 ///         trivially copyable. `S` as for `Updater`.
 /// Models: update::rescale, update::clip_value, update::clip_global_norm, update::weight_decay.
 template <class T>

@@ -1,5 +1,6 @@
 /// @file
-/// Whether a number is finite, by its bits: -ffast-math and -ffinite-math-only let compilers take any other test for true.
+/// Whether a number is finite, by its bits: -ffast-math and -ffinite-math-only let compilers take any other test for
+/// true.
 #pragma once
 
 #include <concepts>
@@ -12,13 +13,13 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// What the bits of `A`, which is float or double, are made of.
+/// The layout of the bits of `A`, which is float or double.
 template <std::floating_point A>
 struct float_bits {
   using word = std::conditional_t<sizeof(A) == 4, std::uint32_t, std::uint64_t>;
   static constexpr word sign = word{1} << (8 * sizeof(A) - 1);
   static constexpr word infinity = sizeof(A) == 4 ? word{0x7F800000} : static_cast<word>(0x7FF0000000000000);
-  /// What makes a magnitude reach the sign bit if it is that of infinity or NaN, and if it is that of NaN.
+  /// Added to a magnitude, the first carries infinity and NaN into the sign bit, the second only NaN.
   static constexpr word from_infinity = sign - infinity;
   static constexpr word from_nan = from_infinity - 1;
 };
@@ -47,7 +48,7 @@ PUSHPULL_HOST_DEVICE constexpr A to_finite(double x) {
   return static_cast<A>(x);
 }
 
-/// Truncates. What `To` cannot hold becomes its nearest value, NaN becomes 0.
+/// Truncates. A value outside the range of `To` becomes its nearest value, NaN becomes 0.
 template <std::integral To, std::floating_point From>
 PUSHPULL_HOST_DEVICE constexpr To to_integer(From x) {
   using limits = cuda::std::numeric_limits<To>;

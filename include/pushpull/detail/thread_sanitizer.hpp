@@ -1,5 +1,5 @@
 /// @file
-/// What the thread sanitizer has to be told: libraries that are not compiled with it synchronise where it cannot see.
+/// Annotations for the thread sanitizer: it does not see how libraries that are compiled without it synchronise.
 #pragma once
 
 #include <pushpull/config.hpp>
@@ -15,7 +15,8 @@
 #if defined(PUSHPULL_THREAD_SANITIZER)
 extern "C" void __tsan_acquire(void*);
 extern "C" void __tsan_release(void*);
-/// For functions whose closure such a library hands from thread to thread: reading the closure itself looks like a race.
+/// For functions whose closure such a library hands from thread to thread: reading the closure itself looks like a
+/// race.
 #define PUSHPULL_UNSEEN_CLOSURE __attribute__((no_sanitize("thread")))
 #else
 #define PUSHPULL_UNSEEN_CLOSURE
@@ -25,7 +26,7 @@ namespace pushpull::inline PUSHPULL_ABI::detail {
 
 #if defined(PUSHPULL_THREAD_SANITIZER)
 inline constexpr bool thread_sanitizer = true;
-/// What this thread did so far is seen by those that observe the same mark later.
+/// Threads that observe the same mark later see all earlier work of this thread.
 inline void publish(void const* mark) { __tsan_release(const_cast<void*>(mark)); }
 inline void observe(void const* mark) { __tsan_acquire(const_cast<void*>(mark)); }
 #else

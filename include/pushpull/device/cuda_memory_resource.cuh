@@ -1,5 +1,5 @@
 /// @file
-/// Where a CUDA device's memory comes from.
+/// Sources of a CUDA device's memory.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -23,7 +23,7 @@ constexpr std::int64_t bounded_product(std::int64_t a, std::int64_t b) {
   return b != 0 && a > largest / b ? largest : a * b;
 }
 
-/// a + b, likewise.
+/// a + b, or the largest number if that is less. Neither is negative.
 constexpr std::int64_t bounded_sum(std::int64_t a, std::int64_t b) {
   constexpr std::int64_t largest = std::numeric_limits<std::int64_t>::max();
   return a > largest - b ? largest : a + b;
@@ -39,11 +39,11 @@ std::size_t bytes_of(char const* what, pushpull::shape const& shape) {
   return shape.size() * sizeof(T);
 }
 
-/// Likewise of `rows` rows of a tensor of shape `whole`, each of `row_length` elements.
+/// Same as bytes_of, but of `rows` rows of a tensor of shape `whole`, each of `row_length` elements.
 template <class Error, ElementType T>
 std::size_t bytes_of_rows(char const* what, std::int64_t rows, std::int64_t row_length, pushpull::shape const& whole) {
   auto const elements = static_cast<std::uint64_t>(bounded_product(rows, row_length));
-  // Each row has an id, and one more number is kept beside the ids.
+  // Each row has an id, and the ids are stored with one more number.
   expects<Error>(
       elements <= max_bytes / sizeof(T) && static_cast<std::uint64_t>(rows) < max_bytes / sizeof(std::int64_t), [&] {
         return std::string(what) + ": " + std::to_string(rows) + " rows of shape " + to_string(whole) + " of " +

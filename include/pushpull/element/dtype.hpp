@@ -35,7 +35,7 @@ struct bfloat16 {
 };
 #endif
 
-/// What the library knows about element type `T`: its `name` and the type `accumulation` that sums and rules compute
+/// The traits of element type `T`: its `name` and the type `accumulation` that sums and rules compute
 /// in. Empty for every type that tensors cannot hold.
 template <class T>
 struct dtype_traits {};
@@ -56,9 +56,9 @@ template <> struct dtype_traits<std::uint8_t> { static constexpr std::string_vie
 template <class T>
 concept ElementType = requires { typename dtype_traits<T>::accumulation; };
 
-/// A type that rules can update: float, double, half, bfloat16. Those of 8 bits are none: a weight would stay where it is
-/// unless it moved by a sixteenth, and range needs a scale per tensor. They are for compressed gradients, copies and the
-/// outputs of pull.
+/// A type that rules can update: float, double, half, bfloat16. Those of 8 bits are none: a weight would stay where it
+/// is unless it moved by a sixteenth, and range needs a scale per tensor. They are for compressed gradients, copies
+/// and the outputs of pull.
 template <class T>
 concept FloatingElement =
     ElementType<T> && std::floating_point<typename dtype_traits<T>::accumulation> && !detail::Float8<T>;
@@ -106,9 +106,10 @@ PUSHPULL_HOST_DEVICE inline float half_to_float(std::uint16_t h) {
 
 }  // namespace detail
 
-/// Converts between element types and accumulation types: rounds to nearest even. Integers become narrower ones by their
-/// lower bits. Floating-point numbers become integers towards zero, what is out of range becomes the nearest integer that
-/// is not, NaN becomes 0. In 8 bits what is too large becomes the largest finite value, infinity too; NaN stays NaN.
+/// Converts between element types and accumulation types: rounds to nearest even. Integers become narrower ones by
+/// their lower bits. Floating-point numbers become integers towards zero, what is out of range becomes the nearest
+/// integer that is not, NaN becomes 0. In 8 bits what is too large becomes the largest finite value, infinity too; NaN
+/// stays NaN.
 template <class To, class From>
 PUSHPULL_HOST_DEVICE To convert(From x) {
   if constexpr (std::same_as<To, From>) {

@@ -34,7 +34,7 @@ class shape {
     }
   }
 
-  /// As above.
+  /// Same as the constructor from a list, but from a range of extents.
   explicit shape(std::span<std::int64_t const> extents) {
     detail::expects<invalid_argument>(extents.size() <= max_rank, [&] {
       return "shape: at most 8 extents expected, got " + std::to_string(extents.size());

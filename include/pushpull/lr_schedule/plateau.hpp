@@ -29,7 +29,7 @@ struct plateau_options {
   threshold_kind kind = threshold_kind::relative;
   std::int64_t cooldown = 0;   ///< Metrics after a reduction that do not count against patience.
   double minimum = 0;          ///< The rate's.
-  double least_change = 1e-8;  ///< A reduction by no more than this is left out.
+  double least_change = 1e-8;  ///< The rate stays if the reduction would not exceed this.
 
   /// @throws invalid_argument on a factor outside [0, 1) or anything negative.
   void validate() const {

@@ -1,5 +1,5 @@
 /// @file
-/// What schedules have in common: how they count, how they go from one value to another, how they refuse parameters.
+/// Common parts of schedules: counts of updates, transitions between two values, checks of parameters.
 #pragma once
 
 #include <cstdint>

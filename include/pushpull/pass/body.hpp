@@ -17,11 +17,11 @@
 
 namespace pushpull::inline PUSHPULL_ABI::pass {
 
-/// Where the operands of a launch lie.
+/// The layout of the operands of a launch.
 enum class memory {
   arenas,   ///< All aligned, all whole blocks.
   foreign,  ///< Gradients and mirrors belong to the caller: any length, any alignment.
-  rows      ///< Masters and states too: runs are rows of a tensor, and other rows lie in the same blocks.
+  rows      ///< Masters and states too: runs are rows of a tensor, and blocks also hold other rows.
 };
 
 namespace detail {
@@ -132,7 +132,7 @@ PUSHPULL_DEVICE_INLINE void add_accumulated(Block& total, Run const& r, std::int
   }
 }
 
-/// Asks for what a later block will read, where operands come from memory rather than caches.
+/// Prefetches the operands of a later block if they are in memory rather than in caches.
 PUSHPULL_EXEC_CHECK_DISABLE
 template <class Execution, class Block, bool Gradients, bool Weight, bool States, class Run>
 PUSHPULL_DEVICE_INLINE void fetch_ahead(Run const& r, std::int64_t i) {
@@ -221,7 +221,7 @@ struct body {
   static constexpr bool only_reduces = requires { requires Rule::leaves_reduced; };
 
   Rule const* rules;             ///< On the device, so that hyperparameters can change under a replayed graph.
-  clock<Rule, A> const* clocks;  ///< Likewise what depends on t.
+  clock<Rule, A> const* clocks;  ///< On the device too: the values that depend on t.
   Schedule<run_type> schedule;
 
   PUSHPULL_EXEC_CHECK_DISABLE

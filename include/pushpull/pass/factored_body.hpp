@@ -19,7 +19,8 @@
 
 namespace pushpull::inline PUSHPULL_ABI::pass {
 
-/// A whole tensor, on its owner. Where numbers of its rows and columns lie is in a `matrix` for each of `Stages` stages.
+/// A whole tensor, on its owner. Where numbers of its rows and columns lie is in a `matrix` for each of `Stages`
+/// stages.
 template <class Types, std::size_t States, std::size_t Stages>
 struct matrix_run {
   using S = typename Types::state;
@@ -29,7 +30,7 @@ struct matrix_run {
   S const* state[States == 0 ? 1 : States];
   std::int32_t clock;
   S* kept_rows[Stages];           ///< States between steps, or null.
-  S* kept_columns[Stages];        ///< Likewise.
+  S* kept_columns[Stages];        ///< States between steps, or null.
   std::int64_t row_slot[Stages];  ///< Where partial sums begin.
   std::int64_t column_slot[Stages];
   std::int64_t mean_slot[Stages];
@@ -265,7 +266,7 @@ PUSHPULL_HOST_DEVICE S stored(A number) {
   return convert<S>(number);
 }
 
-/// Moves the number of each row and column. States follow at once, unless the step may yet be left out.
+/// Updates the statistic of each row and column. States follow at once, unless the step may still be skipped.
 template <class Run, class A, std::size_t Stage, bool Keep>
 struct move_numbers {
   matrix_table<Run, A> table;
@@ -337,7 +338,7 @@ struct average_rows {
   }
 };
 
-/// Keeps the numbers of a step that is not left out.
+/// Keeps the statistics of a step that is not skipped.
 template <class Rule, class Run, class A, std::size_t Stage>
 struct keep_numbers {
   clock<Rule, A> const* clocks;

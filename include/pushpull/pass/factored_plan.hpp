@@ -83,7 +83,7 @@ class matrix_plan {
     matrices_.rows.clear();
   }
 
-  /// Appends a key. @param kept  Its states of rows and columns, one behind the other.
+  /// Appends a key. @param kept  Its states of rows and columns, one after another.
   template <class Run>
   void add(Run const& from, A const* gradient, pushpull::shape const& shape, S* kept) {
     run_type r{};
@@ -150,7 +150,7 @@ class matrix_plan {
     }
   }
 
-  /// Keeps the numbers, for a rule that may leave steps out or fail: once it is known that it does not.
+  /// Keeps the statistics of a rule that may skip steps or fail, once the step is known to do neither.
   void keep(D const& device, clock_type const* clocks) const {
     if (runs_.rows.empty()) return;
     [&]<std::size_t... Stage>(std::index_sequence<Stage...>) {

@@ -32,7 +32,7 @@ void join(std::vector<D> const& devices) {
       if (!(later == earlier)) later.wait_for(earlier);
 }
 
-/// What the pass reads beside tensors on one device: a rule per parameter group, and a clock per key.
+/// The memory of a rule on one device, which the pass reads: a rule per parameter group, and a clock per key.
 template <Device D, class Rule, class Types>
 class control {
  public:
@@ -54,7 +54,7 @@ class control {
     return static_cast<Rule const*>(rules_.data());
   }
   clock_type* clocks() const { return static_cast<clock_type*>(clocks_.data()); }
-  /// Sums over all keys and what goes from step to step, or null.
+  /// Sums over all keys and persistent values, or null.
   shared_type* shared() const { return static_cast<shared_type*>(shared_.data()); }
   void set_shared(D const& device, sums_t<Rule> const& sums) {
     device.for_each(1, pass::set_value<shared_type>{shared(), {sums, false}});
@@ -83,7 +83,7 @@ class control {
   /// Whether there is room for `keys` clocks.
   bool has_room(std::size_t keys) const { return keys * sizeof(clock_type) <= clocks_.bytes(); }
 
-  /// Room for `keys` clocks; new ones stand at 0. Nothing may be using the old ones.
+  /// Room for `keys` clocks; new ones are 0. Nothing may be using the old ones.
   void reserve(D const& device, std::size_t keys) {
     std::size_t const bytes = keys * sizeof(clock_type);
     if (has_room(keys)) return;
@@ -114,7 +114,7 @@ class fused_step {
   static constexpr bool per_tensor = two_phases && is_per_tensor<Rule>;
   /// Whether numbers of rows and columns are asked for: keys are not cut then.
   static constexpr bool is_factored = two_phases && factored_count<Rule> != 0;
-  /// Whether the devices may leave the step out.
+  /// Whether the devices may skip the step.
   static constexpr bool may_skip = MaySkip<Rule>;
   using A = typename Types::accumulation;
   /// Whether these run on a reduced gradient even where there is one source.
@@ -286,7 +286,7 @@ class fused_step {
     plans_[n].template launch<Rule, Reduction, Memory>(device, control.rules(rules), control.clocks());
   }
 
-  /// What the rule's `prepare` is given on device number n.
+  /// The argument of the rule's `prepare` on device number n.
   typename plan_type::template steps_of<Rule> steps([[maybe_unused]] std::size_t n) const {
     if constexpr (is_factored) {
       return {matrices_[n].matrices()};

@@ -1,5 +1,5 @@
 /// @file
-/// What the pass is given: which memory each element of a slice is read from and written to.
+/// The operands of the pass: the memory from which it reads, and to which it writes, each element of a slice.
 #pragma once
 
 #include <algorithm>
@@ -17,8 +17,9 @@
 
 namespace pushpull::inline PUSHPULL_ABI::pass {
 
-/// The element types of one pass: gradients, accumulation, master weight, states, mirrors; and whether masters and states
-/// that are narrower than the accumulation are rounded stochastically, and runs may have gradients of earlier micro-batches.
+/// The element types of one pass: gradients, accumulation, master weight, states, mirrors; and whether masters and
+/// states that are narrower than the accumulation are rounded stochastically, and runs may have gradients of earlier
+/// micro-batches.
 template <class Gradient, class Accumulation, class Master, class State, class Mirror, bool Stochastic = false,
           bool Accumulates = false>
 struct element_types {
@@ -34,9 +35,10 @@ struct element_types {
 /// Gradients and mirrors beyond this count are found through a table in memory.
 inline constexpr int inline_operands = 8;
 
-/// From this many elements on a CPU writes a run's mirrors past its caches: they will not be there when they are read.
+/// From this many elements on a CPU writes a run's mirrors by non-temporal stores: caches would lose them before a
+/// read.
 inline constexpr std::int64_t streamed_size = std::int64_t{1} << 16;
-/// From this many elements over all runs on, operands come from memory and are fetched ahead.
+/// From this many elements over all runs on, operands are in memory, not in caches, and the pass prefetches them.
 inline constexpr std::int64_t distant_size = std::int64_t{1} << 18;
 
 /// Whether all pointers among operands are aligned to so many bytes.
@@ -47,7 +49,7 @@ bool all_aligned(auto const& operands, std::uintptr_t bytes) {
   });
 }
 
-/// A run: elements that lie side by side in every operand and share their hyperparameters. All pointers are to the
+/// A run: elements that are consecutive in every operand and share their hyperparameters. All pointers are to the
 /// run's first element.
 template <class Types, std::size_t States>
 struct run {
@@ -63,11 +65,11 @@ struct run {
   bool aligned;                ///< All gradients and mirrors are aligned to 16 bytes; in a row also master and states.
   std::int32_t clock;          ///< The entry of the clock table that the run's keys share.
   std::int32_t gradients;      ///< K: gradients to reduce.
-  std::int32_t sources;  ///< What a mean divides by: K, unless a source brought several or no gradients for a row.
-  std::int32_t mirrors;  ///< R: outputs beside the master.
-  float unit;            ///< What a unit of a coded gradient stands for.
-  bool distant;          ///< One of so many that caches do not hold them: operands are fetched ahead.
-  bool streaming;        ///< Mirrors go past the caches: all aligned, and too large to be read again soon.
+  std::int32_t sources;        ///< The divisor of a mean: K, unless a source has several or no gradients for a row.
+  std::int32_t mirrors;        ///< R: outputs in addition to the master.
+  float unit;                  ///< The value of one unit of a coded gradient.
+  bool distant;                ///< The launch exceeds the caches: the pass prefetches operands.
+  bool streaming;              ///< Non-temporal stores to mirrors: all aligned, and too large to be read again soon.
   source_type gradient[inline_operands];
   mirror_type* mirror[inline_operands];
   source_type const* more_gradients;  ///< Sources 8, 9, ...: a table where the pass runs.
@@ -78,25 +80,25 @@ struct run {
   typename Types::state* state[States == 0 ? 1 : States];
 };
 
-/// Per key and owner: updates so far, the number of the key's parameter group, and what that computed from their number,
-/// in `A`.
+/// Per key and owner: updates so far, the number of the key's parameter group, and what that computed from their
+/// number, in `A`.
 template <class Rule, class A>
 struct clock {
   std::int64_t t;
   std::int32_t parameter_group;
   pushpull::detail::prepared_t<Rule, A> prepared;
 };
-/// Beside them the sums that the phases before the pass have given so far.
+/// In addition the sums of the phases before the pass so far.
 template <PreReduction Rule, class A>
 struct clock<Rule, A> {
   std::int64_t t;
   std::int32_t parameter_group;
-  bool skipped;  ///< The step is left out.
+  bool skipped;  ///< The step is skipped.
   pushpull::detail::prepared_t<Rule, A> prepared;
   pushpull::detail::sums_t<Rule> sums;
 };
 
-/// Sums over all keys of a step, and what a PreReduction carries from step to step.
+/// Sums over all keys of a step, and the persistent values of a PreReduction.
 template <class Rule>
 struct shared_sums {
   pushpull::detail::sums_t<Rule> sums;
@@ -119,7 +121,7 @@ inline constexpr bool writes_weight = !requires { requires !Rule::writes_weight;
 template <class Rule>
 inline constexpr bool is_timeless = requires { requires Rule::timeless; };
 
-/// What push does in a store without an updater: stored = reduced gradients.
+/// The rule of a push in a store without an updater: stored = reduced gradients.
 struct assign {
   static constexpr auto state_names = states();
   static constexpr bool timeless = true;
@@ -132,12 +134,12 @@ struct assign {
   }
 };
 
-/// What the first micro-batch of a step does: accumulated = reduced gradients.
+/// The rule of the first micro-batch of a step: accumulated = reduced gradients.
 struct accumulate_first : assign {
   static constexpr bool accumulates = true;
 };
 
-/// What a further one does: accumulated += reduced gradients.
+/// The rule of a further micro-batch: accumulated += reduced gradients.
 struct accumulate_more {
   static constexpr auto state_names = states();
   static constexpr bool timeless = true;
@@ -150,8 +152,8 @@ struct accumulate_more {
   }
 };
 
-/// What comes before the phases of a Factored rule with `States` states: the reduced gradients go to memory, and nothing
-/// else changes.
+/// The rule of the pass before the phases of a Factored rule with `States` states: writes the reduced gradients to
+/// memory and changes nothing else.
 template <std::size_t States>
 struct leave_reduced {
   static constexpr std::array<std::string_view, States> state_names{};
@@ -159,7 +161,7 @@ struct leave_reduced {
   static constexpr bool leaves_reduced = true;
 };
 
-/// What a copy does: mirrors = gradient, with the conversion between their types; there is no stored value.
+/// The rule of a copy: mirrors = gradient, with the conversion between their types; there is no stored value.
 struct forward {
   static constexpr auto state_names = states();
   static constexpr bool timeless = true;
@@ -173,7 +175,7 @@ struct forward {
   }
 };
 
-/// What pull does: the stored value goes to the mirrors as it is.
+/// The rule of a pull: mirrors = stored value.
 struct hold {
   static constexpr auto state_names = states();
   static constexpr bool timeless = true;

@@ -47,7 +47,7 @@ class plan {
   std::int64_t elements() const { return elements_; }
   std::vector<run_type>& runs() { return runs_.rows; }
 
-  /// What a rule's `prepare` is given.
+  /// The argument of a rule's `prepare`.
   template <class Rule>
   using steps_of = detail::steps_of<Rule, typename Types::accumulation>;
 

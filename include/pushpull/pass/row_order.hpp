@@ -40,7 +40,7 @@ class growing_buffer {
 
 namespace detail {
 
-/// Numbers the given rows, and sets ids that do not exist to the first that does not, behind all others.
+/// Numbers the given rows, and sets ids that do not exist to the first that does not, after all others.
 struct number_rows {
   std::int64_t* ids;
   std::int32_t* number;

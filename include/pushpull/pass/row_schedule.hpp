@@ -35,7 +35,7 @@ PUSHPULL_DEVICE_INLINE std::int32_t partition_point(std::int32_t low, std::int32
   return low;
 }
 
-/// What the pass knows of the rows of one launch. Tables are in memory of the device that runs it.
+/// The operands of the pass for the rows of one launch. Tables are in memory of the device that runs it.
 template <class Run>
 struct row_operands {
   using gradient_type = typename Run::gradient_type;
@@ -43,7 +43,7 @@ struct row_operands {
   Run slice;  ///< Master and states: the owner's first element. Mirrors: the output's first. `aligned`: all these.
   std::int64_t row_length;
   std::int64_t begin, end;    ///< The elements of the key that the owner has.
-  bool packed;                ///< Mirrors hold the distinct rows, one behind the other, instead of all.
+  bool packed;                ///< Mirrors hold the distinct rows, one after another, instead of all.
   std::int64_t const* ids;    ///< Of the given rows, ascending.
   std::int32_t const* first;  ///< first[u]: the given row that is the first with the u-th distinct id.
   row_counts const* counts;
@@ -63,7 +63,7 @@ struct row_tasks {
   std::int64_t count(std::int64_t count) const { return (count + rows - 1) / rows * parts; }
 };
 
-/// What both schedules of rows do for one row.
+/// The common part of both schedules of rows: one row.
 template <class Run>
 struct row_schedule {
   row_operands<Run> operands;
@@ -103,8 +103,8 @@ struct row_schedule {
     r.more_gradients = operands.gradients + first + inline_operands;
   }
 
-  /// Asks for the first elements of distinct row u < `end`, which the loop over rows on a CPU will come to: the hardware
-  /// cannot foresee where rows are.
+  /// Asks for the first elements of distinct row u < `end`, which the loop over rows on a CPU will come to: the
+  /// hardware cannot foresee where rows are.
   PUSHPULL_EXEC_CHECK_DISABLE
   PUSHPULL_DEVICE_INLINE void fetch(std::int32_t u, std::int32_t end) const {
     if (u >= end) return;

@@ -36,7 +36,7 @@ struct clock_list {
   PUSHPULL_HOST_DEVICE std::int32_t at(std::int64_t i) const { return table == nullptr ? only : table[i]; }
 };
 
-/// What `prepare` of a rule is given for clock number i of a list.
+/// The argument of `prepare` of a rule for clock number i of a list.
 template <class Rule, class A>
 struct steps_of {
   PUSHPULL_HOST_DEVICE step<A> at(std::int64_t, std::int64_t t) const { return {t}; }
@@ -87,7 +87,8 @@ using phase_sums = cuda::std::array<double, pushpull::detail::sums_in<Rule, Phas
 template <class Rule>
 inline constexpr bool has_shared_sums = pushpull::detail::Carries<Rule> || pushpull::detail::MaySkip<Rule>;
 
-/// Takes the sums of a phase over all keys; after the last phase settles whether the step is left out, and what is carried on.
+/// Takes the sums of a phase over all keys; after the last phase decides whether to skip the step, and carries values
+/// on.
 template <class Rule, std::size_t Phase>
 struct settle_phase {
   Rule const* rules;
@@ -118,7 +119,7 @@ struct settle_phase {
   }
 };
 
-/// Gives the rule the sums of a phase, beside those of the phases before.
+/// Gives the rule the sums of a phase and of the earlier phases.
 template <class Rule, class A, std::size_t Phase>
 struct finish_pre_reduction {
   Rule const* rules;
@@ -152,7 +153,8 @@ struct finish_pre_reduction {
   }
 };
 
-/// One level of the tree: to[i] = from[begins[i]] + ... + from[begins[i + 1] - 1]; without a table nodes have 64 children.
+/// One level of the tree: to[i] = from[begins[i]] + ... + from[begins[i + 1] - 1]; without a table nodes have 64
+/// children.
 template <class Sums>
 struct sum_level {
   Sums const* from;

@@ -1,5 +1,5 @@
 /// @file
-/// What a step that fails before its pass puts back.
+/// A copy of the values that a step restores if it fails before its pass.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,7 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// What a step on a host changes before its pass, to be put back if a rule's `prepare` throws.
+/// The values that a step on a host changes before its pass, restored if a rule's `prepare` throws.
 /// @tparam Types  The element types of the step.
 template <class Rule, class Types>
 class step_memory {
@@ -42,7 +42,7 @@ class step_memory {
   }
 
  private:
-  /// f(what is remembered, where it stands) for step counts, sums of micro-batches, and what goes from step to step.
+  /// f(copy, original) for step counts, sums of micro-batches, and persistent values.
   template <class Plans, class Controls, class F>
   void for_each(Plans const& plans, Controls const& controls, F const& f) {
     auto count = counts_.begin();

@@ -18,7 +18,7 @@
 
 namespace pushpull::inline PUSHPULL_ABI::pass {
 
-/// Whole arenas and slices are padded to this many elements, a multiple of every block's size. Zero stands in the gaps.
+/// Whole arenas and slices are padded to this many elements, a multiple of every block's size. The padding is zero.
 inline constexpr std::int64_t padding = 64;
 
 namespace detail {
@@ -112,7 +112,7 @@ struct block {
     Access::load(from, x);
   }
 
-  /// Writes `size` elements; past the caches if `streaming`.
+  /// Writes `size` elements; by non-temporal stores if `streaming`.
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class T>
   PUSHPULL_DEVICE_INLINE void store(T* to, bool streaming = false) const {

@@ -1,5 +1,5 @@
 /// @file
-/// What gradients become on their way, where that is no element type: how the pass finds and reads them.
+/// Wire formats of gradients that are not plain elements: how the pass finds and reads them.
 #pragma once
 
 #include <array>
@@ -71,13 +71,13 @@ concept Code = requires {
   { T::value(0U, std::size_t{0}) } -> std::same_as<float>;
 };
 
-/// What a pass over gradients `T` is given per source.
+/// The operand of a pass over gradients `T` for one source.
 template <class T>
 struct source {
   using type = T const*;
 };
-/// Codes, and what is added to their unit: 0, or NaN where a gradient was not finite, which no code can say. All elements
-/// of the source then are NaN.
+/// Codes, and what is added to their unit: 0, or NaN where a gradient was not finite, which no code can say. All
+/// elements of the source then are NaN.
 template <Code T>
 struct source<T> {
   struct type {
@@ -93,7 +93,7 @@ struct source<T> {
 template <class T>
 using source_of = typename source<T>::type;
 
-/// What the pass decodes, in memory that is padded to whole blocks.
+/// A type of gradients that the pass decodes, in memory that is padded to whole blocks.
 template <class T>
 concept Encoded = Code<T> || requires { typename T::source_type; };
 

@@ -14,8 +14,8 @@
 
 namespace pushpull::inline PUSHPULL_ABI {
 
-/// What comparisons of packs give: to be used in `select`, joined by `&&` and `||`, negated by `!`. Converts to bool only
-/// where the pack holds one element.
+/// The result of comparing packs, for `select`; combined by `&&` and `||`, negated by `!`. Converts to bool only
+/// if the pack holds one element.
 template <class Register>
 struct mask {
   Register value;
@@ -29,9 +29,10 @@ struct mask {
 };
 
 /// Elements of type `A` in `Register`: `A` itself on GPUs and in the scalar fallback, an xsimd batch on CPUs.
-/// Arithmetic (+ - * / and their assignments), comparisons, `sqrt`, `abs`, `sign`, `min`, `max`, `select`, `is_finite` and
-/// `is_nan` work elementwise; `exp`, `log`, `pow`, `sin` and `cos` too, by pass/pack_math.hpp. Any arithmetic scalar joins in by conversion to `A`, so that a rule may keep its hyperparameters in double and still
-/// compute in `A`.
+/// Arithmetic (+ - * / and their assignments), comparisons, `sqrt`, `abs`, `sign`, `min`, `max`, `select`, `is_finite`
+/// and `is_nan` work elementwise; `exp`, `log`, `pow`, `sin` and `cos` too, by pass/pack_math.hpp. Any arithmetic
+/// scalar joins in by conversion to `A`, so that a rule may keep its hyperparameters in double and still compute in
+/// `A`.
 template <class A, class Register = A>
 struct pack {
   using element_type = A;

@@ -1,5 +1,5 @@
 /// @file
-/// A tensor as matrices: the numbers that a step knows of its rows and columns.
+/// Statistics of the rows and columns of a tensor that is seen as matrices.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +12,7 @@
 
 namespace pushpull::inline PUSHPULL_ABI {
 
-/// What a stage asks of rows and columns: see Factored.
+/// The statistics of rows and columns that a stage needs: see Factored.
 struct factors {
   std::string_view rows = {};     ///< The state of each row, by its name; without one its number lasts for a step.
   std::string_view columns = {};  ///< The state of each column; without one nothing is asked of columns.
@@ -106,7 +106,7 @@ class matrix_numbers {
   std::int64_t element_;
 };
 
-/// What one stage knows of one tensor's rows and columns. Rows of all matrices are counted on.
+/// The statistics of one stage for one tensor's rows and columns. Rows are numbered across all matrices.
 template <class A>
 struct matrix {
   std::int64_t first;    ///< The number of the tensor's first element among all elements of the store.

@@ -28,7 +28,7 @@ PUSHPULL_HOST_DEVICE inline std::uint64_t mix(std::uint64_t x) {
   x = (x ^ (x >> 27)) * 0x94D049BB133111EBU;
   return x ^ (x >> 31);
 }
-/// Likewise 32 bits, with multiplications that vector registers have.
+/// Same as the overload for 64 bits, but of 32 bits, with multiplications that vector registers have.
 PUSHPULL_HOST_DEVICE inline std::uint32_t mix(std::uint32_t x) {
   x = (x ^ (x >> 16)) * 0x7FEB352DU;
   x = (x ^ (x >> 15)) * 0x846CA68BU;
@@ -52,9 +52,9 @@ PUSHPULL_HOST_DEVICE float round_by(float x, std::uint32_t random) {
 
 }  // namespace detail
 
-/// Elements first, first + 1, ... rounded to numbers of type `T` at random, with the exact value as the mean: the same for
-/// the same element, step and array, whatever the devices. What `T` cannot hold becomes infinite, as else; infinity and
-/// NaN stay.
+/// Elements first, first + 1, ... rounded to numbers of type `T` at random, with the exact value as the mean: the same
+/// for the same element, step and array, whatever the devices. What `T` cannot hold becomes infinite, as else;
+/// infinity and NaN stay.
 /// @param t, array  The step, and the number of the array among those of a step: other numbers, independent rounding.
 template <class T, class V>
 PUSHPULL_DEVICE_INLINE V round_stochastically(V x, std::int64_t t, std::uint32_t array, std::int64_t first) {

@@ -23,7 +23,8 @@ namespace pushpull::inline PUSHPULL_ABI {
 
 namespace detail {
 
-/// Elements behind the first extent of `whole`. @throws invalid_argument on rank 0, and on 2^63 elements or more
+/// The length of a row: the elements at one index of the first dimension of `whole`. @throws invalid_argument on rank
+/// 0, and on 2^63 elements or more
 inline std::int64_t row_length_of(pushpull::shape const& whole) {
   expects<invalid_argument>(whole.rank() > 0,
                             [] { return std::string("row_sparse: a shape of rank 1 or more expected"); });

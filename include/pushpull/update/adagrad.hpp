@@ -39,11 +39,11 @@ struct basic_adagrad {
     c.not_negative("adagrad: epsilon", epsilon);
   }
 
-  /// What depends on t alone.
+  /// The values that depend on t alone.
   template <class A>
   struct scalars {
     A rate;
-    A initial;  ///< What the sum begins with, in the first step; 0 later.
+    A initial;  ///< The initial value of the sum, in the first step; 0 later.
   };
 
   template <class A>

@@ -33,7 +33,7 @@ struct adam {
     c.adaptive("adam", learning_rate, beta1, beta2, epsilon);
   }
 
-  /// What depends on t alone.
+  /// The values that depend on t alone.
   template <class A>
   struct scalars {
     A step_size;   ///< learning_rate / (1 - beta1^t)

@@ -12,7 +12,7 @@
 
 namespace pushpull::inline PUSHPULL_ABI::update {
 
-/// Where Adamax's epsilon stands.
+/// The place of Adamax's epsilon.
 enum class adamax_epsilon {
   norm,        ///< u = max(beta2 u, |g| + epsilon): PyTorch.
   denominator  ///< m / (u + epsilon): MXNet 2.0.

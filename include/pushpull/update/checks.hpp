@@ -1,6 +1,6 @@
 /// @file
-/// Which values hyperparameters may have: said once by each rule, in `check`, refused by name on the host and noticed in
-/// kernels, where schedules set them.
+/// Which values hyperparameters may have: said once by each rule, in `check`, refused by name on the host and noticed
+/// in kernels, where schedules set them.
 #pragma once
 
 #include <concepts>
@@ -22,8 +22,8 @@ inline std::string number_text(double value) {
   return text;
 }
 
-/// The largest hyperparameter, but for limits, which may be infinite: the largest float. What is larger would be infinite
-/// where a rule is computed in float.
+/// The largest hyperparameter, but for limits, which may be infinite: the largest float. What is larger would be
+/// infinite where a rule is computed in float.
 inline constexpr double largest_hyperparameter = 3.4028234663852886e38;
 
 /// The numbers from `low` to `high`, of which the ends count unless they are open.
@@ -50,20 +50,20 @@ inline void expects_in(char const* rule, char const* name, double value, interva
     return std::string(rule) + name + ": a value in " + to_text(range) + " expected, got " + number_text(value);
   });
 }
-/// Likewise unless lowest <= value < bound.
+/// @throws invalid_argument unless lowest <= value < bound
 inline void expects_in_range(char const* name, double value, double lowest, double bound) {
   expects_in("", name, value, {.low = lowest, .high = bound, .without_high = true});
 }
-/// Likewise unless the value is finite in float.
+/// @throws invalid_argument unless the value is finite in float
 inline void expects_finite(char const* name, double value) {
   expects_in("", name, value, {.low = -largest_hyperparameter});
 }
-/// Likewise, and unless it is at least 0.
+/// @throws invalid_argument unless the value is finite in float and at least 0
 inline void expects_not_negative(char const* name, double value) { expects_in("", name, value, {}); }
-/// Likewise, and unless it is above 0.
+/// @throws invalid_argument unless the value is finite in float and above 0
 inline void expects_positive(char const* name, double value) { expects_in("", name, value, {.without_low = true}); }
 
-/// What `check` of a rule is given: `in` of `Self` takes each hyperparameter, by its name, and the interval it must be in.
+/// The argument of `check` of a rule: `in` of `Self` takes each hyperparameter, by its name, and its interval.
 template <class Self>
 struct checks {
   PUSHPULL_EXEC_CHECK_DISABLE

@@ -1,5 +1,5 @@
 /// @file
-/// An exponential moving average of the weights, kept beside them.
+/// An exponential moving average of the weights, kept as a state.
 #pragma once
 
 #include <cstddef>
@@ -16,12 +16,13 @@ namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// The rule, then a = a + rate (w - a), a the average of the weights that the rule has left behind so far (Polyak &
 /// Juditsky 1992, with weights that fade by `decay` per update):
-///   debias:  rate = (1 - decay) / (1 - decay^t), so that a = (1 - decay) sum_i decay^(t - i) w_i / (1 - decay^t), which
+///   debias:  rate = (1 - decay) / (1 - decay^t), so that a = (1 - decay) sum_i decay^(t - i) w_i / (1 - decay^t),
+///   which
 ///            is optax.ema's debiased value;
 ///   else:    rate = 1 - decay from the second update on, and a = w_1 after the first: PyTorch's AveragedModel.
 /// `rule | ema(0.999)`, or `ema{rule, 0.999}`. A store's `swap("ema")` puts the average in the weights' place and back.
-/// The average is kept in the store's state type: in 16 bits it stands still once (1 - decay) |w - a| is below half a unit
-/// of a, so give such a store `element::master<float>`. Row-sparse gradients average the rows that they touch; a
+/// The average is kept in the store's state type: in 16 bits it stands still once (1 - decay) |w - a| is below half a
+/// unit of a, so give such a store `element::master<float>`. Row-sparse gradients average the rows that they touch; a
 /// key's first update touches all. One state more than the rule: 8 bytes more per float parameter.
 template <class Rule = void>
 struct ema {

@@ -34,7 +34,7 @@ struct ftml {
     c.positive("ftml: epsilon", epsilon);
   }
 
-  /// What depends on t alone.
+  /// The values that depend on t alone.
   template <class A>
   struct scalars {
     A inverse_rate;  ///< (1 - beta1^t) / learning_rate; 0 where that is no finite number

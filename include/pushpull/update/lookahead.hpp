@@ -17,11 +17,11 @@
 
 namespace pushpull::inline PUSHPULL_ABI::update {
 
-/// Zhang et al. 2019, algorithm 1, as optax.lookahead defines it: the rule moves the (fast) weights; in every k-th update
-/// of a key, behind the rule, slow += alpha (w - slow);  w = slow. Slow weights begin at the weights before the first
-/// update. The rule's states go on through a synchronisation.
-/// `rule | lookahead(5, 0.5)`, or `lookahead{rule, 5, 0.5}`. Slow weights are kept in the store's state type. Row-sparse
-/// gradients synchronise the rows that they touch; a key's first update touches all.
+/// Zhang et al. 2019, algorithm 1, as optax.lookahead defines it: the rule moves the (fast) weights; in every k-th
+/// update of a key, behind the rule, slow += alpha (w - slow);  w = slow. Slow weights begin at the weights before the
+/// first update. The rule's states go on through a synchronisation.
+/// `rule | lookahead(5, 0.5)`, or `lookahead{rule, 5, 0.5}`. Slow weights are kept in the store's state type.
+/// Row-sparse gradients synchronise the rows that they touch; a key's first update touches all.
 /// One state more than the rule: 8 bytes more per float parameter.
 template <class Rule = void>
 struct lookahead {
@@ -48,7 +48,7 @@ struct lookahead {
     c.in("lookahead: alpha", alpha, {.high = 1, .without_low = true});
   }
 
-  /// What an update does beside the rule's work.
+  /// The part of an update after the rule.
   struct phase_of_cycle {
     bool first;  ///< Slow weights begin here.
     bool synchronises;

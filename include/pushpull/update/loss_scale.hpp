@@ -1,5 +1,5 @@
 /// @file
-/// Steps that are left out when gradients are not finite, and the loss scale that follows from it.
+/// Stages that skip steps whose gradients are not finite, and the loss scale that adapts to them.
 #pragma once
 
 #include <cstddef>
@@ -27,15 +27,15 @@ PUSHPULL_DEVICE_INLINE V not_finite(V const& g) {
 
 }  // namespace detail
 
-/// Leaves a step out if any gradient of any of its keys is infinite or NaN: weights, states and t stay as they were. After
-/// more than `max_consecutive` such steps in a row the next is made all the same, as optax.apply_if_finite does. First in
-/// a pipe it looks at the gradients as they come. Decided on the devices; nothing waits for the host.
+/// Leaves a step out if any gradient of any of its keys is infinite or NaN: weights, states and t stay as they were.
+/// After more than `max_consecutive` such steps in a row the next is made all the same, as optax.apply_if_finite does.
+/// First in a pipe it looks at the gradients as they come. Decided on the devices; nothing waits for the host.
 /// Cost: the phase before the pass in which a PreReduction reads the gradients. Steps of a store follow one another.
 struct apply_if_finite {
   std::int64_t max_consecutive = 5;
 
   static constexpr auto state_names = states();
-  /// Elements that are not finite in this step; steps left out in a row, and in all.
+  /// Elements that are not finite in this step; steps skipped in a row, and in total.
   using sums_type = cuda::std::array<double, 3>;
   static constexpr std::size_t carried = 2;
 
@@ -73,14 +73,14 @@ struct apply_if_finite {
 };
 
 /// Gradients of a loss that was multiplied by a scale, which keeps small ones from vanishing in half precision
-/// (Micikevicius et al. 2018): g = g / scale. If any gradient of the step is infinite or NaN the step is left out, weights,
-/// states and t stay, and the scale is multiplied by `backoff`, but goes no lower than `minimum`; after `interval` good
-/// steps in a row it is multiplied by `growth`, up to `maximum`. Scale and 1 / scale are normal floats throughout. Defaults
-/// and rules are those of PyTorch's GradScaler, and the minimum that of DeepSpeed and Paddle: PyTorch's scale goes to 0
-/// while gradients stay bad, and is lost then. A scale below the minimum, which a checkpoint may bring, stays in use until a
-/// good interval has passed. Stands first in a pipe:
-/// `dynamic_loss_scale{} | clip_global_norm(1) | adamw{}`. kv_store::loss_scale(n) is where a device finds the scale. A step
-/// is what one call updates: a list of keys, or a plan.
+/// (Micikevicius et al. 2018): g = g / scale. If any gradient of the step is infinite or NaN the step is skipped:
+/// weights, states and t stay, and the scale is multiplied by `backoff`, but goes no lower than `minimum`; after
+/// `interval` good steps in a row it is multiplied by `growth`, up to `maximum`. Scale and 1 / scale are normal floats
+/// throughout. Defaults and rules are those of PyTorch's GradScaler, and the minimum that of DeepSpeed and Paddle:
+/// PyTorch's scale goes to 0 while gradients stay bad, and is lost then. A scale below the minimum, which a checkpoint
+/// may bring, stays in use until a good interval has passed. Stands first in a pipe:
+/// `dynamic_loss_scale{} | clip_global_norm(1) | adamw{}`. kv_store::loss_scale(n) is where a device finds the scale.
+/// A step is what one call updates: a list of keys, or a plan.
 /// Cost: the phase before the pass in which a PreReduction reads the gradients. Steps of a store follow one another.
 struct dynamic_loss_scale {
   double initial = 65536, growth = 2, backoff = 0.5;

@@ -59,7 +59,7 @@ struct nadam {
     c.not_negative("nadam: momentum_decay", momentum_decay);
   }
 
-  /// What depends on t alone.
+  /// The values that depend on t alone.
   template <class A>
   struct scalars {
     A gradient_factor;  ///< learning_rate (1 - mu_t) / (1 - M_t)

@@ -19,7 +19,7 @@
 
 namespace pushpull::inline PUSHPULL_ABI::update {
 
-/// `first`, then `rest`. The states of `first` stand before those of `rest`.
+/// `first`, then `rest`. The states of `first` precede those of `rest`.
 template <GradientTransform First, class Rest>
   requires(Updater<Rest> || GradientTransform<Rest>)
 struct pipeline {
@@ -75,7 +75,7 @@ struct pipeline {
     }
   }
 
-  /// What the stages ask of rows and columns, and in which phases.
+  /// The statistics of rows and columns that the stages need, and their phases.
   static constexpr auto factored = [] {
     constexpr auto of_first = pushpull::detail::factors_of<First>;
     constexpr auto of_rest = pushpull::detail::factors_of<Rest>;
@@ -147,7 +147,7 @@ struct pipeline {
                          pushpull::detail::prepare(rest, pushpull::detail::behind<First>(s), of_rest(sums))};
   }
 
-  /// What goes from step to step: see PreReduction.
+  /// The persistent values before the first step: see PreReduction.
   PUSHPULL_HOST_DEVICE sums_type initial_sums() const
     requires(pushpull::detail::Carries<First> || pushpull::detail::Carries<Rest>)
   {
@@ -327,7 +327,7 @@ template <GradientTransform First, class Rest>
 constexpr pipeline<First, Rest> operator|(First const& first, Rest const& rest) {
   return {first, rest};
 }
-/// Says why there is no such pipe.
+/// Says that a rule must be the last stage of a pipe.
 template <Updater First, class Rest>
   requires(Updater<Rest> || GradientTransform<Rest>)
 constexpr Rest operator|(First const&, Rest const& rest) {
@@ -337,7 +337,7 @@ constexpr Rest operator|(First const&, Rest const& rest) {
       "rule");
   return rest;
 }
-/// Likewise.
+/// Says that a stage takes a state by value.
 template <class First, class Rest>
   requires(pushpull::detail::CopiesAState<First> || pushpull::detail::CopiesAState<Rest>)
 constexpr Rest operator|(First const&, Rest const& rest) {
@@ -347,7 +347,7 @@ constexpr Rest operator|(First const&, Rest const& rest) {
       "as V&");
   return rest;
 }
-/// Likewise.
+/// Says that a stage lacks noexcept.
 template <class First, class Rest>
   requires(pushpull::detail::MayThrowPerElement<First> || pushpull::detail::MayThrowPerElement<Rest>)
 constexpr Rest operator|(First const&, Rest const& rest) {

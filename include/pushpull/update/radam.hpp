@@ -35,7 +35,7 @@ struct radam {
     c.adaptive("radam", learning_rate, beta1, beta2, epsilon);
   }
 
-  /// What depends on t alone: w -= step_size m / (root_scale sqrt(v) + offset).
+  /// The values that depend on t alone: w -= step_size m / (root_scale sqrt(v) + offset).
   template <class A>
   struct scalars {
     A step_size, root_scale, offset;

@@ -27,8 +27,8 @@ PUSHPULL_HOST_DEVICE inline cuda::std::array<std::uint32_t, 4> philox(cuda::std:
 }
 
 /// Independent numbers of the standard normal distribution for elements first, first + 1, ... of step t, one per
-/// element of the pack. Four elements share 128 bits, two of them the radius and the angle of Box & Muller 1958. Uniform
-/// numbers have 32 bits, so no result is beyond 6.8.
+/// element of the pack. Four elements share 128 bits, two of them the radius and the angle of Box & Muller 1958.
+/// Uniform numbers have 32 bits, so no result is beyond 6.8.
 PUSHPULL_EXEC_CHECK_DISABLE
 template <class V>
 PUSHPULL_DEVICE_INLINE V standard_normal(std::uint64_t seed, std::int64_t t, std::int64_t first) {
@@ -60,7 +60,7 @@ PUSHPULL_DEVICE_INLINE V standard_normal(std::uint64_t seed, std::int64_t t, std
 
 namespace detail {
 
-/// What a stage with noise prepares: what depends on t alone, and with `at` the number of an element.
+/// The prepared values of a stage with noise: those that depend on t alone, and, by `at`, the number of an element.
 template <class A>
 struct noise_scalars {
   A deviation;

@@ -1,6 +1,6 @@
 /// @file
-/// Where an epsilon stands in the denominators of adaptive rules: libraries differ. And what stands in for one that is 0,
-/// so that a moment that is still 0 gives the step 0, not 0 / 0.
+/// The place of an epsilon in the denominators of adaptive rules, in which libraries differ. A tiny number replaces an
+/// epsilon of 0, so that a moment that is still 0 gives the step 0, not 0 / 0.
 #pragma once
 
 #include <pushpull/config.hpp>

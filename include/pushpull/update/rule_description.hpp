@@ -1,5 +1,5 @@
 /// @file
-/// What a rule is called, pipe included, and which of its stages keep something: checkpoints compare it.
+/// The name of a rule, pipe included, and the stages that keep states or values: checkpoints compare them.
 #pragma once
 
 #include <algorithm>
@@ -18,7 +18,7 @@ namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// A rule in words.
 struct rule_description {
-  /// Numbers that a stage keeps from step to step, among those of the rule.
+  /// The persistent values of a stage among those of the rule.
   struct carried_range {
     std::string stage;  ///< Of several stages of one name the second is "name.2".
     std::size_t first, count;
@@ -55,8 +55,8 @@ constexpr std::string_view identifier() {
   return text.substr(begin, std::min(arguments, end) - begin);
 }
 
-/// What a stage adds to a name. A type that gives no name has that of its class, and its states: such names do not collide
-/// with the library's.
+/// The part of a name that a stage adds. A type that gives no name has that of its class, and its states: such names
+/// do not collide with the library's.
 template <class Stage>
 std::string own_name() {
   if constexpr (!rule_name<Stage>.empty()) {
@@ -107,9 +107,9 @@ rule_description describe_at(std::size_t first) {
 
 }  // namespace detail
 
-/// Says what `Rule` is called in files. A type without a name of its own (see `rule_name`) is called by the identifier of its
-/// class, without namespaces and template arguments, and its states: "my_rule{exp_avg}". Schedules are hyperparameters and
-/// have no part in it.
+/// Says what `Rule` is called in files. A type without a name of its own (see `rule_name`) is called by the identifier
+/// of its class, without namespaces and template arguments, and its states: "my_rule{exp_avg}". Schedules are
+/// hyperparameters and have no part in it.
 template <class Rule>
 rule_description describe() {
   auto result = detail::describe_at<Rule>(0);

@@ -1,5 +1,5 @@
 /// @file
-/// Transforms that stand before a rule in a pipe.
+/// Transforms: the stages before a rule in a pipe.
 #pragma once
 
 #include <string_view>

@@ -2,8 +2,8 @@
 /// Rules around a rule: what happens to the weight before it and after it. See ema.hpp and lookahead.hpp for those with
 /// states of their own.
 ///
-/// A wrapper has a member `rule` and says `using wraps = Rule`: phases and sums of a PreReduction are then the rule's, and
-/// `get<Stage>`, `learning_rate` and `hyperparameter` reach into it.
+/// A wrapper has a member `rule` and says `using wraps = Rule`: phases and sums of a PreReduction are then the rule's,
+/// and `get<Stage>`, `learning_rate` and `hyperparameter` reach into it.
 #pragma once
 
 #include <array>
@@ -32,7 +32,7 @@ constexpr auto with_state(std::string_view name) {
   return names;
 }
 
-/// What a wrapper with scalars of its own prepares: those, and what its rule prepares.
+/// The prepared values of a wrapper with scalars of its own: these scalars, and the prepared values of its rule.
 template <class Own, class P>
 struct wrapped_scalars {
   Own own;
@@ -63,8 +63,8 @@ concept HasTerms = N < pushpull::detail::phase_count<Rule> && pushpull::detail::
 
 }  // namespace detail
 
-/// `rule | ema(0.999)` is `ema{rule, 0.999}`, `rule | lookahead(5, 0.5)` likewise. Behind a pipe the wrapper stands around
-/// its last stage, which is where weights change.
+/// `rule | ema(0.999)` is `ema{rule, 0.999}`, `rule | lookahead(5, 0.5)` is `lookahead{rule, 5, 0.5}`. After a pipe the
+/// wrapper wraps its last stage, which changes the weights.
 template <Updater Rule, detail::AwaitsRule Wrapper>
 constexpr auto operator|(Rule const& rule, Wrapper const& wrapper) {
   return wrapper.around(rule);

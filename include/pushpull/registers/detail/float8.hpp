@@ -92,7 +92,7 @@ inline __m256i float8_to_halves(__m128i codes) {
 }
 #endif
 
-/// The lowest byte of each word; past the caches if `Streaming` and the instruction set can.
+/// Stores the lowest byte of each word; non-temporal if `Streaming` and the instruction set has such a store.
 template <bool Streaming, class Batch>
 inline void store_bytes(void* to, words_of<Batch> const& codes) {
 #if PUSHPULL_HAS_AVX512

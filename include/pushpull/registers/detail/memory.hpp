@@ -142,8 +142,8 @@ void simd_store(T* to, Batch const& x) {
   }
 }
 
-/// Stores past the caches; `to` is aligned to 16 bytes, or to all that are written if they are fewer. Where the instruction
-/// set or the types know no such store, an ordinary one.
+/// A non-temporal store; `to` is aligned to 16 bytes, or to the written size if that is less. An ordinary store if the
+/// instruction set or the types have no non-temporal one.
 template <class T, class Batch>
 void simd_stream(T* to, Batch const& x) {
   using A [[maybe_unused]] = typename Batch::value_type;

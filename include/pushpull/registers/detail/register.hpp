@@ -184,7 +184,7 @@ xsimd::batch<A, Arch> simd_max(xsimd::batch<A, Arch> const& a, xsimd::batch<A, A
   if constexpr (PUSHPULL_HAS_SSE2 && std::is_floating_point_v<A>) return xsimd::max(b, a);
   return xsimd::select(a < b, b, a);
 }
-/// b < a ? b : a, likewise.
+/// b < a ? b : a. On x86 that is one instruction, as in simd_max.
 template <class A, class Arch>
 xsimd::batch<A, Arch> simd_min(xsimd::batch<A, Arch> const& a, xsimd::batch<A, Arch> const& b) {
   if constexpr (PUSHPULL_HAS_SSE2 && std::is_floating_point_v<A>) return xsimd::min(b, a);
