@@ -242,6 +242,16 @@ class kv_store_base {
   }
   /// @throws shape_mismatch on another number of them
   void set_carried_numbers(std::span<double const> numbers) {
+    detail::prepared_changes change;
+    prepare_carried_numbers(change, numbers);
+    change.commit();
+  }
+  /// For checkpoints: what `changes` then sets, in this key and others, when it is committed.
+  void prepare_values(detail::prepared_changes& changes, key_view key, detail::saved_values const& values) {
+    engine_->prepare_values(changes, engine_->find("load_optimizer_states", key), values);
+  }
+  /// The same for the numbers that the rule keeps from step to step. @throws as set_carried_numbers
+  void prepare_carried_numbers(detail::prepared_changes& changes, std::span<double const> numbers) {
     constexpr std::size_t count = has_updater && Carries<updater_type> ? sum_count<sums_t<updater_type>> : 0;
     expects<shape_mismatch>(numbers.size() == count, [&] {
       return "set_carried_numbers: " + std::to_string(count) + " numbers expected, got " +
@@ -250,7 +260,7 @@ class kv_store_base {
     if constexpr (count > 0) {
       sums_t<updater_type> sums{};
       for (std::size_t k = 0; k < count; ++k) sum(sums, k) = numbers[k];
-      engine_->set_shared_sums(sums);
+      engine_->prepare_shared_sums(changes, sums);
     }
   }
 

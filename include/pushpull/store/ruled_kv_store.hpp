@@ -263,6 +263,13 @@ class ruled_store_calls<T, D, rules<Rules...>, Policies...> {
   /// As kv_store's: what goes from step to step goes over all keys, which a rule among several does not see.
   std::vector<double> carried_numbers() const { return first().carried_numbers(); }
   void set_carried_numbers(std::span<double const> numbers) { std::get<0>(parts_)->set_carried_numbers(numbers); }
+  /// As kv_store's, for checkpoints.
+  void prepare_values(detail::prepared_changes& changes, key_view key, detail::saved_values const& values) {
+    visit("load_optimizer_states", key, [&](auto& part) { part.prepare_values(changes, key, values); });
+  }
+  void prepare_carried_numbers(detail::prepared_changes& changes, std::span<double const> numbers) {
+    std::get<0>(parts_)->prepare_carried_numbers(changes, numbers);
+  }
   /// Other hyperparameters for the keys whose rule has this type.
   template <class Rule>
     requires(std::same_as<Rule, Rules> || ...)

@@ -30,6 +30,7 @@
 #include <pushpull/store/inspection.hpp>
 #include <pushpull/store/key_table.hpp>
 #include <pushpull/store/parameter_groups.hpp>
+#include <pushpull/store/saved_values.hpp>
 #include <pushpull/store/store_operations.hpp>
 #include <pushpull/tensor/copy.hpp>
 
@@ -221,7 +222,7 @@ class store_engine_base {
   void set_state(record& r, std::size_t s, std::span<typename Types::state_type const> elements) {
     perform(r, [&] {
       expect_weights("set_state", key_view(r.key), r);
-      write_state<rule_type>(keys_, r, s, elements);
+      write_state<rule_type>(keys_, r, s, std::as_bytes(elements));
     });
   }
 
@@ -238,8 +239,24 @@ class store_engine_base {
   }
   void set_micro_batches(record& r, std::int64_t count, std::span<typename Types::accumulation_type const> sum) {
     perform(r, [&] {
-      if (count > 0) write_sum(keys_, r, sum);
+      if (count > 0) {
+        make_room_for_sum(keys_, r);
+        write_sum(keys_, r, std::as_bytes(sum));
+      }
       r.micro_batches = count;
+    });
+  }
+  /// Adds to `changes` that the key has these values, and makes room for them. Values stay until the commit.
+  void prepare_values(prepared_changes& changes, record& r, saved_values const& values) {
+    perform(r, [&] {
+      for (std::size_t s = 0; s < values.states.size(); ++s) make_room_for_state<rule_type>(keys_, r, s);
+      if (values.micro_batches > 0) make_room_for_sum(keys_, r);
+    });
+    changes.add(r.order, performer(), [this, &r, &values] {
+      for (std::size_t s = 0; s < values.states.size(); ++s) write_state<rule_type>(keys_, r, s, values.states[s]);
+      if constexpr (Types::has_updater) write_steps(keys_, controls_, r, values.steps);
+      if (values.micro_batches > 0) write_sum(keys_, r, values.sum);
+      r.micro_batches = values.micro_batches;
     });
   }
 
@@ -254,13 +271,10 @@ class store_engine_base {
     perform(op);
     return result.sums;
   }
-  void set_shared_sums(sums_t<rule_type> const& sums) {
-    auto const write = [&] {
+  void prepare_shared_sums(prepared_changes& changes, sums_t<rule_type> const& sums) {
+    changes.add(steps_, performer(), [this, sums] {
       for (std::size_t n = 0; n < controls_.size(); ++n) controls_[n].set_shared(devices()[n], sums);
-    };
-    function_operation<decltype(write) const&> op(write);
-    op.writes(steps_);
-    perform(op);
+    });
   }
   /// Where device number n finds them.
   sums_t<rule_type> const* shared_sums(std::size_t n) const { return &controls_[n].shared()->sums; }
@@ -328,6 +342,10 @@ class store_engine_base {
   std::shared_ptr<typename Types::schedule_type> schedule_;
 
  private:
+  auto performer() {
+    return [this](operation& op) { perform(op); };
+  }
+
   /// Room for as many clocks. No operation sees it grow.
   void make_room(std::size_t clocks) {
     auto const grow = [&] {

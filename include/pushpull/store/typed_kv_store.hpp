@@ -277,6 +277,13 @@ class typed_store_calls<type_list<Ts...>, D, Policies...> {
   /// As kv_store's: numbers go from step to step in stores of one element type.
   std::vector<double> carried_numbers() const { return of<first_type>().carried_numbers(); }
   void set_carried_numbers(std::span<double const> numbers) { of<first_type>().set_carried_numbers(numbers); }
+  /// As kv_store's, for checkpoints.
+  void prepare_values(prepared_changes& changes, key_view key, saved_values const& values) {
+    visit("load_optimizer_states", key, [&](auto& part) { part.prepare_values(changes, key, values); });
+  }
+  void prepare_carried_numbers(prepared_changes& changes, std::span<double const> numbers) {
+    of<first_type>().prepare_carried_numbers(changes, numbers);
+  }
   static update::rule_description describe_rule()
     requires has_updater
   {
