@@ -375,31 +375,33 @@ TEST_CASE("docs/training_steps.md evaluates on averages, saves a run and resumes
   auto const evaluate = [&](auto& parameters) { evaluated = double{parameters.value("fc1.weight", 1).data()[5]}; };
 
   std::vector<float> weight{1, 2, 3, 4, 5, 6};
-  pp::kv_store store{pp::cpu_devices(2), rule};
-  pp::parameter_store parameters{store};
-  parameters.add("fc1.weight", pp::tensor_view(weight.data(), pp::shape{2, 3}));
-  steps(parameters, 2, 5);
-
-  // example-begin averages
-  parameters.swap("ema");  // the mirrors hold the averages,
-  evaluate(parameters);
-  parameters.swap("ema");  // and the weights again, bit for bit
-  // example-end averages
-  REQUIRE(evaluated == double{store.state("fc1.weight", "ema")[5]});
-
   {
-    namespace checkpoint = pp::checkpoint;
-    using pp::shape;
-    using pp::tensor_view;
-    // example-begin save
+    pp::kv_store store{pp::cpu_devices(2), rule};
+    pp::parameter_store parameters{store};
+    parameters.add("fc1.weight", pp::tensor_view(weight.data(), pp::shape{2, 3}));
+    steps(parameters, 2, 5);
+
+    // example-begin averages
+    parameters.swap("ema");  // the mirrors hold the averages,
+    evaluate(parameters);
+    parameters.swap("ema");  // and the weights again, bit for bit
+    // example-end averages
+    REQUIRE(evaluated == double{store.state("fc1.weight", "ema")[5]});
+
+    {
+      namespace checkpoint = pp::checkpoint;
+      using pp::shape;
+      using pp::tensor_view;
+      // example-begin save
+      parameters.sync_master();
+      checkpoint::write_safetensors(
+          weights_path, std::vector{checkpoint::entry_of("fc1.weight", tensor_view(weight.data(), shape{2, 3}))});
+      checkpoint::save_optimizer_states(store, states_path);
+      // example-end save
+    }
+    steps(parameters, 2, 5);
     parameters.sync_master();
-    checkpoint::write_safetensors(
-        weights_path, std::vector{checkpoint::entry_of("fc1.weight", tensor_view(weight.data(), shape{2, 3}))});
-    checkpoint::save_optimizer_states(store, states_path);
-    // example-end save
   }
-  steps(parameters, 2, 5);
-  parameters.sync_master();
 
   std::vector<float> const expected = std::exchange(weight, std::vector<float>(6));
   {

@@ -108,15 +108,34 @@ void check_model(char const* kind) {
   all.check("sync_master", [](auto& s) { s.parameters.sync_master(); });
 }
 
-/// A store and a file of its states after two more steps.
-struct saved : store_subject<at_run_time> {
+/// Numbers that go from step to step, and a step of several pushes.
+struct amid_a_step {
+  static constexpr bool warm = false, dense_only = true, gathers = true;
+  static auto make(std::vector<device> const& devices) {
+    return pp::kv_store{devices, update::dynamic_loss_scale{.interval = 2} | update::momentum{.learning_rate = 0.25},
+                        pp::accumulate{3}};
+  }
+};
+
+/// A store that has gone on for two steps after its states were saved to a file.
+template <class Kind>
+struct saved : store_subject<Kind> {
+  using base = store_subject<Kind>;
   pp::test::temporary_folder folder;
   std::filesystem::path const path = folder.file("states"), other = folder.file("other");
 
   saved() {
-    work_on();
-    pp::checkpoint::save_optimizer_states(*store, path);
-    work_on();
+    base::work_on();
+    if constexpr (requires { requires Kind::gathers; }) this->store->accumulate("a", this->a).wait();
+    pp::checkpoint::save_optimizer_states(*this->store, path);
+    base::work_on();
+  }
+  std::vector<double> held() override {
+    auto all = base::held();
+    for (double const number : this->store->carried_numbers()) all.push_back(number);
+    if constexpr (requires { this->store->micro_batches("a"); })
+      for (auto const* const key : {"a", "b"}) all.push_back(static_cast<double>(this->store->micro_batches(key)));
+    return all;
   }
 };
 
@@ -143,6 +162,16 @@ TEST_CASE("after any allocation that fails in a call a model holds what it held"
 }
 
 TEST_CASE("after any allocation that fails in a save the store holds what it held", "[faults]") {
-  calls<saved> const all("checkpoint");
+  calls<saved<at_run_time>> const all("checkpoint");
   all.check("save_optimizer_states", [](auto& s) { pp::checkpoint::save_optimizer_states(*s.store, s.other); });
+}
+
+TEST_CASE("after any allocation that fails in a load the store holds what it held, in all keys", "[faults]") {
+  auto const check = [](auto const& all) {
+    all.check("load_optimizer_states", [](auto& s) { pp::checkpoint::load_optimizer_states(*s.store, s.path); });
+  };
+  check(calls<saved<at_run_time>>("checkpoint, any_store"));
+  check(calls<saved<amid_a_step>>("checkpoint, amid a step"));
+  check(calls<saved<of_rules>>("checkpoint, rules"));
+  check(calls<saved<of_types>>("checkpoint, type_list"));
 }

@@ -49,7 +49,10 @@ class subject {
       cp::safetensors_file const file(path_);
       std::size_t bytes = 0;
       for (auto const& e : file.entries()) {
-        for (std::byte const b : e.bytes) bytes += b == std::byte{0} ? 1 : 1;  // a sanitizer sees that all is there
+        for (std::byte const& b : e.bytes) {
+          [[maybe_unused]] std::byte const read = static_cast<std::byte const volatile&>(b);  // all of it is there
+          ++bytes;
+        }
         fuzz_check(&file.find(e.name) == &e, "an entry is found by its name");
       }
       fuzz_check(bytes <= content.size(), "entries lie in the file");

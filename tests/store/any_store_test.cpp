@@ -390,7 +390,7 @@ TEST_CASE("any_store accumulates, where its optimizer was set with that policy",
 }
 
 TEST_CASE("any_store swaps averages in and out, and is not replaced meanwhile", "[any_store][swap]") {
-  auto store = pp::create("local", pp::cpu_devices(2));
+  auto store = pp::create("device", pp::cpu_devices(2), pp::compressors<pp::compress::two_bit>());
   std::vector<float> const w(70, 10.0F), g(70, 1.0F);
   std::vector<float> out(70);
   store.init(strings{"w", "v"}, std::vector{w, w});
@@ -404,13 +404,41 @@ TEST_CASE("any_store swaps averages in and out, and is not replaced meanwhile", 
   store.pull("w", out).wait();
   REQUIRE(out[0] > 8.3F);  // (0.25 * 9 + 0.5 * 8) / 0.75
   REQUIRE(out[0] < 8.4F);
-  REQUIRE_THROWS_WITH(store.set_optimizer(update::sgd{1.0}), Contains("swap it back"));
+  REQUIRE_THROWS_WITH(store.set_optimizer(update::sgd{1.0}), Contains("set_optimizer") && Contains("swap it back"));
+  REQUIRE_THROWS_WITH(store.set_gradient_compression({{"type", "2bit"}}),
+                      Contains("set_gradient_compression") && Contains("swap it back"));
+  REQUIRE_THROWS_WITH(store.set_updater([](pp::any_key_view, auto const&, auto const&) {}),
+                      Contains("set_updater") && Contains("swap it back"));
   store.swap(strings{"w", "v"}, "ema");
   store.swap("v", "ema");
   store.swap("v", "ema");
   store.pull("w", out).wait();
   REQUIRE(out[0] == 8.0F);
   REQUIRE_THROWS_AS(store.swap("nothing"), pp::invalid_argument);
+}
+
+TEST_CASE("any_store is not replaced amid a step of micro-batches", "[any_store][accumulate][errors]") {
+  auto store = pp::create("device", pp::cpu_devices(2), pp::compressors<pp::compress::two_bit>());
+  std::vector<float> const w(70, 10.0F), g(70, 1.0F);
+  std::vector<float> out(70);
+  store.init(strings{"v", "w"}, std::vector{w, w});
+  store.set_optimizer(update::sgd{1.0}, pp::accumulate{3});
+  store.push("w", g);
+  auto const refused = [&](std::string const& call, auto const& make) {
+    REQUIRE_THROWS_AS(make(), pp::invalid_argument);
+    REQUIRE_THROWS_WITH(make(), Contains(call) && Contains("key \"w\"") && Contains("discard_micro_batches"));
+  };
+  refused("set_optimizer", [&] { store.set_optimizer(update::sgd{0.5}); });
+  refused("set_gradient_compression", [&] { store.set_gradient_compression({{"type", "2bit"}}); });
+  refused("set_updater", [&] { store.set_updater([](pp::any_key_view, auto const&, auto const&) {}); });
+  store.push("w", g);
+  store.pushpull("w", g, out).wait();
+  REQUIRE(out == std::vector<float>(70, 7.0F));
+  store.push("w", g);
+  store.discard_micro_batches("w");
+  store.set_optimizer(update::sgd{0.5});
+  store.pushpull("w", g, out).wait();
+  REQUIRE(out == std::vector<float>(70, 6.5F));
 }
 
 TEST_CASE("any_store assigns weights, states and functions stay", "[any_store][assign]") {

@@ -1,8 +1,12 @@
 /// @file
 /// kv_store: calls that return when their work is enqueued, what waits for it, and errors that come later.
+#include <sys/wait.h>
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
+#include <filesystem>
 #include <future>
 #include <optional>
 #include <stdexcept>
@@ -144,6 +148,30 @@ TEST_CASE("wait_at_exit finishes a store's work before the tensors ahead of it e
       REQUIRE_NOTHROW(store.wait());
     }
   }
+}
+
+TEST_CASE("a program ends with work of a static store under way", "[.exit]") {
+  static std::vector<counting_device> const devices{counting_device(0)};
+  static pp::kv_store store{devices, update::sgd{1.0}};
+  static std::vector<float> gradient(large, 1.0F);
+  static pp::completion work;
+  static constexpr int finished = 7;
+  struct last {
+    ~last() { std::_Exit(work.ready() ? finished : finished + 1); }
+  };
+  static last const ends_first;
+  store.init("w", gradient);
+  devices[0].count().before_pass = [] { std::this_thread::sleep_for(std::chrono::milliseconds(200)); };
+  work = store.push("w", gradient);
+  std::exit(4);
+}
+
+TEST_CASE("work of a static store is finished before static tensors end", "[kv_store][async][lifetime]") {
+  std::string const program = std::filesystem::read_symlink("/proc/self/exe").string();
+  int const status =
+      std::system(("'" + program + "' 'a program ends with work of a static store under way' > /dev/null").c_str());
+  REQUIRE(WIFEXITED(status));
+  REQUIRE(WEXITSTATUS(status) == 7);
 }
 
 TEST_CASE("calls return when their work is enqueued", "[kv_store][async]") {

@@ -177,6 +177,7 @@ TEST_CASE("compressed gradients on CUDA devices equal those on CPU devices", "[c
   for (double const ratio : {0.001, 0.1, 1.0}) compare(pp::compress::top_k{.ratio = ratio});
 }
 
+// Pulls of rows need devices that reach one another, and are refused where they do not.
 TEST_CASE("row-sparse gradients and pulls of rows on CUDA devices equal those on CPU devices", "[cuda]") {
   auto const devices = logical_devices();
   if (devices.empty()) return;
@@ -206,6 +207,12 @@ TEST_CASE("row-sparse gradients and pulls of rows on CUDA devices equal those on
     std::vector<float> all(whole.size()), of_rows(whole.size());
     store.pull("w", pp::tensor_view(all.data(), whole));
     store.pull("v", pp::tensor_view(of_rows.data(), whole));
+    store.wait();
+    all.insert(all.end(), of_rows.begin(), of_rows.end());
+    if (!std::ranges::all_of(where, [&](device const& owner) { return owner.can_access(where[0]); })) {
+      REQUIRE_THROWS_AS(store.row_sparse_pull("w", rows, wanted), pp::unknown_device);
+      return all;
+    }
     store.row_sparse_pull("w", rows, wanted);
     store.wait();
     auto const found = pp::to_vector(pp::tensor_view(rows.row_ids(), pp::shape{rows.rows()}, where[0]));
@@ -216,7 +223,6 @@ TEST_CASE("row-sparse gradients and pulls of rows on CUDA devices equal those on
       for (std::int64_t j = 0; j < length; ++j)
         REQUIRE(pulled[u * static_cast<std::size_t>(length) + static_cast<std::size_t>(j)] ==
                 all[static_cast<std::size_t>(found[u] * length + j)]);
-    all.insert(all.end(), of_rows.begin(), of_rows.end());
     return all;
   };
   for (auto const which : {pp::row_updates::lazy, pp::row_updates::standard})

@@ -166,6 +166,26 @@ TEST_CASE("a scale that a broken checkpoint brings makes no gradient infinite", 
   }
 }
 
+TEST_CASE("counts that a broken checkpoint brings let no bad gradient in, and do not stop a scale", "[loss_scale]") {
+  for (double const count : {double{not_a_number}, -1e300, -1.0}) {
+    pp::kv_store guarded{pp::cpu_devices(1), update::apply_if_finite{2} | update::sgd{1}, pp::synchronous{}};
+    guarded.init("w", std::vector<float>(3, 1));
+    guarded.set_carried_numbers(std::vector<double>{0, count, count});
+    for (int i = 0; i < 2; ++i) {
+      guarded.push("w", std::vector<float>(3, not_a_number)).wait();
+      REQUIRE(value(guarded, "w", 3) == std::vector<float>(3, 1));
+    }
+    guarded.push("w", std::vector<float>(3, infinity)).wait();  // the third
+    REQUIRE_FALSE(std::isfinite(value(guarded, "w", 3)[0]));
+
+    pp::kv_store scaled{pp::cpu_devices(1), scaled_adam({.initial = 8, .interval = 2}), pp::synchronous{}};
+    scaled.init("w", std::vector<float>(3, 1));
+    scaled.set_carried_numbers(std::vector<double>{0, 8, count});
+    for (int i = 0; i < 2; ++i) scaled.push("w", std::vector<float>(3, 1)).wait();
+    REQUIRE(*scaled.loss_scale(0) == 16);
+  }
+}
+
 TEST_CASE("apply_if_finite leaves out so many steps in a row, then makes one", "[loss_scale]") {
   pp::kv_store store{pp::cpu_devices(2), update::apply_if_finite{2} | update::sgd{1}, pp::synchronous{}};
   store.init("w", std::vector<float>{1, 2});

@@ -21,6 +21,7 @@
 #include <pushpull/checkpoint/states_format.hpp>
 #include <pushpull/checkpoint/states_loader.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/store/saved_values.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::checkpoint {
 
@@ -38,6 +39,9 @@ concept OptimizerStateStore =
       { store.steps(key) } -> std::convertible_to<std::int64_t>;
       store.set_steps(key, std::int64_t{});
       { store.carried_numbers() } -> std::same_as<std::vector<double>>;
+    } && requires(S& store, typename S::key_type const& key, pushpull::detail::prepared_changes& changes) {
+      store.prepare_values(changes, key, pushpull::detail::saved_values());
+      store.prepare_carried_numbers(changes, std::span<double const>());
     };
 
 namespace detail {
@@ -119,7 +123,8 @@ void save_optimizer_states(S& store, std::filesystem::path const& path) {
 /// @returns what was loaded, what was missing in the file, and what of it was left
 /// @throws file_error if the file is damaged or foreign, or speaks of another rule (the message has both names), of
 /// other keys, states, shapes or types, or of a step count that is negative or above max_steps; invalid_argument where
-/// a swap has put a state in the place of a key's weights. The store then holds what it held
+/// a swap has put a state in the place of a key's weights; std::bad_alloc and out_of_memory. The store then holds what
+/// it held. Values are not looked at: rules take any number as a value that persists
 template <OptimizerStateStore S>
 load_report load_optimizer_states(S& store, std::filesystem::path const& path, load_options const& options = {}) {
   using pushpull::detail::expects;

@@ -101,18 +101,6 @@ std::vector<std::byte> bytes_of_state(S& store, Key const& key, std::string cons
     return {bytes.begin(), bytes.end()};
   }
 }
-template <class S, class Key>
-void set_state_bytes(S& store, Key const& key, std::string const& name, std::span<std::byte const> bytes) {
-  if constexpr (requires { typename S::state_type; }) {
-    std::vector<typename S::state_type> elements(bytes.size() / sizeof(typename S::state_type));
-    if (!bytes.empty()) std::memcpy(static_cast<void*>(elements.data()), bytes.data(), bytes.size());
-    store.set_state(key, name, std::span(std::as_const(elements)));
-  } else if constexpr (StoreOfParts<S>) {
-    store.visit("load_optimizer_states", key, [&](auto& part) { set_state_bytes(part, key, name, bytes); });
-  } else {
-    store.set_state(key, name, bytes);
-  }
-}
 
 /// A store that says at run time whether its keys may hold sums of micro-batches: an any_store.
 template <class S>
@@ -143,19 +131,6 @@ std::vector<std::byte> bytes_of_sum(S& store, Key const& key) {
     auto const elements = store.gradient_sum(key);
     auto const bytes = std::as_bytes(std::span(elements));
     return {bytes.begin(), bytes.end()};
-  }
-}
-template <Accumulating S, class Key>
-void set_sum_bytes(S& store, Key const& key, std::int64_t micro_batches, std::span<std::byte const> bytes) {
-  if constexpr (StoreOfParts<S>) {
-    store.visit("load_optimizer_states", key, [&](auto& part) { set_sum_bytes(part, key, micro_batches, bytes); });
-  } else if constexpr (AccumulatingAtRunTime<S>) {
-    store.set_micro_batches(key, micro_batches, bytes);
-  } else {
-    using A = typename S::accumulation_type;
-    std::vector<A> elements(bytes.size() / sizeof(A));
-    if (!bytes.empty()) std::memcpy(static_cast<void*>(elements.data()), bytes.data(), bytes.size());
-    store.set_micro_batches(key, micro_batches, std::span(std::as_const(elements)));
   }
 }
 

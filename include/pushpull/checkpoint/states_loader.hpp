@@ -17,6 +17,7 @@
 #include <pushpull/checkpoint/states_format.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/store/saved_values.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::checkpoint::detail {
 
@@ -42,22 +43,12 @@ class states_loader {
     check_carried();
   }
 
-  /// After `check`.
+  /// After `check`. @throws before anything is set
   load_report apply() {
-    for (key_values const& k : loaded_) {
-      std::size_t i = 0;
-      for (auto const& name : names_of_states(store_, *k.key))
-        set_state_bytes(store_, *k.key, name, k.states[i++]->bytes);
-      store_.set_steps(*k.key, k.steps);
-      if constexpr (Accumulating<S>) {
-        if (k.sum != nullptr) {
-          set_sum_bytes(store_, *k.key, k.micro_batches, k.sum->bytes);
-        } else {
-          store_.discard_micro_batches(*k.key);
-        }
-      }
-    }
-    store_.set_carried_numbers(carried_);
+    pushpull::detail::prepared_changes changes;
+    for (key_values const& k : loaded_) store_.prepare_values(changes, *k.key, k.values);
+    store_.prepare_carried_numbers(changes, carried_);
+    changes.commit();
     return std::move(report_);
   }
 
@@ -69,10 +60,7 @@ class states_loader {
 
   struct key_values {
     key_type const* key;
-    std::int64_t steps;
-    std::vector<entry const*> states;
-    entry const* sum = nullptr;
-    std::int64_t micro_batches = 0;
+    pushpull::detail::saved_values values;
   };
 
   void check_key(key_type const& key) {
@@ -82,7 +70,8 @@ class states_loader {
       return;
     }
     expect_weights_in_place("load_optimizer_states", store_, key);
-    key_values k{&key, count_in(file_, steps, 0, "steps"), {}};
+    key_values k{&key, {}};
+    k.values.steps = count_in(file_, steps, 0, "steps");
     known_.insert(steps);
     if constexpr (has_rules_of_keys<S>) {
       check_rule(text, rule_of(store_, key));
@@ -90,7 +79,8 @@ class states_loader {
       check_rule(text, rule_);
     }
     for (auto const& name : names_of_states(store_, key))
-      k.states.push_back(&tensor(text + "/" + name, dtype_of_states(store_, key), store_.state_shape(key, name)));
+      k.values.states.push_back(
+          tensor(text + "/" + name, dtype_of_states(store_, key), store_.state_shape(key, name)).bytes);
     check_sum(k, text);
     report_.loaded.push_back(text);
     loaded_.push_back(std::move(k));
@@ -117,14 +107,16 @@ class states_loader {
       report_.left.push_back(name);
       return;
     }
-    k.micro_batches = count_in(file_, name, 1, "micro-batches");
+    std::int64_t const count = count_in(file_, name, 1, "micro-batches");
     bool accumulates = Accumulating<S>;
     if constexpr (AccumulatingAtRunTime<S>) accumulates = store_.accumulates();
     expects(accumulates, [&] {
-      return "tensor " + in_quotes(name) + ": the sum of " + std::to_string(k.micro_batches) +
+      return "tensor " + in_quotes(name) + ": the sum of " + std::to_string(count) +
              " micro-batches, the store does not accumulate; load_options{.micro_batches = false} leaves it";
     });
-    if constexpr (Accumulating<S>) k.sum = &tensor(name, dtype_of_sum(store_, *k.key), store_.shape(*k.key));
+    k.values.micro_batches = count;
+    if constexpr (Accumulating<S>)
+      k.values.sum = tensor(name, dtype_of_sum(store_, *k.key), store_.shape(*k.key)).bytes;
   }
 
   void check_rule(std::string const& text, update::rule_description const& own) const {

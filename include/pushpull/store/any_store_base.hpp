@@ -126,7 +126,8 @@ class any_store_base : public sole_type<Ts...> {
   /// The rule of the pushes that follow, in place of any other and of a function; states, step counts and parameter groups
   /// start again. Policies are `accumulate`, a Reduction, a placement: `set_optimizer(adamw{}, accumulate{4})`.
   /// Returns when all work is finished and the values have moved.
-  /// @throws invalid_argument, also for a user's store; what work failed with
+  /// @throws invalid_argument, also for a user's store, between the micro-batches of a step, and while a state is swapped;
+  /// what work failed with
   template <class Updater, HasPolicyKind... Policies>
     requires(FloatingElement<Ts> && ...)
   void set_optimizer(Updater const& updater, Policies const&... policies) {
@@ -154,15 +155,11 @@ class any_store_base : public sole_type<Ts...> {
       return "set_gradient_compression: the store was not created with a compressor for \"" +
              given.find("type")->second + "\": name it in create(name, devices, compressors<...>())";
     });
-    for (any_key const& key : keys())
-      expects<invalid_argument>(store_->micro_batches(key) == 0, [&] {
-        return "set_gradient_compression: " + key_text(key) + " is amid a step of several micro-batches";
-      });
     replace("set_gradient_compression", std::move(next), true);
     compressor_ = compressor;
   }
 
-  /// As kv_store::set_updater, in place of any rule, for keys of element type T.
+  /// As kv_store::set_updater, in place of any rule, for keys of element type T. @throws as set_optimizer
   template <class T, class F>
     requires(has_type<T> && std::invocable<F&, any_key_view, tensor_view<T, D>, tensor_view<T, D>>)
   void set_updater(F f) {
@@ -257,6 +254,13 @@ class any_store_base : public sole_type<Ts...> {
   /// As kv_store's: what the rule keeps from step to step.
   std::vector<double> carried_numbers() const { return store_->carried_numbers(); }
   void set_carried_numbers(std::span<double const> numbers) { store_->set_carried_numbers(numbers); }
+  /// As kv_store's, for checkpoints.
+  void prepare_values(prepared_changes& changes, any_key_view key, saved_values const& values) {
+    store_->prepare_values(changes, checked("load_optimizer_states", key), values);
+  }
+  void prepare_carried_numbers(prepared_changes& changes, std::span<double const> numbers) {
+    store_->prepare_carried_numbers(changes, numbers);
+  }
   std::vector<std::string> state_names() const { return store_->state_names(); }
   /// As kv_store's; empty where there is no rule.
   update::rule_description describe_rule() const { return store_->describe_rule(); }
@@ -347,11 +351,16 @@ class any_store_base : public sole_type<Ts...> {
   /// Moves all values to another store, of the same rule also states and step counts.
   void replace(char const* call, std::unique_ptr<erased> next, bool same_rule) {
     store_->wait();
-    for (any_key const& key : keys())
+    for (any_key const& key : keys()) {
       expects<invalid_argument>(store_->swapped(key).empty(), [&] {
         return std::string(call) + ": " + key_text(key) + ": its state \"" + store_->swapped(key) +
                "\" stands in the place of the weights: swap it back first";
       });
+      expects<invalid_argument>(store_->micro_batches(key) == 0, [&] {
+        return std::string(call) + ": " + key_text(key) +
+               " is amid a step of several micro-batches: push the rest, or call discard_micro_batches";
+      });
+    }
     for (any_key const& key : keys()) {
       (move_key<Ts>(key, *next), ...);
       if (!same_rule || !has_updater()) continue;

@@ -25,6 +25,7 @@
 #include <pushpull/store/operations/gathered_call.hpp>
 #include <pushpull/store/rows/row_tables.hpp>
 #include <pushpull/store/rule_states.hpp>
+#include <pushpull/store/saved_values.hpp>
 #include <pushpull/tensor/row_sparse.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 #include <pushpull/update/rule_description.hpp>
@@ -133,6 +134,8 @@ class erased_store : public typed_calls<Ts, D>... {
   virtual double const* loss_scale(std::size_t n) const = 0;
   virtual std::vector<double> carried_numbers() const = 0;
   virtual void set_carried_numbers(std::span<double const> numbers) = 0;
+  virtual void prepare_values(prepared_changes& changes, any_key_view key, saved_values const& values) = 0;
+  virtual void prepare_carried_numbers(prepared_changes& changes, std::span<double const> numbers) = 0;
   virtual update::rule_description describe_rule() const = 0;
   virtual std::vector<std::string> state_names() const = 0;
   virtual pushpull::shape state_shape(any_key_view key, std::string_view name) const = 0;

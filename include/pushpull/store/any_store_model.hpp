@@ -297,6 +297,12 @@ class store_model<Updater, Compressor, Compressors, policy_list<Policies...>, D,
   }
   std::vector<double> carried_numbers() const override { return store.carried_numbers(); }
   void set_carried_numbers(std::span<double const> numbers) override { store.set_carried_numbers(numbers); }
+  void prepare_values(prepared_changes& changes, any_key_view key, saved_values const& values) override {
+    store.prepare_values(changes, key, values);
+  }
+  void prepare_carried_numbers(prepared_changes& changes, std::span<double const> numbers) override {
+    store.prepare_carried_numbers(changes, numbers);
+  }
   update::rule_description describe_rule() const override {
     if constexpr (has_rule) return store_type::describe_rule();
     return {};

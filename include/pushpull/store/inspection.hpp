@@ -85,14 +85,19 @@ auto read_state(Table const& table, typename Table::record& r, std::size_t s) {
   return elements;
 }
 
-/// Sets state number `s` to as many elements as it has. Waits.
+/// Sets state number `s` to the bytes of as many elements as it has. Waits.
 template <class Rule, class Table>
-void write_state(Table const& table, typename Table::record& r, std::size_t s,
-                 std::span<typename Table::state_type const> elements) {
+void write_state(Table const& table, typename Table::record& r, std::size_t s, std::span<std::byte const> bytes) {
   using S = typename Table::state_type;
   for_each_part_of_state<Rule>(table, r, s, [&](auto const& device, S* to, std::int64_t first, std::int64_t size) {
-    copy_bytes(device, to, cpu_device<>(), elements.data() + first, static_cast<std::size_t>(size) * sizeof(S));
+    copy_bytes(device, to, cpu_device<>(), bytes.data() + static_cast<std::size_t>(first) * sizeof(S),
+               static_cast<std::size_t>(size) * sizeof(S));
   });
+}
+/// The memory that this takes. It may fail for lack of it.
+template <class Rule, class Table>
+void make_room_for_state(Table const& table, typename Table::record& r, std::size_t s) {
+  for_each_part_of_state<Rule>(table, r, s, [](auto const&...) {});
 }
 
 /// The sum of the key's micro-batches, zero where there are none. Waits.
@@ -108,14 +113,19 @@ auto read_sum(Table const& table, typename Table::record const& r) {
   return elements;
 }
 
-/// Sets it to as many elements as the key has. Waits.
+/// The memory that it takes. It may fail for lack of it.
 template <class Table>
-void write_sum(Table const& table, typename Table::record const& r,
-               std::span<typename Table::accumulation_type const> elements) {
-  for_each_shard(table, r, [](auto const& shard) { shard.reduced(); });  // memory for all parts comes first
+void make_room_for_sum(Table const& table, typename Table::record const& r) {
+  for_each_shard(table, r, [](auto const& shard) { shard.reduced(); });
+}
+/// Sets it to the bytes of as many elements as the key has. There is room. Waits.
+template <class Table>
+void write_sum(Table const& table, typename Table::record const& r, std::span<std::byte const> bytes) {
+  using A = typename Table::accumulation_type;
   for_each_shard(table, r, [&](auto const& shard) {
-    copy_bytes(shard.device(), shard.reduced(), cpu_device<>(), elements.data() + shard.offset(),
-               static_cast<std::size_t>(shard.size()) * sizeof(elements[0]));
+    copy_bytes(shard.device(), shard.reduced(), cpu_device<>(),
+               bytes.data() + static_cast<std::size_t>(shard.offset()) * sizeof(A),
+               static_cast<std::size_t>(shard.size()) * sizeof(A));
   });
 }
 

@@ -18,12 +18,14 @@
 #include <pushpull/config.hpp>
 #include <pushpull/device/cpu_device.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/schedule/operation.hpp>
 #include <pushpull/store/gather.hpp>
 #include <pushpull/store/inspection.hpp>
 #include <pushpull/store/key_access.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/keys/record.hpp>
 #include <pushpull/store/operands.hpp>
+#include <pushpull/store/saved_values.hpp>
 #include <pushpull/tensor/copy_bytes.hpp>
 #include <pushpull/update/loss_scale.hpp>
 #include <pushpull/update/rule_description.hpp>
@@ -139,6 +141,30 @@ class state_access : public key_access<Derived, Traits> {
   }
   /// @throws shape_mismatch on another number of them
   void set_carried_numbers(std::span<double const> numbers) {
+    prepared_changes change;
+    prepare_carried_numbers(change, numbers);
+    change.commit();
+  }
+  /// For checkpoints: the values that `changes` sets, in this key and others, when it is committed.
+  void prepare_values(prepared_changes& changes, key_view key, saved_values const& values) {
+    self().with("load_optimizer_states", key, [&](auto& engine, auto& r) {
+      engine.run_in_order(r, [&](auto& contents) {
+        using engine_type = std::remove_reference_t<decltype(engine)>;
+        using rule = typename engine_type::rule_type;
+        for (std::size_t s = 0; s < values.states.size(); ++s) make_room_for_state<rule>(contents.keys, r, s);
+        if (values.micro_batches > 0) make_room_for_sum(contents.keys, r);
+        changes.add(r.order, performer(engine), [&contents, &r, &values] {
+          for (std::size_t s = 0; s < values.states.size(); ++s)
+            write_state<rule>(contents.keys, r, s, values.states[s]);
+          if constexpr (has_updater) write_steps(contents.keys, contents.controls, r, values.steps);
+          if (values.micro_batches > 0) write_sum(contents.keys, r, values.sum);
+          r.micro_batches = values.micro_batches;
+        });
+      });
+    });
+  }
+  /// The same for all numbers that the rule keeps from step to step. @throws as set_carried_numbers
+  void prepare_carried_numbers([[maybe_unused]] prepared_changes& changes, std::span<double const> numbers) {
     expects<shape_mismatch>(numbers.size() == carried_count, [&] {
       return "set_carried_numbers: " + std::to_string(carried_count) + " numbers expected, got " +
              std::to_string(numbers.size());
@@ -147,8 +173,10 @@ class state_access : public key_access<Derived, Traits> {
       sums_t<updater_type> sums{};
       for (std::size_t k = 0; k < carried_count; ++k) sum(sums, k) = numbers[k];
       this->first().run_between_steps([&](auto& contents) {
-        for (std::size_t n = 0; n < this->devices().size(); ++n)
-          contents.controls[n].set_shared(this->devices()[n], sums);
+        changes.add(contents.steps, performer(this->first()), [&contents, sums] {
+          for (std::size_t n = 0; n < contents.controls.size(); ++n)
+            contents.controls[n].set_shared(contents.devices()[n], sums);
+        });
       });
     }
   }
@@ -211,7 +239,7 @@ class state_access : public key_access<Derived, Traits> {
                    pushpull::shape{static_cast<std::int64_t>(elements.size())});
       engine.run_in_order(r, [&](auto& contents) {
         detail::expect_weights("set_state", key, r);
-        write_state<rule_of<decltype(engine)>>(contents.keys, r, s, elements);
+        write_state<rule_of<decltype(engine)>>(contents.keys, r, s, std::as_bytes(elements));
       });
     });
   }
@@ -269,6 +297,12 @@ class state_access : public key_access<Derived, Traits> {
     return std::size_t{0};
   }();
 
+  /// Runs operations of the engine's store.
+  template <class Engine>
+  static auto performer(Engine& engine) {
+    return [&engine](operation& op) { engine.run_in_order(op); };
+  }
+
   Derived& self() { return static_cast<Derived&>(*this); }
   Derived const& self() const { return static_cast<Derived const&>(*this); }
 
@@ -299,7 +333,10 @@ class state_access : public key_access<Derived, Traits> {
   static void write_micro_batches(Engine& engine, typename Engine::record& r, std::int64_t count,
                                   std::span<typename Engine::table_type::accumulation_type const> sum) {
     engine.run_in_order(r, [&](auto& contents) {
-      if (count > 0) write_sum(contents.keys, r, sum);
+      if (count > 0) {
+        make_room_for_sum(contents.keys, r);
+        write_sum(contents.keys, r, std::as_bytes(sum));
+      }
       r.micro_batches = count;
     });
   }

@@ -422,6 +422,12 @@ class wrapped_store final
   void set_carried_numbers(std::span<double const> numbers) override {
     if (!numbers.empty()) refuse("set_carried_numbers");
   }
+  void prepare_values(prepared_changes& changes, any_key_view key, saved_values const& values) override {
+    changes.add([this, key, &values] { set_steps(key, values.steps); });
+  }
+  void prepare_carried_numbers(prepared_changes&, std::span<double const> numbers) override {
+    set_carried_numbers(numbers);
+  }
   update::rule_description describe_rule() const override { return {}; }
   std::vector<std::string> state_names() const override { return {}; }
   pushpull::shape state_shape(any_key_view, std::string_view) const override { refuse("state_shape"); }

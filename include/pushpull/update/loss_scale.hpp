@@ -25,6 +25,11 @@ PUSHPULL_DEVICE_INLINE V not_finite(V const& g) {
   return select(is_finite(g), V(0), V(1));
 }
 
+/// A number that goes from step to step, as a count: a checkpoint may bring a NaN or less than 0, which are none.
+PUSHPULL_HOST_DEVICE constexpr double count(double carried) noexcept {
+  return !pushpull::detail::is_nan(carried) && carried > 0 ? carried : 0;
+}
+
 }  // namespace detail
 
 /// Leaves a step out if any gradient of any of its keys is infinite or NaN: weights, states and t stay as they were.
@@ -59,12 +64,12 @@ struct apply_if_finite {
 
   PUSHPULL_HOST_DEVICE sums_type initial_sums() const { return {}; }
   PUSHPULL_HOST_DEVICE bool skips(sums_type const& sums) const noexcept {
-    return sums[0] > 0 && sums[1] + 1 <= static_cast<double>(max_consecutive);
+    return sums[0] > 0 && detail::count(sums[1]) + 1 <= static_cast<double>(max_consecutive);
   }
   PUSHPULL_HOST_DEVICE void carry(sums_type& sums) const noexcept {
     bool const finite = !(sums[0] > 0);
-    sums[1] = finite ? 0 : sums[1] + 1;
-    if (!finite) ++sums[2];
+    sums[1] = finite ? 0 : detail::count(sums[1]) + 1;
+    if (!finite) sums[2] = detail::count(sums[2]) + 1;
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
@@ -128,7 +133,7 @@ struct dynamic_loss_scale {
       double const backed_off = sums[1] * backoff;
       if (sums[1] > minimum) sums[1] = backed_off > minimum ? backed_off : minimum;
       sums[2] = 0;
-    } else if (++sums[2] >= static_cast<double>(interval)) {
+    } else if (sums[2] = detail::count(sums[2]) + 1; sums[2] >= static_cast<double>(interval)) {
       sums[1] = bounded(sums[1] * growth, minimum, maximum);
       sums[2] = 0;
     }
