@@ -33,7 +33,7 @@ namespace pushpull::inline PUSHPULL_ABI {
 
 namespace detail {
 
-/// What any_store is without the overloads that explain refused calls.
+/// any_store without the overloads that explain refused calls.
 template <Device D, class Compressors, ElementType... Ts>
 class any_store_calls : public detail::any_store_base<D, Compressors, Ts...> {
   using base = detail::any_store_base<D, Compressors, Ts...>;

@@ -44,7 +44,7 @@ class kv_store {
 
 namespace detail {
 
-/// What kv_store<T, D, Policies...> is without the overloads that explain refused calls.
+/// kv_store<T, D, Policies...> without the overloads that explain refused calls.
 template <ElementType T, Device D, class... Policies>
 class kv_store_calls : public kv_store_base<T, D, Policies...> {
   using resolved = kv_store_types<T, D, Policies...>;
@@ -72,7 +72,7 @@ class kv_store_calls : public kv_store_base<T, D, Policies...> {
   kv_store_calls(std::vector<D> const& devices, updater_type const& updater, P const&... policies)
       : kv_store_calls({}, 0, devices, updater, policies...) {}
 
-  /// Likewise without a rule: kv_store store{devices, synchronous{}}.
+  /// Same as the constructor with a rule, but without one: kv_store store{devices, synchronous{}}.
   template <detail::HasPolicyKind First, detail::HasPolicyKind... P>
     requires std::default_initializable<updater_type>
   kv_store_calls(std::vector<D> const& devices, First const& first, P const&... policies)
@@ -92,7 +92,8 @@ class kv_store_calls : public kv_store_base<T, D, Policies...> {
     engine_->init(std::span<key_view const>(&key, 1), std::span(&view, 1), false, {});
   }
 
-  /// Likewise the rows of a row-sparse value, repeated ones added, and zero elsewhere. The stored value is dense.
+  /// Initialises the key from a row-sparse value. Rows listed more than once are summed; unlisted rows are zero. The
+  /// stored value is dense.
   /// @throws duplicate_key; invalid_argument if a row does not exist
   template <RowSparseTensorOf<T> V>
   void init(key_view key, V const& value) {
@@ -190,7 +191,7 @@ class kv_store_calls : public kv_store_base<T, D, Policies...> {
     add_rows(call.operation, "push", key, gradients);
     return engine_->submit(call, when);
   }
-  /// As above, lazy.
+  /// Same as push with row_updates, but always lazy.
   template <RowSparseTensorsOf<T> Gradients>
     requires RowsOutliveCall<Gradients, is_synchronous, D>
   completion push(key_view key, Gradients&& gradients, priority when = {}) {
@@ -242,7 +243,8 @@ class kv_store_calls : public kv_store_base<T, D, Policies...> {
     call.lists.add(key, gradients, outputs);
     return engine_->submit(call, when);
   }
-  /// As above; the gradients' own memory receives the new values. Without a rule that is an all-reduce in place.
+  /// Same as pushpull with outputs, but the gradients' own memory receives the new values. Without a rule that is an
+  /// all-reduce in place.
   template <OutputTensorsOf<T> Tensors>
     requires(detail::Repeatable<Tensors> && OutlivesCall<Tensors, is_synchronous, D>)
   completion pushpull(key_view key, Tensors&& tensors, priority when = {}) {
@@ -258,7 +260,7 @@ class kv_store_calls : public kv_store_base<T, D, Policies...> {
     call.lists.add_list(keys, gradients, outputs);
     return engine_->submit(call, when);
   }
-  /// As above, in place.
+  /// Same as pushpull of a list with outputs, but the gradients' own memory receives the new values.
   template <KeysOf<key_view> Keys, OutputTensorList Tensors>
     requires(TensorListOf<Tensors, T> && detail::Repeatable<Tensors> && OutlivesCall<Tensors, is_synchronous, D>)
   completion pushpull(Keys&& keys, Tensors&& tensors, priority when = {}) {
@@ -274,7 +276,7 @@ class kv_store_calls : public kv_store_base<T, D, Policies...> {
     detail::for_each_tensor(outputs, [&](auto const& view) { call.operation.add_output("pushpull", key, view); });
     return engine_->submit(call, when);
   }
-  /// As above, lazy.
+  /// Same as pushpull with row_updates, but always lazy.
   template <RowSparseTensorsOf<T> Gradients, OutputTensorsOf<T> Outputs>
     requires(RowsOutliveCall<Gradients, is_synchronous, D> && OutlivesCall<Outputs, is_synchronous, D>)
   completion pushpull(key_view key, Gradients&& gradients, Outputs&& outputs, priority when = {}) {

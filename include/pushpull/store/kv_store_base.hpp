@@ -1,5 +1,5 @@
 /// @file
-/// What a kv_store offers beside its operations: its keys, its rule and states, waiting, and resident keys.
+/// The part of a kv_store without its operations: its keys, its rule and states, waiting, and resident keys.
 #pragma once
 
 #include <concepts>
@@ -137,10 +137,10 @@ class kv_store_base {
     engine_->function().set({});
   }
 
-  /// Returns when all work is finished; this thread helps with it. @throws what work failed with, unless it was thrown
-  /// before: one error per call
+  /// Returns when all work is finished; this thread helps with it. @throws the first error
+  /// that no earlier call has reported; at most one per call
   void wait() const { engine_->wait(); }
-  /// Likewise the work on one key. @throws also unknown_key
+  /// Same as wait(), but only for the work on one key. @throws also unknown_key
   void wait(key_view key) const { engine_->wait(engine_->find("wait", key)); }
 
   /// As wait, but errors stay for the next wait: for destructors of what calls borrow. See wait_at_exit. @throws cuda_error
@@ -229,7 +229,7 @@ class kv_store_base {
     set_micro_batches(engine_->find("discard_micro_batches", key), 0, {});
   }
 
-  /// The numbers that the rule's stage `Stage` keeps from step to step, as a value of the stage's sums_type: for instance
+  /// The persistent values of the rule's stage `Stage`, as a value of the stage's sums_type: for instance
   /// update::dynamic_loss_scale. Waits for all steps.
   template <class Stage>
   auto carried() const
@@ -245,7 +245,7 @@ class kv_store_base {
     auto const* const sums = reinterpret_cast<double const*>(engine_->shared_sums(n));
     return sums + update::detail::first_sum_of<update::dynamic_loss_scale, updater_type>() + 1;
   }
-  /// All numbers that the rule keeps from step to step, to be saved and set again. Waits.
+  /// All persistent values of the rule, to be saved and set again. Waits.
   std::vector<double> carried_numbers() const {
     std::vector<double> result;
     if constexpr (has_updater && Carries<updater_type>) {
@@ -323,13 +323,13 @@ class kv_store_base {
     auto const s = position_of("swap", numbered_names(resolved::rule_type::state_names), name);
     engine_->swap(engine_->with_keys([](auto const& keys) { return keys.records(); }), s);
   }
-  /// Likewise of one key. @throws also unknown_key
+  /// Same as swap(name), but only of one key. @throws also unknown_key
   void swap(key_view key, std::string_view name)
     requires has_updater
   {
     swap_keys(std::span<key_view const>(&key, 1), name);
   }
-  /// Likewise of the keys of a list. @throws also unknown_key; duplicate_key if one stands twice
+  /// Same as swap(name), but only of the keys of a list. @throws also unknown_key; duplicate_key if a key is repeated
   template <KeysOf<key_view> Keys>
     requires has_updater
   void swap(Keys&& keys, std::string_view name) {
@@ -398,7 +398,7 @@ class kv_store_base {
   void expect_weights(char const* call, key_view key) const {
     detail::expect_weights(call, key, engine_->find(call, key));
   }
-  /// Likewise of each key of a plan.
+  /// Same as expect_weights of one key, but of each key of a plan.
   void expect_weights(char const* call, plan_type const& plan) const {
     plan.for_each_key([&](auto& r) { detail::expect_weights(call, key_view(r.key), r); });
   }

@@ -11,9 +11,9 @@
 
 namespace pushpull::inline PUSHPULL_ABI {
 
-/// What `assign` does beside replacing a key's weights.
+/// The effect of `assign` on the states of a key.
 enum class rule_states {
-  keep,  ///< Nothing: the rule's states, t, residuals of compressed gradients and the sum of micro-batches stay.
+  keep,  ///< The rule's states, t, residuals of compressed gradients and the sum of micro-batches stay.
   reset  ///< All of these start again, as after init.
 };
 

@@ -37,7 +37,7 @@ namespace pushpull::inline PUSHPULL_ABI {
 
 namespace detail {
 
-/// What kv_store is without the overloads that explain refused calls.
+/// kv_store without the overloads that explain refused calls.
 template <ElementType T, Device D, class List, class... Policies>
 class ruled_store_calls;
 template <ElementType T, Device D, Updater... Rules, class... Policies>
@@ -259,7 +259,7 @@ class ruled_store_calls<T, D, rules<Rules...>, Policies...> {
   {
     visit("discard_micro_batches", key, [&](auto& part) { part.discard_micro_batches(key); });
   }
-  /// As kv_store's: what goes from step to step goes over all keys, which a rule among several does not see.
+  /// Same as kv_store's. Persistent values need sums over all keys, which a rule among several does not see.
   std::vector<double> carried_numbers() const { return first().carried_numbers(); }
   void set_carried_numbers(std::span<double const> numbers) { std::get<0>(parts_)->set_carried_numbers(numbers); }
   /// Other hyperparameters for the keys whose rule has this type.
@@ -370,7 +370,7 @@ class ruled_store_calls<T, D, rules<Rules...>, Policies...> {
     detail::for_each_entry(call, keys, add, detail::companion<std::remove_reference_t<List>>(what, list));
     return parts;
   }
-  /// Likewise keys that the store does not have yet. @param names  Receives them in their order.
+  /// Same as `split`, but for keys that the store does not have yet. @param names  Receives them in their order.
   template <class Keys, class List>
   auto split_new(char const* call, Keys& keys, List& list, std::vector<key_type>& names) const {
     using item = decltype(view_of(*std::ranges::begin(list)));

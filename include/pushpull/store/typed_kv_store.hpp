@@ -31,7 +31,7 @@ namespace pushpull::inline PUSHPULL_ABI {
 
 namespace detail {
 
-/// What kv_store is without the overloads that explain refused calls.
+/// kv_store without the overloads that explain refused calls.
 template <class List, Device D, class... Policies>
 class typed_store_calls;
 template <ElementType... Ts, Device D, class... Policies>
@@ -274,7 +274,7 @@ class typed_store_calls<type_list<Ts...>, D, Policies...> {
   {
     visit("discard_micro_batches", key, [&](auto& store) { store.discard_micro_batches(key); });
   }
-  /// As kv_store's: numbers go from step to step in stores of one element type.
+  /// Same as kv_store's: only stores of one element type have persistent values.
   std::vector<double> carried_numbers() const { return of<first_type>().carried_numbers(); }
   void set_carried_numbers(std::span<double const> numbers) { of<first_type>().set_carried_numbers(numbers); }
   static update::rule_description describe_rule()

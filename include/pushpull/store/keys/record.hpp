@@ -1,5 +1,5 @@
 /// @file
-/// What a store knows of one key.
+/// The record of one key in a store.
 #pragma once
 
 #include <atomic>
@@ -21,7 +21,7 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// What a store knows of one key. It never moves. What each owner holds of it: see shard.
+/// The record of one key in a store. It never moves. For an owner's part of the key see shard.
 template <class Key, Device D, class Arena>
 struct key_record {
   Key key;
