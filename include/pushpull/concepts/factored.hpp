@@ -62,8 +62,8 @@ inline constexpr auto all_state_names = [] {
 /// A stage that needs a statistic for each row, and perhaps each column, of every tensor. A store with such a rule
 /// gives each key one owner, as placement::owners does, and reads its gradient once more.
 /// Needs:  static constexpr factors factored: how a tensor is cut into rows and columns, and under which names their
-///         statistics are states; prepare(factored_step<A> s, sums), which calls s.numbers(keep, gain) to say how numbers move and
-///         returns the matrix<A> that this gives, or something with a member at(number) that calls its `at`;
+///         statistics are states; prepare(factored_step<A> s, sums), which calls s.numbers(keep, gain) to say how they
+///         change and returns the matrix<A> that this gives, or something with a member at(number) that calls its `at`;
 ///         template <class V> V pre_reduce(phase<0>, S, V w, V g) const noexcept: the term that is summed over rows
 ///         and columns. Where it has no other phase: using sums_type = cuda::std::array<double, 0>. Further phases are
 ///         those of a PreReduction. static constexpr bool per_tensor = true.

@@ -248,8 +248,8 @@ PUSHPULL_DEVICE_INLINE auto terms(U const& stage, S const& s, V const& w, V cons
 
 /// A stage that needs sums over the gradients of all keys of a step, or over each tensor, before any weight may change.
 /// Only then does the step read its gradients in a phase before the pass.
-/// Needs:  template <class V> V pre_reduce(S const& s, V w, V g) const noexcept: the element's term, zero for w = g = 0,
-///         or pre_reduce(s, w, g, state...), which reads the states and changes nothing;
+/// Needs:  template <class V> V pre_reduce(S const& s, V w, V g) const noexcept: the element's term, zero for
+///         w = g = 0, or pre_reduce(s, w, g, state...), which reads the states and changes nothing;
 ///         prepare(step<A>, double sum) -> S: called with 0 before that phase and with the sum of all terms after it.
 /// May:    ask for several sums: using sums_type = cuda::std::array<double, N>, which prepare takes in place of a
 ///         double, while pre_reduce returns a cuda::std::array<V, N>;

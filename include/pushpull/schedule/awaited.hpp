@@ -25,7 +25,7 @@ class awaited {
   ~awaited() = default;
 };
 
-/// What running an operation has led to.
+/// The result of running an operation.
 class [[nodiscard]] progress {
  public:
   /// The operation is done.

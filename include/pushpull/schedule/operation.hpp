@@ -23,7 +23,7 @@ namespace detail {
 
 class operation;
 
-/// An error of work whose call had returned. Who waits first for what failed is told.
+/// An error raised after its call returned. The first caller that waits for the work gets it.
 struct failure {
   std::exception_ptr error;
   std::atomic<bool> told{false};
@@ -46,7 +46,7 @@ struct access {
   access* after = nullptr;
 };
 
-/// What the operations on one key have to agree on: those that are not done, in the order of their submission. Belongs to
+/// Dependency state of one key: the operations on it that are not done, in the order of their submission. Belongs to
 /// one schedule.
 struct variable {
   access* first = nullptr;
@@ -100,7 +100,8 @@ class operation {
 
   /// Before it is submitted: it runs after earlier writers of the key.
   void reads(variable& v) { accesses_.push_back(access{&v, false}); }
-  /// Likewise, and after its earlier readers; later operations on the key run after this one.
+  /// Before it is submitted: it runs after earlier writers and readers of the key, and later operations on the key run
+  /// after it.
   void writes(variable& v) { accesses_.push_back(access{&v, true}); }
 
   /// For what it waits for: it may be ready. From any thread.

@@ -29,7 +29,7 @@ class identity {
   std::uint64_t number_;
 };
 
-/// What the user's code that this thread is in was called by, directly or through operations of other stores: the schedule
+/// The callers of the user's code in which this thread is, directly or through operations of other stores: the schedule
 /// whose operation runs, or the store whose call holds a lock.
 class activity {
  public:

@@ -82,7 +82,7 @@ class task_schedule final : public schedule, private exit_list_entry, private co
     }
   }
 
-  /// Likewise all operations.
+  /// Same as waiting for one key, but for all operations.
   void wait() {
     expect_outside(*this);
     drain();

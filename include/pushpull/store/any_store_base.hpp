@@ -1,5 +1,5 @@
 /// @file
-/// What an any_store offers beside its operations: its keys, its rule and states, waiting.
+/// The part of an any_store without its operations: its keys, its rule and states, waiting.
 #pragma once
 
 #include <any>
@@ -76,7 +76,7 @@ class any_store_base : public sole_type<Ts...> {
   template <Store S>
     requires(std::same_as<typename S::device_type, D> && !std::derived_from<S, any_store_base>)
   any_store_base(std::string type, S store) : any_store_base(std::move(type), std::make_unique<S>(std::move(store))) {}
-  /// Likewise one that cannot be moved.
+  /// Same as the constructor from a user's store, but takes a store that cannot be moved.
   template <Store S>
     requires(std::same_as<typename S::device_type, D> && !std::derived_from<S, any_store_base>)
   any_store_base(std::string type, std::unique_ptr<S> store)
@@ -251,7 +251,7 @@ class any_store_base : public sole_type<Ts...> {
   void discard_micro_batches(any_key_view key) { store_->discard_micro_batches(checked("discard_micro_batches", key)); }
   /// As kv_store's, on device number n. @throws invalid_argument if the rule has no dynamic_loss_scale
   double const* loss_scale(std::size_t n) const { return store_->loss_scale(n); }
-  /// As kv_store's: what the rule keeps from step to step.
+  /// Same as kv_store's: the persistent values of the rule.
   std::vector<double> carried_numbers() const { return store_->carried_numbers(); }
   void set_carried_numbers(std::span<double const> numbers) { store_->set_carried_numbers(numbers); }
   /// As kv_store's, for checkpoints.
@@ -322,7 +322,7 @@ class any_store_base : public sole_type<Ts...> {
     });
     return key;
   }
-  /// Likewise the keys of an init, which say the kind if they are the first.
+  /// Same as `checked`, but for the keys of an init, which set the kind if they are the first.
   void expect_kind(std::span<any_key_view const> keys) const {
     for (any_key_view const key : keys) {
       checked("init", key);

@@ -47,7 +47,7 @@ struct erased_rows {
   bool in_host_memory = false;
 };
 
-/// What row_sparse_pull is asked for, a list per key.
+/// The rows that a row_sparse_pull asks for, a list per key.
 template <class T, Device D>
 struct erased_row_requests {
   std::vector<std::vector<row_sparse<T, D>*>> outputs;

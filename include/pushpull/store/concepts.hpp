@@ -1,5 +1,5 @@
 /// @file
-/// What a store is.
+/// The concepts of stores.
 #pragma once
 
 #include <concepts>

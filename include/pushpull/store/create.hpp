@@ -93,7 +93,7 @@ class store_registry {
 
 }  // namespace detail
 
-/// What `create` returns: `any_store<D, Compressors, Ts...>`, with float for no Ts.
+/// The result of `create`: `any_store<D, Compressors, Ts...>`, with float for no Ts.
 template <Device D, class Compressors = compressors<>, class... Ts>
 using created_store_t = typename detail::created_store<D, Compressors, Ts...>::type;
 

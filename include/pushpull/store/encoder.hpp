@@ -1,5 +1,5 @@
 /// @file
-/// What a store keeps per key and source where gradients are compressed.
+/// The residual that a store keeps per key and source if it compresses gradients.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// The residual of a step that is left out becomes what it was. Reads a byte per 64 elements if the step is not.
+/// Restores the residual of a skipped step. Reads a byte per 64 elements of a step that is not skipped.
 struct return_residual {
   static constexpr std::int64_t grain = 64;
 

@@ -1,5 +1,5 @@
 /// @file
-/// What engines do with the arguments of a store's calls.
+/// Calls of a store made drafts of its engines.
 #pragma once
 
 #include <algorithm>

@@ -25,7 +25,7 @@ struct no_tensors {};
 struct no_list {};
 inline constexpr no_list none_listed;
 
-/// What can be walked through more than once.
+/// An argument that can be traversed more than once.
 template <class R>
 concept Repeatable = TensorLike<R> || std::ranges::forward_range<R>;
 

@@ -25,7 +25,7 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// What a store says of its keys and rules, and what sets rules and waits.
+/// The calls of a store on its keys and rules, and those that wait.
 /// @tparam Derived  See engine_calls.
 /// @tparam Traits   As for store_face, and: one_rule, whether all keys have the same type of rule, and updater_type, that type;
 ///                  has_rule<R>; takes_function<F>, whether set_updater does.

@@ -38,7 +38,7 @@ template <class R>
 concept OutputTensors = OutputTensor<R> || (!TensorLike<R> && std::ranges::input_range<R> &&
                                             OutputTensor<std::ranges::range_reference_t<R>>);
 
-/// As above, of element type `T`.
+/// One output or a range of outputs, of element type `T`.
 template <class R, class T>
 concept OutputTensorsOf = OutputTensors<R> && TensorsOf<R, T>;
 
@@ -72,7 +72,7 @@ consteval bool is_in_reach() {
   }
 }
 
-/// What a list may yield per key: nothing that ends before the call has gathered all of its tensors.
+/// An element that a list may yield per key: one that does not end before the call has gathered all of its tensors.
 template <class R>
 concept Lasting = lasting<R>();
 

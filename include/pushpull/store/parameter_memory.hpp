@@ -104,7 +104,7 @@ class parameter_memory {
     mirrors_ = std::move(mirrors);
   }
   void update() {
-    wait_at_exit const finished(*store_);  // likewise
+    wait_at_exit const finished(*store_);  // a call that fails leaves others that use this memory
     if constexpr (takes_lists) {
       if (!names_.empty()) store_->pushpull(names_, gradients_, mirrors_);
     } else {

@@ -31,7 +31,7 @@
 
 namespace pushpull::inline PUSHPULL_ABI {
 
-/// What a parameter is registered with.
+/// The options of registering a parameter.
 struct parameter_options {
   bool requires_grad = true;  ///< False: mirrors, but no gradient and no update (running statistics).
 };
@@ -128,7 +128,7 @@ class parameter_store {
   /// The parameter's mirror on a device. The first call after `add` makes the mirrors of all parameters on all devices.
   /// @throws unknown_key, unknown_device
   view_type value(std::string_view name, device_type const& device) { return value(name, index_of(device)); }
-  /// As above, on device number n.
+  /// Same as value of a device, but on device number n.
   view_type value(std::string_view name, std::size_t n) {
     parameter const& p = ready(name, n);
     return memory_.mirror(p.name, n);
@@ -137,7 +137,7 @@ class parameter_store {
   /// The gradient that `update_all` reads on a device: overwrite it every step.
   /// @throws as value; invalid_argument if the parameter needs no gradient, or is frozen
   view_type grad(std::string_view name, device_type const& device) { return grad(name, index_of(device)); }
-  /// As above, on device number n.
+  /// Same as grad of a device, but on device number n.
   view_type grad(std::string_view name, std::size_t n) {
     parameter const& p = ready(name, n);
     detail::expects<invalid_argument>(p.requires_grad, [&] {

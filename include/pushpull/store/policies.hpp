@@ -129,7 +129,7 @@ P pick_value(First const& first, Rest const&... rest) {
   }
 }
 
-/// What has no policy kind can only be meant as a rule.
+/// A policy without a policy kind can only be a rule.
 template <class... Policies>
 struct pick_updater {
   using type = no_updater;

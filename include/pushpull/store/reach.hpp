@@ -36,14 +36,14 @@ class device_reach {
   bool complete_ = true;
 };
 
-/// What the store's devices are given from now on runs after what `other` was given so far. Work on the host is finished.
+/// Orders the next work of the store's devices after all work of `other` so far. Work on the host is finished.
 template <Device D>
 void order_after([[maybe_unused]] std::vector<D> const& devices, [[maybe_unused]] std::optional<D> const& other) {
   if constexpr (!HostDevice<D>)
     for (D const& device : devices)
       if (other && !(device == *other)) device.wait_for(*other);
 }
-/// What `other` is given from now on runs after what the store's devices were given so far.
+/// Orders the next work of `other` after all work of the store's devices so far.
 template <Device D>
 void order_before([[maybe_unused]] std::vector<D> const& devices, [[maybe_unused]] std::optional<D> const& other) {
   if constexpr (!HostDevice<D>)
@@ -78,7 +78,7 @@ void copy_all(std::vector<D> const& devices, std::vector<staged_copy> const& cop
   for (auto const& [n, to, from, bytes] : copies) devices[n].copy(to, from, bytes);
 }
 
-/// Likewise copies that read what other devices were given before.
+/// Enqueues copies that read the results of earlier work of other devices.
 template <Device D>
 void copy_before(std::vector<D> const& devices, std::vector<staged_copy> const& copies) {
   if (copies.empty()) return;
@@ -86,7 +86,7 @@ void copy_before(std::vector<D> const& devices, std::vector<staged_copy> const& 
   copy_all(devices, copies);
 }
 
-/// Likewise copies that devices read later, behind a step that all have waited for.
+/// Enqueues copies that devices read later, after a step for which all have waited.
 template <Device D>
 void copy_behind(std::vector<D> const& devices, std::vector<staged_copy> const& copies) {
   if (copies.empty()) return;

@@ -67,7 +67,7 @@ struct reason_text {
   consteval reason_text(char const (&words)[N]) { std::copy_n(words, N, text); }
 };
 
-/// What g++ shows of a call that is refused.
+/// The type that g++ shows for a refused call.
 template <reason_text Words>
 struct refused_because;
 
@@ -90,7 +90,7 @@ struct refused {};
 PUSHPULL_REASONS(PUSHPULL_REASON_TYPE)
 #undef PUSHPULL_REASON_TYPE
 
-/// What a call does with an argument.
+/// The role of an argument in a call.
 enum class role { value, gradient, output, any_output, row_output, row_ids };
 
 /// The tensor in ranges of ranges of tensors, as an expression, and how deep it lies; -1: nowhere.
@@ -124,7 +124,7 @@ consteval bool holds() {
   }
 }
 
-/// What is wrong with an argument. @param one  It came with one key, and not with a list of keys.
+/// The reason to refuse an argument. @param one  It came with one key, and not with a list of keys.
 template <class Face, role Role, class R, bool One>
 consteval refusal wrong_with() {
   using within = tensor_within<R>;
@@ -210,7 +210,7 @@ struct why_refused<false, Face, Roles, Key, A...> {
   }();
 };
 
-/// Likewise the reason for which a parameter_store on devices D refuses a name and a value, or a name and a device.
+/// The reason for which a parameter_store on devices D refuses a name and a value, or a name and a device.
 template <class D, class Name, class V>
 inline constexpr refusal why_no_value = [] {
   if constexpr (!std::convertible_to<Name, std::string_view>)
@@ -288,7 +288,7 @@ class explained : public Face {
 template <class Face>
 inline constexpr bool may_not_accumulate = requires { requires !Face::accumulates; };
 
-/// Likewise of the calls that not every store has.
+/// Same as `explained`, but for the calls that not every store has.
 template <class Face>
 class explained_rows : public explained<Face> {
  public:

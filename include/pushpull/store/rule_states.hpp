@@ -11,9 +11,9 @@
 
 namespace pushpull::inline PUSHPULL_ABI {
 
-/// What `assign` does beside replacing a key's weights.
+/// The effect of `assign` on the states of a key.
 enum class rule_states {
-  keep,  ///< Nothing: the rule's states, t, residuals of compressed gradients and the sum of micro-batches stay.
+  keep,  ///< The rule's states, t, residuals of compressed gradients and the sum of micro-batches stay.
   reset  ///< All of these start again, as after init.
 };
 
@@ -26,9 +26,12 @@ void reset_states(Table const& table, Controls const& controls, typename Table::
     for (std::size_t s = 0; s != Table::state_count; ++s)
       shard.device().fill_zero(shard.state(s),
                                static_cast<std::size_t>(shard.size()) * sizeof(typename Table::state_type));
-    if (r.factors.bytes() > 0) shard.device().fill_zero(r.factors.data(), r.factors.bytes());
+    if (r.rare != nullptr && r.rare->factors.bytes() > 0)
+      shard.device().fill_zero(r.rare->factors.data(), r.rare->factors.bytes());
   });
-  for (auto const& source : r.compressed) source.device.fill_zero(source.residual.data(), source.residual.bytes());
+  if (r.rare != nullptr)
+    for (auto const& source : r.rare->compressed)
+      source.device.fill_zero(source.residual.data(), source.residual.bytes());
   r.micro_batches = 0;
   if (controls.empty()) {
     r.updates = 0;

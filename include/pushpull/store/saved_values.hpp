@@ -1,5 +1,5 @@
 /// @file
-/// What a checkpoint holds of a store, set in all keys or in none.
+/// The values that a checkpoint holds of a store, set in all keys or in none.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,7 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// What a checkpoint holds of one key. The bytes belong to the caller.
+/// The values that a checkpoint holds of one key. The bytes belong to the caller.
 struct saved_values {
   std::vector<std::span<std::byte const>> states;  // in the order of the store's names
   std::int64_t steps = 0;

@@ -32,7 +32,7 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// What a store keeps beside the weights, to be read, saved, set and exchanged.
+/// The calls of a store on its states and counts: they are read, saved, set and exchanged with weights.
 /// @tparam Derived, Traits  As for key_access.
 template <class Derived, class Traits>
 class state_access : public key_access<Derived, Traits> {
@@ -112,7 +112,7 @@ class state_access : public key_access<Derived, Traits> {
     self().with("discard_micro_batches", key, [](auto& engine, auto& r) { write_micro_batches(engine, r, 0, {}); });
   }
 
-  /// The numbers that the rule's stage `Stage` keeps from step to step, as a value of the stage's sums_type: for instance
+  /// The values of the rule's stage `Stage` that persist across steps, as a value of the stage's sums_type: for instance
   /// update::dynamic_loss_scale. Waits for all steps.
   template <class Stage>
   auto carried() const
@@ -129,7 +129,7 @@ class state_access : public key_access<Derived, Traits> {
     auto const* const sums = reinterpret_cast<double const*>(this->first().shared_sums(n));
     return sums + update::detail::first_sum_of<update::dynamic_loss_scale, updater_type>() + 1;
   }
-  /// All numbers that the rule keeps from step to step, to be saved and set again; none if several rules, or several element
+  /// All values of the rule that persist across steps, to be saved and set again; none if several rules, or several element
   /// types, share the store. Waits.
   std::vector<double> carried_numbers() const {
     std::vector<double> result;
@@ -163,7 +163,7 @@ class state_access : public key_access<Derived, Traits> {
       });
     });
   }
-  /// The same for all numbers that the rule keeps from step to step. @throws as set_carried_numbers
+  /// The same for all values of the rule that persist across steps. @throws as set_carried_numbers
   void prepare_carried_numbers([[maybe_unused]] prepared_changes& changes, std::span<double const> numbers) {
     expects<shape_mismatch>(numbers.size() == carried_count, [&] {
       return "set_carried_numbers: " + std::to_string(carried_count) + " numbers expected, got " +

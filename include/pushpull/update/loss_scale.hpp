@@ -25,7 +25,7 @@ PUSHPULL_DEVICE_INLINE V not_finite(V const& g) {
   return select(is_finite(g), V(0), V(1));
 }
 
-/// A number that goes from step to step, as a count: a checkpoint may bring a NaN or less than 0, which are none.
+/// A value that persists across steps, as a count: a checkpoint may bring a NaN or less than 0, which are none.
 PUSHPULL_HOST_DEVICE constexpr double count(double carried) noexcept {
   return !pushpull::detail::is_nan(carried) && carried > 0 ? carried : 0;
 }

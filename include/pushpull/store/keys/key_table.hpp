@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -46,6 +47,13 @@ struct filled_value {
 
   pushpull::shape const& shape() const { return extents; }
   std::size_t size() const { return extents.size(); }
+};
+
+/// Any order in which equal shapes are equivalent.
+struct shape_order {
+  bool operator()(pushpull::shape const& a, pushpull::shape const& b) const {
+    return std::lexicographical_compare(a.begin(), a.end(), b.begin(), b.end());
+  }
 };
 
 /// Keys by name, and the arenas that hold their memory.
@@ -127,9 +135,10 @@ class key_table {
   std::size_t bytes(std::size_t n) const {
     std::size_t total = arenas_.bytes(n);
     for (auto const& [key, r] : index_) {
-      if (!r->own_gradient.empty()) total += r->own_gradient[n].bytes();
-      if (!shard_of(*this, *r, n).empty()) total += r->factors.bytes();
-      for (auto const& source : r->compressed)
+      if (r->rare == nullptr) continue;
+      if (r->has_own_gradient()) total += r->rare->own_gradient[n].bytes();
+      if (!shard_of(*this, *r, n).empty()) total += r->rare->factors.bytes();
+      for (auto const& source : r->rare->compressed)
         if (source.device == devices_[n])
           total += source.residual.bytes() + source.codes.bytes() + source.kept.bytes() + source.before.bytes();
     }
@@ -234,7 +243,7 @@ class key_table {
       memory.emplace_back(device, static_cast<std::size_t>(padded(r.shape.size())) * sizeof(T));
       device.fill_zero(memory.back().data(), memory.back().bytes());
     }
-    r.own_gradient = std::move(memory);
+    r.with_rare().own_gradient = std::move(memory);
     r.has_gradient = true;
   }
 
@@ -242,7 +251,7 @@ class key_table {
   static T* mirror(record const& r, std::size_t n) { return r.arena->mirror(n) + r.offset; }
   /// The first element of a resident key's gradient on device number n.
   static T* gradient(record const& r, std::size_t n) {
-    return r.own_gradient.empty() ? r.arena->gradient(n) + r.offset : static_cast<T*>(r.own_gradient[n].data());
+    return r.has_own_gradient() ? static_cast<T*>(r.rare->own_gradient[n].data()) : r.arena->gradient(n) + r.offset;
   }
 
   /// Appends what a pass over the shard writes in addition to its master: its place in the mirrors that the device
@@ -286,7 +295,7 @@ class key_table {
     auto const& where = result.memory;
     for (std::size_t i = 0; i < keys.size(); ++i) {
       auto r = std::make_unique<record>(record{.key = key_type(keys[i]),
-                                               .shape = values[i].shape(),
+                                               .shape = *shapes_.insert(values[i].shape()).first,
                                                .arena = &where.arena(),
                                                .offset = where.offset(i),
                                                .first_element = next_element_ + where.first_element(i),
@@ -340,6 +349,7 @@ class key_table {
   std::vector<D> devices_;
   topology topology_;
   device_reach reach_;
+  std::set<pushpull::shape, shape_order> shapes_;  // of its keys, and of keys whose init failed
   std::shared_ptr<directory_type> directory_;
   typename directory_type::place place_;
   bool whole_keys_;

@@ -1,10 +1,11 @@
 /// @file
-/// What a store knows of one key.
+/// The record of one key in a store.
 #pragma once
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -21,29 +22,41 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// What a store knows of one key. It never moves. What each owner holds of it: see shard.
+/// The memory of a key that few keys need: allocated when first needed, so that a million small keys stay small.
+template <Device D>
+struct rare_memory {
+  std::vector<buffer<D>> own_gradient = {};           ///< Resident, outside the arena. One per local device.
+  std::vector<compressed_source<D>> compressed = {};  ///< One per source, where gradients are compressed.
+  buffer<D> factors = {};  ///< Of a Factored rule, on the owner: the states of rows and columns.
+};
+
+/// The record of one key in a store. It never moves. For an owner's part of the key see shard.
 template <class Key, Device D, class Arena>
 struct key_record {
   Key key;
-  pushpull::shape shape;
+  pushpull::shape const& shape;  ///< The table's: keys of equal shapes share one.
   Arena* arena;
   std::int64_t offset;         ///< Of its first element in the arena.
   std::int64_t first_element;  ///< The number of its first element in the store, wherever keys lie: see pass::run.
   std::int32_t leaf_phase;     ///< Elements between the last boundary of a norm's leaf and the key.
   std::int32_t index;          ///< In order of init; also the entry of its clock.
-  bool has_gradient = false;   ///< Resident.
-  std::vector<buffer<D>> own_gradient = {};           ///< Resident, outside the arena. One per local device.
-  std::vector<compressed_source<D>> compressed = {};  ///< One per source, where gradients are compressed.
-  std::int64_t updates = 0;                           ///< The clock's t, as far as operations have run.
   std::int32_t parameter_group = 0;
-  std::uint64_t history = 0;  ///< Where steps may be skipped: of which operations it was part.
-  variable order = {};        ///< Among the operations on the key.
+  bool has_gradient = false;  ///< Resident.
+  bool due = false;           ///< The operation at work on the key makes a step.
+  std::unique_ptr<rare_memory<D>> rare = {};
+  std::int64_t updates = 0;              ///< The clock's t, as far as operations have run.
+  std::uint64_t history = 0;             ///< Where steps may be skipped: of which operations it was part.
+  variable order = {};                   ///< Among the operations on the key.
+  std::int64_t micro_batches = 0;        ///< Pushes since its last step, whose sum the owners hold.
+  std::string const* swapped = nullptr;  ///< The name of the state that a swap has put in the place of the weights.
 
-  std::int64_t micro_batches = 0;  ///< Pushes since its last step, whose sum the owners hold.
-  bool due = false;                ///< The operation at work on the key makes a step.
-
-  buffer<D> factors = {};                ///< Of a Factored rule, on the owner: the states of rows and columns.
-  std::string const* swapped = nullptr;  ///< The name of the state that stands in the place of the weights.
+  /// @throws std::bad_alloc
+  rare_memory<D>& with_rare() {
+    if (rare == nullptr) rare = std::make_unique<rare_memory<D>>();
+    return *rare;
+  }
+  /// Whether its gradients are outside of the arena.
+  bool has_own_gradient() const { return rare != nullptr && !rare->own_gradient.empty(); }
 
   std::int64_t size() const { return static_cast<std::int64_t>(shape.size()); }
   /// Its elements in the arena.
@@ -58,7 +71,7 @@ struct key_record {
 template <class Record>
 bool follows_in_memory(Record const& a, Record const& b) {
   return a.arena == b.arena && b.offset == a.padded_range().end &&
-         b.first_element - a.first_element == b.offset - a.offset && a.own_gradient.empty() && b.own_gradient.empty();
+         b.first_element - a.first_element == b.offset - a.offset && !a.has_own_gradient() && !b.has_own_gradient();
 }
 
 /// Whether the leaves of norms also go on from key a into key b, which follows it in memory.
@@ -89,11 +102,12 @@ S* factor_states(D const& owner, Record& r) {
   std::int64_t count = 0;
   for (std::int64_t const size : pass::factor_sizes<Rule>(r.shape)) count += size;
   std::size_t const bytes = static_cast<std::size_t>(count) * sizeof(S);
-  if (r.factors.bytes() < bytes) {
-    r.factors = buffer<D>(owner, bytes);
-    owner.fill_zero(r.factors.data(), bytes);
+  auto& factors = r.with_rare().factors;
+  if (factors.bytes() < bytes) {
+    factors = buffer<D>(owner, bytes);
+    owner.fill_zero(factors.data(), bytes);
   }
-  return static_cast<S*>(r.factors.data());
+  return static_cast<S*>(factors.data());
 }
 
 }  // namespace pushpull::detail

@@ -1,5 +1,5 @@
 /// @file
-/// What one owner holds of one key, and the operands of a pass over it.
+/// An owner's part of one key, and the operands of a pass over it.
 #pragma once
 
 #include <algorithm>
@@ -13,15 +13,15 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// What a pass is told of a range's first element.
+/// The numbers of a range's first element, for a pass.
 struct element_numbers {
   std::int64_t first_element = 0;  ///< Its number among all elements of the store.
   std::int64_t leaf_phase = 0;     ///< Elements since the last boundary of a norm's leaf.
   std::int32_t clock = 0;
 };
 
-/// What one local owner holds of a range of an arena's elements: of a key, or of several that follow one another. Nowhere
-/// else is a place in a key turned into a place in memory.
+/// A local owner's part of a range of an arena's elements: of a key, or of several that follow one another. Only a
+/// shard turns a place in a key into a place in memory.
 /// @tparam Arena  A key_arena.
 template <class Arena>
 class shard {
@@ -130,13 +130,13 @@ class shard {
   element_numbers numbers_;
 };
 
-/// What a pass is told of the key's first element.
+/// The numbers of the key's first element, for a pass.
 template <class Record>
 element_numbers numbers_of(Record const& key) {
   return {key.first_element, key.leaf_phase, key.index};
 }
 
-/// What local device number n holds of the key; perhaps nothing.
+/// The part of the key on local device number n; it may be empty.
 template <class Table>
 auto shard_of(Table const& table, typename Table::record const& key, std::size_t n) {
   return shard<typename Table::arena_type>(*key.arena, table.devices()[n], n, key.range(), numbers_of(key));

@@ -42,12 +42,12 @@ class encoded_sources {
   void add(Record& key, std::size_t number, std::size_t k, operand<G const, D> const& source, D const& standard,
            staging<D>& staged) {
     D const& device = source.device ? *source.device : standard;
-    if (number == key.compressed.size()) {
-      key.compressed.emplace_back(std::type_identity<encoder>{}, device, compressor_, key.size());
+    if (number == key.with_rare().compressed.size()) {
+      key.rare->compressed.emplace_back(std::type_identity<encoder>{}, device, compressor_, key.size());
     } else {
-      key.compressed[number].move_to(device);
+      key.rare->compressed[number].move_to(device);
     }
-    auto& residual = key.compressed[number];
+    auto& residual = key.rare->compressed[number];
     if (keeps_) residual.reserve_kept();
     if (remembers_) residual.reserve_before();
     codes_[k] = {static_cast<char const*>(residual.codes.data()), device, 0};
@@ -59,7 +59,7 @@ class encoded_sources {
   /// Turns all sources into codes. Allocates nothing: what encoding takes from a residual must reach the pass.
   void encode() {
     for (auto const& [key, number, data, staged] : encodings_) {
-      auto const& source = key->compressed[number];
+      auto const& source = key->rare->compressed[number];
       if (remembers_ && !key->accumulated()) source.remember();
       if (keeps_) {
         source.keep();
@@ -75,7 +75,7 @@ class encoded_sources {
   }
   /// Residuals become what they were before the present push, if they were kept.
   void put_residuals_back() {
-    for (std::size_t i = 0; i < kept_; ++i) encodings_[i].key->compressed[encodings_[i].number].put_back();
+    for (std::size_t i = 0; i < kept_; ++i) encodings_[i].key->rare->compressed[encodings_[i].number].put_back();
     kept_ = 0;
   }
   /// If the devices skip the step that was run, residuals of the key become what they were before its first micro-batch.
@@ -84,7 +84,7 @@ class encoded_sources {
   static void return_residuals(Record const& key, std::size_t sources, std::vector<D> const& devices,
                                Step const& step) {
     for (std::size_t k = 0; k < sources; ++k) {
-      auto const& source = key.compressed[k];
+      auto const& source = key.rare->compressed[k];
       std::size_t n = 0;
       for (std::size_t m = devices.size(); m-- > 0;)
         if (devices[m] == source.device) n = m;

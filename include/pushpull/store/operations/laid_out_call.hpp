@@ -24,11 +24,11 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// What a pass does to the keys of a call.
+/// The effect of a pass on the keys of a call.
 enum class effect {
   reads,        ///< Outputs are written.
   updates,      ///< Weights change: an update is counted, and resident mirrors follow.
-  assigns,      ///< Likewise, without an update.
+  assigns,      ///< Weights change without an update, and resident mirrors follow.
   accumulates,  ///< The sum of a key's micro-batches changes, and nothing else.
 };
 
@@ -367,7 +367,7 @@ class laid_out_call {
     return static_cast<U*>(staged);
   }
 
-  /// Likewise memory that it can write; what lands there is copied on after the pass.
+  /// Same as `readable`, but memory that the device can write; staged elements are copied on after the pass.
   M* writable(D const& device, std::size_t n, operand<M, D> const& x, std::int64_t first, std::int64_t size) {
     if (reaches(device, x)) return x.data + first;
     std::size_t const bytes = static_cast<std::size_t>(size) * sizeof(M);

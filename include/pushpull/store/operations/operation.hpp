@@ -1,5 +1,5 @@
 /// @file
-/// What the operations of a store have in common.
+/// The common base of the operations of a store.
 #pragma once
 
 #include <algorithm>

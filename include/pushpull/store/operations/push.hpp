@@ -19,7 +19,7 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// What the operations that change keys by gathered gradients have in common. @tparam Types  A kv_store_types.
+/// The common part of operations that change keys by gathered gradients. @tparam Types  A kv_store_types.
 template <class Types>
 class gradient_operation : public gathered_operation<typename Types::device_type> {
  protected:

@@ -27,7 +27,7 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// What a swap does: the weight becomes the state and the state the weight.
+/// The rule of a swap: the weight becomes the state and the state the weight.
 struct exchange {
   static constexpr auto state_names = states("exchanged");
   static constexpr bool timeless = true;

@@ -33,7 +33,7 @@ void launch_rows(D const& device, pass::row_operands<pass::run<Types, state_coun
   device.for_each(tasks.count(rows), body{rules, clocks, {{operands}}});
 }
 
-/// What the passes over a key's rows share.
+/// The common part of the passes over a key's rows.
 /// @tparam Types  A kv_store_types.
 template <class Types>
 class row_pass {
