@@ -6,10 +6,15 @@
 #include <cstdio>
 #include <fstream>
 #include <numeric>
+#include <ranges>
 #include <string>
 #include <vector>
 
 #include <pushpull/pushpull.hpp>
+
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #include "support/catch.hpp"
 #include "support/counting_device.hpp"
@@ -60,6 +65,41 @@ TEST_CASE("a store holds states, mirrors and gradients, and nothing else of thei
   expect(held<float>(3, update::clip_global_norm(1) | update::momentum{}), 3 * (4 + 4) + 4 + 4);  // and the sum
   expect(held<bfloat16>(2, update::adam{}, pp::element::master<float>{}), 2 * (2 + 2) + 4 + 2 * 4);
 }
+
+#if defined(__GLIBC__)
+/// Bytes per key beside its arrays, of many keys of four elements that come in a list or one by one: so many that no array
+/// is rounded up to huge pages.
+template <class Rule>
+double bytes_beside(Rule const& rule, int devices, bool in_a_list) {
+  auto const allocated = [] {
+    auto const all = mallinfo2();
+    return all.uordblks + all.hblkhd;
+  };
+  std::vector<float> const four{1, 2, 3, 4};
+  std::vector<std::int64_t> keys(5'000);
+  std::iota(keys.begin(), keys.end(), 0);
+  std::vector<std::vector<float> const*> const values(keys.size(), &four);
+  auto const before = allocated();
+  pp::kv_store<float, pp::cpu_device<>, Rule, pp::integer_keys> store{pp::cpu_devices(devices), rule};
+  if (in_a_list) {
+    store.init(keys, values | std::views::transform([](auto const* v) -> auto const& { return *v; }));
+  } else {
+    for (auto const key : keys) store.init(key, four);
+  }
+  auto beside = static_cast<double>(allocated() - before);
+  for (std::size_t n = 0; n < store.devices().size(); ++n) beside -= static_cast<double>(store.bytes(n));
+  return beside / static_cast<double>(keys.size());
+}
+
+TEST_CASE("a key takes at most 256 bytes beside its own arrays", "[memory]") {
+  for (bool const in_a_list : {true, false}) {
+    CAPTURE(in_a_list);
+    CHECK(bytes_beside(update::sgd{}, 1, in_a_list) <= 256);
+    CHECK(bytes_beside(update::adam{}, 1, in_a_list) <= 256);
+    CHECK(bytes_beside(update::adam{}, 2, in_a_list) <= 256 + 64);  // a clock more, in memory that doubles
+  }
+}
+#endif
 
 TEMPLATE_TEST_CASE("outputs beyond the caches receive the rows that were asked for", "[memory]", float, bfloat16) {
   for (std::int64_t const length : {64, 100, 448}) {

@@ -87,7 +87,7 @@ class control {
   void reserve(D const& device, std::size_t keys) {
     std::size_t const bytes = keys * sizeof(clock_type);
     if (has_room(keys)) return;
-    buffer<D> grown(device, 2 * bytes);
+    buffer<D> grown(device, std::max(bytes, 2 * clocks_.bytes()));
     device.fill_zero(grown.data(), grown.bytes());
     device.copy(grown.data(), clocks_.data(), clocks_.bytes());
     clocks_ = std::move(grown);

@@ -14,7 +14,7 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
-#include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -78,7 +78,21 @@ class key_table {
 
   static constexpr std::size_t state_count = States;
   using directory_type = key_directory<key_type, key_view>;
-  using index_type = std::unordered_map<key_type, std::unique_ptr<record>, key_hash<key_type>, std::equal_to<>>;
+  /// Finds records by their keys.
+  struct record_hash {
+    using is_transparent = void;
+    std::size_t operator()(std::unique_ptr<record> const& r) const noexcept { return (*this)(key_view(r->key)); }
+    std::size_t operator()(key_view key) const noexcept { return key_hash<key_type>()(key); }
+  };
+  struct same_key {
+    using is_transparent = void;
+    bool operator()(std::unique_ptr<record> const& a, std::unique_ptr<record> const& b) const noexcept {
+      return a->key == b->key;
+    }
+    bool operator()(key_view key, std::unique_ptr<record> const& r) const noexcept { return key == key_view(r->key); }
+    bool operator()(std::unique_ptr<record> const& r, key_view key) const noexcept { return key == key_view(r->key); }
+  };
+  using index_type = std::unordered_set<std::unique_ptr<record>, record_hash, same_key>;
 
   /// More elements than a store can have: with all states in any type their bytes can be counted, and their numbers are
   /// below those of the next store with the same directory.
@@ -121,20 +135,20 @@ class key_table {
   /// Their records, in the same order.
   std::vector<record*> records() const {
     std::vector<record*> result(index_.size());
-    for (auto const& [key, r] : index_) result[static_cast<std::size_t>(r->index)] = r.get();
+    for (auto const& r : index_) result[static_cast<std::size_t>(r->index)] = r.get();
     return result;
   }
 
   /// f(record) for each key, in no order.
   template <class F>
   void for_each(F const& f) const {
-    for (auto const& [key, r] : index_) f(*r);
+    for (auto const& r : index_) f(*r);
   }
 
   /// Bytes on device number n.
   std::size_t bytes(std::size_t n) const {
     std::size_t total = arenas_.bytes(n);
-    for (auto const& [key, r] : index_) {
+    for (auto const& r : index_) {
       if (r->rare == nullptr) continue;
       if (r->has_own_gradient()) total += r->rare->own_gradient[n].bytes();
       if (!shard_of(*this, *r, n).empty()) total += r->rare->factors.bytes();
@@ -156,7 +170,7 @@ class key_table {
     }
     expects<unknown_key>(found != index_.end(),
                          [&] { return std::string(call) + ": " + key_text(key) + " was never given to init"; });
-    return *found->second;
+    return **found;
   }
 
   record& find_resident(char const* call, key_view key) const {
@@ -185,7 +199,7 @@ class key_table {
     /// f(record) for each key.
     template <class F>
     void for_each(F const& f) {
-      for (auto& [key, r] : records) f(*r);
+      for (auto const& r : records) f(*r);
     }
     std::size_t size() const { return records.size(); }
 
@@ -211,7 +225,8 @@ class key_table {
     }
     make(result, keys, values, resident, needs_gradient);
     std::size_t const count = index_.size() + result.records.size();
-    if (count >= index_.bucket_count()) index_.reserve(2 * count);
+    // A list takes the buckets that it needs; keys that come one by one double them.
+    if (count >= index_.bucket_count()) index_.reserve(std::max(count, 2 * index_.bucket_count()));
     return result;
   }
 
@@ -303,7 +318,7 @@ class key_table {
                                                .index = static_cast<std::int32_t>(index_.size() + i),
                                                .has_gradient = has_gradient[i]});
       store_value(*r, values[i]);
-      expects<duplicate_key>(result.records.emplace(key_type(keys[i]), std::move(r)).second,
+      expects<duplicate_key>(result.records.insert(std::move(r)).second,
                              [&] { return "init: " + key_text(keys[i]) + " stands twice in one call"; });
     }
     if (resident) fill_mirrors(where.arena(), where.range());
