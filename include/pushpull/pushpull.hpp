@@ -42,8 +42,8 @@
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/kv_store.hpp>
 #include <pushpull/store/parameter_store.hpp>
+#include <pushpull/store/partitioned_store.hpp>
 #include <pushpull/store/policies.hpp>
-#include <pushpull/store/ruled_kv_store.hpp>
 #include <pushpull/store/typed_parameter_store.hpp>
 #include <pushpull/store/wait_at_exit.hpp>
 #include <pushpull/tensor/row_sparse.hpp>

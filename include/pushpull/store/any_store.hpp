@@ -19,6 +19,7 @@
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/store/any_store_base.hpp>
 #include <pushpull/store/any_store_calls.hpp>
+#include <pushpull/store/call_arguments.hpp>
 #include <pushpull/store/concepts.hpp>
 #include <pushpull/store/gather.hpp>
 #include <pushpull/store/keys.hpp>
@@ -26,6 +27,7 @@
 #include <pushpull/store/refusal.hpp>
 #include <pushpull/store/rows/row_tables.hpp>
 #include <pushpull/store/rule_states.hpp>
+#include <pushpull/store/store_face.hpp>
 #include <pushpull/tensor/row_sparse.hpp>
 #include <pushpull/tensor/tensor.hpp>
 
@@ -33,264 +35,137 @@ namespace pushpull::inline PUSHPULL_ABI {
 
 namespace detail {
 
-/// any_store without the overloads that explain refused calls.
+/// The calls of any_store, without the overloads that explain refused ones: how their arguments reach the erased store.
 template <Device D, class Compressors, ElementType... Ts>
-class any_store_calls : public detail::any_store_base<D, Compressors, Ts...> {
-  using base = detail::any_store_base<D, Compressors, Ts...>;
+class any_store_calls
+    : public store_face<any_store_calls<D, Compressors, Ts...>, any_store_base<D, Compressors, Ts...>> {
+  using base = any_store_base<D, Compressors, Ts...>;
+  using face = store_face<any_store_calls, base>;
+  friend face;
   using base::checked;
-  /// What a value with elements E is stored as: E, or the store's only type.
-  template <class E>
-  using stored_as = std::conditional_t<sizeof...(Ts) == 1 && !(std::same_as<E, Ts> || ...),
-                                       std::tuple_element_t<0, std::tuple<Ts...>>, E>;
 
  public:
-  template <class T>
-  static constexpr bool has_type = (std::same_as<T, Ts> || ...);
-  using base::base;
   using base::devices;
+  using face::face;
 
-  /// As kv_store::init. The key's element type is that of the value, or `T`.
-  template <TensorLike V>
-    requires(has_type<stored_as<element_of<V>>>)
-  void init(any_key_view key, V const& value) {
-    init<stored_as<element_of<V>>>(key, value);
-  }
-  template <class T, TensorLike V>
-    requires(has_type<T>)
-  void init(any_key_view key, V const& value) {
-    with_elements<T>(value, [&](auto const& view) {
-      detail::erased_tensor<T const, D> const initial{detail::operand_of<T const, D>(view), view.shape()};
-      init_list<T>(std::span(&key, 1), std::span(&initial, 1));
-    });
-  }
-  template <class V>
-    requires(RowSparseTensor<V> && has_type<detail::element_in<V>>)
-  void init(any_key_view key, V const& rows) {
-    using T = detail::element_in<V>;
-    base::expect_kind(std::span(&key, 1));
-    detail::erased_rows<T, D> value;
-    add_rows(value, rows);
-    calls<T>().init_rows(key, value);
-    base::set_kind(key);
-  }
-  template <KeysOf<any_key_view> Keys, std::ranges::input_range Values>
-    requires(LastingTensorLike<std::ranges::range_reference_t<Values>> &&
-             has_type<stored_as<detail::element_in<Values>>>)
-  void init(Keys&& keys, Values&& values) {
-    using E = detail::element_in<Values>;
-    using T = stored_as<E>;
-    std::vector<any_key> owned;
-    for (auto&& key : keys) owned.emplace_back(any_key_view(key));
-    std::vector<any_key_view> const names(owned.begin(), owned.end());
+ private:
+  template <class T, class View>
+  void add_keys(std::span<any_key_view const> keys, std::span<View const> values) {
     std::vector<tensor<T, D>> converted;
-    std::vector<detail::erased_tensor<T const, D>> initial;
-    for (auto&& value : values) {
-      auto const view = view_of(value);
-      if constexpr (std::same_as<E, T>) {
-        initial.push_back({detail::operand_of<T const, D>(view), view.shape()});
+    std::vector<erased_tensor<T const, D>> initial;
+    for (View const& view : values) {
+      if constexpr (std::same_as<element_of<View const&>, T>) {
+        initial.push_back({operand_of<T const, D>(view), view.shape()});
       } else {
         copy(view, converted.emplace_back(devices().front(), view.shape()));
         initial.push_back({{converted.back().data(), devices().front(), view.size()}, view.shape()});
       }
     }
-    detail::expect_count("init", names.size(), initial.size(), "value");
-    detail::expect_keys("init", !names.empty());
-    init_list<T>(std::span(names), std::span(std::as_const(initial)));
+    base::expect_kind(keys);
+    calls<T>().init(keys, std::span(std::as_const(initial)));
+    base::set_kind(keys.front());
+  }
+  template <class T, class Rows>
+  void add_rows_of_key(any_key_view key, Rows const& rows) {
+    base::expect_kind(std::span(&key, 1));
+    erased_rows<T, D> value;
+    add_rows(value, rows);
+    calls<T>().init_rows(key, value);
+    base::set_kind(key);
   }
 
-  /// As kv_store::assign; values of a list have the keys' element type.
-  template <TensorLike V>
-    requires(has_type<stored_as<element_of<V>>>)
-  void assign(any_key_view key, V const& value, rule_states states = rule_states::keep) {
-    std::string_view const dtype = this->dtype(key);
-    auto const assign_as = [&]<class T>(std::type_identity<T>) {
-      with_elements<T>(value, [&](auto const& view) {
-        auto call = calls<T>().new_assign(std::type_identity<T>(), states);
-        call.lists.add(key, view, detail::no_tensors{});
-        submit(call, {}).wait();
-      });
+  template <class E, class Arguments>
+  void assign_values(Arguments const& arguments, rule_states states) {
+    auto const assign = [&]<class T>(std::type_identity<T> type, auto const& given) {
+      submit<T>(calls<T>().new_assign(type, states), given, {}).wait();
     };
-    ((dtype == dtype_traits<Ts>::name ? assign_as(std::type_identity<Ts>()) : void()), ...);
+    if constexpr (Arguments::is_list) {
+      assign(std::type_identity<E>(), arguments);
+    } else {
+      any_key_view const key = arguments.keys;
+      std::string_view const dtype = this->dtype(key);
+      auto const assign_as = [&]<class T>(std::type_identity<T> type) {
+        with_elements<T>(arguments.sources,
+                         [&](auto const& view) { assign(type, with_key("assign", key, view, none_given)); });
+      };
+      ((dtype == dtype_traits<Ts>::name ? assign_as(std::type_identity<Ts>()) : void()), ...);
+    }
   }
-  template <KeysOf<any_key_view> Keys, std::ranges::input_range Values>
-    requires(LastingTensorLike<std::ranges::range_reference_t<Values>> && has_type<detail::element_in<Values>>)
-  void assign(Keys&& keys, Values&& values, rule_states states = rule_states::keep) {
-    using T = detail::element_in<Values>;
-    auto call = calls<T>().new_assign(std::type_identity<T>(), states);
-    call.lists.add_list(keys, values, detail::none_listed, "value");
-    submit(call, {}).wait();
+  template <class T, class Arguments>
+  completion update(Arguments const& arguments, priority when, bool only_accumulates) {
+    if (only_accumulates) base::expect_accumulates("accumulate");
+    return submit<T>(calls<T>().new_push(std::type_identity<T>(), arguments.caller, only_accumulates), arguments, when);
   }
-
-  template <class Gradients>
-    requires(has_type<detail::element_in<Gradients>> && TensorsOf<Gradients, detail::element_in<Gradients>> &&
-             OutlivesCall<Gradients, false, D>)
-  completion push(any_key_view key, Gradients&& gradients, priority when = {}) {
-    return update("push", key, gradients, detail::no_tensors{}, when);
-  }
-  template <KeysOf<any_key_view> Keys, class Gradients>
-    requires(has_type<detail::element_in<Gradients>> && TensorListOf<Gradients, detail::element_in<Gradients>> &&
-             OutlivesCall<Gradients, false, D>)
-  completion push(Keys&& keys, Gradients&& gradients, priority when = {}) {
-    return update_list("push", keys, gradients, detail::none_listed, when);
-  }
-
-  /// As kv_store::accumulate, where set_optimizer was given the policy `accumulate`. @throws invalid_argument elsewhere
-  template <class Gradients>
-    requires(has_type<detail::element_in<Gradients>> && TensorsOf<Gradients, detail::element_in<Gradients>> &&
-             OutlivesCall<Gradients, false, D>)
-  completion accumulate(any_key_view key, Gradients&& gradients, priority when = {}) {
-    base::expect_accumulates("accumulate");
-    return update("accumulate", key, gradients, detail::no_tensors{}, when, true);
-  }
-  template <KeysOf<any_key_view> Keys, class Gradients>
-    requires(has_type<detail::element_in<Gradients>> && TensorListOf<Gradients, detail::element_in<Gradients>> &&
-             OutlivesCall<Gradients, false, D>)
-  completion accumulate(Keys&& keys, Gradients&& gradients, priority when = {}) {
-    base::expect_accumulates("accumulate");
-    return update_list("accumulate", keys, gradients, detail::none_listed, when, true);
+  /// A list's first key says which part of the store pulls, whatever the type E of its keys.
+  template <class E, class T, class Arguments>
+  completion fetch(Arguments const& arguments, priority when) {
+    auto const pull = [&](any_key_view first, auto const& given) {
+      return submit<T>(calls<T>().new_pull(std::type_identity<T>(), checked("pull", first)), given, when);
+    };
+    if constexpr (!Arguments::is_list) {
+      return pull(arguments.keys, arguments);
+    } else if constexpr (Repeatable<decltype(arguments.keys)>) {
+      expect_keys("pull", std::ranges::begin(arguments.keys) != std::ranges::end(arguments.keys));
+      any_key const first{any_key_view(*std::ranges::begin(arguments.keys))};
+      return pull(first, arguments);
+    } else {
+      std::vector<any_key> owned;
+      for (auto&& key : arguments.keys) owned.emplace_back(any_key_view(key));
+      expect_keys("pull", !owned.empty());
+      return pull(owned.front(), with_list("pull", owned, none_listed, arguments.outputs));
+    }
   }
 
-  template <OutputTensors Outputs>
-    requires(has_type<detail::element_in<Outputs>> && OutlivesCall<Outputs, false, D>)
-  completion pull(any_key_view key, Outputs&& outputs, priority when = {}) {
-    using T = detail::element_in<Outputs>;
-    auto call = calls<T>().new_pull(std::type_identity<T>(), checked("pull", key));
-    call.lists.add(key, detail::no_tensors{}, outputs);
-    return submit(call, when);
-  }
-  template <KeysOf<any_key_view> Keys, OutputTensorList Outputs>
-    requires(has_type<detail::element_in<Outputs>> && OutlivesCall<Outputs, false, D> && detail::Repeatable<Keys>)
-  completion pull(Keys&& keys, Outputs&& outputs, priority when = {}) {
-    using T = detail::element_in<Outputs>;
-    detail::expect_keys("pull", std::ranges::begin(keys) != std::ranges::end(keys));
-    any_key const first{any_key_view(*std::ranges::begin(keys))};
-    auto call = calls<T>().new_pull(std::type_identity<T>(), checked("pull", first));
-    call.lists.add_list(keys, detail::none_listed, outputs);
-    return submit(call, when);
-  }
-
-  template <class Gradients, class Outputs>
-    requires(has_type<detail::element_in<Gradients>> && TensorsOf<Gradients, detail::element_in<Gradients>> &&
-             OutputTensorsOf<Outputs, detail::element_in<Gradients>> && OutlivesCall<Gradients, false, D> &&
-             OutlivesCall<Outputs, false, D>)
-  completion pushpull(any_key_view key, Gradients&& gradients, Outputs&& outputs, priority when = {}) {
-    return update("pushpull", key, gradients, outputs, when);
-  }
-  template <class Tensors>
-    requires(has_type<detail::element_in<Tensors>> && OutputTensorsOf<Tensors, detail::element_in<Tensors>> &&
-             detail::Repeatable<Tensors> && OutlivesCall<Tensors, false, D>)
-  completion pushpull(any_key_view key, Tensors&& tensors, priority when = {}) {
-    return update("pushpull", key, tensors, tensors, when);
-  }
-  template <KeysOf<any_key_view> Keys, class Gradients, OutputTensorList Outputs>
-    requires(has_type<detail::element_in<Gradients>> && TensorListOf<Gradients, detail::element_in<Gradients>> &&
-             TensorListOf<Outputs, detail::element_in<Gradients>> && OutlivesCall<Gradients, false, D> &&
-             OutlivesCall<Outputs, false, D>)
-  completion pushpull(Keys&& keys, Gradients&& gradients, Outputs&& outputs, priority when = {}) {
-    return update_list("pushpull", keys, gradients, outputs, when);
-  }
-  template <KeysOf<any_key_view> Keys, OutputTensorList Tensors>
-    requires(has_type<detail::element_in<Tensors>> && detail::Repeatable<Tensors> && OutlivesCall<Tensors, false, D>)
-  completion pushpull(Keys&& keys, Tensors&& tensors, priority when = {}) {
-    return update_list("pushpull", keys, tensors, tensors, when);
-  }
-
-  /// Row-sparse gradients of one source or of a range of sources, or for each key of a list, as on kv_store.
-  /// @throws as kv_store::push; invalid_argument also where the rule, its policies or the compression take dense gradients
-  template <class Gradients>
-    requires(has_type<detail::element_in<Gradients>> && RowSparseTensorsOf<Gradients, detail::element_in<Gradients>> &&
-             RowsOutliveCall<Gradients, false, D>)
-  completion push(any_key_view key, Gradients&& gradients, row_updates rows = row_updates::lazy, priority when = {}) {
-    using T = detail::element_in<Gradients>;
+  template <class T, class Gradients>
+  completion push_rows(any_key_view key, Gradients& gradients, row_updates rows, priority when) {
     any_key const owned(checked("push", key));
-    detail::erased_rows<T, D> sources;
+    erased_rows<T, D> sources;
     add_rows(sources, gradients);
     return calls<T>().push_rows(std::span(&owned, 1), sources, rows, when);
   }
-  template <class Gradients>
-    requires(has_type<detail::element_in<Gradients>> && RowSparseTensorsOf<Gradients, detail::element_in<Gradients>> &&
-             RowsOutliveCall<Gradients, false, D>)
-  completion push(any_key_view key, Gradients&& gradients, priority when) {
-    return push(key, std::forward<Gradients>(gradients), row_updates::lazy, when);
-  }
-  template <KeysOf<any_key_view> Keys, class Gradients>
-    requires(has_type<detail::element_in<Gradients>> && RowSparseListOf<Gradients, detail::element_in<Gradients>> &&
-             RowsOutliveCall<Gradients, false, D>)
-  completion push(Keys&& keys, Gradients&& gradients, row_updates rows = row_updates::lazy, priority when = {}) {
-    using T = detail::element_in<Gradients>;
+  template <class T, class Keys, class Gradients>
+  completion push_listed_rows(Keys& keys, Gradients& gradients, row_updates rows, priority when) {
     std::vector<any_key> owned;
-    detail::erased_rows<T, D> sources;
-    detail::for_each_entry(
+    erased_rows<T, D> sources;
+    for_each_entry(
         "push", keys,
         [&](auto&& key, auto const& gradient) {
           owned.emplace_back(checked("push", key));
           add_rows(sources, *gradient);
         },
-        detail::companion<std::remove_reference_t<Gradients>>("gradient", gradients));
+        companion<Gradients>("gradient", gradients));
     return calls<T>().push_rows(owned, sources, rows, when);
   }
-  /// push of row-sparse gradients, then pull of the whole value into dense outputs.
-  template <class Gradients, class Outputs>
-    requires(has_type<detail::element_in<Gradients>> && RowSparseTensorsOf<Gradients, detail::element_in<Gradients>> &&
-             OutputTensorsOf<Outputs, detail::element_in<Gradients>> && RowsOutliveCall<Gradients, false, D> &&
-             OutlivesCall<Outputs, false, D>)
-  completion pushpull(any_key_view key, Gradients&& gradients, Outputs&& outputs, row_updates rows = row_updates::lazy,
-                      priority when = {}) {
-    using T = detail::element_in<Gradients>;
-    detail::erased_rows<T, D> sources;
+  template <class T, class Gradients, class Outputs>
+  completion pushpull_rows(any_key_view key, Gradients& gradients, Outputs& outputs, row_updates rows, priority when) {
+    erased_rows<T, D> sources;
     add_rows(sources, gradients);
-    std::vector<detail::erased_tensor<T, D>> filled;
-    detail::for_each_tensor(
-        outputs, [&](auto const& view) { filled.push_back({detail::operand_of<T, D>(view), view.shape()}); });
+    std::vector<erased_tensor<T, D>> filled;
+    for_each_tensor(outputs, [&](auto const& view) { filled.push_back({operand_of<T, D>(view), view.shape()}); });
     return calls<T>().pushpull_rows(checked("pushpull", key), sources, filled, rows, when);
   }
-
-  /// As kv_store::row_sparse_pull. The keys have the outputs' element type.
-  template <class Outputs, RowIds Ids>
-    requires RowSparseOutputs<Outputs&, detail::element_in<Outputs>, D>
-  completion row_sparse_pull(any_key_view key, Outputs& outputs, Ids const& row_ids, priority when = {}) {
-    using T = detail::element_in<Outputs>;
+  template <class T, class Outputs, class Ids>
+  completion pull_rows(any_key_view key, Outputs& outputs, Ids const& row_ids, priority when) {
     any_key const owned(checked("row_sparse_pull", key));
-    detail::erased_row_requests<T, D> requests;
+    erased_row_requests<T, D> requests;
     add_request(requests, key, outputs, row_ids);
     return calls<T>().pull_rows(std::span(&owned, 1), requests, when);
   }
-  template <KeysOf<any_key_view> Keys, std::ranges::forward_range Outputs, std::ranges::forward_range Ids>
-    requires(RowSparseOutputs<std::ranges::range_reference_t<Outputs>, detail::element_in<Outputs>, D> &&
-             RowIds<std::ranges::range_reference_t<Ids>>)
-  completion row_sparse_pull(Keys&& keys, Outputs& outputs, Ids const& row_ids, priority when = {}) {
-    using T = detail::element_in<Outputs>;
+  template <class T, class Keys, class Outputs, class Ids>
+  completion pull_listed_rows(Keys& keys, Outputs& outputs, Ids const& row_ids, priority when) {
     std::vector<any_key> owned;
-    detail::erased_row_requests<T, D> requests;
-    detail::for_each_entry(
+    erased_row_requests<T, D> requests;
+    for_each_entry(
         "row_sparse_pull", keys,
         [&](auto&& key, auto const& output, auto const& ids) {
           owned.emplace_back(checked("row_sparse_pull", key));
           auto&& filled = *output;
           add_request(requests, owned.back(), filled, *ids);
         },
-        detail::companion<Outputs>("output", outputs), detail::companion<Ids const>("tensor of row ids", row_ids));
+        companion<Outputs>("output", outputs), companion<Ids const>("tensor of row ids", row_ids));
     return calls<T>().pull_rows(owned, requests, when);
   }
 
-  /// init, then pull.
-  template <class Value, OutputTensors Outputs>
-    requires(TensorLike<Value> && detail::Repeatable<Outputs> && OutlivesCall<Outputs, false, D>)
-  completion broadcast(any_key_view key, Value const& value, Outputs&& outputs, priority when = {}) {
-    detail::expect_outputs_like(key, value, outputs);
-    init(key, value);
-    return pull(key, outputs, when);
-  }
-  template <KeysOf<any_key_view> Keys, std::ranges::input_range Values, OutputTensorList Outputs>
-    requires(detail::Repeatable<Keys> && detail::Repeatable<Values> && detail::Repeatable<Outputs> &&
-             OutlivesCall<Outputs, false, D>)
-  completion broadcast(Keys&& keys, Values&& values, Outputs&& outputs, priority when = {}) {
-    detail::expect_outputs_like_each<any_key_view>(keys, values, outputs);
-    init(keys, values);
-    return pull(keys, outputs, when);
-  }
-
- private:
   template <class T>
   detail::typed_calls<T, D>& calls() {
     return base::template calls<T>();
@@ -308,34 +183,12 @@ class any_store_calls : public detail::any_store_base<D, Compressors, Ts...> {
     }
   }
 
-  template <class T>
-  void init_list(std::span<any_key_view const> keys, std::span<detail::erased_tensor<T const, D> const> values) {
-    base::expect_kind(keys);
-    calls<T>().init(keys, values);
-    base::set_kind(keys.front());
-  }
-
-  /// Refuses keys of the other kind, and hands the call to the store.
-  template <class T>
-  completion submit(detail::erased_draft<T, D>& call, priority when) {
+  /// Fills the draft, refuses keys of the other kind, and hands the call to the store.
+  template <class T, class Arguments>
+  completion submit(erased_draft<T, D> call, Arguments const& arguments, priority when) {
+    arguments.add_to(call);
     for (auto const& entry : call.lists.keys()) checked(call.lists.caller(), entry.key);
     return calls<T>().submit(call, when);
-  }
-  template <class Gradients, class Outputs>
-  completion update(char const* name, any_key_view key, Gradients& gradients, Outputs&& outputs, priority when,
-                    bool only_accumulates = false) {
-    using T = detail::element_in<Gradients>;
-    auto call = calls<T>().new_push(std::type_identity<T>(), name, only_accumulates);
-    call.lists.add(key, gradients, outputs);
-    return submit(call, when);
-  }
-  template <class Keys, class Gradients, class Outputs>
-  completion update_list(char const* name, Keys& keys, Gradients& gradients, Outputs& outputs, priority when,
-                         bool only_accumulates = false) {
-    using T = detail::element_in<Gradients>;
-    auto call = calls<T>().new_push(std::type_identity<T>(), name, only_accumulates);
-    call.lists.add_list(keys, gradients, outputs);
-    return submit(call, when);
   }
 
   /// The row-sparse tensors of one more key.

@@ -49,7 +49,18 @@ class any_store_base : public sole_type<Ts...> {
   /// Whether keys may have elements of type T.
   template <class T>
   static constexpr bool has_type = (std::same_as<T, Ts> || ...);
+  /// What a value with elements E is stored as: E, or the store's only type.
+  template <class E>
+  using stored_as =
+      std::conditional_t<sizeof...(Ts) == 1 && !has_type<E>, std::tuple_element_t<0, std::tuple<Ts...>>, E>;
+  template <class E>
+  static constexpr bool converts = has_type<stored_as<E>>;
+  template <class E>
+  static constexpr bool pulls = has_type<E>;
+  template <class E>
+  static constexpr bool lists = has_type<E>;
   static constexpr bool is_synchronous = false;
+  static constexpr bool may_accumulate = true;
   using device_type = D;
   using key_type = any_key;
   using key_view = any_key_view;

@@ -29,8 +29,8 @@
 #include <pushpull/store/any_store_calls.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/operands.hpp>
+#include <pushpull/store/partitioned_store.hpp>
 #include <pushpull/store/rows/row_tables.hpp>
-#include <pushpull/store/typed_kv_store.hpp>
 #include <pushpull/tensor/row_sparse.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 #include <pushpull/update/loss_scale.hpp>

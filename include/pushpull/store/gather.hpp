@@ -124,35 +124,6 @@ void for_each_entry(char const* call, Keys& keys, F const& f, companion<R>... be
   expect_keys(call, key.seen() > 0);
 }
 
-/// A key of a list, and where its entries stand in the ranges beside it.
-template <class Record, class Iterator>
-struct listed_key {
-  Record* key;
-  std::vector<Iterator> entries;
-};
-
-/// The keys of a list in the order of their registration, each once.
-/// @param find  find(key) -> the record.
-template <class Keys, class R, class Find>
-auto group_keys(char const* call, char const* what, Keys& keys, R& range, Find const& find) {
-  using record = std::remove_reference_t<decltype(find(*std::ranges::begin(keys)))>;
-  std::vector<listed_key<record, std::ranges::iterator_t<R>>> groups;
-  for_each_entry(
-      call, keys,
-      [&](auto&& key, auto const& entry) {
-        record& r = find(key);
-        auto const known = std::find_if(groups.begin(), groups.end(), [&](auto const& g) { return g.key == &r; });
-        if (known == groups.end()) {
-          groups.push_back({&r, {entry.place()}});
-        } else {
-          known->entries.push_back(entry.place());
-        }
-      },
-      companion<R>(what, range));
-  std::sort(groups.begin(), groups.end(), [](auto const& a, auto const& b) { return a.key->index < b.key->index; });
-  return groups;
-}
-
 /// Checks the shapes of a broadcast: those of each key's outputs are its value's.
 template <class Value, class Outputs, class View>
 void expect_outputs_like(View key, Value const& value, Outputs& outputs) {

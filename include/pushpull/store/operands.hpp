@@ -148,9 +148,10 @@ class staging {
 };
 
 template <class R>
-struct element_in_type {
-  using type = typename element_in_type<std::ranges::range_reference_t<R>>::type;
-};
+struct element_in_type {};
+template <class R>
+  requires(!TensorLike<R> && !RowSparseTensor<std::remove_cvref_t<R>> && std::ranges::input_range<R>)
+struct element_in_type<R> : element_in_type<std::ranges::range_reference_t<R>> {};
 template <TensorLike R>
 struct element_in_type<R> {
   using type = element_of<R>;

@@ -17,8 +17,8 @@
 #include <pushpull/error.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/parameter_store.hpp>
+#include <pushpull/store/partitioned_store.hpp>
 #include <pushpull/store/refusal.hpp>
-#include <pushpull/store/typed_kv_store.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
 
