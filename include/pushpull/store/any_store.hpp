@@ -35,7 +35,7 @@ namespace pushpull::inline PUSHPULL_ABI {
 
 namespace detail {
 
-/// The calls of any_store, without the overloads that explain refused calls.
+/// The calls of any_store, without the overloads that explain refused ones: how their arguments reach the erased store.
 template <Device D, class Compressors, ElementType... Ts>
 class any_store_calls
     : public store_face<any_store_calls<D, Compressors, Ts...>, any_store_base<D, Compressors, Ts...>> {

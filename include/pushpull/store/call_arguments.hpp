@@ -50,7 +50,7 @@ concept RowsFor = HeldBy<R, Store> && RowSparseTensorsOf<R, element_in<R>> && Ro
 template <class R, class Store>
 concept RowListFor = HeldBy<R, Store> && RowSparseListOf<R, element_in<R>> && RowsOutliveCallOf<R, Store>;
 
-/// The outputs of a row_sparse_pull of one key.
+/// The outputs of row_sparse_pull of one key.
 template <class R, class Store>
 concept RowOutputsFor = HeldBy<R, Store> && RowSparseOutputs<R, element_in<R>, typename Store::device_type>;
 

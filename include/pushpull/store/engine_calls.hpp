@@ -1,5 +1,5 @@
 /// @file
-/// Calls of a store made drafts of its engines.
+/// The way from the arguments of a store's calls to its engines.
 #pragma once
 
 #include <algorithm>

@@ -25,7 +25,7 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// The calls of a store on its keys and rules, and those that wait.
+/// The calls that read keys and rules, set rules, and wait.
 /// @tparam Derived  See engine_calls.
 /// @tparam Traits   As for store_face, and: one_rule, whether all keys have the same type of rule, and updater_type, that type;
 ///                  has_rule<R>; takes_function<F>, whether set_updater does.

@@ -79,7 +79,7 @@ struct kv_store_traits {
 
 struct store_access;
 
-/// The calls of kv_store<T, D, Policies...>, without the overloads that explain refused calls.
+/// kv_store<T, D, Policies...> without the overloads that explain refused calls.
 template <ElementType T, Device D, class... Policies>
 class kv_store_calls : public engine_calls<kv_store_calls<T, D, Policies...>, kv_store_traits<T, D, Policies...>> {
   using engine_type = engine<kv_store_types<T, D, Policies...>>;

@@ -20,7 +20,7 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// The traits of stores of several parts. @tparam First  The first part, a kv_store.
+/// The traits that stores of several parts share. @tparam First  The first part, a kv_store.
 template <class First>
 struct partition_traits {
   using device_type = typename First::device_type;
