@@ -9,7 +9,6 @@
 #include <cstring>
 #include <functional>
 #include <memory>
-#include <ranges>
 #include <span>
 #include <string>
 #include <string_view>
@@ -47,6 +46,37 @@ using all_compressors =
                 compress::cast<float8_e4m3>, compress::cast<float8_e5m2>, compress::top_k>;
 
 namespace detail {
+
+/// The objects that a list of pointers points to, as a range. A view of the standard library does not compile with clang
+/// 14.
+template <class X>
+class pointed_to {
+ public:
+  class iterator {
+   public:
+    using value_type = X;
+    using difference_type = std::ptrdiff_t;
+    iterator() = default;
+    explicit iterator(X* const* position) : position_(position) {}
+    X& operator*() const { return **position_; }
+    iterator& operator++() {
+      ++position_;
+      return *this;
+    }
+    iterator operator++(int) { return iterator(position_++); }
+    bool operator==(iterator const&) const = default;
+
+   private:
+    X* const* position_ = nullptr;
+  };
+
+  explicit pointed_to(std::span<X* const> pointers) : pointers_(pointers) {}
+  iterator begin() const { return iterator(pointers_.data()); }
+  iterator end() const { return iterator(pointers_.data() + pointers_.size()); }
+
+ private:
+  std::span<X* const> pointers_;
+};
 
 /// f(view) for the tensor, on its device or in host memory.
 template <class T, Device D, class F>
@@ -135,9 +165,8 @@ class typed_model : public Base {
   }
   completion pull_rows(std::span<any_key const> keys, erased_row_requests<T, D> const& requests,
                        priority when) override {
-    auto const dereference = [](row_sparse<T, D>* output) -> row_sparse<T, D>& { return *output; };
-    std::vector<decltype(requests.outputs.front() | std::views::transform(dereference))> outputs;
-    for (auto const& of_key : requests.outputs) outputs.push_back(of_key | std::views::transform(dereference));
+    std::vector<pointed_to<row_sparse<T, D>>> outputs;
+    for (auto const& of_key : requests.outputs) outputs.emplace_back(of_key);
     auto const pull = [&](auto const& ids) {
       if (!requests.shared) return typed().row_sparse_pull(keys, outputs, ids, when);
       std::vector<decltype(view_of(ids.front().front()))> shared;
