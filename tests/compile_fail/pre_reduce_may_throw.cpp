@@ -1,7 +1,5 @@
 // expect: PreReduction: pre_reduce may throw
 #include <pushpull/pushpull.hpp>
-
-#include <vector>
 namespace pp = pushpull;
 struct unit_gradient {
   static constexpr auto state_names = pp::states();
@@ -25,4 +23,3 @@ void operator()(A const& factor, V const&, V& g) const noexcept {
 using pp::update::operator|;
 auto const rule = unit_gradient{} | pp::update::sgd{};
 pp::kv_store<float, pp::cpu_device<>, std::remove_const_t<decltype(rule)>> store(pp::cpu_devices(1), rule);
-void train(std::vector<float> const& gradient) { store.push("w", gradient); }

@@ -158,6 +158,8 @@ static_assert(pp::Compressor<pp::compress::none> && !pp::Compressor<no_size>);
 
 using least_store = pp::kv_store<float, archetype::device, archetype::updater, archetype::reduction>;
 static_assert(pp::ResidentStore<least_store> && pp::Store<least_store> && !pp::Store<int>);
+static_assert(pp::ResidentStore<pp::kv_store<float, pp::cpu_device<>>> &&
+              pp::Store<pp::any_store<pp::cpu_device<>, pp::compressors<>, float>>);
 
 }  // namespace
 

@@ -244,6 +244,22 @@ PUSHPULL_DEVICE_INLINE auto terms(U const& stage, S const& s, V const& w, V cons
   }
 }
 
+/// Compiles the terms of all phases on packs `V`, so that a stage whose terms may throw is refused where it is given to a
+/// store, before any call.
+template <class U, class V, class A>
+constexpr bool expect_terms() {
+  auto const of_phase = []<std::size_t P, std::size_t... S>(phase<P>, std::index_sequence<S...>) {
+    using type =
+        decltype(terms<P>(std::declval<U const&>(), std::declval<argument_t<U, A> const&>(), std::declval<V const&>(),
+                          std::declval<V const&>(), std::declval<repeat_t<S, V> const&>()...));
+    static_assert(!std::is_void_v<type>, "PreReduction: pre_reduce returns the element's term");
+  };
+  [&]<std::size_t... P>(std::index_sequence<P...>) {
+    (of_phase(phase<P>(), std::make_index_sequence<state_count<U>>()), ...);
+  }(std::make_index_sequence<phase_count<U>>());
+  return true;
+}
+
 }  // namespace detail
 
 /// A stage that needs sums over the gradients of all keys of a step, or over each tensor, before any weight may change.

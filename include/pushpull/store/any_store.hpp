@@ -261,6 +261,4 @@ class any_store : public detail::explained_rows<detail::any_store_calls<D, Compr
   using detail::explained_rows<detail::any_store_calls<D, Compressors, Ts...>>::explained_rows;
 };
 
-static_assert(Store<any_store<cpu_device<>, compressors<>, float>>);
-
 }  // namespace pushpull

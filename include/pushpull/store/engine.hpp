@@ -224,12 +224,6 @@ class engine {
     }
     return submit(prepared_call{std::move(handle), &joint, work}, when);
   }
-  /// Submits the call and returns when it is done. @throws what it fails with
-  template <class Draft>
-  void run(Draft& call) {
-    submit(call, priority{std::numeric_limits<int>::max()}).wait();
-  }
-
   plan_type make_plan(std::span<key_type const> keys) {
     shared_guard const lock(contents_.mutex);
     std::vector<record*> records;

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstddef>
 #include <iterator>
+#include <limits>
 #include <optional>
 #include <ranges>
 #include <span>
@@ -35,7 +36,7 @@ namespace pushpull::inline PUSHPULL_ABI::detail {
 /// @tparam Derived  Has: engines() -> a tuple of references; engines_of<Rule>() -> those with the rule; owner(caller, key, f) ->
 ///                  f(engine) of the key; with(caller, key, f) -> f(engine, record); with_element<E>(caller, key, f) ->
 ///                  f(engine), the one that takes tensors of type E for the key; with_new_key<E>(key, f) -> f(engine);
-///                  shares<E>(arguments, f, check): f(engine, arguments of its keys) for each engine that a list names;
+///                  shares<E>(arguments, f): f(engine, arguments of its keys) for each engine that a list names;
 ///                  add_keys<E>(keys, values); number(caller, key) -> that of the key's engine; contains(key), keys().
 template <class Derived, class Traits>
 class engine_calls : public state_access<Derived, Traits> {
@@ -144,16 +145,11 @@ class engine_calls : public state_access<Derived, Traits> {
   }
   template <class E, class Arguments>
   void assign_values(Arguments const& arguments, rule_states states) {
-    auto const assign = [&](auto& engine, auto const& given) {
-      auto call = engine.template new_assign<E>(given.caller, states);
-      given.add_to(call);
-      engine.run(call);
-    };
-    if constexpr (Arguments::is_list) {
-      self().template shares<E>(arguments, assign, true);
-    } else {
-      self().owner(arguments.caller, arguments.keys, [&](auto& engine) { assign(engine, arguments); });
-    }
+    submit<E>(
+        arguments, priority{std::numeric_limits<int>::max()},
+        [&](auto& engine) { return engine.template new_assign<E>(arguments.caller, states); },
+        [&](auto const& f) { return self().owner(arguments.caller, arguments.keys, f); })
+        .wait();
   }
   template <class E, class Arguments>
   completion update(Arguments const& arguments, priority when, bool only_accumulates) {
@@ -239,13 +235,12 @@ class engine_calls : public state_access<Derived, Traits> {
     } else if constexpr (Traits::lists_have_one_engine) {
       completion result;
       self().template shares<E>(
-          arguments, [&](auto& engine, auto const& given) { result = engine.submit(prepare(engine, given), when); },
-          false);
+          arguments, [&](auto& engine, auto const& given) { result = engine.submit(prepare(engine, given), when); });
       return result;
     } else {
       std::vector<prepared_call> all;
-      self().template shares<E>(
-          arguments, [&](auto& engine, auto const& given) { all.push_back(prepare(engine, given)); }, false);
+      self().template shares<E>(arguments,
+                                [&](auto& engine, auto const& given) { all.push_back(prepare(engine, given)); });
       return this->first().submit_jointly(all, when);
     }
   }

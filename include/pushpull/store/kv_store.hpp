@@ -33,9 +33,25 @@ class kv_store {
 
 namespace detail {
 
+/// The traits of stores whose keys have one element type. Values and outputs of any type are converted.
+template <ElementType T>
+struct one_element_type {
+  using sole_type = T;
+  template <class>
+  using stored_as = T;
+  template <class E>
+  static constexpr bool has_type = std::same_as<E, T>;
+  template <class>
+  static constexpr bool converts = true;
+  template <class>
+  static constexpr bool pulls = true;
+  template <class>
+  static constexpr bool lists = true;
+};
+
 /// Types and constants of kv_store<T, D, Policies...>, as store_face, key_access and engine_calls ask for them.
 template <ElementType T, Device D, class... Policies>
-struct kv_store_traits {
+struct kv_store_traits : one_element_type<T> {
   using resolved = kv_store_types<T, D, Policies...>;
   using value_type = T;
   using device_type = D;
@@ -56,21 +72,10 @@ struct kv_store_traits {
   static constexpr bool accumulates = resolved::accumulates;
 
   using engine_types = std::tuple<engine<resolved>>;
-  using sole_type = T;
   template <class>
   using types_of = resolved;
-  template <class>
-  using stored_as = T;
   static constexpr bool may_accumulate = accumulates, compressed = resolved::compressed, one_rule = true,
                         lists_have_one_engine = true;
-  template <class E>
-  static constexpr bool has_type = std::same_as<E, T>;
-  template <class>
-  static constexpr bool converts = true;
-  template <class>
-  static constexpr bool pulls = true;
-  template <class>
-  static constexpr bool lists = true;
   template <class Rule>
   static constexpr bool has_rule = std::same_as<Rule, updater_type>;
   template <class F>
@@ -161,7 +166,7 @@ class kv_store_calls : public engine_calls<kv_store_calls<T, D, Policies...>, kv
     f(*engine_);
   }
   template <class E, class Arguments, class F>
-  void shares(Arguments const& arguments, F const& f, bool) {
+  void shares(Arguments const& arguments, F const& f) {
     f(*engine_, arguments);
   }
   template <class E, class View>
@@ -202,8 +207,6 @@ class kv_store<T, D, Policies...> : public detail::explained_rows<detail::kv_sto
  public:
   using detail::explained_rows<detail::kv_store_calls<T, D, Policies...>>::explained_rows;
 };
-
-static_assert(ResidentStore<kv_store<float, cpu_device<>>>);
 
 /// Types from arguments: floats, the rule or pipeline that was given, and the other policies.
 template <Device D, class U, class... P>

@@ -93,7 +93,8 @@ template <ElementType T, Device D, class List, class... Policies>
 struct by_rule;
 template <ElementType T, Device D, Updater... Rules, class... Policies>
 struct by_rule<T, D, rules<Rules...>, Policies...>
-    : partition_traits<kv_store<T, D, std::tuple_element_t<0, std::tuple<Rules...>>, Policies...>> {
+    : partition_traits<kv_store<T, D, std::tuple_element_t<0, std::tuple<Rules...>>, Policies...>>,
+      one_element_type<T> {
   using first_part = kv_store<T, D, std::tuple_element_t<0, std::tuple<Rules...>>, Policies...>;
   using part_types = std::tuple<kv_store<T, D, Rules, Policies...>...>;
   using engine_types = std::tuple<engine<kv_store_types<T, D, Rules, Policies...>>...>;
@@ -111,18 +112,7 @@ struct by_rule<T, D, rules<Rules...>, Policies...>
   using updater_type = void;
   template <class>
   using types_of = typename first_part::resolved;
-  template <class E>
-  static constexpr bool has_type = std::same_as<E, T>;
-  using sole_type = T;
-  template <class>
-  using stored_as = T;
   static constexpr bool one_rule = false, lists_have_one_engine = false;
-  template <class>
-  static constexpr bool converts = true;
-  template <class>
-  static constexpr bool pulls = true;
-  template <class>
-  static constexpr bool lists = true;
   template <class Rule>
   static constexpr bool has_rule = (std::same_as<Rule, Rules> || ...);
   template <class>

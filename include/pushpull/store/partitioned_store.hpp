@@ -2,7 +2,6 @@
 /// A key-value store of several parts: one per element type, or one per rule.
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <concepts>
 #include <cstddef>
@@ -189,14 +188,13 @@ class partitioned_store : public engine_calls<partitioned_store<Partition>, Part
 
   /// Adds keys to their parts, all or none.
   template <class E, class View>
-  void add_keys(std::span<key_view const> keys, std::span<View const> values, char const* caller = "init",
+  void add_keys(std::span<key_view const> keys, std::span<View const> values, char const* = "init",
                 std::vector<bool> const* needs_gradient = nullptr) {
     static std::vector<bool> const none;
     if constexpr (Partition::lists_have_one_engine) {
       engine_at<Partition::template number_of<E>>().init(keys, values, needs_gradient != nullptr,
                                                          needs_gradient == nullptr ? none : *needs_gradient);
     } else {
-      expect_new(caller, keys);
       std::array<std::vector<key_view>, count> names;
       std::array<std::vector<View>, count> views;
       std::array<std::vector<bool>, count> flags;
@@ -222,19 +220,6 @@ class partitioned_store : public engine_calls<partitioned_store<Partition>, Part
       }(all_numbers);
     }
   }
-  void expect_new(char const* caller, std::span<key_view const> keys) const {
-    for (key_view const key : keys)
-      expects<duplicate_key>(!contains(key),
-                             [&] { return std::string(caller) + ": " + key_text(key) + " was given to init before"; });
-    expect_once(caller, std::vector<key_view>(keys.begin(), keys.end()));
-  }
-  static void expect_once(char const* caller, std::vector<key_view> keys) {
-    std::sort(keys.begin(), keys.end());
-    auto const twice = std::adjacent_find(keys.begin(), keys.end());
-    expects<duplicate_key>(twice == keys.end(),
-                           [&] { return std::string(caller) + ": " + key_text(*twice) + " stands twice in one call"; });
-  }
-
   /// The keys of one part in a call, and views of the tensors that came with each.
   template <class Source, class Output>
   struct share {
@@ -267,9 +252,8 @@ class partitioned_store : public engine_calls<partitioned_store<Partition>, Part
   }
 
   /// f(engine, arguments of its keys) for each engine that a list names.
-  /// @param check  f takes effect at once: what the engines would refuse is refused before.
   template <class E, class Sources, class Keys, class Outputs, class F>
-  void shares(call_arguments<true, Keys, Sources, Outputs> const& given, F const& f, bool check) const {
+  void shares(call_arguments<true, Keys, Sources, Outputs> const& given, F const& f) const {
     if constexpr (Partition::lists_have_one_engine) {
       f(engine_at<Partition::template number_of<E>>(), given);
     } else {
@@ -282,11 +266,8 @@ class partitioned_store : public engine_calls<partitioned_store<Partition>, Part
             part.keys.emplace_back(key);
             part.sources.push_back(views_of(*source));
             part.outputs.push_back(views_of(*output));
-            if (check) check_value(given.caller, key, part.sources.back());
           },
           companion<Sources>(given.word, given.sources), companion<Outputs>("output", given.outputs));
-      if (check)
-        for (auto const& part : divided) expect_once(given.caller, {part.keys.begin(), part.keys.end()});
       [&]<std::size_t... N>(std::index_sequence<N...>) {
         ((divided[N].keys.empty()
               ? void()
@@ -296,12 +277,6 @@ class partitioned_store : public engine_calls<partitioned_store<Partition>, Part
       }(all_numbers);
     }
   }
-  template <class Source>
-  void check_value(char const* caller, key_view key, Source const& source) const {
-    this->expect_weights(caller, key);
-    if constexpr (TensorLike<Source>) expect_shape(caller, key, this->shape(key), source.shape());
-  }
-
   template <class Parts>
   struct owned_parts;
   template <class... Parts>

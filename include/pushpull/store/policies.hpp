@@ -170,6 +170,10 @@ struct check_updater {
     if constexpr (callable) return IsNoexceptPerElement<U, pack<A>, A>;
     return false;
   }();
+  static constexpr bool has_quiet_terms = [] {
+    if constexpr (callable && PreReduction<U>) return expect_terms<U, pack<A>, A>();
+    return true;
+  }();
   static_assert(copyable, "Updater: the rule is not trivially copyable, so it cannot travel to a device");
   static_assert(!copyable || named,
                 "Updater: the rule has no list state_names; write: static constexpr auto state_names = "
@@ -192,7 +196,8 @@ struct check_updater {
       !copyable || !changes || !keeps_states || cannot_throw,
       "Updater: the rule's operator may throw amid a pass, where nothing could be undone: write noexcept behind "
       "its const, and behind that of at(number), if what prepare returns has one");
-  using type = std::conditional_t<copyable && changes && keeps_states && cannot_throw, U, refused_updater>;
+  using type =
+      std::conditional_t<copyable && changes && keeps_states && cannot_throw && has_quiet_terms, U, refused_updater>;
 };
 template <class A>
 struct check_updater<no_updater, A> {

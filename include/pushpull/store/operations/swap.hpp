@@ -35,7 +35,7 @@ struct exchange {
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const&, V& state) const {
+  PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const&, V& state) const noexcept {
     V const weight = w;
     w = state;
     state = weight;
