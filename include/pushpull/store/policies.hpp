@@ -10,6 +10,7 @@
 #include <pushpull/comm/single.hpp>
 #include <pushpull/compress/none.hpp>
 #include <pushpull/concepts/policy.hpp>
+#include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/element/dtype.hpp>
