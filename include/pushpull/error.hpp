@@ -65,6 +65,23 @@ class file_error : public error {
   using error::error;
 };
 
+/// A call to other ranks that failed. `rank()` is the rank that it failed for, or -1 if that is not known. The store that
+/// made the call may hold a step of which only parts are done: see docs/distribution.md.
+class comm_error : public error {
+ public:
+  comm_error(int rank, std::string const& what) : error(what), rank_(rank) {}
+  int rank() const noexcept { return rank_; }
+
+ private:
+  int rank_;
+};
+
+/// A rank that did not take part in a call before the deadline.
+class comm_timeout : public comm_error {
+ public:
+  using comm_error::comm_error;
+};
+
 /// A CUDA call that failed. `code()` is its cudaError_t.
 class cuda_error : public error {
  public:
