@@ -45,7 +45,7 @@ concept Communicator = requires(C const& c) {
   c.barrier();
 } && std::copy_constructible<C>;
 
-/// What a call that takes a group has started. Dropped before it is ready, it waits, or fails the communicator.
+/// A call that takes a group, once it is started. Dropped before it is ready, it waits, or fails the communicator.
 /// Needs:     ready() -> bool, which may be asked again and again, from one thread at a time; true stays true;
 ///            wait(), which returns when it is ready. Both throw comm_error, and comm_timeout after the deadline.
 template <class R>
@@ -107,7 +107,7 @@ concept GathersBytes = Communicator<C> && requires(C const& c, std::span<std::by
   { c.gather_all(bytes) } -> std::same_as<std::vector<std::vector<std::byte>>>;
 };
 
-/// What a store over several ranks needs.
+/// The capabilities that a store over several ranks asks for.
 template <class C, class D>
 concept CollectiveCommunicator =
     ExchangesSlices<C, D> && GathersSlices<C, D> && SumsDoubles<C, D> && BroadcastsBytes<C> && GathersBytes<C>;
