@@ -2,7 +2,8 @@
 # machine of its user: no path of the machine that made the package is ever in it.
 #
 # Defines pushpull::cccl, pushpull::xsimd, pushpull::range_v3_for_nvcc, and through their own packages TBB::tbb,
-# Threads::Threads and, where they exist, CUDA::cudart, OpenMP::OpenMP_CXX and nlohmann_json::nlohmann_json.
+# Threads::Threads and, where they exist, CUDA::cudart, OpenMP::OpenMP_CXX, MPI::MPI_CXX and
+# nlohmann_json::nlohmann_json.
 # Sets pushpull_missing to a list of what has to be installed first; empty if there is nothing.
 
 set(pushpull_missing "")
@@ -18,6 +19,8 @@ if(NOT TARGET TBB::tbb)
 endif()
 
 find_package(OpenMP QUIET COMPONENTS CXX)
+
+find_package(MPI QUIET COMPONENTS CXX)
 
 # CMake 3.25.1, which Debian 12 has, stops at a CUDA Toolkit 13 without nvToolsExt unless an older CMake is asked for.
 set(pushpull_minimum "${CMAKE_MINIMUM_REQUIRED_VERSION}")

@@ -1,0 +1,50 @@
+// The main function of test programs that run on several ranks: Catch2 on every rank, and the first failure on any rank
+// ends the job, so that no rank waits for one that has left a test.
+#include <pushpull/comm/mpi.hpp>
+
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+
+#if __has_include(<catch2/catch_session.hpp>)
+#include <catch2/catch_all.hpp>
+#define PUSHPULL_TEST_LISTENER Catch::EventListenerBase
+#define PUSHPULL_TEST_ASSERTION_ENDED void
+#define PUSHPULL_TEST_GO_ON
+#else
+#define CATCH_CONFIG_RUNNER
+#include <catch2/catch.hpp>
+#define PUSHPULL_TEST_LISTENER Catch::TestEventListenerBase
+#define PUSHPULL_TEST_ASSERTION_ENDED bool
+#define PUSHPULL_TEST_GO_ON true
+#endif
+
+namespace {
+
+int rank = 0;
+
+struct abort_at_failure : PUSHPULL_TEST_LISTENER {
+  using PUSHPULL_TEST_LISTENER::TestEventListenerBase;
+
+  PUSHPULL_TEST_ASSERTION_ENDED assertionEnded(Catch::AssertionStats const& stats) override {
+    auto const& result = stats.assertionResult;
+    if (result.isOk()) return PUSHPULL_TEST_GO_ON;
+    std::string text = result.getSourceInfo().file + (":" + std::to_string(result.getSourceInfo().line)) +
+                       ": failed: " + result.getExpressionInMacro() + "\n  " + result.getExpandedExpression() + "\n";
+    for (auto const& info : stats.infoMessages) text += "  " + info.message + "\n";
+    std::fprintf(stderr, "rank %d: %s", rank, text.c_str());
+    std::fflush(nullptr);
+    MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
+    std::_Exit(EXIT_FAILURE);
+  }
+};
+CATCH_REGISTER_LISTENER(abort_at_failure)
+
+}  // namespace
+
+int main(int argc, char* argv[]) {
+  pushpull::comm::mpi const world;
+  rank = world.rank();
+  if (rank != 0 && std::freopen("/dev/null", "w", stdout) == nullptr) return EXIT_FAILURE;
+  return Catch::Session().run(argc, argv);
+}
