@@ -61,7 +61,7 @@ struct mpi_operation {
     for (part const& p : parts)
       if (!p.complete && p.peer >= 0) ranks.push_back(p.peer);
     std::ranges::sort(ranks);
-    ranks.erase(std::ranges::unique(ranks).begin(), ranks.end());
+    ranks.erase(std::unique(ranks.begin(), ranks.end()), ranks.end());
     std::string text;
     for (int const rank : ranks) text += (text.empty() ? "" : ", ") + std::to_string(rank);
     return text.empty() ? text : (ranks.size() == 1 ? "rank " : "ranks ") + text;
