@@ -5,7 +5,7 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <cstdint>
+#include <exception>
 #include <span>
 #include <stdexcept>
 #include <string>
