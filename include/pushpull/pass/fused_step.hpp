@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <type_traits>
 #include <utility>
@@ -13,6 +14,7 @@
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/pass/control.hpp>
 #include <pushpull/pass/factored_plan.hpp>
 #include <pushpull/pass/may_fail.hpp>
 #include <pushpull/pass/plan.hpp>
@@ -23,81 +25,6 @@
 #include <pushpull/tensor/buffer.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
-
-/// Later work of each device runs after what every other was given so far.
-template <Device D>
-void join(std::vector<D> const& devices) {
-  for (D const& later : devices)
-    for (D const& earlier : devices)
-      if (!(later == earlier)) later.wait_for(earlier);
-}
-
-/// The memory of a rule on one device, which the pass reads: a rule per parameter group, and a clock per key.
-template <Device D, class Rule, class Types>
-class control {
- public:
-  using clock_type = pass::clock_of<Rule, Types>;
-  using shared_type = pass::shared_sums<Rule>;
-
-  control(D const& device, std::vector<Rule> const& rules) {
-    set(device, rules, room_for(device, rules.size()));
-    if constexpr (pass::detail::has_shared_sums<Rule>) {
-      shared_ = buffer<D>(device, sizeof(shared_type));
-      set_shared(device, initial_sums(rules.front()));
-    }
-  }
-
-  /// Where the pass finds the rules' hyperparameters: with the caller if it runs on the host; else on the device, whose
-  /// stream sets them in order.
-  Rule const* rules(Rule const* given) const {
-    if constexpr (HostDevice<D>) return given;
-    return static_cast<Rule const*>(rules_.data());
-  }
-  clock_type* clocks() const { return static_cast<clock_type*>(clocks_.data()); }
-  /// Sums over all keys and persistent values, or null.
-  shared_type* shared() const { return static_cast<shared_type*>(shared_.data()); }
-  void set_shared(D const& device, sums_t<Rule> const& sums) {
-    device.for_each(1, pass::set_value<shared_type>{shared(), {sums, false}});
-  }
-
-  /// Memory for as many rules, where they need more than there is.
-  buffer<D> room_for([[maybe_unused]] D const& device, [[maybe_unused]] std::size_t rules) const {
-    if constexpr (!HostDevice<D>)
-      if (rules_.bytes() < rules * sizeof(Rule)) return buffer<D>(device, rules * sizeof(Rule));
-    return {};
-  }
-  /// New hyperparameters, from the next step on. Nothing may be using the old ones if there are more than before.
-  /// @param room  What room_for gave.
-  void set(D const& device, std::vector<Rule> const& rules, [[maybe_unused]] buffer<D> room) {
-    if constexpr (!HostDevice<D>) {
-      if (room.bytes() > 0) rules_ = std::move(room);
-      auto* const to = static_cast<Rule*>(rules_.data());
-      for (std::size_t i = 0; i < rules.size(); ++i) device.for_each(1, pass::set_value<Rule>{to + i, rules[i]});
-    }
-  }
-  /// Key number `key` is in parameter group number `group` from the next step on.
-  void assign(D const& device, std::int32_t key, std::int32_t group) {
-    device.for_each(1, pass::set_value<std::int32_t>{&clocks()[key].parameter_group, group});
-  }
-
-  /// Whether there is room for `keys` clocks.
-  bool has_room(std::size_t keys) const { return keys * sizeof(clock_type) <= clocks_.bytes(); }
-
-  /// Room for `keys` clocks; new ones are 0. Nothing may be using the old ones.
-  void reserve(D const& device, std::size_t keys) {
-    std::size_t const bytes = keys * sizeof(clock_type);
-    if (has_room(keys)) return;
-    buffer<D> grown(device, std::max(bytes, 2 * clocks_.bytes()));
-    device.fill_zero(grown.data(), grown.bytes());
-    device.copy(grown.data(), clocks_.data(), clocks_.bytes());
-    clocks_ = std::move(grown);
-  }
-
- private:
-  buffer<D> rules_;
-  buffer<D> clocks_;
-  buffer<D> shared_;
-};
 
 /// The plans of all devices for one step. Kept, it is launched again at no cost; reused, it allocates nothing.
 template <Device D, class Rule, class Reduction, class Types, pass::memory Memory>
@@ -141,6 +68,9 @@ class fused_step {
     segments_.clear();
     slots_ = 0;
     reduced_ = false;
+    has_distant_ = false;
+    distant_clocks_.clear();
+    started_phases_ = 0;
     skipped_.clear();
   }
 
@@ -154,7 +84,7 @@ class fused_step {
   bool empty() const {
     for (auto const& plan : plans_)
       if (!plan.empty()) return false;
-    return true;
+    return !has_distant_;
   }
 
   /// Appends a run to the plan of device number `device`. Runs come in the order of their keys and of their elements,
@@ -163,11 +93,8 @@ class fused_step {
            std::span<typename Types::mirror* const> mirrors) {
     plans_[device].add(r, gradients, mirrors);
     if constexpr (two_phases) {
-      if (per_tensor && (segments_.empty() || r.clock != last_clock_)) segments_.push_back(slots_);
-      last_clock_ = r.clock;
-      std::int64_t const leaf = slots_;
+      std::int64_t const leaf = take_leaves(r.clock, r.leaf_phase, r.size);
       plans_[device].runs().back().leaf = leaf;
-      slots_ += (r.leaf_phase + r.size + pass::leaf_size - 1) / pass::leaf_size;
       if (r.reduced != nullptr) {
         reduced_ = true;
         A const* const gradient[] = {r.reduced};
@@ -182,6 +109,13 @@ class fused_step {
         second_[device].add(second, gradient, mirrors);
       }
     }
+  }
+
+  /// In the place of `add` for a run that another process has: numbers its leaves.
+  void add_distant([[maybe_unused]] std::int32_t clock, [[maybe_unused]] std::int64_t leaf_phase,
+                   [[maybe_unused]] std::int64_t size) {
+    if constexpr (two_phases) take_leaves(clock, leaf_phase, size);
+    has_distant_ = true;
   }
 
   /// After `add` of a run that is a whole key, where the rule asks for numbers of its rows and columns.
@@ -203,8 +137,15 @@ class fused_step {
     }
   }
 
+  /// Counts a step of a key that only other processes hold on device number 0. After its `add_distant`.
+  void add_distant_clock(std::int32_t clock) {
+    distant_clocks_.push_back({clock, per_tensor ? static_cast<std::int32_t>(segments_.size()) - 1 : -1});
+  }
+
   /// After the last `add`, before `run`.
   void commit(std::vector<D> const& devices) {
+    // Behind the clocks of runs: the matrices of a Factored rule go by those.
+    for (auto const& [clock, segment] : distant_clocks_) plans_[0].add_clock(clock, false, segment);
     if constexpr (two_phases) trees_.over_all.build({}, slots_);
     if constexpr (per_tensor) trees_.by_tensor.build(segments_, slots_);
     for (std::size_t n = 0; n < devices.size(); ++n) {
@@ -237,22 +178,25 @@ class fused_step {
   }
   /// @param rules  With the hyperparameters of this step; where the host runs the pass, they must outlive this call.
   void run(std::vector<D> const& devices, std::vector<control_type> const& controls, Rule const* rules) {
-    if (empty()) return;
+    while (advance(devices, controls, rules)) {
+    }
+  }
+
+  /// Same as run, in parts: as far as the step goes without partial sums of other processes.
+  /// @returns  Partial sums, to be added to those of the other processes before the next call, and whether there is a next
+  ///           call. A step that throws is to be begun again.
+  std::optional<std::span<double>> advance(std::vector<D> const& devices, std::vector<control_type> const& controls,
+                                           Rule const* rules) {
+    if (empty()) return std::nullopt;
     if constexpr (pass::is_timeless<Rule>) {
       run(devices);
     } else {
-      join(devices);
-      if constexpr (may_fail) {
-        memory_.remember(plans_, controls);
-        try {
-          begin(devices, controls, rules);
-        } catch (...) {
-          memory_.put_back(plans_, controls);
-          throw;
-        }
-      } else {
-        begin(devices, controls, rules);
+      if (started_phases_ == 0) {
+        join(devices);
+        if constexpr (may_fail) memory_.remember(plans_, controls);
       }
+      if (auto const sums = begin_or_restore(devices, controls, rules)) return sums;
+      started_phases_ = 0;
       for (std::size_t n = 0; n < devices.size(); ++n) launch(n, devices[n], controls[n], rules);
       join(devices);
       if constexpr (may_skip) {
@@ -260,6 +204,7 @@ class fused_step {
         for (control_type const& control : controls) skipped_.push_back(&control.shared()->skipped);
       }
     }
+    return std::nullopt;
   }
 
  private:
@@ -268,14 +213,37 @@ class fused_step {
                                                      typename Types::mirror, Types::stochastic>,
                                  states>;
 
-  /// All that comes before the pass: the rule prepares, and sees the sums that it asks for.
-  void begin(std::vector<D> const& devices, std::vector<control_type> const& controls, Rule const* rules) {
-    for (std::size_t n = 0; n < devices.size(); ++n)
-      plans_[n].begin_step(devices[n], controls[n].rules(rules), controls[n].clocks(), controls[n].shared(), steps(n));
-    if constexpr (is_factored)
-      for (std::size_t n = 0; reduced_ && n < devices.size(); ++n)
-        plans_[n].template launch<pass::leave_reduced<states>, Reduction, Memory>(devices[n], nullptr, nullptr);
-    if constexpr (two_phases) pre_reduce(devices, controls, rules);
+  /// Numbers the leaves of the next run. @returns  The first one's number.
+  std::int64_t take_leaves(std::int32_t clock, std::int64_t leaf_phase, std::int64_t size) {
+    if (per_tensor && (segments_.empty() || clock != last_clock_)) segments_.push_back(slots_);
+    last_clock_ = clock;
+    return std::exchange(slots_, slots_ + (leaf_phase + size + pass::leaf_size - 1) / pass::leaf_size);
+  }
+
+  std::optional<std::span<double>> begin_or_restore(std::vector<D> const& devices,
+                                                    std::vector<control_type> const& controls, Rule const* rules) {
+    try {
+      return begin(devices, controls, rules);
+    } catch (...) {
+      started_phases_ = 0;
+      if constexpr (may_fail) memory_.put_back(plans_, controls);
+      throw;
+    }
+  }
+
+  /// All that comes before the pass: the rule prepares, and sees the sums that it asks for. In parts: see `advance`.
+  std::optional<std::span<double>> begin(std::vector<D> const& devices, std::vector<control_type> const& controls,
+                                         Rule const* rules) {
+    if (started_phases_ == 0) {
+      for (std::size_t n = 0; n < devices.size(); ++n)
+        plans_[n].begin_step(devices[n], controls[n].rules(rules), controls[n].clocks(), controls[n].shared(),
+                             steps(n));
+      if constexpr (is_factored)
+        for (std::size_t n = 0; reduced_ && n < devices.size(); ++n)
+          plans_[n].template launch<pass::leave_reduced<states>, Reduction, Memory>(devices[n], nullptr, nullptr);
+    }
+    if constexpr (two_phases) return pre_reduce(devices, controls, rules);
+    return std::nullopt;
   }
 
   void launch(std::size_t n, D const& device, control_type const& control, Rule const* rules) {
@@ -301,23 +269,38 @@ class fused_step {
     buffer<D> own, all, staged;
     pass::detail::table<D, std::int64_t> begins;
     std::int64_t const* tree = nullptr;
+
+    template <class Sums>
+    static Sums* at(buffer<D> const& memory) {
+      return static_cast<Sums*>(memory.data());
+    }
   };
 
-  /// The phases before the pass, each of which knows the sums of those before.
-  void pre_reduce(std::vector<D> const& devices, std::vector<control_type> const& controls, Rule const* rules) {
+  /// The phases before the pass, each of which knows the sums of those before: from the one that was started last to the
+  /// next whose partial sums are to be added up.
+  std::optional<std::span<double>> pre_reduce(std::vector<D> const& devices, std::vector<control_type> const& controls,
+                                              Rule const* rules) {
+    std::optional<std::span<double>> sums;
     [&]<std::size_t... P>(std::index_sequence<P...>) {
-      (
-          [&] {
-            if constexpr (detail::is_factored<Rule, P>()) {
-              factored_phase<P>(devices, controls, rules);
-            } else {
-              pre_reduce_phase<P>(devices, controls, rules);
-            }
-          }(),
-          ...);
+      (void)(... || (sums = pre_reduce_phase<P>(devices, controls, rules)).has_value());
     }(std::make_index_sequence<phase_count<Rule>>());
     if constexpr (is_factored && (MayLeaveAlone<Rule, A> || may_fail))
-      for (std::size_t n = 0; n < devices.size(); ++n) matrices_[n].keep(devices[n], controls[n].clocks());
+      for (std::size_t n = 0; !sums && n < devices.size(); ++n) matrices_[n].keep(devices[n], controls[n].clocks());
+    return sums;
+  }
+  template <std::size_t Phase>
+  std::optional<std::span<double>> pre_reduce_phase(std::vector<D> const& devices,
+                                                    std::vector<control_type> const& controls, Rule const* rules) {
+    if (started_phases_ > Phase + 1) return std::nullopt;
+    bool const starts = std::exchange(started_phases_, Phase + 1) == Phase;
+    if constexpr (detail::is_factored<Rule, Phase>()) {
+      factored_phase<Phase>(devices, controls, rules);
+    } else if (starts) {
+      return start_phase<Phase>(devices, controls, rules);
+    } else {
+      finish_phase<Phase>(devices, controls, rules);
+    }
+    return std::nullopt;
   }
 
   /// A phase whose terms are summed by rows and columns, on each key's owner.
@@ -334,39 +317,50 @@ class fused_step {
     }
   }
 
+  /// @returns  The partial sums of all leaves, on the first device; those of other processes are zero.
   template <std::size_t Phase>
-  void pre_reduce_phase(std::vector<D> const& devices, std::vector<control_type> const& controls, Rule const* rules) {
+  std::span<double> start_phase(std::vector<D> const& devices, std::vector<control_type> const& controls,
+                                Rule const* rules) {
     using sums_type = pass::detail::phase_sums<Rule, Phase>;
-    auto const at = [](buffer<D> const& b) { return static_cast<sums_type*>(b.data()); };
     std::size_t const bytes = static_cast<std::size_t>(slots_) * sizeof(sums_type);
     constexpr auto numbers = static_cast<std::int64_t>(sizeof(sums_type) / sizeof(double));
-    constexpr bool by_tensor = sums_per_tensor<Rule, Phase>();
     for (std::size_t n = 0; n < devices.size(); ++n) {
-      devices[n].fill_zero(at(sums_[n].own), bytes);
+      auto* const own = partial_sums::template at<sums_type>(sums_[n].own);
+      devices[n].fill_zero(own, bytes);
       auto const* const r = controls[n].rules(rules);
       if ((Phase > 0 || is_factored) && reduced_) {  // the first phase has left the reduced gradient
-        second_[n].template pre_reduce<Rule, reduce::sum, Memory, Phase>(devices[n], r, controls[n].clocks(),
-                                                                         at(sums_[n].own));
+        second_[n].template pre_reduce<Rule, reduce::sum, Memory, Phase>(devices[n], r, controls[n].clocks(), own);
       } else {
-        plans_[n].template pre_reduce<Rule, Reduction, Memory, Phase>(devices[n], r, controls[n].clocks(),
-                                                                      at(sums_[n].own));
+        plans_[n].template pre_reduce<Rule, Reduction, Memory, Phase>(devices[n], r, controls[n].clocks(), own);
       }
     }
     join(devices);
     for (std::size_t n = 0; n < devices.size(); ++n) {
       D const& device = devices[n];
-      sums_type* const all = at(sums_[n].all);
-      device.copy(all, at(sums_[0].own), bytes);
+      auto* const all = static_cast<double*>(sums_[n].all.data());
+      device.copy(all, sums_[0].own.data(), bytes);
       for (std::size_t m = 1; m < devices.size(); ++m) {
-        sums_type const* from = at(sums_[m].own);
+        auto const* from = static_cast<double const*>(sums_[m].own.data());
         if (!device.can_access(devices[m])) {
-          device.copy(at(sums_[n].staged), from, bytes);
-          from = at(sums_[n].staged);
+          device.copy(sums_[n].staged.data(), from, bytes);
+          from = static_cast<double const*>(sums_[n].staged.data());
         }
-        device.for_each(slots_ * numbers,
-                        pass::detail::gather{reinterpret_cast<double const*>(from), reinterpret_cast<double*>(all)});
+        device.for_each(slots_ * numbers, pass::detail::gather{from, all});
       }
-      sums_type* from = all;
+    }
+    return {static_cast<double*>(sums_[0].all.data()), static_cast<std::size_t>(slots_ * numbers)};
+  }
+
+  /// Sums the leaves along the tree, and gives the sums to the rule.
+  template <std::size_t Phase>
+  void finish_phase(std::vector<D> const& devices, std::vector<control_type> const& controls, Rule const* rules) {
+    using sums_type = pass::detail::phase_sums<Rule, Phase>;
+    constexpr bool by_tensor = sums_per_tensor<Rule, Phase>();
+    for (std::size_t n = 0; n < devices.size(); ++n) {
+      D const& device = devices[n];
+      auto* from = partial_sums::template at<sums_type>(sums_[n].all);
+      if (has_distant_ && n > 0)
+        device.copy(from, sums_[0].all.data(), static_cast<std::size_t>(slots_) * sizeof(sums_type));
       std::int64_t size = slots_;
       pass::sum_tree const& tree = by_tensor ? trees_.by_tensor : trees_.over_all;
       for (pass::sum_tree::level const& level : tree.levels) {
@@ -391,6 +385,9 @@ class fused_step {
   std::vector<partial_sums> sums_;
   std::vector<std::conditional_t<is_factored, pass::matrix_plan<D, Rule, Types>, nothing>> matrices_;
   std::int64_t slots_ = 0;
+  bool has_distant_ = false;                                           // other processes have runs of the step
+  std::vector<std::pair<std::int32_t, std::int32_t>> distant_clocks_;  // and their segments
+  std::size_t started_phases_ = 0;                                     // of a step that is under way
   std::vector<bool const*> skipped_;
   std::vector<std::int64_t> segments_;  // the first slot of each key, where sums go by key
   std::int32_t last_clock_ = 0;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <iterator>
 #include <memory>
 #include <optional>
@@ -47,15 +48,18 @@ struct store_contents {
   using groups_type = parameter_groups<updater_type, key_view>;
 
   table_type keys;
-  groups_type groups;                      ///< A rule per parameter group.
-  std::vector<control_type> controls;      ///< Per device: rules and clocks. None without a rule.
-  variable steps;                          ///< The order of steps that share sums, or values that persist.
+  groups_type groups;                  ///< A rule per parameter group.
+  std::vector<control_type> controls;  ///< Per device: rules and clocks. None without a rule.
+  variable steps;                      ///< The order of steps that share sums, or values that persist.
+  variable* collectives = nullptr;     ///< The order of operations that all ranks take part in, if there are several.
   guarded_mutex<std::shared_mutex> mutex;  ///< Keys and groups against calls that change them.
 
   /// @param number  Among the stores that share the directory. @throws invalid_argument, duplicate_device
-  store_contents(std::vector<device_type> const& devices, topology const& owners, updater_type const& updater,
-                 std::shared_ptr<typename table_type::directory_type> directory, std::size_t number)
-      : keys(devices, owners, std::move(directory), number, Types::whole_keys, MaySkip<rule_type>), groups(updater) {
+  store_contents(std::vector<device_type> const& devices, topology const& owners, rank_group* ranks,
+                 updater_type const& updater, std::shared_ptr<typename table_type::directory_type> directory,
+                 std::size_t number)
+      : keys(devices, owners, std::move(directory), number, Types::whole_keys, MaySkip<rule_type>, ranks),
+        groups(updater) {
     expects<invalid_argument>(!devices.empty(),
                               [] { return std::string("kv_store: at least 1 device expected, got none"); });
     for (auto a = devices.begin(); a != devices.end(); ++a)
@@ -68,6 +72,31 @@ struct store_contents {
   }
 
   std::vector<device_type> const& devices() const { return keys.devices(); }
+
+  /// Names the order of the ranks' operations for one that all of them take part in.
+  void write_collectives(operation& op) {
+    if (keys.is_distributed()) op.writes(*collectives);
+  }
+  /// @throws comm_error if ranks may hold different weights, because an earlier call to them has failed
+  void expect_in_step([[maybe_unused]] char const* caller) const {
+    if constexpr (Types::collective)
+      if (keys.is_distributed()) keys.ranks().expect_in_step(caller);
+  }
+  /// f(), a part of an operation that all ranks take part in: the other ranks are told of errors that they do not meet.
+  template <class F>
+  decltype(auto) in_step(F const& f) const {
+    if constexpr (Types::collective) {
+      if (!keys.is_distributed()) return f();
+      try {
+        return f();
+      } catch (...) {
+        keys.ranks().note(std::current_exception());
+        throw;
+      }
+    } else {
+      return f();
+    }
+  }
 
   /// Rules that have been made and are not in force. No key and no other rule is added meanwhile.
   struct new_rules {

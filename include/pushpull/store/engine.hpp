@@ -24,6 +24,8 @@
 #include <pushpull/schedule/operation_pool.hpp>
 #include <pushpull/schedule/reentrance.hpp>
 #include <pushpull/store/contents.hpp>
+#include <pushpull/store/exchange/agreement.hpp>
+#include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/inspection.hpp>
 #include <pushpull/store/keys/key_table.hpp>
 #include <pushpull/store/keys/topology.hpp>
@@ -98,9 +100,11 @@ class engine {
       : communicator_(communicator),
         compressor_(compressor),
         accumulation_(accumulation),
-        contents_(device_list, owners_of(communicator_, device_list.size()), updater, std::move(shared.directory),
-                  number),
+        ranks_(make_ranks(communicator_)),
+        contents_(device_list, owners_of<D>(communicator_, device_list.size()), ranks_.get(), updater,
+                  std::move(shared.directory), number),
         schedule_(std::move(shared.schedule)) {
+    contents_.collectives = &schedule_->collectives;
     detail::validate_policy(compressor_);
     detail::validate_policy(accumulation_);
   }
@@ -135,7 +139,7 @@ class engine {
   /// Drafts of calls, to be filled and submitted. @param caller  The name of the call, for messages.
   draft<T> new_push(char const* caller, [[maybe_unused]] bool only_accumulates = false) {
     if constexpr (!Types::has_updater)
-      if (auto* const op = function_.take(contents_, compressor_)) return begin<T>(*op, caller);
+      if (auto* const op = take_function(caller)) return begin<T>(*op, caller);
     if constexpr (Types::accumulates) {
       auto& op = pushes_->take(
           [&] { return std::make_unique<accumulating_push<Types>>(contents_, compressor_, accumulation_); });
@@ -171,6 +175,7 @@ class engine {
     static_assert(!Types::accumulates, "kv_store: accumulate takes dense gradients, not row-sparse ones");
     static_assert(!PreReduction<rule_type>,
                   "kv_store: row-sparse gradients take no PreReduction such as clip_global_norm, and no Factored rule");
+    expect_one_rank(caller, "row-sparse gradients");
     record& r = find(caller, key);
     if constexpr (!Types::has_updater)
       expects<invalid_argument>(!function_.filled(), [&] {
@@ -183,6 +188,7 @@ class engine {
     return result;
   }
   pull_rows_draft new_pull_rows(char const* caller, key_view key) {
+    expect_one_rank(caller, "row-sparse outputs");
     record& r = find(caller, key);
     auto& op = row_pulls_->take([&] { return std::make_unique<pull_rows<Types>>(contents_.keys); });
     pull_rows_draft result{completion(op), op};
@@ -234,7 +240,7 @@ class engine {
   /// @param only_accumulates  No key is updated.
   void update(plan_type& plan, bool only_accumulates = false) {
     if constexpr (!Types::has_updater && !Types::compressed)
-      if (auto* const op = function_.take(contents_, compressor_)) {
+      if (auto* const op = take_function("update")) {
         prepared_call const call{completion(*op), op, op->work()};
         op->take_resident(plan);
         completion const finished = submit(call, priority{});
@@ -262,15 +268,31 @@ class engine {
   new_keys prepare_init(std::span<key_view const> keys, std::span<View const> values, bool resident,
                         std::vector<bool> const& needs_gradient) {
     expect_outside(*schedule_);
-    auto made = contents_.prepare_keys(keys, values, resident, needs_gradient);
+    auto made = prepare_keys(keys, values, resident, needs_gradient);
     std::size_t const clocks = contents_.keys.size() + keys.size();
     if (!contents_.has_room(clocks)) run_between_all([&] { contents_.make_room(clocks); });
     return made;
   }
   void commit(new_keys& made) { contents_.commit(made); }
+  /// Several ranks agree on the keys, and take the values of rank 0.
+  template <class View>
+  new_keys prepare_keys(std::span<key_view const> keys, std::span<View const> values, bool resident,
+                        std::vector<bool> const& needs_gradient) {
+    if constexpr (Types::collective)
+      if (contents_.keys.is_distributed()) {
+        contents_.expect_in_step("init");
+        return contents_.in_step([&] {
+          expect_agreed_keys(*ranks_, devices().size(), keys, values, dtype_traits<T>::name, needs_gradient);
+          auto const agreed = values_of_rank_0(contents_.keys, values);
+          return contents_.prepare_keys(keys, std::span(agreed), resident, needs_gradient);
+        });
+      }
+    return contents_.prepare_keys(keys, values, resident, needs_gradient);
+  }
   /// Adds a key with the given rows, and zero elsewhere.
   template <class Rows>
   void init_rows(key_view key, Rows const& rows) {
+    expect_one_rank("init", "row-sparse values");
     auto const fill = [&](record& r) { fill_rows(contents_, r, rows); };
     filled_value<decltype(fill)> const value{rows.shape(), fill};
     init(std::span<key_view const>(&key, 1), std::span(&value, 1), false, {});
@@ -344,6 +366,19 @@ class engine {
   /// Elements up to which the calling thread does the work of a call itself: about as long as another takes to wake.
   static constexpr std::int64_t small_work = std::int64_t{1} << 14;
 
+  auto* take_function(char const* caller) {
+    auto* const op = function_.take(contents_, compressor_);
+    if (op != nullptr) expect_one_rank(caller, "functions in the place of a rule");
+    return op;
+  }
+  /// @throws invalid_argument in a store of several ranks
+  void expect_one_rank(char const* caller, char const* what) const {
+    expects<invalid_argument>(!contents_.keys.is_distributed(), [&] {
+      return std::string(caller) + ": a store of " + std::to_string(contents_.keys.owners().ranks()) +
+             " ranks takes no " + what;
+    });
+  }
+
   template <class E, class Operation>
   draft<E> begin(Operation& op, char const* caller) {
     op.gathered.begin(caller);
@@ -359,6 +394,7 @@ class engine {
   void run_after(variable& v, F const& f) {
     auto const run = [&] { f(contents_); };
     function_operation<decltype(run) const&> op(run);
+    contents_.write_collectives(op);
     op.writes(v);
     run_in_order(op);
   }
@@ -377,9 +413,15 @@ class engine {
     for (D const& device : devices()) device.synchronize();
   }
 
+  static std::unique_ptr<rank_group> make_ranks([[maybe_unused]] communicator_type const& communicator) {
+    if constexpr (Types::collective) return std::make_unique<ranks_of<communicator_type, D>>(communicator);
+    return nullptr;
+  }
+
   communicator_type communicator_;
   compressor_type compressor_;
   accumulation_policy accumulation_;
+  std::unique_ptr<rank_group> ranks_;  // where the communicator connects them
   contents_type contents_;
   std::vector<std::string> const state_names_ = numbered_names(rule_type::state_names);  // that swap takes
   std::shared_ptr<schedule_type> schedule_;

@@ -7,12 +7,15 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <pushpull/concepts/factored.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/device/cpu_device.hpp>
 #include <pushpull/pass/factored_plan.hpp>
+#include <pushpull/schedule/backoff.hpp>
+#include <pushpull/store/exchange/call_exchange.hpp>
 #include <pushpull/store/keys/key_table.hpp>
 #include <pushpull/store/keys/shard.hpp>
 #include <pushpull/tensor/copy_bytes.hpp>
@@ -34,6 +37,10 @@ std::vector<std::string> numbered_names(Names const& names) {
 template <class Table, class Controls>
 std::int64_t read_steps(Table const& table, Controls const& controls, typename Table::record const& r) {
   std::int64_t t = r.updates;  // all there is to know of a key without elements
+  if constexpr (Table::collective)
+    if (table.is_distributed() && r.size() > 0 &&
+        !controls.empty())  // ranks without a part of the key count on device 0
+      t = controls.front().clocks()[r.index].t;
   for_each_shard(table, r, [&](auto const& shard) {
     copy_bytes(cpu_device<>(), &t, shard.device(), &controls[shard.device_number()].clocks()[r.index].t, sizeof(t));
   });
@@ -73,6 +80,28 @@ void for_each_part_of_state(Table const& table, typename Table::record& r, std::
   });
 }
 
+/// Where each rank holds a part of an array of the key's: elements from the other ranks. Waits. All ranks call it.
+/// @param elements  If they are fewer or more than the key's, the rank that owns the key holds all of them.
+template <class Table, class E>
+void gather_parts([[maybe_unused]] Table const& table, [[maybe_unused]] typename Table::record const& r,
+                  [[maybe_unused]] std::vector<E>& elements) {
+  if constexpr (Table::collective) {
+    if (!table.is_distributed() || elements.empty()) return;
+    bool const by_element = elements.size() == r.shape.size();
+    std::vector<comm::byte_range> ranges;
+    for (std::size_t rank = 0; rank < table.owners().ranks(); ++rank) {
+      slice part = part_of_rank(table, r, rank);
+      if (!by_element && part.size() > 0) part = {0, static_cast<std::int64_t>(elements.size())};
+      auto const bytes = [](std::int64_t count) { return static_cast<std::size_t>(count) * sizeof(E); };
+      ranges.push_back(part.size() > 0 ? comm::byte_range{bytes(part.begin), bytes(part.end)} : comm::byte_range{});
+    }
+    auto const call = table.ranks().make_messages();
+    call->gather(elements.data(), ranges);
+    call->start_gathers();
+    for (backoff pause; !call->ready();) std::this_thread::sleep_for(pause.next());
+  }
+}
+
 /// The elements of state number `s`. Waits.
 template <class Rule, class Table>
 auto read_state(Table const& table, typename Table::record& r, std::size_t s) {
@@ -82,6 +111,7 @@ auto read_state(Table const& table, typename Table::record& r, std::size_t s) {
       table, r, s, [&](auto const& device, S const* from, std::int64_t first, std::int64_t size) {
         copy_bytes(cpu_device<>(), elements.data() + first, device, from, static_cast<std::size_t>(size) * sizeof(S));
       });
+  gather_parts(table, r, elements);
   return elements;
 }
 
@@ -110,6 +140,7 @@ auto read_sum(Table const& table, typename Table::record const& r) {
       copy_bytes(cpu_device<>(), elements.data() + shard.offset(), shard.device(), shard.reduced(),
                  static_cast<std::size_t>(shard.size()) * sizeof(A));
     });
+  gather_parts(table, r, elements);
   return elements;
 }
 

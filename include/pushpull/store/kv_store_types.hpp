@@ -14,6 +14,7 @@
 #include <pushpull/schedule/task_schedule.hpp>
 #include <pushpull/store/keys/key_table.hpp>
 #include <pushpull/store/keys/placement.hpp>
+#include <pushpull/store/keys/topology.hpp>
 #include <pushpull/store/policies.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
@@ -65,7 +66,9 @@ struct kv_store_types {
                     pass::can_round_stochastically<state_type, accumulation_type>,
                 "kv_store: element::stochastic rounds masters or states of type half or bfloat16, computed in float");
   using types = pass::element_types<T, accumulation_type, master_type, state_type, T, stochastic, accumulates>;
-  using table_type = key_table<key_policy, D, types, state_count<rule_type>>;
+  /// Whether the ranks of a communicator own the keys together.
+  static constexpr bool collective = is_collective<communicator_type, D>;
+  using table_type = key_table<key_policy, D, types, state_count<rule_type>, collective>;
   using record = typename table_type::record;
   using encoded_type = typename compressor_type::template encoded_type<T>;
   static constexpr bool compressed = !std::same_as<encoded_type, T>;

@@ -111,6 +111,8 @@ struct operand {
   T* data;
   std::optional<D> device;
   std::size_t size;
+  std::int64_t begin =
+      0;  ///< Elements of the tensor before `data`: of one that came from another rank, a part is there.
 };
 
 template <class T, Device D, class View>

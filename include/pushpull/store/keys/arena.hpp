@@ -114,6 +114,10 @@ class key_arena {
   std::vector<slice> const& parts() const { return parts_; }
   /// What local device number n holds as an owner.
   slice const& part(std::size_t n) const { return parts_[first_owner_ + n]; }
+  /// What all owners of a process hold, which follow one another.
+  slice part_of_rank(topology const& all, std::size_t rank) const {
+    return {parts_[all.first_owner(rank)].begin, parts_[all.first_owner(rank + 1) - 1].end};
+  }
 
   /// The first element of local device n's part.
   W* master(std::size_t n) const {

@@ -26,6 +26,7 @@
 #include <pushpull/pass/fused_step.hpp>
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/schedule/operation.hpp>
+#include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/keys/arena.hpp>
 #include <pushpull/store/keys/arena_list.hpp>
@@ -60,11 +61,14 @@ struct shape_order {
 /// @tparam Keys    string_keys or integer_keys.
 /// @tparam Types   The element types of the store's pass.
 /// @tparam States  State tensors per key.
-template <class Keys, Device D, class Types, std::size_t States>
+/// @tparam Collective  Whether owners may be in several processes.
+template <class Keys, Device D, class Types, std::size_t States, bool Collective = false>
 class key_table {
  public:
+  static constexpr bool collective = Collective;
   using T = typename Types::gradient;
   using W = typename Types::master;
+  using device_type = D;
   using state_type = typename Types::state;
   using accumulation_type = typename Types::accumulation;
   using key_type = typename Keys::key_type;
@@ -104,10 +108,12 @@ class key_table {
   /// @param number      This store's in the directory.
   /// @param whole_keys  Whether keys are not cut: see placement::owners.
   /// @param may_skip    Whether the rule may skip steps, so that the host does not know a key's t.
+  /// @param ranks       All processes, if there are several.
   key_table(std::vector<D> const& devices, topology const& all, std::shared_ptr<directory_type> directory,
-            std::size_t number, bool whole_keys, bool may_skip)
+            std::size_t number, bool whole_keys, bool may_skip, rank_group* ranks)
       : devices_(devices),
         topology_(all),
+        ranks_(ranks),
         reach_(devices),
         directory_(std::move(directory)),
         place_{number, dtype_traits<T>::name},
@@ -119,6 +125,9 @@ class key_table {
   /// Those of this process, which are the local owners.
   std::vector<D> const& devices() const { return devices_; }
   topology const& owners() const { return topology_; }
+  /// Whether there are owners in other processes. Every process then has mirrors of all keys.
+  bool is_distributed() const { return Collective && topology_.ranks() > 1; }
+  rank_group& ranks() const { return *ranks_; }
   /// Which devices reach the memory of which.
   device_reach const& reach() const { return reach_; }
   bool whole_keys() const { return whole_keys_; }
@@ -288,6 +297,33 @@ class key_table {
         copies.push_back({n, s.mirror(m), s.mirror(n), static_cast<std::size_t>(s.size()) * sizeof(T)});
   }
 
+  /// Writes the master of every local owner. The value is read before this returns, or before later work on its device.
+  template <class View>
+  void store_value(record const& r, View const& value) const {
+    using element = std::remove_const_t<typename View::value_type>;
+    for_each_shard(*this, r, [&](shard_type const& s) {
+      pushpull::shape const extent{s.size()};
+      copy(tensor_view<element const, typename View::device_type>(value.data() + s.offset(), extent, value.device()),
+           tensor_view<W, D>(s.master(), extent, s.device()));
+    });
+  }
+  /// Writes the parts of all local mirrors whose masters other processes have.
+  /// @param whole  The key's masters, which device number 0 reaches.
+  void fill_distant_mirrors(record const& r, W* whole) const {
+    pull_step step(devices_.size());
+    for_each_owner(
+        *this, r, [](shard_type const&) {},
+        [&](distant_part const& part) {
+          auto run = whole_key_run<typename pull_step::run_type>(r, whole + part.offset);
+          run.size = part.size;
+          std::vector<T*> mirrors;
+          for (std::size_t m = 0; m < devices_.size(); ++m) mirrors.push_back(mirror(r, m) + part.offset);
+          step.add(0, run, {}, mirrors);
+        });
+    step.commit(devices_);
+    step.run(devices_);
+  }
+
  private:
   template <class View>
   void make(addition& result, std::span<key_view const> keys, std::span<View const> values, bool resident,
@@ -306,7 +342,8 @@ class key_table {
     }
     std::vector<bool> has_gradient(keys.size());
     for (std::size_t i = 0; i < keys.size(); ++i) has_gradient[i] = resident && needs_gradient[i];
-    result.memory = arenas_.prepare(devices_, sizes, has_gradient, resident);
+    bool const mirrored = resident || is_distributed();
+    result.memory = arenas_.prepare(devices_, sizes, has_gradient, mirrored);
     auto const& where = result.memory;
     for (std::size_t i = 0; i < keys.size(); ++i) {
       auto r = std::make_unique<record>(record{.key = key_type(keys[i]),
@@ -321,18 +358,7 @@ class key_table {
       expects<duplicate_key>(result.records.insert(std::move(r)).second,
                              [&] { return "init: " + key_text(keys[i]) + " stands twice in one call"; });
     }
-    if (resident) fill_mirrors(where.arena(), where.range());
-  }
-
-  /// Writes the master of every local owner. The value is read before this returns, or before later work on its device.
-  template <class View>
-  void store_value(record const& r, View const& value) {
-    using element = std::remove_const_t<typename View::value_type>;
-    for_each_shard(*this, r, [&](shard_type const& s) {
-      pushpull::shape const extent{s.size()};
-      copy(tensor_view<element const, typename View::device_type>(value.data() + s.offset(), extent, value.device()),
-           tensor_view<W, D>(s.master(), extent, s.device()));
-    });
+    if (mirrored) fill_mirrors(where.arena(), where.range());
   }
 
   template <class Fill>
@@ -363,6 +389,7 @@ class key_table {
 
   std::vector<D> devices_;
   topology topology_;
+  rank_group* ranks_;
   device_reach reach_;
   std::set<pushpull::shape, shape_order> shapes_;  // of its keys, and of keys whose init failed
   std::shared_ptr<directory_type> directory_;

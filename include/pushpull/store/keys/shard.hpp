@@ -163,6 +163,37 @@ void for_each_shard(Table const& table, std::span<typename Table::record* const>
   for_each_shard(table, *first.arena, {first.offset, keys.back()->padded_range().end}, numbers_of(first), f);
 }
 
+/// Elements of a range that another process holds, counted from the range's first.
+struct distant_part {
+  std::int64_t offset, size;
+};
+
+/// f(shard) for each local owner that holds elements of a range, g(distant_part) for each other owner: in the order of the
+/// owners.
+template <class Table, class F, class G>
+void for_each_owner(Table const& table, typename Table::arena_type& arena, slice const& range,
+                    element_numbers const& numbers, F const& f, [[maybe_unused]] G const& g) {
+  if constexpr (Table::collective) {
+    topology const& all = table.owners();
+    for (std::size_t owner = 0; owner < all.owners(); ++owner) {
+      if (auto const n = all.local(owner)) {
+        shard<typename Table::arena_type> const s(arena, table.devices()[*n], *n, range, numbers);
+        if (!s.empty()) f(s);
+      } else {
+        slice const part = common(range, arena.parts()[owner]);
+        if (part.size() > 0) g(distant_part{part.begin - range.begin, part.size()});
+      }
+    }
+  } else {
+    for_each_shard(table, arena, range, numbers, f);
+  }
+}
+/// Same, for a key.
+template <class Table, class F, class G>
+void for_each_owner(Table const& table, typename Table::record const& key, F const& f, G const& g) {
+  for_each_owner(table, *key.arena, key.range(), numbers_of(key), f, g);
+}
+
 /// An operand of a pass over a whole key whose elements are in memory of the caller's, not in an arena.
 template <class Run, class Record, class T>
 Run whole_key_run(Record const& key, T* memory) {

@@ -6,7 +6,9 @@
 #include <optional>
 #include <string>
 
+#include <pushpull/comm/single.hpp>
 #include <pushpull/concepts/communicator.hpp>
+#include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 
@@ -36,27 +38,47 @@ class topology {
   }
   /// The owner that this process's device number `device` is.
   std::size_t owner_of(std::size_t device) const { return rank_ * devices_ + device; }
+  /// The first of a process's owners, which follow one another.
+  std::size_t first_owner(std::size_t rank_number) const { return rank_number * devices_; }
 
  private:
   std::size_t rank_, ranks_, devices_;
 };
 
-/// The owners of a store with `devices` devices in each process. Independent ranks own all slices of their own stores.
-/// @throws invalid_argument unless 0 <= rank < size; for several ranks that are not independent, which would have to
-/// exchange slices
-template <Communicator C>
+/// Whether a store on devices D asks the communicator for its owners: one that exchanges slices of their memory, which
+/// the ranks then own together.
+template <class C, class D>
+inline constexpr bool is_collective = !std::same_as<C, comm::single> && HostDevice<D> && CollectiveCommunicator<C, D>;
+
+/// Whether the communicator exchanges slices; one that holds another says so at run time.
+template <class C>
+bool exchanges(C const& communicator) {
+  if constexpr (requires {
+                  { communicator.exchanges() } -> std::convertible_to<bool>;
+                }) {
+    return communicator.exchanges();
+  } else {
+    return true;
+  }
+}
+
+/// The owners of a store with `devices` devices D in each process. Independent ranks own all slices of their own stores.
+/// @throws invalid_argument unless 0 <= rank < size; for several ranks that are not independent and cannot exchange slices
+template <Device D, Communicator C>
 topology owners_of(C const& communicator, std::size_t devices) {
   int const rank = communicator.rank(), size = communicator.size();
   expects<invalid_argument>(rank >= 0 && rank < size, [&] {
     return "kv_store: a communicator's rank is at least 0 and below its size, got rank " + std::to_string(rank) +
            " of " + std::to_string(size);
   });
-  expects<invalid_argument>(size == 1 || has_independent_ranks(communicator), [&] {
-    return "kv_store: the communicator says rank " + std::to_string(rank) + " of " + std::to_string(size) +
-           " and cannot exchange slices, so each rank would train alone; if that is meant, give it a member "
-           "ranks_are_independent() that returns true";
-  });
-  return topology(devices);
+  if (size == 1 || has_independent_ranks(communicator)) return topology(devices);
+  if constexpr (is_collective<C, D>)
+    if (exchanges(communicator))
+      return topology(static_cast<std::size_t>(rank), static_cast<std::size_t>(size), devices);
+  throw invalid_argument(
+      "kv_store: the communicator says rank " + std::to_string(rank) + " of " + std::to_string(size) +
+      " and cannot exchange slices of these devices' memory, so each rank would train alone; if that "
+      "is meant, give it a member ranks_are_independent() that returns true");
 }
 
 }  // namespace pushpull::detail

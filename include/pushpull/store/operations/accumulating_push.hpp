@@ -4,6 +4,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
+#include <span>
 
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
@@ -62,9 +64,34 @@ class accumulating_push final : public gradient_operation<Types> {
 
   /// Lays the call out: in one step the keys that are updated, in others the rest.
   void prepare() override {
+    this->expect_all_weights();
+    this->contents_.in_step([&] { lay_out(); });
+  }
+  progress run() override {
+    auto& call = this->call_;
+    auto& contents = this->contents_;
+    auto const& devices = contents.devices();
+    progress const result = this->launch([&]() -> std::optional<std::span<double>> {
+      if (updates_) {  // the rule may fail, so these come first
+        contents.groups.complete(rules);
+        if (auto const sums = step_.advance(devices, contents.controls, rules->data())) return sums;
+        call.return_residuals(devices, step_);
+      }
+      if (adds_) sums_.more.run(devices);
+      if (begins_) sums_.first.run(devices);
+      if (adds_ || begins_) pull_.run(devices);
+      return std::nullopt;
+    });
+    if (result.event() != nullptr) return result;
+    call.choose([](auto const&) { return true; });
+    call.for_each_distinct_key([](record& r) { r.micro_batches = r.due ? 0 : r.micro_batches + 1; });
+    return result;
+  }
+
+ private:
+  void lay_out() {
     auto& call = this->call_;
     auto const& keys = this->contents_.keys;
-    this->expect_all_weights();
     call.choose([](auto const&) { return true; });
     call.begin(keys, effect::updates, step_type::may_fail);
     call.for_each_key([&](record& r) { r.due = !only_accumulates && is_due(policy_, r.micro_batches); });
@@ -79,26 +106,7 @@ class accumulating_push final : public gradient_operation<Types> {
     updates_ = call.choose([](record const& r) { return r.due; });
     if (updates_) call.lay_out(keys, step_, effect::updates);
   }
-  progress run() override {
-    auto& call = this->call_;
-    auto& contents = this->contents_;
-    auto const& devices = contents.devices();
-    call.launch(contents.keys, effect::updates, [&] {
-      if (updates_) {  // the rule may fail, so these come first
-        contents.groups.complete(rules);
-        step_.run(devices, contents.controls, rules->data());
-        call.return_residuals(devices, step_);
-      }
-      if (adds_) sums_.more.run(devices);
-      if (begins_) sums_.first.run(devices);
-      if (adds_ || begins_) pull_.run(devices);
-    });
-    call.choose([](auto const&) { return true; });
-    call.for_each_distinct_key([](record& r) { r.micro_batches = r.due ? 0 : r.micro_batches + 1; });
-    return progress::done();
-  }
 
- private:
   typename Types::accumulation_policy policy_;
   step_type step_;
   accumulating_steps<Types, pass::memory::foreign> sums_;

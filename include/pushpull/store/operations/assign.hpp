@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <shared_mutex>
+#include <span>
 #include <type_traits>
 #include <vector>
 
@@ -11,8 +13,10 @@
 #include <pushpull/pass/fused_step.hpp>
 #include <pushpull/pass/operands.hpp>
 #include <pushpull/reduce/sum.hpp>
+#include <pushpull/schedule/awaited.hpp>
 #include <pushpull/schedule/operation.hpp>
 #include <pushpull/store/contents.hpp>
+#include <pushpull/store/exchange/call_exchange.hpp>
 #include <pushpull/store/operations/gathered_call.hpp>
 #include <pushpull/store/operations/laid_out_call.hpp>
 #include <pushpull/store/operations/operation.hpp>
@@ -21,7 +25,8 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// Gives keys the values, of element type U, that are their only sources. All keys of the call or none.
+/// Gives keys the values, of element type U, that are their only sources. All keys of the call or none. In a store of
+/// several ranks the values of rank 0 count.
 /// @tparam Types  A kv_store_types.
 template <class Types, class U>
 class assign final : public gathered_operation<typename Types::device_type> {
@@ -46,6 +51,9 @@ class assign final : public gathered_operation<typename Types::device_type> {
       std::shared_lock const lock(contents_.mutex.mutex);
       call_.take(contents_.keys, gathered);
     }
+    contents_.expect_in_step("assign");
+    call_.take_ranks(contents_.keys, sources_of::rank_0);
+    contents_.write_collectives(*this);
     std::vector<record*> keys;
     call_.for_each_key([&](record& r) { keys.push_back(&r); });
     expect_different("assign", keys);
@@ -55,11 +63,19 @@ class assign final : public gathered_operation<typename Types::device_type> {
 
   void prepare() override {
     call_.for_each_key([](record& r) { expect_weights("assign", typename Types::key_view(r.key), r); });
-    call_.begin(contents_.keys, effect::assigns);
-    call_.lay_out(contents_.keys, step_, effect::assigns);
+    contents_.in_step([&] {
+      call_.begin(contents_.keys, effect::assigns);
+      call_.lay_out(contents_.keys, step_, effect::assigns);
+    });
   }
   progress run() override {
-    call_.launch(contents_.keys, effect::assigns, [&] { step_.run(contents_.devices()); });
+    awaited* const event = contents_.in_step([&] {
+      return call_.launch_part(contents_.keys, effect::assigns, [&]() -> std::optional<std::span<double>> {
+        step_.run(contents_.devices());
+        return std::nullopt;
+      });
+    });
+    if (event != nullptr) return progress::waiting_for(*event);
     if (states_ == rule_states::reset)
       call_.for_each_key([&](record& r) { reset_states(contents_.keys, contents_.controls, r); });
     return progress::done();

@@ -56,6 +56,12 @@ class encoded_sources {
       encodings_.back().staged = staged.take(device, static_cast<std::size_t>(key.size()) * sizeof(G));
   }
 
+  /// Source k of the call is another rank's, of which codes come.
+  void add_received(Record const& key, std::size_t k, D const& device, staging<D>& received) {
+    void* const memory = received.take(device, encoder::code_bytes(device, compressor_, key.size()));
+    codes_[k] = {static_cast<char const*>(memory), device, 0};
+  }
+
   /// Turns all sources into codes. Allocates nothing: what encoding takes from a residual must reach the pass.
   void encode() {
     for (auto const& [key, number, data, staged] : encodings_) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -15,6 +16,9 @@
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/registers/code.hpp>
+#include <pushpull/schedule/awaited.hpp>
+#include <pushpull/store/exchange/call_exchange.hpp>
+#include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/keys/key_table.hpp>
 #include <pushpull/store/keys/shard.hpp>
 #include <pushpull/store/operands.hpp>
@@ -51,6 +55,12 @@ class laid_out_call {
   /// Steps may be skipped: residuals will then be what they were before their first micro-batch.
   void remember_residuals([[maybe_unused]] bool always) {
     if constexpr (compressed) encoded_.remember_residuals(always);
+  }
+
+  /// In a store of several ranks, once the keys have been found: the sources are those of the ranks.
+  void take_ranks([[maybe_unused]] Table const& table, [[maybe_unused]] sources_of which) {
+    if constexpr (Table::collective)
+      if (table.is_distributed()) exchange_.spread(table, items_, sources_, which);
   }
 
   void clear() {
@@ -136,9 +146,12 @@ class laid_out_call {
   void begin(Table const& table, effect what, [[maybe_unused]] bool may_fail = false) {
     copies_in_.clear();
     copies_out_.clear();
+    stage_ = stage::sources;
     sort();
     if constexpr (compressed)
       if (what != effect::reads) reserve_codes(table, may_fail);
+    if constexpr (Table::collective)
+      if (what != effect::reads && table.is_distributed()) lay_out_exchange(table);
     order_after(table.devices(), sources_);
     order_after(table.devices(), outputs_);
   }
@@ -151,9 +164,39 @@ class laid_out_call {
     bool const several = Step::always_reduced || any_key([](std::span<item const> same) {
                            return same.size() > 1 || same.front().sources > 1 || same.front().key->accumulated();
                          });
+    bool const exchanges = Table::collective && table.is_distributed() && what != effect::reads;
     any_key([&](std::span<item const> same) {
-      for_each_shard(table, *same.front().key,
-                     [&](auto const& shard) { add_run(table, step, same, shard, what, several); });
+      bool is_local = false;
+      record const& r = *same.front().key;
+      for_each_owner(
+          table, r,
+          [&](auto const& shard) {
+            add_run(table, step, same, shard, what, several);
+            is_local = true;
+          },
+          [&](distant_part const& part) {
+            if (exchanges) step.add_distant(r.index, leaf_phase_after(r.leaf_phase, part.offset), part.size);
+          });
+      if (exchanges && !is_local && r.size() > 0) step.add_distant_clock(r.index);
+      return false;
+    });
+    if constexpr (Table::collective)
+      if (exchanges && changes_mirrors(what)) lay_out_gathers(table);
+    step.commit(table.devices());
+  }
+
+  /// Same, for outputs that the mirrors on device number 0 fill.
+  template <class Step>
+  void lay_out_mirrors(Table const& table, Step& step) {
+    step.clear();
+    any_key([&](std::span<item const> same) {
+      record const& r = *same.front().key;
+      if (r.size() == 0) return false;
+      mirrors_.clear();
+      for (item const& x : same)
+        for (std::size_t k = x.output; k < x.output + x.outputs; ++k)
+          mirrors_.push_back(writable(table.devices().front(), 0, outputs_[k], 0, r.size()));
+      step.add(0, whole_key_run<typename Step::run_type>(r, Table::mirror(r, 0)), {}, mirrors_);
       return false;
     });
     step.commit(table.devices());
@@ -162,19 +205,39 @@ class laid_out_call {
   /// Runs what was laid out by `run()`. Updates are those of the keys that are chosen.
   template <class Run>
   void launch(Table const& table, effect what, Run const& run) {
-    if constexpr (compressed)
-      if (what != effect::reads) encode(table.devices());
-    copy_all(table.devices(), copies_in_);
-    if constexpr (compressed) {
-      try {
-        run();
-      } catch (...) {
-        put_residuals_back();
-        throw;
-      }
-    } else {
+    launch_part(table, what, [&]() -> std::optional<std::span<double>> {
       run();
+      return std::nullopt;
+    });
+  }
+
+  /// Same, but as far as it goes without other ranks: called again, it goes on.
+  /// @param run  Returns partial sums that the ranks are to add up before it is called again, or none: see fused_step.
+  /// @returns    The messages that it waits for; null if the call is finished.
+  template <class Run>
+  awaited* launch_part(Table const& table, effect what, Run const& run) {
+    [[maybe_unused]] bool const exchanges = Table::collective && table.is_distributed() && what != effect::reads;
+    if (stage_ == stage::sources) {
+      if constexpr (compressed)
+        if (what != effect::reads) encode(table.devices());
+      copy_all(table.devices(), copies_in_);
+      stage_ = stage::pass;
+      if constexpr (Table::collective)
+        if (exchanges) return start([](messages& m) { m.start_exchange(); });
     }
+    if (stage_ == stage::pass) {
+      if (auto const sums = run_or_restore(run)) {
+        if constexpr (Table::collective)
+          if (exchanges) return start([&](messages& m) { m.start_sum(*sums); });
+        return launch_part(table, what, run);
+      }
+      stage_ = stage::results;
+      if constexpr (Table::collective)
+        if (exchanges) return start([](messages& m) { m.start_gathers(); });
+    }
+    stage_ = stage::sources;
+    if constexpr (Table::collective)
+      if (exchanges) copy_all(table.devices(), exchange_.after());
     copy_behind(table.devices(), copies_out_);
     order_before(table.devices(), sources_);
     order_before(table.devices(), outputs_);
@@ -185,6 +248,7 @@ class laid_out_call {
           return false;
         });
       });
+    return nullptr;
   }
 
   /// After the run of a step of the keys that are chosen: if the devices skip it, residuals become what they were before
@@ -196,7 +260,8 @@ class laid_out_call {
       order_before(devices, encoded_.codes());
       any_key([&](std::span<item const> same) {
         std::size_t sources = 0;
-        for (item const& x : same) sources += x.sources;
+        for (item const& x : same)
+          for (std::size_t k = x.source; k < x.source + x.sources; ++k) sources += is_received(k) ? 0 : 1;
         encoded_.return_residuals(*same.front().key, sources, devices, step);
         return false;
       });
@@ -292,10 +357,71 @@ class laid_out_call {
     any_key([&](std::span<item const> same) {
       std::size_t number = 0;
       for (item const& x : same)
-        for (std::size_t k = x.source; k < x.source + x.sources; ++k, ++number)
-          encoded_.add(*x.key, number, k, sources_[k], table.devices().front(), staging_[0]);
+        for (std::size_t k = x.source; k < x.source + x.sources; ++k)
+          if (is_received(k)) {
+            encoded_.add_received(*x.key, k, table.devices().front(), staging_[0]);
+          } else {
+            encoded_.add(*x.key, number++, k, sources_[k], table.devices().front(), staging_[0]);
+          }
       return false;
     });
+  }
+
+  /// Whether source number k comes from another rank.
+  bool is_received([[maybe_unused]] std::size_t k) const {
+    if constexpr (Table::collective) return exchange_.is_received(k);
+    return false;
+  }
+  static bool changes_mirrors(effect what) { return what == effect::updates || what == effect::assigns; }
+
+  /// The slices of sources that go to other ranks and come from them.
+  void lay_out_exchange(Table const& table) {
+    exchange_.clear();
+    any_key([&](std::span<item const> same) {
+      for (item const& x : same) {
+        for (std::size_t k = x.source; k < x.source + x.sources; ++k)
+          if constexpr (compressed) {
+            exchange_.add_codes(table, *x.key, k, [&](std::int64_t first, std::int64_t size, auto const& f) {
+              encoded_.source(k, x.key->size(), first, size, [&](void const* p, std::size_t bytes) {
+                f(p, bytes);
+                return p;
+              });
+            });
+          } else {
+            exchange_.add_source(table, *x.key, k, sources_[k], staging_[0]);
+          }
+        if constexpr (std::is_same_v<M, typename Table::T>)
+          for (std::size_t k = x.output; k < x.output + x.outputs; ++k)
+            exchange_.add_output(table, *x.key, outputs_[k]);
+      }
+      return false;
+    });
+  }
+  void lay_out_gathers(Table const& table) {
+    any_key([&](std::span<item const> same) {
+      exchange_.add_gather(table, *same.front().key);
+      return false;
+    });
+    exchange_.end_gathers(table);
+  }
+  template <class F>
+  awaited* start(F const& f) {
+    f(exchange_.parts());
+    return &exchange_.parts();
+  }
+
+  template <class Run>
+  std::optional<std::span<double>> run_or_restore(Run const& run) {
+    if constexpr (compressed) {
+      try {
+        return run();
+      } catch (...) {
+        put_residuals_back();
+        throw;
+      }
+    } else {
+      return run();
+    }
   }
 
   /// Turns sources into codes. The store's devices run after it.
@@ -319,7 +445,7 @@ class laid_out_call {
         mirrors_.push_back(writable(shard.device(), n, outputs_[k], shard.offset(), shard.size()));
     }
     if constexpr (std::is_same_v<M, typename Table::T>)
-      if ((what == effect::updates || what == effect::assigns) && shard.resident()) {
+      if (changes_mirrors(what) && shard.resident()) {
         table.add_mirrors(mirrors_, shard);
         table.add_mirror_copies(copies_out_, shard);
       }
@@ -360,7 +486,7 @@ class laid_out_call {
   /// Memory with `size` elements of the operand, from element `first` on, that device number n can read.
   template <class U>
   U* readable(D const& device, std::size_t n, operand<U, D> const& x, std::int64_t first, std::int64_t size) {
-    if (reaches(device, x)) return x.data + first;
+    if (reaches(device, x)) return x.data + (first - x.begin);
     std::size_t const bytes = static_cast<std::size_t>(size) * sizeof(U);
     void* const staged = staging_[n].take(device, bytes);
     copies_in_.push_back({n, staged, x.data + first, bytes});
@@ -385,6 +511,10 @@ class laid_out_call {
     explicit nothing(C const&) {}
   };
   [[no_unique_address]] std::conditional_t<compressed, encoded_sources<record, D, G, C>, nothing> encoded_;
+  struct no_exchange {};
+  [[no_unique_address]] std::conditional_t<Table::collective, call_exchange<Table, D, G>, no_exchange> exchange_;
+  enum class stage { sources, pass, results };  // what `launch_part` does next
+  stage stage_ = stage::sources;
   std::vector<source_of<encoded>> gradients_;
   std::vector<M*> mirrors_;
   std::int64_t work_ = 0;

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -18,8 +19,12 @@
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/pass/step_control.hpp>
+#include <pushpull/schedule/awaited.hpp>
 #include <pushpull/schedule/operation.hpp>
 #include <pushpull/store/contents.hpp>
+#include <pushpull/store/exchange/call_exchange.hpp>
+#include <pushpull/store/exchange/rank_gradients.hpp>
+#include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/keys/key_table.hpp>
 #include <pushpull/store/keys/shard.hpp>
 #include <pushpull/store/operands.hpp>
@@ -35,14 +40,18 @@ struct laid_out {
   std::vector<staged_copy> copies_in, copies_out;  ///< Before and behind it, where devices do not reach each other.
   std::vector<staging<D>> staged;                  ///< Gradients that they cannot read where they are.
   std::vector<Record*> keys;
-  std::vector<bool> joined;  ///< Key i continues the run of key i - 1.
-  bool with_sums = false;    ///< The step reads the sums of micro-batches.
+  std::vector<bool> joined;             ///< Key i continues the run of key i - 1.
+  bool with_sums = false;               ///< The step reads the sums of micro-batches.
+  std::unique_ptr<messages> exchanged;  ///< Where there are several ranks.
+  std::vector<staged_copy> after;       ///< For when all gathered mirrors have arrived.
 
   explicit laid_out(std::size_t devices) : step(devices), staged(devices) {}
 
   void clear() {
     keys.clear();
     step.clear();
+    if (exchanged != nullptr) exchanged->clear();
+    after.clear();
     copies_in.clear();
     copies_out.clear();
     for (auto& memory : staged) memory.clear();
@@ -64,6 +73,7 @@ struct laid_out_accumulation {
   laid_out<typename Types::device_type, record, decltype(steps::first)> first;
   laid_out<typename Types::device_type, record, decltype(steps::more)> more;
   std::vector<record*> due, waiting;  ///< The keys of a call that make a step, and the others.
+  bool begins = false;                ///< None of the others has a sum.
 
   explicit laid_out_accumulation(std::size_t devices) : first(devices), more(devices) {}
 };
@@ -106,7 +116,10 @@ class model_step final : public operation {
   void begin([[maybe_unused]] typename Types::accumulation_policy const& policy, bool only) {
     policy_ = policy;
     only_accumulates_ = only;
+    contents_.expect_in_step("update");
+    next_ = 0;
     forget_accesses();
+    contents_.write_collectives(*this);
     for (record* const r : keys_) writes(r->order);
     if constexpr (pass::has_shared_sums<rule_type>) writes(contents_.steps);
   }
@@ -119,22 +132,68 @@ class model_step final : public operation {
   }
 
   progress run() override {
-    for (record* const r : keys_) expect_weights("update", typename Types::key_view(r->key), *r);
-    rule_list<typename Types::updater_type> const rules = contents_.groups.rules();
-    if constexpr (Types::accumulates) {
-      run_micro_batch(*rules);
-    } else {
-      lay_out(contents_.keys, update_, keys_, false);
-      update(*rules);
-    }
-    return progress::done();
+    return contents_.in_step([&] {
+      if (next_ == 0) begin_run();
+      // One part after the other, each when the messages of the one before have arrived.
+      while (next_ < part_count)
+        if (awaited* const event = run_part(next_)) return progress::waiting_for(*event);
+      return progress::done();
+    });
   }
 
  private:
-  /// Updates the keys for which it is time, unless it only accumulates; the gradients of the others are added to their
-  /// sums. Keys count for themselves, as in a call that names a list of them.
-  template <class Rules>
-  void run_micro_batch(Rules const& rules) {
+  /// Lays out what may fail, before anything changes.
+  void begin_run() {
+    for (record* const r : keys_) expect_weights("update", typename Types::key_view(r->key), *r);
+    rules_ = contents_.groups.rules();
+    if constexpr (Types::accumulates) {
+      choose_due();
+    } else {
+      lay_out(contents_.keys, update_, keys_, false);
+    }
+  }
+
+  /// Runs part number `part`, and counts it unless it is to be run again. @returns  What the next part waits for.
+  awaited* run_part(std::size_t part) {
+    bool const updates = !update_.keys.empty() && runs_update();
+    switch (part) {
+      case 0: ++next_; return updates ? start(update_, [](messages& m) { m.start_exchange(); }) : nullptr;
+      case 1:
+        if (updates)
+          if (auto const sums = update()) return start(update_, [&](messages& m) { m.start_sum(*sums); });
+        ++next_;
+        return updates ? start(update_, [](messages& m) { m.start_gathers(); }) : nullptr;
+      case 2:
+        ++next_;
+        if (updates) finish_update();
+        if constexpr (Types::accumulates) return start_accumulation();
+        return nullptr;
+      default:
+        ++next_;
+        if constexpr (Types::accumulates) accumulate();
+        return nullptr;
+    }
+  }
+  static constexpr std::size_t part_count = 4;
+
+  bool runs_update() const {
+    if constexpr (Types::accumulates) return !accumulating_.due.empty();
+    return true;
+  }
+
+  template <class Built, class F>
+  awaited* start(Built& built, F const& f) {
+    if constexpr (Types::collective)
+      if (built.exchanged != nullptr) {
+        f(*built.exchanged);
+        return built.exchanged.get();
+      }
+    return nullptr;
+  }
+
+  /// Chooses the keys for which it is time, unless the step only accumulates; the gradients of the others are added to
+  /// their sums. Keys count for themselves, as in a call that names a list of them.
+  void choose_due() {
     Table const& table = contents_.keys;
     auto& due = accumulating_.due;
     auto& waiting = accumulating_.waiting;
@@ -142,24 +201,30 @@ class model_step final : public operation {
     waiting.clear();
     for (record* const r : keys_)
       (!only_accumulates_ && is_due(policy_, r->micro_batches) ? due : waiting).push_back(r);
-    bool const first = std::none_of(waiting.begin(), waiting.end(), [](auto* r) { return r->accumulated(); });
+    accumulating_.begins = std::none_of(waiting.begin(), waiting.end(), [](auto* r) { return r->accumulated(); });
     bool const with_sums = std::any_of(due.begin(), due.end(), [](auto* r) { return r->accumulated(); });
-    // What may fail comes first.
     if (!waiting.empty()) {
-      if (first) {
+      if (accumulating_.begins) {
         lay_out(table, accumulating_.first, waiting, false);
       } else {
         lay_out(table, accumulating_.more, waiting, false);
       }
     }
-    if (!due.empty()) lay_out(table, update_, due, with_sums);
-    if (!due.empty()) {
-      if (with_sums) complete_sums(table, due);
-      update(rules);
-      for (record* const r : due) r->micro_batches = 0;
-    }
+    if (due.empty()) return;
+    lay_out(table, update_, due, with_sums);
+    if (with_sums) complete_sums(table, due);
+  }
+
+  awaited* start_accumulation() {
+    if (accumulating_.waiting.empty()) return nullptr;
+    auto const exchange = [](messages& m) { m.start_exchange(); };
+    return accumulating_.begins ? start(accumulating_.first, exchange) : start(accumulating_.more, exchange);
+  }
+  void accumulate() {
+    Table const& table = contents_.keys;
+    auto& waiting = accumulating_.waiting;
     if (waiting.empty()) return;
-    if (first) {
+    if (accumulating_.begins) {
       accumulating_.first.run(table.devices(), [&](auto& step) { step.run(table.devices()); });
     } else {
       complete_sums(table, waiting);
@@ -168,19 +233,26 @@ class model_step final : public operation {
     for (record* const r : waiting) ++r->micro_batches;
   }
 
-  template <class Rules>
-  void update([[maybe_unused]] Rules const& rules) {
-    Table const& table = contents_.keys;
-    update_.run(table.devices(), [&](auto& step) {
+  /// @returns  Partial sums that the ranks are to add up before the next call, if it is not done: see fused_step::advance.
+  std::optional<std::span<double>> update() {
+    auto const& devices = contents_.devices();
+    if constexpr (Types::collective && Types::has_updater)
+      if (update_.exchanged != nullptr) return update_.step.advance(devices, contents_.controls, rules_->data());
+    update_.run(devices, [&](auto& step) {
       if constexpr (Types::has_updater) {
-        step.run(table.devices(), contents_.controls, rules.data());
+        step.run(devices, contents_.controls, rules_->data());
       } else {
-        step.run(table.devices());
+        step.run(devices);
       }
     });
-    table.count([&](auto const& f) {
+    return std::nullopt;
+  }
+  void finish_update() {
+    copy_all(contents_.devices(), update_.after);
+    contents_.keys.count([&](auto const& f) {
       for (record* const r : update_.keys) f(*r);
     });
+    for (record* const r : update_.keys) r->micro_batches = 0;
   }
 
   /// Zero stands for the sums of keys that have none.
@@ -210,13 +282,22 @@ class model_step final : public operation {
     built.clear();  // until all is laid out it is laid out for none
     built.with_sums = with_sums;
     built.joined.assign(keys.size(), false);
+    mirror_gathers<Table> gathers;
+    if constexpr (Types::collective)
+      if (table.is_distributed() && built.exchanged == nullptr) built.exchanged = table.ranks().make_messages();
     for (std::size_t first = 0; first < keys.size();) {
       std::size_t last = first + 1;
       for (; last < keys.size() && !sums_by_key(table) && continues(*keys[last - 1], *keys[last]); ++last)
         built.joined[last] = true;
-      add_run(table, built, std::span(keys).subspan(first, last - first));
+      auto const same = std::span(keys).subspan(first, last - first);
+      add_run(table, built, same);
+      if constexpr (Types::collective && !Built::accumulates_only)
+        if (built.exchanged != nullptr)
+          for (record const* const r : same) gathers.add(table, *r, *built.exchanged, built.after);
       first = last;
     }
+    if constexpr (Types::collective)
+      if (built.exchanged != nullptr) gathers.flush(table, *built.exchanged, built.after);
     built.step.commit(table.devices());
     built.keys = keys;
   }
@@ -236,19 +317,33 @@ class model_step final : public operation {
 
   template <class Built>
   void add_run(Table const& table, laid_out<D, record, Built>& built, std::span<record* const> keys) {
-    for_each_shard(table, keys, [&](auto const& shard) { add_run(table, built, keys, shard); });
+    rank_gradients<Table, D> gradients(table, keys, built.exchanged.get(), built.staged.front());
+    record const& first = *keys.front();
+    element_numbers const numbers = numbers_of(first);
+    slice const range{first.offset, keys.back()->padded_range().end};
+    for_each_owner(
+        table, *first.arena, range, numbers, [&](auto const& shard) { add_run(table, built, keys, gradients, shard); },
+        [&](distant_part const& part) {
+          built.step.add_distant(first.index, leaf_phase_after(numbers.leaf_phase, part.offset), part.size);
+        });
+    if constexpr (Table::collective)
+      if (built.exchanged != nullptr)
+        for (record const* const r : keys)
+          if (r->size() > 0 && !is_local(table, *r)) built.step.add_distant_clock(r->index);
   }
   template <class Built, class Shard>
   void add_run(Table const& table, laid_out<D, record, Built>& built, std::span<record* const> keys,
-               Shard const& shard) {
+               rank_gradients<Table, D> const& received, Shard const& shard) {
     using run_type = typename Built::run_type;
     Built& step = built.step;
     std::size_t const n = shard.device_number();
     std::vector<typename Table::T const*> gradients;
     std::vector<typename Table::T*> mirrors;
+    received.before(gradients, shard.offset());
     for (std::size_t m = 0; m < table.devices().size(); ++m)
       gradients.push_back(
           readable(table, built, n, m, Table::gradient(*keys.front(), m) + shard.offset(), shard.size()));
+    received.behind(gradients, shard.offset());
     run_type run;
     if constexpr (Built::accumulates_only) {
       run = shard.template sum_run<run_type>();
@@ -270,6 +365,13 @@ class model_step final : public operation {
           factor_states<typename Built::rule_type, typename Table::state_type>(shard.device(), *keys.front()));
     for (record const* const r : keys)
       if (owned(r)) step.add_clock(n, r->index, r == lead);
+  }
+
+  /// Whether this process holds elements of the key.
+  static bool is_local(Table const& table, record const& r) {
+    bool any = false;
+    for_each_shard(table, r, [&](auto const&) { any = true; });
+    return any;
   }
 
   /// A part of the gradient of device number m where device number n reads it.
@@ -297,6 +399,8 @@ class model_step final : public operation {
   [[no_unique_address]] accumulation_type accumulating_;
   [[no_unique_address]] typename Types::accumulation_policy policy_;
   bool only_accumulates_ = false;
+  rule_list<typename Types::updater_type> rules_;  // of the run that is under way
+  std::size_t next_ = 0;                           // the part that it runs next
   std::vector<record*> keys_;
 };
 

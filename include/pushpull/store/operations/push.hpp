@@ -4,14 +4,18 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <shared_mutex>
+#include <span>
 
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/pass/fused_step.hpp>
 #include <pushpull/pass/operands.hpp>
+#include <pushpull/schedule/awaited.hpp>
 #include <pushpull/schedule/operation.hpp>
 #include <pushpull/store/contents.hpp>
+#include <pushpull/store/exchange/call_exchange.hpp>
 #include <pushpull/store/operations/gathered_call.hpp>
 #include <pushpull/store/operations/laid_out_call.hpp>
 #include <pushpull/store/operations/operation.hpp>
@@ -40,6 +44,7 @@ class gradient_operation : public gathered_operation<typename Types::device_type
       std::shared_lock const lock(contents_.mutex.mutex);
       call_.take(contents_.keys, gathered);
     }
+    contents_.expect_in_step(gathered.caller());
     name_keys();
   }
   /// In the place of `find_keys`: resident keys with their gradients. Their mirrors follow every change.
@@ -57,6 +62,14 @@ class gradient_operation : public gathered_operation<typename Types::device_type
   std::int64_t work() const override { return call_.work(); }
 
  protected:
+  /// Runs what was laid out by `run()`, as far as it goes without other ranks: see laid_out_call::launch_part.
+  template <class Run>
+  progress launch(Run const& run) {
+    return contents_.in_step([&] {
+      awaited* const event = call_.launch_part(contents_.keys, effect::updates, run);
+      return event != nullptr ? progress::waiting_for(*event) : progress::done();
+    });
+  }
   /// Another thread may have called swap since the call was checked.
   void expect_all_weights() const {
     call_.for_each_key([](record& r) { expect_weights("push", key_view(r.key), r); });
@@ -67,6 +80,8 @@ class gradient_operation : public gathered_operation<typename Types::device_type
 
  private:
   void name_keys() {
+    call_.take_ranks(contents_.keys, sources_of::all_ranks);
+    contents_.write_collectives(*this);
     call_.for_each_key([&](record& r) { this->writes(r.order); });
     if constexpr (pass::has_shared_sums<typename Types::rule_type>) this->writes(contents_.steps);
   }
@@ -89,21 +104,23 @@ class push final : public gradient_operation<Types> {
 
   void prepare() override {
     this->expect_all_weights();
-    this->call_.begin(this->contents_.keys, effect::updates, step_type::may_fail);
-    this->call_.lay_out(this->contents_.keys, step_, effect::updates);
+    this->contents_.in_step([&] {
+      this->call_.begin(this->contents_.keys, effect::updates, step_type::may_fail);
+      this->call_.lay_out(this->contents_.keys, step_, effect::updates);
+    });
   }
   progress run() override {
     auto& contents = this->contents_;
-    this->call_.launch(contents.keys, effect::updates, [&] {
+    return this->launch([&]() -> std::optional<std::span<double>> {
       if constexpr (Types::has_updater) {
         contents.groups.complete(rules);
-        step_.run(contents.devices(), contents.controls, rules->data());
+        if (auto const sums = step_.advance(contents.devices(), contents.controls, rules->data())) return sums;
         this->call_.return_residuals(contents.devices(), step_);
       } else {
         step_.run(contents.devices());
       }
+      return std::nullopt;
     });
-    return progress::done();
   }
 
  private:

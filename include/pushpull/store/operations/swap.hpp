@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -21,6 +22,8 @@
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/schedule/operation.hpp>
 #include <pushpull/store/contents.hpp>
+#include <pushpull/store/exchange/call_exchange.hpp>
+#include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/inspection.hpp>
 #include <pushpull/store/keys/shard.hpp>
 #include <pushpull/store/reach.hpp>
@@ -69,6 +72,8 @@ class swap final : public operation {
   swap(store_contents<Types>& contents, std::vector<record*> keys, std::size_t state, std::string const& name)
       : contents_(contents), keys_(std::move(keys)), state_(state), name_(name), step_(contents.devices().size()) {
     expect_different("swap", keys_);
+    contents.expect_in_step("swap");
+    contents.write_collectives(*this);
     for (record* const r : keys_) writes(r->order);
   }
 
@@ -89,10 +94,20 @@ class swap final : public operation {
       });
     }
     step_.commit(table.devices());
+    if constexpr (Types::collective)
+      if (table.is_distributed()) lay_out_gathers();
   }
   progress run() override {
-    step_.run(contents_.devices());
-    copy_behind(contents_.devices(), copies_);
+    if (messages_ == nullptr || !std::exchange(is_gathering_, true)) {
+      step_.run(contents_.devices());
+      copy_behind(contents_.devices(), copies_);
+      if constexpr (Types::collective)
+        if (messages_ != nullptr) {
+          contents_.in_step([&] { messages_->start_gathers(); });
+          return progress::waiting_for(*messages_);
+        }
+    }
+    copy_all(contents_.devices(), after_);
     for (record* const r : keys_)
       std::atomic_ref(r->swapped).store(r->swapped == nullptr ? &name_ : nullptr, std::memory_order_release);
     return progress::done();
@@ -105,6 +120,14 @@ class swap final : public operation {
   bool has_state(record const& r) const {
     return MaySkip<rule_type> ? read_steps(contents_.keys, contents_.controls, r) > 0 : r.updates > 0;
   }
+  /// The other ranks' parts of the mirrors.
+  void lay_out_gathers() {
+    auto const& table = contents_.keys;
+    messages_ = table.ranks().make_messages();
+    mirror_gathers<typename Types::table_type> gathers;
+    for (record const* const r : keys_) gathers.add(table, *r, *messages_, after_);
+    gathers.flush(table, *messages_, after_);
+  }
   void recycle() noexcept override {}
 
   store_contents<Types>& contents_;
@@ -113,6 +136,9 @@ class swap final : public operation {
   std::string const& name_;
   step_type step_;
   std::vector<staged_copy> copies_;
+  std::unique_ptr<messages> messages_;  // where there are several ranks
+  std::vector<staged_copy> after_;
+  bool is_gathering_ = false;
 };
 
 }  // namespace pushpull::detail

@@ -1,0 +1,94 @@
+/// @file
+/// The memory of a rule on one device, beside the states of keys: hyperparameters, clocks, sums over keys.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include <pushpull/concepts/device.hpp>
+#include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
+#include <pushpull/pass/step_control.hpp>
+#include <pushpull/tensor/buffer.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::detail {
+
+/// Later work of each device runs after what every other was given so far.
+template <Device D>
+void join(std::vector<D> const& devices) {
+  for (D const& later : devices)
+    for (D const& earlier : devices)
+      if (!(later == earlier)) later.wait_for(earlier);
+}
+
+/// The memory of a rule on one device, beside the states of keys: hyperparameters, clocks, sums over keys.
+template <Device D, class Rule, class Types>
+class control {
+ public:
+  using clock_type = pass::clock_of<Rule, Types>;
+  using shared_type = pass::shared_sums<Rule>;
+
+  control(D const& device, std::vector<Rule> const& rules) {
+    set(device, rules, room_for(device, rules.size()));
+    if constexpr (pass::detail::has_shared_sums<Rule>) {
+      shared_ = buffer<D>(device, sizeof(shared_type));
+      set_shared(device, initial_sums(rules.front()));
+    }
+  }
+
+  /// Where the pass finds the rules' hyperparameters: with the caller if it runs on the host; else on the device, whose
+  /// stream sets them in order.
+  Rule const* rules(Rule const* given) const {
+    if constexpr (HostDevice<D>) return given;
+    return static_cast<Rule const*>(rules_.data());
+  }
+  clock_type* clocks() const { return static_cast<clock_type*>(clocks_.data()); }
+  /// Sums over all keys and persistent values, or null.
+  shared_type* shared() const { return static_cast<shared_type*>(shared_.data()); }
+  void set_shared(D const& device, sums_t<Rule> const& sums) {
+    device.for_each(1, pass::set_value<shared_type>{shared(), {sums, false}});
+  }
+
+  /// Memory for as many rules, where they need more than there is.
+  buffer<D> room_for([[maybe_unused]] D const& device, [[maybe_unused]] std::size_t rules) const {
+    if constexpr (!HostDevice<D>)
+      if (rules_.bytes() < rules * sizeof(Rule)) return buffer<D>(device, rules * sizeof(Rule));
+    return {};
+  }
+  /// New hyperparameters, from the next step on. Nothing may be using the old ones if there are more than before.
+  /// @param room  What room_for gave.
+  void set(D const& device, std::vector<Rule> const& rules, [[maybe_unused]] buffer<D> room) {
+    if constexpr (!HostDevice<D>) {
+      if (room.bytes() > 0) rules_ = std::move(room);
+      auto* const to = static_cast<Rule*>(rules_.data());
+      for (std::size_t i = 0; i < rules.size(); ++i) device.for_each(1, pass::set_value<Rule>{to + i, rules[i]});
+    }
+  }
+  /// Key number `key` is in parameter group number `group` from the next step on.
+  void assign(D const& device, std::int32_t key, std::int32_t group) {
+    device.for_each(1, pass::set_value<std::int32_t>{&clocks()[key].parameter_group, group});
+  }
+
+  /// Whether there is room for `keys` clocks.
+  bool has_room(std::size_t keys) const { return keys * sizeof(clock_type) <= clocks_.bytes(); }
+
+  /// Room for `keys` clocks; new ones are 0. Nothing may be using the old ones.
+  void reserve(D const& device, std::size_t keys) {
+    std::size_t const bytes = keys * sizeof(clock_type);
+    if (has_room(keys)) return;
+    buffer<D> grown(device, std::max(bytes, 2 * clocks_.bytes()));
+    device.fill_zero(grown.data(), grown.bytes());
+    device.copy(grown.data(), clocks_.data(), clocks_.bytes());
+    clocks_ = std::move(grown);
+  }
+
+ private:
+  buffer<D> rules_;
+  buffer<D> clocks_;
+  buffer<D> shared_;
+};
+
+}  // namespace pushpull::detail

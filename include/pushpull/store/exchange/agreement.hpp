@@ -1,0 +1,110 @@
+/// @file
+/// Keys and values that all ranks of a store are given alike.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+#include <pushpull/config.hpp>
+#include <pushpull/device/cpu_device.hpp>
+#include <pushpull/element/dtype.hpp>
+#include <pushpull/element/shape.hpp>
+#include <pushpull/error.hpp>
+#include <pushpull/pass/copy.hpp>
+#include <pushpull/store/exchange/rank_group.hpp>
+#include <pushpull/store/keys.hpp>
+#include <pushpull/store/keys/key_table.hpp>
+#include <pushpull/tensor/buffer.hpp>
+#include <pushpull/tensor/copy_bytes.hpp>
+#include <pushpull/tensor/tensor_view.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::detail {
+
+/// FNV-1a, 64 bits (Fowler, Noll, Vo): the same on every rank.
+inline std::uint64_t hash_of(std::string_view text) {
+  std::uint64_t hash = 0xCBF29CE484222325U;
+  for (char const c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3U;
+  return hash;
+}
+
+/// Compares a list of texts over all ranks. All ranks call it, and all throw or none.
+/// @param text  text(i) -> std::string, for i in [0, count).
+/// @throws invalid_argument that names the first text that differs, as rank 0 and the first other rank have it
+template <class Text>
+void expect_agreement(rank_group& ranks, std::string const& call, std::size_t count, Text const& text) {
+  std::vector<std::uint64_t> own(count);
+  for (std::size_t i = 0; i < count; ++i) own[i] = hash_of(text(i));
+  auto const all = ranks.gather_all(std::as_bytes(std::span(own)));
+  auto const number_of = [&](std::size_t rank, std::size_t i) {
+    std::uint64_t number = 0;
+    if (i < all[rank].size() / sizeof(number)) std::memcpy(&number, all[rank].data() + i * sizeof(number), sizeof(number));
+    return number;
+  };
+  std::size_t most = 0;
+  for (auto const& numbers : all) most = std::max(most, numbers.size() / sizeof(std::uint64_t));
+  for (std::size_t i = 0; i < most; ++i)
+    for (std::size_t rank = 1; rank < all.size(); ++rank)
+      if (number_of(rank, i) != number_of(0, i)) {
+        std::string const mine = i < count ? text(i) : "nothing";
+        auto const texts = ranks.gather_all(std::as_bytes(std::span(mine)));
+        auto const of = [&](std::size_t r) {
+          return std::string(reinterpret_cast<char const*>(texts[r].data()), texts[r].size());
+        };
+        throw invalid_argument(call + ": ranks disagree: rank 0 came with " + of(0) + ", rank " + std::to_string(rank) +
+                               " with " + of(rank));
+      }
+}
+
+/// @param devices  Of this rank.
+/// @param dtype    The store's elements.
+/// @throws invalid_argument on all ranks unless they have as many devices and name the same keys, in one order, of the same
+/// shapes, element types and needs of gradients
+template <class KeyView, class View>
+void expect_agreed_keys(rank_group& ranks, std::size_t devices, std::span<KeyView const> keys,
+                        std::span<View const> values, std::string_view dtype, std::vector<bool> const& needs_gradient) {
+  expect_agreement(ranks, "init", keys.size() + 1, [&](std::size_t i) {
+    if (i == 0)
+      return std::to_string(devices) + " devices, " + std::to_string(keys.size()) + " keys and elements of " +
+             std::string(dtype);
+    std::string text = key_text(keys[i - 1]) + " of shape " + to_string(values[i - 1].shape());
+    if constexpr (requires { typename View::value_type; })
+      text += " of " + std::string(dtype_traits<std::remove_const_t<typename View::value_type>>::name);
+    if (i - 1 < needs_gradient.size()) text += needs_gradient[i - 1] ? ", with a gradient" : ", without a gradient";
+    return text;
+  });
+}
+
+/// Initial values that each rank receives from rank 0 when a key is made: one at a time, in the order of the keys.
+template <class Table, class View>
+auto values_of_rank_0(Table const& table, std::span<View const> values) {
+  using U = std::remove_const_t<typename View::value_type>;
+  using W = typename Table::W;
+  auto const fill = [&table, &values](std::size_t i) {
+    return [&table, value = &values[i]](typename Table::record& r) {
+      std::vector<U> elements(value->size());
+      std::size_t const bytes = elements.size() * sizeof(U);
+      auto const& device = table.devices().front();
+      if (table.owners().rank() == 0) copy_bytes(cpu_device<>(), elements.data(), value->device(), value->data(), bytes);
+      table.ranks().broadcast(std::as_writable_bytes(std::span(elements)));
+      tensor_view<U const, cpu_device<>> const given(elements.data(), r.shape);
+      table.store_value(r, given);
+      buffer<typename Table::device_type> const masters(device, r.shape.size() * sizeof(W));
+      auto* const whole = static_cast<W*>(masters.data());
+      copy(given, tensor_view<W, typename Table::device_type>(whole, r.shape, device));
+      table.fill_distant_mirrors(r, whole);
+    };
+  };
+  std::vector<filled_value<decltype(fill(0))>> result;
+  for (std::size_t i = 0; i < values.size(); ++i) result.push_back({values[i].shape(), fill(i)});
+  return result;
+}
+
+}  // namespace pushpull::detail

@@ -1,0 +1,190 @@
+/// @file
+/// The messages of one call: slices of its sources to their owners, and new slices from their owners.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include <pushpull/comm/single.hpp>
+#include <pushpull/concepts/communicator.hpp>
+#include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
+#include <pushpull/store/exchange/rank_group.hpp>
+#include <pushpull/store/keys/placement.hpp>
+#include <pushpull/store/operands.hpp>
+#include <pushpull/store/reach.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::detail {
+
+/// Which ranks' sources a call takes.
+enum class sources_of {
+  all_ranks,  ///< As many of each: a step.
+  rank_0      ///< The others' are ignored: a value that all are to have.
+};
+
+/// The part of the key, counted from its first element, that a rank's owners hold.
+template <class Table>
+slice part_of_rank(Table const& table, typename Table::record const& key, std::size_t rank) {
+  slice const part = common(key.range(), key.arena->part_of_rank(table.owners(), rank));
+  return {part.begin - key.offset, part.end - key.offset};
+}
+
+/// f(rank, part) for each other rank that holds elements of the key.
+template <class Table, class F>
+void for_each_distant_rank(Table const& table, typename Table::record const& key, F const& f) {
+  for (std::size_t rank = 0; rank < table.owners().ranks(); ++rank) {
+    if (rank == table.owners().rank()) continue;
+    slice const part = part_of_rank(table, key, rank);
+    if (part.size() > 0) f(rank, part);
+  }
+}
+
+/// Gathers of mirrors: keys that follow one another in memory share one. Mirrors of this process's other devices follow by
+/// copies.
+template <class Table>
+class mirror_gathers {
+  using T = typename Table::T;
+  using record = typename Table::record;
+  using arena_type = typename Table::arena_type;
+
+ public:
+  void clear() { arena_ = nullptr; }
+
+  /// After the pass that changes the key. @param after  Copies for when all has arrived.
+  void add(Table const& table, record const& key, messages& to, std::vector<staged_copy>& after) {
+    if (key.arena != arena_ || key.offset != range_.end) {
+      flush(table, to, after);
+      arena_ = key.arena;
+      range_ = {key.offset, key.offset};
+    }
+    range_.end = key.padded_range().end;
+  }
+  /// After the last key.
+  void flush(Table const& table, messages& to, std::vector<staged_copy>& after) {
+    if (arena_ == nullptr) return;
+    ranges_.clear();
+    for (std::size_t rank = 0; rank < table.owners().ranks(); ++rank) {
+      slice const part = common(range_, arena_->part_of_rank(table.owners(), rank));
+      if (part.size() <= 0) {
+        ranges_.push_back({});
+        continue;
+      }
+      ranges_.push_back({bytes(part.begin), bytes(part.end)});
+      for (std::size_t n = 1; rank != table.owners().rank() && n < table.devices().size(); ++n)
+        after.push_back({n, arena_->mirror(n) + part.begin, arena_->mirror(0) + part.begin, bytes(part.size())});
+    }
+    to.gather(arena_->mirror(0), ranges_);
+    arena_ = nullptr;
+  }
+
+ private:
+  static std::size_t bytes(std::int64_t elements) { return static_cast<std::size_t>(elements) * sizeof(T); }
+
+  arena_type* arena_ = nullptr;
+  slice range_;
+  std::vector<comm::byte_range> ranges_;
+};
+
+/// @tparam Table  The store's key_table. @tparam G  Element type of the sources.
+template <class Table, Device D, class G>
+class call_exchange {
+  using record = typename Table::record;
+
+ public:
+  /// In the place of a call's own sources: those of all ranks, in the order of the ranks.
+  template <class Item>
+  void spread(Table const& table, std::vector<Item>& items, std::vector<operand<G const, D>>& sources,
+              sources_of which) {
+    if (messages_ == nullptr) messages_ = table.ranks().make_messages();
+    own_.swap(sources);
+    sources.clear();
+    peers_.clear();
+    std::size_t const ranks = which == sources_of::rank_0 ? 1 : table.owners().ranks();
+    for (Item& x : items) {
+      std::size_t const first = sources.size();
+      for (std::size_t rank = 0; rank < ranks; ++rank)
+        for (std::size_t k = x.source; k < x.source + x.sources; ++k) {
+          bool const is_own = rank == table.owners().rank();
+          sources.push_back(is_own ? own_[k] : operand<G const, D>{nullptr, table.devices().front(), own_[k].size});
+          peers_.push_back(is_own ? std::nullopt : std::optional(rank));
+        }
+      x.source = first;
+      x.sources = sources.size() - first;
+    }
+  }
+
+  /// Forgets the last call's messages.
+  void clear() {
+    messages_->clear();
+    gathers_.clear();
+    after_.clear();
+  }
+
+  /// Whether source number k of the call is another rank's.
+  bool is_received(std::size_t k) const { return k < peers_.size() && peers_[k].has_value(); }
+
+  /// Source number k, which is dense: its parts go to the other ranks, or this rank's part comes.
+  void add_source(Table const& table, record const& key, std::size_t k, operand<G const, D>& source,
+                  staging<D>& received) {
+    auto const bytes = [](std::int64_t elements) { return static_cast<std::size_t>(elements) * sizeof(G); };
+    if (peers_[k]) {
+      slice const part = part_of_rank(table, key, table.owners().rank());
+      if (part.size() <= 0) return;
+      auto* const memory = static_cast<G*>(received.take(table.devices().front(), bytes(part.size())));
+      messages_->receive(memory, bytes(part.size()), static_cast<int>(*peers_[k]));
+      source.data = memory;
+      source.begin = part.begin;
+    } else {
+      for_each_distant_rank(table, key, [&](std::size_t rank, slice const& part) {
+        messages_->send(source.data + part.begin, bytes(part.size()), static_cast<int>(rank));
+      });
+    }
+  }
+  /// Same, of a source whose codes travel. @param code_of  code_of(first, size, f) calls f(memory, bytes) for the parts of
+  /// the codes that a pass over `size` elements reads.
+  template <class F>
+  void add_codes(Table const& table, record const& key, std::size_t k, F const& code_of) {
+    if (peers_[k]) {
+      slice const part = part_of_rank(table, key, table.owners().rank());
+      if (part.size() > 0)
+        code_of(part.begin, part.size(), [&](void const* memory, std::size_t bytes) {
+          messages_->receive(const_cast<void*>(memory), bytes, static_cast<int>(*peers_[k]));
+        });
+    } else {
+      for_each_distant_rank(table, key, [&](std::size_t rank, slice const& part) {
+        code_of(part.begin, part.size(), [&](void const* memory, std::size_t bytes) {
+          messages_->send(memory, bytes, static_cast<int>(rank));
+        });
+      });
+    }
+  }
+
+  /// The mirrors of a key that the pass changes.
+  void add_gather(Table const& table, record const& key) { gathers_.add(table, key, *messages_, after_); }
+  /// After the last of them.
+  void end_gathers(Table const& table) { gathers_.flush(table, *messages_, after_); }
+  /// An output's parts that the pass of this rank does not write: they come from the mirror.
+  template <class M>
+  void add_output(Table const& table, record const& key, operand<M, D> const& output) {
+    for_each_distant_rank(table, key, [&](std::size_t, slice const& part) {
+      after_.push_back({0, output.data + part.begin, Table::mirror(key, 0) + part.begin,
+                        static_cast<std::size_t>(part.size()) * sizeof(M)});
+    });
+  }
+
+  messages& parts() const { return *messages_; }
+  std::vector<staged_copy> const& after() const { return after_; }
+
+ private:
+  std::unique_ptr<messages> messages_;
+  std::vector<operand<G const, D>> own_;
+  std::vector<std::optional<std::size_t>> peers_;  // of each source
+  mirror_gathers<Table> gathers_;
+  std::vector<staged_copy> after_;  // when all has arrived
+};
+
+}  // namespace pushpull::detail

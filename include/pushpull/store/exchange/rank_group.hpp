@@ -1,0 +1,207 @@
+/// @file
+/// A store's place among the ranks that train it, and the messages of one operation, whatever the communicator.
+#pragma once
+
+#include <cstddef>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <pushpull/concepts/communicator.hpp>
+#include <pushpull/config.hpp>
+#include <pushpull/error.hpp>
+#include <pushpull/schedule/awaited.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::detail {
+
+/// The messages of one operation, in the parts in which it waits for them. Kept from call to call: in the steady state the
+/// lists allocate nothing.
+class messages : public awaited {
+ public:
+  virtual ~messages() = default;
+
+  void clear() {
+    out_.clear();
+    in_.clear();
+    gathers_.clear();
+    ranges_.clear();
+  }
+
+  /// Bytes for a rank, which are read once `start_exchange` has been called.
+  void send(void const* memory, std::size_t bytes, int peer) {
+    if (bytes > 0) out_.push_back({const_cast<void*>(memory), bytes, peer});
+  }
+  /// Bytes from a rank. Those between two ranks come in the order in which they are sent.
+  void receive(void* memory, std::size_t bytes, int peer) {
+    if (bytes > 0) in_.push_back({memory, bytes, peer});
+  }
+  /// An array of which each rank has a range of bytes, the same on all ranks; `of_rank` is copied.
+  void gather(void* whole, std::span<comm::byte_range const> of_rank) {
+    gathers_.push_back({whole, ranges_.size()});
+    ranges_.insert(ranges_.end(), of_rank.begin(), of_rank.end());
+  }
+
+  /// Each starts calls, for which the operation then waits.
+  virtual void start_exchange() = 0;
+  virtual void start_gathers() = 0;
+  virtual void start_sum(std::span<double> numbers) = 0;
+
+ protected:
+  struct gathered_array {
+    void* whole;
+    std::size_t first;  // its ranges
+  };
+
+  std::span<comm::byte_range const> ranges(gathered_array const& array, std::size_t ranks) const {
+    return std::span(ranges_).subspan(array.first, ranks);
+  }
+
+  std::vector<comm::transfer> out_, in_;
+  std::vector<gathered_array> gathers_;
+  std::vector<comm::byte_range> ranges_;
+};
+
+/// The ranks of a store. All fail together: after a call to other ranks has failed, a step may be done on some of them
+/// only.
+class rank_group {
+ public:
+  virtual ~rank_group() = default;
+  virtual std::size_t size() const = 0;
+  virtual std::unique_ptr<messages> make_messages() = 0;
+  /// Collective, on the calling thread.
+  virtual std::vector<std::vector<std::byte>> gather_all(std::span<std::byte const> bytes) = 0;
+  /// Collective, on the calling thread: the bytes of rank 0.
+  virtual void broadcast(std::span<std::byte> bytes) = 0;
+
+  /// @throws comm_error if an earlier call has failed
+  void expect_in_step(char const* caller) const {
+    std::lock_guard const lock(mutex_);
+    if (failed_)
+      throw comm_error(failed_->rank, std::string(caller) + ": an earlier call to other ranks failed, so that ranks may "
+                                          "hold different weights; load the last checkpoint. It failed with: " +
+                                          failed_->text);
+  }
+  /// Notes the error that an operation fails with, and tells the other ranks, unless it is one that every rank meets alike.
+  void note(std::exception_ptr const& error) noexcept {
+    try {
+      std::rethrow_exception(error);
+    } catch (comm_error const& e) {
+      fail(e.rank(), e.what());
+    } catch (out_of_memory const& e) {
+      fail(-1, e.what());
+    } catch (std::bad_alloc const& e) {
+      fail(-1, e.what());
+    } catch (...) {  // arguments, and what a rule throws: the same on all ranks
+    }
+  }
+
+ protected:
+  virtual void tell(char const* reason) noexcept = 0;
+
+ private:
+  struct failed_call {
+    int rank;
+    std::string text;
+  };
+
+  void fail(int rank, char const* text) noexcept {
+    try {
+      std::lock_guard const lock(mutex_);
+      if (!failed_) failed_.emplace(failed_call{rank, text});
+    } catch (...) {  // no memory for the text
+    }
+    tell(text);
+  }
+
+  mutable std::mutex mutex_;
+  std::optional<failed_call> failed_;
+};
+
+/// The rank_group of a communicator that exchanges memory of devices D.
+template <class C, class D>
+class ranks_of final : public rank_group {
+  using group_type = typename C::group_type;
+  using exchange_request = decltype(std::declval<C const&>().exchange(std::declval<group_type&>(),
+                                                                      std::span<comm::transfer const>(),
+                                                                      std::span<comm::transfer const>()));
+  using gather_request = decltype(std::declval<C const&>().gather(std::declval<group_type&>(), nullptr,
+                                                                  std::span<comm::byte_range const>()));
+  using sum_request = decltype(std::declval<C const&>().sum(std::declval<group_type&>(), nullptr, 0));
+
+ public:
+  explicit ranks_of(C const& communicator) : communicator_(communicator) {}
+
+  std::size_t size() const override { return static_cast<std::size_t>(communicator_.size()); }
+  std::unique_ptr<messages> make_messages() override { return std::make_unique<requests>(*this); }
+  std::vector<std::vector<std::byte>> gather_all(std::span<std::byte const> bytes) override {
+    return communicator_.gather_all(bytes);
+  }
+  void broadcast(std::span<std::byte> bytes) override { communicator_.broadcast(bytes, 0); }
+
+ protected:
+  void tell(char const* reason) noexcept override { communicator_.fail(reason); }
+
+ private:
+  class requests final : public messages {
+   public:
+    explicit requests(ranks_of& all) : all_(all) {}
+
+    void start_exchange() override {
+      start([&](C const& c, group_type& g) {
+        if (!out_.empty() || !in_.empty()) exchange_.emplace(c.exchange(g, out_, in_));
+      });
+    }
+    void start_gathers() override {
+      start([&](C const& c, group_type& g) {
+        for (gathered_array const& array : gathers_)
+          gather_.push_back(c.gather(g, array.whole, ranges(array, all_.size())));
+      });
+    }
+    void start_sum(std::span<double> numbers) override {
+      start([&](C const& c, group_type& g) { sum_.emplace(c.sum(g, numbers.data(), numbers.size())); });
+    }
+
+    bool ready() override {
+      try {
+        if (exchange_ && !exchange_->ready()) return false;
+        exchange_.reset();
+        if (sum_ && !sum_->ready()) return false;
+        sum_.reset();
+        while (!gather_.empty()) {  // the last first: erasing it moves nothing
+          if (!gather_.back().ready()) return false;
+          gather_.pop_back();
+        }
+        return true;
+      } catch (...) {
+        all_.note(std::current_exception());
+        exchange_.reset();
+        sum_.reset();
+        gather_.clear();
+        throw;
+      }
+    }
+
+   private:
+    template <class F>
+    void start(F const& f) {
+      group_type g = all_.communicator_.group();
+      f(all_.communicator_, g);
+      g.end();
+    }
+
+    ranks_of& all_;
+    std::optional<exchange_request> exchange_;
+    std::optional<sum_request> sum_;
+    std::vector<gather_request> gather_;
+  };
+
+  C communicator_;
+};
+
+}  // namespace pushpull::detail

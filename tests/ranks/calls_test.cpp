@@ -1,0 +1,133 @@
+/// @file
+/// The calls of a store of several ranks: which of them all ranks make, whose value counts, and what is refused.
+#include <numeric>
+#include <pushpull/pushpull.hpp>
+#include <string>
+#include <vector>
+
+#include "ranks/same_bits.hpp"
+#include "support/catch.hpp"
+
+namespace {
+
+namespace pp = pushpull;
+namespace comm = pushpull::comm;
+namespace update = pushpull::update;
+
+constexpr comm::threads_options soon{.deadline = std::chrono::seconds(5)};
+
+std::vector<float> filled(std::size_t size, float x) { return std::vector<float>(size, x); }
+
+template <class Store>
+std::vector<float> pulled(Store& store, std::string const& key, std::size_t size) {
+  std::vector<float> result(size);
+  store.pull(key, result).wait();
+  return result;
+}
+
+/// The message of the error E that f() throws.
+template <class E, class F>
+std::string message_of(F const& f) {
+  try {
+    f();
+  } catch (E const& error) {
+    return error.what();
+  }
+  return "nothing was thrown";
+}
+
+}  // namespace
+
+TEST_CASE("initial and assigned values are those of rank 0", "[ranks]") {
+  comm::run_ranks(3, soon, [](comm::threads const& c) {
+    pp::kv_store store{pp::cpu_devices(2), update::adam{}, c};
+    float const mine = 1 + static_cast<float>(c.rank());
+    store.init("a", filled(5000, mine));
+    REQUIRE(pulled(store, "a", 5000) == filled(5000, 1));
+    std::vector<double> const wide(5000, 10.0 * mine);
+    store.assign("a", wide);
+    REQUIRE(pulled(store, "a", 5000) == filled(5000, 10));
+    std::vector<float> output(3000);
+    store.broadcast("b", filled(3000, 20 * mine), output);
+    store.wait();
+    REQUIRE(output == filled(3000, 20));
+  });
+}
+
+TEST_CASE("a rank pulls alone", "[ranks]") {
+  comm::run_ranks(2, soon, [](comm::threads const& c) {
+    pp::kv_store store{pp::cpu_devices(1), update::sgd{}, c};
+    store.init("a", filled(5000, 1));
+    if (c.rank() == 1) REQUIRE(pulled(store, "a", 5000) == filled(5000, 1));
+    store.barrier();
+  });
+}
+
+TEST_CASE("each state exists once over the ranks, and every rank reads all of it", "[ranks]") {
+  std::size_t const size = 1 << 16;
+  std::vector<std::size_t> bytes(4);
+  comm::run_ranks(4, soon, [&](comm::threads const& c) {
+    pp::kv_store store{pp::cpu_devices(1), update::momentum{.learning_rate = 1, .momentum = 0.5}, c, pp::synchronous{}};
+    store.init("a", filled(size, 0));
+    store.push("a", filled(size, 1 + static_cast<float>(c.rank()))).wait();
+    auto const momentum = store.template state<float>("a", "momentum_buffer");
+    REQUIRE(momentum == filled(size, 10));
+    REQUIRE(store.steps("a") == 1);
+    bytes[static_cast<std::size_t>(c.rank())] = store.bytes(0);
+  });
+  for (std::size_t const each : bytes) {  // a mirror, which is the master of a quarter; the momentum of a quarter
+    REQUIRE(each >= size * 4 + size);
+    REQUIRE(each < size * 4 + size + 20000);
+  }
+}
+
+TEST_CASE("a swap over ranks shows the averages in all mirrors", "[ranks]") {
+  comm::run_ranks(3, soon, [](comm::threads const& c) {
+    pp::kv_store store{pp::cpu_devices(2), update::ema(update::sgd{.learning_rate = 1}, 0.5), c, pp::synchronous{}};
+    store.init("a", filled(5000, 0));
+    for (int step = 0; step < 2; ++step) store.push("a", filled(5000, 1)).wait();
+    auto const weights = pulled(store, "a", 5000);
+    auto const averages = store.template state<float>("a", "ema");
+    store.swap("ema");
+    REQUIRE(pulled(store, "a", 5000) == averages);
+    store.swap("ema");
+    REQUIRE(pulled(store, "a", 5000) == weights);
+    REQUIRE(weights != averages);
+  });
+}
+
+TEST_CASE("ranks that name other keys all get an error that names the first difference", "[ranks]") {
+  comm::run_ranks(3, soon, [](comm::threads const& c) {
+    pp::kv_store store{pp::cpu_devices(1), update::sgd{}, c};
+    bool const differs = c.rank() == 2;
+    std::vector<std::string> const keys{"a", differs ? "c" : "b"};
+    std::vector<std::vector<float>> const values(2, filled(3, 1));
+    REQUIRE(message_of<pp::invalid_argument>([&] { store.init(keys, values); }) ==
+            "init: ranks disagree: rank 0 came with key \"b\" of shape (3) of float32, rank 2 with key \"c\" of shape "
+            "(3) of float32");
+    REQUIRE_THROWS_AS(store.init("d", filled(differs ? 4 : 3, 1)), pp::invalid_argument);
+    REQUIRE(store.keys().empty());
+    store.init("a", filled(3, 1));  // the store still works
+    REQUIRE(pulled(store, "a", 3) == filled(3, 1));
+  });
+}
+
+TEST_CASE("after a call to other ranks has failed the store says so", "[ranks]") {
+  auto const all = comm::threads::make(2, {.deadline = std::chrono::milliseconds(300)});
+  auto const run = [&](int rank) {
+    pp::kv_store store{pp::cpu_devices(1), update::sgd{}, all[static_cast<std::size_t>(rank)]};
+    auto const ones = filled(5000, 1);
+    store.init("a", ones);
+    if (rank == 1) return;  // leaves
+    auto const late = message_of<pp::comm_timeout>([&] { store.push("a", ones).wait(); });
+    INFO(late);
+    REQUIRE_THAT(late, Catch::Matchers::Contains("rank 1"));
+    auto const after = message_of<pp::comm_error>([&] { store.push("a", ones).wait(); });
+    INFO(after);
+    REQUIRE_THAT(after, Catch::Matchers::StartsWith("push: an earlier call to other ranks failed"));
+    REQUIRE_THROWS_AS(pulled(store, "a", 5000), pp::comm_error);
+  };
+  std::thread other(run, 1);
+  run(0);
+  other.join();
+}

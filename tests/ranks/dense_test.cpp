@@ -1,0 +1,62 @@
+/// @file
+/// Dense gradients of several ranks: the weights are those of one process, bit for bit.
+#include <pushpull/pushpull.hpp>
+#include <vector>
+
+#include "ranks/same_bits.hpp"
+#include "support/catch.hpp"
+
+namespace {
+
+namespace pp = pushpull;
+namespace update = pushpull::update;
+namespace test = pushpull::test;
+
+constexpr auto push = [](auto& store, std::size_t, auto const& keys, auto const& gradients, auto&) {
+  store.push(keys, gradients).wait();
+};
+constexpr auto push_and_pull = [](auto& store, std::size_t, auto const& keys, auto const& gradients, auto& outputs) {
+  store.pushpull(keys, gradients, outputs).wait();
+};
+constexpr auto push_one_by_one = [](auto& store, std::size_t, auto const& keys, auto const& gradients, auto&) {
+  for (std::size_t i = 0; i < keys.size(); ++i) store.push(keys[i], gradients[i]);
+};
+
+}  // namespace
+
+TEST_CASE("pushes over ranks give the bits of one process: adam", "[ranks]") {
+  auto const make = [](auto const& devices, auto const& c) {
+    return pp::make_kv_store<float>(devices, update::adam{.learning_rate = 0.1}, c);
+  };
+  for (int const ranks : {1, 2, 3, 7}) {
+    test::require_same_bits<float>(ranks, 1, 20, make, push);
+    test::require_same_bits<float>(ranks, 2, 5, make, push_one_by_one);
+    test::require_same_bits<float>(ranks, 2, 5, make, push_and_pull);
+  }
+}
+
+TEST_CASE("pushes over ranks give the bits of one process: bfloat16 with masters of float", "[ranks]") {
+  auto const make = [](auto const& devices, auto const& c) {
+    return pp::make_kv_store<pp::bfloat16>(devices, update::momentum{.learning_rate = 0.1}, pp::element::master<float>{},
+                                           c);
+  };
+  for (int const ranks : {2, 4}) test::require_same_bits<pp::bfloat16>(ranks, 1, 20, make, push_and_pull);
+}
+
+TEST_CASE("pushes over ranks give the bits of one process: keys that are not cut", "[ranks]") {
+  auto const make = [](auto const& devices, auto const& c) {
+    return pp::make_kv_store<float>(devices, update::sgd{.learning_rate = 0.1}, pp::placement::owners{}, c);
+  };
+  for (int const ranks : {2, 4}) test::require_same_bits<float>(ranks, 2, 5, make, push_and_pull);
+}
+
+TEST_CASE("without a rule a push over ranks stores their sum, or their mean", "[ranks]") {
+  test::require_same_bits<double>(
+      3, 1, 3, [](auto const& devices, auto const& c) { return pp::make_kv_store<double>(devices, c); }, push);
+  test::require_same_bits<float>(
+      2, 2, 3,
+      [](auto const& devices, auto const& c) {
+        return pp::make_kv_store<float>(devices, update::sgd{}, pp::reduce::mean{}, pp::synchronous{}, c);
+      },
+      push_and_pull);
+}
