@@ -82,6 +82,17 @@ TEST_CASE("shared memory of threads stays until its last copy on any rank is gon
   REQUIRE(seen == std::vector<int>{1, 2});
 }
 
+TEST_CASE("ranks of threads are on the nodes that they were told to be on", "[comm][threads]") {
+  auto const nodes = [](int on_a_node) {
+    auto const c = comm::threads::make(5, soon(on_a_node))[1];
+    std::vector<int> all;
+    for (int rank = 0; rank < 5; ++rank) all.push_back(c.node_of(rank));
+    return all;
+  };
+  REQUIRE(nodes(0) == std::vector<int>{0, 0, 0, 0, 0});
+  REQUIRE(nodes(2) == std::vector<int>{0, 0, 1, 1, 2});
+}
+
 TEST_CASE("copies of a rank of threads name the same rank", "[comm][threads]") {
   auto const all = comm::threads::make(3);
   auto const copy = all[2];

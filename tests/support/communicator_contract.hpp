@@ -32,12 +32,11 @@ void expect(C const& c, bool holds, std::string const& rule) {
 
 /// A byte that tells where it comes from, where it goes, and its place.
 inline std::byte byte_of(int from, int to, std::size_t round, std::size_t i) {
-  return static_cast<std::byte>((31 * static_cast<std::size_t>(from) + 7 * static_cast<std::size_t>(to) + 3 * round + i +
-                                 (i >> 8)) %
-                                251);
+  return static_cast<std::byte>(
+      (31 * static_cast<std::size_t>(from) + 7 * static_cast<std::size_t>(to) + 3 * round + i + (i >> 8)) % 251);
 }
 
-/// What rank `from` sends to rank `to`.
+/// The bytes that rank `from` sends to rank `to`.
 inline std::vector<std::byte> message(int from, int to, std::size_t round, std::size_t bytes) {
   std::vector<std::byte> m(bytes);
   for (std::size_t i = 0; i < bytes; ++i) m[i] = byte_of(from, to, round, i);
@@ -142,6 +141,36 @@ void contract_order(C const& c) {
   }
 }
 
+/// A transfer begins at one end before another call, and at the other end after it.
+template <class C>
+void contract_order_around_calls(C const& c) {
+  if (c.size() == 1) return;
+  bool const sends_first = c.rank() % 2 == 0;
+  int const to = (c.rank() + 1) % c.size(), from = (c.rank() + c.size() - 1) % c.size();
+  for (std::size_t round = 0; round < 4; ++round) {
+    auto const sent = contract::message(c.rank(), to, round, 200);
+    std::vector<std::byte> received(200);
+    comm::transfer const out{const_cast<std::byte*>(sent.data()), 200, to}, in{received.data(), 200, from};
+    std::span<comm::transfer const> const none, outs(&out, 1), ins(&in, 1);
+    std::vector<double> numbers(4, 1.0);
+    auto group = c.group();
+    auto first = c.exchange(group, sends_first ? outs : none, sends_first ? none : ins);
+    group.end();
+    auto next = c.group();
+    auto sum = c.sum(next, numbers.data(), numbers.size());
+    next.end();
+    sum.wait();
+    auto last = c.group();
+    auto second = c.exchange(last, sends_first ? none : outs, sends_first ? ins : none);
+    last.end();
+    second.wait();
+    first.wait();
+    contract::expect(c, received == contract::message(from, c.rank(), round, 200),
+                     "an exchange around a sum: wrong bytes");
+    contract::expect(c, numbers == std::vector<double>(4, c.size()), "a sum within an exchange");
+  }
+}
+
 /// Several requests are in flight; each rank finishes them in an order of its own.
 template <class C>
 void contract_in_flight(C const& c) {
@@ -242,8 +271,7 @@ void contract_gather_all(C const& c) {
     contract::expect(c, all.size() == static_cast<std::size_t>(c.size()), "gather_all: a part for each rank");
     for (int r = 0; r < c.size(); ++r)
       contract::expect(
-          c,
-          all[static_cast<std::size_t>(r)] == contract::message(r, 0, round, contract::bytes_between(r, 0, round)),
+          c, all[static_cast<std::size_t>(r)] == contract::message(r, 0, round, contract::bytes_between(r, 0, round)),
           "gather_all: wrong bytes of rank " + std::to_string(r));
   }
 }
@@ -305,7 +333,7 @@ void contract_large(C const& c, std::size_t bytes = 3'000'001) {
   step.check(c, 1);
 }
 
-/// What a rank wrote to shared memory before `arrive` is there for its node afterwards, and for nobody else.
+/// Values that a rank wrote to shared memory before `arrive` are there for its node afterwards, and for nobody else.
 template <class C>
 void contract_shared_memory(C const& c) {
   auto const count = [](int rank) { return 3 + 2 * static_cast<std::size_t>(rank); };
@@ -321,9 +349,9 @@ void contract_shared_memory(C const& c) {
     group.end();
     request.wait();
   };
-  contract::expect(c, std::count(at(c.rank()), at(c.rank()) + count(c.rank()), 0) ==
-                          static_cast<std::ptrdiff_t>(count(c.rank())),
-                   "shared memory is zeroed");
+  contract::expect(
+      c, std::count(at(c.rank()), at(c.rank()) + count(c.rank()), 0) == static_cast<std::ptrdiff_t>(count(c.rank())),
+      "shared memory is zeroed");
   for (int round = 1; round <= 3; ++round) {
     arrive();
     std::fill_n(at(c.rank()), count(c.rank()), 100 * round + c.rank());
@@ -368,6 +396,7 @@ void contract_of_collectives(C const& c) {
   contract_empty_exchange(c);
   contract_exchange(c);
   contract_order(c);
+  contract_order_around_calls(c);
   contract_in_flight(c);
   contract_gather(c);
   contract_sum(c);

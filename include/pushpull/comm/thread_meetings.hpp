@@ -16,7 +16,7 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// What a rank brings to a meeting. Others read `data` while `readers` counts them.
+/// A rank's part in a meeting. Others read `data` while `readers` counts them.
 struct thread_desk {
   char const* call = "";
   int root = 0;

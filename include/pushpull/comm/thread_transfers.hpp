@@ -10,7 +10,6 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include <pushpull/comm/thread_ranks.hpp>
@@ -38,8 +37,8 @@ struct thread_operation {
   int rank = 0;
   std::uint64_t group = 0;  // its group's number on this rank
   std::size_t left = 0;     // posts that are not done
-  bool withdrawn = false;
-  std::vector<thread_post> posts;                          // not changed while channels list them
+  bool collective = false, withdrawn = false;
+  std::vector<thread_post> posts;                           // not changed while channels list them
   std::optional<thread_ranks::clock::time_point> deadline;  // from the first time that somebody asks for it
 
   double* numbers = nullptr;  // of a sum
@@ -57,15 +56,6 @@ struct thread_posts {
     last = &post;
   }
   void pop() { first = first->next; }
-  void remove_those_of(thread_operation const& operation) {
-    thread_posts kept;
-    for (thread_post* post = first; post != nullptr;) {
-      thread_post* const next = std::exchange(post->next, nullptr);
-      if (post->operation != &operation) kept.append(*post);
-      post = next;
-    }
-    *this = kept;
-  }
 };
 
 /// Matches what is sent with what is expected. The receiver copies whenever it is in a call that waits or asks.
@@ -102,9 +92,11 @@ class thread_transfers : public thread_ranks {
     return operation;
   }
 
-  void post(thread_operation& operation) {
+  /// @param collective  every rank makes the call at this place; the order of exchanges is another
+  void post(thread_operation& operation, bool collective) {
     auto const held = lock();
     throw_if_failed(operation.call, operation.rank);
+    operation.collective = collective;
     for (thread_post& post : operation.posts) {
       post.operation = &operation;
       channel& c = channel_of(post);
@@ -142,9 +134,9 @@ class thread_transfers : public thread_ranks {
   void give_back(thread_operation& operation) noexcept {
     auto held = lock();
     if (operation.left > 0 && !operation.withdrawn) {
-      set_failure(operation.rank, operation.rank,
-                  {"rank ", std::to_string(operation.rank), " dropped a request of ", operation.call,
-                   " before it was ready"});
+      set_failure(
+          operation.rank, operation.rank,
+          {"rank ", std::to_string(operation.rank), " dropped a request of ", operation.call, " before it was ready"});
       withdraw(held, operation);
     }
     at(operation.rank).free.push_back(&operation);
@@ -154,35 +146,15 @@ class thread_transfers : public thread_ranks {
   thread_transfers(int ranks, comm::threads_options const& options)
       : thread_ranks(ranks, options),
         states_(static_cast<std::size_t>(ranks)),
-        channels_(static_cast<std::size_t>(ranks) * static_cast<std::size_t>(ranks)) {}
+        channels_(2 * static_cast<std::size_t>(ranks) * static_cast<std::size_t>(ranks)) {}
   ~thread_transfers() = default;
 
   /// Copies what was sent to `rank` and is expected there. Returns whether there may be something new to see.
   bool receive(lock_type& held, int rank) {
     bool any = false;
-    for (int from = 0; from < size(); ++from) {
-      channel& c = between(from, rank);
-      while (!failed() && !c.copying && c.sends.first != nullptr && c.receives.first != nullptr) {
-        thread_post& send = *c.sends.first;
-        thread_post& destination = *c.receives.first;
-        if (!match(send, destination)) break;
-        if (send.bytes > 0) {
-          c.copying = true;
-          held.unlock();
-          std::memcpy(destination.memory, send.memory, send.bytes);
-          held.lock();
-          c.copying = false;
-        }
-        any = true;
-        c.sends.pop();
-        c.receives.pop();
-        for (thread_post* const end : {&send, &destination}) {
-          end->done = true;
-          --end->operation->left;
-          changed(end->operation->rank).notify_all();
-        }
-      }
-    }
+    for (int from = 0; from < size(); ++from)
+      for (bool const collective : {false, true})
+        while (receive_first(held, between(from, rank, collective))) any = true;
     return any || failed();
   }
 
@@ -198,18 +170,43 @@ class thread_transfers : public thread_ranks {
   };
 
   rank_state& at(int rank) { return states_[static_cast<std::size_t>(rank)]; }
-  channel& between(int from, int to) { return channels_[static_cast<std::size_t>(from * size() + to)]; }
+  channel& between(int from, int to, bool collective) {
+    return channels_[static_cast<std::size_t>(2 * (from * size() + to) + (collective ? 1 : 0))];
+  }
   channel& channel_of(thread_post const& post) {
     int const rank = post.operation->rank;
-    return post.sends ? between(rank, post.peer) : between(post.peer, rank);
+    bool const collective = post.operation->collective;
+    return post.sends ? between(rank, post.peer, collective) : between(post.peer, rank, collective);
   }
 
+  bool receive_first(lock_type& held, channel& c) {
+    if (failed() || c.copying || c.sends.first == nullptr || c.receives.first == nullptr) return false;
+    thread_post& send = *c.sends.first;
+    thread_post& destination = *c.receives.first;
+    if (!match(send, destination)) return false;
+    if (send.bytes > 0) {
+      c.copying = true;
+      held.unlock();
+      std::memcpy(destination.memory, send.memory, send.bytes);
+      held.lock();
+      c.copying = false;
+    }
+    c.sends.pop();
+    c.receives.pop();
+    for (thread_post* const end : {&send, &destination}) {
+      end->done = true;
+      --end->operation->left;
+      changed(end->operation->rank).notify_all();
+    }
+    return true;
+  }
   bool match(thread_post const& send, thread_post const& destination) {
     int const from = send.operation->rank, to = destination.operation->rank;
     std::string_view const call = send.operation->call, other_call = destination.operation->call;
     if (call != other_call)
-      set_failure(from, to,
-                  {"rank ", std::to_string(from), " is in ", call, " and rank ", std::to_string(to), " in ", other_call});
+      set_failure(
+          from, to,
+          {"rank ", std::to_string(from), " is in ", call, " and rank ", std::to_string(to), " in ", other_call});
     else if (send.bytes != destination.bytes)
       set_failure(from, to,
                   {"rank ", std::to_string(from), " sends ", std::to_string(send.bytes), " bytes to rank ",
@@ -217,13 +214,11 @@ class thread_transfers : public thread_ranks {
     return !failed();
   }
 
+  /// After a failure nothing is copied any more, but for copies that have begun.
   void withdraw(lock_type& held, thread_operation& operation) {
     if (operation.withdrawn) return;
-    for (thread_post& post : operation.posts) {
-      channel& c = channel_of(post);
-      changed(operation.rank).wait(held, [&] { return post.done || !c.copying; });
-      if (!post.done) (post.sends ? c.sends : c.receives).remove_those_of(operation);
-    }
+    for (thread_post const& post : operation.posts)
+      changed(operation.rank).wait(held, [&] { return post.done || !channel_of(post).copying; });
     operation.withdrawn = true;
   }
 

@@ -55,7 +55,8 @@ class threads {
     request(request&& other) noexcept
         : world_(std::move(other.world_)), operation_(std::exchange(other.operation_, nullptr)) {}
     request& operator=(request&& other) noexcept {
-      request(std::move(other)).swap(*this);
+      request taken(std::move(other));
+      swap(taken);
       return *this;
     }
     ~request() { give_back(); }
@@ -144,7 +145,7 @@ class threads {
     request r(*this, "exchange", group);
     for (transfer const& t : out) r.send(t.memory, t.bytes, peer_of(t));
     for (transfer const& t : in) r.receive(t.memory, t.bytes, peer_of(t));
-    return started(std::move(r));
+    return started(std::move(r), false);
   }
   request gather(group_type& group, void* whole, std::span<byte_range const> of_rank) const {
     detail::expects<invalid_argument>(of_rank.size() == static_cast<std::size_t>(size()), [&] {
@@ -159,7 +160,7 @@ class threads {
       r.send(bytes + mine.begin, mine.size(), peer);
       r.receive(bytes + theirs.begin, theirs.size(), peer);
     }
-    return started(std::move(r));
+    return started(std::move(r), true);
   }
   /// Adds in the order of the ranks.
   request sum(group_type& group, double* numbers, std::size_t count) const {
@@ -174,7 +175,7 @@ class threads {
       r.receive(room, count * sizeof(double), peer);
       room += count;
     }
-    return started(std::move(r));
+    return started(std::move(r), true);
   }
   request arrive(group_type& group) const {
     request r(*this, "arrive", group);
@@ -183,7 +184,7 @@ class threads {
       r.send(nullptr, 0, peer);
       r.receive(nullptr, 0, peer);
     }
-    return started(std::move(r));
+    return started(std::move(r), true);
   }
 
   void broadcast(std::span<std::byte> bytes, int root) const {
@@ -254,8 +255,8 @@ class threads {
         t.peer != rank_, [&] { return detail::call_on_rank("exchange", rank_) + "a transfer to the rank itself"; });
     return t.peer;
   }
-  request started(request r) const {
-    world_->post(*r.operation_);
+  request started(request r, bool collective) const {
+    world_->post(*r.operation_, collective);
     return r;
   }
 

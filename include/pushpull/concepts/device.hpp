@@ -101,4 +101,30 @@ concept SortingDevice = Device<D> && requires(D const& device, std::int64_t cons
 template <class D>
 concept HostDevice = Device<D> && std::same_as<typename D::memory_space, host_memory>;
 
+namespace detail {
+
+/// A HostDevice to ask concepts about. It is never called.
+struct host_device_probe {
+  using memory_space = host_memory;
+  using execution = void;
+  int id() const;
+  std::string name() const;
+  void* allocate(std::size_t) const;
+  void deallocate(void*, std::size_t) const noexcept;
+  void copy(void*, void const*, std::size_t) const;
+  void fill_zero(void*, std::size_t) const;
+  template <class F>
+  void for_each(std::int64_t, F const&) const;
+  template <class F>
+  void for_each_leaf(std::int64_t, F const&, double*) const;
+  bool can_access(host_device_probe const&) const;
+  void wait_for(host_device_probe const&) const;
+  void synchronize() const;
+  finished_event record() const;
+  bool operator==(host_device_probe const&) const = default;
+};
+static_assert(HostDevice<host_device_probe>);
+
+}  // namespace detail
+
 }  // namespace pushpull
