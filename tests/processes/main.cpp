@@ -8,13 +8,14 @@
 
 #if __has_include(<catch2/catch_session.hpp>)
 #include <catch2/catch_all.hpp>
-#define PUSHPULL_TEST_LISTENER Catch::EventListenerBase
+#define PUSHPULL_TEST_LISTENER EventListenerBase
 #define PUSHPULL_TEST_ASSERTION_ENDED void
 #define PUSHPULL_TEST_GO_ON
 #else
 #define CATCH_CONFIG_RUNNER
+#define CATCH_CONFIG_NO_POSIX_SIGNALS  // mpirun ends the other ranks by a signal
 #include <catch2/catch.hpp>
-#define PUSHPULL_TEST_LISTENER Catch::TestEventListenerBase
+#define PUSHPULL_TEST_LISTENER TestEventListenerBase
 #define PUSHPULL_TEST_ASSERTION_ENDED bool
 #define PUSHPULL_TEST_GO_ON true
 #endif
@@ -23,8 +24,8 @@ namespace {
 
 int rank = 0;
 
-struct abort_at_failure : PUSHPULL_TEST_LISTENER {
-  using PUSHPULL_TEST_LISTENER::TestEventListenerBase;
+struct abort_at_failure : Catch::PUSHPULL_TEST_LISTENER {
+  using Catch::PUSHPULL_TEST_LISTENER::PUSHPULL_TEST_LISTENER;
 
   PUSHPULL_TEST_ASSERTION_ENDED assertionEnded(Catch::AssertionStats const& stats) override {
     auto const& result = stats.assertionResult;
@@ -40,11 +41,24 @@ struct abort_at_failure : PUSHPULL_TEST_LISTENER {
 };
 CATCH_REGISTER_LISTENER(abort_at_failure)
 
-}  // namespace
-
-int main(int argc, char* argv[]) {
+int run(int argc, char* argv[]) {
   pushpull::comm::mpi const world;
   rank = world.rank();
   if (rank != 0 && std::freopen("/dev/null", "w", stdout) == nullptr) return EXIT_FAILURE;
   return Catch::Session().run(argc, argv);
+}
+
+}  // namespace
+
+int main(int argc, char* argv[]) {
+  // A program may initialise MPI itself, and for calls of one thread at a time. It then also finalises it.
+  bool const serialized = std::getenv("PUSHPULL_TEST_MPI_SERIALIZED") != nullptr;
+  if (serialized) {
+    int provided = 0;
+    MPI_Init_thread(&argc, &argv, MPI_THREAD_SERIALIZED, &provided);
+    if (provided != MPI_THREAD_SERIALIZED) std::puts("MPI does not provide MPI_THREAD_SERIALIZED but more");
+  }
+  int const failed = run(argc, argv);
+  if (serialized) MPI_Finalize();
+  return failed;
 }

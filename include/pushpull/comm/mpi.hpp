@@ -37,6 +37,8 @@ struct mpi_group {
 /// the deadline fail the communicator; its last handle then ends the job. So does a last handle that goes while an exception
 /// unwinds the stack: no rank waits for one that threw.
 class mpi {
+  using family = pushpull::detail::mpi_family;
+
  public:
   using policy_kind = communicator_tag;
   using group_type = mpi_group;
@@ -56,20 +58,20 @@ class mpi {
   int size() const noexcept { return processes_->size(); }
 
   void barrier() const {
-    mpi_request request(processes_, "barrier");
-    request.start("MPI_Ibarrier", [&](MPI_Request* r) { return MPI_Ibarrier(processes_->host(), r); });
+    mpi_request request(processes_, family::host, "barrier");
+    request.start("MPI_Ibarrier", [&](MPI_Request* r) { return MPI_Ibarrier(processes_->of_mpi().host(), r); });
     request.wait();
   }
 
   group_type group() const noexcept { return {}; }
   /// Prints the reason. Every later call throws comm_error, on every rank.
-  void fail(std::string_view reason) const noexcept { processes_->fail(reason); }
+  void fail(std::string_view reason) const noexcept { processes_->fail(reason, rank()); }
 
   /// A message is cut into parts of at most mpi_options::largest_message bytes.
   mpi_request exchange(group_type&, std::span<transfer const> out, std::span<transfer const> in) const {
     for (std::span<transfer const> const transfers : {out, in})
       for (transfer const& t : transfers) expect_peer(t.peer);
-    mpi_request request(processes_, "exchange");
+    mpi_request request(processes_, family::grouped, "exchange");
     for (transfer const& t : in) receive(request, t, exchange_tag);
     for (transfer const& t : out) send(request, t, exchange_tag);
     return request;
@@ -79,7 +81,7 @@ class mpi {
     pushpull::detail::expects<invalid_argument>(of_rank.size() == static_cast<std::size_t>(size()), [&] {
       return "comm::mpi: gather: " + std::to_string(size()) + " ranges expected, got " + std::to_string(of_rank.size());
     });
-    mpi_request request(processes_, "gather");
+    mpi_request request(processes_, family::grouped, "gather");
     auto const range_of = [&](int peer) {
       byte_range const range = of_rank[static_cast<std::size_t>(peer)];
       return transfer{static_cast<std::byte*>(whole) + range.begin, range.size(), peer};
@@ -95,7 +97,7 @@ class mpi {
   }
 
   mpi_request sum(group_type&, double* numbers, std::size_t count) const {
-    mpi_request request(processes_, "sum");
+    mpi_request request(processes_, family::grouped, "sum");
     auto& op = request.operation();
     op.numbers.assign(numbers, numbers + count);
     op.sums = numbers;
@@ -103,7 +105,8 @@ class mpi {
     for (std::size_t begin = 0; begin < count; begin += most) {
       int const n = static_cast<int>(std::min(most, count - begin));
       request.start("MPI_Iallreduce", [&](MPI_Request* r) {
-        return MPI_Iallreduce(MPI_IN_PLACE, &op.numbers[begin], n, MPI_DOUBLE, MPI_SUM, processes_->grouped(), r);
+        return MPI_Iallreduce(MPI_IN_PLACE, &op.numbers[begin], n, MPI_DOUBLE, MPI_SUM, processes_->of_mpi().grouped(),
+                              r);
       });
     }
     return request;
@@ -114,11 +117,11 @@ class mpi {
       return "comm::mpi: broadcast: a root in [0, " + std::to_string(size()) + ") expected, got " +
              std::to_string(root);
     });
-    std::uint64_t expected = bytes.size();
+    std::size_t expected = bytes.size();
     broadcast_part(std::as_writable_bytes(std::span(&expected, 1)), root);
     if (expected != bytes.size())
-      fail_and_throw(root, "broadcast: " + std::to_string(bytes.size()) + " bytes expected, rank " +
-                               std::to_string(root) + " sends " + std::to_string(expected));
+      processes_->fail_and_throw(root, "broadcast: " + std::to_string(bytes.size()) + " bytes expected, rank " +
+                                           std::to_string(root) + " sends " + std::to_string(expected));
     while (!bytes.empty()) {
       auto const part = bytes.first(std::min({bytes.size(), largest_message(), largest_copy}));
       broadcast_part(part, root);
@@ -128,18 +131,18 @@ class mpi {
 
   std::vector<std::vector<std::byte>> gather_all(std::span<std::byte const> bytes) const {
     auto const ranks = static_cast<std::size_t>(size());
-    std::uint64_t const own = bytes.size();
+    std::size_t const own = bytes.size();
     std::vector<std::byte> const packed =
-        gather_part(std::as_bytes(std::span(&own, 1)), std::vector<std::uint64_t>(ranks, sizeof(own)));
-    std::vector<std::uint64_t> left(ranks);
+        gather_part(std::as_bytes(std::span(&own, 1)), std::vector<std::size_t>(ranks, sizeof(own)));
+    std::vector<std::size_t> left(ranks);
     std::memcpy(left.data(), packed.data(), packed.size());
 
     std::vector<std::vector<std::byte>> all(ranks);
-    std::uint64_t const most = std::max(std::min(largest_message(), largest_copy) / ranks, std::size_t{1});
-    std::vector<std::uint64_t> part(ranks);
-    while (std::ranges::any_of(left, [](std::uint64_t n) { return n > 0; })) {
-      std::ranges::transform(left, part.begin(), [&](std::uint64_t n) { return std::min(n, most); });
-      auto const own_part = static_cast<std::size_t>(part[static_cast<std::size_t>(rank())]);
+    std::size_t const most = std::max(std::min(largest_message(), largest_copy) / ranks, std::size_t{1});
+    std::vector<std::size_t> part(ranks);
+    while (std::ranges::any_of(left, [](std::size_t n) { return n > 0; })) {
+      std::ranges::transform(left, part.begin(), [&](std::size_t n) { return std::min(n, most); });
+      std::size_t const own_part = part[static_cast<std::size_t>(rank())];
       std::vector<std::byte> const received = gather_part(bytes.first(own_part), part);
       bytes = bytes.subspan(own_part);
       auto begin = received.begin();
@@ -158,7 +161,7 @@ class mpi {
     pushpull::detail::expects<invalid_argument>(rank >= 0 && rank < size(), [&] {
       return "comm::mpi: node_of: a rank in [0, " + std::to_string(size()) + ") expected, got " + std::to_string(rank);
     });
-    return processes_->nodes()[static_cast<std::size_t>(rank)];
+    return processes_->of_mpi().nodes()[static_cast<std::size_t>(rank)];
   }
 
   shared_memory allocate_shared(std::size_t bytes) const {
@@ -178,8 +181,8 @@ class mpi {
 
   mpi_request arrive(group_type&) const {
     std::atomic_thread_fence(std::memory_order_seq_cst);  // what this rank wrote comes before its arrival
-    mpi_request request(processes_, "arrive");
-    request.start("MPI_Ibarrier", [&](MPI_Request* r) { return MPI_Ibarrier(processes_->node(), r); });
+    mpi_request request(processes_, family::grouped, "arrive");
+    request.start("MPI_Ibarrier", [&](MPI_Request* r) { return MPI_Ibarrier(processes_->of_mpi().node(), r); });
     return request;
   }
 
@@ -201,11 +204,6 @@ class mpi {
     });
   }
 
-  [[noreturn]] void fail_and_throw(int peer, std::string const& text) const {
-    fail(text);
-    throw comm_error(peer, "comm::mpi: rank " + std::to_string(rank()) + ": " + text);
-  }
-
   /// Calls f(memory, bytes as int) for each message of a transfer; one without bytes has one, so that sizes are compared.
   template <class F>
   void for_each_message(transfer const& t, F const& f) const {
@@ -222,36 +220,41 @@ class mpi {
     for_each_message(t, [&](std::byte* memory, int n) {
       request.start(
           "MPI_Irecv",
-          [&](MPI_Request* r) { return MPI_Irecv(memory, n, MPI_BYTE, t.peer, tag, processes_->grouped(), r); }, t.peer,
-          n);
+          [&](MPI_Request* r) {
+            return MPI_Irecv(memory, n, MPI_BYTE, t.peer, tag, processes_->of_mpi().grouped(), r);
+          },
+          t.peer, n);
     });
   }
   void send(mpi_request& request, transfer const& t, int tag) const {
     for_each_message(t, [&](std::byte const* memory, int n) {
       request.start(
           "MPI_Isend",
-          [&](MPI_Request* r) { return MPI_Isend(memory, n, MPI_BYTE, t.peer, tag, processes_->grouped(), r); },
+          [&](MPI_Request* r) {
+            return MPI_Isend(memory, n, MPI_BYTE, t.peer, tag, processes_->of_mpi().grouped(), r);
+          },
           t.peer);
     });
   }
 
   void broadcast_part(std::span<std::byte> bytes, int root) const {
-    mpi_request request(processes_, "broadcast");
+    mpi_request request(processes_, family::host, "broadcast");
     auto& op = request.operation();
     op.received.assign(bytes.begin(), bytes.end());
     request.start("MPI_Ibcast", [&](MPI_Request* r) {
-      return MPI_Ibcast(op.received.data(), static_cast<int>(bytes.size()), MPI_BYTE, root, processes_->host(), r);
+      return MPI_Ibcast(op.received.data(), static_cast<int>(bytes.size()), MPI_BYTE, root, processes_->of_mpi().host(),
+                        r);
     });
     request.wait();
     std::ranges::copy(op.received, bytes.begin());
   }
 
   /// The bytes of all ranks, of which `sizes` gives the numbers, one after the other.
-  std::vector<std::byte> gather_part(std::span<std::byte const> bytes, std::vector<std::uint64_t> const& sizes) const {
-    mpi_request request(processes_, "gather_all");
+  std::vector<std::byte> gather_part(std::span<std::byte const> bytes, std::vector<std::size_t> const& sizes) const {
+    mpi_request request(processes_, family::host, "gather_all");
     auto& op = request.operation();
     int total = 0;
-    for (std::uint64_t const n : sizes) {
+    for (std::size_t const n : sizes) {
       op.offsets.push_back(total);
       op.counts.push_back(static_cast<int>(n));
       total += op.counts.back();
@@ -260,7 +263,7 @@ class mpi {
     op.received.resize(static_cast<std::size_t>(total));
     request.start("MPI_Iallgatherv", [&](MPI_Request* r) {
       return MPI_Iallgatherv(op.sent.data(), static_cast<int>(op.sent.size()), MPI_BYTE, op.received.data(),
-                             op.counts.data(), op.offsets.data(), MPI_BYTE, processes_->host(), r);
+                             op.counts.data(), op.offsets.data(), MPI_BYTE, processes_->of_mpi().host(), r);
     });
     request.wait();
     return std::move(op.received);

@@ -125,28 +125,4 @@ class mpi_library {
   bool serialized_ = false, finalizes_ = false;
 };
 
-/// Owns a communicator of MPI's. Move-only.
-class mpi_communicator {
- public:
-  mpi_communicator() = default;
-  mpi_communicator(mpi_library& library, MPI_Comm made) : library_(&library), comm_(made) {}
-  mpi_communicator(mpi_communicator&& other) noexcept : library_(other.library_), comm_(other.comm_) {
-    other.comm_ = MPI_COMM_NULL;
-  }
-  mpi_communicator& operator=(mpi_communicator&& other) noexcept {
-    std::swap(library_, other.library_);
-    std::swap(comm_, other.comm_);
-    return *this;
-  }
-  ~mpi_communicator() {
-    if (comm_ != MPI_COMM_NULL && library_->usable()) (*library_)([&] { return MPI_Comm_free(&comm_); });
-  }
-
-  MPI_Comm get() const noexcept { return comm_; }
-
- private:
-  mpi_library* library_ = nullptr;
-  MPI_Comm comm_ = MPI_COMM_NULL;
-};
-
 }  // namespace pushpull::detail

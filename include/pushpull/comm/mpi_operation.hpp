@@ -8,7 +8,6 @@
 #include <chrono>
 #include <cstddef>
 #include <optional>
-#include <string>
 #include <thread>
 #include <vector>
 
@@ -30,6 +29,12 @@ class mpi_pause {
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
 
+/// Calls whose order is the same on all ranks. One thread may be in a call of each family.
+enum class mpi_family : unsigned char {
+  grouped,  ///< those that take a group
+  host,     ///< barrier, broadcast and gather_all
+};
+
 /// One call on its way. Must stay until MPI has completed all of its parts.
 struct mpi_operation {
   /// One request of MPI's.
@@ -40,7 +45,8 @@ struct mpi_operation {
     bool complete = false;
   };
 
-  char const* call;
+  char const* call;  ///< a literal
+  mpi_family family;
   std::vector<part> parts = {};
   std::size_t first_incomplete = 0;
   std::optional<std::chrono::steady_clock::time_point> waits_since = {};
@@ -55,16 +61,14 @@ struct mpi_operation {
   /// Whether MPI reads or writes memory of the caller.
   bool uses_memory_of_the_caller() const noexcept { return !parts.empty() && parts.front().peer >= 0; }
 
-  /// The ranks that have not done their part, as a text: "rank 1", "ranks 1, 2". Empty if MPI does not tell.
-  std::string missing_ranks() const {
+  /// The ranks that have not done their part, ascending. Empty if MPI does not tell.
+  std::vector<int> missing_ranks() const {
     std::vector<int> ranks;
     for (part const& p : parts)
       if (!p.complete && p.peer >= 0) ranks.push_back(p.peer);
     std::ranges::sort(ranks);
     ranks.erase(std::unique(ranks.begin(), ranks.end()), ranks.end());
-    std::string text;
-    for (int const rank : ranks) text += (text.empty() ? "" : ", ") + std::to_string(rank);
-    return text.empty() ? text : (ranks.size() == 1 ? "rank " : "ranks ") + text;
+    return ranks;
   }
 };
 

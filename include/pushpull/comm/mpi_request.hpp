@@ -18,10 +18,11 @@ namespace pushpull::inline PUSHPULL_ABI::comm {
 /// transfer that MPI then neither completes nor cancels within a second ends the job, because its memory may go.
 class mpi_request {
  public:
-  mpi_request(std::shared_ptr<pushpull::detail::mpi_processes> processes, char const* call)
+  mpi_request(std::shared_ptr<pushpull::detail::mpi_processes> processes, pushpull::detail::mpi_family family,
+              char const* call)
       : processes_(std::move(processes)), exceptions_(std::uncaught_exceptions()) {
     processes_->throw_if_failed();
-    operation_.reset(new pushpull::detail::mpi_operation{.call = call});
+    operation_.reset(new pushpull::detail::mpi_operation{.call = call, .family = family});
   }
   mpi_request(mpi_request&&) noexcept = default;
   mpi_request& operator=(mpi_request&& other) noexcept {
@@ -34,7 +35,8 @@ class mpi_request {
   ~mpi_request() {
     if (!operation_ || operation_->complete()) return;
     try {
-      if (std::uncaught_exceptions() > exceptions_) processes_->fail("an exception drops a call on its way");
+      if (std::uncaught_exceptions() > exceptions_)
+        processes_->fail("an exception drops a call on its way", processes_->rank());
       wait();
     } catch (error const&) {  // the communicator has failed, and says so to whoever calls it
       processes_->abandon(std::move(operation_));

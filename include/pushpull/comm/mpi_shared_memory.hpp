@@ -39,10 +39,10 @@ class mpi_windows {
   ~mpi_windows() {
     if (windows_.empty() || processes_->failed() || processes_->unwinds() || !processes_->library().usable()) return;
     try {
-      processes_->meet(processes_->node());
+      processes_->of_mpi().meet(processes_->of_mpi().node(), processes_->options());
       for (auto& w : windows_) processes_->check("MPI_Win_free", [&] { return MPI_Win_free(&w->win); });
     } catch (error const& e) {
-      processes_->fail(e.what());
+      processes_->fail(e.what(), -1);
     }
   }
 
@@ -75,7 +75,8 @@ class mpi_windows {
     processes_->check("MPI_Info_set", [&] { return MPI_Info_set(info, "alloc_shared_noncontig", "true"); });
     void* own = nullptr;
     processes_->check("MPI_Win_allocate_shared", [&] {
-      return MPI_Win_allocate_shared(static_cast<MPI_Aint>(rounded), 1, info, processes_->node(), &own, &made->win);
+      return MPI_Win_allocate_shared(static_cast<MPI_Aint>(rounded), 1, info, processes_->of_mpi().node(), &own,
+                                     &made->win);
     });
     processes_->check("MPI_Info_free", [&] { return MPI_Info_free(&info); });
     std::memset(own, 0, rounded);
@@ -94,8 +95,8 @@ class mpi_windows {
   static constexpr std::size_t alignment = 64;
 
   void find_parts(window& made) {
-    made.of_rank.assign(processes_->nodes().size(), nullptr);
-    auto const& nodes = processes_->nodes();
+    made.of_rank.assign(processes_->of_mpi().nodes().size(), nullptr);
+    auto const& nodes = processes_->of_mpi().nodes();
     int on_node = 0;
     for (std::size_t r = 0; r < nodes.size(); ++r) {
       if (nodes[r] != nodes[static_cast<std::size_t>(processes_->rank())]) continue;
