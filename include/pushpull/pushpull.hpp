@@ -27,6 +27,7 @@
 #include <pushpull/element/float8.hpp>
 #include <pushpull/element/shape.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/launch/environment.hpp>
 #include <pushpull/lr_schedule.hpp>
 #include <pushpull/pass/copy.hpp>
 #include <pushpull/reduce/max.hpp>

@@ -11,7 +11,7 @@ set(floors
     "concepts"                # what types must do
     "device"                  # memory, streams and loops over task numbers
     "tensor"                  # elements on a device
-    "comm,reduce,schedule"    # between processes; between sources; when operations run
+    "comm,launch,reduce,schedule"    # between processes; their places; between sources; when operations run
     "pass"                    # the one pass, and what it reads
     "update"                  # rules and transforms
     "compress,lr_schedule"    # gradients on their way; hyperparameters over time

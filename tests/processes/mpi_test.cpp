@@ -73,6 +73,23 @@ TEST_CASE("messages are cut at the largest that MPI may get", "[mpi]") {
   test::contract_mixed_group(ranks);
 }
 
+TEST_CASE("ranks that cut messages differently do not take parts for wholes", "[mpi]") {
+  comm::mpi const world(quick);
+  if (world.size() == 1) return;
+  comm::mpi_options options = failing;
+  options.largest_message = world.rank() == 0 ? 8 : 16;
+  comm::mpi const ranks(options);
+  std::vector<std::byte> bytes(16);
+  comm::transfer const out{bytes.data(), bytes.size(), 1}, in{bytes.data(), bytes.size(), 0};
+  auto group = ranks.group();
+  if (ranks.rank() == 0) ranks.exchange(group, std::span(&out, 1), {}).wait();
+  if (ranks.rank() == 1) {
+    auto request = ranks.exchange(group, {}, std::span(&in, 1));
+    REQUIRE(contains(error_of<pp::comm_error>([&] { request.wait(); }), "16 bytes from rank 0 expected, got 8"));
+  }
+  world.barrier();
+}
+
 TEST_CASE("ranks of a node share memory, whatever a node is", "[mpi]") {
   for (int const per_node : {0, 1, 2}) {
     comm::mpi_options options = quick;
