@@ -1,8 +1,11 @@
 /// @file
 /// Every concept: what we ship models it, and one missing piece is enough not to. If this compiles, it passed.
+#include <cstddef>
 #include <cstdint>
 #include <pushpull/pushpull.hpp>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "support/archetypes.hpp"
@@ -135,25 +138,119 @@ struct finish_may_throw : archetype::reduction {
 static_assert(pp::Reduction<archetype::reduction> && pp::Reduction<pp::reduce::max>);
 static_assert(!pp::Reduction<no_finish> && !pp::Reduction<finish_may_throw> && !pp::Reduction<no_policy_kind>);
 
-struct no_size {
-  using policy_kind = pp::communicator_tag;
-  int rank() const { return 0; }
-  void barrier() const {}
+struct no_size : archetype::communicator {
+  int size() const = delete;
 };
-struct no_barrier {
-  using policy_kind = pp::communicator_tag;
+struct no_barrier : archetype::communicator {
+  void barrier() const = delete;
+};
+struct no_kind_of_policy {
   int rank() const { return 0; }
   int size() const { return 1; }
-};
-struct least_communicator : no_barrier {
   void barrier() const {}
 };
-struct moves_only : least_communicator {
+struct moves_only : archetype::communicator {
   moves_only(moves_only&&) = default;
 };
 static_assert(pp::Communicator<pp::comm::single> && pp::Communicator<pp::comm::any_communicator>);
-static_assert(pp::Communicator<least_communicator> && !pp::Communicator<moves_only>);
-static_assert(!pp::Communicator<no_size> && !pp::Communicator<no_barrier>);
+static_assert(pp::Communicator<archetype::communicator> && !pp::Communicator<moves_only>);
+static_assert(!pp::Communicator<no_size> && !pp::Communicator<no_barrier> && !pp::Communicator<no_kind_of_policy>);
+
+struct no_ready : archetype::communication_request {
+  bool ready() = delete;
+};
+struct no_wait : archetype::communication_request {
+  void wait() = delete;
+};
+struct stays : archetype::communication_request {
+  stays(stays&&) = delete;
+};
+static_assert(pp::CommunicationRequest<archetype::communication_request>);
+static_assert(!pp::CommunicationRequest<no_ready> && !pp::CommunicationRequest<no_wait>);
+static_assert(!pp::CommunicationRequest<stays>);
+
+struct fail_may_throw : archetype::groups_calls {
+  void fail(std::string_view) const {}
+};
+struct group_without_end : archetype::groups_calls {
+  struct group_type {};
+  group_type group() const { return {}; }
+};
+struct group_of_another_type : archetype::groups_calls {
+  int group() const { return 0; }
+};
+struct moves_no_memory_of_the_host : archetype::exchanges_slices {
+  template <class D>
+  static constexpr bool moves_memory_of = !pp::HostDevice<D>;
+};
+static_assert(pp::GroupsCalls<archetype::groups_calls> && !pp::GroupsCalls<archetype::communicator>);
+static_assert(!pp::GroupsCalls<fail_may_throw> && !pp::GroupsCalls<group_without_end>);
+static_assert(!pp::GroupsCalls<group_of_another_type>);
+static_assert(pp::MovesMemoryOf<archetype::groups_calls, archetype::device>);
+static_assert(!pp::MovesMemoryOf<archetype::groups_calls, int>);
+static_assert(!pp::MovesMemoryOf<moves_no_memory_of_the_host, archetype::device>);
+
+struct exchanges_at_once : archetype::groups_calls {
+  void exchange(group_type&, std::span<pp::comm::transfer const>, std::span<pp::comm::transfer const>) const {}
+};
+struct gathers_integers : archetype::groups_calls {
+  archetype::communication_request gather(group_type&, int*, std::span<pp::comm::byte_range const>) const { return {}; }
+};
+struct sums_floats : archetype::groups_calls {
+  archetype::communication_request sum(group_type&, float*, std::size_t) const { return {}; }
+};
+static_assert(pp::ExchangesSlices<archetype::exchanges_slices, archetype::device>);
+static_assert(!pp::ExchangesSlices<archetype::groups_calls, archetype::device>);
+static_assert(!pp::ExchangesSlices<exchanges_at_once, archetype::device>);
+static_assert(!pp::ExchangesSlices<moves_no_memory_of_the_host, archetype::device>);
+static_assert(pp::GathersSlices<archetype::gathers_slices, archetype::device>);
+static_assert(!pp::GathersSlices<archetype::groups_calls, archetype::device>);
+static_assert(!pp::GathersSlices<gathers_integers, archetype::device>);
+static_assert(pp::SumsDoubles<archetype::sums_doubles, archetype::device>);
+static_assert(!pp::SumsDoubles<archetype::groups_calls, archetype::device>);
+static_assert(!pp::SumsDoubles<sums_floats, archetype::device>);
+
+struct gathers_texts : archetype::communicator {
+  std::vector<std::string> gather_all(std::span<std::byte const>) const { return {}; }
+};
+static_assert(pp::BroadcastsBytes<archetype::broadcasts_bytes> && !pp::BroadcastsBytes<archetype::gathers_bytes>);
+static_assert(pp::GathersBytes<archetype::gathers_bytes> && !pp::GathersBytes<archetype::broadcasts_bytes>);
+static_assert(!pp::GathersBytes<gathers_texts>);
+
+struct no_arrive : archetype::shares_memory {
+  void arrive(group_type&) const = delete;
+};
+struct memory_of_integers : archetype::shares_memory {
+  struct shared_memory {
+    int* at(int) const { return nullptr; }
+  };
+  shared_memory allocate_shared(std::size_t) const { return {}; }
+};
+static_assert(pp::SharesMemory<archetype::shares_memory, archetype::device>);
+static_assert(!pp::SharesMemory<archetype::groups_calls, archetype::device>);
+static_assert(!pp::SharesMemory<no_arrive, archetype::device>);
+static_assert(!pp::SharesMemory<memory_of_integers, archetype::device>);
+
+struct no_exchange : archetype::collective_communicator {
+  void exchange(group_type&, std::span<pp::comm::transfer const>, std::span<pp::comm::transfer const>) const = delete;
+};
+struct no_gather : archetype::collective_communicator {
+  void gather(group_type&, void*, std::span<pp::comm::byte_range const>) const = delete;
+};
+struct no_sum : archetype::collective_communicator {
+  void sum(group_type&, double*, std::size_t) const = delete;
+};
+struct no_broadcast : archetype::collective_communicator {
+  void broadcast(std::span<std::byte>, int) const = delete;
+};
+struct no_gather_all : archetype::collective_communicator {
+  void gather_all(std::span<std::byte const>) const = delete;
+};
+template <class C>
+constexpr bool is_collective = pp::CollectiveCommunicator<C, archetype::device>;
+static_assert(is_collective<archetype::collective_communicator> && is_collective<pp::comm::any_communicator>);
+static_assert(!is_collective<no_exchange> && !is_collective<no_gather> && !is_collective<no_sum>);
+static_assert(!is_collective<no_broadcast> && !is_collective<no_gather_all> && !is_collective<pp::comm::single>);
 static_assert(pp::Compressor<pp::compress::none> && !pp::Compressor<no_size>);
 
 using least_store = pp::kv_store<float, archetype::device, archetype::updater, archetype::reduction>;

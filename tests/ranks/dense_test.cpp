@@ -37,8 +37,8 @@ TEST_CASE("pushes over ranks give the bits of one process: adam", "[ranks]") {
 
 TEST_CASE("pushes over ranks give the bits of one process: bfloat16 with masters of float", "[ranks]") {
   auto const make = [](auto const& devices, auto const& c) {
-    return pp::make_kv_store<pp::bfloat16>(devices, update::momentum{.learning_rate = 0.1}, pp::element::master<float>{},
-                                           c);
+    return pp::make_kv_store<pp::bfloat16>(devices, update::momentum{.learning_rate = 0.1},
+                                           pp::element::master<float>{}, c);
   };
   for (int const ranks : {2, 4}) test::require_same_bits<pp::bfloat16>(ranks, 1, 20, make, push_and_pull);
 }

@@ -22,7 +22,8 @@ TEST_CASE("micro-batches over ranks make the steps of one process", "[ranks]") {
   auto const make = [](auto const& devices, auto const& c) {
     return pp::make_kv_store<float>(devices, update::adam{.learning_rate = 0.1}, pp::accumulate{3}, c);
   };
-  auto const with_one_key_ahead = [](auto& store, std::size_t step, auto const& keys, auto const& gradients, auto& out) {
+  auto const with_one_key_ahead = [](auto& store, std::size_t step, auto const& keys, auto const& gradients,
+                                     auto& out) {
     if (step == 1) store.push(keys[1], gradients[1]);
     if (step == 3) store.accumulate(keys[4], gradients[4]);
     store.pushpull(keys, gradients, out).wait();
@@ -47,13 +48,15 @@ TEST_CASE("codes over ranks are those of one process: one bit, cast, the largest
   test::require_same_bits<float>(
       3, 1, 6,
       [](auto const& devices, auto const& c) {
-        return pp::make_kv_store<float>(devices, update::sgd{.learning_rate = 0.1}, pp::compress::cast<pp::bfloat16>{}, c);
+        return pp::make_kv_store<float>(devices, update::sgd{.learning_rate = 0.1}, pp::compress::cast<pp::bfloat16>{},
+                                        c);
       },
       push);
   test::require_same_bits<float>(
       3, 1, 6,
       [](auto const& devices, auto const& c) {
-        return pp::make_kv_store<float>(devices, update::sgd{.learning_rate = 0.1}, pp::compress::top_k{.ratio = 0.1}, c);
+        return pp::make_kv_store<float>(devices, update::sgd{.learning_rate = 0.1}, pp::compress::top_k{.ratio = 0.1},
+                                        c);
       },
       push);
 }

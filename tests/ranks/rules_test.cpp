@@ -29,14 +29,15 @@ TEST_CASE("norms over ranks are those of one process: a clipped lamb", "[ranks]"
 
 TEST_CASE("ranks skip the same steps, and their scales agree", "[ranks]") {
   auto const make = [](auto const& devices, auto const& c) {
-    return pp::make_kv_store<float>(
-        devices, update::dynamic_loss_scale{.initial = 4} | update::adam{.learning_rate = 0.1}, c);
+    return pp::make_kv_store<float>(devices,
+                                    update::dynamic_loss_scale{.initial = 4} | update::adam{.learning_rate = 0.1}, c);
   };
   auto const one_is_infinite = [](auto& store, std::size_t step, auto const& keys, auto gradients, auto& outputs) {
     if (step % 3 == 1 && store.rank() == store.num_workers() - 1)
       gradients[4].back()[4000] = std::numeric_limits<float>::infinity();
     store.pushpull(keys, gradients, outputs).wait();
-    REQUIRE(store.steps(keys[1]) == static_cast<std::int64_t>(step + 1 - (step + 1) / 3 - ((step + 1) % 3 == 2 ? 1 : 0)));
+    REQUIRE(store.steps(keys[1]) ==
+            static_cast<std::int64_t>(step + 1 - (step + 1) / 3 - ((step + 1) % 3 == 2 ? 1 : 0)));
   };
   for (int const ranks : {2, 3}) test::require_same_bits<float>(ranks, 2, 7, make, one_is_infinite);
 }

@@ -6,7 +6,10 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <span>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include <pushpull/pushpull.hpp>
 
@@ -77,6 +80,79 @@ struct reduction {
   template <class V>
   PUSHPULL_HOST_DEVICE V finish(V total, int) const noexcept {
     return total;
+  }
+};
+
+struct communicator {
+  using policy_kind = communicator_tag;
+  int rank() const { return 0; }
+  int size() const { return 1; }
+  void barrier() const {}
+};
+
+struct communication_request {
+  communication_request() = default;
+  communication_request(communication_request&&) = default;
+  communication_request& operator=(communication_request&&) = default;
+  bool ready() { return true; }
+  void wait() {}
+};
+
+struct groups_calls : communicator {
+  struct group_type {
+    group_type() = default;
+    group_type(group_type const&) = delete;
+    void end() {}
+  };
+  template <class D>
+  static constexpr bool moves_memory_of = HostDevice<D>;
+  group_type group() const { return {}; }
+  void fail(std::string_view) const noexcept {}
+};
+
+struct exchanges_slices : groups_calls {
+  communication_request exchange(group_type&, std::span<comm::transfer const>, std::span<comm::transfer const>) const {
+    return {};
+  }
+};
+
+struct gathers_slices : groups_calls {
+  communication_request gather(group_type&, void*, std::span<comm::byte_range const>) const { return {}; }
+};
+
+struct sums_doubles : groups_calls {
+  communication_request sum(group_type&, double*, std::size_t) const { return {}; }
+};
+
+struct broadcasts_bytes : communicator {
+  void broadcast(std::span<std::byte>, int) const {}
+};
+
+struct gathers_bytes : communicator {
+  std::vector<std::vector<std::byte>> gather_all(std::span<std::byte const> bytes) const {
+    return {{bytes.begin(), bytes.end()}};
+  }
+};
+
+struct shares_memory : groups_calls {
+  struct shared_memory {
+    void* at(int) const { return nullptr; }
+  };
+  int node_of(int) const { return 0; }
+  shared_memory allocate_shared(std::size_t) const { return {}; }
+  communication_request arrive(group_type&) const { return {}; }
+};
+
+/// All of what a store over several ranks asks for.
+struct collective_communicator : groups_calls {
+  communication_request exchange(group_type&, std::span<comm::transfer const>, std::span<comm::transfer const>) const {
+    return {};
+  }
+  communication_request gather(group_type&, void*, std::span<comm::byte_range const>) const { return {}; }
+  communication_request sum(group_type&, double*, std::size_t) const { return {}; }
+  void broadcast(std::span<std::byte>, int) const {}
+  std::vector<std::vector<std::byte>> gather_all(std::span<std::byte const> bytes) const {
+    return {{bytes.begin(), bytes.end()}};
   }
 };
 

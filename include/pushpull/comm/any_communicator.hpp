@@ -3,20 +3,55 @@
 #pragma once
 
 #include <concepts>
+#include <cstddef>
 #include <memory>
+#include <span>
+#include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
+#include <pushpull/comm/any_request.hpp>
+#include <pushpull/comm/any_shared_memory.hpp>
 #include <pushpull/comm/single.hpp>
 #include <pushpull/concepts/communicator.hpp>
+#include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/policy.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/error.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::comm {
 
-/// Holds any Communicator: the one that any_store has. Copies share it.
+/// Holds any Communicator: the one that any_store has. Copies share it. It has the capabilities of communicators for memory
+/// of a HostDevice. A call that the held communicator cannot make throws invalid_argument, unless it has one rank only, for
+/// which there is nothing to do.
 class any_communicator {
+  using host = pushpull::detail::host_device_probe;
+  struct erased_group {
+    virtual ~erased_group() = default;
+    virtual void end() = 0;
+  };
+
  public:
   using policy_kind = communicator_tag;
+  using request = any_request;
+  using shared_memory = any_shared_memory;
+  template <class D>
+  static constexpr bool moves_memory_of = HostDevice<D>;
+
+  /// The held communicator's group.
+  class group_type {
+   public:
+    void end() {
+      if (held_ != nullptr) held_->end();
+    }
+
+   private:
+    friend any_communicator;
+    explicit group_type(std::unique_ptr<erased_group> held) : held_(std::move(held)) {}
+
+    std::unique_ptr<erased_group> held_;  // null: the communicator has no groups
+  };
 
   /// This process alone.
   any_communicator() : any_communicator(single{}) {}
@@ -29,6 +64,31 @@ class any_communicator {
   void barrier() const { model_->barrier(); }
   bool ranks_are_independent() const { return model_->ranks_are_independent(); }
 
+  /// Whether the held communicator is a CollectiveCommunicator for memory of a HostDevice.
+  bool exchanges() const { return model_->exchanges(); }
+  /// Whether the held communicator shares memory. If not, each rank is a node.
+  bool shares_memory() const { return model_->shares_memory(); }
+
+  group_type group() const { return group_type(model_->group()); }
+  /// Does nothing if the held communicator has no groups.
+  void fail(std::string_view reason) const noexcept { model_->fail(reason); }
+  request exchange(group_type& group, std::span<transfer const> out, std::span<transfer const> in) const {
+    return model_->exchange(group.held_.get(), out, in);
+  }
+  request gather(group_type& group, void* whole, std::span<byte_range const> of_rank) const {
+    return model_->gather(group.held_.get(), whole, of_rank);
+  }
+  request sum(group_type& group, double* numbers, std::size_t count) const {
+    return model_->sum(group.held_.get(), numbers, count);
+  }
+  void broadcast(std::span<std::byte> bytes, int root) const { model_->broadcast(bytes, root); }
+  std::vector<std::vector<std::byte>> gather_all(std::span<std::byte const> bytes) const {
+    return model_->gather_all(bytes);
+  }
+  int node_of(int rank) const { return model_->node_of(rank); }
+  shared_memory allocate_shared(std::size_t bytes) const { return model_->allocate_shared(bytes); }
+  request arrive(group_type& group) const { return model_->arrive(group.held_.get()); }
+
  private:
   struct erased {
     virtual ~erased() = default;
@@ -36,7 +96,28 @@ class any_communicator {
     virtual int size() const = 0;
     virtual void barrier() const = 0;
     virtual bool ranks_are_independent() const = 0;
+    virtual bool exchanges() const = 0;
+    virtual bool shares_memory() const = 0;
+    virtual std::unique_ptr<erased_group> group() const = 0;
+    virtual void fail(std::string_view reason) const noexcept = 0;
+    virtual request exchange(erased_group*, std::span<transfer const> out, std::span<transfer const> in) const = 0;
+    virtual request gather(erased_group*, void* whole, std::span<byte_range const> of_rank) const = 0;
+    virtual request sum(erased_group*, double* numbers, std::size_t count) const = 0;
+    virtual void broadcast(std::span<std::byte> bytes, int root) const = 0;
+    virtual std::vector<std::vector<std::byte>> gather_all(std::span<std::byte const> bytes) const = 0;
+    virtual int node_of(int rank) const = 0;
+    virtual shared_memory allocate_shared(std::size_t bytes) const = 0;
+    virtual request arrive(erased_group*) const = 0;
   };
+
+  template <class C>
+  struct group_model final : erased_group {
+    explicit group_model(C const& communicator) : group(communicator.group()) {}
+    void end() override { group.end(); }
+
+    typename C::group_type group;
+  };
+
   template <class C>
   struct model final : erased {
     explicit model(C given) : communicator(std::move(given)) {}
@@ -44,6 +125,85 @@ class any_communicator {
     int size() const override { return communicator.size(); }
     void barrier() const override { communicator.barrier(); }
     bool ranks_are_independent() const override { return detail::has_independent_ranks(communicator); }
+    bool exchanges() const override { return CollectiveCommunicator<C, host>; }
+    bool shares_memory() const override { return SharesMemory<C, host>; }
+
+    std::unique_ptr<erased_group> group() const override {
+      if constexpr (GroupsCalls<C>)
+        return std::make_unique<group_model<C>>(communicator);
+      else
+        return nullptr;
+    }
+    void fail([[maybe_unused]] std::string_view reason) const noexcept override {
+      if constexpr (GroupsCalls<C>) communicator.fail(reason);
+    }
+    request exchange([[maybe_unused]] erased_group* g, std::span<transfer const> out,
+                     std::span<transfer const> in) const override {
+      if constexpr (ExchangesSlices<C, host>) {
+        return communicator.exchange(held(g), out, in);
+      } else {
+        expect_nothing_to_do("exchange", out.empty() && in.empty());
+        return {};
+      }
+    }
+    request gather([[maybe_unused]] erased_group* g, [[maybe_unused]] void* whole,
+                   [[maybe_unused]] std::span<byte_range const> of_rank) const override {
+      if constexpr (GathersSlices<C, host>) {
+        return communicator.gather(held(g), whole, of_rank);
+      } else {
+        expect_nothing_to_do("gather");
+        return {};
+      }
+    }
+    request sum([[maybe_unused]] erased_group* g, [[maybe_unused]] double* numbers,
+                [[maybe_unused]] std::size_t count) const override {
+      if constexpr (SumsDoubles<C, host>) {
+        return communicator.sum(held(g), numbers, count);
+      } else {
+        expect_nothing_to_do("sum");
+        return {};
+      }
+    }
+    void broadcast([[maybe_unused]] std::span<std::byte> bytes, [[maybe_unused]] int root) const override {
+      if constexpr (BroadcastsBytes<C>)
+        communicator.broadcast(bytes, root);
+      else
+        expect_nothing_to_do("broadcast");
+    }
+    std::vector<std::vector<std::byte>> gather_all(std::span<std::byte const> bytes) const override {
+      if constexpr (GathersBytes<C>) {
+        return communicator.gather_all(bytes);
+      } else {
+        expect_nothing_to_do("gather_all");
+        return {{bytes.begin(), bytes.end()}};
+      }
+    }
+    int node_of(int rank) const override {
+      if constexpr (SharesMemory<C, host>)
+        return communicator.node_of(rank);
+      else
+        return rank;
+    }
+    shared_memory allocate_shared(std::size_t bytes) const override {
+      if constexpr (SharesMemory<C, host>)
+        return shared_memory(communicator.allocate_shared(bytes));
+      else
+        return shared_memory(rank(), bytes);
+    }
+    request arrive([[maybe_unused]] erased_group* g) const override {
+      if constexpr (SharesMemory<C, host>)
+        return communicator.arrive(held(g));
+      else
+        return {};
+    }
+
+    static auto& held(erased_group* g) { return static_cast<group_model<C>*>(g)->group; }
+    void expect_nothing_to_do(char const* call, bool nothing_given = true) const {
+      pushpull::detail::expects<invalid_argument>(size() == 1 && nothing_given, [&] {
+        return std::string(call) + ": any_communicator holds rank " + std::to_string(rank()) + " of " +
+               std::to_string(size()) + " of a communicator that has no such call for memory of the host";
+      });
+    }
 
     C communicator;
   };

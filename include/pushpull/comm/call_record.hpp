@@ -96,8 +96,8 @@ class call_comparison {
       ++calls_;
       for (std::size_t rank = 1; rank < ranks_; ++rank)
         if (!agree(of_rank[0], of_rank[rank], i))
-          return found(rank, "rank 0 makes " + text_of(of_rank[0], i) + " and rank " + std::to_string(rank) + " makes " +
-                                 text_of(of_rank[rank], i));
+          return found(rank, "rank 0 makes " + text_of(of_rank[0], i) + " and rank " + std::to_string(rank) +
+                                 " makes " + text_of(of_rank[rank], i));
       for (std::size_t rank = 0; rank < ranks_; ++rank) {
         for (auto const& e : of_rank[rank][i].out) sent_[rank * ranks_ + e.peer].push_back(e.bytes);
         for (auto const& e : of_rank[rank][i].in) expected_[e.peer * ranks_ + rank].push_back(e.bytes);

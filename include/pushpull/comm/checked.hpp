@@ -123,9 +123,10 @@ class checked : public detail::shared_memory_of<C> {
     });
   }
   request sum(group_type& group, double* numbers, std::size_t count) const {
-    return add(group, {detail::call_kind::sum, {count}, {}, {}}, [this_inner = inner(), numbers, count](auto& in_group) {
-      return any_request(this_inner.sum(in_group, numbers, count));
-    });
+    return add(group, {detail::call_kind::sum, {count}, {}, {}},
+               [this_inner = inner(), numbers, count](auto& in_group) {
+                 return any_request(this_inner.sum(in_group, numbers, count));
+               });
   }
 
   void broadcast(std::span<std::byte> bytes, int root) const {
@@ -151,9 +152,8 @@ class checked : public detail::shared_memory_of<C> {
   request arrive(group_type& group) const
     requires SharesMemory<C, detail::host_device_probe>
   {
-    return add(group, {detail::call_kind::arrive, {}, {}, {}}, [this_inner = inner()](auto& inner_group) {
-      return any_request(this_inner.arrive(inner_group));
-    });
+    return add(group, {detail::call_kind::arrive, {}, {}, {}},
+               [this_inner = inner()](auto& inner_group) { return any_request(this_inner.arrive(inner_group)); });
   }
 
  private:

@@ -25,7 +25,6 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-
 /// A call with a group, from its description to its request.
 template <class C>
 struct checked_call {

@@ -221,7 +221,7 @@ class threads {
     return on_a_node > 0 ? rank / on_a_node : 0;
   }
   shared_memory allocate_shared(std::size_t bytes) const {
-    static constexpr std::align_val_t alignment{64};
+    static constexpr std::align_val_t alignment{64};  // not rounded to pages, so that sanitizers see its end
     std::shared_ptr<void> const mine(::operator new(bytes, alignment),
                                      [](void* p) { ::operator delete(p, alignment); });
     std::memset(mine.get(), 0, bytes);

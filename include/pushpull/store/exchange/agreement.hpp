@@ -45,7 +45,8 @@ void expect_agreement(rank_group& ranks, std::string const& call, std::size_t co
   auto const all = ranks.gather_all(std::as_bytes(std::span(own)));
   auto const number_of = [&](std::size_t rank, std::size_t i) {
     std::uint64_t number = 0;
-    if (i < all[rank].size() / sizeof(number)) std::memcpy(&number, all[rank].data() + i * sizeof(number), sizeof(number));
+    if (i < all[rank].size() / sizeof(number))
+      std::memcpy(&number, all[rank].data() + i * sizeof(number), sizeof(number));
     return number;
   };
   std::size_t most = 0;
@@ -92,7 +93,8 @@ auto values_of_rank_0(Table const& table, std::span<View const> values) {
       std::vector<U> elements(value->size());
       std::size_t const bytes = elements.size() * sizeof(U);
       auto const& device = table.devices().front();
-      if (table.owners().rank() == 0) copy_bytes(cpu_device<>(), elements.data(), value->device(), value->data(), bytes);
+      if (table.owners().rank() == 0)
+        copy_bytes(cpu_device<>(), elements.data(), value->device(), value->data(), bytes);
       table.ranks().broadcast(std::as_writable_bytes(std::span(elements)));
       tensor_view<U const, cpu_device<>> const given(elements.data(), r.shape);
       table.store_value(r, given);

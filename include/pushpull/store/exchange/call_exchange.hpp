@@ -156,9 +156,8 @@ class call_exchange {
         });
     } else {
       for_each_distant_rank(table, key, [&](std::size_t rank, slice const& part) {
-        code_of(part.begin, part.size(), [&](void const* memory, std::size_t bytes) {
-          messages_->send(memory, bytes, static_cast<int>(rank));
-        });
+        code_of(part.begin, part.size(),
+                [&](void const* memory, std::size_t bytes) { messages_->send(memory, bytes, static_cast<int>(rank)); });
       });
     }
   }

@@ -83,7 +83,8 @@ class rank_group {
   void expect_in_step(char const* caller) const {
     std::lock_guard const lock(mutex_);
     if (failed_)
-      throw comm_error(failed_->rank, std::string(caller) + ": an earlier call to other ranks failed, so that ranks may "
+      throw comm_error(failed_->rank, std::string(caller) +
+                                          ": an earlier call to other ranks failed, so that ranks may "
                                           "hold different weights; load the last checkpoint. It failed with: " +
                                           failed_->text);
   }
@@ -127,9 +128,8 @@ class rank_group {
 template <class C, class D>
 class ranks_of final : public rank_group {
   using group_type = typename C::group_type;
-  using exchange_request = decltype(std::declval<C const&>().exchange(std::declval<group_type&>(),
-                                                                      std::span<comm::transfer const>(),
-                                                                      std::span<comm::transfer const>()));
+  using exchange_request = decltype(std::declval<C const&>().exchange(
+      std::declval<group_type&>(), std::span<comm::transfer const>(), std::span<comm::transfer const>()));
   using gather_request = decltype(std::declval<C const&>().gather(std::declval<group_type&>(), nullptr,
                                                                   std::span<comm::byte_range const>()));
   using sum_request = decltype(std::declval<C const&>().sum(std::declval<group_type&>(), nullptr, 0));
