@@ -269,11 +269,6 @@ class fused_step {
     buffer<D> own, all, staged;
     pass::detail::table<D, std::int64_t> begins;
     std::int64_t const* tree = nullptr;
-
-    template <class Sums>
-    static Sums* at(buffer<D> const& memory) {
-      return static_cast<Sums*>(memory.data());
-    }
   };
 
   /// The phases before the pass, each of which knows the sums of those before: from the one that was started last to the
@@ -325,7 +320,7 @@ class fused_step {
     std::size_t const bytes = static_cast<std::size_t>(slots_) * sizeof(sums_type);
     constexpr auto numbers = static_cast<std::int64_t>(sizeof(sums_type) / sizeof(double));
     for (std::size_t n = 0; n < devices.size(); ++n) {
-      auto* const own = partial_sums::template at<sums_type>(sums_[n].own);
+      auto* const own = static_cast<sums_type*>(sums_[n].own.data());
       devices[n].fill_zero(own, bytes);
       auto const* const r = controls[n].rules(rules);
       if ((Phase > 0 || is_factored) && reduced_) {  // the first phase has left the reduced gradient
@@ -358,7 +353,7 @@ class fused_step {
     constexpr bool by_tensor = sums_per_tensor<Rule, Phase>();
     for (std::size_t n = 0; n < devices.size(); ++n) {
       D const& device = devices[n];
-      auto* from = partial_sums::template at<sums_type>(sums_[n].all);
+      auto* from = static_cast<sums_type*>(sums_[n].all.data());
       if (has_distant_ && n > 0)
         device.copy(from, sums_[0].all.data(), static_cast<std::size_t>(slots_) * sizeof(sums_type));
       std::int64_t size = slots_;

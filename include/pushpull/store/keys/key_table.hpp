@@ -31,6 +31,7 @@
 #include <pushpull/store/keys/arena.hpp>
 #include <pushpull/store/keys/arena_list.hpp>
 #include <pushpull/store/keys/directory.hpp>
+#include <pushpull/store/keys/filled_value.hpp>
 #include <pushpull/store/keys/record.hpp>
 #include <pushpull/store/keys/shard.hpp>
 #include <pushpull/store/keys/topology.hpp>
@@ -39,16 +40,6 @@
 #include <pushpull/tensor/tensor_view.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
-
-/// An initial value that `fill(record)` writes into memory of zeros.
-template <class Fill>
-struct filled_value {
-  pushpull::shape extents;
-  Fill fill;
-
-  pushpull::shape const& shape() const { return extents; }
-  std::size_t size() const { return extents.size(); }
-};
 
 /// Any order in which equal shapes are equivalent.
 struct shape_order {

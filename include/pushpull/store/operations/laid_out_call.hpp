@@ -2,53 +2,45 @@
 /// One call on a store: its keys in order, its tensors where each owner reaches them, and the runs that they become.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
-#include <string>
 #include <type_traits>
 #include <vector>
 
 #include <pushpull/compress/none.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
-#include <pushpull/error.hpp>
 #include <pushpull/registers/code.hpp>
 #include <pushpull/schedule/awaited.hpp>
 #include <pushpull/store/exchange/call_exchange.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
-#include <pushpull/store/keys/key_table.hpp>
 #include <pushpull/store/keys/shard.hpp>
 #include <pushpull/store/operands.hpp>
+#include <pushpull/store/operations/call_tensors.hpp>
+#include <pushpull/store/operations/effect.hpp>
 #include <pushpull/store/operations/encoded_sources.hpp>
 #include <pushpull/store/operations/gathered_call.hpp>
 #include <pushpull/store/reach.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// The effect of a pass on the keys of a call.
-enum class effect {
-  reads,        ///< Outputs are written.
-  updates,      ///< Weights change: an update is counted, and resident mirrors follow.
-  assigns,      ///< Weights change without an update, and resident mirrors follow.
-  accumulates,  ///< The sum of a key's micro-batches changes, and nothing else.
-};
-
-/// Takes keys and tensors, checks them, and only then lays out runs. Kept from call to call: in the steady state nothing is
-/// allocated.
+/// Lays out the runs of a call whose keys and tensors have been taken and checked. Kept from call to call: in the steady
+/// state nothing is allocated.
 /// @tparam Table  The store's key_table.
 /// @tparam G, M   Element types of sources and outputs.
 /// @tparam C      What sources become on their way to the pass.
 template <class Table, Device D, class G, class M, class C = compress::none>
-class laid_out_call {
+class laid_out_call : public call_tensors<Table, D, G, M> {
+  using base = call_tensors<Table, D, G, M>;
+  using base::any_key, base::items_, base::outputs_, base::sort, base::sources_;
+  using typename base::item;
   using encoded = typename C::template encoded_type<G>;
   static constexpr bool compressed = !std::is_same_v<encoded, G>;
 
  public:
-  using record = typename Table::record;
-  using key_view = typename Table::key_view;
+  using typename base::record;
 
   explicit laid_out_call(std::size_t devices, C const& compressor = {}) : staging_(devices), encoded_(compressor) {}
 
@@ -57,6 +49,12 @@ class laid_out_call {
     if constexpr (compressed) encoded_.remember_residuals(always);
   }
 
+  /// Takes a gathered call over: see call_tensors.
+  template <class E>
+  void take(Table const& table, gathered_call<typename base::key_view, D, E> const& from) {
+    clear();
+    base::take(table, from);
+  }
   /// In a store of several ranks, once the keys have been found: the sources are those of the ranks.
   void take_ranks([[maybe_unused]] Table const& table, [[maybe_unused]] sources_of which) {
     if constexpr (Table::collective)
@@ -64,81 +62,10 @@ class laid_out_call {
   }
 
   void clear() {
-    items_.clear();
-    sources_.clear();
-    outputs_.clear();
+    base::forget();
     copies_in_.clear();
     copies_out_.clear();
-    work_ = 0;
     for (auto& memory : staging_) memory.clear();
-  }
-
-  /// Takes a gathered call over. While no key is added.
-  /// @throws unknown_key, shape_mismatch; invalid_argument if a key should come with a source and has none, or if another
-  /// tensor is in the place of its weights
-  template <class E>
-  void take(Table const& table, gathered_call<key_view, D, E> const& from) {
-    clear();
-    auto source = from.sources().begin();
-    auto output = from.outputs().begin();
-    for (auto const& x : from.keys()) {
-      record& r = table.find(from.caller(), x.key);
-      add_key(r);
-      for (auto const end = source + static_cast<std::ptrdiff_t>(x.sources); source != end; ++source) {
-        expect_shape(from.caller(), x.key, r.shape, source->shape);
-        if constexpr (std::is_same_v<E, G>) add_source(source->memory);
-      }
-      if (from.has_sources()) {
-        expects<invalid_argument>(x.sources > 0, [&] {
-          return std::string(from.caller()) + ": " + key_text(x.key) + " came with no gradient";
-        });
-        expect_weights(from.caller(), x.key, r);
-      }
-      for (auto const end = output + static_cast<std::ptrdiff_t>(x.outputs); output != end; ++output) {
-        expect_shape(from.caller(), x.key, r.shape, output->shape);
-        if constexpr (std::is_same_v<E, M>) add_output(output->memory);
-      }
-      work_ += r.size() * (1 + static_cast<std::int64_t>(x.sources + x.outputs));
-    }
-  }
-
-  /// Names a key; its tensors follow. A key that is named again gets further tensors.
-  void add_key(record& key) { items_.push_back({&key, sources_.size(), 0, outputs_.size(), 0}); }
-  /// A source of the key named last, of its shape.
-  void add_source(operand<G const, D> const& source) {
-    sources_.push_back(source);
-    ++items_.back().sources;
-  }
-  /// An output of the key named last, of its shape.
-  void add_output(operand<M, D> const& output) {
-    outputs_.push_back(output);
-    ++items_.back().outputs;
-  }
-
-  /// Elements to read and to write, roughly.
-  std::int64_t work() const { return work_; }
-
-  /// Calls f(record) for each key; for one that was named several times perhaps as often.
-  template <class F>
-  void for_each_key(F const& f) const {
-    for (item const& x : items_) f(*x.key);
-  }
-
-  /// Calls f(record) once for each key that is chosen.
-  template <class F>
-  void for_each_distinct_key(F const& f) const {
-    any_key([&](std::span<item const> same) {
-      f(*same.front().key);
-      return false;
-    });
-  }
-
-  /// Leaves keys for which `chosen(record)` is false out of what follows until the next choice. @returns whether any remains
-  template <class Chosen>
-  bool choose(Chosen const& chosen) {
-    bool any = false;
-    for (item& x : items_) any = !(x.left_out = !chosen(*x.key)) || any;
-    return any;
   }
 
   /// Before `lay_out`: forgets earlier ones. The keys that are chosen are those of which sources are encoded.
@@ -241,13 +168,7 @@ class laid_out_call {
     copy_behind(table.devices(), copies_out_);
     order_before(table.devices(), sources_);
     order_before(table.devices(), outputs_);
-    if (what == effect::updates)
-      table.count([&](auto const& f) {
-        any_key([&](std::span<item const> same) {
-          f(*same.front().key);
-          return false;
-        });
-      });
+    if (what == effect::updates) table.count([&](auto const& f) { this->for_each_distinct_key(f); });
     return nullptr;
   }
 
@@ -309,47 +230,7 @@ class laid_out_call {
     if constexpr (compressed) encoded_.put_residuals_back();
   }
 
-  /// After `reduce`: calls f(record) for each key once, in the order of their registration, and g(output) for each of its
-  /// outputs.
-  template <class F, class G2>
-  void for_each_key_and_output(F const& f, G2 const& g) const {
-    any_key([&](std::span<item const> same) {
-      f(*same.front().key);
-      for (item const& x : same)
-        for (std::size_t k = x.output; k < x.output + x.outputs; ++k) g(outputs_[k]);
-      return false;
-    });
-  }
-
  private:
-  struct item {
-    record* key;
-    std::size_t source, sources, output, outputs;
-    std::size_t position = 0;
-    bool left_out = false;
-  };
-  /// Keys in the order in which they were registered, each key's tensors in the order of the call: sums over several
-  /// keys do not depend on the caller's order.
-  void sort() {
-    auto const before = [](item const& a, item const& b) {
-      return a.key->index != b.key->index ? a.key->index < b.key->index : a.position < b.position;
-    };
-    for (std::size_t i = 0; i < items_.size(); ++i) items_[i].position = i;
-    if (!std::is_sorted(items_.begin(), items_.end(), before)) std::sort(items_.begin(), items_.end(), before);
-  }
-
-  /// Calls f(items of one key) for each key until one returns true.
-  template <class F>
-  bool any_key(F const& f) const {
-    for (std::size_t first = 0; first < items_.size();) {
-      std::size_t last = first + 1;
-      while (last < items_.size() && items_[last].key == items_[first].key) ++last;
-      if (!items_[first].left_out && f(std::span(items_).subspan(first, last - first))) return true;
-      first = last;
-    }
-    return false;
-  }
-
   /// Takes memory for the residuals and codes of all sources, and for gradients that their encoder cannot reach.
   /// @param keeps  Residuals are kept as they are until the push has not failed.
   void reserve_codes(Table const& table, bool keeps) {
@@ -372,7 +253,6 @@ class laid_out_call {
     if constexpr (Table::collective) return exchange_.is_received(k);
     return false;
   }
-  static bool changes_mirrors(effect what) { return what == effect::updates || what == effect::assigns; }
 
   /// The slices of sources that go to other ranks and come from them.
   void lay_out_exchange(Table const& table) {
@@ -502,9 +382,6 @@ class laid_out_call {
     return static_cast<M*>(staged);
   }
 
-  std::vector<item> items_;
-  std::vector<operand<G const, D>> sources_;
-  std::vector<operand<M, D>> outputs_;
   std::vector<staged_copy> copies_in_, copies_out_;
   std::vector<staging<D>> staging_;
   struct nothing {
@@ -517,7 +394,6 @@ class laid_out_call {
   stage stage_ = stage::sources;
   std::vector<source_of<encoded>> gradients_;
   std::vector<M*> mirrors_;
-  std::int64_t work_ = 0;
 };
 
 }  // namespace pushpull::detail

@@ -1,0 +1,65 @@
+/// @file
+/// A step that is kept for the keys that it was laid out for, with the copies and messages around it.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <vector>
+
+#include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
+#include <pushpull/pass/fused_step.hpp>
+#include <pushpull/pass/operands.hpp>
+#include <pushpull/store/exchange/rank_group.hpp>
+#include <pushpull/store/operands.hpp>
+#include <pushpull/store/operations/accumulating_push.hpp>
+#include <pushpull/store/reach.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::detail {
+
+/// A step that is laid out for some of a plan's keys.
+template <Device D, class Record, class Step>
+struct laid_out {
+  Step step;
+  std::vector<staged_copy> copies_in, copies_out;  ///< Before and behind it, where devices do not reach each other.
+  std::vector<staging<D>> staged;                  ///< Gradients that they cannot read where they are.
+  std::vector<Record*> keys;
+  std::vector<bool> joined;             ///< Key i continues the run of key i - 1.
+  bool with_sums = false;               ///< The step reads the sums of micro-batches.
+  std::unique_ptr<messages> exchanged;  ///< Where there are several ranks.
+  std::vector<staged_copy> after;       ///< For when all gathered mirrors have arrived.
+
+  explicit laid_out(std::size_t devices) : step(devices), staged(devices) {}
+
+  void clear() {
+    keys.clear();
+    step.clear();
+    if (exchanged != nullptr) exchanged->clear();
+    after.clear();
+    copies_in.clear();
+    copies_out.clear();
+    for (auto& memory : staged) memory.clear();
+  }
+  /// `run(step)`, with the copies.
+  template <class Run>
+  void run(std::vector<D> const& devices, Run const& run_step) {
+    copy_before(devices, copies_in);
+    run_step(step);
+    copy_behind(devices, copies_out);
+  }
+};
+
+/// The steps that add to sums of micro-batches, each laid out for the keys that it last took.
+template <class Types>
+struct laid_out_accumulation {
+  using steps = accumulating_steps<Types, pass::memory::arenas>;
+  using record = typename Types::record;
+  laid_out<typename Types::device_type, record, decltype(steps::first)> first;
+  laid_out<typename Types::device_type, record, decltype(steps::more)> more;
+  std::vector<record*> due, waiting;  ///< The keys of a call that make a step, and the others.
+  bool begins = false;                ///< None of the others has a sum.
+
+  explicit laid_out_accumulation(std::size_t devices) : first(devices), more(devices) {}
+};
+
+}  // namespace pushpull::detail
