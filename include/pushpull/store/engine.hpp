@@ -175,7 +175,7 @@ class engine {
     static_assert(!Types::accumulates, "kv_store: accumulate takes dense gradients, not row-sparse ones");
     static_assert(!PreReduction<rule_type>,
                   "kv_store: row-sparse gradients take no PreReduction such as clip_global_norm, and no Factored rule");
-    expect_one_rank(caller, "row-sparse gradients");
+    contents_.expect_in_step(caller);
     record& r = find(caller, key);
     if constexpr (!Types::has_updater)
       expects<invalid_argument>(!function_.filled(), [&] {
@@ -188,7 +188,7 @@ class engine {
     return result;
   }
   pull_rows_draft new_pull_rows(char const* caller, key_view key) {
-    expect_one_rank(caller, "row-sparse outputs");
+    contents_.expect_in_step(caller);
     record& r = find(caller, key);
     auto& op = row_pulls_->take([&] { return std::make_unique<pull_rows<Types>>(contents_.keys); });
     pull_rows_draft result{completion(op), op};
@@ -283,8 +283,12 @@ class engine {
         contents_.expect_in_step("init");
         return contents_.in_step([&] {
           expect_agreed_keys(*ranks_, devices().size(), keys, values, dtype_traits<T>::name, needs_gradient);
-          auto const agreed = values_of_rank_0(contents_.keys, values);
-          return contents_.prepare_keys(keys, std::span(agreed), resident, needs_gradient);
+          if constexpr (requires { typename View::value_type; }) {
+            auto const agreed = values_of_rank_0(contents_.keys, values);
+            return contents_.prepare_keys(keys, std::span(agreed), resident, needs_gradient);
+          } else {  // rows, which are filled with those of rank 0
+            return contents_.prepare_keys(keys, values, resident, needs_gradient);
+          }
         });
       }
     return contents_.prepare_keys(keys, values, resident, needs_gradient);
@@ -292,7 +296,6 @@ class engine {
   /// Adds a key with the given rows, and zero elsewhere.
   template <class Rows>
   void init_rows(key_view key, Rows const& rows) {
-    expect_one_rank("init", "row-sparse values");
     auto const fill = [&](record& r) { fill_rows(contents_, r, rows); };
     filled_value<decltype(fill)> const value{rows.shape(), fill};
     init(std::span<key_view const>(&key, 1), std::span(&value, 1), false, {});

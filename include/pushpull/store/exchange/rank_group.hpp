@@ -154,7 +154,7 @@ class ranks_of final : public rank_group {
 
     void start_exchange() override {
       start([&](C const& c, group_type& g) {
-        if (!out_.empty() || !in_.empty()) exchange_.emplace(c.exchange(g, out_, in_));
+        exchange_.emplace(c.exchange(g, out_, in_));  // also of nothing: other ranks may have something
       });
     }
     void start_gathers() override {

@@ -202,5 +202,15 @@ Run whole_key_run(Record const& key, T* memory) {
   result.master = memory;
   return result;
 }
+/// Same, of a pass over rows of the key.
+template <class Operands, class Record, class T>
+Operands whole_key_row_operands(Record const& key, T* memory, std::int64_t row_length) {
+  Operands result{};
+  result.row_length = row_length;
+  result.end = key.size();
+  result.slice = whole_key_run<decltype(result.slice)>(key, memory);
+  result.slice.first_element = key.first_element;
+  return result;
+}
 
 }  // namespace pushpull::detail

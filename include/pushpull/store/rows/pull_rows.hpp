@@ -31,7 +31,8 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// A pull of rows of one key into row_sparse outputs.
+/// A pull of rows of one key into row_sparse outputs. In a store of several ranks it reads this rank's mirrors, and takes
+/// part in no call to other ranks.
 template <class Types>
 class pull_rows final : public device_operation<typename Types::device_type> {
   using T = typename Types::value_type;
@@ -120,6 +121,8 @@ class pull_rows final : public device_operation<typename Types::device_type> {
     join(table_.devices());
     mirrors_.clear();
     for (auto* const output : q.outputs) mirrors_.push_back(output->values());
+    if constexpr (table_type::collective)
+      if (table_.is_distributed()) return copy_from_mirror(q);
     for (std::size_t n = 0; n < table_.devices().size(); ++n) {
       auto const& tables = q.tables.of_device(n);
       auto const shard = shard_of(table_, *key_, n);
@@ -130,6 +133,14 @@ class pull_rows final : public device_operation<typename Types::device_type> {
       if (!shard.empty())
         pass_.template copy_rows<pass::present_rows>(*key_, shard, tables, mirrors_, true, tables.size());
     }
+    join(table_.devices());
+  }
+
+  void copy_from_mirror(request& q) {
+    auto const& tables = q.tables.of_device(0);
+    tables.count(0, 0, key_->shape[0]);
+    for (auto* const output : q.outputs) tables.write_ids(0, output->row_ids(), output->count());
+    if (key_->size() > 0) pass_.copy_rows_of_mirror(*key_, tables, mirrors_);
     join(table_.devices());
   }
 

@@ -10,6 +10,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -24,22 +25,27 @@
 #include <pushpull/pass/may_fail.hpp>
 #include <pushpull/pass/step_control.hpp>
 #include <pushpull/reduce/sum.hpp>
+#include <pushpull/schedule/awaited.hpp>
 #include <pushpull/schedule/operation.hpp>
 #include <pushpull/store/contents.hpp>
+#include <pushpull/store/exchange/row_exchange.hpp>
 #include <pushpull/store/gather.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/keys/key_table.hpp>
 #include <pushpull/store/keys/shard.hpp>
+#include <pushpull/store/operands.hpp>
 #include <pushpull/store/operations/laid_out_call.hpp>
 #include <pushpull/store/operations/operation.hpp>
 #include <pushpull/store/parameter_groups.hpp>
 #include <pushpull/store/reach.hpp>
+#include <pushpull/store/rows/initial_rows.hpp>
 #include <pushpull/store/rows/row_pass.hpp>
 #include <pushpull/store/rows/row_tables.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// A push of row-sparse gradients to one key, and after it a pull of the whole key if there are outputs.
+/// A push of row-sparse gradients to one key, and after it a pull of the whole key if there are outputs. In a store of
+/// several ranks the sources are those of all ranks, as many of each.
 /// @tparam Rule, Reduction  Those of the store, or pass::assign and reduce::sum for an initial value.
 template <class Types, class Rule = typename Types::rule_type, class Reduction = typename Types::reduction_type>
 class push_rows final : public device_operation<typename Types::device_type> {
@@ -74,6 +80,8 @@ class push_rows final : public device_operation<typename Types::device_type> {
     pulls_ = false;
     ascending_ = true;
     given_ = 0;
+    stage_ = stage::counts;
+    contents_.write_collectives(*this);
     this->writes(r.order);
   }
   /// @throws shape_mismatch; invalid_argument if a row does not exist that the host can see
@@ -123,21 +131,21 @@ class push_rows final : public device_operation<typename Types::device_type> {
       if (key_->updates == 0 && starts_states((*rules)[static_cast<std::size_t>(key_->parameter_group)])) whole_ = true;
     }
     order_after(table_.devices(), sources_);
-    if (key_->size() > 0)
-      tables_.for_each([&](auto& tables) {
-        tables.sort(sources_, key_->shape[0], ascending_);
-        tables.find(sources_, row_length_of(key_->shape));
-      });
+    source_count_ = static_cast<std::int32_t>(sources_.size() * table_.owners().ranks());
     mirrors_.reserve(table_.devices().size());
     copies_.clear();
     if (key_->arena->resident())
       for_each_shard(table_, *key_, [&](auto const& shard) { table_.add_mirror_copies(copies_, shard); });
+    if (table_.is_distributed()) return;
+    sort(sources_, ascending_);
     if (!pulls_) return;
     outputs_.begin(table_, effect::reads);
     outputs_.lay_out(table_, output_step_, effect::reads);
   }
 
   progress run() override {
+    if constexpr (Types::collective)
+      if (table_.is_distributed()) return contents_.in_step([&] { return run_over_ranks(); });
     if (pulls_) {
       outputs_.launch(table_, effect::reads, [&] {
         update();
@@ -152,6 +160,48 @@ class push_rows final : public device_operation<typename Types::device_type> {
   }
 
  private:
+  void sort(std::vector<row_source<T, D>> const& sources, bool ascending) {
+    if (key_->size() == 0) return;
+    tables_.for_each([&](auto& tables) {
+      tables.sort(sources, key_->shape[0], ascending);
+      tables.find(sources, row_length_of(key_->shape));
+    });
+  }
+
+  /// What `run_over_ranks` does next.
+  enum class stage { counts, rows, pass, gathered, changed, mirrors, end };
+  progress wait(stage next, awaited& event) {
+    stage_ = next;
+    return progress::waiting_for(event);
+  }
+  /// Runs as far as it goes without other ranks.
+  progress run_over_ranks() {
+    if (key_->size() == 0) stage_ = stage::end;
+    switch (stage_) {
+      case stage::counts: return wait(stage::rows, exchange_.start_counts(table_, *key_, sources_, given_));
+      case stage::rows:
+        expect_countable("push", key_text(key_view(key_->key)), exchange_.given());
+        return wait(stage::pass, exchange_.start_rows(table_, sources_));
+      case stage::pass:
+        exchange_.take_sources(sources_, all_sources_);
+        sort(all_sources_, false);
+        update();
+        if (whole_) return wait(stage::gathered, exchange_.start_gather(table_, *key_));
+        return wait(stage::changed, exchange_.start_changed_counts(tables_.of_device(0)));
+      case stage::gathered: exchange_.finish_gather(table_); break;
+      case stage::changed: return wait(stage::mirrors, exchange_.start_changed_rows(table_, *key_));
+      case stage::mirrors: exchange_.store_changed_rows(table_, *key_); break;
+      case stage::end: break;
+    }
+    outputs_.for_each_key_and_output([](record const&) {},
+                                     [&](operand<T, D> const& output) {
+                                       table_.devices().front().copy(output.data, table_type::mirror(*key_, 0),
+                                                                     output.size * sizeof(T));
+                                     });
+    ++key_->updates;
+    return progress::done();
+  }
+
   void update() {
     join(table_.devices());
     if constexpr (!pass::is_timeless<Rule>) begin_step();
@@ -168,20 +218,30 @@ class push_rows final : public device_operation<typename Types::device_type> {
     auto const clock = [&](std::size_t n) -> auto& { return contents_.controls[n].clocks()[key_->index]; };
     std::int64_t before = 0;
     try {
-      for_each_shard(table_, *key_, [&](auto const& shard) {
-        std::size_t const n = begun = shard.device_number();
+      for_each_counting_device([&](std::size_t n) {
+        begun = n;
         if constexpr (may_fail) before = clock(n).t;
         pass::for_each_step<may_fail>(
-            shard.device(), 1,
+            table_.devices()[n], 1,
             begin{contents_.controls[n].rules(rules->data()), contents_.controls[n].clocks(), {key_->index, nullptr}});
       });
     } catch (...) {
       if constexpr (may_fail)
-        for_each_shard(table_, *key_, [&](auto const& shard) {
-          if (shard.device_number() <= begun) clock(shard.device_number()).t = before;
+        for_each_counting_device([&](std::size_t n) {
+          if (n <= begun) clock(n).t = before;
         });
       throw;
     }
+  }
+  /// f(n) for each device that counts the key's steps: those that hold elements of it. Where other ranks hold all, number 0.
+  template <class F>
+  void for_each_counting_device(F const& f) const {
+    bool any = false;
+    for_each_shard(table_, *key_, [&](auto const& shard) {
+      any = true;
+      f(shard.device_number());
+    });
+    if (!any && table_.is_distributed()) f(0);
   }
 
   void update(typename table_type::shard_type const& shard) {
@@ -191,7 +251,7 @@ class push_rows final : public device_operation<typename Types::device_type> {
     auto const [begin, end] = shard.rows(row_length_of(key_->shape));
     tables.count(n, begin, end);
     auto operands = pass_.template describe<run_type>(*key_, shard, tables);
-    operands.slice.sources = static_cast<std::int32_t>(sources_.size());
+    operands.slice.sources = source_count_;
     mirrors_.clear();
     if (shard.resident()) table_.add_whole_mirrors(mirrors_, shard);
     std::span<T* const> mirrors(mirrors_);
@@ -217,17 +277,25 @@ class push_rows final : public device_operation<typename Types::device_type> {
   record* key_ = nullptr;
   bool whole_ = false, pulls_ = false, ascending_ = true;
   std::int64_t given_ = 0, output_work_ = 0;
+  std::int32_t source_count_ = 0;  // of all ranks
   std::vector<row_source<T, D>> sources_;
   shared_row_tables<T, D> tables_;
   std::vector<T*> mirrors_;
   std::vector<staged_copy> copies_;  // to mirrors out of their owners' reach
   laid_out_call<table_type, D, T, T> outputs_;
   typename table_type::pull_step output_step_;
+  stage stage_ = stage::counts;
+  struct no_exchange {};
+  [[no_unique_address]] std::conditional_t<Types::collective, row_exchange<table_type>, no_exchange> exchange_;
+  std::vector<row_source<T, D>> all_sources_;
 };
 
-/// Writes rows into a key that holds zeros and that no operation knows yet. Returns when done.
+/// Writes rows into a key that holds zeros and that no operation knows yet. Returns when done. In a store of several ranks
+/// the rows of rank 0 count.
 template <class Types, class Rows>
 void fill_rows(store_contents<Types>& contents, typename Types::record& key, Rows const& rows) {
+  if constexpr (Types::collective)
+    if (contents.keys.is_distributed()) return fill_rows_of_rank_0(contents, key, rows);
   push_rows<Types, pass::assign, reduce::sum> op(contents);
   op.begin(key, false);
   op.add_source("init", typename Types::key_view(key.key), rows);

@@ -13,6 +13,7 @@
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/element/dtype.hpp>
 #include <pushpull/pass/body.hpp>
 #include <pushpull/pass/row_schedule.hpp>
 #include <pushpull/pass/step_control.hpp>
@@ -20,6 +21,7 @@
 #include <pushpull/store/keys/key_table.hpp>
 #include <pushpull/store/keys/shard.hpp>
 #include <pushpull/store/rows/row_tables.hpp>
+#include <pushpull/tensor/row_sparse.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
@@ -79,17 +81,31 @@ class row_pass {
                  bool packed, std::int64_t rows) const {
     using W = typename Types::master_type;
     using types = pass::element_types<T, typename Types::accumulation_type, W, W, T>;
-    using run = pass::run<types, 0>;
-    while (!mirrors.empty()) {
-      operands_of<run> operands = describe<run>(r, shard, tables);
-      operands.packed = packed;
-      take_mirrors(operands, mirrors, true, rows);
-      using clock = pass::clock_of<pass::hold, types>;
-      launch_rows<pass::hold, reduce::sum, types, Schedule, D, clock>(shard.device(), operands, nullptr, nullptr, rows);
-    }
+    auto operands = describe<pass::run<types, 0>>(r, shard, tables);
+    operands.packed = packed;
+    copy_rows<types, Schedule>(shard.device(), operands, mirrors, rows);
+  }
+  /// Copies rows from the mirror on device number 0 to all `mirrors`, which hold nothing else.
+  void copy_rows_of_mirror(record const& r, row_tables<T, D> const& tables, std::span<T* const> mirrors) const {
+    using types = pass::element_types<T, accumulation_t<T>, T, T, T>;
+    using operands_type = operands_of<pass::run<types, 0>>;
+    auto operands = whole_key_row_operands<operands_type>(r, table_type::mirror(r, 0), row_length_of(r.shape));
+    tables.describe(0, operands);
+    operands.packed = true;
+    copy_rows<types, pass::present_rows>(devices().front(), operands, mirrors, tables.size());
   }
 
  private:
+  template <class RunTypes, template <class> class Schedule>
+  static void copy_rows(D const& device, operands_of<pass::run<RunTypes, 0>> operands, std::span<T* const> mirrors,
+                        std::int64_t rows) {
+    while (!mirrors.empty()) {
+      take_mirrors(operands, mirrors, true, rows);
+      using clock = pass::clock_of<pass::hold, RunTypes>;
+      launch_rows<pass::hold, reduce::sum, RunTypes, Schedule, D, clock>(device, operands, nullptr, nullptr, rows);
+    }
+  }
+
   table_type const& table_;
 };
 

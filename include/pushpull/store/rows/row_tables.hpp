@@ -237,6 +237,14 @@ class row_tables {
     device_.for_each(std::max(order_.size(), 1), write_row_ids{order_.ids(), order_.first(), counts(n), out, count});
   }
 
+  /// Appends the distinct ids in [begin, end), on a host. Device number 0 is counted anew.
+  void append_distinct(std::vector<std::int64_t>& ids, std::int64_t begin, std::int64_t end) const
+    requires HostDevice<D>
+  {
+    count(0, begin, end);
+    for (std::int32_t u = counts(0)->begin; u < counts(0)->end; ++u) ids.push_back(order_.ids()[order_.first()[u]]);
+  }
+
   /// What the pass of device number n reads in addition to its shard.
   template <class Run>
   void describe(std::size_t n, pass::row_operands<Run>& operands) const {

@@ -1,0 +1,308 @@
+/// @file
+/// The messages of a push of row-sparse gradients: rows to those who own them, and changed rows to all.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <numeric>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <pushpull/concepts/communicator.hpp>
+#include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
+#include <pushpull/pass/row_order.hpp>
+#include <pushpull/schedule/awaited.hpp>
+#include <pushpull/store/exchange/call_exchange.hpp>
+#include <pushpull/store/exchange/rank_group.hpp>
+#include <pushpull/store/keys/placement.hpp>
+#include <pushpull/store/reach.hpp>
+#include <pushpull/store/rows/row_tables.hpp>
+#include <pushpull/tensor/row_sparse.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::detail {
+
+/// The elements of a key that each rank holds, as parts of its rows. A row may be cut: then several ranks hold it.
+class row_parts {
+ public:
+  template <class Table>
+  void take(Table const& table, typename Table::record const& key) {
+    row_length_ = row_length_of(key.shape);
+    parts_.clear();
+    holders_.clear();
+    for (std::size_t rank = 0; rank < table.owners().ranks(); ++rank) {
+      parts_.push_back(part_of_rank(table, key, rank));
+      if (parts_.back().size() > 0) holders_.push_back(rank);
+    }
+  }
+
+  std::int64_t row_length() const { return row_length_; }
+  /// The ranks that hold elements.
+  std::vector<std::size_t> const& holders() const { return holders_; }
+  bool holds(std::size_t rank) const { return parts_[rank].size() > 0; }
+  /// The elements of a row that the rank holds, counted from the row's first; of no positive size if there are none.
+  slice columns(std::size_t rank, std::int64_t id) const {
+    std::int64_t const start = id * row_length_;
+    return common({0, row_length_}, {parts_[rank].begin - start, parts_[rank].end - start});
+  }
+  bool is_whole(slice const& columns) const { return columns.size() == row_length_; }
+  /// f(rank, columns) for each rank that holds elements of the row.
+  template <class F>
+  void for_each_holder(std::int64_t id, F const& f) const {
+    std::int64_t const start = id * row_length_;
+    auto rank = std::partition_point(holders_.begin(), holders_.end(),
+                                     [&](std::size_t r) { return parts_[r].end <= start; });
+    for (; rank != holders_.end(); ++rank) {
+      slice const cut = columns(*rank, id);
+      if (cut.size() <= 0) return;
+      f(*rank, cut);
+    }
+  }
+  /// The rows [begin, end) that the rank holds elements of.
+  slice rows(std::size_t rank) const {
+    return {parts_[rank].begin / row_length_, (parts_[rank].end + row_length_ - 1) / row_length_};
+  }
+
+ private:
+  std::int64_t row_length_ = 0;
+  std::vector<slice> parts_;          // of the key, by rank
+  std::vector<std::size_t> holders_;  // in the order of their parts
+};
+
+/// Rows on their way: their ids, and those of their elements that one rank holds, without gaps. Kept from call to call.
+template <class T, Device D>
+class packed_rows {
+ public:
+  /// Makes room. What was there is lost.
+  void resize(D const& device, std::int64_t rows, std::int64_t elements) {
+    rows_ = ids_.template take<std::int64_t>(device, static_cast<std::size_t>(rows));
+    elements_ = values_.template take<T>(device, static_cast<std::size_t>(elements));
+    row_count_ = rows;
+    element_count_ = elements;
+    rows_filled_ = elements_filled_ = 0;
+  }
+  void add(std::int64_t id, T const* values, std::int64_t count) {
+    rows_[rows_filled_++] = id;
+    std::copy_n(values, count, elements_ + elements_filled_);
+    elements_filled_ += count;
+  }
+  void send(messages& to, std::size_t rank) const {
+    to.send(rows_, static_cast<std::size_t>(row_count_) * sizeof(std::int64_t), static_cast<int>(rank));
+    to.send(elements_, static_cast<std::size_t>(element_count_) * sizeof(T), static_cast<int>(rank));
+  }
+  void receive(messages& from, std::size_t rank) {
+    from.receive(rows_, static_cast<std::size_t>(row_count_) * sizeof(std::int64_t), static_cast<int>(rank));
+    from.receive(elements_, static_cast<std::size_t>(element_count_) * sizeof(T), static_cast<int>(rank));
+  }
+
+  std::span<std::int64_t const> ids() const { return {rows_, static_cast<std::size_t>(row_count_)}; }
+  T const* values() const { return elements_; }
+
+ private:
+  pass::growing_buffer<D> ids_, values_;
+  std::int64_t* rows_ = nullptr;
+  T* elements_ = nullptr;
+  std::int64_t row_count_ = 0, element_count_ = 0, rows_filled_ = 0, elements_filled_ = 0;
+};
+
+/// Between all ranks, which make the same calls: `start_counts`, `start_rows`, `take_sources`; then the pass; then
+/// `start_gather`, or `start_changed_counts`, `start_changed_rows` and `store_changed_rows`. Each `start` is to be waited
+/// for.
+/// @tparam Table  The store's key_table, of host devices.
+template <class Table>
+class row_exchange {
+  using T = typename Table::T;
+  using D = typename Table::device_type;
+  using record = typename Table::record;
+  using source_type = row_source<T, D>;
+
+ public:
+  /// How many rows go where. @param own  This rank's sources, as many as every rank has.
+  awaited& start_counts(Table const& table, record const& key, std::span<source_type const> own, std::int64_t given) {
+    if (messages_ == nullptr) messages_ = table.ranks().make_messages();
+    parts_.take(table, key);
+    ranks_.resize(table.owners().ranks());
+    own_rank_ = table.owners().rank();
+    for (rank_rows& x : ranks_) {
+      x.sent.assign(first_count + own.size(), 0);
+      x.received.assign(first_count + own.size(), 0);
+      x.sent[given_rows] = given;
+    }
+    for_each_row(own, [&](std::size_t k, std::int64_t, std::size_t rank, slice const& columns) {
+      ranks_[rank].sent[elements] += columns.size();
+      ++ranks_[rank].sent[first_count + k];
+    });
+    return start([&] {
+      for_each_other([&](std::size_t rank, rank_rows& x) {
+        send(x.sent, rank);
+        receive(x.received, rank);
+      });
+    });
+  }
+  /// The rows that were given on all ranks.
+  std::int64_t given() const {
+    std::int64_t sum = 0;
+    for (std::size_t rank = 0; rank < ranks_.size(); ++rank) {
+      auto const& counts = rank == own_rank_ ? ranks_[rank].sent : ranks_[rank].received;
+      sum += counts[given_rows];
+    }
+    return sum;
+  }
+
+  /// The rows themselves.
+  awaited& start_rows(Table const& table, std::span<source_type const> own) {
+    D const& device = table.devices().front();
+    for_each_other([&](std::size_t, rank_rows& x) {
+      x.out.resize(device, rows_in(x.sent), x.sent[elements]);
+      x.in.resize(device, rows_in(x.received), x.received[elements]);
+    });
+    for_each_row(own, [&](std::size_t k, std::int64_t i, std::size_t rank, slice const& columns) {
+      if (rank == own_rank_) return;
+      ranks_[rank].out.add(own[k].ids[i], own[k].values + i * parts_.row_length() + columns.begin, columns.size());
+    });
+    return start([&] {
+      for_each_other([&](std::size_t rank, rank_rows& x) {
+        x.out.send(*messages_, rank);
+        x.in.receive(*messages_, rank);
+      });
+    });
+  }
+  /// The rows of the sources of all ranks, in the order of the ranks: of this rank's all, of the others' those of which
+  /// this rank holds elements.
+  void take_sources(std::span<source_type const> own, std::vector<source_type>& all) const {
+    all.clear();
+    for (std::size_t rank = 0; rank < ranks_.size(); ++rank) {
+      if (rank == own_rank_) {
+        all.insert(all.end(), own.begin(), own.end());
+        continue;
+      }
+      auto const ids = ranks_[rank].in.ids();
+      T const* values = ranks_[rank].in.values();
+      // Rows that are whole lie in memory as those of a source do; one that is cut is a source of its own.
+      for (std::size_t i = 0, last = 0; i < ids.size(); i = last) {
+        slice const columns = parts_.columns(own_rank_, ids[i]);
+        for (last = i + 1; last < ids.size() && parts_.is_whole(columns); ++last)
+          if (!parts_.is_whole(parts_.columns(own_rank_, ids[last]))) break;
+        auto const rows = static_cast<std::int64_t>(last - i);
+        all.push_back({values - columns.begin, ids.data() + i, rows, {}});
+        values += rows * columns.size();
+      }
+    }
+  }
+
+  /// The mirrors of a key of which all rows have changed.
+  awaited& start_gather(Table const& table, record const& key) {
+    messages_->clear();
+    after_.clear();
+    mirror_gathers<Table> gathers;
+    gathers.add(table, key, *messages_, after_);
+    gathers.flush(table, *messages_, after_);
+    messages_->start_gathers();
+    return *messages_;
+  }
+  /// When it has come.
+  void finish_gather(Table const& table) { copy_all(table.devices(), after_); }
+
+  /// How many rows each rank has changed. @param changed  Rows that this rank's pass read.
+  awaited& start_changed_counts(row_tables<T, D> const& changed) {
+    changed_.clear();
+    if (parts_.holds(own_rank_)) {
+      slice const rows = parts_.rows(own_rank_);
+      changed.append_distinct(changed_, rows.begin, rows.end);
+    }
+    ranks_[own_rank_].sent.assign(first_count, 0);
+    auto& sent = ranks_[own_rank_].sent;
+    sent[given_rows] = static_cast<std::int64_t>(changed_.size());
+    for (std::int64_t const id : changed_) sent[elements] += parts_.columns(own_rank_, id).size();
+    return start([&] {
+      for_each_other([&](std::size_t rank, rank_rows& x) {
+        x.received.resize(first_count);
+        if (parts_.holds(own_rank_)) send(sent, rank);
+        if (parts_.holds(rank)) receive(x.received, rank);
+      });
+    });
+  }
+  /// The changed rows, from this rank's mirrors.
+  awaited& start_changed_rows(Table const& table, record const& key) {
+    D const& device = table.devices().front();
+    auto& own = ranks_[own_rank_];
+    own.out.resize(device, own.sent[given_rows], own.sent[elements]);
+    for (std::int64_t const id : changed_) {
+      slice const columns = parts_.columns(own_rank_, id);
+      own.out.add(id, Table::mirror(key, 0) + id * parts_.row_length() + columns.begin, columns.size());
+    }
+    return start([&] {
+      for_each_other([&](std::size_t rank, rank_rows& x) {
+        if (parts_.holds(own_rank_)) own.out.send(*messages_, rank);
+        if (!parts_.holds(rank)) return;
+        x.in.resize(device, x.received[given_rows], x.received[elements]);
+        x.in.receive(*messages_, rank);
+      });
+    });
+  }
+  /// Into the mirrors of all of this rank's devices.
+  void store_changed_rows(Table const& table, record const& key) const {
+    for (std::size_t const rank : parts_.holders()) {
+      if (rank == own_rank_) continue;
+      T const* values = ranks_[rank].in.values();
+      for (std::int64_t const id : ranks_[rank].in.ids()) {
+        slice const columns = parts_.columns(rank, id);
+        for (std::size_t m = 0; m < table.devices().size(); ++m)
+          std::copy_n(values, columns.size(), Table::mirror(key, m) + id * parts_.row_length() + columns.begin);
+        values += columns.size();
+      }
+    }
+  }
+
+ private:
+  /// What the lists of counts hold.
+  static constexpr std::size_t given_rows = 0, elements = 1, first_count = 2;
+
+  struct rank_rows {
+    std::vector<std::int64_t> sent, received;  // counts
+    packed_rows<T, D> out, in;
+  };
+
+  static std::int64_t rows_in(std::vector<std::int64_t> const& counts) {
+    return std::accumulate(counts.begin() + first_count, counts.end(), std::int64_t{0});
+  }
+  /// f(source, row, rank, columns) for each row of each source and each rank that holds elements of it.
+  template <class F>
+  void for_each_row(std::span<source_type const> own, F const& f) const {
+    for (std::size_t k = 0; k < own.size(); ++k)
+      for (std::int64_t i = 0; i < own[k].rows; ++i)
+        parts_.for_each_holder(own[k].ids[i],
+                               [&](std::size_t rank, slice const& columns) { f(k, i, rank, columns); });
+  }
+  template <class F>
+  void for_each_other(F const& f) {
+    for (std::size_t rank = 0; rank < ranks_.size(); ++rank)
+      if (rank != own_rank_) f(rank, ranks_[rank]);
+  }
+  template <class F>
+  awaited& start(F const& f) {
+    messages_->clear();
+    f();
+    messages_->start_exchange();
+    return *messages_;
+  }
+  void send(std::vector<std::int64_t> const& counts, std::size_t rank) {
+    messages_->send(counts.data(), counts.size() * sizeof(std::int64_t), static_cast<int>(rank));
+  }
+  void receive(std::vector<std::int64_t>& counts, std::size_t rank) {
+    messages_->receive(counts.data(), counts.size() * sizeof(std::int64_t), static_cast<int>(rank));
+  }
+
+  std::unique_ptr<messages> messages_;
+  row_parts parts_;
+  std::size_t own_rank_ = 0;
+  std::vector<rank_rows> ranks_;
+  std::vector<std::int64_t> changed_;
+  std::vector<staged_copy> after_;
+};
+
+}  // namespace pushpull::detail
