@@ -337,3 +337,19 @@ TEST_CASE("threads refuse arguments that can never be right", "[comm][threads]")
     throw std::logic_error("shared memory of a rank that is not there");
   });
 }
+
+TEST_CASE("a request of threads that is dropped amid a copy waits for its end", "[comm][threads]") {
+  static constexpr std::size_t bytes = 40'000'000;
+  auto const all = outcomes(2, within(std::chrono::seconds(5)), [&](comm::threads const& c) {
+    std::vector<std::byte> memory(bytes);
+    comm::transfer const both{memory.data(), bytes, 1 - c.rank()};
+    std::span<comm::transfer const> const some(&both, 1), none;
+    c.barrier();
+    auto group = c.group();
+    auto request = c.rank() == 0 ? c.exchange(group, some, none) : c.exchange(group, none, some);
+    group.end();
+    if (c.rank() == 1) return request.wait();
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));  // by now rank 1 copies, if it has a core
+  });
+  REQUIRE((!all[1].error || all[1].rank == 0));
+}
