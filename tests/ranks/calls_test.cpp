@@ -14,8 +14,6 @@ namespace pp = pushpull;
 namespace comm = pushpull::comm;
 namespace update = pushpull::update;
 
-constexpr comm::threads_options soon{.deadline = std::chrono::seconds(5)};
-
 std::vector<float> filled(std::size_t size, float x) { return std::vector<float>(size, x); }
 
 template <class Store>
@@ -23,6 +21,12 @@ std::vector<float> pulled(Store& store, std::string const& key, std::size_t size
   std::vector<float> result(size);
   store.pull(key, result).wait();
   return result;
+}
+
+/// f(communicator) on each rank, for ranks that exchange all by messages, and for ranks that share memory.
+template <class F>
+void on_ranks(int ranks, F const& f) {
+  pp::test::for_each_reach(ranks, [&](comm::threads_options const& options) { comm::run_ranks(ranks, options, f); });
 }
 
 /// The message of the error E that f() throws.
@@ -39,7 +43,7 @@ std::string message_of(F const& f) {
 }  // namespace
 
 TEST_CASE("initial and assigned values are those of rank 0", "[ranks]") {
-  comm::run_ranks(3, soon, [](comm::threads const& c) {
+  on_ranks(3, [](comm::threads const& c) {
     pp::kv_store store{pp::cpu_devices(2), update::adam{}, c};
     float const mine = 1 + static_cast<float>(c.rank());
     store.init("a", filled(5000, mine));
@@ -55,7 +59,7 @@ TEST_CASE("initial and assigned values are those of rank 0", "[ranks]") {
 }
 
 TEST_CASE("a rank pulls alone", "[ranks]") {
-  comm::run_ranks(2, soon, [](comm::threads const& c) {
+  on_ranks(2, [](comm::threads const& c) {
     pp::kv_store store{pp::cpu_devices(1), update::sgd{}, c};
     store.init("a", filled(5000, 1));
     if (c.rank() == 1) REQUIRE(pulled(store, "a", 5000) == filled(5000, 1));
@@ -66,7 +70,7 @@ TEST_CASE("a rank pulls alone", "[ranks]") {
 TEST_CASE("each state exists once over the ranks, and every rank reads all of it", "[ranks]") {
   std::size_t const size = 1 << 16;
   std::vector<std::size_t> bytes(4);
-  comm::run_ranks(4, soon, [&](comm::threads const& c) {
+  on_ranks(4, [&](comm::threads const& c) {
     pp::kv_store store{pp::cpu_devices(1), update::momentum{.learning_rate = 1, .momentum = 0.5}, c, pp::synchronous{}};
     store.init("a", filled(size, 0));
     store.push("a", filled(size, 1 + static_cast<float>(c.rank()))).wait();
@@ -82,7 +86,7 @@ TEST_CASE("each state exists once over the ranks, and every rank reads all of it
 }
 
 TEST_CASE("a swap over ranks shows the averages in all mirrors", "[ranks]") {
-  comm::run_ranks(3, soon, [](comm::threads const& c) {
+  on_ranks(3, [](comm::threads const& c) {
     pp::kv_store store{pp::cpu_devices(2), update::ema(update::sgd{.learning_rate = 1}, 0.5), c, pp::synchronous{}};
     store.init("a", filled(5000, 0));
     for (int step = 0; step < 2; ++step) store.push("a", filled(5000, 1)).wait();
@@ -97,7 +101,7 @@ TEST_CASE("a swap over ranks shows the averages in all mirrors", "[ranks]") {
 }
 
 TEST_CASE("ranks that name other keys all get an error that names the first difference", "[ranks]") {
-  comm::run_ranks(3, soon, [](comm::threads const& c) {
+  on_ranks(3, [](comm::threads const& c) {
     pp::kv_store store{pp::cpu_devices(1), update::sgd{}, c};
     bool const differs = c.rank() == 2;
     std::vector<std::string> const keys{"a", differs ? "c" : "b"};

@@ -55,13 +55,15 @@ void require_same_bits(int ranks, std::size_t devices, Make const& make, std::si
   std::size_t const all = static_cast<std::size_t>(ranks) * devices;
   auto alone = make(pp::cpu_devices(static_cast<int>(all)), comm::single{});
   auto const expected = train(alone, {0, all}, 6, micro_batches);
-  std::vector<std::vector<std::vector<std::uint64_t>>> found(static_cast<std::size_t>(ranks));
-  comm::run_ranks(ranks, {.deadline = std::chrono::seconds(20)}, [&](comm::threads const& c) {
-    auto store = make(pp::cpu_devices(static_cast<int>(devices)), c);
-    auto const rank = static_cast<std::size_t>(c.rank());
-    found[rank] = train(store, {rank * devices, devices}, 6, micro_batches);
+  test::for_each_reach(ranks, [&](comm::threads_options const& options) {
+    std::vector<std::vector<std::vector<std::uint64_t>>> found(static_cast<std::size_t>(ranks));
+    comm::run_ranks(ranks, options, [&](comm::threads const& c) {
+      auto store = make(pp::cpu_devices(static_cast<int>(devices)), c);
+      auto const rank = static_cast<std::size_t>(c.rank());
+      found[rank] = train(store, {rank * devices, devices}, 6, micro_batches);
+    });
+    for (auto const& weights : found) REQUIRE(weights == expected);
   });
-  for (auto const& weights : found) REQUIRE(weights == expected);
 }
 
 }  // namespace

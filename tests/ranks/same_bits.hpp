@@ -78,6 +78,16 @@ std::vector<std::vector<std::uint64_t>> train(Store& store, share const& own, st
   return result;
 }
 
+/// f(options) for ranks that exchange all by messages, and for ranks that share memory.
+template <class F>
+void for_each_reach(int ranks, F const& f) {
+  for (int const on_a_node : {1, ranks}) {
+    CAPTURE(on_a_node);
+    f(comm::threads_options{.deadline = std::chrono::seconds(20), .ranks_per_node = on_a_node});
+    if (ranks == 1) return;
+  }
+}
+
 /// @param make  make(devices, communicator...) -> a store.
 template <class T, class Make, class Step>
 void require_same_bits(int ranks, std::size_t devices, std::size_t steps, Make const& make, Step const& step) {
@@ -85,17 +95,19 @@ void require_same_bits(int ranks, std::size_t devices, std::size_t steps, Make c
   std::size_t const all = static_cast<std::size_t>(ranks) * devices;
   auto alone = make(cpu_devices(static_cast<int>(all)), comm::single{});
   auto const expected = train<T>(alone, {0, all}, steps, step);
-  std::vector<std::vector<std::vector<std::uint64_t>>> found(static_cast<std::size_t>(ranks));
-  comm::run_ranks(ranks, {.deadline = std::chrono::seconds(20)}, [&](comm::threads const& c) {
-    auto store = make(cpu_devices(static_cast<int>(devices)), c);
-    auto const rank = static_cast<std::size_t>(c.rank());
-    found[rank] = train<T>(store, {rank * devices, devices}, steps, step);
+  for_each_reach(ranks, [&](comm::threads_options const& options) {
+    std::vector<std::vector<std::vector<std::uint64_t>>> found(static_cast<std::size_t>(ranks));
+    comm::run_ranks(ranks, options, [&](comm::threads const& c) {
+      auto store = make(cpu_devices(static_cast<int>(devices)), c);
+      auto const rank = static_cast<std::size_t>(c.rank());
+      found[rank] = train<T>(store, {rank * devices, devices}, steps, step);
+    });
+    for (auto const& weights : found)
+      for (std::size_t i = 0; i < weights.size(); ++i) {
+        CAPTURE(i);
+        REQUIRE(weights[i] == expected[i]);
+      }
   });
-  for (auto const& weights : found)
-    for (std::size_t i = 0; i < weights.size(); ++i) {
-      CAPTURE(i);
-      REQUIRE(weights[i] == expected[i]);
-    }
 }
 
 }  // namespace pushpull::test

@@ -14,5 +14,6 @@ struct accumulation_tag {};  ///< How many pushes make a step. Default: each is 
 struct element_tag {};       ///< Element types that differ from the store's. Default element::uniform.
 struct execution_tag {};     ///< When calls return. Default asynchronous.
 struct placement_tag {};     ///< Which device owns what. Default placement::slices.
+struct hierarchy_tag {};     ///< How the ranks of a store exchange slices. Default hierarchy::nodes.
 
 }  // namespace pushpull

@@ -417,7 +417,8 @@ class engine {
   }
 
   static std::unique_ptr<rank_group> make_ranks([[maybe_unused]] communicator_type const& communicator) {
-    if constexpr (Types::collective) return std::make_unique<ranks_of<communicator_type, D>>(communicator);
+    if constexpr (Types::collective)
+      return std::make_unique<ranks_of<communicator_type, D>>(communicator, Types::hierarchy_type::reaches_node);
     return nullptr;
   }
 

@@ -12,6 +12,7 @@
 #include <pushpull/registers/stochastic_rounding.hpp>
 #include <pushpull/schedule/immediate_schedule.hpp>
 #include <pushpull/schedule/task_schedule.hpp>
+#include <pushpull/store/exchange/hierarchy.hpp>
 #include <pushpull/store/keys/key_table.hpp>
 #include <pushpull/store/keys/placement.hpp>
 #include <pushpull/store/keys/topology.hpp>
@@ -37,6 +38,7 @@ struct kv_store_types {
   using accumulation_type = std::common_type_t<accumulation_t<T>, accumulation_t<master_type>>;
   using updater_type = typename check_updater<typename pick_updater<Policies...>::type, accumulation_type>::type;
   using placement_type = pick_t<placement_tag, placement::slices, Policies...>;
+  using hierarchy_type = pick_t<hierarchy_tag, hierarchy::nodes, Policies...>;
   /// Whether calls return when their work is finished.
   static constexpr bool is_synchronous = std::same_as<pick_t<execution_tag, asynchronous, Policies...>, synchronous>;
   /// Streams order what they are given; the host needs a schedule.

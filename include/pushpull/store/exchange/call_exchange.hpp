@@ -56,6 +56,7 @@ class mirror_gathers {
 
   /// After the pass that changes the key. @param after  Copies for when all has arrived.
   void add(Table const& table, record const& key, messages& to, std::vector<staged_copy>& after) {
+    if (key.arena->is_shared()) return;  // the owners' passes write all mirrors
     if (key.arena != arena_ || key.offset != range_.end) {
       flush(table, to, after);
       arena_ = key.arena;

@@ -15,8 +15,8 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// This rank's part of every other rank's gradients, which come, while the others' parts of its own go. The order of the
-/// sources is that of the ranks and, within a rank, of its devices.
+/// This rank's part of every other rank's gradients: where it lies in shared memory; else it comes, while the others' parts
+/// of this rank's gradients go. The order of the sources is that of the ranks and, within a rank, of its devices.
 template <class Table, Device D>
 class rank_gradients {
   using T = typename Table::T;
@@ -36,6 +36,10 @@ class rank_gradients {
       if (rank == own_rank_) continue;
       slice const theirs = common(range, first.arena->part_of_rank(table.owners(), rank));
       for (std::size_t m = 0; m < table.devices().size(); ++m) {
+        if (first.arena->is_shared() && !first.has_own_gradient()) {
+          received_.push_back({rank, first.arena->gradient(rank, m) + first.offset + begin_});
+          continue;
+        }
         void* const memory = own.size() > 0 ? received.take(table.devices().front(), bytes(own)) : nullptr;
         to->receive(memory, bytes(own), static_cast<int>(rank));
         received_.push_back({rank, static_cast<T const*>(memory)});

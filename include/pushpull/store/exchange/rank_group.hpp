@@ -47,7 +47,8 @@ class messages : public awaited {
     ranges_.insert(ranges_.end(), of_rank.begin(), of_rank.end());
   }
 
-  /// Each starts calls, for which the operation then waits.
+  /// Each starts calls, for which the operation then waits. Where ranks reach each other's memory, the first waits for
+  /// all of them to be in the operation, and the second until all have written.
   virtual void start_exchange() = 0;
   virtual void start_gathers() = 0;
   virtual void start_sum(std::span<double> numbers) = 0;
@@ -67,12 +68,24 @@ class messages : public awaited {
   std::vector<comm::byte_range> ranges_;
 };
 
+/// Memory that all ranks reach, a block of each.
+class shared_blocks {
+ public:
+  virtual ~shared_blocks() = default;
+  virtual std::byte* of(std::size_t rank) const = 0;
+};
+
 /// The ranks of a store. All fail together: after a call to other ranks has failed, a step may be done on some of them
 /// only.
 class rank_group {
  public:
   virtual ~rank_group() = default;
   virtual std::size_t size() const = 0;
+  virtual std::size_t rank() const = 0;
+  /// Whether all ranks reach each other's mirrors and resident gradients.
+  virtual bool shares_memory() const = 0;
+  /// Zeros. Collective, on the calling thread; each rank asks for as many bytes.
+  virtual std::unique_ptr<shared_blocks> allocate_shared(std::size_t bytes) = 0;
   virtual std::unique_ptr<messages> make_messages() = 0;
   /// Collective, on the calling thread.
   virtual std::vector<std::vector<std::byte>> gather_all(std::span<std::byte const> bytes) = 0;
@@ -132,12 +145,35 @@ class ranks_of final : public rank_group {
       std::declval<group_type&>(), std::span<comm::transfer const>(), std::span<comm::transfer const>()));
   using gather_request = decltype(std::declval<C const&>().gather(std::declval<group_type&>(), nullptr,
                                                                   std::span<comm::byte_range const>()));
+  template <class Any>
+  static auto arrival_of(Any const& c, group_type& g) {
+    if constexpr (SharesMemory<Any, D>) {
+      return c.arrive(g);
+    } else {
+      return 0;
+    }
+  }
+  using arrival_request = decltype(arrival_of(std::declval<C const&>(), std::declval<group_type&>()));
   using sum_request = decltype(std::declval<C const&>().sum(std::declval<group_type&>(), nullptr, 0));
 
  public:
-  explicit ranks_of(C const& communicator) : communicator_(communicator) {}
+  /// @param reaches_node  Whether to share memory, if all ranks are on one node.
+  ranks_of(C const& communicator, [[maybe_unused]] bool reaches_node) : communicator_(communicator) {
+    if constexpr (SharesMemory<C, D>) {
+      shares_ = reaches_node && communicator.size() > 1;
+      for (int rank = 1; shares_ && rank < communicator.size(); ++rank)
+        shares_ = communicator.node_of(rank) == communicator.node_of(0);
+    }
+  }
 
   std::size_t size() const override { return static_cast<std::size_t>(communicator_.size()); }
+  std::size_t rank() const override { return static_cast<std::size_t>(communicator_.rank()); }
+  bool shares_memory() const override { return shares_; }
+  std::unique_ptr<shared_blocks> allocate_shared([[maybe_unused]] std::size_t bytes) override {
+    if constexpr (SharesMemory<C, D>)
+      return std::make_unique<shared_memory_blocks<typename C::shared_memory>>(communicator_.allocate_shared(bytes));
+    return nullptr;
+  }
   std::unique_ptr<messages> make_messages() override { return std::make_unique<requests>(*this); }
   std::vector<std::vector<std::byte>> gather_all(std::span<std::byte const> bytes) override {
     return communicator_.gather_all(bytes);
@@ -155,12 +191,14 @@ class ranks_of final : public rank_group {
     void start_exchange() override {
       start([&](C const& c, group_type& g) {
         exchange_.emplace(c.exchange(g, out_, in_));  // also of nothing: other ranks may have something
+        arrive(c, g);
       });
     }
     void start_gathers() override {
       start([&](C const& c, group_type& g) {
         for (gathered_array const& array : gathers_)
           gather_.push_back(c.gather(g, array.whole, ranges(array, all_.size())));
+        arrive(c, g);
       });
     }
     void start_sum(std::span<double> numbers) override {
@@ -173,6 +211,10 @@ class ranks_of final : public rank_group {
         exchange_.reset();
         if (sum_ && !sum_->ready()) return false;
         sum_.reset();
+        if constexpr (SharesMemory<C, D>) {
+          if (arrival_ && !arrival_->ready()) return false;
+          arrival_.reset();
+        }
         while (!gather_.empty()) {  // the last first: erasing it moves nothing
           if (!gather_.back().ready()) return false;
           gather_.pop_back();
@@ -182,12 +224,17 @@ class ranks_of final : public rank_group {
         all_.note(std::current_exception());
         exchange_.reset();
         sum_.reset();
+        arrival_.reset();
         gather_.clear();
         throw;
       }
     }
 
    private:
+    void arrive([[maybe_unused]] C const& c, [[maybe_unused]] group_type& g) {
+      if constexpr (SharesMemory<C, D>)
+        if (all_.shares_) arrival_.emplace(c.arrive(g));
+    }
     template <class F>
     void start(F const& f) {
       group_type g = all_.communicator_.group();
@@ -199,9 +246,21 @@ class ranks_of final : public rank_group {
     std::optional<exchange_request> exchange_;
     std::optional<sum_request> sum_;
     std::vector<gather_request> gather_;
+    std::optional<arrival_request> arrival_;
+  };
+
+  template <class Memory>
+  struct shared_memory_blocks final : shared_blocks {
+    explicit shared_memory_blocks(Memory given) : memory(std::move(given)) {}
+    std::byte* of(std::size_t rank) const override {
+      return static_cast<std::byte*>(memory.at(static_cast<int>(rank)));
+    }
+
+    Memory memory;
   };
 
   C communicator_;
+  bool shares_ = false;
 };
 
 }  // namespace pushpull::detail

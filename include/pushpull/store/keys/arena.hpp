@@ -6,6 +6,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <span>
 #include <type_traits>
@@ -14,40 +15,47 @@
 
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/keys/placement.hpp>
 #include <pushpull/store/keys/topology.hpp>
 #include <pushpull/tensor/buffer.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// Several arrays in one allocation. Each begins 4,416 bytes further into its page than the one before,
+/// Places of arrays in one allocation. Each begins 4,416 bytes further into its page than the one before,
 /// because arrays that begin at equal offsets modulo 4 KiB evict each other from the caches.
+struct staggered_places {
+  std::vector<std::size_t> offsets;
+  std::size_t end = 0;  ///< Bytes of the allocation.
+
+  /// @param first  Number of arrays in earlier allocations that the same pass reads: staggering goes on from there.
+  staggered_places(std::span<std::size_t const> bytes, std::size_t first) : offsets(bytes.size()) {
+    constexpr std::size_t page = 4096, stagger = 4416;
+    for (std::size_t j = 0; j < bytes.size(); ++j) {
+      if (bytes[j] == 0) continue;
+      offsets[j] = (end + page - 1) / page * page + (first + j) * stagger % page;
+      end = offsets[j] + bytes[j];
+    }
+  }
+};
+
+/// Several arrays in one allocation.
 template <Device D>
 class staggered_arrays {
  public:
-  staggered_arrays() = default;
-
-  /// @param first  Number of arrays in earlier allocations that the same pass reads: staggering goes on from there.
-  staggered_arrays(D const& device, std::span<std::size_t const> bytes, std::size_t first) : offsets_(bytes.size()) {
-    constexpr std::size_t page = 4096, stagger = 4416;
-    std::size_t end = 0;
-    for (std::size_t j = 0; j < bytes.size(); ++j) {
-      if (bytes[j] == 0) continue;
-      offsets_[j] = (end + page - 1) / page * page + (first + j) * stagger % page;
-      end = offsets_[j] + bytes[j];
-    }
-    memory_ = buffer<D>(device, end);
-  }
+  /// @param first  See staggered_places.
+  staggered_arrays(D const& device, std::span<std::size_t const> bytes, std::size_t first)
+      : places_(bytes, first), memory_(device, places_.end) {}
 
   template <class T>
   T* array(std::size_t j) const {
-    return reinterpret_cast<T*>(static_cast<char*>(memory_.data()) + offsets_[j]);
+    return reinterpret_cast<T*>(static_cast<char*>(memory_.data()) + places_.offsets[j]);
   }
   std::size_t bytes() const { return memory_.bytes(); }
 
  private:
+  staggered_places places_;
   buffer<D> memory_;
-  std::vector<std::size_t> offsets_;
 };
 
 /// Masters and states of keys, which `clear` begins, each element on its owner: of all owners the arena knows the parts, and
@@ -67,14 +75,18 @@ class key_arena {
   /// @param element_count   Elements, padding between keys included.
   /// @param all_parts       What each owner holds of them.
   /// @param gradient_count  Elements of the gradient arrays: the keys after them need none.
+  /// @param ranks           All processes; null if there is one. If they share memory, mirrors and gradients lie in it.
   key_arena(std::vector<D> const& devices, topology const& all, std::int64_t element_count,
-            std::vector<slice> all_parts, bool is_resident, std::int64_t gradient_count)
+            std::vector<slice> all_parts, bool is_resident, std::int64_t gradient_count, rank_group* ranks)
       : size_(element_count),
         gradients_(gradient_count),
         resident_(is_resident),
+        rank_(all.rank()),
         first_owner_(all.owner_of(0)),
         parts_(std::move(all_parts)) {
+    bool const shares = resident_ && ranks != nullptr && ranks->shares_memory();
     std::size_t count = 0;
+    std::vector<std::size_t> shared_bytes;
     for (std::size_t n = 0; n < devices.size(); ++n) {
       auto const own = static_cast<std::size_t>(part(n).size());
       auto const whole = static_cast<std::size_t>(size_);
@@ -83,10 +95,19 @@ class key_arena {
       bytes[States] = resident_ && mirror_is_master ? 0 : own * sizeof(W);
       bytes[States + 1] = resident_ ? whole * sizeof(M) : 0;
       bytes[States + 2] = resident_ ? static_cast<std::size_t>(gradients_) * sizeof(G) : 0;
+      if (shares) {
+        shared_bytes.insert(shared_bytes.end(), bytes.end() - 2, bytes.end());
+        bytes[States + 1] = bytes[States + 2] = 0;
+      }
       arrays_.emplace_back(devices[n], bytes, count);
       count += bytes.size();
     }
     reduced_.resize(devices.size());
+    if (!shares) return;
+    staggered_places const places(shared_bytes, count);
+    shared_places_ = places.offsets;
+    shared_bytes_ = places.end / devices.size();
+    shared_ = ranks->allocate_shared(places.end);
   }
 
   std::int64_t size() const { return size_; }
@@ -128,8 +149,17 @@ class key_arena {
   }
   S* state(std::size_t n, std::size_t s) const { return arrays_[n].template array<S>(s); }
   /// The arena's first element, on local device n.
-  M* mirror(std::size_t n) const { return arrays_[n].template array<M>(States + 1); }
-  G* gradient(std::size_t n) const { return arrays_[n].template array<G>(States + 2); }
+  M* mirror(std::size_t n) const { return shared_ ? mirror(rank_, n) : arrays_[n].template array<M>(States + 1); }
+  G* gradient(std::size_t n) const { return shared_ ? gradient(rank_, n) : arrays_[n].template array<G>(States + 2); }
+  /// Whether other processes reach its mirrors and gradients.
+  bool is_shared() const { return shared_ != nullptr; }
+  /// Of a shared arena, in the memory of a process.
+  M* mirror(std::size_t rank, std::size_t n) const {
+    return reinterpret_cast<M*>(shared_->of(rank) + shared_places_[2 * n]);
+  }
+  G* gradient(std::size_t rank, std::size_t n) const {
+    return reinterpret_cast<G*>(shared_->of(rank) + shared_places_[2 * n + 1]);
+  }
 
   /// Where a phase before the pass leaves the reduced gradient of local device n's part; allocated when first asked for.
   A* reduced(D const& device, std::size_t n) {
@@ -143,14 +173,18 @@ class key_arena {
   }
 
   /// Bytes that the arena holds on local device n.
-  std::size_t bytes(std::size_t n) const { return arrays_[n].bytes() + reduced_[n].bytes(); }
+  std::size_t bytes(std::size_t n) const { return arrays_[n].bytes() + reduced_[n].bytes() + shared_bytes_; }
 
  private:
   std::int64_t size_, gradients_;
   bool resident_;
+  std::size_t rank_;
   std::size_t first_owner_;  // of the local ones
   std::vector<slice> parts_;
   std::vector<staggered_arrays<D>> arrays_;
+  std::unique_ptr<shared_blocks> shared_;  // mirrors and gradients of all local devices
+  std::vector<std::size_t> shared_places_;
+  std::size_t shared_bytes_ = 0;  // on each device
   std::vector<buffer<D>> reduced_;
   std::mutex mutex_;
 };

@@ -62,9 +62,9 @@ class arena_list {
     std::vector<std::int64_t> loads_;
   };
 
-  /// @param whole_keys  Whether keys are not cut: see placement::owners.
-  arena_list(topology const& all, bool whole_keys)
-      : topology_(all), whole_keys_(whole_keys), loads_(all.owners()), open_(3 * all.owners()) {}
+  /// @param whole_keys  Whether keys are not cut: see placement::owners. @param ranks  See key_arena.
+  arena_list(topology const& all, bool whole_keys, rank_group* ranks)
+      : topology_(all), ranks_(ranks), whole_keys_(whole_keys), loads_(all.owners()), open_(3 * all.owners()) {}
 
   /// Room for keys of `sizes` elements. All that may fail; one at a time until `commit`.
   /// @param has_gradient  Whether a resident key has a gradient: the gradient arrays cover no other keys.
@@ -87,8 +87,8 @@ class arena_list {
       std::int64_t gradients = 0;
       for (std::size_t i = 0; i < sizes.size(); ++i)
         if (has_gradient[i]) gradients = std::max(gradients, result.layout_.offsets[i] + padded(sizes[i]));
-      result.made_ =
-          std::make_unique<Arena>(devices, topology_, result.layout_.size, result.layout_.parts, resident, gradients);
+      result.made_ = std::make_unique<Arena>(devices, topology_, result.layout_.size, result.layout_.parts, resident,
+                                             gradients, ranks_);
       result.arena_ = result.made_.get();
     }
     result.arena_->clear(devices, result.range().begin, result.range().end);
@@ -128,7 +128,7 @@ class arena_list {
       std::int64_t const room = std::clamp(shared_elements_ / 4, pass::leaf_size, std::int64_t{1} << 20);
       std::int64_t const whole = padded(static_cast<std::size_t>(room));
       result.made_ = std::make_unique<Arena>(devices, topology_, whole, whole_part(whole, owner, topology_.owners()),
-                                             resident, gradients ? whole : 0);
+                                             resident, gradients ? whole : 0, ranks_);
       result.opened_ = {result.made_.get(), 0};
     }
     result.opened_.used += size;
@@ -136,6 +136,7 @@ class arena_list {
   }
 
   topology topology_;
+  rank_group* ranks_;
   bool whole_keys_;
   std::vector<std::int64_t> loads_;  // elements that each owner holds, counted where keys are not cut
   std::vector<std::unique_ptr<Arena>> arenas_;

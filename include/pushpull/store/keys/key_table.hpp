@@ -111,7 +111,7 @@ class key_table {
         whole_keys_(whole_keys),
         may_skip_(may_skip),
         next_element_(static_cast<std::int64_t>(number) * max_elements),
-        arenas_(all, whole_keys) {}
+        arenas_(all, whole_keys, is_distributed() ? ranks : nullptr) {}
 
   /// Those of this process, which are the local owners.
   std::vector<D> const& devices() const { return devices_; }
@@ -273,10 +273,12 @@ class key_table {
   /// reaches, without the one that is its master.
   void add_mirrors(std::vector<T*>& mirrors, shard_type const& s) const {
     for_each_reached_mirror(s, [&](std::size_t m) { mirrors.push_back(s.mirror(m)); });
+    for_each_shared_mirror(s, [&](T* first) { mirrors.push_back(first + s.arena_offset()); });
   }
   /// Same as add_mirrors, but the first element of the whole key in each.
   void add_whole_mirrors(std::vector<T*>& mirrors, shard_type const& s) const {
     for_each_reached_mirror(s, [&](std::size_t m) { mirrors.push_back(s.whole_mirror(m)); });
+    for_each_shared_mirror(s, [&](T* first) { mirrors.push_back(first + (s.arena_offset() - s.offset())); });
   }
 
   /// Appends the copies after that pass: from the device's own mirror to those that it does not reach.
@@ -361,8 +363,8 @@ class key_table {
     pull_step step(devices_.size());
     std::vector<staged_copy> copies;
     for_each_shard(*this, arena, range, {}, [&](shard_type const& s) {
-      std::vector<T*> mirrors;
-      add_mirrors(mirrors, s);
+      std::vector<T*> mirrors;  // not those of other ranks, which may not have made them yet
+      for_each_reached_mirror(s, [&](std::size_t m) { mirrors.push_back(s.mirror(m)); });
       add_mirror_copies(copies, s);
       step.add(s.device_number(), s.template run<typename pull_step::run_type>(), {}, mirrors);
     });
@@ -376,6 +378,14 @@ class key_table {
   void for_each_reached_mirror(shard_type const& s, F const& f) const {
     for (std::size_t m = 0; m < devices_.size(); ++m)
       if (reach_(s.device_number(), m) && !(arena_type::mirror_is_master && m == s.device_number())) f(m);
+  }
+
+  /// f(the arena's first element) for each mirror of another process that the pass writes.
+  template <class F>
+  void for_each_shared_mirror([[maybe_unused]] shard_type const& s, [[maybe_unused]] F const& f) const {
+    if constexpr (Collective)
+      for (std::size_t rank = 0; s.arena().is_shared() && rank < topology_.ranks(); ++rank)
+        for (std::size_t m = 0; rank != topology_.rank() && m < devices_.size(); ++m) f(s.arena().mirror(rank, m));
   }
 
   std::vector<D> devices_;

@@ -49,6 +49,9 @@ class shard {
   /// Elements of the range before the shard.
   std::int64_t offset() const { return part_.begin - range_.begin; }
   bool resident() const { return arena_->resident(); }
+  Arena const& arena() const { return *arena_; }
+  /// Elements of the arena before the shard.
+  std::int64_t arena_offset() const { return part_.begin; }
   /// Whether it has elements of the key, or of the padding after them.
   template <class Record>
   bool has_elements_of(Record const& key) const {

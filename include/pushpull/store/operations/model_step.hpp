@@ -125,7 +125,7 @@ class model_step final : public operation {
         return nullptr;
       default:
         ++next_;
-        if constexpr (Types::accumulates) accumulate();
+        if constexpr (Types::accumulates) return accumulate();
         return nullptr;
     }
   }
@@ -175,10 +175,10 @@ class model_step final : public operation {
     auto const exchange = [](messages& m) { m.start_exchange(); };
     return accumulating_.begins ? start(accumulating_.first, exchange) : start(accumulating_.more, exchange);
   }
-  void accumulate() {
+  awaited* accumulate() {
     Table const& table = contents_.keys;
     auto& waiting = accumulating_.waiting;
-    if (waiting.empty()) return;
+    if (waiting.empty()) return nullptr;
     if (accumulating_.begins) {
       accumulating_.first.run(table.devices(), [&](auto& step) { step.run(table.devices()); });
     } else {
@@ -186,6 +186,8 @@ class model_step final : public operation {
       accumulating_.more.run(table.devices(), [&](auto& step) { step.run(table.devices()); });
     }
     for (record* const r : waiting) ++r->micro_batches;
+    auto const end = [](messages& m) { m.start_gathers(); };  // of nothing: gradients may be read elsewhere until then
+    return accumulating_.begins ? start(accumulating_.first, end) : start(accumulating_.more, end);
   }
 
   /// @returns  Partial sums that the ranks are to add up before the next call, if it is not done: see fused_step::advance.

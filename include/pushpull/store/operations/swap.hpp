@@ -98,15 +98,20 @@ class swap final : public operation {
       if (table.is_distributed()) lay_out_gathers();
   }
   progress run() override {
-    if (messages_ == nullptr || !std::exchange(is_gathering_, true)) {
+    if constexpr (Types::collective)
+      if (messages_ != nullptr && part_++ == 0) {
+        contents_.in_step([&] { messages_->start_exchange(); });  // of nothing: all ranks are in the operation
+        return progress::waiting_for(*messages_);
+      }
+    if (part_ < 3) {
       step_.run(contents_.devices());
       copy_behind(contents_.devices(), copies_);
-      if constexpr (Types::collective)
-        if (messages_ != nullptr) {
-          contents_.in_step([&] { messages_->start_gathers(); });
-          return progress::waiting_for(*messages_);
-        }
     }
+    if constexpr (Types::collective)
+      if (messages_ != nullptr && part_ == 2) {
+        contents_.in_step([&] { messages_->start_gathers(); });
+        return progress::waiting_for(*messages_);
+      }
     copy_all(contents_.devices(), after_);
     for (record* const r : keys_)
       std::atomic_ref(r->swapped).store(r->swapped == nullptr ? &name_ : nullptr, std::memory_order_release);
@@ -138,7 +143,7 @@ class swap final : public operation {
   std::vector<staged_copy> copies_;
   std::unique_ptr<messages> messages_;  // where there are several ranks
   std::vector<staged_copy> after_;
-  bool is_gathering_ = false;
+  int part_ = 0;  // of several ranks' operation: that runs next
 };
 
 }  // namespace pushpull::detail
