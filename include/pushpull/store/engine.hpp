@@ -139,7 +139,7 @@ class engine {
   /// Drafts of calls, to be filled and submitted. @param caller  The name of the call, for messages.
   draft<T> new_push(char const* caller, [[maybe_unused]] bool only_accumulates = false) {
     if constexpr (!Types::has_updater)
-      if (auto* const op = take_function(caller)) return begin<T>(*op, caller);
+      if (auto* const op = function_.take(contents_, compressor_)) return begin<T>(*op, caller);
     if constexpr (Types::accumulates) {
       auto& op = pushes_->take(
           [&] { return std::make_unique<accumulating_push<Types>>(contents_, compressor_, accumulation_); });
@@ -240,7 +240,7 @@ class engine {
   /// @param only_accumulates  No key is updated.
   void update(plan_type& plan, bool only_accumulates = false) {
     if constexpr (!Types::has_updater && !Types::compressed)
-      if (auto* const op = take_function("update")) {
+      if (auto* const op = function_.take(contents_, compressor_)) {
         prepared_call const call{completion(*op), op, op->work()};
         op->take_resident(plan);
         completion const finished = submit(call, priority{});
@@ -368,19 +368,6 @@ class engine {
  private:
   /// Elements up to which the calling thread does the work of a call itself: about as long as another takes to wake.
   static constexpr std::int64_t small_work = std::int64_t{1} << 14;
-
-  auto* take_function(char const* caller) {
-    auto* const op = function_.take(contents_, compressor_);
-    if (op != nullptr) expect_one_rank(caller, "functions in the place of a rule");
-    return op;
-  }
-  /// @throws invalid_argument in a store of several ranks
-  void expect_one_rank(char const* caller, char const* what) const {
-    expects<invalid_argument>(!contents_.keys.is_distributed(), [&] {
-      return std::string(caller) + ": a store of " + std::to_string(contents_.keys.owners().ranks()) +
-             " ranks takes no " + what;
-    });
-  }
 
   template <class E, class Operation>
   draft<E> begin(Operation& op, char const* caller) {

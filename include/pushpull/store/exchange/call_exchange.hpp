@@ -26,6 +26,12 @@ enum class sources_of {
   rank_0      ///< The others' are ignored: a value that all are to have.
 };
 
+/// Which ranks read the sources of a call.
+enum class sources_to {
+  owners,  ///< Each its part.
+  rank_0   ///< All of them.
+};
+
 /// The part of the key, counted from its first element, that a rank's owners hold.
 template <class Table>
 slice part_of_rank(Table const& table, typename Table::record const& key, std::size_t rank) {
@@ -119,7 +125,8 @@ class call_exchange {
   }
 
   /// Forgets the last call's messages.
-  void clear() {
+  void clear(sources_to readers) {
+    readers_ = readers;
     messages_->clear();
     gathers_.clear();
     after_.clear();
@@ -133,14 +140,14 @@ class call_exchange {
                   staging<D>& received) {
     auto const bytes = [](std::int64_t elements) { return static_cast<std::size_t>(elements) * sizeof(G); };
     if (peers_[k]) {
-      slice const part = part_of_rank(table, key, table.owners().rank());
+      slice const part = part_read_by(table, key, table.owners().rank());
       if (part.size() <= 0) return;
       auto* const memory = static_cast<G*>(received.take(table.devices().front(), bytes(part.size())));
       messages_->receive(memory, bytes(part.size()), static_cast<int>(*peers_[k]));
       source.data = memory;
       source.begin = part.begin;
     } else {
-      for_each_distant_rank(table, key, [&](std::size_t rank, slice const& part) {
+      for_each_distant_reader(table, key, [&](std::size_t rank, slice const& part) {
         messages_->send(source.data + part.begin, bytes(part.size()), static_cast<int>(rank));
       });
     }
@@ -150,13 +157,13 @@ class call_exchange {
   template <class F>
   void add_codes(Table const& table, record const& key, std::size_t k, F const& code_of) {
     if (peers_[k]) {
-      slice const part = part_of_rank(table, key, table.owners().rank());
+      slice const part = part_read_by(table, key, table.owners().rank());
       if (part.size() > 0)
         code_of(part.begin, part.size(), [&](void const* memory, std::size_t bytes) {
           messages_->receive(const_cast<void*>(memory), bytes, static_cast<int>(*peers_[k]));
         });
     } else {
-      for_each_distant_rank(table, key, [&](std::size_t rank, slice const& part) {
+      for_each_distant_reader(table, key, [&](std::size_t rank, slice const& part) {
         code_of(part.begin, part.size(),
                 [&](void const* memory, std::size_t bytes) { messages_->send(memory, bytes, static_cast<int>(rank)); });
       });
@@ -180,6 +187,18 @@ class call_exchange {
   std::vector<staged_copy> const& after() const { return after_; }
 
  private:
+  /// The part of a source of the key that a rank reads.
+  slice part_read_by(Table const& table, record const& key, std::size_t rank) const {
+    if (readers_ == sources_to::owners) return part_of_rank(table, key, rank);
+    return {0, rank == 0 ? key.size() : 0};
+  }
+  template <class F>
+  void for_each_distant_reader(Table const& table, record const& key, F const& f) const {
+    if (readers_ == sources_to::owners) return for_each_distant_rank(table, key, f);
+    if (table.owners().rank() != 0 && key.size() > 0) f(std::size_t{0}, part_read_by(table, key, 0));
+  }
+
+  sources_to readers_ = sources_to::owners;
   std::unique_ptr<messages> messages_;
   std::vector<operand<G const, D>> own_;
   std::vector<std::optional<std::size_t>> peers_;  // of each source

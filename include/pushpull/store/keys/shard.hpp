@@ -10,6 +10,7 @@
 
 #include <pushpull/config.hpp>
 #include <pushpull/store/keys/placement.hpp>
+#include <pushpull/store/keys/topology.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
@@ -169,6 +170,7 @@ void for_each_shard(Table const& table, std::span<typename Table::record* const>
 /// Elements of a range that another process holds, counted from the range's first.
 struct distant_part {
   std::int64_t offset, size;
+  std::size_t rank;
 };
 
 /// f(shard) for each local owner that holds elements of a range, g(distant_part) for each other owner: in the order of the
@@ -184,7 +186,7 @@ void for_each_owner(Table const& table, typename Table::arena_type& arena, slice
         if (!s.empty()) f(s);
       } else {
         slice const part = common(range, arena.parts()[owner]);
-        if (part.size() > 0) g(distant_part{part.begin - range.begin, part.size()});
+        if (part.size() > 0) g(distant_part{part.begin - range.begin, part.size(), all.rank_of(owner)});
       }
     }
   } else {

@@ -40,6 +40,7 @@ class topology {
   }
   /// The owner that this process's device number `device` is.
   std::size_t owner_of(std::size_t device) const { return rank_ * devices_ + device; }
+  std::size_t rank_of(std::size_t owner) const { return owner / devices_; }
   /// The first of a process's owners, which follow one another.
   std::size_t first_owner(std::size_t rank_number) const { return rank_number * devices_; }
 

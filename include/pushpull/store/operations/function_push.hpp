@@ -5,10 +5,14 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <limits>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <span>
+#include <type_traits>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -18,8 +22,11 @@
 #include <pushpull/pass/fused_step.hpp>
 #include <pushpull/pass/plan.hpp>
 #include <pushpull/reduce/sum.hpp>
+#include <pushpull/schedule/awaited.hpp>
 #include <pushpull/schedule/operation_pool.hpp>
 #include <pushpull/store/contents.hpp>
+#include <pushpull/store/exchange/call_exchange.hpp>
+#include <pushpull/store/exchange/function_exchange.hpp>
 #include <pushpull/store/operations/laid_out_call.hpp>
 #include <pushpull/store/operations/push.hpp>
 #include <pushpull/tensor/buffer.hpp>
@@ -29,7 +36,7 @@ namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// A push whose keys are changed by a function: reduces the sources and gathers what is stored into whole tensors on
 /// device number 0, calls the function for all keys, and then writes slices, mirrors and outputs. Until then nothing
-/// has changed, so the function may fail.
+/// has changed, so the function may fail. In a store of several ranks rank 0 does so for all.
 /// @tparam Types  A kv_store_types without a rule.
 template <class Types>
 class function_push final : public gradient_operation<Types> {
@@ -60,40 +67,96 @@ class function_push final : public gradient_operation<Types> {
 
   progress run() override {
     try {
-      update();
+      awaited* const event = update();
+      return event != nullptr ? progress::waiting_for(*event) : progress::done();
     } catch (...) {
       this->call_.put_residuals_back();
       throw;
     }
-    return progress::done();
   }
 
  private:
-  void update() {
-    D const& device = table_.devices().front();
-    auto& call = this->call_;
-    call.reduce(table_, reduce_step_, [&](record const& r) { return scratch_of(r).first; });
+  enum class stage { sources, function, results, scatter };  // what `update` does next
+
+  /// Goes as far as it goes without other ranks. @returns  The messages that it waits for; null if it is done.
+  awaited* update() {
+    auto& contents = this->contents_;
+    if (stage_ == stage::sources) {
+      auto const received = [&](record const& r) { return scratch_of(r).first; };
+      if (auto* const event = contents.in_step([&] { return this->call_.reduce_part(table_, reduce_step_, received); }))
+        return event;
+      stage_ = stage::function;
+      if constexpr (Types::collective)
+        if (table_.is_distributed()) return contents.in_step([&] { return start_masters(); });
+    }
+    if (stage_ == stage::function) {
+      stage_ = stage::results;
+      if (!table_.is_distributed()) {
+        call_function();
+      } else if constexpr (Types::collective) {
+        auto thrown = calls_function() ? exception_of([&] { call_function(); }) : nullptr;
+        return contents.in_step([&] { return &exchange_.start_outcome(table_, std::move(thrown)); });
+      }
+    }
+    if (stage_ == stage::results) {
+      if constexpr (Types::collective)
+        if (table_.is_distributed()) exchange_.expect_success();
+      contents.in_step([&] { lay_out_results(); });
+      stage_ = stage::scatter;
+    }
+    return contents.in_step([&] {
+      return scatter_.launch_part(table_, effect::updates, [&]() -> std::optional<std::span<double>> {
+        scatter_step_.run(table_.devices());
+        return std::nullopt;
+      });
+    });
+  }
+
+  bool calls_function() const { return !table_.is_distributed() || table_.owners().rank() == 0; }
+  template <class F>
+  static std::exception_ptr exception_of(F const& f) {
+    try {
+      f();
+    } catch (...) {
+      return std::current_exception();
+    }
+    return nullptr;
+  }
+  template <class F>
+  void for_each_key(F const& f) const {
+    this->call_.for_each_key_and_output(f, [](auto const&) {});
+  }
+
+  awaited* start_masters()
+    requires(Types::collective)
+  {
+    return &exchange_.start_masters(
+        table_, [&](auto const& f) { for_each_key(f); }, [&](record const& r) { return scratch_of(r).second; });
+  }
+  void call_function() {
     gather_.clear();
-    call.for_each_key_and_output(
-        [&](record& r) {
-          gather_.add_key(r);
-          gather_.add_output(operand_of<W, D>(stored_view(r)));
-        },
-        [](auto const&) {});
+    for_each_key([&](record& r) {
+      gather_.add_key(r);
+      gather_.add_output(operand_of<W, D>(stored_view(r)));
+    });
     gather_.execute(table_, gather_step_, effect::reads, [&] { gather_step_.run(table_.devices()); });
-    call.for_each_key_and_output(
-        [&](record const& r) {
-          (*function)(r.key, tensor_view<T, D>(scratch_of(r).first, r.shape, device), stored_view(r));
-        },
-        [](auto const&) {});
+    D const& device = table_.devices().front();
+    for_each_key([&](record const& r) {
+      (*function)(r.key, tensor_view<T, D>(scratch_of(r).first, r.shape, device), stored_view(r));
+    });
+  }
+  void lay_out_results() {
     scatter_.clear();
-    call.for_each_key_and_output(
+    this->call_.for_each_key_and_output(
         [&](record& r) {
           scatter_.add_key(r);
-          scatter_.add_source(operand_of<W const, D>(stored_view(r)));
+          W* const stored = calls_function() ? scratch_of(r).second : nullptr;
+          scatter_.add_source({stored, table_.devices().front(), r.shape.size()});
         },
         [&](auto const& output) { scatter_.add_output(output); });
-    scatter_.execute(table_, scatter_step_, effect::updates, [&] { scatter_step_.run(table_.devices()); });
+    scatter_.take_ranks(table_, sources_of::rank_0);
+    scatter_.begin(table_, effect::updates);
+    scatter_.lay_out(table_, scatter_step_, effect::updates);
   }
 
   template <class Rule, class Reduction, class... Elements>
@@ -112,10 +175,14 @@ class function_push final : public gradient_operation<Types> {
 
   void forget() noexcept override {
     function.reset();
+    stage_ = stage::sources;
     gradient_operation<Types>::forget();
   }
 
   table_type const& table_;
+  stage stage_ = stage::sources;
+  struct no_exchange {};
+  [[no_unique_address]] std::conditional_t<Types::collective, function_exchange<table_type>, no_exchange> exchange_;
   std::unordered_map<record const*, std::pair<buffer<D>, buffer<D>>> scratch_;
   laid_out_call<table_type, D, T, W> gather_;
   laid_out_call<table_type, D, W, T> scatter_;

@@ -65,6 +65,7 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
     base::forget();
     copies_in_.clear();
     copies_out_.clear();
+    stage_ = stage::sources;
     for (auto& memory : staging_) memory.clear();
   }
 
@@ -78,7 +79,7 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
     if constexpr (compressed)
       if (what != effect::reads) reserve_codes(table, may_fail);
     if constexpr (Table::collective)
-      if (what != effect::reads && table.is_distributed()) lay_out_exchange(table);
+      if (what != effect::reads && table.is_distributed()) lay_out_exchange(table, sources_to::owners);
     order_after(table.devices(), sources_);
     order_after(table.devices(), outputs_);
   }
@@ -198,14 +199,41 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
     launch(table, what, run);
   }
 
-  /// Reduces the sources of each key into memory on device number 0, which `target(record)` gives; touches no key. What
-  /// encoding takes from residuals `put_residuals_back` returns.
+  /// Reduces the sources of each key into memory on device number 0, which `target(record)` gives; touches no key. In a
+  /// store of several ranks rank 0 reduces those of all. What encoding takes from residuals `put_residuals_back` returns.
+  /// @returns  As launch_part.
   template <class Step, class Target>
-  void reduce(Table const& table, Step& step, Target const& target) {
-    step.clear();
-    sort();
-    if constexpr (compressed) reserve_codes(table, true);
-    order_after(table.devices(), sources_);
+  awaited* reduce_part(Table const& table, Step& step, Target const& target) {
+    if (stage_ == stage::sources) {
+      step.clear();
+      sort();
+      if constexpr (compressed) reserve_codes(table, true);
+      if constexpr (Table::collective)
+        if (table.is_distributed()) lay_out_exchange(table, sources_to::rank_0);
+      order_after(table.devices(), sources_);
+      if (!table.is_distributed() || table.owners().rank() == 0) lay_out_reduction(table, step, target);
+      step.commit(table.devices());
+      if constexpr (compressed) encode(table.devices());
+      copy_all(table.devices(), copies_in_);
+      stage_ = stage::pass;
+      if constexpr (Table::collective)
+        if (table.is_distributed()) return start([](messages& m) { m.start_exchange(); });
+    }
+    stage_ = stage::sources;
+    step.run(table.devices());
+    copies_in_.clear();
+    order_before(table.devices(), sources_);
+    return nullptr;
+  }
+
+  /// Residuals become what they were before the present push, if they were kept.
+  void put_residuals_back() {
+    if constexpr (compressed) encoded_.put_residuals_back();
+  }
+
+ private:
+  template <class Step, class Target>
+  void lay_out_reduction(Table const& table, Step& step, Target const& target) {
     D const& device = table.devices().front();
     any_key([&](std::span<item const> same) {
       record& r = *same.front().key;
@@ -217,20 +245,8 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
       step.add(0, run, gradients_, {});
       return false;
     });
-    step.commit(table.devices());
-    if constexpr (compressed) encode(table.devices());
-    copy_all(table.devices(), copies_in_);
-    step.run(table.devices());
-    copies_in_.clear();
-    order_before(table.devices(), sources_);
   }
 
-  /// Residuals become what they were before the present push, if they were kept.
-  void put_residuals_back() {
-    if constexpr (compressed) encoded_.put_residuals_back();
-  }
-
- private:
   /// Takes memory for the residuals and codes of all sources, and for gradients that their encoder cannot reach.
   /// @param keeps  Residuals are kept as they are until the push has not failed.
   void reserve_codes(Table const& table, bool keeps) {
@@ -255,8 +271,8 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
   }
 
   /// The slices of sources that go to other ranks and come from them.
-  void lay_out_exchange(Table const& table) {
-    exchange_.clear();
+  void lay_out_exchange(Table const& table, sources_to readers) {
+    exchange_.clear(readers);
     any_key([&](std::span<item const> same) {
       for (item const& x : same) {
         for (std::size_t k = x.source; k < x.source + x.sources; ++k)

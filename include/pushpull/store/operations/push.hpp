@@ -50,6 +50,7 @@ class gradient_operation : public gathered_operation<typename Types::device_type
   /// In the place of `find_keys`: resident keys with their gradients. Their mirrors follow every change.
   template <class Plan>
   void take_resident(Plan const& plan) {
+    contents_.expect_in_step("update");
     call_.clear();
     table_type const& table = contents_.keys;
     plan.for_each_key([&](record& r) {

@@ -1,0 +1,105 @@
+/// @file
+/// The messages around a function that rank 0 calls for all ranks.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include <pushpull/config.hpp>
+#include <pushpull/error.hpp>
+#include <pushpull/schedule/awaited.hpp>
+#include <pushpull/store/exchange/rank_group.hpp>
+#include <pushpull/store/keys/shard.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::detail {
+
+/// The text of an exception. @param thrown  Not null.
+inline std::string text_of(std::exception_ptr const& thrown) {
+  try {
+    std::rethrow_exception(thrown);
+  } catch (std::exception const& e) {
+    return e.what();
+  } catch (...) {
+    return "an exception of an unknown type";
+  }
+}
+
+/// Brings masters to rank 0, and word to the other ranks of how the function ended. Each `start` is to be waited for.
+template <class Table>
+class function_exchange {
+  using W = typename Table::W;
+  using record = typename Table::record;
+
+ public:
+  /// The other ranks' masters, for rank 0.
+  /// @param for_each_key  for_each_key(f) calls f(record). @param whole  whole(record): memory of rank 0 for the key's masters.
+  template <class ForEachKey, class Whole>
+  awaited& start_masters(Table const& table, ForEachKey const& for_each_key, Whole const& whole) {
+    begin(table);
+    bool const collects = table.owners().rank() == 0;
+    for_each_key([&](record& r) {
+      for_each_owner(
+          table, r,
+          [&](auto const& shard) {
+            if (!collects) messages_->send(shard.master(), bytes(shard.size()), 0);
+          },
+          [&](distant_part const& part) {
+            if (collects) messages_->receive(whole(r) + part.offset, bytes(part.size), static_cast<int>(part.rank));
+          });
+    });
+    messages_->start_exchange();
+    return *messages_;
+  }
+
+  /// @param thrown  By the function, on rank 0; null if it has returned.
+  awaited& start_outcome(Table const& table, std::exception_ptr thrown) {
+    begin(table);
+    thrown_ = std::move(thrown);
+    if (table.owners().rank() != 0) {
+      messages_->receive(&outcome_, sizeof(outcome_), 0);
+    } else {
+      outcome_ = {};
+      if (thrown_ != nullptr) {
+        std::string const text = text_of(thrown_);
+        outcome_.failed = 1;
+        std::copy_n(text.begin(), std::min(text.size(), outcome_.text.size()), outcome_.text.begin());
+      }
+      for (std::size_t rank = 1; rank < table.owners().ranks(); ++rank)
+        messages_->send(&outcome_, sizeof(outcome_), static_cast<int>(rank));
+    }
+    messages_->start_exchange();
+    return *messages_;
+  }
+  /// @throws what the function has thrown; on other ranks error with the same text
+  void expect_success() {
+    if (thrown_ != nullptr) std::rethrow_exception(std::exchange(thrown_, nullptr));
+    if (outcome_.failed == 0) return;
+    auto const end = std::find(outcome_.text.begin(), outcome_.text.end(), '\0');
+    throw error("set_updater: the function failed on rank 0: " + std::string(outcome_.text.begin(), end));
+  }
+
+ private:
+  /// Of one size, so that no rank has to ask for it.
+  struct outcome {
+    std::uint64_t failed = 0;
+    std::array<char, 1016> text = {};  // filled up with zeros, or cut
+  };
+
+  static std::size_t bytes(std::int64_t elements) { return static_cast<std::size_t>(elements) * sizeof(W); }
+  void begin(Table const& table) {
+    if (messages_ == nullptr) messages_ = table.ranks().make_messages();
+    messages_->clear();
+  }
+
+  std::unique_ptr<messages> messages_;
+  outcome outcome_;
+  std::exception_ptr thrown_;
+};
+
+}  // namespace pushpull::detail
