@@ -181,7 +181,7 @@ TEST_CASE("a transfer of another size than expected is an error that gives both 
       if (sent < 16)
         REQUIRE(contains(error, "exchange: 16 bytes from rank 0 expected, got " + std::to_string(sent)));
       else
-        REQUIRE(contains(error, "exchange with rank 0: MPI_Test: MPI_ERR_TRUNCATE"));
+        REQUIRE(contains(error, "exchange with rank 0: MPI_Test: "));
       world.barrier();
     } else {
       world.barrier();

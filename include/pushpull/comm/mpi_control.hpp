@@ -76,9 +76,12 @@ class mpi_control {
  private:
   static constexpr int failure_tag = 1, question_tag = 2, answer_tag = 3;
 
+  /// The call of this family that this rank is in, or else that of the other family, or else an empty text.
   char const* call_in(mpi_family family) const noexcept {
-    char const* const call = calls_[static_cast<std::size_t>(family)];
-    return call == nullptr ? "" : call;
+    auto const first = static_cast<std::size_t>(family);
+    for (std::size_t const i : {first, 1 - first})
+      if (char const* const call = calls_[i]; call != nullptr) return call;
+    return "";
   }
 
   /// Memory that stays, so nobody has to wait for the request.

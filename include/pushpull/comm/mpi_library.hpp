@@ -4,6 +4,7 @@
 
 #include <mpi.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdio>
@@ -17,12 +18,13 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// The text of a return code of the MPI function `function`.
+/// The text of a return code of the MPI function `function`: a line, of which MPICH adds more.
 inline std::string mpi_error_text(char const* function, int code) {
   std::array<char, MPI_MAX_ERROR_STRING + 1> text{};
   int length = 0;
   if (MPI_Error_string(code, text.data(), &length) != MPI_SUCCESS) length = 0;
-  return std::string(function) + ": " + (length == 0 ? "error " + std::to_string(code) : std::string(text.data()));
+  std::string const line(text.data(), std::find(text.data(), text.data() + length, '\n'));
+  return std::string(function) + ": " + (line.empty() ? "error " + std::to_string(code) : line);
 }
 
 /// MPI in this process. Initialises it if the program has not, and then finalises it at exit. Never destroyed, since
@@ -77,6 +79,9 @@ class mpi_library {
       int provided = 0;
       check("MPI_Init_thread", [&] { return MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided); });
       finalizes_ = true;
+      // Errors of a request are raised there by MPICH, and not on the communicator of the request.
+      for (MPI_Comm const comm : {MPI_COMM_WORLD, MPI_COMM_SELF})
+        check("MPI_Comm_set_errhandler", [&] { return MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN); });
     }
     check("MPI_Query_thread", [&] { return MPI_Query_thread(&level_); });
     serialized_ = level_ == MPI_THREAD_SERIALIZED;

@@ -194,7 +194,7 @@ class mpi_processes {
         auto const& call = answers.call_of[static_cast<std::size_t>(r)];
         if (call == op.call) continue;
         missing.push_back(r);
-        if (call) text += "; rank " + std::to_string(r) + " is in " + (call->empty() ? "no such call" : *call);
+        if (call) text += "; rank " + std::to_string(r) + " is in " + (call->empty() ? "no call" : *call);
       }
     }
     text = std::string(op.call) + ": waited " + milliseconds() + " for " + list(missing) + text;
