@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds and runs the benchmarks: benchmarks/run.sh [filter], a regular expression on their names.
 # benchmarks/run.sh compare [options]: against other libraries, which are installed first; --help lists the options.
+# benchmarks/run.sh dist [MiB [turns]]: a step over 2 and over 4 MPI ranks of this machine.
 # benchmarks/run.sh compile-time [options]: what compiling costs.
 # benchmarks/run.sh report: tables and plots from what was measured, inserted into docs/performance.md.
 set -euo pipefail
@@ -17,6 +18,7 @@ if [[ ${1:-} == report ]]; then
   exec python3 "$root/benchmarks/insert_results.py"
 fi
 
+[[ ${1:-} != dist ]] || need_packages libopenmpi-dev openmpi-bin
 need_build_packages libbenchmark-dev libeigen3-dev
 configure benchmarks -DCMAKE_BUILD_TYPE=Release -DPUSHPULL_BUILD_TESTS=OFF -DPUSHPULL_BUILD_EXAMPLES=OFF \
   -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
@@ -32,6 +34,18 @@ if [[ ${1:-} == compare ]]; then
   done
   build benchmarks "$program"
   exec "$comparing_python" "$root/benchmarks/compare/compare.py" --program "$programs/$program" "$@"
+fi
+
+if [[ ${1:-} == dist ]]; then
+  shift
+  build benchmarks pushpull.bench.dist
+  # More ranks than processors, as root in containers; other MPIs do not know these variables.
+  export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 \
+    OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1
+  for ranks in 2 4; do
+    mpiexec -n "$ranks" "$programs/pushpull.bench.dist" "$@"
+  done
+  exit
 fi
 
 if [[ ${1:-} == compile-time ]]; then

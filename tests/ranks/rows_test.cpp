@@ -22,7 +22,9 @@ using ids = std::vector<std::int64_t>;
 using bits = std::vector<std::vector<std::uint64_t>>;
 
 /// Rows that are cut by slices and rows that are not, one row longer than a slice, rows of one element, and none.
-std::vector<pp::shape> shapes_of_keys() { return {{300, 7}, {5, 1000}, {1, 4099}, {4099}, {64, 64}, {3, 0}, {90, 2, 17}}; }
+std::vector<pp::shape> shapes_of_keys() {
+  return {{300, 7}, {5, 1000}, {1, 4099}, {4099}, {64, 64}, {3, 0}, {90, 2, 17}};
+}
 
 template <class T>
 pp::row_sparse<T> rows_of(pp::shape const& whole, std::size_t key, std::size_t step, std::size_t source) {
@@ -138,7 +140,8 @@ TEST_CASE("rows over ranks give the bits of one process: adam", "[ranks][row_spa
   });
 }
 
-TEST_CASE("rows over ranks give the bits of one process: a rule that starts states, and a mean", "[ranks][row_sparse]") {
+TEST_CASE("rows over ranks give the bits of one process: a rule that starts states, and a mean",
+          "[ranks][row_sparse]") {
   require_same_bits<float>([](auto const& devices, auto const& c) {
     return pp::make_kv_store<float>(devices, update::adagrad{.learning_rate = 0.1, .initial_accumulator_value = 0.5},
                                     pp::reduce::mean{}, c);
@@ -147,8 +150,8 @@ TEST_CASE("rows over ranks give the bits of one process: a rule that starts stat
 
 TEST_CASE("rows over ranks give the bits of one process: bfloat16 with masters of float", "[ranks][row_sparse]") {
   require_same_bits<pp::bfloat16>([](auto const& devices, auto const& c) {
-    return pp::make_kv_store<pp::bfloat16>(devices, update::momentum{.learning_rate = 0.1}, pp::element::master<float>{},
-                                           c);
+    return pp::make_kv_store<pp::bfloat16>(devices, update::momentum{.learning_rate = 0.1},
+                                           pp::element::master<float>{}, c);
   });
 }
 

@@ -54,8 +54,8 @@ class row_parts {
   template <class F>
   void for_each_holder(std::int64_t id, F const& f) const {
     std::int64_t const start = id * row_length_;
-    auto rank = std::partition_point(holders_.begin(), holders_.end(),
-                                     [&](std::size_t r) { return parts_[r].end <= start; });
+    auto rank =
+        std::partition_point(holders_.begin(), holders_.end(), [&](std::size_t r) { return parts_[r].end <= start; });
     for (; rank != holders_.end(); ++rank) {
       slice const cut = columns(*rank, id);
       if (cut.size() <= 0) return;
@@ -275,8 +275,7 @@ class row_exchange {
   void for_each_row(std::span<source_type const> own, F const& f) const {
     for (std::size_t k = 0; k < own.size(); ++k)
       for (std::int64_t i = 0; i < own[k].rows; ++i)
-        parts_.for_each_holder(own[k].ids[i],
-                               [&](std::size_t rank, slice const& columns) { f(k, i, rank, columns); });
+        parts_.for_each_holder(own[k].ids[i], [&](std::size_t rank, slice const& columns) { f(k, i, rank, columns); });
   }
   template <class F>
   void for_each_other(F const& f) {

@@ -1,0 +1,116 @@
+// A training step over MPI ranks: reduce the gradients of all, update by Adam, new weights on all. The ways of a store and
+// MPI_Allreduce with the same pass over everything take turns in one run. Started by mpirun: see benchmarks/run.sh dist.
+#include <mpi.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <oneapi/tbb/global_control.h>
+#include <pushpull/comm/mpi.hpp>
+#include <pushpull/pushpull.hpp>
+
+namespace {
+
+namespace pp = pushpull;
+using clock_type = std::chrono::steady_clock;
+
+std::string const name = "weight";
+
+/// One way to make a step. All ranks make the same.
+struct contender {
+  std::string title;
+  std::function<void()> step;
+  double best = std::numeric_limits<double>::infinity();
+};
+
+void fill(pp::tensor_view<float, pp::cpu_device<>> const& gradient, int rank) {
+  for (std::size_t i = 0; i < gradient.size(); ++i)
+    gradient.data()[i] = static_cast<float>((i + static_cast<std::size_t>(rank)) % 17) * 0.01F;
+}
+
+/// A store, its parameters, and a step over them.
+template <class... Policies>
+struct trained {
+  pp::kv_store<float, pp::cpu_device<>, pp::update::adam, Policies...> store;
+  pp::parameter_store<decltype(store)> parameters{store};
+
+  trained(std::size_t elements, int rank, Policies const&... policies)
+      : store(pp::cpu_devices(1), pp::update::adam{}, policies...) {
+    parameters.add(name, std::vector<float>(elements, 1.0F));
+    parameters.materialize();
+    fill(parameters.grad(name, std::size_t{0}), rank);
+  }
+};
+
+template <class... Policies>
+contender over_store(std::string title, std::size_t elements, int rank, Policies const&... policies) {
+  auto const all = std::make_shared<trained<Policies...>>(elements, rank, policies...);
+  return {std::move(title), [all] { all->parameters.update_all(); }};
+}
+
+contender over_allreduce(std::size_t elements, int rank) {
+  auto const all = std::make_shared<trained<>>(elements, rank);
+  auto const own = all->parameters.grad(name, std::size_t{0});
+  auto const summed = std::make_shared<std::vector<float>>(own.data(), own.data() + own.size());
+  return {"MPI_Allreduce, then the pass over everything", [=] {
+            MPI_Allreduce(summed->data(), own.data(), static_cast<int>(own.size()), MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD);
+            all->parameters.update_all();
+          }};
+}
+
+/// Seconds of the slowest rank.
+double seconds_of(std::function<void()> const& step) {
+  MPI_Barrier(MPI_COMM_WORLD);
+  auto const start = clock_type::now();
+  step();
+  double seconds = std::chrono::duration<double>(clock_type::now() - start).count();
+  MPI_Allreduce(MPI_IN_PLACE, &seconds, 1, MPI_DOUBLE, MPI_MAX, MPI_COMM_WORLD);
+  return seconds;
+}
+
+}  // namespace
+
+int main(int argc, char* argv[]) {
+  std::size_t const mebibytes = argc > 1 ? std::strtoul(argv[1], nullptr, 10) : 64;
+  int const turns = argc > 2 ? std::atoi(argv[2]) : 9;
+  if (mebibytes == 0 || turns < 1) {
+    std::fputs("usage: mpirun -np RANKS pushpull.bench.dist [MEBIBYTES [TURNS]]\n", stderr);
+    return EXIT_FAILURE;
+  }
+  try {
+    pp::comm::mpi const world;
+    int const rank = world.rank(), ranks = world.size();
+    unsigned const share = std::max(1U, std::thread::hardware_concurrency() / static_cast<unsigned>(ranks));
+    tbb::global_control const threads(tbb::global_control::max_allowed_parallelism, share);
+    std::size_t const elements = (mebibytes << 20U) / sizeof(float);
+
+    std::vector<contender> all;
+    all.push_back(over_allreduce(elements, rank));
+    all.push_back(over_store("a store, ranks share memory", elements, rank, world));
+    all.push_back(over_store("a store, messages", elements, rank, world, pp::hierarchy::flat{}));
+    for (contender const& c : all) c.step();  // pages, connections, threads
+    for (int turn = 0; turn < turns; ++turn)
+      for (std::size_t i = 0; i < all.size(); ++i) {
+        contender& c = all[(i + static_cast<std::size_t>(turn)) % all.size()];
+        c.best = std::min(c.best, seconds_of(c.step));
+      }
+    if (rank == 0) {
+      std::printf("%zu MiB of float, Adam, %d ranks of %u threads; best of %d turns\n", mebibytes, ranks, share, turns);
+      for (contender const& c : all)
+        std::printf("%-46s %8.1f ms  %5.2f\n", c.title.c_str(), c.best * 1e3, c.best / all.front().best);
+    }
+  } catch (pp::error const& e) {
+    std::fprintf(stderr, "pushpull.bench.dist: %s\n", e.what());
+    return EXIT_FAILURE;
+  }
+  return EXIT_SUCCESS;
+}
