@@ -73,7 +73,7 @@ TEST_CASE("a function over ranks gives the bits of one process: codes, and calls
 TEST_CASE("only rank 0 calls the function, with the gradients of all ranks", "[ranks]") {
   std::vector<int> calls(3);
   std::vector<std::vector<float>> stored(3);
-  comm::run_ranks(3, {.deadline = std::chrono::seconds(5)}, [&](comm::threads const& c) {
+  auto const run = [&](comm::threads const& c) {
     auto const rank = static_cast<std::size_t>(c.rank());
     pp::kv_store store{pp::cpu_devices(1), c};
     store.set_updater([&](auto const&, auto const& received, auto const& weights) {
@@ -87,13 +87,17 @@ TEST_CASE("only rank 0 calls the function, with the gradients of all ranks", "[r
       parameters.update_all();
     }
     stored[rank] = pp::to_vector(parameters.value("w", 0));
+  };
+  test::for_each_reach(3, [&](comm::threads_options const& options) {
+    calls = {0, 0, 0};
+    comm::run_ranks(3, options, run);
+    REQUIRE(calls == std::vector<int>{2, 0, 0});
+    for (auto const& one : stored) REQUIRE(one == std::vector<float>(3000, 121.0F));
   });
-  REQUIRE(calls == std::vector<int>{2, 0, 0});
-  for (auto const& one : stored) REQUIRE(one == std::vector<float>(3000, 121.0F));
 }
 
 TEST_CASE("what the function throws on rank 0 is an error on all ranks, and changes nothing", "[ranks]") {
-  comm::run_ranks(3, {.deadline = std::chrono::seconds(5)}, [](comm::threads const& c) {
+  auto const run = [](comm::threads const& c) {
     pp::kv_store store{pp::cpu_devices(1), pp::compress::two_bit{0.5F}, c};
     std::atomic<bool> fails{true};
     store.set_updater([&](auto const&, auto const& received, auto const& weights) {
@@ -120,5 +124,6 @@ TEST_CASE("what the function throws on rank 0 is an error on all ranks, and chan
       store.pull("a", out).wait();
       REQUIRE(out == std::vector<float>(3000, expected));
     }
-  });
+  };
+  test::for_each_reach(3, [&](comm::threads_options const& options) { comm::run_ranks(3, options, run); });
 }

@@ -102,19 +102,21 @@ void require_same_bits(int ranks, std::size_t devices, pp::row_updates updates, 
   std::size_t const all = static_cast<std::size_t>(ranks) * devices;
   auto alone = make(pp::cpu_devices(static_cast<int>(all)), comm::single{});
   auto const expected = train<T>(alone, {0, all}, 4, updates, how);
-  std::vector<bits> found(static_cast<std::size_t>(ranks));
-  comm::run_ranks(ranks, {.deadline = std::chrono::seconds(5)}, [&](comm::threads const& c) {
-    auto store = make(pp::cpu_devices(static_cast<int>(devices)), c);
-    auto const rank = static_cast<std::size_t>(c.rank());
-    found[rank] = train<T>(store, {rank * devices, devices}, 4, updates, how);
-  });
-  for (auto const& one : found) {
-    REQUIRE(one.size() == expected.size());
-    for (std::size_t i = 0; i < one.size(); ++i) {
-      CAPTURE(i);
-      REQUIRE(one[i] == expected[i]);
+  test::for_each_reach(ranks, [&](comm::threads_options const& options) {
+    std::vector<bits> found(static_cast<std::size_t>(ranks));
+    comm::run_ranks(ranks, options, [&](comm::threads const& c) {
+      auto store = make(pp::cpu_devices(static_cast<int>(devices)), c);
+      auto const rank = static_cast<std::size_t>(c.rank());
+      found[rank] = train<T>(store, {rank * devices, devices}, 4, updates, how);
+    });
+    for (auto const& one : found) {
+      REQUIRE(one.size() == expected.size());
+      for (std::size_t i = 0; i < one.size(); ++i) {
+        CAPTURE(i);
+        REQUIRE(one[i] == expected[i]);
+      }
     }
-  }
+  });
 }
 
 template <class T, class Make>
@@ -174,7 +176,7 @@ TEST_CASE("ranks make the same calls for rows, whatever they bring", "[ranks][ro
 }
 
 TEST_CASE("a row of rank 0 that does not exist is an error of init on all ranks", "[ranks][row_sparse]") {
-  comm::run_ranks(2, {.deadline = std::chrono::seconds(5)}, [](comm::threads const& c) {
+  auto const run = [](comm::threads const& c) {
     pp::kv_store store{pp::cpu_devices(1), update::sgd{}, c};
     pp::row_sparse<float> rows(pp::cpu_device<>(), pp::shape{4, 2}, 1);
     rows.row_ids()[0] = c.rank() == 0 ? 4 : 3;
@@ -185,5 +187,6 @@ TEST_CASE("a row of rank 0 that does not exist is an error of init on all ranks"
     std::vector<float> out(8);
     store.pull("a", pp::tensor_view(out.data(), pp::shape{4, 2})).wait();
     REQUIRE(out == std::vector<float>{0, 0, 0, 0, 1, 1, 0, 0});
-  });
+  };
+  test::for_each_reach(2, [&](comm::threads_options const& options) { comm::run_ranks(2, options, run); });
 }

@@ -194,7 +194,7 @@ class row_exchange {
     }
   }
 
-  /// The mirrors of a key of which all rows have changed.
+  /// The mirrors of a key of which all rows have changed; if ranks share them, until all have written them.
   awaited& start_gather(Table const& table, record const& key) {
     messages_->clear();
     after_.clear();
