@@ -15,10 +15,25 @@ namespace comm = pushpull::comm;
 namespace update = pushpull::update;
 namespace test = pushpull::test;
 
-/// The weights of each rank's first and last device after `steps` steps.
+/// A job's devices, of which each brings the sum of `summed` sources.
+struct job {
+  std::size_t steps = 6, micro_batches = 1, summed = 1;
+};
+
+/// The sum of sources, one after the other.
+std::vector<float> summed_gradient(std::size_t key, std::size_t step, std::size_t first, std::size_t count,
+                                   std::size_t size) {
+  auto sum = test::gradient_of<float>(key, step, first, size);
+  for (std::size_t k = 1; k < count; ++k) {
+    auto const next = test::gradient_of<float>(key, step, first + k, size);
+    for (std::size_t i = 0; i < size; ++i) sum[i] += next[i];
+  }
+  return sum;
+}
+
+/// The weights of each rank's first and last device after all steps.
 template <class Store>
-std::vector<std::vector<std::uint64_t>> train(Store& store, test::share const& own, std::size_t steps,
-                                              std::size_t micro_batches) {
+std::vector<std::vector<std::uint64_t>> train(Store& store, test::share const& own, job const& of) {
   pp::parameter_store parameters{store};
   auto const sizes = test::sizes_of_keys();
   auto const name = [](std::size_t i) { return "parameter " + std::to_string(i); };
@@ -27,16 +42,16 @@ std::vector<std::vector<std::uint64_t>> train(Store& store, test::share const& o
     if (own.first != 0) std::fill(value.begin(), value.end(), 7.0F);
     parameters.add(name(i), value, {.requires_grad = i != 3});
   }
-  for (std::size_t step = 0; step < steps; ++step) {
+  for (std::size_t step = 0; step < of.steps; ++step) {
     for (std::size_t i = 0; i < sizes.size(); ++i) {
       if (i == 3) continue;
       for (std::size_t n = 0; n < own.count; ++n) {
-        auto const gradient = test::gradient_of<float>(i, step, own.first + n, sizes[i]);
+        auto const gradient = summed_gradient(i, step, (own.first + n) * of.summed, of.summed, sizes[i]);
         std::copy(gradient.begin(), gradient.end(), parameters.grad(name(i), n).data());
       }
     }
     if constexpr (requires { parameters.accumulate_all(); }) {
-      if (step % micro_batches != 0) {
+      if (step % of.micro_batches != 0) {
         parameters.accumulate_all();
         continue;
       }
@@ -51,19 +66,42 @@ std::vector<std::vector<std::uint64_t>> train(Store& store, test::share const& o
 }
 
 template <class Make>
-void require_same_bits(int ranks, std::size_t devices, Make const& make, std::size_t micro_batches = 1) {
+void require_same_bits(int ranks, std::size_t devices, Make const& make, job const& of = {}) {
+  CAPTURE(ranks, devices);
   std::size_t const all = static_cast<std::size_t>(ranks) * devices;
   auto alone = make(pp::cpu_devices(static_cast<int>(all)), comm::single{});
-  auto const expected = train(alone, {0, all}, 6, micro_batches);
-  test::for_each_reach(ranks, [&](comm::threads_options const& options) {
-    std::vector<std::vector<std::vector<std::uint64_t>>> found(static_cast<std::size_t>(ranks));
-    comm::run_ranks(ranks, options, [&](comm::threads const& c) {
-      auto store = make(pp::cpu_devices(static_cast<int>(devices)), c);
-      auto const rank = static_cast<std::size_t>(c.rank());
-      found[rank] = train(store, {rank * devices, devices}, 6, micro_batches);
-    });
-    for (auto const& weights : found) REQUIRE(weights == expected);
+  auto const expected = train(alone, {0, all}, of);
+  test::for_each_reach(
+      ranks,
+      [&](comm::threads_options const& options) {
+        std::vector<std::vector<std::vector<std::uint64_t>>> found(static_cast<std::size_t>(ranks));
+        comm::run_ranks(ranks, options, [&](comm::threads const& c) {
+          auto store = make(pp::cpu_devices(static_cast<int>(devices)), c);
+          auto const rank = static_cast<std::size_t>(c.rank());
+          found[rank] = train(store, {rank * devices, devices}, of);
+        });
+        for (auto const& weights : found) REQUIRE((weights == expected));
+      },
+      false);
+}
+
+/// On several nodes: the bits of one process whose devices bring the sums of the nodes.
+template <class Make>
+void require_bits_of_node_sums(int nodes, int ranks_per_node, std::size_t devices, Make const& make,
+                               job const& of = {}) {
+  CAPTURE(nodes, ranks_per_node, devices);
+  auto alone = make(pp::cpu_devices(nodes), comm::single{});
+  job grouped = of;
+  grouped.summed = static_cast<std::size_t>(ranks_per_node) * devices;
+  auto const expected = train(alone, {0, static_cast<std::size_t>(nodes)}, grouped);
+  std::vector<std::vector<std::vector<std::uint64_t>>> found(static_cast<std::size_t>(nodes * ranks_per_node));
+  comm::threads_options const options{.deadline = std::chrono::seconds(20), .ranks_per_node = ranks_per_node};
+  comm::run_ranks(nodes * ranks_per_node, options, [&](comm::threads const& c) {
+    auto store = make(pp::cpu_devices(static_cast<int>(devices)), c);
+    auto const rank = static_cast<std::size_t>(c.rank());
+    found[rank] = train(store, {rank * devices, devices}, of);
   });
+  for (auto const& weights : found) REQUIRE((weights == expected));
 }
 
 }  // namespace
@@ -74,6 +112,8 @@ TEST_CASE("update_all over ranks gives the bits of one process", "[ranks]") {
   };
   for (int const ranks : {2, 3, 7}) require_same_bits(ranks, 1, make);
   require_same_bits(2, 2, make);
+  require_bits_of_node_sums(2, 2, 1, make);
+  require_bits_of_node_sums(3, 2, 2, make);
 }
 
 TEST_CASE("update_all over ranks gives the bits of one process: a norm over all parameters, and of each", "[ranks]") {
@@ -82,11 +122,25 @@ TEST_CASE("update_all over ranks gives the bits of one process: a norm over all 
   };
   require_same_bits(2, 2, make);
   require_same_bits(3, 1, make);
+  require_bits_of_node_sums(2, 3, 1, make);
 }
 
 TEST_CASE("accumulate_all over ranks gives the bits of one process", "[ranks]") {
   auto const make = [](auto const& devices, auto const& c) {
     return pp::make_kv_store<float>(devices, update::adam{.learning_rate = 0.1}, pp::accumulate{}, c);
   };
-  require_same_bits(2, 2, make, 3);
+  require_same_bits(2, 2, make, {.micro_batches = 3});
+  require_bits_of_node_sums(2, 2, 1, make, {.micro_batches = 3});
+}
+
+TEST_CASE("a mean over nodes divides by the sources of all ranks", "[ranks]") {
+  comm::run_ranks(4, {.deadline = std::chrono::seconds(20), .ranks_per_node = 2}, [](comm::threads const& c) {
+    pp::kv_store store{pp::cpu_devices(1), update::sgd{.learning_rate = 1}, pp::reduce::mean{}, c};
+    pp::parameter_store parameters{store};
+    parameters.add("a", std::vector<float>(5000, 0.0F));
+    auto const gradient = parameters.grad("a", std::size_t{0});
+    std::fill_n(gradient.data(), gradient.size(), 3.0F);
+    parameters.update_all();
+    REQUIRE(pp::to_vector(parameters.value("a", std::size_t{0})) == std::vector<float>(5000, -3.0F));
+  });
 }

@@ -78,13 +78,13 @@ std::vector<std::vector<std::uint64_t>> train(Store& store, share const& own, st
   return result;
 }
 
-/// f(options) for ranks that exchange all by messages, and for ranks that share memory.
+/// f(options) for ranks that exchange all by messages, and for ranks that share memory; of several nodes, if asked for.
 template <class F>
-void for_each_reach(int ranks, F const& f) {
-  for (int const on_a_node : {1, ranks}) {
+void for_each_reach(int ranks, F const& f, bool with_nodes = true) {
+  for (int on_a_node = 1; on_a_node <= ranks; ++on_a_node) {
+    if (ranks % on_a_node != 0 || (!with_nodes && on_a_node != 1 && on_a_node != ranks)) continue;
     CAPTURE(on_a_node);
     f(comm::threads_options{.deadline = std::chrono::seconds(20), .ranks_per_node = on_a_node});
-    if (ranks == 1) return;
   }
 }
 

@@ -54,7 +54,8 @@ class plan {
   /// Appends a run with its sources and outputs; `rest` brings the rest.
   void add(run_type const& rest, std::span<source_type const> gradients, std::span<mirror_type* const> mirrors) {
     run_type& r = runs_.rows.emplace_back(rest);  // copied once: many small keys notice
-    r.gradients = r.sources = static_cast<std::int32_t>(gradients.size());
+    r.gradients = static_cast<std::int32_t>(gradients.size());
+    if (r.sources == 0) r.sources = r.gradients;  // sources may be sums of others
     r.mirrors = static_cast<std::int32_t>(mirrors.size());
     r.aligned = all_aligned(gradients, 16) && all_aligned(mirrors, 16);
     // What is short is often read again before the caches forget it, and its first and last cache lines are not whole.

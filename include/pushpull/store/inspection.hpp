@@ -15,7 +15,7 @@
 #include <pushpull/device/cpu_device.hpp>
 #include <pushpull/pass/factored_plan.hpp>
 #include <pushpull/schedule/backoff.hpp>
-#include <pushpull/store/exchange/call_exchange.hpp>
+#include <pushpull/store/exchange/mirror_exchange.hpp>
 #include <pushpull/store/keys/key_table.hpp>
 #include <pushpull/store/keys/shard.hpp>
 #include <pushpull/tensor/copy_bytes.hpp>

@@ -13,6 +13,7 @@
 #include <pushpull/concepts/communicator.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/store/exchange/mirror_exchange.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/keys/placement.hpp>
 #include <pushpull/store/operands.hpp>
@@ -30,70 +31,6 @@ enum class sources_of {
 enum class sources_to {
   owners,  ///< Each its part.
   rank_0   ///< All of them.
-};
-
-/// The part of the key, counted from its first element, that a rank's owners hold.
-template <class Table>
-slice part_of_rank(Table const& table, typename Table::record const& key, std::size_t rank) {
-  slice const part = common(key.range(), key.arena->part_of_rank(table.owners(), rank));
-  return {part.begin - key.offset, part.end - key.offset};
-}
-
-/// f(rank, part) for each other rank that holds elements of the key.
-template <class Table, class F>
-void for_each_distant_rank(Table const& table, typename Table::record const& key, F const& f) {
-  for (std::size_t rank = 0; rank < table.owners().ranks(); ++rank) {
-    if (rank == table.owners().rank()) continue;
-    slice const part = part_of_rank(table, key, rank);
-    if (part.size() > 0) f(rank, part);
-  }
-}
-
-/// Gathers of mirrors: keys that follow one another in memory share one. Mirrors of this process's other devices follow by
-/// copies.
-template <class Table>
-class mirror_gathers {
-  using T = typename Table::T;
-  using record = typename Table::record;
-  using arena_type = typename Table::arena_type;
-
- public:
-  void clear() { arena_ = nullptr; }
-
-  /// After the pass that changes the key. @param after  Copies for when all has arrived.
-  void add(Table const& table, record const& key, messages& to, std::vector<staged_copy>& after) {
-    if (key.arena->is_shared()) return;  // the owners' passes write all mirrors
-    if (key.arena != arena_ || key.offset != range_.end) {
-      flush(table, to, after);
-      arena_ = key.arena;
-      range_ = {key.offset, key.offset};
-    }
-    range_.end = key.padded_range().end;
-  }
-  /// After the last key.
-  void flush(Table const& table, messages& to, std::vector<staged_copy>& after) {
-    if (arena_ == nullptr) return;
-    ranges_.clear();
-    for (std::size_t rank = 0; rank < table.owners().ranks(); ++rank) {
-      slice const part = common(range_, arena_->part_of_rank(table.owners(), rank));
-      if (part.size() <= 0) {
-        ranges_.push_back({});
-        continue;
-      }
-      ranges_.push_back({bytes(part.begin), bytes(part.end)});
-      for (std::size_t n = 1; rank != table.owners().rank() && n < table.devices().size(); ++n)
-        after.push_back({n, arena_->mirror(n) + part.begin, arena_->mirror(0) + part.begin, bytes(part.size())});
-    }
-    to.gather(arena_->mirror(0), ranges_);
-    arena_ = nullptr;
-  }
-
- private:
-  static std::size_t bytes(std::int64_t elements) { return static_cast<std::size_t>(elements) * sizeof(T); }
-
-  arena_type* arena_ = nullptr;
-  slice range_;
-  std::vector<comm::byte_range> ranges_;
 };
 
 /// @tparam Table  The store's key_table. @tparam G  Element type of the sources.
@@ -128,7 +65,7 @@ class call_exchange {
   void clear(sources_to readers) {
     readers_ = readers;
     messages_->clear();
-    gathers_.clear();
+    mirrors_.clear();
     after_.clear();
   }
 
@@ -170,10 +107,8 @@ class call_exchange {
     }
   }
 
-  /// The mirrors of a key that the pass changes.
-  void add_gather(Table const& table, record const& key) { gathers_.add(table, key, *messages_, after_); }
-  /// After the last of them.
-  void end_gathers(Table const& table) { gathers_.flush(table, *messages_, after_); }
+  /// Takes the mirrors of keys that the pass changes.
+  mirror_exchange<Table>& mirrors() { return mirrors_; }
   /// An output's parts that the pass of this rank does not write: they come from the mirror.
   template <class M>
   void add_output(Table const& table, record const& key, operand<M, D> const& output) {
@@ -184,6 +119,7 @@ class call_exchange {
   }
 
   messages& parts() const { return *messages_; }
+  /// Copies from complete mirrors to outputs.
   std::vector<staged_copy> const& after() const { return after_; }
 
  private:
@@ -202,8 +138,8 @@ class call_exchange {
   std::unique_ptr<messages> messages_;
   std::vector<operand<G const, D>> own_;
   std::vector<std::optional<std::size_t>> peers_;  // of each source
-  mirror_gathers<Table> gathers_;
-  std::vector<staged_copy> after_;  // when all has arrived
+  mirror_exchange<Table> mirrors_;
+  std::vector<staged_copy> after_;  // from mirrors that are complete
 };
 
 }  // namespace pushpull::detail

@@ -31,6 +31,8 @@ class messages : public awaited {
     in_.clear();
     gathers_.clear();
     ranges_.clear();
+    results_out_.clear();
+    results_in_.clear();
   }
 
   /// Bytes for a rank, which are read once `start_exchange` has been called.
@@ -47,10 +49,20 @@ class messages : public awaited {
     ranges_.insert(ranges_.end(), of_rank.begin(), of_rank.end());
   }
 
+  /// Same as send and receive, of what `start_gathers` moves.
+  void send_result(void const* memory, std::size_t bytes, int peer) {
+    if (bytes > 0) results_out_.push_back({const_cast<void*>(memory), bytes, peer});
+  }
+  void receive_result(void* memory, std::size_t bytes, int peer) {
+    if (bytes > 0) results_in_.push_back({memory, bytes, peer});
+  }
+
   /// Each starts calls, for which the operation then waits. Where ranks reach each other's memory, the first waits for
-  /// all of them to be in the operation, and the second until all have written.
+  /// all ranks of the node to be in the operation; the second too, unless there are several nodes.
   virtual void start_exchange() = 0;
   virtual void start_gathers() = 0;
+  /// Until all ranks of the node have called it.
+  virtual void start_arrival() = 0;
   virtual void start_sum(std::span<double> numbers) = 0;
 
  protected:
@@ -63,16 +75,29 @@ class messages : public awaited {
     return std::span(ranges_).subspan(array.first, ranks);
   }
 
-  std::vector<comm::transfer> out_, in_;
+  std::vector<comm::transfer> out_, in_, results_out_, results_in_;
   std::vector<gathered_array> gathers_;
   std::vector<comm::byte_range> ranges_;
 };
 
-/// Memory that all ranks reach, a block of each.
+/// Memory that the ranks of a node reach, a block of each.
 class shared_blocks {
  public:
   virtual ~shared_blocks() = default;
+  /// Null if the rank is on another node.
   virtual std::byte* of(std::size_t rank) const = 0;
+};
+
+/// Ranks on nodes of equally many: those of a node follow one another.
+struct node_layout {
+  std::size_t nodes = 1, ranks_per_node = 1;
+
+  std::size_t first_of_node(std::size_t rank) const { return rank / ranks_per_node * ranks_per_node; }
+  /// The rank on node number `node` that owns slices beside this one's.
+  std::size_t partner(std::size_t rank, std::size_t node) const {
+    return node * ranks_per_node + rank % ranks_per_node;
+  }
+  std::size_t node_of(std::size_t rank) const { return rank / ranks_per_node; }
 };
 
 /// The ranks of a store. All fail together: after a call to other ranks has failed, a step may be done on some of them
@@ -82,8 +107,11 @@ class rank_group {
   virtual ~rank_group() = default;
   virtual std::size_t size() const = 0;
   virtual std::size_t rank() const = 0;
-  /// Whether all ranks reach each other's mirrors and resident gradients.
-  virtual bool shares_memory() const = 0;
+  /// Nodes whose ranks reach each other's mirrors and resident gradients; of one rank each where none do.
+  virtual node_layout const& nodes() const = 0;
+  bool shares_memory() const { return nodes().ranks_per_node > 1; }
+  /// Whether slices travel between nodes and then within them.
+  bool has_levels() const { return shares_memory() && nodes().nodes > 1; }
   /// Zeros. Collective, on the calling thread; each rank asks for as many bytes.
   virtual std::unique_ptr<shared_blocks> allocate_shared(std::size_t bytes) = 0;
   virtual std::unique_ptr<messages> make_messages() = 0;
@@ -157,18 +185,13 @@ class ranks_of final : public rank_group {
   using sum_request = decltype(std::declval<C const&>().sum(std::declval<group_type&>(), nullptr, 0));
 
  public:
-  /// @param reaches_node  Whether to share memory, if all ranks are on one node.
-  ranks_of(C const& communicator, [[maybe_unused]] bool reaches_node) : communicator_(communicator) {
-    if constexpr (SharesMemory<C, D>) {
-      shares_ = reaches_node && communicator.size() > 1;
-      for (int rank = 1; shares_ && rank < communicator.size(); ++rank)
-        shares_ = communicator.node_of(rank) == communicator.node_of(0);
-    }
-  }
+  /// @param reaches_node  Whether the ranks of a node share memory.
+  ranks_of(C const& communicator, bool reaches_node)
+      : communicator_(communicator), nodes_(layout_of(communicator, reaches_node)) {}
 
   std::size_t size() const override { return static_cast<std::size_t>(communicator_.size()); }
   std::size_t rank() const override { return static_cast<std::size_t>(communicator_.rank()); }
-  bool shares_memory() const override { return shares_; }
+  node_layout const& nodes() const override { return nodes_; }
   std::unique_ptr<shared_blocks> allocate_shared([[maybe_unused]] std::size_t bytes) override {
     if constexpr (SharesMemory<C, D>)
       return std::make_unique<shared_memory_blocks<typename C::shared_memory>>(communicator_.allocate_shared(bytes));
@@ -198,8 +221,16 @@ class ranks_of final : public rank_group {
       start([&](C const& c, group_type& g) {
         for (gathered_array const& array : gathers_)
           gather_.push_back(c.gather(g, array.whole, ranges(array, all_.size())));
-        arrive(c, g);
+        if (!all_.shares_memory()) return;
+        if (all_.has_levels()) {
+          exchange_.emplace(c.exchange(g, results_out_, results_in_));
+        } else {
+          arrive(c, g);
+        }
       });
+    }
+    void start_arrival() override {
+      start([&](C const& c, group_type& g) { arrive(c, g); });
     }
     void start_sum(std::span<double> numbers) override {
       start([&](C const& c, group_type& g) { sum_.emplace(c.sum(g, numbers.data(), numbers.size())); });
@@ -233,7 +264,7 @@ class ranks_of final : public rank_group {
    private:
     void arrive([[maybe_unused]] C const& c, [[maybe_unused]] group_type& g) {
       if constexpr (SharesMemory<C, D>)
-        if (all_.shares_) arrival_.emplace(c.arrive(g));
+        if (all_.shares_memory()) arrival_.emplace(c.arrive(g));
     }
     template <class F>
     void start(F const& f) {
@@ -259,8 +290,23 @@ class ranks_of final : public rank_group {
     Memory memory;
   };
 
+  /// One rank per node unless all nodes have equally many, which follow one another.
+  static node_layout layout_of([[maybe_unused]] C const& communicator, [[maybe_unused]] bool reaches_node) {
+    auto const size = static_cast<std::size_t>(communicator.size());
+    if constexpr (SharesMemory<C, D>) {
+      auto const node = [&](std::size_t rank) { return communicator.node_of(static_cast<int>(rank)); };
+      std::size_t first = 1;
+      while (first < size && node(first) == node(0)) ++first;
+      bool alike = reaches_node && size % first == 0;
+      for (std::size_t rank = 1; alike && rank < size; ++rank)
+        alike = (node(rank) == node(rank - 1)) == (rank % first != 0);
+      if (alike) return {size / first, first};
+    }
+    return {size, 1};
+  }
+
   C communicator_;
-  bool shares_ = false;
+  node_layout nodes_;
 };
 
 }  // namespace pushpull::detail

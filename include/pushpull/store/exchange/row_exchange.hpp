@@ -17,10 +17,9 @@
 #include <pushpull/config.hpp>
 #include <pushpull/pass/row_order.hpp>
 #include <pushpull/schedule/awaited.hpp>
-#include <pushpull/store/exchange/call_exchange.hpp>
+#include <pushpull/store/exchange/mirror_exchange.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/keys/placement.hpp>
-#include <pushpull/store/reach.hpp>
 #include <pushpull/store/rows/row_tables.hpp>
 #include <pushpull/tensor/row_sparse.hpp>
 
@@ -197,15 +196,13 @@ class row_exchange {
   /// The mirrors of a key of which all rows have changed; if ranks share them, until all have written them.
   awaited& start_gather(Table const& table, record const& key) {
     messages_->clear();
-    after_.clear();
-    mirror_gathers<Table> gathers;
-    gathers.add(table, key, *messages_, after_);
-    gathers.flush(table, *messages_, after_);
-    messages_->start_gathers();
-    return *messages_;
+    mirrors_.clear();
+    mirrors_.add(table, key, *messages_);
+    mirrors_.flush(table, *messages_);
+    return *mirrors_.advance(table, *messages_);
   }
-  /// When it has come.
-  void finish_gather(Table const& table) { copy_all(table.devices(), after_); }
+  /// When it has come, again and again. @returns  What it waits for; null when all mirrors are complete.
+  awaited* advance_gather(Table const& table) { return mirrors_.advance(table, *messages_); }
 
   /// How many rows each rank has changed. @param changed  Rows that this rank's pass read.
   awaited& start_changed_counts(row_tables<T, D> const& changed) {
@@ -301,7 +298,7 @@ class row_exchange {
   std::size_t own_rank_ = 0;
   std::vector<rank_rows> ranks_;
   std::vector<std::int64_t> changed_;
-  std::vector<staged_copy> after_;
+  mirror_exchange<Table> mirrors_;
 };
 
 }  // namespace pushpull::detail

@@ -383,9 +383,13 @@ class key_table {
   /// f(the arena's first element) for each mirror of another process that the pass writes.
   template <class F>
   void for_each_shared_mirror([[maybe_unused]] shard_type const& s, [[maybe_unused]] F const& f) const {
-    if constexpr (Collective)
-      for (std::size_t rank = 0; s.arena().is_shared() && rank < topology_.ranks(); ++rank)
+    if constexpr (Collective) {
+      if (!s.arena().is_shared()) return;
+      node_layout const& nodes = ranks_->nodes();
+      std::size_t const first = nodes.first_of_node(topology_.rank());
+      for (std::size_t rank = first; rank < first + nodes.ranks_per_node; ++rank)
         for (std::size_t m = 0; rank != topology_.rank() && m < devices_.size(); ++m) f(s.arena().mirror(rank, m));
+    }
   }
 
   std::vector<D> devices_;

@@ -160,9 +160,10 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
         return launch_part(table, what, run);
       }
       stage_ = stage::results;
-      if constexpr (Table::collective)
-        if (exchanges) return start([](messages& m) { m.start_gathers(); });
     }
+    if constexpr (Table::collective)
+      if (exchanges)
+        if (awaited* const event = exchange_.mirrors().advance(table, exchange_.parts())) return event;
     stage_ = stage::sources;
     if constexpr (Table::collective)
       if (exchanges) copy_all(table.devices(), exchange_.after());
@@ -295,10 +296,10 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
   }
   void lay_out_gathers(Table const& table) {
     any_key([&](std::span<item const> same) {
-      exchange_.add_gather(table, *same.front().key);
+      exchange_.mirrors().add(table, *same.front().key, exchange_.parts());
       return false;
     });
-    exchange_.end_gathers(table);
+    exchange_.mirrors().flush(table, exchange_.parts());
   }
   template <class F>
   awaited* start(F const& f) {

@@ -10,6 +10,8 @@
 #include <pushpull/config.hpp>
 #include <pushpull/pass/fused_step.hpp>
 #include <pushpull/pass/operands.hpp>
+#include <pushpull/store/exchange/mirror_exchange.hpp>
+#include <pushpull/store/exchange/rank_gradients.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/operations/accumulating_push.hpp>
@@ -17,25 +19,47 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
+/// The part of a step that other ranks have to do with. Empty in stores of one process.
+template <class Types>
+struct rank_parts {
+  static constexpr bool exchanges() { return false; }
+  void clear() {}
+};
+template <class Types>
+  requires(Types::collective)
+struct rank_parts<Types> {
+  std::unique_ptr<messages> exchanged;  ///< Where there are several ranks.
+  mirror_exchange<typename Types::table_type> mirrors;
+  node_sums<Types> sums;  ///< Before the exchange, where slices travel between nodes.
+
+  bool exchanges() const { return exchanged != nullptr; }
+  void clear() {
+    if (exchanged != nullptr) exchanged->clear();
+    mirrors.clear();
+    sums.clear();
+  }
+};
+
 /// A step that is laid out for some of a plan's keys.
-template <Device D, class Record, class Step>
+template <class Types, class Step>
 struct laid_out {
+  using D = typename Types::device_type;
+  using record = typename Types::record;
+
   Step step;
   std::vector<staged_copy> copies_in, copies_out;  ///< Before and behind it, where devices do not reach each other.
   std::vector<staging<D>> staged;                  ///< Gradients that they cannot read where they are.
-  std::vector<Record*> keys;
-  std::vector<bool> joined;             ///< Key i continues the run of key i - 1.
-  bool with_sums = false;               ///< The step reads the sums of micro-batches.
-  std::unique_ptr<messages> exchanged;  ///< Where there are several ranks.
-  std::vector<staged_copy> after;       ///< For when all gathered mirrors have arrived.
+  std::vector<record*> keys;
+  std::vector<bool> joined;  ///< Key i continues the run of key i - 1.
+  bool with_sums = false;    ///< The step reads the sums of micro-batches.
+  [[no_unique_address]] rank_parts<Types> ranks;
 
   explicit laid_out(std::size_t devices) : step(devices), staged(devices) {}
 
   void clear() {
     keys.clear();
     step.clear();
-    if (exchanged != nullptr) exchanged->clear();
-    after.clear();
+    ranks.clear();
     copies_in.clear();
     copies_out.clear();
     for (auto& memory : staged) memory.clear();
@@ -54,8 +78,8 @@ template <class Types>
 struct laid_out_accumulation {
   using steps = accumulating_steps<Types, pass::memory::arenas>;
   using record = typename Types::record;
-  laid_out<typename Types::device_type, record, decltype(steps::first)> first;
-  laid_out<typename Types::device_type, record, decltype(steps::more)> more;
+  laid_out<Types, decltype(steps::first)> first;
+  laid_out<Types, decltype(steps::more)> more;
   std::vector<record*> due, waiting;  ///< The keys of a call that make a step, and the others.
   bool begins = false;                ///< None of the others has a sum.
 

@@ -22,7 +22,6 @@
 #include <pushpull/schedule/awaited.hpp>
 #include <pushpull/schedule/operation.hpp>
 #include <pushpull/store/contents.hpp>
-#include <pushpull/store/exchange/call_exchange.hpp>
 #include <pushpull/store/exchange/rank_gradients.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/keys/key_table.hpp>
@@ -108,28 +107,34 @@ class model_step final : public operation {
     }
   }
 
-  /// Runs part number `part`, and counts it unless it is to be run again. @returns  What the next part waits for.
+  /// Runs part number `part`, and counts it unless it is to be run again. @returns  What the next run waits for.
   awaited* run_part(std::size_t part) {
     bool const updates = !update_.keys.empty() && runs_update();
+    if (part < 4 && !updates) {
+      ++next_;
+      return nullptr;
+    }
     switch (part) {
-      case 0: ++next_; return updates ? start(update_, [](messages& m) { m.start_exchange(); }) : nullptr;
-      case 1:
-        if (updates)
-          if (auto const sums = update()) return start(update_, [&](messages& m) { m.start_sum(*sums); });
-        ++next_;
-        return updates ? start(update_, [](messages& m) { m.start_gathers(); }) : nullptr;
+      case 0: ++next_; return start_arrival(update_);
+      case 1: ++next_; return start_exchange(update_);
       case 2:
+        if (auto const sums = update()) return start(update_, [&](messages& m) { m.start_sum(*sums); });
         ++next_;
-        if (updates) finish_update();
-        if constexpr (Types::accumulates) return start_accumulation();
+        return nullptr;
+      case 3:
+        if (awaited* const event = advance_mirrors(update_)) return event;
+        ++next_;
+        finish_update();
         return nullptr;
       default:
-        ++next_;
-        if constexpr (Types::accumulates) return accumulate();
+        if constexpr (Types::accumulates)
+          if (!accumulating_.waiting.empty())
+            return accumulating_.begins ? accumulate(accumulating_.first, part) : accumulate(accumulating_.more, part);
+        next_ = part_count;
         return nullptr;
     }
   }
-  static constexpr std::size_t part_count = 4;
+  static constexpr std::size_t part_count = 8;
 
   bool runs_update() const {
     if constexpr (Types::accumulates) return !accumulating_.due.empty();
@@ -137,12 +142,32 @@ class model_step final : public operation {
   }
 
   template <class Built, class F>
-  awaited* start(Built& built, F const& f) {
+  static awaited* start(Built& built, F const& f) {
     if constexpr (Types::collective)
-      if (built.exchanged != nullptr) {
-        f(*built.exchanged);
-        return built.exchanged.get();
+      if (built.ranks.exchanges()) {
+        f(*built.ranks.exchanged);
+        return built.ranks.exchanged.get();
       }
+    return nullptr;
+  }
+  /// Before other ranks' gradients are added up.
+  template <class Built>
+  awaited* start_arrival(Built& built) {
+    if constexpr (Types::collective)
+      if (built.ranks.exchanges() && contents_.keys.ranks().has_levels())
+        return start(built, [](messages& m) { m.start_arrival(); });
+    return nullptr;
+  }
+  template <class Built>
+  awaited* start_exchange(Built& built) {
+    if constexpr (Types::collective)
+      if (built.ranks.exchanges()) built.ranks.sums.run(contents_.devices().front());
+    return start(built, [](messages& m) { m.start_exchange(); });
+  }
+  template <class Built>
+  awaited* advance_mirrors(Built& built) {
+    if constexpr (Types::collective)
+      if (built.ranks.exchanges()) return built.ranks.mirrors.advance(contents_.keys, *built.ranks.exchanged);
     return nullptr;
   }
 
@@ -170,31 +195,30 @@ class model_step final : public operation {
     if (with_sums) complete_sums(table, due);
   }
 
-  awaited* start_accumulation() {
-    if (accumulating_.waiting.empty()) return nullptr;
-    auto const exchange = [](messages& m) { m.start_exchange(); };
-    return accumulating_.begins ? start(accumulating_.first, exchange) : start(accumulating_.more, exchange);
-  }
-  awaited* accumulate() {
+  template <class Built>
+  awaited* accumulate(Built& built, std::size_t part) {
     Table const& table = contents_.keys;
-    auto& waiting = accumulating_.waiting;
-    if (waiting.empty()) return nullptr;
-    if (accumulating_.begins) {
-      accumulating_.first.run(table.devices(), [&](auto& step) { step.run(table.devices()); });
-    } else {
-      complete_sums(table, waiting);
-      accumulating_.more.run(table.devices(), [&](auto& step) { step.run(table.devices()); });
+    switch (part) {
+      case 4: ++next_; return start_arrival(built);
+      case 5: ++next_; return start_exchange(built);
+      case 6:
+        ++next_;
+        if (!accumulating_.begins) complete_sums(table, accumulating_.waiting);
+        built.run(table.devices(), [&](auto& step) { step.run(table.devices()); });
+        for (record* const r : accumulating_.waiting) ++r->micro_batches;
+        return nullptr;
+      default:
+        if (awaited* const event = advance_mirrors(built)) return event;  // gradients may be read elsewhere until then
+        ++next_;
+        return nullptr;
     }
-    for (record* const r : waiting) ++r->micro_batches;
-    auto const end = [](messages& m) { m.start_gathers(); };  // of nothing: gradients may be read elsewhere until then
-    return accumulating_.begins ? start(accumulating_.first, end) : start(accumulating_.more, end);
   }
 
   /// @returns  Partial sums that the ranks are to add up before the next call, if it is not done: see fused_step::advance.
   std::optional<std::span<double>> update() {
     auto const& devices = contents_.devices();
     if constexpr (Types::collective && Types::has_updater)
-      if (update_.exchanged != nullptr) return update_.step.advance(devices, contents_.controls, rules_->data());
+      if (update_.ranks.exchanges()) return update_.step.advance(devices, contents_.controls, rules_->data());
     update_.run(devices, [&](auto& step) {
       if constexpr (Types::has_updater) {
         step.run(devices, contents_.controls, rules_->data());
@@ -205,7 +229,6 @@ class model_step final : public operation {
     return std::nullopt;
   }
   void finish_update() {
-    copy_all(contents_.devices(), update_.after);
     contents_.keys.count([&](auto const& f) {
       for (record* const r : update_.keys) f(*r);
     });
@@ -226,8 +249,7 @@ class model_step final : public operation {
   /// Lays the step out for the keys, unless it is. A key that was pushed alone has seen more updates than its neighbours:
   /// they no longer share a clock.
   template <class Built>
-  void lay_out(Table const& table, laid_out<D, record, Built>& built, std::vector<record*> const& keys,
-               bool with_sums) {
+  void lay_out(Table const& table, laid_out<Types, Built>& built, std::vector<record*> const& keys, bool with_sums) {
     bool stands = built.with_sums == with_sums && built.keys == keys;
     for (std::size_t i = 1; stands && i < keys.size(); ++i)
       stands = !built.joined[i] || Built::accumulates_only || share_clock(*keys[i - 1], *keys[i]);
@@ -235,13 +257,12 @@ class model_step final : public operation {
   }
 
   template <class Built>
-  void build(Table const& table, laid_out<D, record, Built>& built, std::vector<record*> const& keys, bool with_sums) {
+  void build(Table const& table, laid_out<Types, Built>& built, std::vector<record*> const& keys, bool with_sums) {
     built.clear();  // until all is laid out it is laid out for none
     built.with_sums = with_sums;
     built.joined.assign(keys.size(), false);
-    mirror_gathers<Table> gathers;
     if constexpr (Types::collective)
-      if (table.is_distributed() && built.exchanged == nullptr) built.exchanged = table.ranks().make_messages();
+      if (table.is_distributed() && !built.ranks.exchanges()) built.ranks.exchanged = table.ranks().make_messages();
     for (std::size_t first = 0; first < keys.size();) {
       std::size_t last = first + 1;
       for (; last < keys.size() && !sums_by_key(table) && continues(*keys[last - 1], *keys[last]); ++last)
@@ -249,12 +270,15 @@ class model_step final : public operation {
       auto const same = std::span(keys).subspan(first, last - first);
       add_run(table, built, same);
       if constexpr (Types::collective && !Built::accumulates_only)
-        if (built.exchanged != nullptr)
-          for (record const* const r : same) gathers.add(table, *r, *built.exchanged, built.after);
+        if (built.ranks.exchanges())
+          for (record const* const r : same) built.ranks.mirrors.add(table, *r, *built.ranks.exchanged);
       first = last;
     }
     if constexpr (Types::collective)
-      if (built.exchanged != nullptr) gathers.flush(table, *built.exchanged, built.after);
+      if (built.ranks.exchanges()) {
+        built.ranks.mirrors.flush(table, *built.ranks.exchanged);
+        built.ranks.sums.commit(table.devices().front());
+      }
     built.step.commit(table.devices());
     built.keys = keys;
   }
@@ -273,8 +297,8 @@ class model_step final : public operation {
   }
 
   template <class Built>
-  void add_run(Table const& table, laid_out<D, record, Built>& built, std::span<record* const> keys) {
-    rank_gradients<Table, D> gradients(table, keys, built.exchanged.get(), built.staged.front());
+  void add_run(Table const& table, laid_out<Types, Built>& built, std::span<record* const> keys) {
+    rank_gradients<Table, D> const gradients = gradients_of(table, built, keys);
     record const& first = *keys.front();
     element_numbers const numbers = numbers_of(first);
     slice const range{first.offset, keys.back()->padded_range().end};
@@ -284,23 +308,21 @@ class model_step final : public operation {
           built.step.add_distant(first.index, leaf_phase_after(numbers.leaf_phase, part.offset), part.size);
         });
     if constexpr (Table::collective)
-      if (built.exchanged != nullptr)
+      if (built.ranks.exchanges())
         for (record const* const r : keys)
           if (r->size() > 0 && !is_local(table, *r)) built.step.add_distant_clock(r->index);
   }
   template <class Built, class Shard>
-  void add_run(Table const& table, laid_out<D, record, Built>& built, std::span<record* const> keys,
-               rank_gradients<Table, D> const& received, Shard const& shard) {
+  void add_run(Table const& table, laid_out<Types, Built>& built, std::span<record* const> keys,
+               rank_gradients<Table, D> const& of_ranks, Shard const& shard) {
     using run_type = typename Built::run_type;
     Built& step = built.step;
     std::size_t const n = shard.device_number();
     std::vector<typename Table::T const*> gradients;
     std::vector<typename Table::T*> mirrors;
-    received.before(gradients, shard.offset());
-    for (std::size_t m = 0; m < table.devices().size(); ++m)
-      gradients.push_back(
-          readable(table, built, n, m, Table::gradient(*keys.front(), m) + shard.offset(), shard.size()));
-    received.behind(gradients, shard.offset());
+    of_ranks.append(gradients, shard.offset(), [&](std::size_t m) {
+      return readable(table, built, n, m, Table::gradient(*keys.front(), m) + shard.offset(), shard.size());
+    });
     run_type run;
     if constexpr (Built::accumulates_only) {
       run = shard.template sum_run<run_type>();
@@ -315,6 +337,7 @@ class model_step final : public operation {
     auto const owned = [&](record const* r) { return shard.has_elements_of(*r); };
     record const* const lead = *std::find_if(keys.begin(), keys.end(), owned);
     run.clock = lead->index;
+    run.sources = of_ranks.sources();
     step.add(n, run, gradients, mirrors);
     if constexpr (Built::is_factored)
       step.add_matrices(
@@ -324,6 +347,12 @@ class model_step final : public operation {
       if (owned(r)) step.add_clock(n, r->index, r == lead);
   }
 
+  template <class Built>
+  static rank_gradients<Table, D> gradients_of(Table const& table, Built& built, std::span<record* const> keys) {
+    if constexpr (Types::collective)
+      if (built.ranks.exchanges()) return {table, keys, *built.ranks.exchanged, built.ranks.sums, built.staged.front()};
+    return rank_gradients<Table, D>(table.devices().size());
+  }
   /// Whether this process holds elements of the key.
   static bool is_local(Table const& table, record const& r) {
     bool any = false;
@@ -333,7 +362,7 @@ class model_step final : public operation {
 
   /// A part of the gradient of device number m where device number n reads it.
   template <class Built>
-  static typename Table::T const* readable(Table const& table, laid_out<D, record, Built>& built, std::size_t n,
+  static typename Table::T const* readable(Table const& table, laid_out<Types, Built>& built, std::size_t n,
                                            std::size_t m, typename Table::T const* gradient, std::int64_t size) {
     if (table.reach()(n, m)) return gradient;
     std::size_t const bytes = static_cast<std::size_t>(size) * sizeof(*gradient);
@@ -352,7 +381,7 @@ class model_step final : public operation {
                                   std::type_identity<nothing>>::type;
 
   store_contents<Types>& contents_;
-  laid_out<D, record, Step> update_;
+  laid_out<Types, Step> update_;
   [[no_unique_address]] accumulation_type accumulating_;
   [[no_unique_address]] typename Types::accumulation_policy policy_;
   bool only_accumulates_ = false;

@@ -22,7 +22,7 @@
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/schedule/operation.hpp>
 #include <pushpull/store/contents.hpp>
-#include <pushpull/store/exchange/call_exchange.hpp>
+#include <pushpull/store/exchange/mirror_exchange.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/inspection.hpp>
 #include <pushpull/store/keys/shard.hpp>
@@ -95,7 +95,7 @@ class swap final : public operation {
     }
     step_.commit(table.devices());
     if constexpr (Types::collective)
-      if (table.is_distributed()) lay_out_gathers();
+      if (table.is_distributed()) lay_out_mirrors();
   }
   progress run() override {
     if constexpr (Types::collective)
@@ -108,11 +108,9 @@ class swap final : public operation {
       copy_behind(contents_.devices(), copies_);
     }
     if constexpr (Types::collective)
-      if (messages_ != nullptr && part_ == 2) {
-        contents_.in_step([&] { messages_->start_gathers(); });
-        return progress::waiting_for(*messages_);
-      }
-    copy_all(contents_.devices(), after_);
+      if (messages_ != nullptr)
+        if (auto* const event = contents_.in_step([&] { return mirrors_.advance(contents_.keys, *messages_); }))
+          return progress::waiting_for(*event);
     for (record* const r : keys_)
       std::atomic_ref(r->swapped).store(r->swapped == nullptr ? &name_ : nullptr, std::memory_order_release);
     return progress::done();
@@ -126,14 +124,15 @@ class swap final : public operation {
     return MaySkip<rule_type> ? read_steps(contents_.keys, contents_.controls, r) > 0 : r.updates > 0;
   }
   /// The other ranks' parts of the mirrors.
-  void lay_out_gathers() {
+  void lay_out_mirrors() {
     auto const& table = contents_.keys;
     messages_ = table.ranks().make_messages();
-    mirror_gathers<typename Types::table_type> gathers;
-    for (record const* const r : keys_) gathers.add(table, *r, *messages_, after_);
-    gathers.flush(table, *messages_, after_);
+    for (record const* const r : keys_) mirrors_.add(table, *r, *messages_);
+    mirrors_.flush(table, *messages_);
   }
   void recycle() noexcept override {}
+
+  struct nothing {};
 
   store_contents<Types>& contents_;
   std::vector<record*> keys_;
@@ -142,7 +141,8 @@ class swap final : public operation {
   step_type step_;
   std::vector<staged_copy> copies_;
   std::unique_ptr<messages> messages_;  // where there are several ranks
-  std::vector<staged_copy> after_;
+  [[no_unique_address]] std::conditional_t<Types::collective, mirror_exchange<typename Types::table_type>, nothing>
+      mirrors_;
   int part_ = 0;  // of several ranks' operation: that runs next
 };
 

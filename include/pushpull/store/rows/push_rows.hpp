@@ -186,9 +186,13 @@ class push_rows final : public device_operation<typename Types::device_type> {
         exchange_.take_sources(sources_, all_sources_);
         sort(all_sources_, false);
         update();
-        if (whole_ || key_->arena->is_shared()) return wait(stage::gathered, exchange_.start_gather(table_, *key_));
+        // Where ranks share memory, the passes have written all mirrors, and nothing is gathered.
+        if (whole_ || (key_->arena->is_shared() && !table_.ranks().has_levels()))
+          return wait(stage::gathered, exchange_.start_gather(table_, *key_));
         return wait(stage::changed, exchange_.start_changed_counts(tables_.of_device(0)));
-      case stage::gathered: exchange_.finish_gather(table_); break;
+      case stage::gathered:
+        if (awaited* const event = exchange_.advance_gather(table_)) return progress::waiting_for(*event);
+        break;
       case stage::changed: return wait(stage::mirrors, exchange_.start_changed_rows(table_, *key_));
       case stage::mirrors: exchange_.store_changed_rows(table_, *key_); break;
       case stage::end: break;

@@ -1,0 +1,135 @@
+/// @file
+/// New slices on their way from their owners to the mirrors of all ranks.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include <pushpull/concepts/communicator.hpp>
+#include <pushpull/config.hpp>
+#include <pushpull/schedule/awaited.hpp>
+#include <pushpull/store/exchange/rank_group.hpp>
+#include <pushpull/store/keys/placement.hpp>
+#include <pushpull/store/reach.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::detail {
+
+/// The part of the key, counted from its first element, that a rank's owners hold.
+template <class Table>
+slice part_of_rank(Table const& table, typename Table::record const& key, std::size_t rank) {
+  slice const part = common(key.range(), key.arena->part_of_rank(table.owners(), rank));
+  return {part.begin - key.offset, part.end - key.offset};
+}
+
+/// f(rank, part) for each other rank that holds elements of the key.
+template <class Table, class F>
+void for_each_distant_rank(Table const& table, typename Table::record const& key, F const& f) {
+  for (std::size_t rank = 0; rank < table.owners().ranks(); ++rank) {
+    if (rank == table.owners().rank()) continue;
+    slice const part = part_of_rank(table, key, rank);
+    if (part.size() > 0) f(rank, part);
+  }
+}
+
+/// The mirrors of keys that a pass changes. Keys that follow one another in memory share the messages. An owner's pass
+/// writes all mirrors that it reaches; the others are gathered, and where slices travel between nodes each rank spreads
+/// what comes over its node.
+template <class Table>
+class mirror_exchange {
+  using T = typename Table::T;
+  using record = typename Table::record;
+  using arena_type = typename Table::arena_type;
+
+ public:
+  /// Forgets the keys.
+  void clear() {
+    arena_ = nullptr;
+    spread_.clear();
+    part_ = 0;
+  }
+
+  /// A key that the pass changes.
+  void add(Table const& table, record const& key, messages& to) {
+    if (table.ranks().shares_memory() && !table.ranks().has_levels()) return;
+    if (key.arena != arena_ || key.offset != range_.end) {
+      flush(table, to);
+      arena_ = key.arena;
+      range_ = {key.offset, key.offset};
+    }
+    range_.end = key.padded_range().end;
+  }
+  /// After the last key.
+  void flush(Table const& table, messages& to) {
+    if (arena_ == nullptr) return;
+    if (table.ranks().has_levels()) {
+      exchange_with_partners(table, to);
+    } else {
+      gather(table, to);
+    }
+    arena_ = nullptr;
+  }
+
+  /// After the pass, again and again: the next part. @returns  What it waits for; null when all mirrors are complete.
+  awaited* advance(Table const& table, messages& of) {
+    switch (part_++) {
+      case 0: of.start_gathers(); return &of;
+      case 1:
+        copy_all(table.devices(), spread_);
+        if (table.ranks().has_levels()) {
+          of.start_arrival();
+          return &of;
+        }
+        break;
+      default: break;
+    }
+    part_ = 0;
+    return nullptr;
+  }
+
+ private:
+  static std::size_t bytes(std::int64_t elements) { return static_cast<std::size_t>(elements) * sizeof(T); }
+
+  void gather(Table const& table, messages& to) {
+    ranges_.clear();
+    for (std::size_t rank = 0; rank < table.owners().ranks(); ++rank) {
+      slice const part = common(range_, arena_->part_of_rank(table.owners(), rank));
+      ranges_.push_back(part.size() > 0 ? comm::byte_range{bytes(part.begin), bytes(part.end)} : comm::byte_range{});
+      if (part.size() > 0 && rank != table.owners().rank()) spread(table, part, table.owners().rank());
+    }
+    to.gather(arena_->mirror(0), ranges_);
+  }
+
+  void exchange_with_partners(Table const& table, messages& to) {
+    node_layout const& nodes = table.ranks().nodes();
+    std::size_t const own = table.owners().rank(), first = nodes.first_of_node(own);
+    slice const mine = common(range_, arena_->part_of_rank(table.owners(), own));
+    for (std::size_t node = 0; node < nodes.nodes; ++node) {
+      std::size_t const partner = nodes.partner(own, node);
+      if (partner == own) continue;
+      if (mine.size() > 0)
+        to.send_result(arena_->mirror(0) + mine.begin, bytes(mine.size()), static_cast<int>(partner));
+      slice const theirs = common(range_, arena_->part_of_rank(table.owners(), partner));
+      if (theirs.size() <= 0) continue;
+      to.receive_result(arena_->mirror(0) + theirs.begin, bytes(theirs.size()), static_cast<int>(partner));
+      for (std::size_t rank = first; rank < first + nodes.ranks_per_node; ++rank) spread(table, theirs, rank);
+    }
+  }
+
+  /// Copies from this rank's first mirror to all others of a rank that it reaches.
+  void spread(Table const& table, slice const& part, std::size_t rank) {
+    bool const is_own = rank == table.owners().rank();
+    for (std::size_t n = is_own ? 1 : 0; n < table.devices().size(); ++n) {
+      T* const to = is_own ? arena_->mirror(n) : arena_->mirror(rank, n);
+      spread_.push_back({is_own ? n : 0, to + part.begin, arena_->mirror(0) + part.begin, bytes(part.size())});
+    }
+  }
+
+  arena_type* arena_ = nullptr;
+  slice range_;
+  std::vector<comm::byte_range> ranges_;
+  std::vector<staged_copy> spread_;
+  int part_ = 0;
+};
+
+}  // namespace pushpull::detail
