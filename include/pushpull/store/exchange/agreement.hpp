@@ -22,6 +22,7 @@
 #include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/keys/key_table.hpp>
+#include <pushpull/store/keys/shard.hpp>
 #include <pushpull/tensor/buffer.hpp>
 #include <pushpull/tensor/copy_bytes.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
@@ -83,6 +84,27 @@ void expect_agreed_keys(rank_group& ranks, std::size_t devices, std::span<KeyVie
   });
 }
 
+/// Writes the parts of all local mirrors whose masters other processes have.
+/// @param whole  The key's masters, which device number 0 reaches.
+template <class Table>
+void fill_distant_mirrors(Table const& table, typename Table::record const& r, typename Table::W* whole) {
+  using step_type = typename Table::pull_step;
+  std::size_t const devices = table.devices().size();
+  step_type step(devices);
+  std::vector<typename Table::T*> mirrors;
+  for_each_owner(
+      table, r, [](auto const&) {},
+      [&](distant_part const& part) {
+        auto run = whole_key_run<typename step_type::run_type>(r, whole + part.offset);
+        run.size = part.size;
+        mirrors.clear();
+        for (std::size_t m = 0; m < devices; ++m) mirrors.push_back(Table::mirror(r, m) + part.offset);
+        step.add(0, run, {}, mirrors);
+      });
+  step.commit(table.devices());
+  step.run(table.devices());
+}
+
 /// Initial values that each rank receives from rank 0 when a key is made: one at a time, in the order of the keys.
 template <class Table, class View>
 auto values_of_rank_0(Table const& table, std::span<View const> values) {
@@ -101,7 +123,7 @@ auto values_of_rank_0(Table const& table, std::span<View const> values) {
       buffer<typename Table::device_type> const masters(device, r.shape.size() * sizeof(W));
       auto* const whole = static_cast<W*>(masters.data());
       copy(given, tensor_view<W, typename Table::device_type>(whole, r.shape, device));
-      table.fill_distant_mirrors(r, whole);
+      fill_distant_mirrors(table, r, whole);
     };
   };
   std::vector<filled_value<decltype(fill(0))>> result;

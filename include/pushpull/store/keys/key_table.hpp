@@ -300,22 +300,6 @@ class key_table {
            tensor_view<W, D>(s.master(), extent, s.device()));
     });
   }
-  /// Writes the parts of all local mirrors whose masters other processes have.
-  /// @param whole  The key's masters, which device number 0 reaches.
-  void fill_distant_mirrors(record const& r, W* whole) const {
-    pull_step step(devices_.size());
-    for_each_owner(
-        *this, r, [](shard_type const&) {},
-        [&](distant_part const& part) {
-          auto run = whole_key_run<typename pull_step::run_type>(r, whole + part.offset);
-          run.size = part.size;
-          std::vector<T*> mirrors;
-          for (std::size_t m = 0; m < devices_.size(); ++m) mirrors.push_back(mirror(r, m) + part.offset);
-          step.add(0, run, {}, mirrors);
-        });
-    step.commit(devices_);
-    step.run(devices_);
-  }
 
  private:
   template <class View>

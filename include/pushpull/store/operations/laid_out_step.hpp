@@ -4,12 +4,14 @@
 
 #include <cstddef>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/pass/fused_step.hpp>
 #include <pushpull/pass/operands.hpp>
+#include <pushpull/schedule/awaited.hpp>
 #include <pushpull/store/exchange/mirror_exchange.hpp>
 #include <pushpull/store/exchange/rank_gradients.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
@@ -19,22 +21,49 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// The part of a step that other ranks have to do with. Empty in stores of one process.
+/// The part of a step that other ranks have to do with: each call returns the messages that it waits for, null if there are
+/// none. Nothing in stores of one process.
 template <class Types>
 struct rank_parts {
+  using table_type = typename Types::table_type;
   static constexpr bool exchanges() { return false; }
-  void clear() {}
+  static awaited* start_arrival(table_type const&) { return nullptr; }
+  static awaited* start_exchange(table_type const&) { return nullptr; }
+  static awaited* start_sum(std::span<double>) { return nullptr; }
+  static awaited* advance_mirrors(table_type const&) { return nullptr; }
+  static void clear() {}
 };
 template <class Types>
   requires(Types::collective)
 struct rank_parts<Types> {
+  using table_type = typename Types::table_type;
   std::unique_ptr<messages> exchanged;  ///< Where there are several ranks.
-  mirror_exchange<typename Types::table_type> mirrors;
+  mirror_exchange<table_type> mirrors;
   node_sums<Types> sums;  ///< Before the exchange, where slices travel between nodes.
 
   bool exchanges() const { return exchanged != nullptr; }
+  /// Before gradients of other ranks are added up.
+  awaited* start_arrival(table_type const& table) {
+    if (!exchanges() || !table.ranks().has_levels()) return nullptr;
+    exchanged->start_arrival();
+    return exchanged.get();
+  }
+  awaited* start_exchange(table_type const& table) {
+    if (!exchanges()) return nullptr;
+    sums.run(table.devices().front());
+    exchanged->start_exchange();
+    return exchanged.get();
+  }
+  awaited* start_sum(std::span<double> numbers) {
+    exchanged->start_sum(numbers);
+    return exchanged.get();
+  }
+  /// Again and again, until it returns null.
+  awaited* advance_mirrors(table_type const& table) {
+    return exchanges() ? mirrors.advance(table, *exchanged) : nullptr;
+  }
   void clear() {
-    if (exchanged != nullptr) exchanged->clear();
+    if (exchanges()) exchanged->clear();
     mirrors.clear();
     sums.clear();
   }

@@ -115,14 +115,14 @@ class model_step final : public operation {
       return nullptr;
     }
     switch (part) {
-      case 0: ++next_; return start_arrival(update_);
-      case 1: ++next_; return start_exchange(update_);
+      case 0: ++next_; return update_.ranks.start_arrival(contents_.keys);
+      case 1: ++next_; return update_.ranks.start_exchange(contents_.keys);
       case 2:
-        if (auto const sums = update()) return start(update_, [&](messages& m) { m.start_sum(*sums); });
+        if (auto const sums = update()) return update_.ranks.start_sum(*sums);
         ++next_;
         return nullptr;
       case 3:
-        if (awaited* const event = advance_mirrors(update_)) return event;
+        if (awaited* const event = update_.ranks.advance_mirrors(contents_.keys)) return event;
         ++next_;
         finish_update();
         return nullptr;
@@ -139,36 +139,6 @@ class model_step final : public operation {
   bool runs_update() const {
     if constexpr (Types::accumulates) return !accumulating_.due.empty();
     return true;
-  }
-
-  template <class Built, class F>
-  static awaited* start(Built& built, F const& f) {
-    if constexpr (Types::collective)
-      if (built.ranks.exchanges()) {
-        f(*built.ranks.exchanged);
-        return built.ranks.exchanged.get();
-      }
-    return nullptr;
-  }
-  /// Before other ranks' gradients are added up.
-  template <class Built>
-  awaited* start_arrival(Built& built) {
-    if constexpr (Types::collective)
-      if (built.ranks.exchanges() && contents_.keys.ranks().has_levels())
-        return start(built, [](messages& m) { m.start_arrival(); });
-    return nullptr;
-  }
-  template <class Built>
-  awaited* start_exchange(Built& built) {
-    if constexpr (Types::collective)
-      if (built.ranks.exchanges()) built.ranks.sums.run(contents_.devices().front());
-    return start(built, [](messages& m) { m.start_exchange(); });
-  }
-  template <class Built>
-  awaited* advance_mirrors(Built& built) {
-    if constexpr (Types::collective)
-      if (built.ranks.exchanges()) return built.ranks.mirrors.advance(contents_.keys, *built.ranks.exchanged);
-    return nullptr;
   }
 
   /// Chooses the keys for which it is time, unless the step only accumulates; the gradients of the others are added to
@@ -199,8 +169,8 @@ class model_step final : public operation {
   awaited* accumulate(Built& built, std::size_t part) {
     Table const& table = contents_.keys;
     switch (part) {
-      case 4: ++next_; return start_arrival(built);
-      case 5: ++next_; return start_exchange(built);
+      case 4: ++next_; return built.ranks.start_arrival(table);
+      case 5: ++next_; return built.ranks.start_exchange(table);
       case 6:
         ++next_;
         if (!accumulating_.begins) complete_sums(table, accumulating_.waiting);
@@ -208,7 +178,8 @@ class model_step final : public operation {
         for (record* const r : accumulating_.waiting) ++r->micro_batches;
         return nullptr;
       default:
-        if (awaited* const event = advance_mirrors(built)) return event;  // gradients may be read elsewhere until then
+        if (awaited* const event = built.ranks.advance_mirrors(table))
+          return event;  // gradients may be read elsewhere until then
         ++next_;
         return nullptr;
     }
