@@ -112,15 +112,14 @@ class mpi_library {
     return library;
   }
   static int before_finalize(MPI_Comm, int, void* library, void*) {
-    static_cast<mpi_library*>(library)->abort_if_failed();
-    return MPI_SUCCESS;
-  }
-  void abort_if_failed() noexcept {
-    if (aborts_at_exit_ && !aborted_) abort();
+    if (!static_cast<mpi_library*>(library)->aborts_at_exit_) return MPI_SUCCESS;
+    // After MPI_Abort inside of MPI_Finalize Open MPI's mpirun hangs at times. This status ends the job as well.
+    std::fflush(stdout);
+    std::_Exit(EXIT_FAILURE);
   }
   void leave() noexcept {
     if (!usable()) return;
-    abort_if_failed();
+    if (aborts_at_exit_) abort();
     if (finalizes_) MPI_Finalize();  // nobody is left to tell about a failure
   }
 
