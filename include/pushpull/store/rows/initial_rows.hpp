@@ -15,6 +15,7 @@
 #include <pushpull/pass/step_control.hpp>
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/store/contents.hpp>
+#include <pushpull/store/exchange/agreement.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/keys/shard.hpp>
 #include <pushpull/store/rows/row_pass.hpp>
@@ -91,7 +92,7 @@ void fill_rows_of_rank_0(store_contents<Types>& contents, typename Types::record
   launch_rows<pass::assign, reduce::sum, types, pass::present_rows, D, clock>(device, operands, nullptr, nullptr,
                                                                               tables.size());
   table.store_value(key, tensor_view<W const, D>(whole, key.shape, device));
-  table.fill_distant_mirrors(key, whole);
+  fill_distant_mirrors(table, key, whole);
 }
 
 }  // namespace pushpull::detail
