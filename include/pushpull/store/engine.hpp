@@ -250,6 +250,18 @@ class engine {
     plan.step().begin(accumulation_, only_accumulates);
     run_in_order(plan.step());
   }
+  /// Same as update, but on CPU devices too it may go on when this returns. To be finished before the plan is used again.
+  void start(plan_type& plan) {
+    if constexpr (!Types::has_updater)
+      if (function_.filled()) return update(plan);
+    plan.step().begin(accumulation_, false);
+    schedule_->submit(plan.step(), std::numeric_limits<int>::max(), false);
+  }
+  /// Returns when the step is done. @throws what it fails with
+  void finish(plan_type& plan) {
+    schedule_->finish(plan.step());
+    tell(plan.step());
+  }
   /// Exchanges masters and state number `s` of different keys.
   void swap(std::vector<record*> keys, std::size_t s) {
     detail::swap<Types> op(contents_, std::move(keys), s, state_names_[s]);
@@ -332,10 +344,7 @@ class engine {
   void run_in_order(operation& op) {
     schedule_->submit(op, std::numeric_limits<int>::max(), true);
     schedule_->finish(op);
-    if (failure* const failed = op.failed()) {
-      failed->told = true;
-      std::rethrow_exception(failed->error);
-    }
+    tell(op);
   }
   /// f(contents) when earlier operations on the key are done, and before later ones. Returns when done.
   template <class F>
@@ -368,6 +377,14 @@ class engine {
  private:
   /// Elements up to which the calling thread does the work of a call itself: about as long as another takes to wake.
   static constexpr std::int64_t small_work = std::int64_t{1} << 14;
+
+  /// @throws what an operation that is done has failed with
+  static void tell(operation const& op) {
+    if (failure* const failed = op.failed()) {
+      failed->told = true;
+      std::rethrow_exception(failed->error);
+    }
+  }
 
   template <class E, class Operation>
   draft<E> begin(Operation& op, char const* caller) {

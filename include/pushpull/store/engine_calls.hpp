@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/schedule/completion.hpp>
@@ -31,6 +32,11 @@
 #include <pushpull/tensor/tensor_view.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
+
+template <class Engines>
+inline constexpr bool any_pre_reduction = false;
+template <class... Engines>
+inline constexpr bool any_pre_reduction<std::tuple<Engines...>> = (PreReduction<typename Engines::rule_type> || ...);
 
 /// A store whose keys one engine holds, or several that share a schedule and a directory.
 /// @tparam Derived  Has: engines() -> a tuple of references; engines_of<Rule>() -> those with the rule; owner(caller, key, f) ->
@@ -119,6 +125,20 @@ class engine_calls : public state_access<Derived, Traits> {
   /// pushpull from the resident gradients to the resident mirrors: one pass per device and engine, two if the rule is a
   /// PreReduction. Enqueued; on CPU devices finished when it returns.
   void update(plan_type& plan) { run(plan, false); }
+  /// Whether a step of some keys does not depend on which others are stepped with them: no rule sums over keys.
+  static constexpr bool steps_in_parts = !detail::any_pre_reduction<engine_types>;
+  /// Same as update, but on CPU devices too it may go on when this returns. To be finished before the plan is used again.
+  void start(plan_type& plan) {
+    each_of(plan, [](auto& engine, auto& part, std::size_t) {
+      if (part) engine.start(*part);
+    });
+  }
+  /// Returns when a step that was started is done. @throws what it fails with
+  void finish(plan_type& plan) {
+    each_of(plan, [](auto& engine, auto& part, std::size_t) {
+      if (part) engine.finish(*part);
+    });
+  }
   /// Adds the resident gradients, those of a micro-batch, to what the plan's next update takes. See `accumulate`.
   void accumulate(plan_type& plan)
     requires(Traits::accumulates)

@@ -8,12 +8,14 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include <pushpull/config.hpp>
 #include <pushpull/store/concepts.hpp>
 #include <pushpull/store/rule_states.hpp>
+#include <pushpull/store/step_buckets.hpp>
 #include <pushpull/store/wait_at_exit.hpp>
 #include <pushpull/tensor/tensor.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
@@ -169,7 +171,7 @@ class parameter_memory<S> {
  public:
   using initial_type = typename initial_value<S>::type;
 
-  explicit parameter_memory(S& store) : store_(&store) {}
+  explicit parameter_memory(S& store) : store_(&store), buckets_(store) {}
 
   void init(std::vector<std::string> const& names, std::vector<tensor_view<initial_type const, D>> const& values,
             std::vector<bool> const& needs_gradient) {
@@ -178,7 +180,11 @@ class parameter_memory<S> {
   tensor_view<T, D> mirror(std::string const& name, std::size_t n) { return store_->mirror(name, n); }
   tensor_view<T, D> gradient(std::string const& name, std::size_t n) { return store_->gradient(name, n); }
   void require_gradient(std::string const& name) { store_->require_gradient(name); }
-  void plan(std::vector<std::string> const& names) { plan_.emplace(store_->make_plan(names)); }
+  void plan(std::vector<std::string> const& names) {
+    buckets_.clear();
+    plan_.emplace(store_->make_plan(names));
+    names_ = names;
+  }
   template <class V>
     requires requires(S& store, std::string const& name, V const& value) {
       store.assign(name, value, rule_states::keep);
@@ -191,7 +197,26 @@ class parameter_memory<S> {
   {
     store_->swap(names, state);
   }
-  void update() { store_->update(*plan_); }
+  void update() {
+    if (buckets_.is_under_way()) return buckets_.update();
+    store_->update(*plan_);
+  }
+  /// @param bucket_bytes  See step_buckets. @throws invalid_argument in a store that cannot begin steps in parts
+  void ready(std::string const& name, std::size_t bucket_bytes)
+    requires requires(S& store, typename S::plan_type& plan) { store.start(plan); }
+  {
+    if (buckets_.empty() && !names_.empty()) {
+      std::vector<std::size_t> bytes;
+      for (std::string const& each : names_) bytes.push_back(store_->gradient(each, 0).size() * sizeof(T));
+      buckets_.make(names_, bytes, bucket_bytes);
+    }
+    buckets_.ready(name);
+  }
+  void wait(std::string const& name)
+    requires requires(S& store, typename S::plan_type& plan) { store.start(plan); }
+  {
+    buckets_.wait(name);
+  }
   void expect_weights() const {
     if constexpr (requires { store_->expect_weights("update_all", *plan_); })
       store_->expect_weights("update_all", *plan_);
@@ -203,8 +228,25 @@ class parameter_memory<S> {
   }
 
  private:
+  struct no_buckets {
+    explicit no_buckets(S&) {}
+    static bool is_under_way() { return false; }
+    static void update() {}
+    static void clear() {}
+  };
+  template <class Any>
+  static auto buckets_for() {
+    if constexpr (requires(Any& store, typename Any::plan_type& plan) { store.start(plan); }) {
+      return std::type_identity<step_buckets<Any>>();
+    } else {
+      return std::type_identity<no_buckets>();
+    }
+  }
+
   S* store_;
   std::optional<typename S::plan_type> plan_;
+  std::vector<std::string> names_;  // of the plan
+  typename decltype(buckets_for<S>())::type buckets_;
 };
 
 }  // namespace pushpull::detail

@@ -171,6 +171,33 @@ class parameter_store {
     memory_.update();
   }
 
+  /// The parameter's gradients are complete on all devices: its part of the next step may begin, while a backward pass
+  /// computes the gradients of others. Parts begin in buckets, those of parameters that were added last first, so a backward pass
+  /// calls it in that order; in a store of several ranks all ranks do. `update_all` begins the others and waits for all.
+  /// Once all parts have begun, `wait` of each parameter, before it is read, does without `update_all`.
+  /// A rule with sums over elements (a PreReduction) makes one step of all parameters, when all gradients are complete.
+  /// @throws unknown_key; invalid_argument if it was called twice in one step
+  void ready(std::string_view name)
+    requires requires(detail::parameter_memory<S>& memory, std::string const& key) { memory.ready(key, std::size_t{}); }
+  {
+    prepare_step();
+    memory_.ready(find(name).name, bucket_bytes_);
+  }
+  /// Returns when the part of a step that has begun for the parameter, if any has, is done: its value may be read.
+  /// @throws unknown_key, and what the step fails with
+  void wait(std::string_view name)
+    requires requires(detail::parameter_memory<S>& memory, std::string const& key) { memory.wait(key); }
+  {
+    memory_.wait(find(name).name);
+  }
+  /// Bytes of gradients in a part of a step that `ready` begins: 2 MiB. Between ranks smaller parts overlap better with the
+  /// work beside them, larger ones move more bytes per message. Before the first `ready`. @throws invalid_argument for 0
+  void set_bucket_bytes(std::size_t bytes) {
+    detail::expects<invalid_argument>(bytes > 0,
+                                      [] { return std::string("parameter_store: a bucket of 0 bytes was asked for"); });
+    bucket_bytes_ = bytes;
+  }
+
   /// Refuses what `update_all` would refuse, before anything changes: for a step of several such stores.
   void expect_step() {
     prepare_step();
@@ -389,8 +416,9 @@ class parameter_store {
   std::vector<std::unique_ptr<parameter>> parameters_;
   std::unordered_map<std::string, std::size_t, detail::key_hash<std::string>, std::equal_to<>> index_;
   std::size_t pending_ = 0;  // parameters at the end whose mirrors are not made yet
-  bool stale_ = true;        // the plan covers other parameters than those that require a gradient
-  bool planned_ = false;     // there is a plan, of the parameters that say so
+  std::size_t bucket_bytes_ = std::size_t{2} << 20U;
+  bool stale_ = true;     // the plan covers other parameters than those that require a gradient
+  bool planned_ = false;  // there is a plan, of the parameters that say so
   detail::guarded_mutex<std::mutex> mutex_;
 };
 
