@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <iterator>
 #include <limits>
 #include <memory>
 #include <string>
@@ -77,6 +78,54 @@ double seconds_of(std::function<void()> const& step) {
   return seconds;
 }
 
+/// A step behind a backward pass on a device that leaves the host idle: the gradients of 32 parameters are complete one
+/// after the other.
+template <class... Policies>
+struct overlapped {
+  static constexpr std::size_t parameter_count = 32;
+
+  pp::kv_store<float, pp::cpu_device<>, pp::update::adam, Policies...> store;
+  pp::parameter_store<decltype(store)> parameters{store};
+
+  overlapped(std::size_t elements, int rank, Policies const&... policies)
+      : store(pp::cpu_devices(1), pp::update::adam{}, policies...) {
+    for (std::size_t i = 0; i < parameter_count; ++i)
+      parameters.add(name_of(i), std::vector<float>(elements / parameter_count, 1.0F));
+    parameters.materialize();
+    for (std::size_t i = 0; i < parameter_count; ++i) fill(parameters.grad(name_of(i), std::size_t{0}), rank);
+  }
+  static std::string name_of(std::size_t i) { return "weight " + std::to_string(i); }
+
+  void step(std::chrono::duration<double> backward, bool in_parts) {
+    auto const start = clock_type::now();
+    for (std::size_t i = parameter_count; i-- > 0;) {
+      auto const done = static_cast<double>(parameter_count - i) / static_cast<double>(parameter_count);
+      std::this_thread::sleep_until(start + std::chrono::duration_cast<clock_type::duration>(done * backward));
+      if (in_parts) parameters.ready(name_of(i));
+    }
+    parameters.update_all();
+  }
+};
+
+/// Prints the share of the update that hides behind a backward pass of twice its length.
+template <class... Policies>
+void measure_overlap(char const* title, int turns, std::size_t elements, int rank, Policies const&... policies) {
+  overlapped<Policies...> all(elements, rank, policies...);
+  double best[3];  // the update alone, behind a backward pass, in parts beside it
+  std::fill(std::begin(best), std::end(best), std::numeric_limits<double>::infinity());
+  for (int turn = -1; turn < turns; ++turn) {
+    auto const keep = [&](double& to, double seconds) { to = turn < 0 ? to : std::min(to, seconds); };
+    double const alone = seconds_of([&] { all.step({}, false); });
+    keep(best[0], alone);
+    std::chrono::duration<double> const backward(2 * (turn < 0 ? alone : best[0]));
+    keep(best[1], seconds_of([&] { all.step(backward, false); }) - backward.count());
+    keep(best[2], seconds_of([&] { all.step(backward, true); }) - backward.count());
+  }
+  if (rank == 0)
+    std::printf("%-46s %8.1f ms  %5.2f of it hidden behind an idle host\n", title, best[1] * 1e3,
+                1 - best[2] / best[1]);
+}
+
 }  // namespace
 
 int main(int argc, char* argv[]) {
@@ -97,6 +146,10 @@ int main(int argc, char* argv[]) {
     all.push_back(over_allreduce(elements, rank));
     all.push_back(over_store("a store, ranks share memory", elements, rank, world));
     all.push_back(over_store("a store, messages", elements, rank, world, pp::hierarchy::flat{}));
+    if (ranks == 4) {
+      pp::comm::mpi const two_nodes(MPI_COMM_WORLD, {.ranks_per_node = 2});
+      all.push_back(over_store("a store, two levels, as on 2 nodes", elements, rank, two_nodes));
+    }
     for (contender const& c : all) c.step();  // pages, connections, threads
     for (int turn = 0; turn < turns; ++turn)
       for (std::size_t i = 0; i < all.size(); ++i) {
@@ -108,6 +161,9 @@ int main(int argc, char* argv[]) {
       for (contender const& c : all)
         std::printf("%-46s %8.1f ms  %5.2f\n", c.title.c_str(), c.best * 1e3, c.best / all.front().best);
     }
+    all.clear();
+    measure_overlap("ready, ranks share memory", turns, elements, rank, world);
+    measure_overlap("ready, messages", turns, elements, rank, world, pp::hierarchy::flat{});
   } catch (pp::error const& e) {
     std::fprintf(stderr, "pushpull.bench.dist: %s\n", e.what());
     return EXIT_FAILURE;

@@ -53,15 +53,18 @@ void require_same_bits(Make const& make) {
   auto const expected = train(alone, {0, 4}, false);
   auto in_parts = make(pp::cpu_devices(4), comm::single{});
   REQUIRE((train(in_parts, {0, 4}, true) == expected));
-  test::for_each_reach(4, [&](comm::threads_options const& options) {
-    std::vector<std::vector<std::vector<float>>> found(4);
-    comm::run_ranks(4, options, [&](comm::threads const& c) {
-      auto store = make(pp::cpu_devices(1), c);
-      auto const rank = static_cast<std::size_t>(c.rank());
-      found[rank] = train(store, {rank, 1}, true);
-    });
-    for (auto const& weights : found) REQUIRE((weights == expected));
-  }, false);
+  test::for_each_reach(
+      4,
+      [&](comm::threads_options const& options) {
+        std::vector<std::vector<std::vector<float>>> found(4);
+        comm::run_ranks(4, options, [&](comm::threads const& c) {
+          auto store = make(pp::cpu_devices(1), c);
+          auto const rank = static_cast<std::size_t>(c.rank());
+          found[rank] = train(store, {rank, 1}, true);
+        });
+        for (auto const& weights : found) REQUIRE((weights == expected));
+      },
+      false);
 }
 
 }  // namespace
@@ -85,8 +88,8 @@ TEST_CASE("a gradient is complete once in a step", "[ready]") {
   parameters.add("b", std::vector<float>(5, 1.0F));
   for (auto const* each : {"a", "b"}) std::fill_n(parameters.grad(each, std::size_t{0}).data(), 5, 1.0F);
   parameters.ready("a");
-  REQUIRE_THROWS_WITH(parameters.ready("a"), Catch::Matchers::Contains("parameter \"a\"") &&
-                                                 Catch::Matchers::Contains("twice"));
+  REQUIRE_THROWS_WITH(parameters.ready("a"),
+                      Catch::Matchers::Contains("parameter \"a\"") && Catch::Matchers::Contains("twice"));
   REQUIRE_THROWS_AS(parameters.ready("c"), pp::unknown_key);
   REQUIRE_THROWS_AS(parameters.set_bucket_bytes(0), pp::invalid_argument);
   parameters.wait("a");  // its bucket has not begun
