@@ -135,3 +135,32 @@ TEST_CASE("after a call to other ranks has failed the store says so", "[ranks]")
   run(0);
   other.join();
 }
+
+TEST_CASE("outputs that show more than mirrors do are filled from the masters of all ranks", "[ranks]") {
+  on_ranks(3, [](comm::threads const& c) {
+    auto store = pp::make_kv_store<pp::bfloat16>(pp::cpu_devices(2), update::sgd{.learning_rate = 1},
+                                                 pp::element::master<float>{}, c);
+    std::vector<float> values(5000);
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] = 1 + static_cast<float>(i) * 0x1p-20F;
+    store.init("a", values);
+    store.init("b", filled(3, 2));
+    std::vector<float> a(values.size()), b(3);
+    store.pull("a", a);
+    store.pull("b", b);
+    store.wait();
+    REQUIRE(a == values);
+    REQUIRE(b == filled(3, 2));
+    std::vector<pp::bfloat16> rounded(values.size());
+    if (c.rank() == 0) store.pull("a", rounded).wait();  // alone
+    store.barrier();
+  });
+}
+
+TEST_CASE("ranks whose rules or devices differ are told so at init", "[ranks]") {
+  on_ranks(2, [](comm::threads const& c) {
+    pp::kv_store store{pp::cpu_devices(c.rank() + 1), update::sgd{}, c};
+    REQUIRE(message_of<pp::invalid_argument>([&] { store.init("a", filled(3, 1)); }) ==
+            "init: ranks disagree: rank 0 came with 1 keys of a store of float32 on 1 device with the rule sgd, rank 1 "
+            "with 1 keys of a store of float32 on 2 devices with the rule sgd");
+  });
+}

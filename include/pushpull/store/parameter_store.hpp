@@ -14,7 +14,6 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -24,17 +23,13 @@
 #include <pushpull/schedule/reentrance.hpp>
 #include <pushpull/store/concepts.hpp>
 #include <pushpull/store/kv_store.hpp>
+#include <pushpull/store/parameter_list.hpp>
 #include <pushpull/store/parameter_memory.hpp>
 #include <pushpull/store/refusal.hpp>
 #include <pushpull/store/wait_at_exit.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
-
-/// The options of registering a parameter.
-struct parameter_options {
-  bool requires_grad = true;  ///< False: mirrors, but no gradient and no update (running statistics).
-};
 
 namespace detail {
 
@@ -95,9 +90,7 @@ class parameter_store {
     requires InReachOf<V, device_type>
   void add(std::string_view name, V&& value, parameter_options options = {}) {
     detail::guard<std::lock_guard, std::mutex> const lock(mutex_);
-    detail::expects<duplicate_key>(index_.find(name) == index_.end(), [&] {
-      return "parameter_store: parameter \"" + std::string(name) + "\" was added before";
-    });
+    parameters_.expect_new(name);
     expect_free(name);
     auto const view = view_of(value);
     using constant = tensor_view<element_of<V> const, typename decltype(view_of(value))::device_type>;
@@ -120,8 +113,7 @@ class parameter_store {
         copy(memory_.mirror(self.name, 0), view);
       };
     }
-    index_.emplace(p->name, parameters_.size());
-    parameters_.push_back(std::move(p));
+    parameters_.add(std::move(p));
     ++pending_;
   }
 
@@ -171,11 +163,9 @@ class parameter_store {
     memory_.update();
   }
 
-  /// The parameter's gradients are complete on all devices: its part of the next step may begin, while a backward pass
-  /// computes the gradients of others. Parts begin in buckets, those of parameters that were added last first, so a backward pass
-  /// calls it in that order; in a store of several ranks all ranks do. `update_all` begins the others and waits for all.
-  /// Once all parts have begun, `wait` of each parameter, before it is read, does without `update_all`.
-  /// A rule with sums over elements (a PreReduction) makes one step of all parameters, when all gradients are complete.
+  /// The parameter's gradients are complete on all devices. Its part of the next step begins, with others in a bucket, beside
+  /// the backward pass: parameters that were added last come first. `update_all` begins the rest and waits for all; or `wait`
+  /// for each parameter before it is read. A PreReduction makes one step of all parameters. All ranks call it, in one order.
   /// @throws unknown_key; invalid_argument if it was called twice in one step
   void ready(std::string_view name)
     requires requires(detail::parameter_memory<S>& memory, std::string const& key) { memory.ready(key, std::size_t{}); }
@@ -183,20 +173,15 @@ class parameter_store {
     prepare_step();
     memory_.ready(find(name).name, bucket_bytes_);
   }
-  /// Returns when the part of a step that has begun for the parameter, if any has, is done: its value may be read.
-  /// @throws unknown_key, and what the step fails with
+  /// Returns when the part of a step that has begun for the parameter, if any, is done. @throws unknown_key, and its errors
   void wait(std::string_view name)
     requires requires(detail::parameter_memory<S>& memory, std::string const& key) { memory.wait(key); }
   {
     memory_.wait(find(name).name);
   }
-  /// Bytes of gradients in a part of a step that `ready` begins: 2 MiB. Between ranks smaller parts overlap better with the
-  /// work beside them, larger ones move more bytes per message. Before the first `ready`. @throws invalid_argument for 0
-  void set_bucket_bytes(std::size_t bytes) {
-    detail::expects<invalid_argument>(bytes > 0,
-                                      [] { return std::string("parameter_store: a bucket of 0 bytes was asked for"); });
-    bucket_bytes_ = bytes;
-  }
+  /// Bytes of gradients in a part that `ready` begins: 2 MiB. Smaller parts overlap better, larger ones make fewer messages.
+  /// Before the first `ready`; a bucket holds one parameter at least.
+  void set_bucket_bytes(std::size_t bytes) { bucket_bytes_ = bytes; }
 
   /// Refuses what `update_all` would refuse, before anything changes: for a step of several such stores.
   void expect_step() {
@@ -296,13 +281,7 @@ class parameter_store {
     std::function<void(parameter const&)> sync;
   };
 
-  parameter& find(std::string_view name) const {
-    auto const found = index_.find(name);
-    detail::expects<unknown_key>(found != index_.end(), [&] {
-      return "parameter_store: parameter \"" + std::string(name) + "\" was never added";
-    });
-    return *parameters_[found->second];
-  }
+  parameter& find(std::string_view name) const { return parameters_.find(name); }
 
   std::size_t index_of(device_type const& device) const {
     auto const found = std::find(devices().begin(), devices().end(), device);
@@ -337,9 +316,7 @@ class parameter_store {
       try {
         expect_free(parameters_[i]->name);
       } catch (duplicate_key const&) {
-        index_.erase(parameters_[i]->name);
-        parameters_.erase(parameters_.begin() + static_cast<std::ptrdiff_t>(i));
-        for (std::size_t later = i; later < parameters_.size(); ++later) index_[parameters_[later]->name] = later;
+        parameters_.erase(i);
         --pending_;
         throw;
       }
@@ -413,8 +390,7 @@ class parameter_store {
 
   S* store_;
   detail::parameter_memory<S> memory_;
-  std::vector<std::unique_ptr<parameter>> parameters_;
-  std::unordered_map<std::string, std::size_t, detail::key_hash<std::string>, std::equal_to<>> index_;
+  detail::parameter_list<parameter> parameters_;
   std::size_t pending_ = 0;  // parameters at the end whose mirrors are not made yet
   std::size_t bucket_bytes_ = std::size_t{2} << 20U;
   bool stale_ = true;     // the plan covers other parameters than those that require a gradient

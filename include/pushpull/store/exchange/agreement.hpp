@@ -65,17 +65,14 @@ void expect_agreement(rank_group& ranks, std::string const& call, std::size_t co
       }
 }
 
-/// @param devices  Of this rank.
-/// @param dtype    The store's elements.
-/// @throws invalid_argument on all ranks unless they have as many devices and name the same keys, in one order, of the same
+/// @param store  The store in words: devices, element type, rule.
+/// @throws invalid_argument on all ranks unless their stores are alike and they name the same keys, in one order, of the same
 /// shapes, element types and needs of gradients
 template <class KeyView, class View>
-void expect_agreed_keys(rank_group& ranks, std::size_t devices, std::span<KeyView const> keys,
-                        std::span<View const> values, std::string_view dtype, std::vector<bool> const& needs_gradient) {
+void expect_agreed_keys(rank_group& ranks, std::string const& store, std::span<KeyView const> keys,
+                        std::span<View const> values, std::vector<bool> const& needs_gradient) {
   expect_agreement(ranks, "init", keys.size() + 1, [&](std::size_t i) {
-    if (i == 0)
-      return std::to_string(devices) + " devices, " + std::to_string(keys.size()) + " keys and elements of " +
-             std::string(dtype);
+    if (i == 0) return std::to_string(keys.size()) + " keys of a store of " + store;
     std::string text = key_text(keys[i - 1]) + " of shape " + to_string(values[i - 1].shape());
     if constexpr (requires { typename View::value_type; })
       text += " of " + std::string(dtype_traits<std::remove_const_t<typename View::value_type>>::name);

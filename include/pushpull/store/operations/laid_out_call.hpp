@@ -22,6 +22,7 @@
 #include <pushpull/store/operations/effect.hpp>
 #include <pushpull/store/operations/encoded_sources.hpp>
 #include <pushpull/store/operations/gathered_call.hpp>
+#include <pushpull/store/operations/staged_operands.hpp>
 #include <pushpull/store/reach.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
@@ -42,7 +43,7 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
  public:
   using typename base::record;
 
-  explicit laid_out_call(std::size_t devices, C const& compressor = {}) : staging_(devices), encoded_(compressor) {}
+  explicit laid_out_call(std::size_t devices, C const& compressor = {}) : staged_(devices), encoded_(compressor) {}
 
   /// Steps may be skipped: residuals will then be what they were before their first micro-batch.
   void remember_residuals([[maybe_unused]] bool always) {
@@ -63,8 +64,7 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
 
   void clear() {
     base::forget();
-    copies_in_.clear();
-    copies_out_.clear();
+    staged_.forget_copies();
     stage_ = stage::sources;
     for (auto& memory : staging_) memory.clear();
   }
@@ -72,8 +72,7 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
   /// Before `lay_out`: forgets earlier ones. The keys that are chosen are those of which sources are encoded.
   /// @param may_fail  Whether `launch` may throw. Residuals then become what they were.
   void begin(Table const& table, effect what, [[maybe_unused]] bool may_fail = false) {
-    copies_in_.clear();
-    copies_out_.clear();
+    staged_.forget_copies();
     stage_ = stage::sources;
     sort();
     if constexpr (compressed)
@@ -109,13 +108,16 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
       return false;
     });
     if constexpr (Table::collective)
-      if (exchanges && changes_mirrors(what)) lay_out_gathers(table);
+      if (exchanges && changes_mirrors(what)) {
+        this->for_each_distinct_key([&](record const& r) { exchange_.mirrors().add(table, r, exchange_.parts()); });
+        exchange_.mirrors().flush(table, exchange_.parts());
+      }
     step.commit(table.devices());
   }
 
-  /// Same, for outputs that the mirrors on device number 0 fill.
-  template <class Step>
-  void lay_out_mirrors(Table const& table, Step& step) {
+  /// Same, for outputs that whole tensors on device number 0 fill. @param from  from(record): the key's tensor.
+  template <class Step, class From>
+  void lay_out_copies(Table const& table, Step& step, From const& from) {
     step.clear();
     any_key([&](std::span<item const> same) {
       record const& r = *same.front().key;
@@ -123,8 +125,8 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
       mirrors_.clear();
       for (item const& x : same)
         for (std::size_t k = x.output; k < x.output + x.outputs; ++k)
-          mirrors_.push_back(writable(table.devices().front(), 0, outputs_[k], 0, r.size()));
-      step.add(0, whole_key_run<typename Step::run_type>(r, Table::mirror(r, 0)), {}, mirrors_);
+          mirrors_.push_back(staged_.writable(table.devices().front(), 0, outputs_[k], 0, r.size()));
+      step.add(0, whole_key_run<typename Step::run_type>(r, from(r)), {}, mirrors_);
       return false;
     });
     step.commit(table.devices());
@@ -148,7 +150,7 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
     if (stage_ == stage::sources) {
       if constexpr (compressed)
         if (what != effect::reads) encode(table.devices());
-      copy_all(table.devices(), copies_in_);
+      copy_all(table.devices(), staged_.copies_in());
       stage_ = stage::pass;
       if constexpr (Table::collective)
         if (exchanges) return start([](messages& m) { m.start_exchange(); });
@@ -167,7 +169,7 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
     stage_ = stage::sources;
     if constexpr (Table::collective)
       if (exchanges) copy_all(table.devices(), exchange_.after());
-    copy_behind(table.devices(), copies_out_);
+    copy_behind(table.devices(), staged_.copies_out());
     order_before(table.devices(), sources_);
     order_before(table.devices(), outputs_);
     if (what == effect::updates) table.count([&](auto const& f) { this->for_each_distinct_key(f); });
@@ -215,7 +217,7 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
       if (!table.is_distributed() || table.owners().rank() == 0) lay_out_reduction(table, step, target);
       step.commit(table.devices());
       if constexpr (compressed) encode(table.devices());
-      copy_all(table.devices(), copies_in_);
+      copy_all(table.devices(), staged_.copies_in());
       stage_ = stage::pass;
       if constexpr (Table::collective)
         if (table.is_distributed()) return start([](messages& m) { m.start_exchange(); });
@@ -257,9 +259,9 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
       for (item const& x : same)
         for (std::size_t k = x.source; k < x.source + x.sources; ++k)
           if (is_received(k)) {
-            encoded_.add_received(*x.key, k, table.devices().front(), staging_[0]);
+            encoded_.add_received(*x.key, k, table.devices().front(), staged_.memory(0));
           } else {
-            encoded_.add(*x.key, number++, k, sources_[k], table.devices().front(), staging_[0]);
+            encoded_.add(*x.key, number++, k, sources_[k], table.devices().front(), staged_.memory(0));
           }
       return false;
     });
@@ -285,7 +287,7 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
               });
             });
           } else {
-            exchange_.add_source(table, *x.key, k, sources_[k], staging_[0]);
+            exchange_.add_source(table, *x.key, k, sources_[k], staged_.memory(0));
           }
         if constexpr (std::is_same_v<M, typename Table::T>)
           for (std::size_t k = x.output; k < x.output + x.outputs; ++k)
@@ -293,13 +295,6 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
       }
       return false;
     });
-  }
-  void lay_out_gathers(Table const& table) {
-    any_key([&](std::span<item const> same) {
-      exchange_.mirrors().add(table, *same.front().key, exchange_.parts());
-      return false;
-    });
-    exchange_.mirrors().flush(table, exchange_.parts());
   }
   template <class F>
   awaited* start(F const& f) {
@@ -339,12 +334,12 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
     for (item const& x : same) {
       if (what != effect::reads) add_gradients(shard.device(), n, x, shard.offset(), shard.size());
       for (std::size_t k = x.output; what != effect::accumulates && k < x.output + x.outputs; ++k)
-        mirrors_.push_back(writable(shard.device(), n, outputs_[k], shard.offset(), shard.size()));
+        mirrors_.push_back(staged_.writable(shard.device(), n, outputs_[k], shard.offset(), shard.size()));
     }
     if constexpr (std::is_same_v<M, typename Table::T>)
       if (changes_mirrors(what) && shard.resident()) {
         table.add_mirrors(mirrors_, shard);
-        table.add_mirror_copies(copies_out_, shard);
+        table.add_mirror_copies(staged_.copies_out(), shard);
       }
     run_type run;
     if constexpr (Step::accumulates_only) {
@@ -371,36 +366,16 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
       if constexpr (compressed) {
         auto const at_owner = [&](void const* p, std::size_t bytes) -> void const* {
           operand<char const, D> const piece{static_cast<char const*>(p), encoded_.codes()[k].device, bytes};
-          return readable(device, n, piece, 0, static_cast<std::int64_t>(bytes));
+          return staged_.readable(device, n, piece, 0, static_cast<std::int64_t>(bytes));
         };
         gradients_.push_back(encoded_.source(k, x.key->size(), first, size, at_owner));
       } else {
-        gradients_.push_back(readable(device, n, sources_[k], first, size));
+        gradients_.push_back(staged_.readable(device, n, sources_[k], first, size));
       }
     }
   }
 
-  /// Memory with `size` elements of the operand, from element `first` on, that device number n can read.
-  template <class U>
-  U* readable(D const& device, std::size_t n, operand<U, D> const& x, std::int64_t first, std::int64_t size) {
-    if (reaches(device, x)) return x.data + (first - x.begin);
-    std::size_t const bytes = static_cast<std::size_t>(size) * sizeof(U);
-    void* const staged = staging_[n].take(device, bytes);
-    copies_in_.push_back({n, staged, x.data + first, bytes});
-    return static_cast<U*>(staged);
-  }
-
-  /// Same as `readable`, but memory that the device can write; staged elements are copied on after the pass.
-  M* writable(D const& device, std::size_t n, operand<M, D> const& x, std::int64_t first, std::int64_t size) {
-    if (reaches(device, x)) return x.data + first;
-    std::size_t const bytes = static_cast<std::size_t>(size) * sizeof(M);
-    void* const staged = staging_[n].take(device, bytes);
-    copies_out_.push_back({n, x.data + first, staged, bytes});
-    return static_cast<M*>(staged);
-  }
-
-  std::vector<staged_copy> copies_in_, copies_out_;
-  std::vector<staging<D>> staging_;
+  staged_operands<D> staged_;
   struct nothing {
     explicit nothing(C const&) {}
   };

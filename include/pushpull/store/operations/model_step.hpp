@@ -72,6 +72,7 @@ class model_step final : public operation {
     only_accumulates_ = only;
     contents_.expect_in_step("update");
     next_ = 0;
+    rules_ = contents_.groups.rules();  // at the time of the call: the same on all ranks
     forget_accesses();
     contents_.write_collectives(*this);
     for (record* const r : keys_) writes(r->order);
@@ -99,7 +100,7 @@ class model_step final : public operation {
   /// Lays out what may fail, before anything changes.
   void begin_run() {
     for (record* const r : keys_) expect_weights("update", typename Types::key_view(r->key), *r);
-    rules_ = contents_.groups.rules();
+    contents_.groups.complete(rules_);
     if constexpr (Types::accumulates) {
       choose_due();
     } else {
