@@ -64,9 +64,7 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
 
   void clear() {
     base::forget();
-    staged_.forget_copies();
-    stage_ = stage::sources;
-    for (auto& memory : staging_) memory.clear();
+    staged_.clear();
   }
 
   /// Before `lay_out`: forgets earlier ones. The keys that are chosen are those of which sources are encoded.
@@ -224,7 +222,7 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
     }
     stage_ = stage::sources;
     step.run(table.devices());
-    copies_in_.clear();
+    staged_.forget_copies();
     order_before(table.devices(), sources_);
     return nullptr;
   }
