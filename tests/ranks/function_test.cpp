@@ -37,6 +37,9 @@ constexpr auto push = [](auto& store, std::size_t, auto const& keys, auto const&
 };
 constexpr auto push_and_pull = [](auto& store, std::size_t, auto const& keys, auto const& gradients, auto& outputs) {
   store.pushpull(keys, gradients, outputs).wait();
+  auto stored = outputs;
+  store.pull(keys, stored).wait();
+  for (std::size_t i = 0; i < stored.size(); ++i) REQUIRE(test::bits_of(stored[i]) == test::bits_of(outputs[i]));
 };
 
 }  // namespace
