@@ -65,6 +65,7 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
   void clear() {
     base::forget();
     staged_.clear();
+    stage_ = stage::sources;
   }
 
   /// Before `lay_out`: forgets earlier ones. The keys that are chosen are those of which sources are encoded.
