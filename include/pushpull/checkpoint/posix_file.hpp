@@ -84,6 +84,13 @@ class input_file {
     }
   }
 
+  /// Same, with the bytes from number `offset` on.
+  void read_at(std::uint64_t offset, std::span<std::byte> to) {
+    if (uninterrupted([&] { return ::lseek(file_.get(), static_cast<off_t>(offset), SEEK_SET); }) < 0)
+      system_failure(path_, "cannot go to a place in the file", errno);
+    read(to);
+  }
+
   static constexpr std::size_t max_transfer = std::size_t{1} << 30;
 
  private:

@@ -30,6 +30,7 @@ struct located_entry {
 struct header {
   metadata_map metadata;
   std::vector<located_entry> tensors;
+  std::uint64_t bytes = 0;  ///< Before the data.
 };
 
 /// Takes the events of nlohmann's parser. Each place allows a few kinds of values and refuses the others as they come,

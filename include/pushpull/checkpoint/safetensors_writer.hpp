@@ -90,6 +90,22 @@ inline std::string format_header(std::span<entry const* const> order, metadata_m
   return std::string(reinterpret_cast<char const*>(&length), sizeof(length)) + json;
 }
 
+/// write_safetensors that shows its bytes. @param observe  observe(bytes) for each block of the file, in their order.
+template <class Observe>
+void write_observed(std::filesystem::path const& path, std::span<entry const> entries, metadata_map const& metadata,
+                    Observe const& observe) {
+  auto const order = file_order(entries);
+  std::string const header = format_header(order, metadata);
+  replacement_file file(path);
+  auto const write = [&](std::span<std::byte const> bytes) {
+    observe(bytes);
+    file.write(bytes);
+  };
+  write(std::as_bytes(std::span(header)));
+  for (entry const* e : order) write(e->bytes);
+  file.commit();
+}
+
 }  // namespace detail
 
 /// Writes a safetensors file, in place of the one at `path` if there is one: under another name in the same folder,
@@ -105,12 +121,7 @@ inline std::string format_header(std::span<entry const* const> order, metadata_m
 /// bytes that are not as many as the shape says, text that is not UTF-8, and a header of more than 100,000,000 bytes.
 inline void write_safetensors(std::filesystem::path const& path, std::span<entry const> entries,
                               metadata_map const& metadata = {}) {
-  auto const order = detail::file_order(entries);
-  std::string const header = detail::format_header(order, metadata);
-  detail::replacement_file file(path);
-  file.write(std::as_bytes(std::span(header)));
-  for (entry const* e : order) file.write(e->bytes);
-  file.commit();
+  detail::write_observed(path, entries, metadata, [](std::span<std::byte const>) {});
 }
 
 }  // namespace pushpull::checkpoint

@@ -23,6 +23,7 @@
 #include <pushpull/element/dtype.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/store/keys.hpp>
+#include <pushpull/store/saved_values.hpp>
 #include <pushpull/update/rule_description.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::checkpoint::detail {
@@ -75,22 +76,21 @@ class key_names {
   bool quotes_ = false;
 };
 
-/// The format's name of the elements of a key's states, and their bytes. An any_store says both at run time.
-template <class S, class Key>
-std::string dtype_of_states(S& store, Key const& key) {
-  if constexpr (requires { typename S::state_type; }) {
-    return std::string(safetensors_dtype<typename S::state_type>::name);
-  } else if constexpr (StoreOfParts<S>) {
-    return store.visit("save_optimizer_states", key, [&](auto& part) { return dtype_of_states(part, key); });
-  } else {
-    std::string name;
-    [&]<class... Ts>(std::type_identity<std::tuple<Ts...>>) {
-      std::string_view const dtype = store.dtype(key);
-      (void)((dtype == dtype_traits<Ts>::name && (name = safetensors_dtype<Ts>::name, true)) || ...);
-    }(std::type_identity<std::tuple<float, double, half, bfloat16>>());
-    return name;
-  }
+/// The format's name of an element type of the library: "F32" for "float32".
+inline std::string dtype_name(std::string_view dtype) {
+  std::string name;
+  [&]<class... Ts>(std::type_identity<std::tuple<Ts...>>) {
+    (void)((dtype == dtype_traits<Ts>::name && (name = safetensors_dtype<Ts>::name, true)) || ...);
+  }(std::type_identity<std::tuple<float, double, half, bfloat16, float8_e4m3, float8_e5m2>>());
+  return name;
 }
+/// That of the elements of a key's array.
+template <class S, class Key>
+std::string dtype_of(S& store, Key const& key, pushpull::detail::saved_array what, std::string_view state = "") {
+  return dtype_name(store.local_part(key, what, state, false).dtype);
+}
+
+/// The bytes of a key's state. All ranks call it.
 template <class S, class Key>
 std::vector<std::byte> bytes_of_state(S& store, Key const& key, std::string const& name) {
   if constexpr (StoreOfParts<S>) {
@@ -102,6 +102,13 @@ std::vector<std::byte> bytes_of_state(S& store, Key const& key, std::string cons
   }
 }
 
+/// Updates of a key so far; 0 where there is no rule.
+template <class S, class Key>
+std::int64_t steps_of([[maybe_unused]] S& store, [[maybe_unused]] Key const& key) {
+  if constexpr (requires { store.steps(key); }) return store.steps(key);
+  return 0;
+}
+
 /// A store that says at run time whether its keys may hold sums of micro-batches: an any_store.
 template <class S>
 concept AccumulatingAtRunTime = requires(S& store) {
@@ -111,18 +118,7 @@ concept AccumulatingAtRunTime = requires(S& store) {
 template <class S>
 concept Accumulating = AccumulatingAtRunTime<S> || requires { requires S::accumulates; };
 
-/// The format's name of the elements of such a sum, and their bytes.
-template <Accumulating S, class Key>
-std::string dtype_of_sum(S& store, Key const& key) {
-  if constexpr (StoreOfParts<S>) {
-    return store.visit("save_optimizer_states", key, [&](auto& part) { return dtype_of_sum(part, key); });
-  } else if constexpr (AccumulatingAtRunTime<S>) {
-    return std::string(store.dtype(key) == dtype_traits<double>::name ? safetensors_dtype<double>::name
-                                                                      : safetensors_dtype<float>::name);
-  } else {
-    return std::string(safetensors_dtype<typename S::accumulation_type>::name);
-  }
-}
+/// The bytes of such a sum. All ranks call it.
 template <Accumulating S, class Key>
 std::vector<std::byte> bytes_of_sum(S& store, Key const& key) {
   if constexpr (StoreOfParts<S>) {
@@ -164,15 +160,37 @@ void expect_weights_in_place([[maybe_unused]] char const* call, [[maybe_unused]]
   }
 }
 
+/// The names of a rule in metadata, behind "key/" where keys have rules of their own.
+inline void add_rule(metadata_map& metadata, std::string const& prefix, update::rule_description const& rule) {
+  if (rule.name.empty()) return;
+  metadata[prefix + std::string(rule_entry)] = rule.name;
+  metadata[prefix + std::string(stateful_entry)] = rule.stateful;
+}
+
 /// The value of a name in metadata, or null.
-inline std::string const* find_metadata(safetensors_file const& file, std::string_view name) {
+template <class File>
+std::string const* find_metadata(File const& file, std::string_view name) {
   auto const found = file.metadata().find(name);
   return found == file.metadata().end() ? nullptr : &found->second;
 }
 
+/// @throws file_error unless the metadata is that of states in a version that this library reads
+template <class File>
+void expect_states_format(File const& file) {
+  auto const expect = [&](std::string_view name, std::string_view value, char const* what) {
+    std::string const* const found = find_metadata(file, name);
+    pushpull::detail::expects<file_error>(found != nullptr && *found == value, [&] {
+      return file.path().string() + ": " + what + " expected, got " + std::string(name) + " " +
+             in_quotes(found == nullptr ? "" : *found);
+    });
+  };
+  expect("format", states_format, "optimizer states");
+  expect("version", states_version, "version 1");
+}
+
 /// A count in metadata, `lowest` to max_steps. @throws file_error
-inline std::int64_t count_in(safetensors_file const& file, std::string const& name, std::int64_t lowest,
-                             char const* what) {
+template <class File>
+std::int64_t count_in(File const& file, std::string const& name, std::int64_t lowest, char const* what) {
   std::string const* const text = find_metadata(file, name);
   pushpull::detail::expects<file_error>(text != nullptr, [&] {
     return file.path().string() + ": metadata " + in_quotes(name) + " expected, it is not there";
@@ -197,8 +215,16 @@ inline std::string text_of(std::span<double const> numbers) {
   }
   return text;
 }
+/// The values of a rule that persist, in metadata: all, and those of each stage.
+inline void add_carried(metadata_map& metadata, std::span<double const> numbers, update::rule_description const& rule) {
+  if (numbers.empty()) return;
+  metadata[std::string(carried_entry)] = text_of(numbers);
+  for (auto const& range : rule.carried)
+    metadata[std::string(carried_entry) + "." + range.stage] = text_of(numbers.subspan(range.first, range.count));
+}
 /// The `count` numbers of a name in metadata; none where there is no such name. @throws file_error
-inline std::vector<double> numbers_in(safetensors_file const& file, std::string_view name, std::size_t count) {
+template <class File>
+std::vector<double> numbers_in(File const& file, std::string_view name, std::size_t count) {
   std::string const* const found = find_metadata(file, name);
   std::string const text = found == nullptr ? std::string() : *found;
   std::vector<double> numbers;

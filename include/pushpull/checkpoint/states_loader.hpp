@@ -21,14 +21,21 @@
 
 namespace pushpull::inline PUSHPULL_ABI::checkpoint::detail {
 
+/// Which arrays of a checkpoint a load takes.
+enum class loaded_arrays {
+  states,            ///< And sums. Tensors with the names of keys are weights for other readers.
+  values_and_states  ///< Every key has a value.
+};
+
 /// Compares a file of states with a store, and sets what is to be set.
-template <class S>
+/// @tparam File  Has path(), metadata(), entries(), contains(name) and find(name), as safetensors_file.
+template <class S, class File>
 class states_loader {
   using key_type = typename decltype(std::declval<S&>().keys())::value_type;
 
  public:
-  states_loader(S& store, safetensors_file const& file, load_options const& options)
-      : store_(store), file_(file), options_(options), keys_(store.keys()), name_of_(keys_) {
+  states_loader(S& store, File const& file, load_options const& options, loaded_arrays which = loaded_arrays::states)
+      : store_(store), file_(file), options_(options), which_(which), keys_(store.keys()), name_of_(keys_) {
     if constexpr (!has_rules_of_keys<S>) {
       rule_ = rule_of(store_, 0);
     } else if (!keys_.empty()) {
@@ -43,14 +50,34 @@ class states_loader {
     check_carried();
   }
 
-  /// After `check`. @throws before anything is set
-  load_report apply() {
-    pushpull::detail::prepared_changes changes;
+  /// After `check`.
+  /// @param read  read(entry, part) -> saved_range: those elements of the entry that part(), an array_part, names, or more.
+  ///              They must stay.
+  template <class Read>
+  void read(Read const& read) {
+    using pushpull::detail::saved_array;
+    for (key_values& k : loaded_) {
+      auto const part_of = [&](saved_array what, std::string const& state = "") {
+        return [this, key = k.key, what, state] { return store_.local_part(*key, what, state, false); };
+      };
+      if (k.value != nullptr) {  // mirrors take all elements
+        auto const whole = [&k] {
+          return pushpull::detail::array_part{"", 0, static_cast<std::int64_t>(k.value->shape.size())};
+        };
+        k.values.value = read(*k.value, whole).bytes;
+      }
+      auto const names = names_of_states(store_, *k.key);
+      for (std::size_t s = 0; s < names.size(); ++s)
+        k.values.states.push_back(read(*k.states[s], part_of(saved_array::state, names[s])));
+      if (k.sum != nullptr) k.values.sum = read(*k.sum, part_of(saved_array::sum));
+    }
+  }
+  /// After `read`. The values must stay until `changes` is committed.
+  void prepare(pushpull::detail::prepared_changes& changes) {
     for (key_values const& k : loaded_) store_.prepare_values(changes, *k.key, k.values);
     store_.prepare_carried_numbers(changes, carried_);
-    changes.commit();
-    return std::move(report_);
   }
+  load_report report() { return std::move(report_); }
 
  private:
   template <class Message>
@@ -60,7 +87,10 @@ class states_loader {
 
   struct key_values {
     key_type const* key;
-    pushpull::detail::saved_values values;
+    entry const* value = nullptr;
+    std::vector<entry const*> states = {};  // in the order of the names
+    entry const* sum = nullptr;
+    pushpull::detail::saved_values values = {};
   };
 
   void check_key(key_type const& key) {
@@ -70,7 +100,7 @@ class states_loader {
       return;
     }
     expect_weights_in_place("load_optimizer_states", store_, key);
-    key_values k{&key, {}};
+    key_values k{&key};
     k.values.steps = count_in(file_, steps, 0, "steps");
     known_.insert(steps);
     if constexpr (has_rules_of_keys<S>) {
@@ -78,9 +108,15 @@ class states_loader {
     } else {
       check_rule(text, rule_);
     }
+    using pushpull::detail::saved_array;
+    if (which_ == loaded_arrays::values_and_states) {
+      k.value = &tensor(text, dtype_of(store_, key, saved_array::value), store_.shape(key));
+    } else {
+      known_.insert(text);
+    }
     for (auto const& name : names_of_states(store_, key))
-      k.values.states.push_back(
-          tensor(text + "/" + name, dtype_of_states(store_, key), store_.state_shape(key, name)).bytes);
+      k.states.push_back(
+          &tensor(text + "/" + name, dtype_of(store_, key, saved_array::state, name), store_.state_shape(key, name)));
     check_sum(k, text);
     report_.loaded.push_back(text);
     loaded_.push_back(std::move(k));
@@ -116,7 +152,7 @@ class states_loader {
     });
     k.values.micro_batches = count;
     if constexpr (Accumulating<S>)
-      k.values.sum = tensor(name, dtype_of_sum(store_, *k.key), store_.shape(*k.key)).bytes;
+      k.sum = &tensor(name, dtype_of(store_, *k.key, pushpull::detail::saved_array::sum), store_.shape(*k.key));
   }
 
   void check_rule(std::string const& text, update::rule_description const& own) const {
@@ -163,7 +199,7 @@ class states_loader {
     }
     for (entry const& e : file_.entries()) {
       if (known_.contains(e.name)) continue;
-      bool of_gone_key = false;
+      bool of_gone_key = gone.contains(e.name);
       for (std::size_t at = e.name.rfind('/'); at != e.name.npos && !of_gone_key;
            at = at == 0 ? e.name.npos : e.name.rfind('/', at - 1))
         of_gone_key = gone.contains(std::string_view(e.name).substr(0, at));
@@ -207,8 +243,9 @@ class states_loader {
   }
 
   S& store_;
-  safetensors_file const& file_;
+  File const& file_;
   load_options const& options_;
+  loaded_arrays const which_;
   std::vector<key_type> const keys_;
   key_names const name_of_;
   update::rule_description rule_;  // of the store, or of its first key

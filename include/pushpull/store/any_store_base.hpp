@@ -255,6 +255,10 @@ class any_store_base : public sole_type<Ts...> {
   std::vector<double> carried_numbers() const { return store_->carried_numbers(); }
   void set_carried_numbers(std::span<double const> numbers) { store_->set_carried_numbers(numbers); }
   /// As kv_store's, for checkpoints.
+  detail::owning_ranks owning_ranks() const { return store_->owning_ranks(); }
+  array_part local_part(any_key_view key, saved_array what, std::string_view state, bool copies) const {
+    return store_->local_part(checked("local_part", key), what, state, copies);
+  }
   void prepare_values(prepared_changes& changes, any_key_view key, saved_values const& values) {
     store_->prepare_values(changes, checked("load_optimizer_states", key), values);
   }

@@ -20,6 +20,7 @@
 #include <pushpull/element/shape.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/schedule/completion.hpp>
+#include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/operations/gathered_call.hpp>
@@ -134,6 +135,8 @@ class erased_store : public typed_calls<Ts, D>... {
   virtual double const* loss_scale(std::size_t n) const = 0;
   virtual std::vector<double> carried_numbers() const = 0;
   virtual void set_carried_numbers(std::span<double const> numbers) = 0;
+  virtual detail::owning_ranks owning_ranks() const = 0;
+  virtual array_part local_part(any_key_view key, saved_array what, std::string_view state, bool copies) const = 0;
   virtual void prepare_values(prepared_changes& changes, any_key_view key, saved_values const& values) = 0;
   virtual void prepare_carried_numbers(prepared_changes& changes, std::span<double const> numbers) = 0;
   virtual update::rule_description describe_rule() const = 0;

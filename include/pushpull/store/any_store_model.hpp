@@ -326,6 +326,10 @@ class store_model<Updater, Compressor, Compressors, policy_list<Policies...>, D,
   }
   std::vector<double> carried_numbers() const override { return store.carried_numbers(); }
   void set_carried_numbers(std::span<double const> numbers) override { store.set_carried_numbers(numbers); }
+  detail::owning_ranks owning_ranks() const override { return store.owning_ranks(); }
+  array_part local_part(any_key_view key, saved_array what, std::string_view state, bool copies) const override {
+    return store.local_part(key, what, state, copies);
+  }
   void prepare_values(prepared_changes& changes, any_key_view key, saved_values const& values) override {
     store.prepare_values(changes, key, values);
   }

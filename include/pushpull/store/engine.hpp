@@ -249,6 +249,11 @@ class engine : public call_drafts<Types> {
   /// The sums over all keys, and the values that persist, where device number n finds them.
   sums_t<rule_type> const* shared_sums(std::size_t n) const { return &contents_.controls[n].shared()->sums; }
 
+  detail::owning_ranks owning_ranks() const {
+    topology const& all = contents_.keys.owners();
+    return {contents_.keys.is_distributed() ? ranks_.get() : nullptr, all.rank(), all.ranks()};
+  }
+
   void wait(record& r) {
     schedule_->wait(r.order);
     synchronize();

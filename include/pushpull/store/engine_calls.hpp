@@ -21,12 +21,12 @@
 #include <pushpull/error.hpp>
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/store/call_arguments.hpp>
+#include <pushpull/store/checkpoint_access.hpp>
 #include <pushpull/store/engine.hpp>
 #include <pushpull/store/gather.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/rows/row_tables.hpp>
 #include <pushpull/store/rule_states.hpp>
-#include <pushpull/store/state_access.hpp>
 #include <pushpull/store/store_face.hpp>
 #include <pushpull/tensor/row_sparse.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
@@ -45,7 +45,7 @@ inline constexpr bool any_pre_reduction<std::tuple<Engines...>> = (PreReduction<
 ///                  shares<E>(arguments, f): f(engine, arguments of its keys) for each engine that a list names;
 ///                  add_keys<E>(keys, values); number(caller, key) -> that of the key's engine; contains(key), keys().
 template <class Derived, class Traits>
-class engine_calls : public state_access<Derived, Traits> {
+class engine_calls : public checkpoint_access<Derived, Traits> {
   using D = typename Traits::device_type;
   using engine_types = typename Traits::engine_types;
   static constexpr std::size_t count = std::tuple_size_v<engine_types>;
@@ -68,7 +68,7 @@ class engine_calls : public state_access<Derived, Traits> {
   };
 
   using key_access<Derived, Traits>::devices;
-  using state_access<Derived, Traits>::expect_weights;
+  using checkpoint_access<Derived, Traits>::expect_weights;
 
   /// As init of a list, for keys whose mirrors (one per device) and gradients the store holds: see ResidentStore. A key
   /// that needs no gradient gets none. @throws as init

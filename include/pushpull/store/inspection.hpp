@@ -18,6 +18,7 @@
 #include <pushpull/store/exchange/mirror_exchange.hpp>
 #include <pushpull/store/keys/key_table.hpp>
 #include <pushpull/store/keys/shard.hpp>
+#include <pushpull/store/saved_values.hpp>
 #include <pushpull/tensor/copy_bytes.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
@@ -115,13 +116,12 @@ auto read_state(Table const& table, typename Table::record& r, std::size_t s) {
   return elements;
 }
 
-/// Sets state number `s` to the bytes of as many elements as it has. Waits.
+/// Sets the elements of state number `s` that this process holds. Waits.
 template <class Rule, class Table>
-void write_state(Table const& table, typename Table::record& r, std::size_t s, std::span<std::byte const> bytes) {
+void write_state(Table const& table, typename Table::record& r, std::size_t s, saved_range const& from) {
   using S = typename Table::state_type;
   for_each_part_of_state<Rule>(table, r, s, [&](auto const& device, S* to, std::int64_t first, std::int64_t size) {
-    copy_bytes(device, to, cpu_device<>(), bytes.data() + static_cast<std::size_t>(first) * sizeof(S),
-               static_cast<std::size_t>(size) * sizeof(S));
+    copy_bytes(device, to, cpu_device<>(), from.at(first, sizeof(S)), static_cast<std::size_t>(size) * sizeof(S));
   });
 }
 /// The memory that this takes. It may fail for lack of it.
@@ -149,13 +149,12 @@ template <class Table>
 void make_room_for_sum(Table const& table, typename Table::record const& r) {
   for_each_shard(table, r, [](auto const& shard) { shard.reduced(); });
 }
-/// Sets it to the bytes of as many elements as the key has. There is room. Waits.
+/// Sets the elements of it that this process holds. There is room. Waits.
 template <class Table>
-void write_sum(Table const& table, typename Table::record const& r, std::span<std::byte const> bytes) {
+void write_sum(Table const& table, typename Table::record const& r, saved_range const& from) {
   using A = typename Table::accumulation_type;
   for_each_shard(table, r, [&](auto const& shard) {
-    copy_bytes(shard.device(), shard.reduced(), cpu_device<>(),
-               bytes.data() + static_cast<std::size_t>(shard.offset()) * sizeof(A),
+    copy_bytes(shard.device(), shard.reduced(), cpu_device<>(), from.at(shard.offset(), sizeof(A)),
                static_cast<std::size_t>(shard.size()) * sizeof(A));
   });
 }

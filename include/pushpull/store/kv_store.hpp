@@ -130,6 +130,7 @@ class kv_store_calls : public engine_calls<kv_store_calls<T, D, Policies...>, kv
   friend class store_face<kv_store_calls, traits>;
   friend class key_access<kv_store_calls, traits>;
   friend class state_access<kv_store_calls, traits>;
+  friend class checkpoint_access<kv_store_calls, traits>;
   friend class engine_calls<kv_store_calls, traits>;
   template <class>
   friend class partitioned_store;

@@ -81,6 +81,15 @@ class parameter_store {
   }
   /// Number of parameters.
   std::size_t size() const { return parameters_.size(); }
+  /// The store that holds them.
+  S& store() const { return *store_; }
+  /// The names of parameters that never required a gradient: their values are in the mirrors.
+  std::vector<std::string> untrained() const {
+    std::vector<std::string> names;
+    for (auto const& p : parameters_)
+      if (!p->trained) names.push_back(p->name);
+    return names;
+  }
 
   /// Registers a parameter with its initial value, which is copied when mirrors are first asked for. A tensor that can
   /// be written, and is no temporary, is also the parameter's master, which `sync_master` writes; it must then stay

@@ -110,6 +110,7 @@ class partitioned_store : public engine_calls<partitioned_store<Partition>, Part
   friend class store_face<partitioned_store, Partition>;
   friend class key_access<partitioned_store, Partition>;
   friend class state_access<partitioned_store, Partition>;
+  friend class checkpoint_access<partitioned_store, Partition>;
   friend class engine_calls<partitioned_store, Partition>;
 
   template <std::size_t N>

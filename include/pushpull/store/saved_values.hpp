@@ -5,7 +5,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -15,12 +17,40 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// The values that a checkpoint holds of one key. The bytes belong to the caller.
+/// Arrays of a key in a checkpoint.
+enum class saved_array {
+  value,            ///< The weights, in the masters' type.
+  untrained_value,  ///< Same, of a key that no step updates: the program writes its mirrors, and that of device 0 counts.
+  state,            ///< One of the rule's, by its name.
+  sum               ///< Of micro-batches.
+};
+
+/// Elements [begin, end) of an array: those that this process holds.
+struct array_part {
+  std::string_view dtype;  ///< The elements' type: "float32".
+  std::int64_t begin = 0, end = 0;
+  std::vector<std::byte> bytes = {};  ///< A copy in host memory, if one was asked for.
+};
+
+/// Elements of an array that follow one another, in host memory. The bytes belong to the caller.
+struct saved_range {
+  std::span<std::byte const> bytes;
+  std::int64_t first = 0;  ///< The number of the first one.
+
+  /// Where element number `element`, of `size` bytes, lies.
+  std::byte const* at(std::int64_t element, std::size_t size) const {
+    return bytes.data() + static_cast<std::size_t>(element - first) * size;
+  }
+};
+
+/// The values that a checkpoint holds of one key, or as many of their elements as this process needs.
 struct saved_values {
-  std::vector<std::span<std::byte const>> states;  // in the order of the store's names
+  std::vector<saved_range> states;  ///< In the order of the store's names.
   std::int64_t steps = 0;
-  std::int64_t micro_batches = 0;  // 0: the key forgets those that it has gathered
-  std::span<std::byte const> sum;  // of these micro-batches
+  std::int64_t micro_batches = 0;  ///< 0: the key forgets those that it has gathered.
+  saved_range sum = {};            ///< Of these micro-batches.
+  /// The weights, all elements in the masters' type; none: they stay.
+  std::optional<std::span<std::byte const>> value = {};
 };
 
 /// Changes of several keys, which have been prepared and are made together: what may fail for lack of memory comes first.

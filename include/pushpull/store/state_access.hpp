@@ -145,25 +145,7 @@ class state_access : public key_access<Derived, Traits> {
     prepare_carried_numbers(change, numbers);
     change.commit();
   }
-  /// For checkpoints: the values that `changes` sets, in this key and others, when it is committed.
-  void prepare_values(prepared_changes& changes, key_view key, saved_values const& values) {
-    self().with("load_optimizer_states", key, [&](auto& engine, auto& r) {
-      engine.run_in_order(r, [&](auto& contents) {
-        using engine_type = std::remove_reference_t<decltype(engine)>;
-        using rule = typename engine_type::rule_type;
-        for (std::size_t s = 0; s < values.states.size(); ++s) make_room_for_state<rule>(contents.keys, r, s);
-        if (values.micro_batches > 0) make_room_for_sum(contents.keys, r);
-        changes.add(r.order, performer(engine), [&contents, &r, &values] {
-          for (std::size_t s = 0; s < values.states.size(); ++s)
-            write_state<rule>(contents.keys, r, s, values.states[s]);
-          if constexpr (has_updater) write_steps(contents.keys, contents.controls, r, values.steps);
-          if (values.micro_batches > 0) write_sum(contents.keys, r, values.sum);
-          r.micro_batches = values.micro_batches;
-        });
-      });
-    });
-  }
-  /// The same for all values of the rule that persist across steps. @throws as set_carried_numbers
+  /// For checkpoints: `changes` sets all values of the rule that persist across steps. @throws as set_carried_numbers
   void prepare_carried_numbers([[maybe_unused]] prepared_changes& changes, std::span<double const> numbers) {
     expects<shape_mismatch>(numbers.size() == carried_count, [&] {
       return "set_carried_numbers: " + std::to_string(carried_count) + " numbers expected, got " +
@@ -239,7 +221,7 @@ class state_access : public key_access<Derived, Traits> {
                    pushpull::shape{static_cast<std::int64_t>(elements.size())});
       engine.run_in_order(r, [&](auto& contents) {
         detail::expect_weights("set_state", key, r);
-        write_state<rule_of<decltype(engine)>>(contents.keys, r, s, std::as_bytes(elements));
+        write_state<rule_of<decltype(engine)>>(contents.keys, r, s, {std::as_bytes(elements)});
       });
     });
   }
@@ -288,20 +270,24 @@ class state_access : public key_access<Derived, Traits> {
   state_access& operator=(state_access&&) noexcept = default;
   ~state_access() = default;
 
- private:
   template <class Engine>
   using rule_of = typename std::remove_reference_t<Engine>::rule_type;
-  static constexpr std::size_t carried_count = [] {
-    if constexpr (Traits::one_rule && has_updater)
-      if constexpr (Carries<updater_type>) return sum_count<sums_t<updater_type>>;
-    return std::size_t{0};
-  }();
-
   /// Runs operations of the engine's store.
   template <class Engine>
   static auto performer(Engine& engine) {
     return [&engine](operation& op) { engine.run_in_order(op); };
   }
+  template <class Engine>
+  static std::size_t state_number(char const* caller, Engine&, std::string_view name) {
+    return position_of(caller, names_of_states<Engine>(), name);
+  }
+
+ private:
+  static constexpr std::size_t carried_count = [] {
+    if constexpr (Traits::one_rule && has_updater)
+      if constexpr (Carries<updater_type>) return sum_count<sums_t<updater_type>>;
+    return std::size_t{0};
+  }();
 
   Derived& self() { return static_cast<Derived&>(*this); }
   Derived const& self() const { return static_cast<Derived const&>(*this); }
@@ -335,7 +321,7 @@ class state_access : public key_access<Derived, Traits> {
     engine.run_in_order(r, [&](auto& contents) {
       if (count > 0) {
         make_room_for_sum(contents.keys, r);
-        write_sum(contents.keys, r, std::as_bytes(sum));
+        write_sum(contents.keys, r, {std::as_bytes(sum)});
       }
       r.micro_batches = count;
     });
@@ -344,10 +330,6 @@ class state_access : public key_access<Derived, Traits> {
   template <class Engine>
   static std::vector<std::string> names_of_states() {
     return numbered_names(all_state_names<rule_of<Engine>>);
-  }
-  template <class Engine>
-  static std::size_t state_number(char const* caller, Engine&, std::string_view name) {
-    return position_of(caller, names_of_states<Engine>(), name);
   }
   template <class Engine, class Record>
   static pushpull::shape shape_of_state(Engine&, Record const& r, std::size_t s) {

@@ -33,7 +33,8 @@ class parameter_store<kv_store<type_list<Ts...>, D, Policies...>> {
  public:
   using device_type = D;
 
-  explicit parameter_store(store_type& store) : parts_(std::make_unique<part_type<Ts>>(store.template of<Ts>())...) {}
+  explicit parameter_store(store_type& store)
+      : store_(&store), parts_(std::make_unique<part_type<Ts>>(store.template of<Ts>())...) {}
   parameter_store(parameter_store const&) = delete;
   parameter_store& operator=(parameter_store const&) = delete;
 
@@ -42,6 +43,13 @@ class parameter_store<kv_store<type_list<Ts...>, D, Policies...>> {
   int num_workers() const { return std::get<0>(parts_)->num_workers(); }
   void barrier() const { std::get<0>(parts_)->barrier(); }
   std::size_t size() const { return places_.size(); }
+  store_type& store() const { return *store_; }
+  std::vector<std::string> untrained() const {
+    std::vector<std::string> names;
+    auto const add = [&](std::vector<std::string> const& more) { names.insert(names.end(), more.begin(), more.end()); };
+    (add(of<Ts>().untrained()), ...);
+    return names;
+  }
 
   /// @throws duplicate_key
   template <TensorLike V>
@@ -139,6 +147,7 @@ class parameter_store<kv_store<type_list<Ts...>, D, Policies...>> {
     (void)((found->second == index<Ts> && (f(of<Ts>()), true)) || ...);
   }
 
+  store_type* store_;
   std::tuple<std::unique_ptr<part_type<Ts>>...> parts_;
   std::unordered_map<std::string, std::size_t, detail::key_hash<std::string>, std::equal_to<>> places_;
 };

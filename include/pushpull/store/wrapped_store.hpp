@@ -422,6 +422,8 @@ class wrapped_store final
   void set_carried_numbers(std::span<double const> numbers) override {
     if (!numbers.empty()) refuse("set_carried_numbers");
   }
+  detail::owning_ranks owning_ranks() const override { return {}; }
+  array_part local_part(any_key_view, saved_array, std::string_view, bool) const override { refuse("local_part"); }
   void prepare_values(prepared_changes& changes, any_key_view key, saved_values const& values) override {
     changes.add([this, key, &values] { set_steps(key, values.steps); });
   }

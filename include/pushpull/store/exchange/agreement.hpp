@@ -81,23 +81,27 @@ void expect_agreed_keys(rank_group& ranks, std::string const& store, std::span<K
   });
 }
 
-/// Writes the parts of all local mirrors whose masters other processes have.
+/// Adds the parts of all local mirrors whose masters other processes have to a step that writes them.
 /// @param whole  The key's masters, which device number 0 reaches.
 template <class Table>
-void fill_distant_mirrors(Table const& table, typename Table::record const& r, typename Table::W* whole) {
-  using step_type = typename Table::pull_step;
-  std::size_t const devices = table.devices().size();
-  step_type step(devices);
+void add_distant_mirrors(Table const& table, typename Table::pull_step& step, typename Table::record const& r,
+                         typename Table::W* whole) {
   std::vector<typename Table::T*> mirrors;
   for_each_owner(
       table, r, [](auto const&) {},
       [&](distant_part const& part) {
-        auto run = whole_key_run<typename step_type::run_type>(r, whole + part.offset);
+        auto run = whole_key_run<typename Table::pull_step::run_type>(r, whole + part.offset);
         run.size = part.size;
         mirrors.clear();
-        for (std::size_t m = 0; m < devices; ++m) mirrors.push_back(Table::mirror(r, m) + part.offset);
+        for (std::size_t m = 0; m < table.devices().size(); ++m) mirrors.push_back(Table::mirror(r, m) + part.offset);
         step.add(0, run, {}, mirrors);
       });
+}
+/// Writes them.
+template <class Table>
+void fill_distant_mirrors(Table const& table, typename Table::record const& r, typename Table::W* whole) {
+  typename Table::pull_step step(table.devices().size());
+  add_distant_mirrors(table, step, r, whole);
   step.commit(table.devices());
   step.run(table.devices());
 }

@@ -165,6 +165,12 @@ class rank_group {
   std::optional<failed_call> failed_;
 };
 
+/// The ranks that hold the keys of a store together, and the place of this process among them.
+struct owning_ranks {
+  rank_group* group = nullptr;  ///< Null: this process holds them alone.
+  std::size_t rank = 0, size = 1;
+};
+
 /// The rank_group of a communicator that exchanges memory of devices D.
 template <class C, class D>
 class ranks_of final : public rank_group {

@@ -300,6 +300,14 @@ class key_table {
            tensor_view<W, D>(s.master(), extent, s.device()));
     });
   }
+  /// The part of a step that writes the shard's master to the local mirrors, not to those of other ranks, which do the
+  /// same at a time of their own. @param copies  For after the step.
+  void add_own_mirrors(pull_step& step, std::vector<staged_copy>& copies, shard_type const& s) const {
+    std::vector<T*> mirrors;
+    for_each_reached_mirror(s, [&](std::size_t m) { mirrors.push_back(s.mirror(m)); });
+    add_mirror_copies(copies, s);
+    step.add(s.device_number(), s.template run<typename pull_step::run_type>(), {}, mirrors);
+  }
 
  private:
   template <class View>
@@ -346,12 +354,7 @@ class key_table {
   void fill_mirrors(arena_type& arena, slice const& range) {
     pull_step step(devices_.size());
     std::vector<staged_copy> copies;
-    for_each_shard(*this, arena, range, {}, [&](shard_type const& s) {
-      std::vector<T*> mirrors;  // not those of other ranks, which may not have made them yet
-      for_each_reached_mirror(s, [&](std::size_t m) { mirrors.push_back(s.mirror(m)); });
-      add_mirror_copies(copies, s);
-      step.add(s.device_number(), s.template run<typename pull_step::run_type>(), {}, mirrors);
-    });
+    for_each_shard(*this, arena, range, {}, [&](shard_type const& s) { add_own_mirrors(step, copies, s); });
     step.commit(devices_);
     step.run(devices_);
     copy_behind(devices_, copies);

@@ -1,0 +1,328 @@
+/// @file
+/// Checkpoints in a folder: every kind of store, lists of them, one file of them, and saves in the background.
+#include <pushpull/checkpoint/optimizer_states.hpp>
+#include <pushpull/checkpoint/save_async.hpp>
+
+#include <cstddef>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include <pushpull/pushpull.hpp>
+
+#include "support/catch.hpp"
+#include "support/temporary_folder.hpp"
+
+namespace {
+
+namespace pp = pushpull;
+namespace cp = pushpull::checkpoint;
+namespace fs = std::filesystem;
+namespace update = pushpull::update;
+using Catch::Matchers::Contains;
+using floats = std::vector<float>;
+
+std::vector<std::string> const keys{"a", "b/c", "empty"};
+std::vector<floats> const values{floats(5003, 1), floats(70, 2), floats()};
+std::vector<floats> const gradients{floats(5003, 0.5F), floats(70, -3), floats()};
+
+template <class Store>
+Store& trained(Store& store, int steps, bool init = true) {
+  if (init) store.init(keys, values);
+  for (int i = 0; i < steps; ++i) store.push(keys, gradients).wait();
+  return store;
+}
+template <class Store>
+std::vector<floats> pulled(Store& store) {
+  auto result = values;
+  store.pull(keys, result).wait();
+  return result;
+}
+auto adam_store(int devices) {
+  return pp::make_kv_store<float>(pp::cpu_devices(devices), update::adam{.learning_rate = 0.1}, pp::synchronous{});
+}
+std::vector<std::int64_t> steps_in(fs::path const& folder) {
+  std::vector<std::int64_t> result;
+  for (auto const& each : cp::list(folder)) result.push_back(each.step);
+  return result;
+}
+std::vector<std::string> names_in(fs::path const& folder) {
+  std::vector<std::string> result;
+  for (auto const& each : fs::directory_iterator(folder)) result.push_back(each.path().filename().string());
+  std::sort(result.begin(), result.end());
+  return result;
+}
+
+}  // namespace
+
+TEST_CASE("a checkpoint is a folder with a file of each rank and a manifest", "[checkpoint]") {
+  pp::test::temporary_folder const folder;
+  auto store = adam_store(2);
+  cp::save(trained(store, 3), folder.file("run"));
+  REQUIRE(names_in(folder.file("run")) == std::vector<std::string>{"step-3"});
+  REQUIRE(names_in(folder.file("run") / "step-3") ==
+          std::vector<std::string>{"manifest.json", "rank-0.safetensors"});
+  cp::safetensors_file const file(folder.file("run") / "step-3" / "rank-0.safetensors");
+  REQUIRE(file.names() == std::vector<std::string>{"a/exp_avg@0", "a/exp_avg_sq@0", "a@0", "b/c/exp_avg@0",
+                                                   "b/c/exp_avg_sq@0", "b/c@0"});
+  REQUIRE(file.metadata().at("b/c@0") == "0:70");
+  REQUIRE_THAT(pp::test::read_file(folder.file("run") / "step-3" / "manifest.json"),
+               Contains("\"format\": \"pushpull.checkpoint\"") && Contains("\"a/steps\": \"3\""));
+
+  auto expected = pulled(trained(store, 4, false));
+  auto loaded = adam_store(3);
+  trained(loaded, 1);
+  auto const report = cp::load(loaded, folder.file("run"));
+  REQUIRE(report.loaded == keys);
+  REQUIRE(loaded.steps("a") == 3);
+  REQUIRE(pulled(trained(loaded, 4, false)) == expected);
+}
+
+TEST_CASE("a kv_store loads what an any_store saved, and keys of one owner what slices saved", "[checkpoint]") {
+  pp::test::temporary_folder const folder;
+  auto saved = pp::create("local", pp::cpu_devices(2));
+  saved.init(keys, values);
+  saved.set_optimizer(update::adam{.learning_rate = 0.1}, pp::accumulate{2});
+  for (int i = 0; i < 3; ++i) saved.push(keys, gradients).wait();
+  cp::save(saved, folder.file("run"));
+  auto loaded = pp::make_kv_store<float>(pp::cpu_devices(3), update::adam{.learning_rate = 0.1}, pp::accumulate{2},
+                                         pp::placement::owners{});
+  loaded.init(keys, gradients);
+  cp::load(loaded, folder.file("run"));
+  REQUIRE(loaded.micro_batches("a") == 1);
+  REQUIRE(pulled(loaded) == pulled(saved));
+  saved.push(keys, gradients).wait();
+  loaded.push(keys, gradients).wait();
+  REQUIRE(pulled(loaded) == pulled(saved));
+  cp::save(loaded, folder.file("run"));
+  saved.push(keys, gradients).wait();
+  cp::load(saved, folder.file("run"));
+  REQUIRE(saved.steps("b/c") == 2);
+  REQUIRE(saved.micro_batches("b/c") == 0);
+  REQUIRE(pulled(saved) == pulled(loaded));
+}
+
+TEST_CASE("stores of several element types, of several rules and without a rule are saved as a whole", "[checkpoint]") {
+  pp::test::temporary_folder const folder;
+  {
+    auto const make = [](int devices) {
+      auto store = pp::make_kv_store<pp::type_list<float, pp::bfloat16>>(
+          pp::cpu_devices(devices), update::adamw{.learning_rate = 0.1}, pp::element::master<float>{}, pp::synchronous{});
+      store.init("f", floats(300, 1));
+      store.init("b", std::vector<pp::bfloat16>(70, pp::convert<pp::bfloat16>(2.0F)));
+      return store;
+    };
+    auto saved = make(2), loaded = make(3);
+    auto const train = [](auto& store) {
+      store.push("f", floats(300, 0.5F)).wait();
+      store.push("b", std::vector<pp::bfloat16>(70, pp::convert<pp::bfloat16>(-3.0F))).wait();
+    };
+    train(saved);
+    cp::save(saved, folder.file("types"));
+    cp::load(loaded, folder.file("types"));
+    train(saved);
+    train(loaded);
+    for (auto* const store : {&saved, &loaded}) REQUIRE(store->steps("b") == 2);
+    floats x(70), y(70);
+    saved.of<pp::bfloat16>().pull("b", x).wait();  // masters
+    loaded.of<pp::bfloat16>().pull("b", y).wait();
+    REQUIRE(x == y);
+    REQUIRE(pp::convert<float>(pp::convert<pp::bfloat16>(x[0])) != x[0]);
+  }
+  {
+    pp::rules const chosen{update::adam{},
+                           pp::where([](std::string_view name) { return name == "a"; }, update::momentum{})};
+    pp::kv_store saved{pp::cpu_devices(2), chosen, pp::synchronous{}}, loaded{pp::cpu_devices(1), chosen,
+                                                                              pp::synchronous{}};
+    cp::save(trained(saved, 2), folder.file("rules"));
+    trained(loaded, 1);
+    cp::load(loaded, folder.file("rules"));
+    REQUIRE(pulled(trained(loaded, 1, false)) == pulled(trained(saved, 1, false)));
+    auto other = adam_store(1);
+    trained(other, 0);
+    REQUIRE_THROWS_WITH(cp::load(other, folder.file("rules")), Contains("\"adam\"") && Contains("\"momentum\""));
+    REQUIRE(pulled(other) == values);
+  }
+  {
+    pp::kv_store<float, pp::cpu_device<>> saved{pp::cpu_devices(2)}, loaded{pp::cpu_devices(3)};
+    cp::save(trained(saved, 1), folder.file("sums"), {.step = 12});
+    trained(loaded, 0);
+    cp::load(loaded, folder.file("sums"));
+    REQUIRE(pulled(loaded) == gradients);
+    REQUIRE(steps_in(folder.file("sums")) == std::vector<std::int64_t>{12});
+  }
+}
+
+TEST_CASE("parameters are saved as a whole, those that are not trained from the mirror that the program writes",
+          "[checkpoint]") {
+  pp::test::temporary_folder const folder;
+  auto const rule = update::adam{.learning_rate = 0.1};
+  auto const add = [](auto& parameters) {
+    parameters.add("w", std::vector<pp::bfloat16>(5000, pp::convert<pp::bfloat16>(1.0F)));
+    parameters.add("mean", std::vector<pp::bfloat16>(3), {.requires_grad = false});
+  };
+  auto const train = [](auto& parameters) {
+    auto const g = parameters.grad("w", 0);
+    for (std::size_t i = 0; i < g.size(); ++i) g.data()[i] = pp::convert<pp::bfloat16>(0.25F);
+    parameters.update_all();
+  };
+  pp::kv_store<pp::bfloat16, pp::cpu_device<>, update::adam, pp::element::master<float>> store{pp::cpu_devices(1), rule},
+      other{pp::cpu_devices(2), rule};
+  pp::parameter_store saved{store}, loaded{other};
+  add(saved);
+  add(loaded);
+  train(saved);
+  saved.value("mean", 0).data()[1] = pp::convert<pp::bfloat16>(7.0F);
+  cp::save(saved, folder.file("run"));
+  cp::load(loaded, folder.file("run"));
+  for (std::size_t n = 0; n < 2; ++n) {
+    REQUIRE(pp::convert<float>(loaded.value("mean", n).data()[1]) == 7);
+    REQUIRE(pp::convert<float>(loaded.value("w", n).data()[4999]) ==
+            pp::convert<float>(saved.value("w", 0).data()[4999]));
+  }
+  train(saved);
+  train(loaded);
+  floats x(5000), y(5000);
+  store.pull("w", x).wait();
+  other.pull("w", y).wait();
+  REQUIRE(x == y);
+  REQUIRE(other.steps("w") == 2);
+}
+
+TEST_CASE("a checkpoint that does not fit changes nothing, and options permit differences", "[checkpoint]") {
+  pp::test::temporary_folder const folder;
+  auto const run = folder.file("run");
+  auto store = adam_store(2);
+  cp::save(trained(store, 2), run);
+  auto const refused = [&](auto& other, std::string const& why) {
+    auto const before = pulled(other);
+    REQUIRE_THROWS_WITH(cp::load(other, run), Contains(why));
+    REQUIRE(pulled(other) == before);
+    REQUIRE(other.steps("a") == 1);
+  };
+  pp::kv_store momentum{pp::cpu_devices(1), update::momentum{}, pp::synchronous{}};
+  refused(trained(momentum, 1), "got those of \"adam\"");
+  auto more = adam_store(1);
+  trained(more, 1).init("more", floats(3, 4));
+  refused(more, "more");
+  REQUIRE(cp::load(more, run, {.new_keys = true}).missing == std::vector<std::string>{"more"});
+  REQUIRE(more.steps("a") == 2);
+  REQUIRE(pulled(more) == pulled(store));
+  auto fewer = adam_store(1);
+  fewer.init("b/c", values[1]);
+  REQUIRE_THROWS_WITH(cp::load(fewer, run), Contains("the store has no such key"));
+  cp::load(fewer, run, {.gone_keys = true});
+  REQUIRE(fewer.state("b/c", "exp_avg") == store.state("b/c", "exp_avg"));
+  auto empty = adam_store(1);
+  trained(empty, 1);
+  REQUIRE_THROWS_WITH(cp::load(empty, folder.file("none")), Contains("a whole checkpoint expected, found none"));
+  pp::kv_store averaged{pp::cpu_devices(1), update::ema(update::sgd{}, 0.5), pp::synchronous{}};
+  trained(averaged, 1).swap("ema");
+  REQUIRE_THROWS_AS(cp::save(averaged, run), pp::invalid_argument);
+  REQUIRE(steps_in(run) == std::vector<std::int64_t>{2});
+}
+
+TEST_CASE("one file of a checkpoint has weights for any reader and states for load_optimizer_states", "[checkpoint]") {
+  pp::test::temporary_folder const folder;
+  auto store = pp::make_kv_store<float>(pp::cpu_devices(3), update::adam{.learning_rate = 0.1}, pp::accumulate{2});
+  cp::save(trained(store, 3), folder.file("run"));
+  auto const file = folder.file("one.safetensors");
+  cp::consolidate(folder.file("run"), file);
+  cp::safetensors_file const one(file);
+  std::vector<floats> weights = values;
+  for (std::size_t i = 0; i < keys.size(); ++i) cp::copy(one.find(keys[i]), weights[i]);
+  REQUIRE(weights == pulled(store));
+  auto loaded = pp::make_kv_store<float>(pp::cpu_devices(2), update::adam{.learning_rate = 0.1}, pp::accumulate{2});
+  loaded.init(keys, weights);
+  REQUIRE(cp::load_optimizer_states(loaded, file).left.empty());
+  REQUIRE(loaded.micro_batches("a") == 1);
+  REQUIRE(pulled(trained(loaded, 3, false)) == pulled(trained(store, 3, false)));
+  REQUIRE_THROWS_AS(cp::consolidate(folder.file("none"), file), pp::file_error);
+}
+
+TEST_CASE("the newest whole checkpoint counts, and keep removes the others", "[checkpoint]") {
+  pp::test::temporary_folder const folder;
+  auto const run = folder.file("run");
+  auto store = adam_store(2);
+  trained(store, 0);
+  REQUIRE(cp::list(run).empty());
+  for (int i = 0; i < 5; ++i) cp::save(trained(store, 1, false), run);
+  REQUIRE(steps_in(run) == std::vector<std::int64_t>{5, 4, 3, 2, 1});
+  cp::load(store, run / "step-3");  // a folder that is a checkpoint itself
+  REQUIRE(store.steps("a") == 3);
+  cp::load(store, run);
+  REQUIRE(store.steps("a") == 5);
+  fs::rename(run / "step-1", run / "step-1.partial");
+  fs::remove(run / "step-4" / "rank-0.safetensors");
+  fs::create_directory(run / "step-x");
+  fs::create_directory(run / "step-6.partial");
+  REQUIRE(steps_in(run) == std::vector<std::int64_t>{5, 3, 2});
+  cp::keep(run, 2);
+  REQUIRE(names_in(run) == std::vector<std::string>{"step-3", "step-4", "step-5", "step-6.partial", "step-x"});
+  cp::save(trained(store, 1, false), run, {.keep = 1});
+  REQUIRE(names_in(run) == std::vector<std::string>{"step-6", "step-x"});
+  REQUIRE_THROWS_AS(cp::keep(run, 0), pp::invalid_argument);
+}
+
+TEST_CASE("a checkpoint takes the place of one of the same step, which stays whole until then", "[checkpoint]") {
+  pp::test::temporary_folder const folder;
+  auto const run = folder.file("run");
+  auto store = adam_store(1);
+  cp::save(trained(store, 1), run);
+  store.assign("a", floats(5003, 9));
+  auto const loads = [&](float expected) {
+    auto loaded = adam_store(2);
+    cp::load(trained(loaded, 0), run);
+    REQUIRE(pulled(loaded)[0] == floats(5003, expected));
+  };
+  cp::save(store, run);
+  loads(9);
+  REQUIRE(names_in(run) == std::vector<std::string>{"step-1"});
+  // As if a program had been killed between its two renames, and then amid the removal of a damaged one.
+  fs::rename(run / "step-1", run / "step-1.replaced");
+  loads(9);
+  fs::create_directory(run / "step-1");
+  loads(9);
+  REQUIRE(steps_in(run) == std::vector<std::int64_t>{1});
+  store.assign("a", floats(5003, 4));
+  cp::save(store, run);
+  loads(4);
+  REQUIRE(names_in(run) == std::vector<std::string>{"step-1"});
+}
+
+TEST_CASE("a save in the background has the values of its call, and its handle tells how it went", "[checkpoint]") {
+  pp::test::temporary_folder const folder;
+  auto const run = folder.file("run");
+  auto store = adam_store(2);
+  trained(store, 1);
+  cp::async_save const none;
+  REQUIRE(none.done());
+  none.wait();
+  {
+    auto handle = cp::save_async(store, run);
+    trained(store, 1, false);
+    handle.wait();
+    REQUIRE(handle.done());
+    auto moved = std::move(handle);
+    moved = cp::save_async(store, run);
+  }  // the handle waits
+  REQUIRE(steps_in(run) == std::vector<std::int64_t>{2, 1});
+  cp::load(store, run / "step-1");
+  REQUIRE(store.steps("a") == 1);
+
+  // The error is that of writing.
+  auto const handle = [&] {
+    auto result = cp::save_async(store, folder.file("other"));
+    return result;
+  }();
+  handle.wait();
+  pp::test::write_file(folder.file("file"), "");
+  REQUIRE_THROWS_AS(cp::save_async(store, folder.file("file") / "run").wait(), pp::file_error);
+  REQUIRE(steps_in(folder.file("other")) == std::vector<std::int64_t>{1});
+}
+
+TEST_CASE("checksums are those of zlib", "[checkpoint]") {
+  REQUIRE(cp::detail::crc32_of("") == "00000000");
+  REQUIRE(cp::detail::crc32_of("123456789") == "cbf43926");
+  REQUIRE(cp::detail::crc32_of("The quick brown fox jumps over the lazy dog") == "414fa339");
+}
