@@ -27,7 +27,7 @@ namespace cp = pushpull::checkpoint;
 namespace fs = std::filesystem;
 
 constexpr char const* folder_variable = "PUSHPULL_TEST_SAVES_IN";
-constexpr int ready_file = 9;  // where the writer says that it begins
+constexpr int progress_file = 9;  // gets a byte before the first save and after each
 
 auto make_store() {
   pp::kv_store store{pp::cpu_devices(1), pp::update::sgd{.learning_rate = 1}, pp::synchronous{}};
@@ -36,10 +36,10 @@ auto make_store() {
 }
 
 /// This program, with the test case below: it is no copy of a process with threads.
-pid_t start_writer(fs::path const& folder, int ready) {
+pid_t start_writer(fs::path const& folder, int progress) {
   pid_t const child = ::fork();
   if (child != 0) return child;
-  ::dup2(ready, ready_file);
+  ::dup2(progress, progress_file);
   ::setenv(folder_variable, folder.c_str(), 1);
   ::execl("/proc/self/exe", "writer", "[writer]", nullptr);
   ::_exit(127);
@@ -53,13 +53,17 @@ TEST_CASE("saves for ever, each of these ways in turn", "[.][writer]") {
   auto store = make_store();
   if (!cp::list(folder).empty()) cp::load(store, folder);
   std::vector<float> const ones(50000, 1);
-  REQUIRE(::write(ready_file, "x", 1) == 1);
+  auto const tell = [] { REQUIRE(::write(progress_file, "x", 1) == 1); };
+  tell();
   for (;;) {
     store.push("w", ones);
     cp::save(store, folder, {.keep = 2});
+    tell();
     cp::save(store, folder, {.keep = 1});  // in the place of that one
+    tell();
     store.push("w", ones);
     cp::save_async(store, folder).wait();
+    tell();
   }
 }
 
@@ -68,7 +72,9 @@ TEST_CASE("a program that is killed while it saves leaves the newest whole check
   auto const run = folder.file("run");
   fs::create_directory(run);
   std::mt19937 random(1);
-  std::uniform_int_distribution<int> pause(0, 40000);
+  std::uniform_int_distribution<int> saves(1, 3);
+  std::uniform_real_distribution<double> part(0, 1.2);
+  std::chrono::duration<double> of_a_save{0.005};
   std::int64_t newest = 0;
   int partial = 0;
   for (int kill = 0; kill < 100; ++kill) {
@@ -77,15 +83,18 @@ TEST_CASE("a program that is killed while it saves leaves the newest whole check
     pid_t const child = start_writer(run, ends[1]);
     REQUIRE(child > 0);
     ::close(ends[1]);
-    char ready = 0;
-    REQUIRE(::read(ends[0], &ready, 1) == 1);
-    std::this_thread::sleep_for(std::chrono::microseconds(pause(random)));
+    for (int save = kill == 0 ? 3 : saves(random); save >= 0; --save) {
+      auto const begin = std::chrono::steady_clock::now();
+      char byte = 0;
+      REQUIRE(::read(ends[0], &byte, 1) == 1);
+      if (save == 0) of_a_save = std::chrono::steady_clock::now() - begin;
+    }
+    std::this_thread::sleep_for(part(random) * of_a_save);
     ::kill(child, SIGKILL);
     REQUIRE(::waitpid(child, nullptr, 0) == child);
     ::close(ends[0]);
     for (auto const& each : fs::directory_iterator(run))
       partial += each.path().extension() == ".partial" || each.path().extension() == ".replaced";
-    if (newest == 0 && cp::list(run).empty()) continue;  // killed before its first one
     auto store = make_store();
     cp::load(store, run);
     std::vector<float> weights(50000);

@@ -197,8 +197,8 @@ TEST_CASE("any number of ranks goes on where another number stopped: a clipped a
 
 TEST_CASE("any number of ranks goes on where another number stopped: masters of float", "[checkpoint][ranks]") {
   require_resumed<pp::bfloat16>([](auto const& devices, auto const& c) {
-    return pp::make_kv_store<pp::bfloat16>(devices, update::momentum{.learning_rate = 0.1}, pp::element::master<float>{},
-                                           c);
+    return pp::make_kv_store<pp::bfloat16>(devices, update::momentum{.learning_rate = 0.1},
+                                           pp::element::master<float>{}, c);
   });
 }
 
@@ -212,10 +212,10 @@ TEST_CASE("any number of ranks goes on where another number stopped: states of r
 TEST_CASE("any number of ranks goes on where another number stopped: amid a step, with a loss scale",
           "[checkpoint][ranks]") {
   require_resumed<float>([](auto const& devices, auto const& c) {
-    return pp::make_kv_store<float>(devices,
-                                    update::dynamic_loss_scale{.initial = 3, .growth = 1.1, .interval = 1} |
-                                        update::adam{.learning_rate = 0.1},
-                                    pp::accumulate{4}, c);
+    return pp::make_kv_store<float>(
+        devices,
+        update::dynamic_loss_scale{.initial = 3, .growth = 1.1, .interval = 1} | update::adam{.learning_rate = 0.1},
+        pp::accumulate{4}, c);
   });
 }
 
@@ -357,9 +357,8 @@ TEST_CASE("ranks that disagree about a folder or a step all get an error that na
     names_both([&] { cp::save(store, path); });
     names_both([&] { cp::load(store, path); });
     names_both([&] { (void)cp::save_async(store, path); });
-    expect_text(
-        message_of<pp::invalid_argument>([&] { cp::save(store, folder.file("run"), {.step = 5 + c.rank()}); }),
-        "rank 0 came with step 5");
+    expect_text(message_of<pp::invalid_argument>([&] { cp::save(store, folder.file("run"), {.step = 5 + c.rank()}); }),
+                "rank 0 came with step 5");
     expect(!fs::exists(folder.file("run")));
     cp::save(store, folder.file("run"));  // the store still works
     cp::load(store, folder.file("run"));
@@ -407,7 +406,8 @@ TEST_CASE("a file of one rank that does not fit fails the save on all, and older
   });
 }
 
-TEST_CASE("a rank that is killed while it writes leaves the others an error after the deadline", "[checkpoint][ranks]") {
+TEST_CASE("a rank that is killed while it writes leaves the others an error after the deadline",
+          "[checkpoint][ranks]") {
   test::temporary_folder const folder;
   auto const other = comm::threads::make(2, soon);
   auto const run = [&](int rank) {

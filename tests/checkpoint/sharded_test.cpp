@@ -3,9 +3,11 @@
 #include <pushpull/checkpoint/optimizer_states.hpp>
 #include <pushpull/checkpoint/save_async.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <filesystem>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <pushpull/pushpull.hpp>
@@ -60,8 +62,7 @@ TEST_CASE("a checkpoint is a folder with a file of each rank and a manifest", "[
   auto store = adam_store(2);
   cp::save(trained(store, 3), folder.file("run"));
   REQUIRE(names_in(folder.file("run")) == std::vector<std::string>{"step-3"});
-  REQUIRE(names_in(folder.file("run") / "step-3") ==
-          std::vector<std::string>{"manifest.json", "rank-0.safetensors"});
+  REQUIRE(names_in(folder.file("run") / "step-3") == std::vector<std::string>{"manifest.json", "rank-0.safetensors"});
   cp::safetensors_file const file(folder.file("run") / "step-3" / "rank-0.safetensors");
   REQUIRE(file.names() == std::vector<std::string>{"a/exp_avg@0", "a/exp_avg_sq@0", "a@0", "b/c/exp_avg@0",
                                                    "b/c/exp_avg_sq@0", "b/c@0"});
@@ -107,7 +108,8 @@ TEST_CASE("stores of several element types, of several rules and without a rule 
   {
     auto const make = [](int devices) {
       auto store = pp::make_kv_store<pp::type_list<float, pp::bfloat16>>(
-          pp::cpu_devices(devices), update::adamw{.learning_rate = 0.1}, pp::element::master<float>{}, pp::synchronous{});
+          pp::cpu_devices(devices), update::adamw{.learning_rate = 0.1}, pp::element::master<float>{},
+          pp::synchronous{});
       store.init("f", floats(300, 1));
       store.init("b", std::vector<pp::bfloat16>(70, pp::convert<pp::bfloat16>(2.0F)));
       return store;
@@ -132,8 +134,8 @@ TEST_CASE("stores of several element types, of several rules and without a rule 
   {
     pp::rules const chosen{update::adam{},
                            pp::where([](std::string_view name) { return name == "a"; }, update::momentum{})};
-    pp::kv_store saved{pp::cpu_devices(2), chosen, pp::synchronous{}}, loaded{pp::cpu_devices(1), chosen,
-                                                                              pp::synchronous{}};
+    pp::kv_store saved{pp::cpu_devices(2), chosen, pp::synchronous{}},
+        loaded{pp::cpu_devices(1), chosen, pp::synchronous{}};
     cp::save(trained(saved, 2), folder.file("rules"));
     trained(loaded, 1);
     cp::load(loaded, folder.file("rules"));
@@ -166,7 +168,8 @@ TEST_CASE("parameters are saved as a whole, those that are not trained from the 
     for (std::size_t i = 0; i < g.size(); ++i) g.data()[i] = pp::convert<pp::bfloat16>(0.25F);
     parameters.update_all();
   };
-  pp::kv_store<pp::bfloat16, pp::cpu_device<>, update::adam, pp::element::master<float>> store{pp::cpu_devices(1), rule},
+  pp::kv_store<pp::bfloat16, pp::cpu_device<>, update::adam, pp::element::master<float>> store{pp::cpu_devices(1),
+                                                                                               rule},
       other{pp::cpu_devices(2), rule};
   pp::parameter_store saved{store}, loaded{other};
   add(saved);
@@ -240,6 +243,29 @@ TEST_CASE("one file of a checkpoint has weights for any reader and states for lo
   REQUIRE_THROWS_AS(cp::consolidate(folder.file("none"), file), pp::file_error);
 }
 
+TEST_CASE("parts that do not have every element once are refused", "[checkpoint]") {
+  pp::test::temporary_folder const folder;
+  auto store = adam_store(1);
+  trained(store, 1);
+  auto const refused = [&](auto const& change, std::string const& why) {
+    auto job = cp::detail::begin_save(store, "save", {}, folder.file("run"), {});
+    change(job.copy);
+    cp::detail::complete(job, {cp::detail::write_file(job)});
+    REQUIRE_THROWS_WITH(cp::load(store, folder.file("run")), Contains(why));
+  };
+  refused([](auto& copy) { copy.entries.erase(copy.entries.begin()); }, "\"a\": every element once expected");
+  refused(
+      [](auto& copy) {
+        copy.entries[0].shape = {5000};
+        copy.entries[0].bytes = copy.entries[0].bytes.first(20000);
+      },
+      "\"a\": every element once expected, a part begins or ends at 5000 and not at 5003");
+  refused([](auto& copy) { copy.entries.push_back({"a@7", "F32", {1}, copy.entries[0].bytes.first(4)}); },
+          "\"a\": every element once expected");
+  for (char const* const name : {"a@5003", "a@-1", "a@07", "a@", "a", "c@0"})
+    refused([&](auto& copy) { copy.entries[0].name = name; }, "a part of a tensor of the manifest expected");
+}
+
 TEST_CASE("the newest whole checkpoint counts, and keep removes the others", "[checkpoint]") {
   pp::test::temporary_folder const folder;
   auto const run = folder.file("run");
@@ -309,16 +335,51 @@ TEST_CASE("a save in the background has the values of its call, and its handle t
   REQUIRE(steps_in(run) == std::vector<std::int64_t>{2, 1});
   cp::load(store, run / "step-1");
   REQUIRE(store.steps("a") == 1);
+}
 
-  // The error is that of writing.
-  auto const handle = [&] {
-    auto result = cp::save_async(store, folder.file("other"));
-    return result;
-  }();
-  handle.wait();
-  pp::test::write_file(folder.file("file"), "");
-  REQUIRE_THROWS_AS(cp::save_async(store, folder.file("file") / "run").wait(), pp::file_error);
-  REQUIRE(steps_in(folder.file("other")) == std::vector<std::int64_t>{1});
+TEST_CASE("docs/training_steps.md saves a run in a folder and resumes it", "[checkpoint]") {
+  pp::test::temporary_folder const folder;
+  fs::path const run = folder.file("run");
+  auto const rule = update::adam{.learning_rate = 0.1};
+  floats weight{1, 2, 3, 4, 5, 6};
+  auto const steps = [](auto& parameters, int count) {
+    for (int t = 0; t < count; ++t) {
+      auto const w = parameters.value("fc1.weight", 0), g = parameters.grad("fc1.weight", 0);
+      for (std::size_t i = 0; i < 6; ++i) g.data()[i] = 3 * w.data()[i] - 1;
+      parameters.update_all();
+    }
+  };
+  {
+    namespace checkpoint = pp::checkpoint;
+    pp::kv_store store{pp::cpu_devices(2), rule};
+    pp::parameter_store parameters{store};
+    parameters.add("fc1.weight", weight);
+    steps(parameters, 5);
+    // example-begin folder
+    checkpoint::save(parameters, run, {.keep = 3});  // run/step-5
+
+    checkpoint::async_save const saving = checkpoint::save_async(parameters, run);  // writes while training goes on
+    // example-end folder
+    steps(parameters, 5);
+    parameters.sync_master();
+  }
+  floats const expected = std::exchange(weight, floats(6));
+  {
+    namespace checkpoint = pp::checkpoint;
+    using namespace pp;
+    // example-begin resume_folder
+    kv_store store{cpu_devices(3), rule};
+    parameter_store parameters{store};
+    parameters.add("fc1.weight", weight);
+    parameters.materialize();
+    checkpoint::load(parameters, run);  // the newest that is whole
+    // example-end resume_folder
+    steps(parameters, 5);
+    parameters.sync_master();
+  }
+  REQUIRE(weight == expected);
+  pp::checkpoint::consolidate(run, folder.file("weights"));
+  REQUIRE(cp::safetensors_file(folder.file("weights")).find("fc1.weight").shape == pp::shape{6});
 }
 
 TEST_CASE("checksums are those of zlib", "[checkpoint]") {

@@ -24,7 +24,8 @@ class crc32 {
       state_ = 0;
       for (std::size_t i = 0; i < 8; ++i) state_ ^= tables[7 - i][word >> (8 * i) & 0xFF];
     }
-    for (std::byte const b : bytes) state_ = tables[0][(state_ ^ std::to_integer<std::uint32_t>(b)) & 0xFF] ^ state_ >> 8;
+    for (std::byte const b : bytes)
+      state_ = tables[0][(state_ ^ std::to_integer<std::uint32_t>(b)) & 0xFF] ^ state_ >> 8;
   }
 
   /// Eight hexadecimal digits.

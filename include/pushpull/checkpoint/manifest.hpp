@@ -62,20 +62,22 @@ inline nlohmann::json checked_object(std::filesystem::path const& path, std::str
     object.erase(sum);
     good = crc32_of(object.dump()) == expected;
   }
-  pushpull::detail::expects<file_error>(
-      good, [&] { return path.string() + ": a JSON object with its checksum expected, the file is damaged or foreign"; });
+  pushpull::detail::expects<file_error>(good, [&] {
+    return path.string() + ": a JSON object with its checksum expected, the file is damaged or foreign";
+  });
   return object;
 }
 
 inline std::string text_of(manifest const& m) {
-  nlohmann::json object{{"format", manifest_format}, {"version", manifest_version}, {"save", m.save},
-                        {"step", m.step},            {"ranks", m.files.size()},     {"metadata", m.metadata}};
+  nlohmann::json object{{"format", manifest_format}, {"version", manifest_version}, {"save", m.save}, {"step", m.step},
+                        {"ranks", m.files.size()},   {"metadata", m.metadata}};
   for (std::size_t rank = 0; rank < m.files.size(); ++rank)
     object["files"].push_back(
         {{"name", rank_file_name(rank)}, {"bytes", m.files[rank].bytes}, {"crc32", m.files[rank].crc32}});
   object["tensors"] = nlohmann::json::object();
   for (entry const& e : m.tensors)
-    object["tensors"][e.name] = {{"dtype", e.dtype}, {"shape", std::vector<std::int64_t>(e.shape.begin(), e.shape.end())}};
+    object["tensors"][e.name] = {{"dtype", e.dtype},
+                                 {"shape", std::vector<std::int64_t>(e.shape.begin(), e.shape.end())}};
   return signed_text(std::move(object));
 }
 

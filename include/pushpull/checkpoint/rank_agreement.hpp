@@ -1,5 +1,5 @@
 /// @file
-/// What all ranks of a store do, or none.
+/// Calls that take effect on all ranks of a store, or on none.
 #pragma once
 
 #include <cstddef>

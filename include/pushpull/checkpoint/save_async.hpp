@@ -42,9 +42,7 @@ class async_save {
   }
 
   /// Whether it has ended, well or not.
-  bool done() const {
-    return !state_.valid() || state_.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
-  }
+  bool done() const { return !state_.valid() || state_.wait_for(std::chrono::seconds(0)) == std::future_status::ready; }
   /// Returns when the checkpoint is complete. Not collective. @throws each time what the save failed with: file_error
   void wait() const {
     if (state_.valid()) state_.get();
@@ -124,7 +122,8 @@ class background_save {
     file.write(std::as_bytes(std::span(report)));
     file.commit();
     if (failed) std::rethrow_exception(failed);
-    wait_until([&] { return !exists(save_.partial()); }, [] { return std::string("rank 0 to complete the checkpoint"); });
+    wait_until([&] { return !exists(save_.partial()); },
+               [] { return std::string("rank 0 to complete the checkpoint"); });
     pushpull::detail::expects<file_error>(is_complete(), [&] {
       return "save_async: rank 0 did not complete the checkpoint " + save_.complete().string();
     });

@@ -35,8 +35,7 @@ namespace pushpull::inline PUSHPULL_ABI::checkpoint {
 
 /// A store that can be saved as a whole. Models: every kv_store, any_store.
 template <class S>
-concept WholeStore = requires(S& store, typename S::key_type const& key,
-                              pushpull::detail::prepared_changes& changes) {
+concept WholeStore = requires(S& store, typename S::key_type const& key, pushpull::detail::prepared_changes& changes) {
   store.keys();
   store.shape(key);
   store.owning_ranks();
@@ -210,9 +209,8 @@ load_report load(S& store, std::filesystem::path const& folder, load_options con
     auto const ranks = whole.owning_ranks();
     if (ranks.group != nullptr) {
       ranks.group->expect_in_step(call);
-      pushpull::detail::expect_agreement(*ranks.group, call, 1, [&](std::size_t) {
-        return "the folder " + detail::in_quotes(folder.string());
-      });
+      pushpull::detail::expect_agreement(
+          *ranks.group, call, 1, [&](std::size_t) { return "the folder " + detail::in_quotes(folder.string()); });
     }
     auto [path, m] = detail::newest_whole(ranks, call, folder);
     using store_type = std::remove_reference_t<decltype(whole)>;
@@ -245,8 +243,7 @@ inline void consolidate(std::filesystem::path const& folder, std::filesystem::pa
   detail::sharded_tensors tensors(path, std::move(m));
   std::vector<entry> entries(tensors.entries().begin(), tensors.entries().end());
   std::deque<std::vector<std::byte>> values;
-  for (entry& e : entries)
-    e.bytes = values.emplace_back(tensors.read(e, 0, static_cast<std::int64_t>(e.shape.size())));
+  for (entry& e : entries) e.bytes = values.emplace_back(tensors.read(e, 0, static_cast<std::int64_t>(e.shape.size())));
   write_safetensors(file, entries, tensors.metadata());
 }
 

@@ -73,10 +73,10 @@ class sharded_tensors : public named_tensors {
       std::int64_t first = -1;
       std::from_chars(digits.data(), digits.data() + digits.size(), first);
       auto const count = static_cast<std::int64_t>(located.tensor.shape.size());
-      pushpull::detail::expects<file_error>(
-          whole != nullptr && whole->dtype == located.tensor.dtype && first >= 0 &&
-              first <= static_cast<std::int64_t>(whole->shape.size()) - count && std::to_string(first) == digits,
-          refuse);
+      pushpull::detail::expects<file_error>(whole != nullptr && whole->dtype == located.tensor.dtype && first >= 0 &&
+                                                first <= static_cast<std::int64_t>(whole->shape.size()) - count &&
+                                                std::to_string(first) == digits,
+                                            refuse);
       if (count > 0) parts_[whole->name].push_back({first, first + count, rank, content.bytes + located.begin});
     }
   }
@@ -93,13 +93,14 @@ class sharded_tensors : public named_tensors {
   }
   void expect_element(entry const& e, std::int64_t expected, std::int64_t got) const {
     pushpull::detail::expects<file_error>(got == expected, [&] {
-      return path_.string() + ": tensor " + in_quotes(e.name) + ": every element once expected, a part begins or ends at " +
-             std::to_string(got) + " and not at " + std::to_string(expected);
+      return path_.string() + ": tensor " + in_quotes(e.name) +
+             ": every element once expected, a part begins or ends at " + std::to_string(got) + " and not at " +
+             std::to_string(expected);
     });
   }
 
   std::map<std::string, std::vector<part>, std::less<>> parts_;  // by the tensor's name, in the order of elements
-  std::optional<input_file> file_;                              // the last one
+  std::optional<input_file> file_;                               // the last one
   std::size_t file_rank_ = 0;
 };
 

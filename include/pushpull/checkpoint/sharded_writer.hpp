@@ -33,11 +33,11 @@
 
 namespace pushpull::inline PUSHPULL_ABI::checkpoint::detail {
 
-/// What a rank writes.
+/// The content of a rank's file, in host memory.
 struct rank_copy {
-  manifest whole;               ///< Without files. The same on all ranks.
-  std::vector<entry> entries;   ///< The parts of its tensors that this rank holds.
-  metadata_map ranges;          ///< "first:end" of each.
+  manifest whole;              ///< Without files. The same on all ranks.
+  std::vector<entry> entries;  ///< The parts of its tensors that this rank holds.
+  metadata_map ranges;         ///< "first:end" of each.
   std::deque<std::vector<std::byte>> bytes;
 
   void add(std::string name, shape const& extents, pushpull::detail::array_part part) {
@@ -172,7 +172,7 @@ inline void complete(rank_save& save, std::vector<rank_file> files) {
     manifest_of_whole(save.complete());
     remove_folder(old);
     rename_folder(save.complete(), old);  // where a reader still finds it
-  } catch (file_error const&) {  // there is none, or a damaged one; then one that was set aside may be whole
+  } catch (file_error const&) {           // there is none, or a damaged one; then one that was set aside may be whole
     remove_folder(save.complete());
   }
   rename_folder(save.partial(), save.complete());

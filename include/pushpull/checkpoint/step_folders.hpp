@@ -142,7 +142,8 @@ inline std::vector<saved_step> list(std::filesystem::path const& folder) {
 /// did not come to its end. Nothing where there are fewer. One process calls it, no save running in the folder.
 /// @throws file_error as `list`; invalid_argument on a count of 0
 inline void keep(std::filesystem::path const& folder, std::size_t count) {
-  pushpull::detail::expects<invalid_argument>(count > 0, [] { return std::string("keep: at least 1 expected, got 0"); });
+  pushpull::detail::expects<invalid_argument>(count > 0,
+                                              [] { return std::string("keep: at least 1 expected, got 0"); });
   auto const whole = list(folder);
   if (whole.size() < count) return;
   std::int64_t const oldest = whole[count - 1].step;
