@@ -14,7 +14,7 @@
 #include <pushpull/element/dtype.hpp>
 #include <pushpull/pass/copy.hpp>
 #include <pushpull/store/exchange/agreement.hpp>
-#include <pushpull/store/exchange/call_exchange.hpp>
+#include <pushpull/store/exchange/mirror_exchange.hpp>
 #include <pushpull/store/inspection.hpp>
 #include <pushpull/store/keys/placement.hpp>
 #include <pushpull/store/keys/shard.hpp>
