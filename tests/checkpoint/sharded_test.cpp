@@ -262,6 +262,8 @@ TEST_CASE("parts that do not have every element once are refused", "[checkpoint]
       "\"a\": every element once expected, a part begins or ends at 5000 and not at 5003");
   refused([](auto& copy) { copy.entries.push_back({"a@7", "F32", {1}, copy.entries[0].bytes.first(4)}); },
           "\"a\": every element once expected");
+  refused([](auto& copy) { copy.entries.push_back({"a@07", "F32", {1}, copy.entries[0].bytes.first(4)}); },
+          "a part of a tensor of the manifest expected");
   for (char const* const name : {"a@5003", "a@-1", "a@07", "a@", "a", "c@0"})
     refused([&](auto& copy) { copy.entries[0].name = name; }, "a part of a tensor of the manifest expected");
 }
@@ -287,6 +289,8 @@ TEST_CASE("the newest whole checkpoint counts, and keep removes the others", "[c
   REQUIRE(names_in(run) == std::vector<std::string>{"step-3", "step-4", "step-5", "step-6.partial", "step-x"});
   cp::save(trained(store, 1, false), run, {.keep = 1});
   REQUIRE(names_in(run) == std::vector<std::string>{"step-6", "step-x"});
+  fs::resize_file(run / "step-6" / "rank-0.safetensors", 100);
+  REQUIRE(cp::list(run).empty());
   REQUIRE_THROWS_AS(cp::keep(run, 0), pp::invalid_argument);
 }
 
@@ -307,7 +311,9 @@ TEST_CASE("a checkpoint takes the place of one of the same step, which stays who
   // As if a program had been killed between its two renames, and then amid the removal of a damaged one.
   fs::rename(run / "step-1", run / "step-1.replaced");
   loads(9);
-  fs::create_directory(run / "step-1");
+  fs::copy(run / "step-1.replaced", run / "step-1");
+  REQUIRE(steps_in(run) == std::vector<std::int64_t>{1});
+  fs::remove(run / "step-1" / "manifest.json");
   loads(9);
   REQUIRE(steps_in(run) == std::vector<std::int64_t>{1});
   store.assign("a", floats(5003, 4));

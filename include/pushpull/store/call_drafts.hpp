@@ -84,8 +84,8 @@ class call_drafts {
 
   /// @param number  Among the stores that share the parts.
   call_drafts(std::vector<D> const& device_list, updater_type const& updater, compressor_type const& compressor,
-         accumulation_policy const& accumulation, communicator_type const& communicator, shared_parts shared,
-         std::size_t number)
+              accumulation_policy const& accumulation, communicator_type const& communicator, shared_parts shared,
+              std::size_t number)
       : communicator_(communicator),
         compressor_(compressor),
         accumulation_(accumulation),

@@ -35,16 +35,14 @@ class parameter_list {
 
   /// @throws duplicate_key
   void expect_new(std::string_view name) const {
-    expects<duplicate_key>(index_.find(name) == index_.end(), [&] {
-      return "parameter_store: parameter \"" + std::string(name) + "\" was added before";
-    });
+    expects<duplicate_key>(index_.find(name) == index_.end(),
+                           [&] { return "parameter_store: parameter \"" + std::string(name) + "\" was added before"; });
   }
   /// @throws unknown_key
   Parameter& find(std::string_view name) const {
     auto const found = index_.find(name);
-    expects<unknown_key>(found != index_.end(), [&] {
-      return "parameter_store: parameter \"" + std::string(name) + "\" was never added";
-    });
+    expects<unknown_key>(found != index_.end(),
+                         [&] { return "parameter_store: parameter \"" + std::string(name) + "\" was never added"; });
     return *parameters_[found->second];
   }
 
