@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds and runs the benchmarks: benchmarks/run.sh [filter], a regular expression on their names.
 # benchmarks/run.sh compare [options]: against other libraries, which are installed first; --help lists the options.
-# benchmarks/run.sh dist [MiB [turns]]: a step over 2 and over 4 MPI ranks of this machine.
+# benchmarks/run.sh dist [MiB|bert-base [turns]]: a step over 2 and over 4 MPI ranks of this machine.
+# benchmarks/run.sh dist --compare [options]: BERT-base over 2 ranks, beside PyTorch's DDP, which is installed first.
 # benchmarks/run.sh compile-time [options]: what compiling costs.
 # benchmarks/run.sh report: tables and plots from what was measured, inserted into docs/performance.md.
 set -euo pipefail
@@ -42,6 +43,14 @@ if [[ ${1:-} == dist ]]; then
   # More ranks than processors, as root in containers; other MPIs do not know these variables.
   export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 \
     OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1
+  if [[ ${1:-} == --compare ]]; then
+    shift
+    "$root/benchmarks/baselines/install.sh" pytorch
+    torch_python="$root/build/baselines/pytorch/venv/bin/python"
+    [[ -x $torch_python ]] || fail "the comparison needs PyTorch: see build/baselines/pytorch/install.log"
+    exec python3 "$root/benchmarks/dist/compare.py" --program "$programs/pushpull.bench.dist" \
+      --torch-python "$torch_python" "$@"
+  fi
   for ranks in 2 4; do
     mpiexec -n "$ranks" "$programs/pushpull.bench.dist" "$@"
   done

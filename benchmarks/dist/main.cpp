@@ -1,17 +1,20 @@
-// A training step over MPI ranks: reduce the gradients of all, update by Adam, new weights on all. The ways of a store and
-// MPI_Allreduce with the same pass over everything take turns in one run. Started by mpirun: see benchmarks/run.sh dist.
+// A training step over MPI ranks: reduce the gradients of all, update by Adam, new weights on all. The ways of a store
+// and MPI_Allreduce with the same pass over everything take turns in one run. Started by mpirun: see benchmarks/run.sh.
 #include <mpi.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
 #include <iterator>
 #include <limits>
 #include <memory>
+#include <numeric>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -19,12 +22,17 @@
 #include <pushpull/comm/mpi.hpp>
 #include <pushpull/pushpull.hpp>
 
+#include "support/models.hpp"
+
 namespace {
 
 namespace pp = pushpull;
 using clock_type = std::chrono::steady_clock;
 
-std::string const name = "weight";
+/// How many elements each parameter has.
+using sizes = std::vector<std::int64_t>;
+
+std::string name_of(std::size_t i) { return "weight " + std::to_string(i); }
 
 /// One way to make a step. All ranks make the same.
 struct contender {
@@ -44,26 +52,31 @@ struct trained {
   pp::kv_store<float, pp::cpu_device<>, pp::update::adam, Policies...> store;
   pp::parameter_store<decltype(store)> parameters{store};
 
-  trained(std::size_t elements, int rank, Policies const&... policies)
+  trained(sizes const& counts, int rank, Policies const&... policies)
       : store(pp::cpu_devices(1), pp::update::adam{}, policies...) {
-    parameters.add(name, std::vector<float>(elements, 1.0F));
+    for (std::size_t i = 0; i < counts.size(); ++i)
+      parameters.add(name_of(i), std::vector<float>(static_cast<std::size_t>(counts[i]), 1.0F));
     parameters.materialize();
-    fill(parameters.grad(name, std::size_t{0}), rank);
+    for (std::size_t i = 0; i < counts.size(); ++i) fill(parameters.grad(name_of(i), std::size_t{0}), rank);
   }
 };
 
 template <class... Policies>
-contender over_store(std::string title, std::size_t elements, int rank, Policies const&... policies) {
-  auto const all = std::make_shared<trained<Policies...>>(elements, rank, policies...);
+contender over_store(std::string title, sizes const& counts, int rank, Policies const&... policies) {
+  auto const all = std::make_shared<trained<Policies...>>(counts, rank, policies...);
   return {std::move(title), [all] { all->parameters.update_all(); }};
 }
 
-contender over_allreduce(std::size_t elements, int rank) {
-  auto const all = std::make_shared<trained<>>(elements, rank);
-  auto const own = all->parameters.grad(name, std::size_t{0});
-  auto const summed = std::make_shared<std::vector<float>>(own.data(), own.data() + own.size());
+contender over_allreduce(sizes const& counts, int rank) {
+  auto const all = std::make_shared<trained<>>(counts, rank);
+  std::vector<pp::tensor_view<float, pp::cpu_device<>>> gradients;
+  for (std::size_t i = 0; i < counts.size(); ++i) gradients.push_back(all->parameters.grad(name_of(i), std::size_t{0}));
+  auto const& largest = gradients[static_cast<std::size_t>(std::ranges::max_element(counts) - counts.begin())];
+  auto const given = std::make_shared<std::vector<float>>(largest.data(), largest.data() + largest.size());
   return {"MPI_Allreduce, then the pass over everything", [=] {
-            MPI_Allreduce(summed->data(), own.data(), static_cast<int>(own.size()), MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD);
+            for (auto const& gradient : gradients)
+              MPI_Allreduce(given->data(), gradient.data(), static_cast<int>(gradient.size()), MPI_FLOAT, MPI_SUM,
+                            MPI_COMM_WORLD);
             all->parameters.update_all();
           }};
 }
@@ -94,7 +107,6 @@ struct overlapped {
     parameters.materialize();
     for (std::size_t i = 0; i < parameter_count; ++i) fill(parameters.grad(name_of(i), std::size_t{0}), rank);
   }
-  static std::string name_of(std::size_t i) { return "weight " + std::to_string(i); }
 
   void step(std::chrono::duration<double> backward, bool in_parts) {
     auto const start = clock_type::now();
@@ -129,10 +141,17 @@ void measure_overlap(char const* title, int turns, std::size_t elements, int ran
 }  // namespace
 
 int main(int argc, char* argv[]) {
-  std::size_t const mebibytes = argc > 1 ? std::strtoul(argv[1], nullptr, 10) : 64;
+  std::string_view const what = argc > 1 ? argv[1] : "64";
+  bool const is_model = what == "bert-base";
+  sizes counts;
+  if (is_model)
+    counts = pp::bench::bert_base();
+  else
+    counts = {static_cast<std::int64_t>((std::strtoull(what.data(), nullptr, 10) << 20U) / sizeof(float))};
+  auto const elements = static_cast<std::size_t>(std::reduce(counts.begin(), counts.end()));
   int const turns = argc > 2 ? std::atoi(argv[2]) : 9;
-  if (mebibytes == 0 || turns < 1) {
-    std::fputs("usage: mpirun -np RANKS pushpull.bench.dist [MEBIBYTES [TURNS]]\n", stderr);
+  if (elements == 0 || turns < 1) {
+    std::fputs("usage: mpirun -np RANKS pushpull.bench.dist [MEBIBYTES|bert-base [TURNS]]\n", stderr);
     return EXIT_FAILURE;
   }
   try {
@@ -140,15 +159,14 @@ int main(int argc, char* argv[]) {
     int const rank = world.rank(), ranks = world.size();
     unsigned const share = std::max(1U, std::thread::hardware_concurrency() / static_cast<unsigned>(ranks));
     tbb::global_control const threads(tbb::global_control::max_allowed_parallelism, share);
-    std::size_t const elements = (mebibytes << 20U) / sizeof(float);
 
     std::vector<contender> all;
-    all.push_back(over_allreduce(elements, rank));
-    all.push_back(over_store("a store, ranks share memory", elements, rank, world));
-    all.push_back(over_store("a store, messages", elements, rank, world, pp::hierarchy::flat{}));
+    all.push_back(over_allreduce(counts, rank));
+    all.push_back(over_store("a store, ranks share memory", counts, rank, world));
+    all.push_back(over_store("a store, messages", counts, rank, world, pp::hierarchy::flat{}));
     if (ranks == 4) {
       pp::comm::mpi const two_nodes(MPI_COMM_WORLD, {.ranks_per_node = 2});
-      all.push_back(over_store("a store, two levels, as on 2 nodes", elements, rank, two_nodes));
+      all.push_back(over_store("a store, two levels, as on 2 nodes", counts, rank, two_nodes));
     }
     for (contender const& c : all) c.step();  // pages, connections, threads
     for (int turn = 0; turn < turns; ++turn)
@@ -157,11 +175,13 @@ int main(int argc, char* argv[]) {
         c.best = std::min(c.best, seconds_of(c.step));
       }
     if (rank == 0) {
-      std::printf("%zu MiB of float, Adam, %d ranks of %u threads; best of %d turns\n", mebibytes, ranks, share, turns);
+      std::printf("%zu MiB of float in %zu parameters, Adam, %d ranks of %u threads; best of %d turns\n",
+                  elements * sizeof(float) >> 20U, counts.size(), ranks, share, turns);
       for (contender const& c : all)
         std::printf("%-46s %8.1f ms  %5.2f\n", c.title.c_str(), c.best * 1e3, c.best / all.front().best);
     }
     all.clear();
+    if (is_model) return EXIT_SUCCESS;
     measure_overlap("ready, ranks share memory", turns, elements, rank, world);
     measure_overlap("ready, messages", turns, elements, rank, world, pp::hierarchy::flat{});
   } catch (pp::error const& e) {
