@@ -40,11 +40,17 @@ TEST_CASE("create goes by the name's parts, in any case", "[create]") {
   }
 }
 
-TEST_CASE("stores of several processes are refused with the build option that will bring them", "[create][errors]") {
+TEST_CASE("a name of a store of several processes needs a communicator, if only of one rank", "[create][errors]") {
   REQUIRE_THROWS_AS(pp::create("nccl"), pp::invalid_argument);
-  REQUIRE_THROWS_WITH(pp::create("NCCL"), Contains("PUSHPULL_NCCL"));
-  for (std::string const name : {"dist", "dist_sync", "dist_async", "dist_device_sync", "DIST_nccl"})
-    REQUIRE_THROWS_WITH(pp::create(name), Contains("PUSHPULL_MPI") && Contains(pp::detail::lower_case(name)));
+  REQUIRE_THROWS_WITH(pp::create("NCCL"), Contains("\"nccl\" is a store over NCCL"));
+  for (std::string const name : {"dist", "dist_sync", "dist_device_sync", "DIST_nccl"}) {
+    REQUIRE_THROWS_AS(pp::create(name), pp::invalid_argument);
+    REQUIRE_THROWS_WITH(pp::create(name), Contains("comm::mpi{}") && Contains(pp::detail::lower_case(name)));
+    auto const store = pp::create(name, pp::cpu_devices(2), pp::comm::single{});
+    REQUIRE(store.type() == pp::detail::lower_case(name));
+    REQUIRE(store.num_workers() == 1);
+  }
+  REQUIRE_THROWS_WITH(pp::create("dist_async", pp::cpu_devices(2), pp::comm::single{}), Contains("servers"));
   REQUIRE_THROWS_AS(pp::create("local", std::vector<pp::cpu_device<>>()), pp::invalid_argument);
 }
 

@@ -25,8 +25,12 @@
 #include <pushpull/error.hpp>
 #include <pushpull/store/any_store_calls.hpp>
 #include <pushpull/store/any_store_model.hpp>
+#include <pushpull/store/any_store_replacement.hpp>
 #include <pushpull/store/concepts.hpp>
+#include <pushpull/store/exchange/agreement.hpp>
+#include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/keys.hpp>
+#include <pushpull/store/keys/topology.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/policies.hpp>
 #include <pushpull/store/wrapped_store.hpp>
@@ -125,7 +129,7 @@ class any_store_base : public sole_type<Ts...> {
 
   /// The rule of the pushes that follow, in place of any other and of a function; states, step counts and parameter groups
   /// start again. Policies are `accumulate`, a Reduction, a placement: `set_optimizer(adamw{}, accumulate{4})`.
-  /// Returns when all work is finished and the values have moved.
+  /// Returns when all work is finished and the values have moved. Over ranks all make the call, with the same rule.
   /// @throws invalid_argument, also for a user's store, between the micro-batches of a step, and while a state is swapped;
   /// what work failed with
   template <class Updater, HasPolicyKind... Policies>
@@ -136,10 +140,14 @@ class any_store_base : public sole_type<Ts...> {
                    ...),
                   "set_optimizer: of the policies it takes accumulate, a Reduction and a placement");
     expect_replaceable("set_optimizer");
-    replace("set_optimizer", make(devices(), updater, compressor_, policies...), false);
+    auto next = prepared("set_optimizer", text_of_optimizer<Updater>(policies...), [&] {
+      expect_movable("set_optimizer", *store_);
+      return make(devices(), updater, compressor_, policies...);
+    });
+    replace(std::move(next), false);
   }
   /// From now on gradients travel as the parameters say: see compress::by_name. Values, rules, groups, states and step
-  /// counts stay, residuals start at zero. Returns when all work is finished.
+  /// counts stay, residuals start at zero. Returns when all work is finished. Over ranks all make the call.
   /// @throws invalid_argument as by_name; for a store whose name says neither "device" nor "dist", as in MXNet; for a
   /// compressor that is not in `Compressors`; between the micro-batches of a step, and while a state is swapped
   void set_gradient_compression(compress::parameters const& given) {
@@ -149,30 +157,35 @@ class any_store_base : public sole_type<Ts...> {
         });
     expect_replaceable("set_gradient_compression");
     compress::any_compressor compressor;
-    ((compressor = compress::by_name<Ts>(given)), ...);
-    auto next = store_->compressing(compressor);
-    expects<invalid_argument>(next != nullptr, [&] {
-      return "set_gradient_compression: the store was not created with a compressor for \"" +
-             given.find("type")->second + "\": name it in create(name, devices, compressors<...>())";
+    auto next = prepared("set_gradient_compression", text_of_parameters(given), [&] {
+      ((compressor = compress::by_name<Ts>(given)), ...);
+      auto compressing = store_->compressing(compressor);
+      expects<invalid_argument>(compressing != nullptr, [&] {
+        return "set_gradient_compression: the store was not created with a compressor for \"" +
+               given.find("type")->second + "\": name it in create(name, devices, compressors<...>())";
+      });
+      expect_movable("set_gradient_compression", *store_);
+      return compressing;
     });
-    replace("set_gradient_compression", std::move(next), true);
+    replace(std::move(next), true);
     compressor_ = compressor;
   }
 
-  /// As kv_store::set_updater, in place of any rule, for keys of element type T. @throws as set_optimizer
+  /// As kv_store::set_updater, in place of any rule, for keys of element type T. Over ranks all make the call, and rank 0's
+  /// function counts. @throws as set_optimizer
   template <class T, class F>
     requires(has_type<T> && std::invocable<F&, any_key_view, tensor_view<T, D>, tensor_view<T, D>>)
   void set_updater(F f) {
-    function_type<T> function(std::move(f));
-    expects<invalid_argument>(bool{function}, [] { return std::string("set_updater: the function is empty"); });
     expect_replaceable("set_updater");
-    if (store_->has_updater()) {
-      auto next = make(devices(), no_updater{}, compressor_);
-      static_cast<typed_calls<T, D>&>(*next).set_function(function);
-      replace("set_updater", std::move(next), false);
-    } else {
-      calls<T>().set_function(function);
-    }
+    function_type<T> function(std::move(f));
+    auto next = prepared("set_updater", "a function of " + std::string(dtype_traits<T>::name), [&] {
+      expects<invalid_argument>(bool{function}, [] { return std::string("set_updater: the function is empty"); });
+      if (!store_->has_updater()) return std::unique_ptr<erased>();
+      expect_movable("set_updater", *store_);
+      return make(devices(), no_updater{}, compressor_);
+    });
+    if (next != nullptr) replace(std::move(next), false);
+    calls<T>().set_function(function);
     std::get<function_type<T>>(functions_) = std::move(function);
   }
   /// For keys of every element type.
@@ -352,41 +365,24 @@ class any_store_base : public sole_type<Ts...> {
     if (!store_->replaceable()) refuse_call(call, "any_store was made of a user's store, which updates as it does");
   }
 
+  /// The result of prepare(). Ranks that train together all make the call, with the same arguments, of which `what` is the
+  /// text: all throw or none.
+  template <class Prepare>
+  auto prepared(char const* call, std::string const& what, Prepare const& prepare) {
+    if constexpr (is_collective<comm::any_communicator, D>)
+      if (communicator_.size() > 1 && !communicator_.ranks_are_independent()) {
+        ranks_of<comm::any_communicator, D> ranks(communicator_, false);
+        return prepared_alike(ranks, call, what, prepare);
+      }
+    return prepare();
+  }
   /// Moves all values to another store, of the same rule also states and step counts.
-  void replace(char const* call, std::unique_ptr<erased> next, bool same_rule) {
-    store_->wait();
-    for (any_key const& key : keys()) {
-      expects<invalid_argument>(store_->swapped(key).empty(), [&] {
-        return std::string(call) + ": " + key_text(key) + ": its state \"" + store_->swapped(key) +
-               "\" stands in the place of the weights: swap it back first";
-      });
-      expects<invalid_argument>(store_->micro_batches(key) == 0, [&] {
-        return std::string(call) + ": " + key_text(key) +
-               " is amid a step of several micro-batches: push the rest, or call discard_micro_batches";
-      });
-    }
-    for (any_key const& key : keys()) {
-      (move_key<Ts>(key, *next), ...);
-      if (!same_rule || !has_updater()) continue;
-      for (std::string const& name : state_names()) next->set_state(key, name, store_->state(key, name));
-      next->set_steps(key, store_->steps(key));
-    }
-    if (same_rule && has_updater()) next->set_carried_numbers(store_->carried_numbers());
+  void replace(std::unique_ptr<erased> next, bool same_rule) {
+    move_contents(*store_, *next, same_rule);
     if (same_rule && !has_updater())
       (static_cast<typed_calls<Ts, D>&>(*next).set_function(std::get<function_type<Ts>>(functions_)), ...);
-    next->wait();
     store_ = std::move(next);
     if (!same_rule) functions_ = {};
-  }
-  template <class T>
-  void move_key(any_key_view key, erased& next) {
-    if (store_->dtype(key) != dtype_traits<T>::name) return;
-    tensor<T, D> value(devices().front(), store_->shape(key));
-    auto pull = calls<T>().new_pull(std::type_identity<T>(), key);
-    pull.lists.add(key, no_tensors{}, value);
-    calls<T>().submit(pull, {}).wait();
-    erased_tensor<T const, D> const initial{{value.data(), devices().front(), value.size()}, value.shape()};
-    static_cast<typed_calls<T, D>&>(next).init(std::span(&key, 1), std::span(&initial, 1));
   }
 
   std::string type_;

@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -91,44 +92,62 @@ class store_registry {
   std::map<std::string, factory> factories_;
 };
 
+/// @throws invalid_argument unless the name and the communicator say the same: several ranks, or one process
+inline void expect_known_kind(std::string const& type, std::optional<comm::any_communicator> const& communicator) {
+  auto const says = [&](char const* part) { return type.find(part) != std::string::npos; };
+  auto const expect = [&](bool condition, char const* text) {
+    expects<invalid_argument>(condition, [&] { return "create: \"" + type + "\" " + text; });
+  };
+  if (says("dist")) {
+    expect(!says("_async"),
+           "is a store of servers, which this version does not have yet; \"dist_sync\" has ranks in step");
+    expect(communicator.has_value(),
+           "is a store of several processes and needs a communicator: create(name, devices, comm::mpi{}), "
+           "from pushpull/comm/mpi.hpp and the target pushpull::mpi, or comm::single{} for this process alone");
+  } else {
+    expect(!says("nccl"), "is a store over NCCL, which this version does not have yet");
+    expect(!communicator || communicator->size() == 1 || communicator->ranks_are_independent() ||
+               !communicator->exchanges(),
+           "is a store of this process, and a communicator of several ranks came; \"dist_sync\" and "
+           "\"dist_device_sync\" name a store of all ranks");
+  }
+}
+
 }  // namespace detail
 
 /// The result of `create`: `any_store<D, Compressors, Ts...>`, with float for no Ts.
 template <Device D, class Compressors = compressors<>, class... Ts>
 using created_store_t = typename detail::created_store<D, Compressors, Ts...>::type;
 
-/// A store by name, in any case: a name that was registered, else by its parts. "nccl" and "dist" (also "dist_sync",
-/// "dist_async", ...) are stores of several processes; every other name is a store of this process on the given devices,
-/// where the devices say what reduces and updates, and the name is only what `type()` returns: "local", "device".
+/// A store by name, in any case: a name that was registered, else by its parts. With "dist" ("dist_sync",
+/// "dist_device_sync") it is a store of all ranks of the communicator, which has to be given, if only `comm::single`. Every
+/// other name is a store of this process. The devices say what reduces and updates; of "local", "device" and any other word
+/// the name is only what `type()` returns.
 /// @tparam Ts  The element types that keys may have; none: float.
-/// The third argument names what set_gradient_compression may be asked for: all_compressors() or compressors<...>(). The
-/// communicator is the one that rank(), num_workers() and barrier() ask.
-/// @throws invalid_argument on a store of several processes, which this version does not have yet; on no devices; on a name
-/// that was registered for other types than those of this call
+/// The third argument names what set_gradient_compression may be asked for: all_compressors() or compressors<...>().
+/// rank(), num_workers() and barrier() ask the communicator; for a store of this process it may have several ranks if they
+/// are independent.
+/// @throws invalid_argument on "dist" without a communicator, on other names with one whose ranks would train together; on
+/// "dist_async" and "nccl", which this version does not have yet; on no devices; on a name that was registered for other
+/// types than those of this call
 template <ElementType... Ts, Device D, class... Cs>
 created_store_t<D, compressors<Cs...>, Ts...> create(std::string_view name, std::vector<D> const& devices,
-                                                     compressors<Cs...>, comm::any_communicator communicator = {}) {
+                                                     compressors<Cs...>,
+                                                     std::optional<comm::any_communicator> communicator = {}) {
   using store_type = created_store_t<D, compressors<Cs...>, Ts...>;
   std::string type = detail::lower_case(name);
   if (auto const make = detail::store_registry<store_type, D>::instance().find(type)) {
-    detail::expects<invalid_argument>(communicator.size() == 1, [&] {
+    detail::expects<invalid_argument>(!communicator || communicator->size() == 1, [&] {
       return "create: \"" + type + "\" was registered as a store that takes no communicator, one of " +
-             std::to_string(communicator.size()) + " ranks came";
+             std::to_string(communicator->size()) + " ranks came";
     });
     return make(type, devices);
   }
   detail::expects<invalid_argument>(!detail::registered_names::instance().contains(type), [&] {
     return "create: \"" + type + "\" was registered for stores on other devices, of other element types or compressors";
   });
-  auto const refuse = [&](std::string_view part, std::string_view what, std::string_view option) {
-    detail::expects<invalid_argument>(type.find(part) == std::string::npos, [&] {
-      return "create: \"" + type + "\" is a store " + std::string(what) +
-             ", which this version does not have yet; it will come with the build option " + std::string(option);
-    });
-  };
-  refuse("dist", "of several processes", "PUSHPULL_MPI or PUSHPULL_GLOO");
-  refuse("nccl", "over NCCL", "PUSHPULL_NCCL");
-  return {std::move(type), devices, std::move(communicator)};
+  detail::expect_known_kind(type, communicator);
+  return {std::move(type), devices, std::move(communicator).value_or(comm::any_communicator())};
 }
 /// Without compression, over a communicator.
 template <ElementType... Ts, Device D, Communicator C>

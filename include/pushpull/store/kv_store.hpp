@@ -1,5 +1,5 @@
 /// @file
-/// The key-value store of one process: push gradients, pull weights.
+/// The key-value store: push gradients, pull weights.
 #pragma once
 
 #include <concepts>

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <span>
 #include <string>
@@ -63,6 +64,26 @@ void expect_agreement(rank_group& ranks, std::string const& call, std::size_t co
         throw invalid_argument(call + ": ranks disagree: rank 0 came with " + of(0) + ", rank " + std::to_string(rank) +
                                " with " + of(rank));
       }
+}
+
+/// The result of prepare(), if `what`, the text of its arguments, is the same on all ranks. All ranks call it, and all
+/// throw or none.
+/// @throws what prepare throws; invalid_argument if ranks disagree, or if it fails on some of them only
+template <class Prepare>
+auto prepared_alike(rank_group& ranks, std::string const& call, std::string what, Prepare const& prepare) {
+  decltype(prepare()) result{};
+  std::exception_ptr failure;
+  try {
+    result = prepare();
+  } catch (comm_error const&) {
+    throw;
+  } catch (std::exception const& error) {
+    failure = std::current_exception();
+    what += ", which fails with: " + std::string(error.what());
+  }
+  expect_agreement(ranks, call, 1, [&](std::size_t) { return what; });
+  if (failure) std::rethrow_exception(failure);
+  return result;
 }
 
 /// @param store  The store in words: devices, element type, rule.

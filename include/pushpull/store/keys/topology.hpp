@@ -7,7 +7,6 @@
 #include <optional>
 #include <string>
 
-#include <pushpull/comm/any_communicator.hpp>
 #include <pushpull/comm/single.hpp>
 #include <pushpull/concepts/communicator.hpp>
 #include <pushpull/concepts/device.hpp>
@@ -49,10 +48,9 @@ class topology {
 };
 
 /// Whether a store on devices D asks the communicator for its owners: one that exchanges slices of their memory, which
-/// the ranks then own together. Stores of an any_communicator do not exchange slices yet.
+/// the ranks then own together.
 template <class C, class D>
-inline constexpr bool is_collective = !std::same_as<C, comm::single> && !std::same_as<C, comm::any_communicator> &&
-                                      HostDevice<D> && CollectiveCommunicator<C, D>;
+inline constexpr bool is_collective = !std::same_as<C, comm::single> && HostDevice<D> && CollectiveCommunicator<C, D>;
 
 /// Whether the communicator exchanges slices; one that holds another says so at run time.
 template <class C>
