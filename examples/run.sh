@@ -1,10 +1,30 @@
 #!/usr/bin/env bash
 # Builds and runs the example: examples/run.sh [its arguments], for instance examples/run.sh --help
+# As several processes over MPI: examples/run.sh --ranks 4 [its arguments]
 set -euo pipefail
 # shellcheck source=cmake/setup.sh
 source "$(dirname "$0")/../cmake/setup.sh"
 
-need_build_packages librange-v3-dev libeigen3-dev zlib1g-dev libcli11-dev
+program=train_classifier ranks="" mpi_packages=() start=()
+if [[ ${1:-} == --ranks ]]; then
+  ranks="${2:-}"
+  [[ $ranks =~ ^[1-9][0-9]*$ ]] || fail "--ranks: a number of processes expected, got \"$ranks\""
+  shift 2
+  program=train_classifier_mpi
+  mpi_packages=(libopenmpi-dev openmpi-bin)
+  start=(mpirun -n "$ranks")
+  # More ranks than processors, without ssh, as root in containers; other MPIs do not know these variables.
+  export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1 \
+    OMPI_MCA_plm_rsh_agent=
+  if [[ $EUID -eq 0 ]]; then
+    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+  fi
+fi
+
+need_build_packages librange-v3-dev libeigen3-dev zlib1g-dev libcli11-dev "${mpi_packages[@]}"
+if [[ -n $ranks ]] && ! command -v mpirun > /dev/null; then
+  fail "--ranks needs MPI and its mpirun, as Debian's packages ${mpi_packages[*]} install them"
+fi
 configure examples-release -DCMAKE_BUILD_TYPE=Release -DPUSHPULL_BUILD_TESTS=OFF -DPUSHPULL_BUILD_BENCHMARKS=OFF
-build examples-release pushpull.example.train_classifier
-exec "$root/build/examples-release/examples/train_classifier" "$@"
+build examples-release "pushpull.example.$program"
+exec "${start[@]}" "$root/build/examples-release/examples/$program" "$@"

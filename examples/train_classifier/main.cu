@@ -36,9 +36,9 @@ int main(int argc, char** argv) {
   using namespace train_classifier;
   return program(argc, argv, [](options const& chosen, auto use) {
     if (chosen.device == device_kind::cuda) {
-      use(cuda_devices(chosen.devices));
+      use(cuda_devices(chosen.devices), alone);
     } else {
-      use(pushpull::cpu_devices(chosen.devices));
+      use(pushpull::cpu_devices(chosen.devices), alone);
     }
   });
 }

@@ -35,6 +35,7 @@ struct options {
   std::uint64_t seed = 1;
   std::optional<std::filesystem::path> save_weights;
   bool quiet = false;
+  int ranks = 1;  ///< processes that train together: what started the program decides
 };
 
 /// Rates with which each rule trains both datasets well at the default batch.
@@ -73,9 +74,9 @@ inline std::string one_line(std::string text) {
 }  // namespace detail
 
 /// The options of a command line, or nothing if it asked for help, which is then on stdout.
+/// @param chosen  The defaults.
 /// @throws input_error for unknown options and for values that cannot be used.
-inline std::optional<options> parse(int argc, char const* const* argv) {
-  options chosen;
+inline std::optional<options> parse(int argc, char const* const* argv, options chosen = {}) {
   std::optional<double> learning_rate;
   std::optional<int> epochs;
   CLI::App app{"Trains a two-layer perceptron on several devices through a pushpull parameter store.",
@@ -87,7 +88,9 @@ inline std::optional<options> parse(int argc, char const* const* argv) {
   app.add_option("--data-dir", chosen.data_dir, "folder of the dataset's files");
   add_choice<device_kind>(app, "--device", chosen.device, {{"cpu", device_kind::cpu}, {"cuda", device_kind::cuda}},
                           "kind of device (default cpu)");
-  app.add_option("--devices", chosen.devices, "number of devices (default 4)")->check(CLI::Range(1, 256));
+  app.add_option("--devices", chosen.devices,
+                 "number of devices of a process (default " + std::to_string(chosen.devices) + ")")
+      ->check(CLI::Range(1, 256));
   add_choice<updater_name>(app, "--updater", chosen.updater,
                            {{"sgd", updater_name::sgd},
                             {"momentum", updater_name::momentum},
@@ -115,9 +118,10 @@ inline std::optional<options> parse(int argc, char const* const* argv) {
     throw input_error{detail::one_line(error.what())};
   }
 
-  if (chosen.batch < static_cast<std::size_t>(chosen.devices))
+  auto const devices = static_cast<std::size_t>(chosen.devices) * static_cast<std::size_t>(chosen.ranks);
+  if (chosen.batch < devices)
     throw input_error{"--batch: " + std::to_string(chosen.batch) + " images cannot be split over " +
-                      std::to_string(chosen.devices) + " devices"};
+                      std::to_string(devices) + " devices"};
   if (learning_rate && !(std::isfinite(*learning_rate) && *learning_rate > 0))
     throw input_error{"--learning-rate: has to be a positive number"};
   chosen.learning_rate = learning_rate.value_or(default_learning_rate(chosen.updater));

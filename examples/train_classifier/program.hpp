@@ -6,6 +6,7 @@
 #include <fstream>
 #include <iomanip>
 #include <iostream>
+#include <pushpull/pushpull.hpp>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -41,44 +42,66 @@ inline void save_weights(options const& chosen, std::ofstream& file, model const
   if (!file) throw std::runtime_error{chosen.save_weights->string() + " could not be written completely"};
 }
 
-template <class Device>
-void run(options const& chosen, std::vector<Device> const& devices) {
+/// f(), whose failure all ranks get to know, so that none waits for this one.
+template <class Communicator, class F>
+void in_step([[maybe_unused]] Communicator const& ranks, F const& f) {
+  try {
+    f();
+  } catch (std::exception const& error) {
+    if constexpr (pushpull::GroupsCalls<Communicator>) ranks.fail(error.what());
+    throw;
+  }
+}
+
+template <class Device, class Connect>
+void run(options const& chosen, std::vector<Device> const& devices, Connect const& connect) {
   auto const data = load(chosen);
   if (chosen.batch > data.training.size())
     throw input_error{"--batch: there are only " + std::to_string(data.training.size()) + " training images"};
-  auto weights_file = open_weights(chosen);
+  auto const ranks = connect();
+  bool const speaks = ranks.rank() == 0;
+  in_step(ranks, [&] {
+    auto weights_file = speaks ? open_weights(chosen) : std::ofstream{};
+    generator random{chosen.seed};
+    model weights = initial_model({data.training.features, chosen.hidden, classes}, random);
+    with_updater(chosen, [&](auto const& updater) {
+      progress report{progress::style_for_stdout(chosen.quiet || !speaks), chosen.epochs};
+      train(devices, ranks, updater, chosen, data.training, random, report, weights);
+    });
+    if (!speaks) return;
+    save_weights(chosen, weights_file, weights);
 
-  generator random{chosen.seed};
-  model weights = initial_model({data.training.features, chosen.hidden, classes}, random);
-  with_updater(chosen, [&](auto const& updater) {
-    progress report{progress::style_for_stdout(chosen.quiet), chosen.epochs};
-    train(devices, updater, chosen, data.training, random, report, weights);
+    auto const test = perceptron{weights.shape}.forward(weights.pointers(), data.test.images.data(), data.test.labels);
+    std::cout << "test accuracy " << std::fixed << std::setprecision(4)
+              << static_cast<double>(test.correct) / static_cast<double>(test.rows) << " (" << test.correct << " of "
+              << test.rows << ")" << std::endl;
+    if (!std::cout) throw std::runtime_error{"the accuracy could not be written"};
   });
-  save_weights(chosen, weights_file, weights);
-
-  auto const test = perceptron{weights.shape}.forward(weights.pointers(), data.test.images.data(), data.test.labels);
-  std::cout << "test accuracy " << std::fixed << std::setprecision(4)
-            << static_cast<double>(test.correct) / static_cast<double>(test.rows) << " (" << test.correct << " of "
-            << test.rows << ")" << std::endl;
-  if (!std::cout) throw std::runtime_error{"the accuracy could not be written"};
 }
 
 }  // namespace detail
 
+/// This process alone: the `connect` of programs without ranks.
+inline pushpull::comm::single alone() { return {}; }
+
 /// Parses, trains, tests. Exit code 2 for what the user can mend, 1 for any other failure, each with a line on stderr.
-/// @param with_devices  with_devices(options, use) calls use(std::vector<Device>) with the devices that were chosen.
+/// @param defaults      Of the options.
+/// @param with_devices  with_devices(options, use) calls use(std::vector<Device>, connect) with the devices that were
+///                      chosen, where connect() returns a communicator.
 template <class WithDevices>
-int program(int argc, char const* const* argv, WithDevices with_devices) {
+int program(int argc, char const* const* argv, WithDevices with_devices, options const& defaults = {}) {
+  auto const failed = [](std::exception const& error, int code) {
+    std::cerr << "train_classifier: " + std::string{error.what()} + "\n";  // as one, since other ranks write too
+    return code;
+  };
   try {
-    if (auto const chosen = parse(argc, argv))
-      with_devices(*chosen, [&](auto const& devices) { detail::run(*chosen, devices); });
+    if (auto const chosen = parse(argc, argv, defaults))
+      with_devices(*chosen, [&](auto const& devices, auto const& connect) { detail::run(*chosen, devices, connect); });
     return 0;
   } catch (input_error const& error) {
-    std::cerr << "train_classifier: " << error.what() << std::endl;
-    return 2;
+    return failed(error, 2);
   } catch (std::exception const& error) {
-    std::cerr << "train_classifier: " << error.what() << std::endl;
-    return 1;
+    return failed(error, 1);
   }
 }
 
