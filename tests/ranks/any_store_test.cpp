@@ -112,10 +112,10 @@ TEST_CASE("ranks that set different things all get an error, and the store works
       REQUIRE(message_of(set_rate).starts_with(
           "set_optimizer: ranks disagree: rank 0 came with momentum, rank 1 with momentum, which fails with: "));
       REQUIRE(!store.has_updater());
-      REQUIRE(message_of([&] {
-                store.set_gradient_compression({{"type", "2bit"}, {"threshold", differs ? "0.5" : "1"}});
-              }) == "set_gradient_compression: ranks disagree: rank 0 came with threshold 1, type 2bit, rank 1 with "
-                    "threshold 0.5, type 2bit");
+      REQUIRE(message_of(
+                  [&] { store.set_gradient_compression({{"type", "2bit"}, {"threshold", differs ? "0.5" : "1"}}); }) ==
+              "set_gradient_compression: ranks disagree: rank 0 came with threshold 1, type 2bit, rank 1 with "
+              "threshold 0.5, type 2bit");
       auto const set_one_bit = [&] { store.set_gradient_compression({{"type", "1bit"}}); };
       REQUIRE(message_of(set_one_bit).starts_with("set_gradient_compression: the store was not created with"));
       store.set_optimizer(update::momentum{.learning_rate = 1.0});
