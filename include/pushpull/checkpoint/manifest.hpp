@@ -115,7 +115,7 @@ inline manifest read_manifest(std::filesystem::path const& folder) {
     for (auto const& [name, tensor] : object.at("tensors").items()) {  // sorted by name
       auto const extents = tensor.at("shape").get<std::vector<std::int64_t>>();
       entry e{name, tensor.at("dtype").get<std::string>(), shape(std::span<std::int64_t const>(extents)), {}};
-      bytes_of<file_error>(e.dtype, e.shape, [&] { return path.string() + ": tensor " + in_quotes(name) + ": "; });
+      bytes_of<file_error>(e.dtype, e.shape, [&] { return path.string() + ": tensor " + in_quotes(e.name) + ": "; });
       m.tensors.push_back(std::move(e));
     }
   } catch (nlohmann::json::exception const& error) {
