@@ -9,6 +9,9 @@
 // case 9: RowSparseOutputs: row_sparse_pull fills row_sparse tensors
 // case 10: accumulate: the store has no policy accumulate
 // case 11: the call takes other arguments than these
+// case 12: the key has another kind than the store's: keys are strings
+// case 13: the key has another kind than the store's: keys are strings
+// case 14: set_updater takes f(key, tensor_view<T, D> received
 #include "refused_calls.hpp"
 void f(pp::kv_store<float, pp::cpu_device<>, pp::update::sgd>& store, pp::tensor_view<float, far_device>& far) {
 #if defined(CONTROL)
@@ -38,8 +41,14 @@ void f(pp::kv_store<float, pp::cpu_device<>, pp::update::sgd>& store, pp::tensor
   store.row_sparse_pull("w", output, ids);
 #elif CASE == 10
   store.accumulate("w", g);
-#else
+#elif CASE == 11
   store.broadcast("w", g);
+#elif CASE == 12
+  store.swap(7, "ema");
+#elif CASE == 13
+  store.wait(7);
+#else
+  store.set_updater([](int) {});
 #endif
 }
 

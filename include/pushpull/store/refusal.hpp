@@ -52,11 +52,14 @@
                                  "outputs") reason(accumulation,                                                       \
                                                    "accumulate: the store has no policy accumulate: "                  \
                                                    "kv_store{devices, rule, accumulate{n}}")                           \
-                              reason(parameter_name,                                                                   \
-                                     "a parameter's name is expected first: what converts to std::string_view")        \
-                                  reason(place,                                                                        \
-                                         "Device: a device of the store, or its number, is expected behind the "       \
-                                         "parameter's name")
+                              reason(function,                                                                         \
+                                     "set_updater takes f(key, tensor_view<T, D> received, tensor_view<master_type, "  \
+                                     "D> stored), for each T of the store, in a store without a rule")                 \
+                                  reason(parameter_name,                                                               \
+                                         "a parameter's name is expected first: what converts to std::string_view")    \
+                                      reason(place,                                                                    \
+                                             "Device: a device of the store, or its number, is expected behind the "   \
+                                             "parameter's name")
 
 namespace pushpull::inline PUSHPULL_ABI {
 
@@ -248,6 +251,21 @@ template <class Face, class... A>
 inline constexpr bool accepts_row_sparse_pull =
     requires(Face& face, A&&... a) { face.row_sparse_pull(static_cast<A&&>(a)...); };
 
+template <class Face, class... A>
+inline constexpr bool accepts_swap = requires(Face& face, A&&... a) { face.swap(static_cast<A&&>(a)...); };
+template <class Face, class... A>
+inline constexpr bool accepts_wait = requires(Face const& face, A&&... a) { face.wait(static_cast<A&&>(a)...); };
+template <class Face, class... A>
+inline constexpr bool accepts_set_updater =
+    requires(Face& face, A&&... a) { face.set_updater(static_cast<A&&>(a)...); };
+
+/// The reason for which a call refuses keys; none if it is accepted.
+template <bool Accepted, class Face, class Key, class... A>
+inline constexpr refusal why_no_key =
+    Accepted                                                                                    ? refusal::none
+    : std::convertible_to<Key, typename Face::key_view> || KeysOf<Key, typename Face::key_view> ? refusal::arguments
+                                                                                                : refusal::key;
+
 /// A store and, for each of its calls, an overload that names the reason where no other takes the arguments.
 /// @tparam Face  The store's class without them.
 template <class Face>
@@ -295,6 +313,9 @@ class explained_rows : public explained<Face> {
   using explained<Face>::explained;
   using Face::accumulate;
   using Face::row_sparse_pull;
+  using Face::set_updater;
+  using Face::swap;
+  using Face::wait;
 
   template <class... A,
             refusal Why = may_not_accumulate<Face>
@@ -307,6 +328,16 @@ class explained_rows : public explained<Face> {
                                       A...>::value,
             class Because = typename refused<Why>::type>
   completion row_sparse_pull(A&&...) PUSHPULL_REFUSED;
+
+  template <class Key, class... A, refusal Why = why_no_key<accepts_swap<Face, Key, A...>, Face, Key, A...>,
+            class Because = typename refused<Why>::type>
+  void swap(Key&&, A&&...) PUSHPULL_REFUSED;
+  template <class Key, class... A, refusal Why = why_no_key<accepts_wait<Face, Key, A...>, Face, Key, A...>,
+            class Because = typename refused<Why>::type>
+  void wait(Key&&, A&&...) const PUSHPULL_REFUSED;
+  template <class... A, refusal Why = accepts_set_updater<Face, A...> ? refusal::none : refusal::function,
+            class Because = typename refused<Why>::type>
+  void set_updater(A&&...) PUSHPULL_REFUSED;
 };
 
 }  // namespace detail
