@@ -35,7 +35,7 @@ class staged_operands {
     if (reaches(device, x)) return x.data + (first - x.begin);
     std::size_t const bytes = static_cast<std::size_t>(size) * sizeof(U);
     void* const staged = memory_[n].take(device, bytes);
-    copies_in_.push_back({n, staged, x.data + first, bytes});
+    copies_in_.push_back({n, staged, x.data + (first - x.begin), bytes});
     return static_cast<U*>(staged);
   }
 
