@@ -296,6 +296,7 @@ void contract_two_families(C const& c) {
         c.broadcast(memory, root);
         contract::expect(c, memory == contract::message(root, 1, round, 300), "broadcast beside exchange: wrong bytes");
         contract::expect(c, c.gather_all(memory).back() == memory, "gather_all beside exchange: wrong bytes");
+        if constexpr (requires { c.allocate_shared(8); }) c.allocate_shared(8);
       }
     } catch (...) {
       thrown = std::current_exception();
@@ -309,6 +310,12 @@ void contract_two_families(C const& c) {
       auto request = step.start(c, group);
       group.end();
       contract::poll(c, request);
+      if constexpr (requires { c.arrive(group); }) {
+        auto next = c.group();
+        auto arrived = c.arrive(next);
+        next.end();
+        contract::poll(c, arrived);
+      }
       step.check(c, round);
     }
   } catch (...) {

@@ -65,7 +65,8 @@ class mpi_communicators {
   int size() const noexcept { return size_; }
   MPI_Comm grouped() const noexcept { return grouped_.get(); }       ///< of calls that take a group
   MPI_Comm host() const noexcept { return host_.get(); }             ///< of barrier, broadcast and gather_all
-  MPI_Comm node() const noexcept { return node_.get(); }             ///< of the ranks on this node
+  MPI_Comm node() const noexcept { return node_.get(); }             ///< of arrivals of the ranks on this node
+  MPI_Comm windows() const noexcept { return windows_.get(); }       ///< same ranks, whose windows another thread makes
   std::vector<int> const& nodes() const noexcept { return nodes_; }  ///< the node of each rank
 
   /// Returns when all ranks of `comm` have come, so that no blocking call that follows waits for a rank.
@@ -96,6 +97,7 @@ class mpi_communicators {
       node_ = mpi_communicator(library_, "MPI_Comm_split", [&](MPI_Comm* made) {
         return MPI_Comm_split(node(), rank_ / options.ranks_per_node, rank_, made);
       });
+    windows_ = mpi_communicator(library_, "MPI_Comm_dup", [&](MPI_Comm* made) { return MPI_Comm_dup(node(), made); });
     int first = rank_;
     library_.check("MPI_Allreduce", [&] { return MPI_Allreduce(&rank_, &first, 1, MPI_INT, MPI_MIN, node()); });
     std::vector<int> first_of(static_cast<std::size_t>(size_));
@@ -110,7 +112,7 @@ class mpi_communicators {
 
   mpi_library& library_;
   int rank_ = 0, size_ = 1;
-  mpi_communicator host_, grouped_, node_;
+  mpi_communicator host_, grouped_, node_, windows_;
   std::vector<int> nodes_;
 };
 

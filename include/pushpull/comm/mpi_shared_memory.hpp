@@ -39,7 +39,7 @@ class mpi_windows {
   ~mpi_windows() {
     if (windows_.empty() || processes_->failed() || processes_->unwinds() || !processes_->library().usable()) return;
     try {
-      processes_->of_mpi().meet(processes_->of_mpi().node(), processes_->options());
+      processes_->of_mpi().meet(processes_->of_mpi().windows(), processes_->options());
       for (auto& w : windows_) processes_->check("MPI_Win_free", [&] { return MPI_Win_free(&w->win); });
     } catch (error const& e) {
       processes_->fail(e.what(), -1);
@@ -75,7 +75,7 @@ class mpi_windows {
     processes_->check("MPI_Info_set", [&] { return MPI_Info_set(info, "alloc_shared_noncontig", "true"); });
     void* own = nullptr;
     processes_->check("MPI_Win_allocate_shared", [&] {
-      return MPI_Win_allocate_shared(static_cast<MPI_Aint>(rounded), 1, info, processes_->of_mpi().node(), &own,
+      return MPI_Win_allocate_shared(static_cast<MPI_Aint>(rounded), 1, info, processes_->of_mpi().windows(), &own,
                                      &made->win);
     });
     processes_->check("MPI_Info_free", [&] { return MPI_Info_free(&info); });

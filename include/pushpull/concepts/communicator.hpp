@@ -36,7 +36,7 @@ struct byte_range {
 /// Models:    comm::single, comm::threads, comm::mpi, comm::checked, comm::any_communicator.
 /// Each capability below is a concept of its own. All ranks make the same calls in the same order; the order holds for
 /// each of two families by itself, so that one thread may be in a call of each: calls that take a group, and barrier,
-/// broadcast and gather_all.
+/// broadcast, gather_all and allocate_shared.
 template <class C>
 concept Communicator = requires(C const& c) {
   typename C::policy_kind;
