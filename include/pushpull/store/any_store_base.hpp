@@ -30,7 +30,6 @@
 #include <pushpull/store/exchange/agreement.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/keys.hpp>
-#include <pushpull/store/keys/topology.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/policies.hpp>
 #include <pushpull/store/wrapped_store.hpp>
@@ -369,11 +368,8 @@ class any_store_base : public sole_type<Ts...> {
   /// text: all throw or none.
   template <class Prepare>
   auto prepared(char const* call, std::string const& what, Prepare const& prepare) {
-    if constexpr (is_collective<comm::any_communicator, D>)
-      if (communicator_.size() > 1 && !communicator_.ranks_are_independent()) {
-        ranks_of<comm::any_communicator, D> ranks(communicator_, false);
-        return prepared_alike(ranks, call, what, prepare);
-      }
+    auto const ranks = store_->owning_ranks();
+    if (ranks.group != nullptr) return prepared_alike(*ranks.group, call, what, prepare);
     return prepare();
   }
   /// Moves all values to another store, of the same rule also states and step counts.
