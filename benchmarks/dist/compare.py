@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A training step of BERT-base over two ranks beside PyTorch's: compare.py --program P --torch-python P
 
-pushpull.bench.dist and ddp.py run one after the other, several times; the best time of each way to make a step counts.
+pushpull.bench.dist and ddp.py run one after the other, several times; the best time of each way to make a step counts. They take 12 GB of memory.
 """
 
 from __future__ import annotations
@@ -47,14 +47,13 @@ def main() -> None:
     options = parser.parse_args()
 
     best: dict[str, float] = {}
-    for number in range(options.rounds):
+    for _ in range(options.rounds):
         for lines in (run_ours(options.program, options.turns), run_pytorch(options.torch_python, options.turns)):
             for line in lines:
+                print(line, flush=True)
                 if found := TIME.match(line):
                     title, milliseconds = found[1], float(found[2])
                     best[title] = min(best.get(title, milliseconds), milliseconds)
-                elif number == 0:
-                    print(line)
     print(f"best of {options.rounds} rounds" + " " * 39 + "".join(f"  x {store}" for store in STORES))
     for title, milliseconds in best.items():
         ratios = "".join(f"{milliseconds / best[store]:{len(store) + 4}.2f}" for store in STORES)
