@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """A training step of BERT-base over two ranks beside PyTorch's: compare.py --program P --torch-python P
 
-pushpull.bench.dist and ddp.py run one after the other, several times; the best time of each way to make a step counts. They take 12 GB of memory.
+pushpull.bench.dist and ddp.py run one after the other, several times; the best time of each way to make a step counts.
+Either takes up to 12 GB of memory.
 """
 
 from __future__ import annotations
