@@ -7,12 +7,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
-#include <map>
 #include <span>
 #include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
+
+#include "processes/fault.hpp"
 
 namespace {
 
@@ -151,29 +152,20 @@ void absent() {
 }  // namespace
 
 int main(int argc, char* argv[]) {
-  std::map<std::string, void (*)()> const faults{
-      {"killed", killed},
-      {"stopped", stopped},
-      {"stopped_before_barrier", stopped_before_barrier},
-      {"throws", throws},
-      {"throws_while_sending", throws_while_sending},
-      {"different_sizes", different_sizes},
-      {"different_calls", different_calls},
-      {"fails_and_exits", fails_and_exits},
-      {"fails_and_finalizes", fails_and_finalizes},
-      {"initialized_for_one_thread", initialized_for_one_thread},
-      {"finalized", finalized},
-      {"absent", absent},
-  };
-  auto const fault = faults.find(argc > 1 ? argv[1] : "");
-  if (fault == faults.end()) {
-    std::puts("unknown fault");
-    return EXIT_SUCCESS;  // the tests expect a failure
-  }
-  try {
-    fault->second();
-  } catch (std::exception const& e) {
-    std::fprintf(stderr, "%s\n", e.what());
-    return EXIT_FAILURE;
-  }
+  return pushpull::test::run_fault(
+      {
+          {"killed", killed},
+          {"stopped", stopped},
+          {"stopped_before_barrier", stopped_before_barrier},
+          {"throws", throws},
+          {"throws_while_sending", throws_while_sending},
+          {"different_sizes", different_sizes},
+          {"different_calls", different_calls},
+          {"fails_and_exits", fails_and_exits},
+          {"fails_and_finalizes", fails_and_finalizes},
+          {"initialized_for_one_thread", initialized_for_one_thread},
+          {"finalized", finalized},
+          {"absent", absent},
+      },
+      argc, argv);
 }
