@@ -1,10 +1,12 @@
 /// @file
 /// Resident parameters of several ranks: the weights are those of one process, bit for bit.
 #include <algorithm>
+#include <chrono>
 #include <pushpull/pushpull.hpp>
 #include <string>
 #include <vector>
 
+#include "ranks/parameters.hpp"
 #include "ranks/same_bits.hpp"
 #include "support/catch.hpp"
 
@@ -15,62 +17,12 @@ namespace comm = pushpull::comm;
 namespace update = pushpull::update;
 namespace test = pushpull::test;
 
-/// A job's devices, of which each brings the sum of `summed` sources.
-struct job {
-  std::size_t steps = 6, micro_batches = 1, summed = 1;
-};
-
-/// The sum of sources, one after the other.
-std::vector<float> summed_gradient(std::size_t key, std::size_t step, std::size_t first, std::size_t count,
-                                   std::size_t size) {
-  auto sum = test::gradient_of<float>(key, step, first, size);
-  for (std::size_t k = 1; k < count; ++k) {
-    auto const next = test::gradient_of<float>(key, step, first + k, size);
-    for (std::size_t i = 0; i < size; ++i) sum[i] += next[i];
-  }
-  return sum;
-}
-
-/// The weights of each rank's first and last device after all steps.
-template <class Store>
-std::vector<std::vector<std::uint64_t>> train(Store& store, test::share const& own, job const& of) {
-  pp::parameter_store parameters{store};
-  auto const sizes = test::sizes_of_keys();
-  auto const name = [](std::size_t i) { return "parameter " + std::to_string(i); };
-  for (std::size_t i = 0; i < sizes.size(); ++i) {
-    auto value = test::initial_value<float>(i, sizes[i]);
-    if (own.first != 0) std::fill(value.begin(), value.end(), 7.0F);
-    parameters.add(name(i), value, {.requires_grad = i != 3});
-  }
-  for (std::size_t step = 0; step < of.steps; ++step) {
-    for (std::size_t i = 0; i < sizes.size(); ++i) {
-      if (i == 3) continue;
-      for (std::size_t n = 0; n < own.count; ++n) {
-        auto const gradient = summed_gradient(i, step, (own.first + n) * of.summed, of.summed, sizes[i]);
-        std::copy(gradient.begin(), gradient.end(), parameters.grad(name(i), n).data());
-      }
-    }
-    if constexpr (requires { parameters.accumulate_all(); }) {
-      if (step % of.micro_batches != 0) {
-        parameters.accumulate_all();
-        continue;
-      }
-    }
-    parameters.update_all();
-  }
-  std::vector<std::vector<std::uint64_t>> result;
-  for (std::size_t i = 0; i < sizes.size(); ++i)
-    for (std::size_t n : {std::size_t{0}, own.count - 1})
-      result.push_back(test::bits_of(pp::to_vector(parameters.value(name(i), n))));
-  return result;
-}
-
 template <class Make>
-void require_same_bits(int ranks, std::size_t devices, Make const& make, job const& of = {}) {
+void require_same_bits(int ranks, std::size_t devices, Make const& make, test::parameter_job const& of = {}) {
   CAPTURE(ranks, devices);
   std::size_t const all = static_cast<std::size_t>(ranks) * devices;
   auto alone = make(pp::cpu_devices(static_cast<int>(all)), comm::single{});
-  auto const expected = train(alone, {0, all}, of);
+  auto const expected = test::train_parameters(alone, {0, all}, of);
   test::for_each_reach(
       ranks,
       [&](comm::threads_options const& options) {
@@ -78,7 +30,7 @@ void require_same_bits(int ranks, std::size_t devices, Make const& make, job con
         comm::run_ranks(ranks, options, [&](comm::threads const& c) {
           auto store = make(pp::cpu_devices(static_cast<int>(devices)), c);
           auto const rank = static_cast<std::size_t>(c.rank());
-          found[rank] = train(store, {rank * devices, devices}, of);
+          found[rank] = test::train_parameters(store, {rank * devices, devices}, of);
         });
         for (auto const& weights : found) REQUIRE((weights == expected));
       },
@@ -88,18 +40,18 @@ void require_same_bits(int ranks, std::size_t devices, Make const& make, job con
 /// On several nodes: the bits of one process whose devices bring the sums of the nodes.
 template <class Make>
 void require_bits_of_node_sums(int nodes, int ranks_per_node, std::size_t devices, Make const& make,
-                               job const& of = {}) {
+                               test::parameter_job const& of = {}) {
   CAPTURE(nodes, ranks_per_node, devices);
   auto alone = make(pp::cpu_devices(nodes), comm::single{});
-  job grouped = of;
+  test::parameter_job grouped = of;
   grouped.summed = static_cast<std::size_t>(ranks_per_node) * devices;
-  auto const expected = train(alone, {0, static_cast<std::size_t>(nodes)}, grouped);
+  auto const expected = test::train_parameters(alone, {0, static_cast<std::size_t>(nodes)}, grouped);
   std::vector<std::vector<std::vector<std::uint64_t>>> found(static_cast<std::size_t>(nodes * ranks_per_node));
   comm::threads_options const options{.deadline = std::chrono::seconds(20), .ranks_per_node = ranks_per_node};
   comm::run_ranks(nodes * ranks_per_node, options, [&](comm::threads const& c) {
     auto store = make(pp::cpu_devices(static_cast<int>(devices)), c);
     auto const rank = static_cast<std::size_t>(c.rank());
-    found[rank] = train(store, {rank * devices, devices}, of);
+    found[rank] = test::train_parameters(store, {rank * devices, devices}, of);
   });
   for (auto const& weights : found) REQUIRE((weights == expected));
 }
