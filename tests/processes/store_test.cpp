@@ -26,7 +26,8 @@ comm::mpi_options options_of(int ranks_per_node) {
 
 /// The ranks of the job, on nodes of that many, and this process alone: a store of one rank is that of one process.
 struct job {
-  explicit job(int on_a_node) : ranks_per_node(on_a_node), ranks(options_of(on_a_node)), alone(MPI_COMM_SELF, options_of(0)) {}
+  explicit job(int on_a_node)
+      : ranks_per_node(on_a_node), ranks(options_of(on_a_node)), alone(MPI_COMM_SELF, options_of(0)) {}
 
   std::size_t rank() const { return static_cast<std::size_t>(ranks.rank()); }
   std::size_t size() const { return static_cast<std::size_t>(ranks.size()); }

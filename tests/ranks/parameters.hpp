@@ -21,7 +21,7 @@ struct parameter_job {
 
 /// The sum of sources, one after the other.
 inline std::vector<float> summed_gradient(std::size_t key, std::size_t step, std::size_t first, std::size_t count,
-                                   std::size_t size) {
+                                          std::size_t size) {
   auto sum = gradient_of<float>(key, step, first, size);
   for (std::size_t k = 1; k < count; ++k) {
     auto const next = gradient_of<float>(key, step, first + k, size);

@@ -77,7 +77,7 @@ class key_arena {
   /// @param gradient_count  Elements of the gradient arrays: the keys after them need none.
   /// @param ranks           All processes; null if there is one. If they share memory, mirrors and gradients lie in it.
   key_arena(std::vector<D> const& devices, topology const& all, std::int64_t element_count,
-            std::vector<slice> all_parts, bool is_resident, std::int64_t gradient_count, rank_group* ranks)
+            std::vector<slice> all_parts, bool is_resident, std::int64_t gradient_count, rank_group* ranks = nullptr)
       : size_(element_count),
         gradients_(gradient_count),
         resident_(is_resident),

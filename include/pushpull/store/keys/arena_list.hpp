@@ -63,7 +63,7 @@ class arena_list {
   };
 
   /// @param whole_keys  Whether keys are not cut: see placement::owners. @param ranks  See key_arena.
-  arena_list(topology const& all, bool whole_keys, rank_group* ranks)
+  arena_list(topology const& all, bool whole_keys, rank_group* ranks = nullptr)
       : topology_(all), ranks_(ranks), whole_keys_(whole_keys), loads_(all.owners()), open_(3 * all.owners()) {}
 
   /// Room for keys of `sizes` elements. All that may fail; one at a time until `commit`.

@@ -101,7 +101,7 @@ class key_table {
   /// @param may_skip    Whether the rule may skip steps, so that the host does not know a key's t.
   /// @param ranks       All processes, if there are several.
   key_table(std::vector<D> const& devices, topology const& all, std::shared_ptr<directory_type> directory,
-            std::size_t number, bool whole_keys, bool may_skip, rank_group* ranks)
+            std::size_t number, bool whole_keys, bool may_skip, rank_group* ranks = nullptr)
       : devices_(devices),
         topology_(all),
         ranks_(ranks),
