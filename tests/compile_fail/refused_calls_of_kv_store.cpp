@@ -11,7 +11,7 @@
 // case 11: the call takes other arguments than these
 // case 12: the key has another kind than the store's: keys are strings
 // case 13: the key has another kind than the store's: keys are strings
-// case 14: set_updater takes f(key, tensor_view<T, D> received
+// case 14: set_updater takes f
 #include "refused_calls.hpp"
 void f(pp::kv_store<float, pp::cpu_device<>, pp::update::sgd>& store, pp::tensor_view<float, far_device>& far) {
 #if defined(CONTROL)
