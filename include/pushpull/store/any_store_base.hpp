@@ -183,8 +183,12 @@ class any_store_base : public sole_type<Ts...> {
       expect_movable("set_updater", *store_);
       return make(devices(), no_updater{}, compressor_);
     });
-    if (next != nullptr) replace(std::move(next), false);
-    calls<T>().set_function(function);
+    if (next != nullptr) {
+      static_cast<typed_calls<T, D>&>(*next).set_function(function);  // may fail, so before anything changes
+      replace(std::move(next), false);
+    } else {
+      calls<T>().set_function(function);
+    }
     std::get<function_type<T>>(functions_) = std::move(function);
   }
   /// For keys of every element type.
