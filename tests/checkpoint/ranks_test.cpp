@@ -21,11 +21,13 @@
 
 #include "ranks/same_bits.hpp"
 #include "support/catch.hpp"
+#include "support/message_of.hpp"
 #include "support/temporary_folder.hpp"
 
 namespace {
 
 namespace pp = pushpull;
+using pushpull::test::message_of;
 namespace comm = pushpull::comm;
 namespace cp = pushpull::checkpoint;
 namespace fs = std::filesystem;
@@ -146,17 +148,6 @@ void require_resumed(Make const& make) {
   require_resumed<T>(
       make, [](auto& store, fs::path const& folder) { cp::save(store, folder); },
       [](auto& store, fs::path const& folder) { cp::load(store, folder); });
-}
-
-/// The message of the error E that f() throws.
-template <class E, class F>
-std::string message_of(F const& f) {
-  try {
-    f();
-  } catch (E const& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
 }
 
 /// The momentum of the store below after `t` steps, which float has exactly, and what it has added up to.

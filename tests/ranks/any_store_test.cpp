@@ -6,10 +6,12 @@
 
 #include "ranks/same_bits.hpp"
 #include "support/catch.hpp"
+#include "support/message_of.hpp"
 
 namespace {
 
 namespace pp = pushpull;
+using pushpull::test::message_of;
 namespace comm = pushpull::comm;
 namespace update = pushpull::update;
 namespace test = pushpull::test;
@@ -34,17 +36,6 @@ std::vector<float> pulled(auto& store, std::string const& key, std::size_t size)
   std::vector<float> result(size);
   store.pull(key, result).wait();
   return result;
-}
-
-/// The message of the invalid_argument that f() throws.
-template <class F>
-std::string message_of(F const& f) {
-  try {
-    f();
-  } catch (pp::invalid_argument const& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
 }
 
 }  // namespace

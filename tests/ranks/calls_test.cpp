@@ -7,10 +7,12 @@
 
 #include "ranks/same_bits.hpp"
 #include "support/catch.hpp"
+#include "support/message_of.hpp"
 
 namespace {
 
 namespace pp = pushpull;
+using pushpull::test::message_of;
 namespace comm = pushpull::comm;
 namespace update = pushpull::update;
 
@@ -27,17 +29,6 @@ std::vector<float> pulled(Store& store, std::string const& key, std::size_t size
 template <class F>
 void on_ranks(int ranks, F const& f) {
   pp::test::for_each_reach(ranks, [&](comm::threads_options const& options) { comm::run_ranks(ranks, options, f); });
-}
-
-/// The message of the error E that f() throws.
-template <class E, class F>
-std::string message_of(F const& f) {
-  try {
-    f();
-  } catch (E const& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
 }
 
 }  // namespace

@@ -15,9 +15,6 @@ namespace test = pushpull::test;
 constexpr auto push = [](auto& store, std::size_t, auto const& keys, auto const& gradients, auto&) {
   store.push(keys, gradients).wait();
 };
-constexpr auto push_and_pull = [](auto& store, std::size_t, auto const& keys, auto const& gradients, auto& outputs) {
-  store.pushpull(keys, gradients, outputs).wait();
-};
 constexpr auto push_one_by_one = [](auto& store, std::size_t, auto const& keys, auto const& gradients, auto&) {
   for (std::size_t i = 0; i < keys.size(); ++i) store.push(keys[i], gradients[i]);
 };
@@ -31,7 +28,7 @@ TEST_CASE("pushes over ranks give the bits of one process: adam", "[ranks]") {
   for (int const ranks : {1, 2, 3, 7}) {
     test::require_same_bits<float>(ranks, 1, 20, make, push);
     test::require_same_bits<float>(ranks, 2, 5, make, push_one_by_one);
-    test::require_same_bits<float>(ranks, 2, 5, make, push_and_pull);
+    test::require_same_bits<float>(ranks, 2, 5, make, test::push_and_pull);
   }
 }
 
@@ -40,14 +37,14 @@ TEST_CASE("pushes over ranks give the bits of one process: bfloat16 with masters
     return pp::make_kv_store<pp::bfloat16>(devices, update::momentum{.learning_rate = 0.1},
                                            pp::element::master<float>{}, c);
   };
-  for (int const ranks : {2, 4}) test::require_same_bits<pp::bfloat16>(ranks, 1, 20, make, push_and_pull);
+  for (int const ranks : {2, 4}) test::require_same_bits<pp::bfloat16>(ranks, 1, 20, make, test::push_and_pull);
 }
 
 TEST_CASE("pushes over ranks give the bits of one process: keys that are not cut", "[ranks]") {
   auto const make = [](auto const& devices, auto const& c) {
     return pp::make_kv_store<float>(devices, update::sgd{.learning_rate = 0.1}, pp::placement::owners{}, c);
   };
-  for (int const ranks : {2, 4}) test::require_same_bits<float>(ranks, 2, 5, make, push_and_pull);
+  for (int const ranks : {2, 4}) test::require_same_bits<float>(ranks, 2, 5, make, test::push_and_pull);
 }
 
 TEST_CASE("without a rule a push over ranks stores their sum, or their mean", "[ranks]") {
@@ -58,5 +55,5 @@ TEST_CASE("without a rule a push over ranks stores their sum, or their mean", "[
       [](auto const& devices, auto const& c) {
         return pp::make_kv_store<float>(devices, update::sgd{}, pp::reduce::mean{}, pp::synchronous{}, c);
       },
-      push_and_pull);
+      test::push_and_pull);
 }

@@ -12,10 +12,6 @@ namespace pp = pushpull;
 namespace update = pushpull::update;
 namespace test = pushpull::test;
 
-constexpr auto push = [](auto& store, std::size_t, auto const& keys, auto const& gradients, auto& outputs) {
-  store.pushpull(keys, gradients, outputs).wait();
-};
-
 }  // namespace
 
 TEST_CASE("micro-batches over ranks make the steps of one process", "[ranks]") {
@@ -35,7 +31,7 @@ TEST_CASE("codes over ranks are those of one process: two bits", "[ranks]") {
   auto const make = [](auto const& devices, auto const& c) {
     return pp::make_kv_store<float>(devices, update::sgd{.learning_rate = 0.1}, pp::compress::two_bit{0.5F}, c);
   };
-  for (int const ranks : {2, 4}) test::require_same_bits<float>(ranks, 2, 6, make, push);
+  for (int const ranks : {2, 4}) test::require_same_bits<float>(ranks, 2, 6, make, test::push_and_pull);
 }
 
 TEST_CASE("codes over ranks are those of one process: one bit, cast, the largest magnitudes", "[ranks]") {
@@ -44,19 +40,19 @@ TEST_CASE("codes over ranks are those of one process: one bit, cast, the largest
       [](auto const& devices, auto const& c) {
         return pp::make_kv_store<float>(devices, update::sgd{.learning_rate = 0.1}, pp::compress::one_bit{}, c);
       },
-      push);
+      test::push_and_pull);
   test::require_same_bits<float>(
       3, 1, 6,
       [](auto const& devices, auto const& c) {
         return pp::make_kv_store<float>(devices, update::sgd{.learning_rate = 0.1}, pp::compress::cast<pp::bfloat16>{},
                                         c);
       },
-      push);
+      test::push_and_pull);
   test::require_same_bits<float>(
       3, 1, 6,
       [](auto const& devices, auto const& c) {
         return pp::make_kv_store<float>(devices, update::sgd{.learning_rate = 0.1}, pp::compress::top_k{.ratio = 0.1},
                                         c);
       },
-      push);
+      test::push_and_pull);
 }

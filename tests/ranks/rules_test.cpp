@@ -13,18 +13,14 @@ namespace pp = pushpull;
 namespace update = pushpull::update;
 namespace test = pushpull::test;
 
-constexpr auto push = [](auto& store, std::size_t, auto const& keys, auto const& gradients, auto& outputs) {
-  store.pushpull(keys, gradients, outputs).wait();
-};
-
 }  // namespace
 
 TEST_CASE("norms over ranks are those of one process: a clipped lamb", "[ranks]") {
   auto const make = [](auto const& devices, auto const& c) {
     return pp::make_kv_store<float>(devices, update::clip_global_norm(10.0) | update::lamb{.learning_rate = 0.1}, c);
   };
-  for (int const ranks : {2, 3, 4, 7}) test::require_same_bits<float>(ranks, 1, 20, make, push);
-  test::require_same_bits<float>(2, 2, 5, make, push);
+  for (int const ranks : {2, 3, 4, 7}) test::require_same_bits<float>(ranks, 1, 20, make, test::push_and_pull);
+  test::require_same_bits<float>(2, 2, 5, make, test::push_and_pull);
 }
 
 TEST_CASE("ranks skip the same steps, and their scales agree", "[ranks]") {
@@ -46,5 +42,5 @@ TEST_CASE("statistics of rows and columns over ranks are those of one process", 
   auto const make = [](auto const& devices, auto const& c) {
     return pp::make_kv_store<float>(devices, update::centralize{} | update::adafactor{}, c);
   };
-  test::require_same_bits<float>(3, 1, 5, make, push);
+  test::require_same_bits<float>(3, 1, 5, make, test::push_and_pull);
 }

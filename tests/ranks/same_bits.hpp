@@ -50,7 +50,12 @@ struct share {
   std::size_t first, count;
 };
 
-/// Calls f(store, step, keys, gradients) for each step, and returns the weights of all keys after it.
+/// A step of all keys, whose outputs become the new weights.
+inline constexpr auto push_and_pull = [](auto& store, std::size_t, auto const& keys, auto const& gradients,
+                                         auto& outputs) { store.pushpull(keys, gradients, outputs).wait(); };
+
+/// Calls f(store, step, keys, gradients, outputs) for each step, and returns the outputs of each and, last, the weights of
+/// all keys.
 template <class T, class Store, class Step>
 std::vector<std::vector<std::uint64_t>> train(Store& store, share const& own, std::size_t steps, Step const& f) {
   auto const sizes = sizes_of_keys();
@@ -63,7 +68,12 @@ std::vector<std::vector<std::uint64_t>> train(Store& store, share const& own, st
       for (T& x : values.back()) x = static_cast<T>(7);
   }
   store.init(keys, values);
-  std::vector<std::vector<T>> outputs = values;
+  std::vector<std::vector<T>> outputs;
+  for (std::size_t const size : sizes) outputs.emplace_back(size, T(0));
+  std::vector<std::vector<std::uint64_t>> result;
+  auto const keep = [&] {
+    for (auto const& output : outputs) result.push_back(bits_of(output));
+  };
   for (std::size_t step = 0; step < steps; ++step) {
     std::vector<std::vector<std::vector<T>>> gradients(keys.size());
     for (std::size_t i = 0; i < keys.size(); ++i)
@@ -71,10 +81,10 @@ std::vector<std::vector<std::uint64_t>> train(Store& store, share const& own, st
         gradients[i].push_back(gradient_of<T>(i, step, k, sizes[i]));
     f(store, step, keys, gradients, outputs);
     store.wait();
+    keep();
   }
   store.pull(keys, outputs).wait();
-  std::vector<std::vector<std::uint64_t>> result;
-  for (auto const& output : outputs) result.push_back(bits_of(output));
+  keep();
   return result;
 }
 

@@ -74,23 +74,15 @@ template <class Rule, class Table>
 array_part state_part(Table const& table, typename Table::record& r, std::size_t s, bool copies) {
   using S = typename Table::state_type;
   auto const count = static_cast<std::int64_t>(state_shape<Rule>(r, s).size());
-  return copied_part<S>(local_part(table, r, count), copies, [&](S* to, std::int64_t begin) {
-    for_each_part_of_state<Rule>(
-        table, r, s, [&](auto const& device, S const* from, std::int64_t first, std::int64_t size) {
-          copy_bytes(cpu_device<>(), to + (first - begin), device, from, static_cast<std::size_t>(size) * sizeof(S));
-        });
-  });
+  return copied_part<S>(local_part(table, r, count), copies,
+                        [&](S* to, std::int64_t begin) { copy_local_state<Rule>(table, r, s, to, begin); });
 }
 /// The sum of micro-batches.
 template <class Table>
 array_part sum_part(Table const& table, typename Table::record const& r, bool copies) {
   using A = typename Table::accumulation_type;
-  return copied_part<A>(local_part(table, r, r.size()), copies && r.accumulated(), [&](A* to, std::int64_t begin) {
-    for_each_shard(table, r, [&](auto const& shard) {
-      copy_bytes(cpu_device<>(), to + (shard.offset() - begin), shard.device(), shard.reduced(),
-                 static_cast<std::size_t>(shard.size()) * sizeof(A));
-    });
-  });
+  return copied_part<A>(local_part(table, r, r.size()), copies && r.accumulated(),
+                        [&](A* to, std::int64_t begin) { copy_local_sum(table, r, to, begin); });
 }
 
 /// Another value for a key. What may fail for lack of memory comes first.

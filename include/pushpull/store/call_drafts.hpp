@@ -3,12 +3,8 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
-#include <exception>
-#include <limits>
 #include <memory>
 #include <shared_mutex>
-#include <span>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -17,14 +13,11 @@
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/config.hpp>
-#include <pushpull/device/cpu_device.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/schedule/completion.hpp>
-#include <pushpull/schedule/operation.hpp>
 #include <pushpull/schedule/operation_pool.hpp>
 #include <pushpull/schedule/reentrance.hpp>
 #include <pushpull/store/contents.hpp>
-#include <pushpull/store/exchange/agreement.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/inspection.hpp>
 #include <pushpull/store/keys/key_table.hpp>
@@ -34,15 +27,12 @@
 #include <pushpull/store/operations/assign.hpp>
 #include <pushpull/store/operations/function_push.hpp>
 #include <pushpull/store/operations/gathered_call.hpp>
-#include <pushpull/store/operations/model_step.hpp>
 #include <pushpull/store/operations/operation.hpp>
 #include <pushpull/store/operations/pull.hpp>
 #include <pushpull/store/operations/push.hpp>
-#include <pushpull/store/operations/swap.hpp>
 #include <pushpull/store/rows/pull_rows.hpp>
 #include <pushpull/store/rows/push_rows.hpp>
 #include <pushpull/store/rule_states.hpp>
-#include <pushpull/tensor/copy_bytes.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 

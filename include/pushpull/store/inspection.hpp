@@ -81,6 +81,27 @@ void for_each_part_of_state(Table const& table, typename Table::record& r, std::
   });
 }
 
+/// Copies the elements of state number `s` that this process holds to host memory. Waits.
+/// @param to  Element number `begin` of the state.
+template <class Rule, class Table>
+void copy_local_state(Table const& table, typename Table::record& r, std::size_t s, typename Table::state_type* to,
+                      std::int64_t begin = 0) {
+  using S = typename Table::state_type;
+  for_each_part_of_state<Rule>(
+      table, r, s, [&](auto const& device, S const* from, std::int64_t first, std::int64_t size) {
+        copy_bytes(cpu_device<>(), to + (first - begin), device, from, static_cast<std::size_t>(size) * sizeof(S));
+      });
+}
+/// Same, of the sum of the key's micro-batches, which has some.
+template <class Table>
+void copy_local_sum(Table const& table, typename Table::record const& r, typename Table::accumulation_type* to,
+                    std::int64_t begin = 0) {
+  for_each_shard(table, r, [&](auto const& shard) {
+    copy_bytes(cpu_device<>(), to + (shard.offset() - begin), shard.device(), shard.reduced(),
+               static_cast<std::size_t>(shard.size()) * sizeof(*to));
+  });
+}
+
 /// Where each rank holds a part of an array of the key's: elements from the other ranks. Waits. All ranks call it.
 /// @param elements  If they are fewer or more than the key's, the rank that owns the key holds all of them.
 template <class Table, class E>
@@ -108,10 +129,7 @@ template <class Rule, class Table>
 auto read_state(Table const& table, typename Table::record& r, std::size_t s) {
   using S = typename Table::state_type;
   std::vector<S> elements(state_shape<Rule>(r, s).size());
-  for_each_part_of_state<Rule>(
-      table, r, s, [&](auto const& device, S const* from, std::int64_t first, std::int64_t size) {
-        copy_bytes(cpu_device<>(), elements.data() + first, device, from, static_cast<std::size_t>(size) * sizeof(S));
-      });
+  copy_local_state<Rule>(table, r, s, elements.data());
   gather_parts(table, r, elements);
   return elements;
 }
@@ -135,11 +153,7 @@ template <class Table>
 auto read_sum(Table const& table, typename Table::record const& r) {
   using A = typename Table::accumulation_type;
   std::vector<A> elements(r.shape.size());
-  if (r.accumulated())
-    for_each_shard(table, r, [&](auto const& shard) {
-      copy_bytes(cpu_device<>(), elements.data() + shard.offset(), shard.device(), shard.reduced(),
-                 static_cast<std::size_t>(shard.size()) * sizeof(A));
-    });
+  if (r.accumulated()) copy_local_sum(table, r, elements.data());
   gather_parts(table, r, elements);
   return elements;
 }

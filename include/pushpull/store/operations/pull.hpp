@@ -27,22 +27,12 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// From masters to outputs of element type U. @tparam Types  A kv_store_types.
-template <class Types, class U>
+/// To outputs of element type U. @tparam Types  A kv_store_types. @tparam From  Of masters, or of mirrors.
+template <class Types, class U, class From = typename Types::master_type>
 using pull_step =
     fused_step<typename Types::device_type, pass::hold, reduce::sum,
                pass::element_types<typename Types::value_type,
-                                   std::common_type_t<accumulation_t<U>, accumulation_t<typename Types::master_type>>,
-                                   typename Types::master_type, typename Types::master_type, U>,
-               pass::memory::foreign>;
-
-/// From mirrors to outputs of element type U.
-template <class Types, class U>
-using mirror_pull_step =
-    fused_step<typename Types::device_type, pass::hold, reduce::sum,
-               pass::element_types<typename Types::value_type,
-                                   std::common_type_t<accumulation_t<U>, accumulation_t<typename Types::value_type>>,
-                                   typename Types::value_type, typename Types::value_type, U>,
+                                   std::common_type_t<accumulation_t<U>, accumulation_t<From>>, From, From, U>,
                pass::memory::foreign>;
 
 /// A pull into outputs of element type U. In a store of several ranks it reads this rank's mirrors, and takes part in no
@@ -140,8 +130,8 @@ class pull final : public gathered_operation<typename Types::device_type> {
   store_contents<Types>& contents_;
   laid_out_call<table_type, D, typename Types::value_type, U> call_;
   pull_step<Types, U> step_;
-  [[no_unique_address]] std::conditional_t<Types::collective && reads_mirrors, mirror_pull_step<Types, U>, no_step>
-      mirror_step_;
+  [[no_unique_address]] std::conditional_t<Types::collective && reads_mirrors,
+                                           pull_step<Types, U, typename Types::value_type>, no_step> mirror_step_;
   std::unique_ptr<messages> messages_;  // those of masters that are gathered
   staging<D> masters_;
   std::vector<staged_copy> copies_;
