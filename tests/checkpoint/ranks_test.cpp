@@ -21,12 +21,15 @@
 
 #include "ranks/same_bits.hpp"
 #include "support/catch.hpp"
+#include "support/expect.hpp"
 #include "support/message_of.hpp"
 #include "support/temporary_folder.hpp"
 
 namespace {
 
 namespace pp = pushpull;
+using pushpull::test::expect;
+using pushpull::test::expect_text;
 using pushpull::test::message_of;
 namespace comm = pushpull::comm;
 namespace cp = pushpull::checkpoint;
@@ -35,15 +38,6 @@ namespace update = pushpull::update;
 namespace test = pushpull::test;
 
 constexpr comm::threads_options soon{.deadline = std::chrono::seconds(5)};
-
-/// REQUIRE is for one thread at a time.
-void expect(bool holds, int line = __builtin_LINE()) {
-  if (!holds) throw std::logic_error("line " + std::to_string(line) + " of " + __FILE__);
-}
-void expect_text(std::string const& text, std::string const& part, int line = __builtin_LINE()) {
-  if (text.find(part) == text.npos)
-    throw std::logic_error("line " + std::to_string(line) + ": \"" + part + "\" expected in \"" + text + "\"");
-}
 
 /// Keys of an init; their sizes are those of same_bits.hpp, as matrices where two divides them.
 template <class T>

@@ -6,11 +6,13 @@
 
 #include "ranks/same_bits.hpp"
 #include "support/catch.hpp"
+#include "support/expect.hpp"
 #include "support/message_of.hpp"
 
 namespace {
 
 namespace pp = pushpull;
+using pushpull::test::expect;
 using pushpull::test::message_of;
 namespace comm = pushpull::comm;
 namespace update = pushpull::update;
@@ -53,8 +55,8 @@ TEST_CASE("what is set between steps over ranks gives the bits of one process", 
     if (number == 3) store.set_gradient_compression({{"type", "2bit"}, {"threshold", "0.25"}});
     push_and_pull(store, number, keys, gradients, outputs);
     if (number == 4) {  // values of the mirrors, states of the owners
-      REQUIRE(store.steps(keys[1]) == 4);
-      REQUIRE(store.state(keys[1], "momentum_buffer").size() == 1031 * sizeof(float));
+      expect(store.steps(keys[1]) == 4);
+      expect(store.state(keys[1], "momentum_buffer").size() == 1031 * sizeof(float));
     }
     if (number == 4)
       store.set_updater([](pp::any_key_view, auto const& received, auto const& stored) {
@@ -88,7 +90,7 @@ TEST_CASE("rows of a store by name over ranks give the weights of one process", 
   test::for_each_reach(3, [&](comm::threads_options const& options) {
     comm::run_ranks(3, options, [&](comm::threads const& c) {
       auto store = make_with_momentum(pp::cpu_devices(1), c);
-      REQUIRE(test::bits_of(train(store, c.rank(), 1)) == test::bits_of(expected));
+      expect(test::bits_of(train(store, c.rank(), 1)) == test::bits_of(expected));
     });
   });
 }
@@ -100,19 +102,19 @@ TEST_CASE("ranks that set different things all get an error, and the store works
       auto store = make(pp::cpu_devices(1), c);
       store.init("a", std::vector<float>(3000, 1));
       auto const set_rate = [&] { store.set_optimizer(update::momentum{.learning_rate = differs ? -1.0 : 1.0}); };
-      REQUIRE(message_of(set_rate).starts_with(
+      expect(message_of(set_rate).starts_with(
           "set_optimizer: ranks disagree: rank 0 came with momentum, rank 1 with momentum, which fails with: "));
-      REQUIRE(!store.has_updater());
-      REQUIRE(message_of(
-                  [&] { store.set_gradient_compression({{"type", "2bit"}, {"threshold", differs ? "0.5" : "1"}}); }) ==
-              "set_gradient_compression: ranks disagree: rank 0 came with threshold 1, type 2bit, rank 1 with "
-              "threshold 0.5, type 2bit");
+      expect(!store.has_updater());
+      expect(message_of(
+                 [&] { store.set_gradient_compression({{"type", "2bit"}, {"threshold", differs ? "0.5" : "1"}}); }) ==
+             "set_gradient_compression: ranks disagree: rank 0 came with threshold 1, type 2bit, rank 1 with "
+             "threshold 0.5, type 2bit");
       auto const set_one_bit = [&] { store.set_gradient_compression({{"type", "1bit"}}); };
-      REQUIRE(message_of(set_one_bit).starts_with("set_gradient_compression: the store was not created with"));
+      expect(message_of(set_one_bit).starts_with("set_gradient_compression: the store was not created with"));
       store.set_optimizer(update::momentum{.learning_rate = 1.0});
       std::vector<float> const zeros(3000);
       store.push("a", zeros).wait();
-      REQUIRE(pulled(store, "a", 3000) == std::vector<float>(3000, 1));
+      expect(pulled(store, "a", 3000) == std::vector<float>(3000, 1));
     });
   });
 }
@@ -121,16 +123,16 @@ TEST_CASE("the name says whether ranks train together", "[ranks][create][errors]
   comm::run_ranks(2, {.deadline = std::chrono::seconds(5)}, [](comm::threads const& c) {
     auto const devices = pp::cpu_devices(1);
     for (std::string const name : {"local", "device", "a word"})
-      REQUIRE(message_of([&] { pp::create(name, devices, c); }) ==
-              "create: \"" + name +
-                  "\" is a store of this process, and a communicator of several ranks came; \"dist_sync\" and "
-                  "\"dist_device_sync\" name a store of all ranks");
+      expect(message_of([&] { pp::create(name, devices, c); }) ==
+             "create: \"" + name +
+                 "\" is a store of this process, and a communicator of several ranks came; \"dist_sync\" and "
+                 "\"dist_device_sync\" name a store of all ranks");
     for (std::string const name : {"dist", "dist_sync", "dist_device_sync"}) {
       auto const store = pp::create(name, devices, c);
-      REQUIRE(store.rank() == c.rank());
-      REQUIRE(store.num_workers() == 2);
-      REQUIRE(store.type() == name);
+      expect(store.rank() == c.rank());
+      expect(store.num_workers() == 2);
+      expect(store.type() == name);
     }
-    REQUIRE(message_of([&] { pp::create("dist_async", devices, c); }).find("servers") != std::string::npos);
+    expect(message_of([&] { pp::create("dist_async", devices, c); }).find("servers") != std::string::npos);
   });
 }

@@ -7,11 +7,15 @@
 
 #include "ranks/same_bits.hpp"
 #include "support/catch.hpp"
+#include "support/expect.hpp"
 #include "support/message_of.hpp"
 
 namespace {
 
 namespace pp = pushpull;
+using pushpull::test::expect;
+using pushpull::test::expect_text;
+using pushpull::test::expect_throws;
 using pushpull::test::message_of;
 namespace comm = pushpull::comm;
 namespace update = pushpull::update;
@@ -38,14 +42,14 @@ TEST_CASE("initial and assigned values are those of rank 0", "[ranks]") {
     pp::kv_store store{pp::cpu_devices(2), update::adam{}, c};
     float const mine = 1 + static_cast<float>(c.rank());
     store.init("a", filled(5000, mine));
-    REQUIRE(pulled(store, "a", 5000) == filled(5000, 1));
+    expect(pulled(store, "a", 5000) == filled(5000, 1));
     std::vector<double> const wide(5000, 10.0 * mine);
     store.assign("a", wide);
-    REQUIRE(pulled(store, "a", 5000) == filled(5000, 10));
+    expect(pulled(store, "a", 5000) == filled(5000, 10));
     std::vector<float> output(3000);
     store.broadcast("b", filled(3000, 20 * mine), output);
     store.wait();
-    REQUIRE(output == filled(3000, 20));
+    expect(output == filled(3000, 20));
   });
 }
 
@@ -53,7 +57,7 @@ TEST_CASE("a rank pulls alone", "[ranks]") {
   on_ranks(2, [](comm::threads const& c) {
     pp::kv_store store{pp::cpu_devices(1), update::sgd{}, c};
     store.init("a", filled(5000, 1));
-    if (c.rank() == 1) REQUIRE(pulled(store, "a", 5000) == filled(5000, 1));
+    if (c.rank() == 1) expect(pulled(store, "a", 5000) == filled(5000, 1));
     store.barrier();
   });
 }
@@ -66,13 +70,13 @@ TEST_CASE("each state exists once over the ranks, and every rank reads all of it
     store.init("a", filled(size, 0));
     store.push("a", filled(size, 1 + static_cast<float>(c.rank()))).wait();
     auto const momentum = store.template state<float>("a", "momentum_buffer");
-    REQUIRE(momentum == filled(size, 10));
-    REQUIRE(store.steps("a") == 1);
+    expect(momentum == filled(size, 10));
+    expect(store.steps("a") == 1);
     bytes[static_cast<std::size_t>(c.rank())] = store.bytes(0);
   });
   for (std::size_t const each : bytes) {  // a mirror, which is the master of a quarter; the momentum of a quarter
-    REQUIRE(each >= size * 4 + size);
-    REQUIRE(each < size * 4 + size + 20000);
+    expect(each >= size * 4 + size);
+    expect(each < size * 4 + size + 20000);
   }
 }
 
@@ -84,10 +88,10 @@ TEST_CASE("a swap over ranks shows the averages in all mirrors", "[ranks]") {
     auto const weights = pulled(store, "a", 5000);
     auto const averages = store.template state<float>("a", "ema");
     store.swap("ema");
-    REQUIRE(pulled(store, "a", 5000) == averages);
+    expect(pulled(store, "a", 5000) == averages);
     store.swap("ema");
-    REQUIRE(pulled(store, "a", 5000) == weights);
-    REQUIRE(weights != averages);
+    expect(pulled(store, "a", 5000) == weights);
+    expect(weights != averages);
   });
 }
 
@@ -97,13 +101,13 @@ TEST_CASE("ranks that name other keys all get an error that names the first diff
     bool const differs = c.rank() == 2;
     std::vector<std::string> const keys{"a", differs ? "c" : "b"};
     std::vector<std::vector<float>> const values(2, filled(3, 1));
-    REQUIRE(message_of<pp::invalid_argument>([&] { store.init(keys, values); }) ==
-            "init: ranks disagree: rank 0 came with key \"b\" of shape (3) of float32, rank 2 with key \"c\" of shape "
-            "(3) of float32");
-    REQUIRE_THROWS_AS(store.init("d", filled(differs ? 4 : 3, 1)), pp::invalid_argument);
-    REQUIRE(store.keys().empty());
+    expect(message_of<pp::invalid_argument>([&] { store.init(keys, values); }) ==
+           "init: ranks disagree: rank 0 came with key \"b\" of shape (3) of float32, rank 2 with key \"c\" of shape "
+           "(3) of float32");
+    expect_throws<pp::invalid_argument>([&] { store.init("d", filled(differs ? 4 : 3, 1)); });
+    expect(store.keys().empty());
     store.init("a", filled(3, 1));  // the store still works
-    REQUIRE(pulled(store, "a", 3) == filled(3, 1));
+    expect(pulled(store, "a", 3) == filled(3, 1));
   });
 }
 
@@ -115,16 +119,13 @@ TEST_CASE("after a call to other ranks has failed the store says so", "[ranks]")
     store.init("a", ones);
     if (rank == 1) return;  // leaves
     auto const late = message_of<pp::comm_timeout>([&] { store.push("a", ones).wait(); });
-    INFO(late);
-    REQUIRE_THAT(late, Catch::Matchers::Contains("rank 1"));
+    expect_text(late, "rank 1");
     auto const after = message_of<pp::comm_error>([&] { store.push("a", ones).wait(); });
-    INFO(after);
-    REQUIRE_THAT(after, Catch::Matchers::StartsWith("push: an earlier call to other ranks failed"));
-    REQUIRE_THROWS_AS(pulled(store, "a", 5000), pp::comm_error);
+    expect_text(after, "push: an earlier call to other ranks failed");
+    expect_throws<pp::comm_error>([&] { pulled(store, "a", 5000); });
   };
-  std::thread other(run, 1);
+  std::jthread const other(run, 1);
   run(0);
-  other.join();
 }
 
 TEST_CASE("outputs that show more than mirrors do are filled from the masters of all ranks", "[ranks]") {
@@ -139,8 +140,8 @@ TEST_CASE("outputs that show more than mirrors do are filled from the masters of
     store.pull("a", a);
     store.pull("b", b);
     store.wait();
-    REQUIRE(a == values);
-    REQUIRE(b == filled(3, 2));
+    expect(a == values);
+    expect(b == filled(3, 2));
     std::vector<pp::bfloat16> rounded(values.size());
     if (c.rank() == 0) store.pull("a", rounded).wait();  // alone
     store.barrier();
@@ -150,8 +151,8 @@ TEST_CASE("outputs that show more than mirrors do are filled from the masters of
 TEST_CASE("ranks whose rules or devices differ are told so at init", "[ranks]") {
   on_ranks(2, [](comm::threads const& c) {
     pp::kv_store store{pp::cpu_devices(c.rank() + 1), update::sgd{}, c};
-    REQUIRE(message_of<pp::invalid_argument>([&] { store.init("a", filled(3, 1)); }) ==
-            "init: ranks disagree: rank 0 came with 1 keys of a store of float32 on 1 device with the rule sgd, rank 1 "
-            "with 1 keys of a store of float32 on 2 devices with the rule sgd");
+    expect(message_of<pp::invalid_argument>([&] { store.init("a", filled(3, 1)); }) ==
+           "init: ranks disagree: rank 0 came with 1 key of a store of float32 on 1 device with the rule sgd, rank 1 "
+           "with 1 key of a store of float32 on 2 devices with the rule sgd");
   });
 }

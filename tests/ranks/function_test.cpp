@@ -10,6 +10,7 @@
 
 #include "ranks/same_bits.hpp"
 #include "support/catch.hpp"
+#include "support/expect.hpp"
 
 namespace {
 
@@ -39,7 +40,7 @@ constexpr auto push_and_pull = [](auto& store, std::size_t, auto const& keys, au
   store.pushpull(keys, gradients, outputs).wait();
   auto stored = outputs;
   store.pull(keys, stored).wait();
-  for (std::size_t i = 0; i < stored.size(); ++i) REQUIRE(test::bits_of(stored[i]) == test::bits_of(outputs[i]));
+  for (std::size_t i = 0; i < stored.size(); ++i) test::expect(test::bits_of(stored[i]) == test::bits_of(outputs[i]));
 };
 
 }  // namespace
@@ -114,18 +115,18 @@ TEST_CASE("what the function throws on rank 0 is an error on all ranks, and chan
       store.push("a", gradient).wait();
     } catch (std::runtime_error const& error) {
       message = error.what();
-      REQUIRE((dynamic_cast<pp::error const*>(&error) == nullptr) == (c.rank() == 0));
+      test::expect((dynamic_cast<pp::error const*>(&error) == nullptr) == (c.rank() == 0));
     }
-    REQUIRE(message ==
-            (c.rank() == 0 ? "" : std::string("set_updater: the function failed on rank 0: ")) + "no step today");
+    test::expect(message ==
+                 (c.rank() == 0 ? "" : std::string("set_updater: the function failed on rank 0: ")) + "no step today");
     std::vector<float> out(3000);
     store.pull("a", out).wait();
-    REQUIRE(out == std::vector<float>(3000, 1.0F));
+    test::expect(out == std::vector<float>(3000, 1.0F));
     fails = false;
     for (float const expected : {1.0F, 2.5F}) {  // a residual of 0.25, which then makes codes of 0.5 on each rank
       store.push("a", gradient).wait();
       store.pull("a", out).wait();
-      REQUIRE(out == std::vector<float>(3000, expected));
+      test::expect(out == std::vector<float>(3000, expected));
     }
   };
   test::for_each_reach(3, [&](comm::threads_options const& options) { comm::run_ranks(3, options, run); });

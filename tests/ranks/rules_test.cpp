@@ -6,6 +6,7 @@
 
 #include "ranks/same_bits.hpp"
 #include "support/catch.hpp"
+#include "support/expect.hpp"
 
 namespace {
 
@@ -32,8 +33,8 @@ TEST_CASE("ranks skip the same steps, and their scales agree", "[ranks]") {
     if (step % 3 == 1 && store.rank() == store.num_workers() - 1)
       gradients[4].back()[4000] = std::numeric_limits<float>::infinity();
     store.pushpull(keys, gradients, outputs).wait();
-    REQUIRE(store.steps(keys[1]) ==
-            static_cast<std::int64_t>(step + 1 - (step + 1) / 3 - ((step + 1) % 3 == 2 ? 1 : 0)));
+    test::expect(store.steps(keys[1]) ==
+                 static_cast<std::int64_t>(step + 1 - (step + 1) / 3 - ((step + 1) % 3 == 2 ? 1 : 0)));
   };
   for (int const ranks : {2, 3}) test::require_same_bits<float>(ranks, 2, 7, make, one_is_infinite);
 }

@@ -24,6 +24,7 @@
 #include <pushpull/store/contents.hpp>
 #include <pushpull/store/exchange/agreement.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
+#include <pushpull/store/gather.hpp>
 #include <pushpull/store/keys/key_table.hpp>
 #include <pushpull/store/keys/topology.hpp>
 #include <pushpull/store/kv_store_types.hpp>
@@ -260,8 +261,7 @@ class engine : public call_drafts<Types> {
  private:
   /// For ranks whose stores are to be alike.
   std::string in_words() const {
-    std::string text = std::string(dtype_traits<T>::name) + " on " + std::to_string(devices().size()) +
-                       (devices().size() == 1 ? " device" : " devices");
+    std::string text = std::string(dtype_traits<T>::name) + " on " + counted(devices().size(), "device");
     if constexpr (Types::has_updater) text += " with the rule " + update::describe<rule_type>().name;
     return text;
   }

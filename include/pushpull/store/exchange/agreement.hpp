@@ -21,6 +21,7 @@
 #include <pushpull/error.hpp>
 #include <pushpull/pass/copy.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
+#include <pushpull/store/gather.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/keys/key_table.hpp>
 #include <pushpull/store/keys/shard.hpp>
@@ -93,7 +94,7 @@ template <class KeyView, class View>
 void expect_agreed_keys(rank_group& ranks, std::string const& store, std::span<KeyView const> keys,
                         std::span<View const> values, std::vector<bool> const& needs_gradient) {
   expect_agreement(ranks, "init", keys.size() + 1, [&](std::size_t i) {
-    if (i == 0) return std::to_string(keys.size()) + " keys of a store of " + store;
+    if (i == 0) return counted(keys.size(), "key") + " of a store of " + store;
     std::string text = key_text(keys[i - 1]) + " of shape " + to_string(values[i - 1].shape());
     if constexpr (requires { typename View::value_type; })
       text += " of " + std::string(dtype_traits<std::remove_const_t<typename View::value_type>>::name);
