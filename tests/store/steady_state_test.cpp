@@ -1,8 +1,11 @@
 /// @file
 /// A step in the steady state: one pass per device, no allocation; and memory that a device cannot reach.
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <new>
+#include <pushpull/comm/run_ranks.hpp>
+#include <pushpull/comm/threads.hpp>
 #include <pushpull/pushpull.hpp>
 #include <string>
 #include <vector>
@@ -161,4 +164,36 @@ TEST_CASE("devices that cannot reach each other's memory give the same bits", "[
   REQUIRE(reached == train(true));
   REQUIRE(reached[0] == reached[2]);
   REQUIRE(reached[0][5] != 1.0F);
+}
+
+TEST_CASE("a step over ranks allocates nothing either", "[parameter_store][ranks]") {
+  for (int const on_a_node : {1, 2, 4}) {
+    CAPTURE(on_a_node);
+    std::atomic<long> allocated{0};
+    pp::comm::threads_options const options{.deadline = std::chrono::seconds(20), .ranks_per_node = on_a_node};
+    pp::comm::run_ranks(4, options, [&](pp::comm::threads const& c) {
+      pp::kv_store store{pp::cpu_devices(1), update::clip_global_norm(1.0) | update::adam{}, c};
+      pp::parameter_store parameters{store};
+      for (std::size_t i = 0; i < 20; ++i)
+        parameters.add("layer" + std::to_string(i), std::vector<float>((i * 7919) % 3001, 1.0F));
+      std::vector<std::string> const keys{"a", "b"};
+      std::vector<std::vector<float>> const gradients{std::vector<float>(5000, 1.0F), std::vector<float>(70, 1.0F)};
+      auto weights = gradients;
+      store.init(keys, gradients);
+      auto const step = [&] {
+        parameters.update_all();
+        store.pushpull(keys, gradients, weights).wait();
+      };
+      for (int t = 0; t < 5; ++t) step();
+      c.barrier();
+      long const before = heap_allocations;
+      c.barrier();
+      for (int t = 0; t < 5; ++t) step();
+      c.barrier();
+      long const after = heap_allocations;
+      c.barrier();
+      if (c.rank() == 0) allocated = after - before;
+    });
+    REQUIRE(allocated == 0);
+  }
 }

@@ -32,7 +32,7 @@ class node_sums {
                  pass::memory::arenas>;
 
  public:
-  node_sums() : step_(1) {}
+  explicit node_sums(std::size_t devices) : step_(devices) {}
 
   void clear() { step_.clear(); }
   /// The sum of `gradients`, of `size` elements each, is to be written to `sum`.
@@ -42,8 +42,8 @@ class node_sums {
     run.master = sum;
     step_.add(0, run, gradients, {});
   }
-  void commit(D const& device) { step_.commit(std::vector<D>{device}); }
-  void run(D const& device) { step_.run(std::vector<D>{device}); }
+  void commit(std::vector<D> const& devices) { step_.commit(devices); }
+  void run(std::vector<D> const& devices) { step_.run(devices); }
 
  private:
   step_type step_;

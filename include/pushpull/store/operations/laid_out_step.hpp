@@ -26,6 +26,7 @@ namespace pushpull::inline PUSHPULL_ABI::detail {
 template <class Types>
 struct rank_parts {
   using table_type = typename Types::table_type;
+  explicit rank_parts(std::size_t) {}
   static constexpr bool exchanges() { return false; }
   static awaited* start_arrival(table_type const&) { return nullptr; }
   static awaited* start_exchange(table_type const&) { return nullptr; }
@@ -41,6 +42,7 @@ struct rank_parts<Types> {
   mirror_exchange<table_type> mirrors;
   node_sums<Types> sums;  ///< Before the exchange, where slices travel between nodes.
 
+  explicit rank_parts(std::size_t devices) : sums(devices) {}
   bool exchanges() const { return exchanged != nullptr; }
   /// Before gradients of other ranks are added up.
   awaited* start_arrival(table_type const& table) {
@@ -50,7 +52,7 @@ struct rank_parts<Types> {
   }
   awaited* start_exchange(table_type const& table) {
     if (!exchanges()) return nullptr;
-    sums.run(table.devices().front());
+    sums.run(table.devices());
     exchanged->start_exchange();
     return exchanged.get();
   }
@@ -83,7 +85,7 @@ struct laid_out {
   bool with_sums = false;    ///< The step reads the sums of micro-batches.
   [[no_unique_address]] rank_parts<Types> ranks;
 
-  explicit laid_out(std::size_t devices) : step(devices), staged(devices) {}
+  explicit laid_out(std::size_t devices) : step(devices), staged(devices), ranks(devices) {}
 
   void clear() {
     keys.clear();

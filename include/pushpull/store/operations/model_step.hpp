@@ -249,7 +249,7 @@ class model_step final : public operation {
     if constexpr (Types::collective)
       if (built.ranks.exchanges()) {
         built.ranks.mirrors.flush(table, *built.ranks.exchanged);
-        built.ranks.sums.commit(table.devices().front());
+        built.ranks.sums.commit(table.devices());
       }
     built.step.commit(table.devices());
     built.keys = keys;
