@@ -136,15 +136,15 @@ def gpu_cases(models: Mapping[str, tuple[int, ...]], divisor: int) -> list[Case]
     def one(log2: int) -> tuple[int, ...]:
         return ((1 << log2) // divisor,)
 
-    cases = [Case("a", f"{rule} K=R=1", rule, 1, 1, one(28)) for rule in STATES]
-    cases += [Case("a", f"{rule} in place", rule, sizes=one(28)) for rule in STATES]
-    cases += [Case("b", f"adam K=R={k}", gradients=k, mirrors=k, sizes=one(26)) for k in (2, 4, 8)]
+    cases = [Case("a", f"{rule} K=R=1", rule, 1, 1, one(26)) for rule in STATES]
+    cases += [Case("a", f"{rule} in place", rule, sizes=one(26)) for rule in STATES]
+    cases += [Case("b", f"adam K=R={k}", gradients=k, mirrors=k, sizes=one(24)) for k in (2, 4, 8)]
     for name, sizes in models.items():
         cases += [Case("c", f"{name} adamw in place", "adamw", sizes=tuple(max(n // divisor, 1) for n in sizes))]
     cases += [Case("d", "adamw in place", "adamw", sizes=(2000,) * max(5000 // divisor, 1))]
-    cases += [Case("g", f"adamw K=R={k}", "adamw", k, k, one(26), "bfloat16") for k in (1, 4)]
+    cases += [Case("g", f"adamw K=R={k}", "adamw", k, k, one(25), "bfloat16") for k in (1, 4)]
     for k in (1, 2, 3, 4, 6, 8):
-        cases += [Case("h", f"adam K=R={k}", gradients=k, mirrors=k, sizes=one(25), who=CURVES, x=k)]
+        cases += [Case("h", f"adam K=R={k}", gradients=k, mirrors=k, sizes=one(24), who=CURVES, x=k)]
     total = (1 << 24) // divisor
     for count in (1, 10, 100, 1000, 10000):
         sizes = (max(total // count, 1),) * min(count, total)

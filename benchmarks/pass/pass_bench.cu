@@ -58,6 +58,15 @@ struct copy_vector {
   __host__ __device__ void operator()(std::int64_t i) const { to[i] = from[i]; }
 };
 
+/// Values in [0, 1) of which all bits differ: a GPU's clock depends on them.
+template <class T>
+struct small_numbers {
+  T* to;
+  __host__ __device__ void operator()(std::int64_t i) const {
+    to[i] = convert<T>(static_cast<float>(static_cast<std::uint32_t>(i) * 2654435761U >> 8) * 0x1p-24F);
+  }
+};
+
 template <class T>
 using pointers = std::vector<T*>;
 
@@ -103,7 +112,7 @@ void measure(benchmark::State& state) {
 
   std::vector<std::size_t> bytes(gradients + mirrors, static_cast<std::size_t>(size) * sizeof(Element));
   bytes.insert(bytes.end(), 2 + states, static_cast<std::size_t>(size) * sizeof(float));
-  detail::arena<cuda_device> const arena(device, bytes, 0);
+  detail::staggered_arrays<cuda_device> const arena(device, bytes, 0);
   pointers<Element const> g;
   pointers<Element> m;
   pointers<float> s;
@@ -113,6 +122,9 @@ void measure(benchmark::State& state) {
   auto* const weight = arena.array<float>(next++);
   auto* const scratch = arena.array<float>(next++);
   while (s.size() != states) s.push_back(arena.array<float>(next++));
+  for (Element const* gradient : g) device.for_each(size, small_numbers<Element>{const_cast<Element*>(gradient)});
+  for (float* stored : s) device.for_each(size, small_numbers<float>{stored});
+  for (float* stored : {weight, scratch}) device.for_each(size, small_numbers<float>{stored});
 
   launched_pass<Element, Rule> const pass(device, size, g, m, weight, s);
   double const moved =
