@@ -1,6 +1,9 @@
 /// @file
 /// Dense gradients of several ranks: the weights are those of one process, bit for bit.
+#include <concepts>
+#include <cstdint>
 #include <pushpull/pushpull.hpp>
+#include <type_traits>
 #include <vector>
 
 #include "ranks/same_bits.hpp"
@@ -45,6 +48,22 @@ TEST_CASE("pushes over ranks give the bits of one process: keys that are not cut
     return pp::make_kv_store<float>(devices, update::sgd{.learning_rate = 0.1}, pp::placement::owners{}, c);
   };
   for (int const ranks : {2, 4}) test::require_same_bits<float>(ranks, 2, 5, make, test::push_and_pull);
+}
+
+TEST_CASE("pushes over ranks give the bits of one process with equal slices: keys placed as in MXNet", "[ranks]") {
+  for (int const ranks : {1, 2, 3, 4, 7})
+    for (std::int64_t const bound : {1031, 1032, 1000000}) {  // 1031 is the size of a key
+      CAPTURE(bound);
+      auto const make = [&](auto const& devices, auto const& c) {
+        auto const rule = update::adam{.learning_rate = 0.1};
+        if constexpr (std::same_as<std::remove_cvref_t<decltype(c)>, pp::comm::single>) {
+          return pp::make_kv_store<float>(devices, rule, c);
+        } else {
+          return pp::make_kv_store<float>(devices, rule, pp::placement::mxnet{bound}, c);
+        }
+      };
+      test::require_same_bits<float>(ranks, bound == 1031 ? 2 : 1, 3, make, test::push_and_pull);
+    }
 }
 
 TEST_CASE("without a rule a push over ranks stores their sum, or their mean", "[ranks]") {

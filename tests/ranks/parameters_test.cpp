@@ -2,8 +2,12 @@
 /// Resident parameters of several ranks: the weights are those of one process, bit for bit.
 #include <algorithm>
 #include <chrono>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
 #include <pushpull/pushpull.hpp>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "ranks/parameters.hpp"
@@ -67,6 +71,23 @@ TEST_CASE("update_all over ranks gives the bits of one process", "[ranks]") {
   require_same_bits(2, 2, make);
   require_bits_of_node_sums(2, 2, 1, make);
   require_bits_of_node_sums(3, 2, 2, make);
+}
+
+TEST_CASE("update_all over ranks gives the bits of one process with equal slices: other placements", "[ranks]") {
+  auto const check = [](auto const& placement, int ranks, std::size_t devices) {
+    auto const make = [&](auto const& on, auto const& c) {
+      auto const rule = update::adam{.learning_rate = 0.1};
+      if constexpr (std::same_as<std::remove_cvref_t<decltype(c)>, comm::single>) {
+        return pp::make_kv_store<float>(on, rule, c);
+      } else {
+        return pp::make_kv_store<float>(on, rule, placement, c);
+      }
+    };
+    require_same_bits(ranks, devices, make);
+  };
+  for (int const ranks : {2, 3, 4, 7})
+    for (std::int64_t const bound : {0, 1031, 1032}) check(pp::placement::mxnet{bound}, ranks, ranks == 2 ? 2 : 1);
+  for (int const ranks : {2, 3}) check(pp::placement::owners{}, ranks, 1);
 }
 
 TEST_CASE("update_all over ranks gives the bits of one process: a norm over all parameters, and of each", "[ranks]") {

@@ -163,6 +163,10 @@ TEST_CASE("rows over ranks give the bits of one process: no rule, and keys that 
   require_same_bits<float>([](auto const& devices, auto const& c) {
     return pp::make_kv_store<float>(devices, update::sgd{.learning_rate = 0.1}, pp::placement::owners{}, c);
   });
+  auto const as_in_mxnet = [](auto const& devices, auto const& c) {
+    return pp::make_kv_store<float>(devices, update::sgd{.learning_rate = 0.1}, pp::placement::mxnet{4000}, c);
+  };
+  require_same_bits<float>(3, 1, pp::row_updates::lazy, way::pushpull, as_in_mxnet);
 }
 
 TEST_CASE("ranks make the same calls for rows, whatever they bring", "[ranks][row_sparse]") {

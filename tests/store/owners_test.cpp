@@ -1,8 +1,10 @@
 /// @file
 /// Owners are all devices of all processes: who holds what, and what a process allocates of it.
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <random>
 #include <span>
@@ -45,6 +47,9 @@ std::vector<std::vector<std::size_t>> inits() {
   result.push_back({1 << 20, 1});
   return result;
 }
+
+/// Keys are cut into equal slices, are whole, or lie as in MXNet: with a small bound, so that many are cut.
+std::vector<detail::placement_rule> placements() { return {{}, {.whole_keys = true}, {.bound = 5000}}; }
 
 /// Every element of the arena is in one owner's part, and parts follow one another.
 void require_partition(std::span<detail::slice const> parts, std::int64_t size) {
@@ -120,32 +125,35 @@ TEST_CASE("an arena knows the parts of all owners and allocates those of its pro
 
 TEST_CASE("all ranks place the keys of a series of inits alike", "[owners]") {
   for (cluster const& c : clusters())
-    for (bool const whole_keys : {false, true}) {
+    for (detail::placement_rule const& placement : placements()) {
       std::vector<detail::arena_list<arena_type>> lists;
       for (std::size_t rank = 0; rank < c.ranks; ++rank)
-        lists.emplace_back(detail::topology(rank, c.ranks, c.devices), whole_keys);
+        lists.emplace_back(detail::topology(rank, c.ranks, c.devices), placement);
       auto const devices = c.devices_of_rank();
       for (auto const& sizes : inits()) {
         std::vector<bool> const has_gradient(sizes.size());
-        auto first = lists[0].prepare(devices, sizes, has_gradient, false);
-        require_partition(first.arena().parts(), first.arena().size());
+        std::vector<detail::numbered_key> numbered(sizes.size());
+        for (std::size_t i = 0; i < sizes.size(); ++i) numbered[i].number = static_cast<std::int64_t>(3 * i);
+        auto first = lists[0].prepare(devices, sizes, has_gradient, false, numbered);
+        first.for_each_range([](auto const& arena, auto const&) { require_partition(arena.parts(), arena.size()); });
         for (std::size_t rank = 1; rank < c.ranks; ++rank) {
-          auto other = lists[rank].prepare(devices, sizes, has_gradient, false);
-          REQUIRE(other.arena().size() == first.arena().size());
-          for (std::size_t owner = 0; owner < c.owners(); ++owner)
-            REQUIRE(other.arena().parts()[owner].begin == first.arena().parts()[owner].begin);
+          auto other = lists[rank].prepare(devices, sizes, has_gradient, false, numbered);
           for (std::size_t i = 0; i < sizes.size(); ++i) {
+            REQUIRE(other.arena(i).number() == first.arena(i).number());
+            REQUIRE(other.arena(i).size() == first.arena(i).size());
+            for (std::size_t owner = 0; owner < c.owners(); ++owner)
+              REQUIRE(other.arena(i).parts()[owner].begin == first.arena(i).parts()[owner].begin);
             REQUIRE(other.offset(i) == first.offset(i));
             REQUIRE(other.first_element(i) == first.first_element(i));
             REQUIRE(other.leaf_phase(i) == first.leaf_phase(i));
           }
           lists[rank].commit(other);
         }
-        if (whole_keys)
+        if (placement.begins_leaves_with_keys())
           for (std::size_t i = 0; i < sizes.size(); ++i) {
-            if (sizes[i] == 0) continue;
+            if (sizes[i] == 0 || (placement.bound && static_cast<std::int64_t>(sizes[i]) >= *placement.bound)) continue;
             std::int64_t const begin = first.offset(i), end = begin + static_cast<std::int64_t>(sizes[i]);
-            auto const& parts = first.arena().parts();
+            auto const& parts = first.arena(i).parts();
             REQUIRE(std::count_if(parts.begin(), parts.end(), [&](detail::slice const& part) {
                       return part.begin < end && begin < part.end;
                     }) == 1);
@@ -155,14 +163,88 @@ TEST_CASE("all ranks place the keys of a series of inits alike", "[owners]") {
     }
 }
 
+TEST_CASE("owners are MXNet's servers: small keys by their numbers, large ones by rounded cuts", "[owners]") {
+  constexpr std::int64_t bound = 1'000'000;
+  std::mt19937 random(5);
+  std::vector<std::size_t> sizes{0, 1, 2, 997, 65'537, bound - 1, bound, bound + 1, 1'000'003, 1'466'521};
+  for (int i = 0; i < 6; ++i) sizes.push_back(random() % (2 * bound));
+  std::vector<std::int64_t> keys{0, 1, 2, 3, 7, 12'345, 215'320, -4};  // 215,320 * 9,973 is more than 31 bits
+  for (std::size_t i = keys.size(); i < sizes.size(); ++i)
+    keys.push_back(static_cast<std::int64_t>(random() % 100'000));
+  using half_table = detail::key_table<pp::integer_keys, pp::cpu_device<>,
+                                       pp::pass::element_types<pp::half, float, pp::half, pp::half, pp::half>, 0>;
+  std::vector<pp::half> const memory(2 * bound);
+  std::vector<pp::tensor_view<pp::half const, pp::cpu_device<>>> values;
+  for (std::size_t const size : sizes)
+    values.emplace_back(memory.data(), pp::shape{static_cast<std::int64_t>(size)}, pp::cpu_device<>());
+  for (int const owners : {1, 2, 3, 4, 7}) {
+    half_table table(pp::cpu_devices(owners), detail::topology(static_cast<std::size_t>(owners)), nullptr, 0,
+                     detail::rule_of(pp::placement::mxnet{}, false), false);
+    auto made = table.prepare(std::span<std::int64_t const>(keys), std::span(std::as_const(values)), false, {});
+    table.commit(made);
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+      auto const n = static_cast<double>(sizes[i]);
+      std::int64_t next = 0;
+      detail::for_each_shard(table, table.find("test", keys[i]), [&](auto const& shard) {
+        CAPTURE(owners, keys[i], sizes[i], shard.device_number());
+        REQUIRE(shard.offset() == next);
+        next += shard.size();
+        if (sizes[i] < static_cast<std::size_t>(bound)) {  // a server holds it whole
+          REQUIRE(static_cast<std::int64_t>(shard.device_number()) == ((keys[i] * 9973) % owners + owners) % owners);
+          REQUIRE(shard.size() == static_cast<std::int64_t>(sizes[i]));
+          return;
+        }
+        auto const server = static_cast<double>(shard.device_number());
+        double const begin = std::round(n / owners * server), end = std::round(n / owners * (server + 1));
+        // On the leaf next to MXNet's cut.
+        REQUIRE(shard.offset() % leaf == 0);
+        REQUIRE(std::abs(static_cast<double>(shard.offset()) - begin) <= leaf / 2);
+        REQUIRE(std::abs(static_cast<double>(next) - end) <= (end < n ? leaf / 2 : 0));
+      });
+      REQUIRE(next == static_cast<std::int64_t>(sizes[i]));
+    }
+  }
+}
+
+TEST_CASE("MXNet's placement cuts a key that has rows between rows, as far as leaves allow", "[owners]") {
+  for (std::int64_t const row : {1, 3, 1000, 4096}) {
+    std::int64_t const rows = 2'000'001 / row;
+    for (std::size_t const owners : {2, 3, 7}) {
+      auto const parts = detail::mxnet_parts(static_cast<std::size_t>(rows * row), row, owners);
+      REQUIRE(parts.size() == owners);
+      for (std::size_t i = 1; i < owners; ++i) {
+        auto const cut = std::round(static_cast<double>(rows) / static_cast<double>(owners) * static_cast<double>(i));
+        auto const distance = parts[i].begin - static_cast<std::int64_t>(cut) * row;
+        REQUIRE(std::abs(distance) <= (row % leaf == 0 ? 0 : leaf / 2));
+        REQUIRE(parts[i].begin == parts[i - 1].end);
+      }
+    }
+  }
+}
+
+TEST_CASE("string keys are numbered for MXNet's placement in the order of init", "[owners]") {
+  table_type table(pp::cpu_devices(3), detail::topology(3), nullptr, 0, {.bound = 1000}, false);
+  std::vector<float> const memory(5);
+  pp::tensor_view<float const, pp::cpu_device<>> const value(memory.data(), pp::shape{5}, pp::cpu_device<>());
+  for (int i = 0; i < 8; ++i) {
+    std::string const name = "key " + std::to_string(8 - i);
+    std::string_view const key = name;
+    auto made = table.prepare(std::span(&key, 1), std::span(&value, 1), false, {});
+    table.commit(made);
+    detail::for_each_shard(table, table.find("test", key), [&](auto const& shard) {
+      REQUIRE(static_cast<int>(shard.device_number()) == i * 9973 % 3);
+    });
+  }
+}
+
 TEST_CASE("the shards of all ranks hold every element of a key once", "[owners]") {
   for (cluster const& c : clusters())
-    for (bool const whole_keys : {false, true}) {
+    for (detail::placement_rule const& placement : placements()) {
       auto const devices = c.devices_of_rank();
       std::vector<std::unique_ptr<table_type>> tables;
       for (std::size_t rank = 0; rank < c.ranks; ++rank)
         tables.push_back(std::make_unique<table_type>(devices, detail::topology(rank, c.ranks, c.devices), nullptr, 0,
-                                                      whole_keys, false));
+                                                      placement, false));
       float next = 0;
       std::size_t number = 0;
       for (auto const& sizes : inits()) {

@@ -1,5 +1,5 @@
 /// @file
-/// Who owns what: equal slices, or whole keys balanced by size.
+/// Who owns what: equal slices, whole keys balanced by size, or as MXNet's servers.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -94,6 +94,8 @@ TEST_CASE("results do not depend on the placement, nor on the number of devices"
     for (int const devices : {2, 3, 7}) {
       REQUIRE(trained(adam, pp::placement::slices{}, devices, resident) == expected);
       REQUIRE(trained(adam, pp::placement::owners{}, devices, resident) == expected);
+      for (std::int64_t const bound : {0, 9, 5000, 1000000})
+        REQUIRE(trained(adam, pp::placement::mxnet{bound}, devices, resident) == expected);
     }
   }
 }
@@ -102,12 +104,20 @@ TEST_CASE("norms do not depend on the number of devices that own whole keys", "[
   for (bool const resident : {false, true}) {
     auto const clipped = update::clip_global_norm(0.5) | update::momentum{.learning_rate = 0.1};
     auto const expected = trained(clipped, pp::placement::owners{}, 1, resident);
-    for (int const devices : {2, 3, 7})
+    for (int const devices : {2, 3, 7}) {
       REQUIRE(trained(clipped, pp::placement::owners{}, devices, resident) == expected);
+      REQUIRE(trained(clipped, pp::placement::mxnet{5000}, devices, resident) == expected);
+    }
     auto const sliced = trained(clipped, pp::placement::slices{}, 2, resident);
     for (std::size_t k = 0; k < sliced.size(); ++k)
       for (std::size_t i = 0; i < sliced[k].size(); ++i) REQUIRE(sliced[k][i] == Approx(expected[k][i]).epsilon(1e-5));
   }
+}
+
+TEST_CASE("a negative bound of MXNet's placement is refused", "[placement]") {
+  auto const refused = [] { pp::kv_store store{pp::cpu_devices(2), update::sgd{}, pp::placement::mxnet{-1}}; };
+  REQUIRE_THROWS_MATCHES(refused(), pp::invalid_argument,
+                         Catch::Matchers::Message("placement::mxnet: a bound of at least 0 elements expected, got -1"));
 }
 
 TEST_CASE("devices own about equally much, in whole keys too", "[placement]") {

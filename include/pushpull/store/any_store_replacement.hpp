@@ -28,6 +28,7 @@ std::string text_of_optimizer(Policies const&... policies) {
   [[maybe_unused]] auto const add = [&]<class P>(P const& policy) {
     text.append(" with ").append(update::detail::identifier<P>());
     if constexpr (requires { policy.micro_batches; }) text += " " + std::to_string(policy.micro_batches);
+    if constexpr (requires { policy.bound; }) text += " of bound " + std::to_string(policy.bound);
   };
   (add(policies), ...);
   return text;

@@ -54,6 +54,7 @@ class call_drafts {
   using updater_type = typename Types::updater_type;
   using compressor_type = typename Types::compressor_type;
   using accumulation_policy = typename Types::accumulation_policy;
+  using placement_type = typename Types::placement_type;
   using communicator_type = typename Types::communicator_type;
   using table_type = typename Types::table_type;
   using schedule_type = typename Types::schedule_type;
@@ -74,14 +75,14 @@ class call_drafts {
 
   /// @param number  Among the stores that share the parts.
   call_drafts(std::vector<D> const& device_list, updater_type const& updater, compressor_type const& compressor,
-              accumulation_policy const& accumulation, communicator_type const& communicator, shared_parts shared,
-              std::size_t number)
+              accumulation_policy const& accumulation, placement_type const& placement,
+              communicator_type const& communicator, shared_parts shared, std::size_t number)
       : communicator_(communicator),
         compressor_(compressor),
         accumulation_(accumulation),
         ranks_(make_ranks(communicator_)),
         contents_(device_list, owners_of<D>(communicator_, device_list.size()), ranks_.get(), updater,
-                  std::move(shared.directory), number),
+                  std::move(shared.directory), number, rule_of(placement, Types::whole_keys)),
         schedule_(std::move(shared.schedule)) {
     contents_.collectives = &schedule_->collectives;
     detail::validate_policy(compressor_);

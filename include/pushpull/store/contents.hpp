@@ -54,12 +54,11 @@ struct store_contents {
   variable* collectives = nullptr;     ///< The order of operations that all ranks take part in, if there are several.
   guarded_mutex<std::shared_mutex> mutex;  ///< Keys and groups against calls that change them.
 
-  /// @param number  Among the stores that share the directory. @throws invalid_argument, duplicate_device
+  /// @param number     Among the stores that share the directory. @param placement  Of keys. @throws invalid_argument, duplicate_device
   store_contents(std::vector<device_type> const& devices, topology const& owners, rank_group* ranks,
                  updater_type const& updater, std::shared_ptr<typename table_type::directory_type> directory,
-                 std::size_t number)
-      : keys(devices, owners, std::move(directory), number, Types::whole_keys, MaySkip<rule_type>, ranks),
-        groups(updater) {
+                 std::size_t number, placement_rule const& placement)
+      : keys(devices, owners, std::move(directory), number, placement, MaySkip<rule_type>, ranks), groups(updater) {
     expects<invalid_argument>(!devices.empty(),
                               [] { return std::string("kv_store: at least 1 device expected, got none"); });
     for (auto a = devices.begin(); a != devices.end(); ++a)

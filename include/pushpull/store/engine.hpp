@@ -188,7 +188,7 @@ class engine : public call_drafts<Types> {
   template <class Rows>
   void init_rows(key_view key, Rows const& rows) {
     auto const fill = [&](record& r) { fill_rows(contents_, r, rows); };
-    filled_value<decltype(fill)> const value{rows.shape(), fill};
+    filled_value<decltype(fill)> const value{rows.shape(), fill, true};
     init(std::span<key_view const>(&key, 1), std::span(&value, 1), false, {});
   }
   void require_gradient(key_view key) {
@@ -263,6 +263,7 @@ class engine : public call_drafts<Types> {
   std::string in_words() const {
     std::string text = std::string(dtype_traits<T>::name) + " on " + counted(devices().size(), "device");
     if constexpr (Types::has_updater) text += " with the rule " + update::describe<rule_type>().name;
+    if (auto const& bound = contents_.keys.placement().bound) text += " placed by the bound " + std::to_string(*bound);
     return text;
   }
 

@@ -119,6 +119,13 @@ struct key_hash<any_key> {
   }
 };
 
+/// An integer key, or the place of a string key in the order of init.
+inline std::int64_t number_of(std::string_view, std::int64_t order) { return order; }
+inline std::int64_t number_of(std::int64_t key, std::int64_t) { return key; }
+inline std::int64_t number_of(any_key_view key, std::int64_t order) {
+  return key.visit([&](auto const& k) { return number_of(k, order); });
+}
+
 inline std::string key_text(std::string_view key) { return "key \"" + std::string(key) + "\""; }
 inline std::string key_text(std::int64_t key) { return "key " + std::to_string(key); }
 inline std::string key_text(any_key_view key) {

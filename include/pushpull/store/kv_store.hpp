@@ -99,8 +99,8 @@ class kv_store_calls : public engine_calls<kv_store_calls<T, D, Policies...>, kv
   explicit kv_store_calls(std::vector<D> const& devices)
     requires std::default_initializable<updater_type>
       : kv_store_calls(devices, updater_type{}) {}
-  /// Policies that are given as values name themselves in the type; a Compressor, an accumulation policy and a Communicator
-  /// keep their values: kv_store store{devices, rule, reduce::mean{}, compress::two_bit{0.1F}}.
+  /// Policies that are given as values name themselves in the type; a Compressor, an accumulation policy, a placement
+  /// and a Communicator keep their values: kv_store store{devices, rule, reduce::mean{}, compress::two_bit{0.1F}}.
   /// @throws also invalid_argument if the communicator has several ranks that are not independent
   template <detail::HasPolicyKind... P>
   kv_store_calls(std::vector<D> const& devices, updater_type const& updater, P const&... policies)
@@ -142,6 +142,7 @@ class kv_store_calls : public engine_calls<kv_store_calls<T, D, Policies...>, kv
       : engine_(std::make_unique<engine_type>(
             devices, updater, detail::pick_value<compressor_type>(policies...),
             detail::pick_value<typename traits::resolved::accumulation_policy>(policies...),
+            detail::pick_value<typename traits::resolved::placement_type>(policies...),
             detail::pick_value<typename traits::resolved::communicator_type>(policies...), std::move(shared), number)) {
   }
 
@@ -197,7 +198,7 @@ struct store_access {
 /// @tparam Policies  In any order, at most one of each: an Updater (default: none), a Reduction (reduce::sum), an element
 ///                   policy (element::uniform), string_keys, integer_keys or any_keys (string_keys), a Compressor
 ///                   (compress::none), a Communicator (comm::single), asynchronous or synchronous (asynchronous),
-///                   placement::slices or owners (slices), accumulate (every push is a step).
+///                   placement::slices, owners or mxnet (slices), accumulate (every push is a step).
 /// Calls check what they are given, and return when their work is enqueued: until it is finished the caller's tensors must
 /// stay, and are read and written (see `completion`, `wait`), so temporaries are refused. With `synchronous` calls return
 /// when their work is finished. Work on one key takes effect in the order of the calls, pulls of

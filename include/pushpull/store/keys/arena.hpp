@@ -76,9 +76,12 @@ class key_arena {
   /// @param all_parts       What each owner holds of them.
   /// @param gradient_count  Elements of the gradient arrays: the keys after them need none.
   /// @param ranks           All processes; null if there is one. If they share memory, mirrors and gradients lie in it.
+  /// @param number          Among the store's arenas, which every process makes in the same order.
   key_arena(std::vector<D> const& devices, topology const& all, std::int64_t element_count,
-            std::vector<slice> all_parts, bool is_resident, std::int64_t gradient_count, rank_group* ranks = nullptr)
-      : size_(element_count),
+            std::vector<slice> all_parts, bool is_resident, std::int64_t gradient_count, rank_group* ranks = nullptr,
+            std::size_t number = 0)
+      : number_(number),
+        size_(element_count),
         gradients_(gradient_count),
         resident_(is_resident),
         rank_(all.rank()),
@@ -110,6 +113,7 @@ class key_arena {
     shared_ = ranks->allocate_shared(places.end);
   }
 
+  std::size_t number() const { return number_; }
   std::int64_t size() const { return size_; }
   bool resident() const { return resident_; }
 
@@ -176,6 +180,7 @@ class key_arena {
   std::size_t bytes(std::size_t n) const { return arrays_[n].bytes() + reduced_[n].bytes() + shared_bytes_; }
 
  private:
+  std::size_t number_;
   std::int64_t size_, gradients_;
   bool resident_;
   std::size_t rank_;

@@ -34,70 +34,80 @@ class arena_list {
   /// Where the keys of one init lie. Dropped before `commit`, it leaves no trace.
   class place {
    public:
-    Arena& arena() const { return *arena_; }
-    /// The keys' elements in the arena, padding included.
-    slice range() const { return {begin_, begin_ + layout_.size}; }
-    /// Key i's first element in the arena.
-    std::int64_t offset(std::size_t i) const { return begin_ + layout_.offsets[i]; }
+    /// Key i's.
+    Arena& arena(std::size_t i = 0) const { return *pieces_[piece_of_[i]].arena; }
+    /// Key i's first element in its arena.
+    std::int64_t offset(std::size_t i) const { return offsets_[i]; }
     /// Key i's first element, counted over the keys of the init wherever they lie.
     std::int64_t first_element(std::size_t i) const { return numbers_.offsets[i]; }
     /// Elements so counted.
     std::int64_t elements() const { return numbers_.size; }
     /// Elements between the last boundary of a norm's leaf and key i.
     std::int32_t leaf_phase(std::size_t i) const {
-      // Where keys are not cut, leaves begin with the key; else with the keys of an init.
-      return static_cast<std::int32_t>(whole_keys_ ? 0 : layout_.offsets[i] % pass::leaf_size);
+      return static_cast<std::int32_t>(begins_leaves_ ? 0 : numbers_.offsets[i] % pass::leaf_size);
+    }
+    /// f(arena, slice) for each arena that has keys of the init: their elements, padding included.
+    template <class F>
+    void for_each_range(F const& f) const {
+      for (piece const& x : pieces_) f(*x.arena, x.range);
     }
 
    private:
     friend arena_list;
 
-    Arena* arena_ = nullptr;
-    std::int64_t begin_ = 0;
-    layout layout_, numbers_;
-    bool whole_keys_ = false;
-    std::unique_ptr<Arena> made_;  // null: the keys lie in an arena of the list
-    open_arena* open_ = nullptr;   // null: the arena has no further room
-    open_arena opened_;            // its state after the commit
+    struct piece {
+      Arena* arena;
+      slice range;
+      std::unique_ptr<Arena> made;  // null: an arena of the list
+    };
+
+    std::vector<piece> pieces_;
+    std::vector<std::size_t> piece_of_;  // of each key
+    std::vector<std::int64_t> offsets_;  // of each key, in its arena
+    layout numbers_;
+    bool begins_leaves_ = false;
+    open_arena* open_ = nullptr;  // null: no arena has further room
+    open_arena opened_;           // its state after the commit
     std::vector<std::int64_t> loads_;
   };
 
-  /// @param whole_keys  Whether keys are not cut: see placement::owners. @param ranks  See key_arena.
-  arena_list(topology const& all, bool whole_keys, rank_group* ranks = nullptr)
-      : topology_(all), ranks_(ranks), whole_keys_(whole_keys), loads_(all.owners()), open_(3 * all.owners()) {}
+  /// @param ranks  See key_arena.
+  arena_list(topology const& all, placement_rule const& rule, rank_group* ranks = nullptr)
+      : topology_(all), ranks_(ranks), rule_(rule), loads_(all.owners()), open_(3 * all.owners()) {}
 
   /// Room for keys of `sizes` elements. All that may fail; one at a time until `commit`.
   /// @param has_gradient  Whether a resident key has a gradient: the gradient arrays cover no other keys.
+  /// @param numbered      The keys for placement::mxnet, which alone reads them.
   place prepare(std::vector<D> const& devices, std::span<std::size_t const> sizes,
-                std::vector<bool> const& has_gradient, bool resident) {
+                std::vector<bool> const& has_gradient, bool resident, std::span<numbered_key const> numbered = {}) {
     place result;
-    result.whole_keys_ = whole_keys_;
+    result.begins_leaves_ = rule_.begins_leaves_with_keys();
     result.numbers_ = lay_out_slices(sizes, has_gradient, 1);
     result.loads_ = loads_;
-    std::int64_t const size = result.numbers_.size;
-    bool const alike =
-        std::adjacent_find(has_gradient.begin(), has_gradient.end(), std::not_equal_to<>()) == has_gradient.end();
-    if (size <= pass::leaf_size && alike && (!whole_keys_ || sizes.size() == 1)) {
-      result.layout_ = result.numbers_;
-      share(result, devices, size, resident, has_gradient.front());
-      result.begin_ = result.opened_.used - size;
-    } else {
-      result.layout_ =
-          whole_keys_ ? lay_out_owners(sizes, result.loads_) : lay_out_slices(sizes, has_gradient, topology_.owners());
-      std::int64_t gradients = 0;
-      for (std::size_t i = 0; i < sizes.size(); ++i)
-        if (has_gradient[i]) gradients = std::max(gradients, result.layout_.offsets[i] + padded(sizes[i]));
-      result.made_ = std::make_unique<Arena>(devices, topology_, result.layout_.size, result.layout_.parts, resident,
-                                             gradients, ranks_);
-      result.arena_ = result.made_.get();
+    result.offsets_.resize(sizes.size());
+    result.piece_of_.resize(sizes.size());
+    key_group together;
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+      if (rule_.bound && static_cast<std::int64_t>(sizes[i]) >= *rule_.bound) {
+        key_group alone;
+        alone.add(i, sizes[i], has_gradient[i]);
+        auto parts = mxnet_parts(sizes[i], numbered[i].unit, topology_.owners());
+        make_arena(result, devices, alone, {{0}, std::move(parts), padded(sizes[i])}, resident);
+      } else {
+        together.add(i, sizes[i], has_gradient[i]);
+        if (rule_.bound) together.owners.push_back(mxnet_owner(numbered[i].number, topology_.owners()));
+      }
     }
-    result.arena_->clear(devices, result.range().begin, result.range().end);
-    if (arenas_.size() == arenas_.capacity()) arenas_.reserve(2 * arenas_.size() + 1);
+    if (!together.keys.empty()) place_together(result, devices, together, resident);
+    result.for_each_range([&](Arena& arena, slice const& range) { arena.clear(devices, range.begin, range.end); });
+    std::size_t const count = arenas_.size() + result.pieces_.size();
+    if (count > arenas_.capacity()) arenas_.reserve(2 * count);
     return result;
   }
 
   void commit(place& made) noexcept {
-    if (made.made_ != nullptr) arenas_.push_back(std::move(made.made_));
+    for (auto& piece : made.pieces_)
+      if (piece.made != nullptr) arenas_.push_back(std::move(piece.made));
     if (made.open_ != nullptr) {
       shared_elements_ += made.opened_.used - (made.open_->arena == made.opened_.arena ? made.open_->used : 0);
       *made.open_ = made.opened_;
@@ -113,31 +123,95 @@ class arena_list {
   }
 
  private:
+  /// Keys of an init that share an arena.
+  struct key_group {
+    std::vector<std::size_t> keys;  // their places in the init's list
+    std::vector<std::size_t> sizes;
+    std::vector<bool> gradients;      // whether each has one
+    std::vector<std::size_t> owners;  // where they are given
+
+    void add(std::size_t key, std::size_t size, bool has_gradient) {
+      keys.push_back(key);
+      sizes.push_back(size);
+      gradients.push_back(has_gradient);
+    }
+    bool alike() const {
+      return std::adjacent_find(gradients.begin(), gradients.end(), std::not_equal_to<>()) == gradients.end();
+    }
+  };
+
+  void place_together(place& result, std::vector<D> const& devices, key_group const& group, bool resident) {
+    bool const cuts = !rule_.whole_keys && !rule_.bound;
+    if (cuts || group.keys.size() == 1) {
+      layout const packed = lay_out_slices(group.sizes, group.gradients, 1);
+      if (packed.size <= pass::leaf_size && group.alike()) return share(result, devices, group, packed, resident);
+    }
+    if (rule_.bound) {
+      make_arena(result, devices, group, lay_out_by_owner(group.sizes, group.owners, topology_.owners()), resident);
+    } else if (rule_.whole_keys) {
+      make_arena(result, devices, group, lay_out_owners(group.sizes, result.loads_), resident);
+    } else {
+      make_arena(result, devices, group, lay_out_slices(group.sizes, group.gradients, topology_.owners()), resident);
+    }
+  }
+
+  /// An arena that has room for these keys only.
+  void make_arena(place& result, std::vector<D> const& devices, key_group const& group, layout const& where,
+                  bool resident) {
+    std::int64_t gradients = 0;
+    for (std::size_t i = 0; i < group.keys.size(); ++i)
+      if (group.gradients[i]) gradients = std::max(gradients, where.offsets[i] + padded(group.sizes[i]));
+    auto made = new_arena(result, devices, where.size, where.parts, resident, gradients);
+    Arena* const arena = made.get();
+    add_piece(result, group, {arena, {0, where.size}, std::move(made)}, where);
+  }
+
   /// Room for a few elements of one owner in an arena that further keys will share: keys that come one by one would else
   /// have pages each. Such arenas grow with the elements that they hold, so that their number and their free room stay
   /// small.
-  void share(place& result, std::vector<D> const& devices, std::int64_t size, bool resident, bool gradients) {
+  void share(place& result, std::vector<D> const& devices, key_group const& group, layout const& packed,
+             bool resident) {
+    bool const gradients = group.gradients.front();
     std::size_t const kind = resident ? (gradients ? 2 : 1) : 0;
-    std::size_t const owner =
-        whole_keys_ ? static_cast<std::size_t>(std::min_element(loads_.begin(), loads_.end()) - loads_.begin()) : 0;
-    if (whole_keys_) result.loads_[owner] += size;
+    std::size_t owner = 0;
+    if (rule_.bound) {
+      owner = group.owners.front();
+    } else if (rule_.whole_keys) {
+      owner = static_cast<std::size_t>(std::min_element(loads_.begin(), loads_.end()) - loads_.begin());
+      result.loads_[owner] += packed.size;
+    }
     open_arena& open = open_[kind * topology_.owners() + owner];
     result.open_ = &open;
     result.opened_ = open;
-    if (open.arena == nullptr || open.arena->size() - open.used < size) {
+    std::unique_ptr<Arena> made;
+    if (open.arena == nullptr || open.arena->size() - open.used < packed.size) {
       std::int64_t const room = std::clamp(shared_elements_ / 4, pass::leaf_size, std::int64_t{1} << 20);
       std::int64_t const whole = padded(static_cast<std::size_t>(room));
-      result.made_ = std::make_unique<Arena>(devices, topology_, whole, whole_part(whole, owner, topology_.owners()),
-                                             resident, gradients ? whole : 0, ranks_);
-      result.opened_ = {result.made_.get(), 0};
+      made = new_arena(result, devices, whole, whole_part(whole, owner, topology_.owners()), resident,
+                       gradients ? whole : 0);
+      result.opened_ = {made.get(), 0};
     }
-    result.opened_.used += size;
-    result.arena_ = result.opened_.arena;
+    slice const range{result.opened_.used, result.opened_.used + packed.size};
+    result.opened_.used = range.end;
+    add_piece(result, group, {result.opened_.arena, range, std::move(made)}, packed);
+  }
+
+  std::unique_ptr<Arena> new_arena(place const& result, std::vector<D> const& devices, std::int64_t size,
+                                   std::vector<slice> parts, bool resident, std::int64_t gradients) const {
+    return std::make_unique<Arena>(devices, topology_, size, std::move(parts), resident, gradients, ranks_,
+                                   arenas_.size() + result.pieces_.size());
+  }
+  static void add_piece(place& result, key_group const& group, typename place::piece piece, layout const& where) {
+    for (std::size_t i = 0; i < group.keys.size(); ++i) {
+      result.piece_of_[group.keys[i]] = result.pieces_.size();
+      result.offsets_[group.keys[i]] = piece.range.begin + where.offsets[i];
+    }
+    result.pieces_.push_back(std::move(piece));
   }
 
   topology topology_;
   rank_group* ranks_;
-  bool whole_keys_;
+  placement_rule rule_;
   std::vector<std::int64_t> loads_;  // elements that each owner holds, counted where keys are not cut
   std::vector<std::unique_ptr<Arena>> arenas_;
   std::vector<open_arena> open_;      // by kind and owner

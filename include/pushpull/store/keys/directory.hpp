@@ -35,8 +35,8 @@ class key_directory {
     return found == places_.end() ? std::nullopt : std::optional(found->second);
   }
 
-  /// Enters all keys or none. @throws duplicate_key
-  void enter(std::span<View const> keys, place where) {
+  /// Enters all keys or none. @returns  The number of the first among all keys. @throws duplicate_key
+  std::size_t enter(std::span<View const> keys, place where) {
     std::lock_guard const lock(mutex_);
     std::size_t const before = order_.size();
     std::size_t entered = before;
@@ -56,6 +56,7 @@ class key_directory {
       order_.erase(order_.begin() + static_cast<std::ptrdiff_t>(before), order_.end());
       throw;
     }
+    return before;
   }
   /// Takes keys that were just entered out again.
   void leave(std::span<View const> keys) noexcept {

@@ -14,6 +14,7 @@ template <class Fill>
 struct filled_value {
   pushpull::shape extents;
   Fill fill;
+  bool has_rows = false;  ///< It writes rows.
 
   pushpull::shape const& shape() const { return extents; }
   std::size_t size() const { return extents.size(); }

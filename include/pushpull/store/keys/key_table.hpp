@@ -37,6 +37,7 @@
 #include <pushpull/store/keys/topology.hpp>
 #include <pushpull/store/reach.hpp>
 #include <pushpull/tensor/buffer.hpp>
+#include <pushpull/tensor/row_sparse.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
@@ -73,21 +74,8 @@ class key_table {
 
   static constexpr std::size_t state_count = States;
   using directory_type = key_directory<key_type, key_view>;
-  /// Finds records by their keys.
-  struct record_hash {
-    using is_transparent = void;
-    std::size_t operator()(std::unique_ptr<record> const& r) const noexcept { return (*this)(key_view(r->key)); }
-    std::size_t operator()(key_view key) const noexcept { return key_hash<key_type>()(key); }
-  };
-  struct same_key {
-    using is_transparent = void;
-    bool operator()(std::unique_ptr<record> const& a, std::unique_ptr<record> const& b) const noexcept {
-      return a->key == b->key;
-    }
-    bool operator()(key_view key, std::unique_ptr<record> const& r) const noexcept { return key == key_view(r->key); }
-    bool operator()(std::unique_ptr<record> const& r, key_view key) const noexcept { return key == key_view(r->key); }
-  };
-  using index_type = std::unordered_set<std::unique_ptr<record>, record_hash, same_key>;
+  using index_type =
+      std::unordered_set<std::unique_ptr<record>, record_hash<record, key_view>, same_key<record, key_view>>;
 
   /// More elements than a store can have: with all states in any type their bytes can be counted, and their numbers are
   /// below those of the next store with the same directory.
@@ -97,21 +85,21 @@ class key_table {
   /// @param all         All owners.
   /// @param directory   Of all stores that share a space of names; null if there are no others.
   /// @param number      This store's in the directory.
-  /// @param whole_keys  Whether keys are not cut: see placement::owners.
+  /// @param placement   How keys are placed.
   /// @param may_skip    Whether the rule may skip steps, so that the host does not know a key's t.
   /// @param ranks       All processes, if there are several.
   key_table(std::vector<D> const& devices, topology const& all, std::shared_ptr<directory_type> directory,
-            std::size_t number, bool whole_keys, bool may_skip, rank_group* ranks = nullptr)
+            std::size_t number, placement_rule const& placement, bool may_skip, rank_group* ranks = nullptr)
       : devices_(devices),
         topology_(all),
         ranks_(ranks),
         reach_(devices),
         directory_(std::move(directory)),
         place_{number, dtype_traits<T>::name},
-        whole_keys_(whole_keys),
+        placement_(placement),
         may_skip_(may_skip),
         next_element_(static_cast<std::int64_t>(number) * max_elements),
-        arenas_(all, whole_keys, is_distributed() ? ranks : nullptr) {}
+        arenas_(all, placement, is_distributed() ? ranks : nullptr) {}
 
   /// Those of this process, which are the local owners.
   std::vector<D> const& devices() const { return devices_; }
@@ -121,7 +109,7 @@ class key_table {
   rank_group& ranks() const { return *ranks_; }
   /// Which devices reach the memory of which.
   device_reach const& reach() const { return reach_; }
-  bool whole_keys() const { return whole_keys_; }
+  placement_rule const& placement() const { return placement_; }
   std::size_t size() const { return index_.size(); }
   bool contains(key_view key) const { return index_.find(key) != index_.end(); }
 
@@ -219,11 +207,12 @@ class key_table {
                    std::vector<bool> const& needs_gradient) {
     addition result;
     result.names.assign(keys.begin(), keys.end());
+    std::size_t first = index_.size();
     if (directory_ != nullptr) {
-      directory_->enter(keys, place_);
+      first = directory_->enter(keys, place_);
       result.directory = directory_;
     }
-    make(result, keys, values, resident, needs_gradient);
+    make(result, first, keys, values, resident, needs_gradient);
     std::size_t const count = index_.size() + result.records.size();
     // A list takes the buckets that it needs; keys that come one by one double them.
     if (count >= index_.bucket_count()) index_.reserve(std::max(count, 2 * index_.bucket_count()));
@@ -311,9 +300,10 @@ class key_table {
 
  private:
   template <class View>
-  void make(addition& result, std::span<key_view const> keys, std::span<View const> values, bool resident,
-            std::vector<bool> const& needs_gradient) {
+  void make(addition& result, std::size_t first, std::span<key_view const> keys, std::span<View const> values,
+            bool resident, std::vector<bool> const& needs_gradient) {
     std::vector<std::size_t> sizes;
+    std::vector<numbered_key> numbered;
     std::int64_t elements = next_element_ % max_elements;
     for (std::size_t i = 0; i < keys.size(); ++i) {
       expects<duplicate_key>(!contains(keys[i]),
@@ -324,16 +314,21 @@ class key_table {
                std::string(place_.dtype) + ": a store holds less than 2^48 elements";
       });
       sizes.push_back(values[i].size());
+      if (!placement_.bound) continue;
+      bool rows = false;
+      if constexpr (requires { values[i].has_rows; }) rows = values[i].has_rows;
+      auto const order = static_cast<std::int64_t>(first + i);
+      numbered.push_back({number_of(keys[i], order), rows ? row_length_of(values[i].shape()) : 1});
     }
     std::vector<bool> has_gradient(keys.size());
     for (std::size_t i = 0; i < keys.size(); ++i) has_gradient[i] = resident && needs_gradient[i];
     bool const mirrored = resident || is_distributed();
-    result.memory = arenas_.prepare(devices_, sizes, has_gradient, mirrored);
+    result.memory = arenas_.prepare(devices_, sizes, has_gradient, mirrored, numbered);
     auto const& where = result.memory;
     for (std::size_t i = 0; i < keys.size(); ++i) {
       auto r = std::make_unique<record>(record{.key = key_type(keys[i]),
                                                .shape = *shapes_.insert(values[i].shape()).first,
-                                               .arena = &where.arena(),
+                                               .arena = &where.arena(i),
                                                .offset = where.offset(i),
                                                .first_element = next_element_ + where.first_element(i),
                                                .leaf_phase = where.leaf_phase(i),
@@ -343,7 +338,7 @@ class key_table {
       expects<duplicate_key>(result.records.insert(std::move(r)).second,
                              [&] { return "init: " + key_text(keys[i]) + " stands twice in one call"; });
     }
-    if (mirrored) fill_mirrors(where.arena(), where.range());
+    if (mirrored) where.for_each_range([&](arena_type& arena, slice const& range) { fill_mirrors(arena, range); });
   }
 
   template <class Fill>
@@ -386,7 +381,7 @@ class key_table {
   std::set<pushpull::shape, shape_order> shapes_;  // of its keys, and of keys whose init failed
   std::shared_ptr<directory_type> directory_;
   typename directory_type::place place_;
-  bool whole_keys_;
+  placement_rule placement_;
   bool may_skip_;
   mutable std::atomic<std::uint64_t> operations_ = 0;
   std::int64_t next_element_;  // stores that share a directory count from numbers far apart

@@ -3,13 +3,18 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
+#include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include <pushpull/concepts/policy.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/error.hpp>
 #include <pushpull/pass/step_control.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
@@ -31,9 +36,51 @@ struct owners {
   static constexpr bool whole_keys = true;
 };
 
+/// MXNet's placement of keys on servers, with every owner as a server: each device, or over ranks each device of each rank.
+/// Of N owners, number * 9973 mod N holds a key of fewer than `bound` elements whole. A larger key is cut: owner i begins
+/// at element round(size / N * i), halves away from zero; a key that init has given rows to is cut between rows. A key's
+/// number is the integer key itself, or the place of a string key in the order of init. For runs whose owners must be those
+/// of MXNet's servers; keys are balanced worse than by `owners`, and each large key has passes of its own.
+///
+/// Three differences: cuts are moved to the nearest multiple of 1,024 elements, by at most 512, where leaves of norms, codes
+/// of compressors and aligned memory begin. Compressors do not move them. Keys of Factored rules are never cut. Norms are of
+/// whole keys, not per server.
+struct mxnet {
+  using policy_kind = placement_tag;
+  static constexpr bool whole_keys = false;
+  std::int64_t bound = 1'000'000;  ///< MXNET_KVSTORE_BIGARRAY_BOUND.
+
+  /// @throws invalid_argument on a negative bound
+  void validate() const {
+    detail::expects<invalid_argument>(bound >= 0, [&] {
+      return "placement::mxnet: a bound of at least 0 elements expected, got " + std::to_string(bound);
+    });
+  }
+};
+
 }  // namespace placement
 
 namespace detail {
+
+/// How a store places its keys.
+struct placement_rule {
+  bool whole_keys = false;                 ///< Keys are not cut: see placement::owners.
+  std::optional<std::int64_t> bound = {};  ///< See placement::mxnet; none where keys are placed otherwise.
+
+  /// Whether norms' leaves begin with each key, not with the keys of an init, which follow one another on their owners.
+  bool begins_leaves_with_keys() const { return whole_keys || bound; }
+};
+
+/// @param whole_keys  Whether the policy or the rule forbids to cut keys.
+template <class Placement>
+placement_rule rule_of(Placement const& policy, bool whole_keys) {
+  placement_rule result{.whole_keys = whole_keys};
+  if constexpr (requires { policy.bound; }) {
+    policy.validate();
+    result.bound = whole_keys ? std::numeric_limits<std::int64_t>::max() : policy.bound;
+  }
+  return result;
+}
 
 /// Elements from the first of a key to the first of the next: whole blocks.
 inline std::int64_t padded(std::size_t size) {
@@ -63,6 +110,34 @@ inline slice slice_of(std::int64_t size, std::size_t owner, std::size_t owners) 
   return {std::min(size, index * part), std::min(size, (index + 1) * part)};
 }
 
+/// A key as MXNet's placement sees it.
+struct numbered_key {
+  std::int64_t number = 0;
+  std::int64_t unit = 1;  ///< Elements that stay together: of a row, if init has given rows.
+};
+
+/// Of `owners` owners the one that holds a key below MXNet's bound.
+inline std::size_t mxnet_owner(std::int64_t number, std::size_t owners) {
+  auto const count = static_cast<std::int64_t>(owners);
+  std::int64_t const remainder = (number % count + count) % count;  // no product overflows
+  return static_cast<std::size_t>(remainder * 9973 % count);
+}
+
+/// The slices of a key that is not below the bound, which lies alone in an arena: MXNet's cuts, moved to leaves.
+inline std::vector<slice> mxnet_parts(std::size_t size, std::int64_t unit, std::size_t owners) {
+  std::int64_t const end = padded(size);
+  auto const units = static_cast<double>(static_cast<std::int64_t>(size) / std::max<std::int64_t>(unit, 1));
+  auto const cut = [&](std::size_t i) {
+    if (i == owners) return end;
+    double const exact = std::round(units / static_cast<double>(owners) * static_cast<double>(i));
+    std::int64_t const element = static_cast<std::int64_t>(exact) * unit;
+    return std::min(end, (element + pass::leaf_size / 2) / pass::leaf_size * pass::leaf_size);
+  };
+  std::vector<slice> parts;
+  for (std::size_t owner = 0; owner < owners; ++owner) parts.push_back({cut(owner), cut(owner + 1)});
+  return parts;
+}
+
 /// Where the keys of one init lie in their arena, and the part of the arena that each owner holds.
 struct layout {
   std::vector<std::int64_t> offsets;  ///< Of each key.
@@ -86,6 +161,23 @@ inline layout lay_out_slices(std::span<std::size_t const> sizes, std::vector<boo
 }
 
 /// Each owner's keys lie together, in the order of the list.
+inline layout lay_out_by_owner(std::span<std::size_t const> sizes, std::span<std::size_t const> owner_of,
+                               std::size_t owners) {
+  layout result;
+  result.offsets.resize(sizes.size());
+  for (std::size_t owner = 0; owner < owners; ++owner) {
+    std::int64_t const begin = result.size;
+    for (std::size_t i = 0; i < sizes.size(); ++i)
+      if (owner_of[i] == owner) {
+        result.offsets[i] = result.size;
+        result.size += padded(sizes[i]);
+      }
+    result.parts.push_back({begin, result.size});
+  }
+  return result;
+}
+
+/// The largest first, each key goes to the owner with least.
 /// @param loads  Elements that each owner holds, which grow.
 inline layout lay_out_owners(std::span<std::size_t const> sizes, std::vector<std::int64_t>& loads) {
   std::vector<std::size_t> order(sizes.size()), owner_of(sizes.size());
@@ -96,18 +188,7 @@ inline layout lay_out_owners(std::span<std::size_t const> sizes, std::vector<std
     owner_of[i] = static_cast<std::size_t>(least - loads.begin());
     *least += static_cast<std::int64_t>(sizes[i]);
   }
-  layout result;
-  result.offsets.resize(sizes.size());
-  for (std::size_t owner = 0; owner < loads.size(); ++owner) {
-    std::int64_t const begin = result.size;
-    for (std::size_t i = 0; i < sizes.size(); ++i)
-      if (owner_of[i] == owner) {
-        result.offsets[i] = result.size;
-        result.size += padded(sizes[i]);
-      }
-    result.parts.push_back({begin, result.size});
-  }
-  return result;
+  return lay_out_by_owner(sizes, owner_of, loads.size());
 }
 
 /// An arena of `size` elements that one owner holds whole.

@@ -67,6 +67,23 @@ struct key_record {
   bool accumulated() const { return micro_batches > 0; }
 };
 
+/// Finds records by their keys.
+template <class Record, class View>
+struct record_hash {
+  using is_transparent = void;
+  std::size_t operator()(std::unique_ptr<Record> const& r) const noexcept { return (*this)(View(r->key)); }
+  std::size_t operator()(View key) const noexcept { return key_hash<decltype(Record::key)>()(key); }
+};
+template <class Record, class View>
+struct same_key {
+  using is_transparent = void;
+  bool operator()(std::unique_ptr<Record> const& a, std::unique_ptr<Record> const& b) const noexcept {
+    return a->key == b->key;
+  }
+  bool operator()(View key, std::unique_ptr<Record> const& r) const noexcept { return key == View(r->key); }
+  bool operator()(std::unique_ptr<Record> const& r, View key) const noexcept { return key == View(r->key); }
+};
+
 /// Whether key b comes right after key a in every array of one arena, and in the numbers of elements.
 template <class Record>
 bool follows_in_memory(Record const& a, Record const& b) {

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -59,9 +58,10 @@ class model_step final : public operation {
     expects<duplicate_key>(std::adjacent_find(keys_.begin(), keys_.end()) == keys_.end(),
                            [] { return std::string("make_plan: a key stands twice"); });
     // Neighbours in memory are not those in number. But sums over keys go by their numbers.
-    if (table.whole_keys() && !Step::two_phases)
+    if (table.placement().begins_leaves_with_keys() && !Step::two_phases)
       std::sort(keys_.begin(), keys_.end(), [](auto const* a, auto const* b) {
-        return a->arena != b->arena ? std::less<>()(a->arena, b->arena) : a->offset < b->offset;
+        // The same order on all ranks, whose messages follow one another in it.
+        return a->arena != b->arena ? a->arena->number() < b->arena->number() : a->offset < b->offset;
       });
     build(table, update_, keys_, false);
   }
@@ -256,7 +256,9 @@ class model_step final : public operation {
   }
 
   /// Whether every key has a run of its own: where it has sums of its own, or leaves of its own and they matter.
-  static bool sums_by_key(Table const& table) { return Step::per_tensor || (Step::two_phases && table.whole_keys()); }
+  static bool sums_by_key(Table const& table) {
+    return Step::per_tensor || (Step::two_phases && table.placement().begins_leaves_with_keys());
+  }
 
   /// Whether one clock can stand for both: as many updates, by the same rule.
   static bool share_clock(record const& a, record const& b) {
