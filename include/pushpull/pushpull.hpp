@@ -42,6 +42,7 @@
 #include <pushpull/store/create.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/kv_store.hpp>
+#include <pushpull/store/memory_report.hpp>
 #include <pushpull/store/parameter_store.hpp>
 #include <pushpull/store/partitioned_store.hpp>
 #include <pushpull/store/policies.hpp>

@@ -64,7 +64,7 @@ TEST_CASE("a rank pulls alone", "[ranks]") {
 
 TEST_CASE("each state exists once over the ranks, and every rank reads all of it", "[ranks]") {
   std::size_t const size = 1 << 16;
-  std::vector<std::size_t> bytes(4);
+  std::vector<pp::memory_report> found(4);
   on_ranks(4, [&](comm::threads const& c) {
     pp::kv_store store{pp::cpu_devices(1), update::momentum{.learning_rate = 1, .momentum = 0.5}, c, pp::synchronous{}};
     store.init("a", filled(size, 0));
@@ -72,12 +72,73 @@ TEST_CASE("each state exists once over the ranks, and every rank reads all of it
     auto const momentum = store.template state<float>("a", "momentum_buffer");
     expect(momentum == filled(size, 10));
     expect(store.steps("a") == 1);
-    bytes[static_cast<std::size_t>(c.rank())] = store.bytes(0);
+    found[static_cast<std::size_t>(c.rank())] = store.memory_report();
   });
-  for (std::size_t const each : bytes) {  // a mirror, which is the master of a quarter; the momentum of a quarter
-    expect(each >= size * 4 + size);
-    expect(each < size * 4 + size + 20000);
+  for (std::size_t rank = 0; rank < found.size(); ++rank) {
+    expect(found[rank].rank == static_cast<int>(rank));
+    pp::memory_use each = found[rank].total();
+    expect(each.padding < 20000);
+    each.padding = 0;
+    // A quarter of masters and states, the rest of a mirror, and gradients of that quarter from three ranks.
+    expect(each == pp::memory_use{.masters = size, .states = size, .mirrors = 3 * size, .exchange = 3 * size});
   }
+}
+
+namespace {
+
+/// What each rank holds of one list of parameters.
+template <class Make>
+std::vector<pp::memory_use> held_by_ranks(int ranks, std::vector<std::size_t> const& sizes, Make const& make) {
+  std::vector<pp::memory_use> result(static_cast<std::size_t>(ranks));
+  comm::run_ranks(ranks, [&](comm::threads const& c) {
+    auto store = make(c);
+    using tensor = pp::tensor<typename decltype(store)::value_type>;
+    std::vector<tensor> values;
+    std::vector<std::string> names;
+    for (std::size_t const size : sizes) {
+      values.emplace_back(pp::cpu_device<>(), pp::shape{static_cast<std::int64_t>(size)});
+      names.push_back(std::to_string(names.size()));
+    }
+    store.init_resident(std::span<std::string const>(names), std::span<tensor const>(values),
+                        std::vector<bool>(sizes.size(), true));
+    result[static_cast<std::size_t>(c.rank())] = store.memory_report().total();
+  });
+  return result;
+}
+
+/// @param arrays  Of states.
+template <class Make>
+void require_shares(std::size_t arrays, Make const& make) {
+  std::vector<std::size_t> const sizes{70'001, 5, 0, 3'000, 64, 20'000};
+  std::size_t const leaf = 1024 * sizeof(float);
+  auto const alone = held_by_ranks(1, sizes, make).front();
+  REQUIRE((alone.states > 0) == (arrays > 0));
+  for (int const ranks : {2, 3, 4, 7}) {
+    CAPTURE(ranks);
+    pp::memory_use sum;
+    for (pp::memory_use const& each : held_by_ranks(ranks, sizes, make)) {
+      REQUIRE(each.states <= alone.states / static_cast<std::size_t>(ranks) + arrays * leaf);
+      REQUIRE(each.gradients == alone.gradients);
+      sum += each;
+    }
+    REQUIRE(sum.masters == alone.masters);
+    REQUIRE(sum.states == alone.states);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("a rank of P holds a P-th of masters and states, to a leaf per array", "[ranks]") {
+  auto const of = [](auto const& rule) {
+    return [rule](comm::threads const& c) { return pp::make_kv_store<float>(pp::cpu_devices(1), rule, c); };
+  };
+  require_shares(0, of(update::sgd{}));
+  require_shares(1, of(update::momentum{}));
+  require_shares(2, of(update::adam{}));
+  require_shares(2, of(update::lamb{}));
+  require_shares(2, [](comm::threads const& c) {
+    return pp::make_kv_store<pp::bfloat16>(pp::cpu_devices(1), update::adam{}, pp::element::master<float>{}, c);
+  });
 }
 
 TEST_CASE("a swap over ranks shows the averages in all mirrors", "[ranks]") {

@@ -515,6 +515,10 @@ TEST_CASE("parameter_store trains over an any_store as over a kv_store, whatever
       into(over_plain);
     }
   }
+  // Its mirrors and gradients lie outside of the store; the frozen parameter has no gradient.
+  REQUIRE(over_any.memory_report().devices[1].mirrors == (5003 + 3 + 4) * sizeof(float));
+  REQUIRE(over_any.memory_report().devices[1].gradients == (5003 + 3) * sizeof(float));
+  REQUIRE(over_plain.memory_report() == plain.memory_report());
   float const* const mirror = over_any.value("w", 1).data();
   REQUIRE(std::equal(mirror, mirror + 5003, over_plain.value("w", 1).data()));
   REQUIRE(over_any.value("b", 0).data()[2] == over_plain.value("b", 0).data()[2]);

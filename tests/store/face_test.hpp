@@ -166,7 +166,10 @@ void check_key_calls(Store& store, Rule const& half_of) {
   store.wait("a.weight");
   store.device_waits_for(store.devices().front(), "a.weight");
   store.key_waits_for("a.weight", store.devices().front());
-  REQUIRE(store.bytes(0) >= 18 * sizeof(float));
+  memory_report const report = store.memory_report();
+  REQUIRE(report.devices.size() == store.devices().size());
+  REQUIRE(report.total().masters >= 18 * sizeof(float));
+  REQUIRE(report.devices.front().total() == store.bytes(0));
   REQUIRE(store.swapped("a.weight").empty());
   REQUIRE_THROWS_AS(store.swap("no such state"), invalid_argument);
   REQUIRE_THROWS_AS(store.swap("c", "momentum"), unknown_key);

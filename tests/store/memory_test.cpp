@@ -66,6 +66,18 @@ TEST_CASE("a store holds states, mirrors and gradients, and nothing else of thei
   expect(held<bfloat16>(2, update::adam{}, pp::element::master<float>{}), 2 * (2 + 2) + 4 + 2 * 4);
 }
 
+TEST_CASE("a report of memory says how much there is for each purpose", "[memory]") {
+  pp::memory_use const one{.masters = 512, .states = 3 * 512};
+  pp::memory_use const two{.states = 5 << 20, .exchange = std::size_t{3} << 40};
+  REQUIRE(to_string(pp::memory_report{.rank = 2, .devices = {one}}) ==
+          "rank 2, device 0: 2.0 KiB: masters 512 B, states 1.5 KiB\n");
+  REQUIRE(to_string(pp::memory_report{.rank = 0, .devices = {one, two, {}}}) ==
+          "rank 0, device 0: 2.0 KiB: masters 512 B, states 1.5 KiB\n"
+          "rank 0, device 1: 3.0 TiB: states 5.0 MiB, exchange 3.0 TiB\n"
+          "rank 0, device 2: 0 B\n"
+          "rank 0, in total: 3.0 TiB: masters 512 B, states 5.0 MiB, exchange 3.0 TiB\n");
+}
+
 #if defined(__GLIBC__)
 /// Bytes per key beside its arrays, of many keys of four elements that come in a list or one by one: so many that no array
 /// is rounded up to huge pages.

@@ -115,8 +115,8 @@ TEST_CASE("an arena knows the parts of all owners and allocates those of its pro
           auto const own = static_cast<std::size_t>(part.size()) * sizeof(float);
           std::size_t const expected =
               resident ? 2 * own + 2 * static_cast<std::size_t>(size) * sizeof(float) : 3 * own;
-          REQUIRE(arena.bytes(n) >= expected);
-          REQUIRE(arena.bytes(n) <= expected + 5 * 2 * 4096);
+          REQUIRE(arena.use(n).total() >= expected);
+          REQUIRE(arena.use(n).total() <= expected + 5 * 2 * 4096);
         }
       }
       REQUIRE(std::count(held.begin(), held.end(), 1) == size);

@@ -30,6 +30,7 @@
 #include <pushpull/store/exchange/agreement.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/keys.hpp>
+#include <pushpull/store/memory_report.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/policies.hpp>
 #include <pushpull/store/wrapped_store.hpp>
@@ -314,7 +315,8 @@ class any_store_base : public sole_type<Ts...> {
     store_->swap(owned, name);
   }
   std::string swapped(any_key_view key) const { return store_->swapped(checked("swapped", key)); }
-  std::size_t bytes(std::size_t n) const { return store_->bytes(n); }
+  pushpull::memory_report memory_report() const { return store_->memory_report(); }
+  std::size_t bytes(std::size_t n) const { return memory_report().devices[n].total(); }
 
  protected:
   using erased = erased_store<D, Ts...>;

@@ -22,6 +22,7 @@
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/keys.hpp>
+#include <pushpull/store/memory_report.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/operations/gathered_call.hpp>
 #include <pushpull/store/rows/row_tables.hpp>
@@ -115,7 +116,7 @@ class erased_store : public typed_calls<Ts, D>... {
   virtual void wait(any_key_view key) const = 0;
   virtual void device_waits_for(D const& device, any_key_view key) const = 0;
   virtual void key_waits_for(any_key_view key, D const& device) const = 0;
-  virtual std::size_t bytes(std::size_t n) const = 0;
+  virtual pushpull::memory_report memory_report() const = 0;
 
   virtual bool has_updater() const = 0;
   virtual bool accumulates() const = 0;

@@ -18,6 +18,7 @@
 #include <pushpull/error.hpp>
 #include <pushpull/store/gather.hpp>
 #include <pushpull/store/keys.hpp>
+#include <pushpull/store/memory_report.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/operations/operation.hpp>
 #include <pushpull/store/store_face.hpp>
@@ -179,13 +180,19 @@ class key_access : public store_face<Derived, Traits> {
       if (!(own == device)) own.wait_for(device);
   }
 
-  /// Bytes that the store holds on device number n: masters, states, resident mirrors and gradients. Waits.
-  std::size_t bytes(std::size_t n) const {
+  /// The bytes that the store holds on this rank, by device and purpose. Waits.
+  pushpull::memory_report memory_report() const {
     first().drain();
-    std::size_t result = 0;
-    each([&](auto& engine) { result += engine.with_keys([&](auto const& keys) { return keys.bytes(n); }); });
+    pushpull::memory_report result{.rank = rank(), .devices = std::vector<memory_use>(devices().size())};
+    each([&](auto& engine) {
+      engine.with_keys([&](auto const& keys) {
+        for (std::size_t n = 0; n < result.devices.size(); ++n) result.devices[n] += keys.use(n);
+      });
+    });
     return result;
   }
+  /// The bytes of memory_report on device number n. Waits.
+  std::size_t bytes(std::size_t n) const { return memory_report().devices[n].total(); }
 
  protected:
   key_access() = default;

@@ -18,7 +18,6 @@
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/pass/copy.hpp>
-#include <pushpull/tensor/buffer.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
@@ -130,24 +129,6 @@ template <class T, Device D>
 bool reaches(D const& owner, operand<T, D> const& x) {
   return x.device ? owner.can_access(*x.device) : HostDevice<D>;
 }
-
-/// Memory on one owner for parts of tensors that it cannot reach. Kept from call to call.
-template <Device D>
-class staging {
- public:
-  void clear() { used_ = 0; }
-
-  void* take(D const& owner, std::size_t bytes) {
-    if (used_ == buffers_.size()) buffers_.emplace_back();
-    buffer<D>& b = buffers_[used_++];
-    if (b.bytes() < bytes) b = buffer<D>(owner, bytes);
-    return b.data();
-  }
-
- private:
-  std::vector<buffer<D>> buffers_;
-  std::size_t used_ = 0;
-};
 
 template <class R>
 struct element_in_type {};

@@ -14,6 +14,7 @@
 
 #include <pushpull/config.hpp>
 #include <pushpull/store/concepts.hpp>
+#include <pushpull/store/memory_report.hpp>
 #include <pushpull/store/rule_states.hpp>
 #include <pushpull/store/step_buckets.hpp>
 #include <pushpull/store/wait_at_exit.hpp>
@@ -92,6 +93,14 @@ class parameter_memory {
   {
     store_->swap(names, state);
     pull(names);
+  }
+  /// Adds the bytes that it holds itself.
+  void add_to(memory_report& report) const {
+    for (auto const& [name, m] : memory_)
+      for (std::size_t n = 0; n < m.mirrors.size(); ++n) {
+        report.devices[n].mirrors += m.mirrors[n].size() * sizeof(T);
+        if (!m.gradients.empty()) report.devices[n].gradients += m.gradients[n].size() * sizeof(T);
+      }
   }
   void plan(std::vector<std::string> names) {
     gradients_list gradients;
@@ -180,6 +189,8 @@ class parameter_memory<S> {
   tensor_view<T, D> mirror(std::string const& name, std::size_t n) { return store_->mirror(name, n); }
   tensor_view<T, D> gradient(std::string const& name, std::size_t n) { return store_->gradient(name, n); }
   void require_gradient(std::string const& name) { store_->require_gradient(name); }
+  /// Adds the bytes that it holds itself: none.
+  void add_to(memory_report&) const {}
   void plan(std::vector<std::string> const& names) {
     buckets_.clear();
     plan_.emplace(store_->make_plan(names));

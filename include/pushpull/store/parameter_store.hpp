@@ -23,6 +23,7 @@
 #include <pushpull/schedule/reentrance.hpp>
 #include <pushpull/store/concepts.hpp>
 #include <pushpull/store/kv_store.hpp>
+#include <pushpull/store/memory_report.hpp>
 #include <pushpull/store/parameter_list.hpp>
 #include <pushpull/store/parameter_memory.hpp>
 #include <pushpull/store/refusal.hpp>
@@ -78,6 +79,14 @@ class parameter_store {
     requires requires(S const& store) { store.barrier(); }
   {
     store_->barrier();
+  }
+  /// The bytes of the store on this rank, and of the mirrors and gradients that lie outside of it. Waits.
+  pushpull::memory_report memory_report() const
+    requires requires(S const& store) { store.memory_report(); }
+  {
+    auto report = store_->memory_report();
+    memory_.add_to(report);
+    return report;
   }
   /// Number of parameters.
   std::size_t size() const { return parameters_.size(); }

@@ -16,6 +16,7 @@
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/store/keys.hpp>
+#include <pushpull/store/memory_report.hpp>
 #include <pushpull/store/parameter_store.hpp>
 #include <pushpull/store/partitioned_store.hpp>
 #include <pushpull/store/refusal.hpp>
@@ -42,6 +43,7 @@ class parameter_store<kv_store<type_list<Ts...>, D, Policies...>> {
   int rank() const { return std::get<0>(parts_)->rank(); }
   int num_workers() const { return std::get<0>(parts_)->num_workers(); }
   void barrier() const { std::get<0>(parts_)->barrier(); }
+  pushpull::memory_report memory_report() const { return store_->memory_report(); }
   std::size_t size() const { return places_.size(); }
   store_type& store() const { return *store_; }
   std::vector<std::string> untrained() const {

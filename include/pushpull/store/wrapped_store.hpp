@@ -362,9 +362,9 @@ class wrapped_store final
     expect_key("key_waits_for", key);
     device.synchronize();
   }
-  std::size_t bytes(std::size_t n) const override {
-    if constexpr (requires { store_->bytes(n); }) return store_->bytes(n);
-    refuse("bytes");
+  pushpull::memory_report memory_report() const override {
+    if constexpr (requires { pushpull::memory_report(store_->memory_report()); }) return store_->memory_report();
+    refuse("memory_report");
   }
 
   bool has_updater() const override {

@@ -18,6 +18,7 @@
 #include <pushpull/store/keys/placement.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/reach.hpp>
+#include <pushpull/store/staging.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 

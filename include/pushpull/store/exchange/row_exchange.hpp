@@ -21,6 +21,7 @@
 #include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/keys/placement.hpp>
 #include <pushpull/store/rows/row_tables.hpp>
+#include <pushpull/store/staging.hpp>
 #include <pushpull/tensor/row_sparse.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
@@ -76,10 +77,12 @@ class row_parts {
 template <class T, Device D>
 class packed_rows {
  public:
+  explicit packed_rows(staged_bytes const& count) : ids_(count), values_(count) {}
+
   /// Makes room. What was there is lost.
   void resize(D const& device, std::int64_t rows, std::int64_t elements) {
-    rows_ = ids_.template take<std::int64_t>(device, static_cast<std::size_t>(rows));
-    elements_ = values_.template take<T>(device, static_cast<std::size_t>(elements));
+    rows_ = static_cast<std::int64_t*>(ids_.take(device, static_cast<std::size_t>(rows) * sizeof(std::int64_t)));
+    elements_ = static_cast<T*>(values_.take(device, static_cast<std::size_t>(elements) * sizeof(T)));
     row_count_ = rows;
     element_count_ = elements;
     rows_filled_ = elements_filled_ = 0;
@@ -102,7 +105,7 @@ class packed_rows {
   T const* values() const { return elements_; }
 
  private:
-  pass::growing_buffer<D> ids_, values_;
+  staged_buffer<D> ids_, values_;
   std::int64_t* rows_ = nullptr;
   T* elements_ = nullptr;
   std::int64_t row_count_ = 0, element_count_ = 0, rows_filled_ = 0, elements_filled_ = 0;
@@ -124,7 +127,7 @@ class row_exchange {
   awaited& start_counts(Table const& table, record const& key, std::span<source_type const> own, std::int64_t given) {
     if (messages_ == nullptr) messages_ = table.ranks().make_messages();
     parts_.take(table, key);
-    ranks_.resize(table.owners().ranks());
+    while (ranks_.size() < table.owners().ranks()) ranks_.emplace_back(table.staged().front());
     own_rank_ = table.owners().rank();
     for (rank_rows& x : ranks_) {
       x.sent.assign(first_count + own.size(), 0);
@@ -260,6 +263,8 @@ class row_exchange {
   static constexpr std::size_t given_rows = 0, elements = 1, first_count = 2;
 
   struct rank_rows {
+    explicit rank_rows(staged_bytes const& count) : out(count), in(count) {}
+
     std::vector<std::int64_t> sent, received;  // counts
     packed_rows<T, D> out, in;
   };

@@ -18,6 +18,7 @@
 #include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/keys/placement.hpp>
 #include <pushpull/store/keys/topology.hpp>
+#include <pushpull/store/memory_report.hpp>
 #include <pushpull/tensor/buffer.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
@@ -176,8 +177,18 @@ class key_arena {
     return static_cast<A*>(reduced_[n].data());
   }
 
-  /// Bytes that the arena holds on local device n.
-  std::size_t bytes(std::size_t n) const { return arrays_[n].bytes() + reduced_[n].bytes() + shared_bytes_; }
+  /// The bytes that the arena holds on local device n.
+  memory_use use(std::size_t n) const {
+    auto const own = static_cast<std::size_t>(part(n).size());
+    memory_use result{.masters = own * sizeof(W), .states = States * own * sizeof(S)};
+    if (resident_) {
+      result.mirrors = static_cast<std::size_t>(size_) * sizeof(M) - (mirror_is_master ? result.masters : 0);
+      result.gradients = static_cast<std::size_t>(gradients_) * sizeof(G);
+    }
+    result.padding = arrays_[n].bytes() + shared_bytes_ - result.total();
+    result.sums = reduced_[n].bytes();
+    return result;
+  }
 
  private:
   std::size_t number_;

@@ -16,6 +16,7 @@
 #include <pushpull/store/keys/arena.hpp>
 #include <pushpull/store/keys/placement.hpp>
 #include <pushpull/store/keys/topology.hpp>
+#include <pushpull/store/memory_report.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
@@ -115,10 +116,10 @@ class arena_list {
     loads_ = std::move(made.loads_);
   }
 
-  /// Bytes on local device n.
-  std::size_t bytes(std::size_t n) const {
-    std::size_t total = 0;
-    for (auto const& arena : arenas_) total += arena->bytes(n);
+  /// The bytes on local device n.
+  memory_use use(std::size_t n) const {
+    memory_use total;
+    for (auto const& arena : arenas_) total += arena->use(n);
     return total;
   }
 

@@ -35,7 +35,9 @@
 #include <pushpull/store/keys/record.hpp>
 #include <pushpull/store/keys/shard.hpp>
 #include <pushpull/store/keys/topology.hpp>
+#include <pushpull/store/memory_report.hpp>
 #include <pushpull/store/reach.hpp>
+#include <pushpull/store/staging.hpp>
 #include <pushpull/tensor/buffer.hpp>
 #include <pushpull/tensor/row_sparse.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
@@ -99,6 +101,7 @@ class key_table {
         placement_(placement),
         may_skip_(may_skip),
         next_element_(static_cast<std::int64_t>(number) * max_elements),
+        staged_(devices.size()),
         arenas_(all, placement, is_distributed() ? ranks : nullptr) {}
 
   /// Those of this process, which are the local owners.
@@ -133,19 +136,16 @@ class key_table {
     for (auto const& r : index_) f(*r);
   }
 
-  /// Bytes on device number n.
-  std::size_t bytes(std::size_t n) const {
-    std::size_t total = arenas_.bytes(n);
-    for (auto const& r : index_) {
-      if (r->rare == nullptr) continue;
-      if (r->has_own_gradient()) total += r->rare->own_gradient[n].bytes();
-      if (!shard_of(*this, *r, n).empty()) total += r->rare->factors.bytes();
-      for (auto const& source : r->rare->compressed)
-        if (source.device == devices_[n])
-          total += source.residual.bytes() + source.codes.bytes() + source.kept.bytes() + source.before.bytes();
-    }
+  /// The bytes on device number n.
+  memory_use use(std::size_t n) const {
+    memory_use total = arenas_.use(n);
+    total.exchange += staged_[n].total();
+    for (auto const& r : index_)
+      if (r->rare != nullptr) total += r->rare->use(devices_[n], n, !shard_of(*this, *r, n).empty());
     return total;
   }
+  /// Of each device, the memory that stages what it does not reach: operations count it.
+  std::vector<staged_bytes> const& staged() const { return staged_; }
 
   record& find(char const* call, key_view key) const {
     auto const found = index_.find(key);
@@ -384,7 +384,8 @@ class key_table {
   placement_rule placement_;
   bool may_skip_;
   mutable std::atomic<std::uint64_t> operations_ = 0;
-  std::int64_t next_element_;  // stores that share a directory count from numbers far apart
+  std::int64_t next_element_;         // stores that share a directory count from numbers far apart
+  std::vector<staged_bytes> staged_;  // each its own
   arena_list<arena_type> arenas_;
   index_type index_;
 };

@@ -18,6 +18,7 @@
 #include <pushpull/store/encoder.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/keys/placement.hpp>
+#include <pushpull/store/memory_report.hpp>
 #include <pushpull/tensor/buffer.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
@@ -28,6 +29,19 @@ struct rare_memory {
   std::vector<buffer<D>> own_gradient = {};           ///< Resident, outside the arena. One per local device.
   std::vector<compressed_source<D>> compressed = {};  ///< One per source, where gradients are compressed.
   buffer<D> factors = {};  ///< Of a Factored rule, on the owner: the states of rows and columns.
+
+  /// On local device n. @param owns  Whether it holds elements of the key.
+  memory_use use(D const& device, std::size_t n, bool owns) const {
+    memory_use result;
+    if (!own_gradient.empty()) result.gradients = own_gradient[n].bytes();
+    if (owns) result.states = factors.bytes();
+    for (compressed_source<D> const& source : compressed) {
+      if (!(source.device == device)) continue;
+      result.residuals += source.residual.bytes() + source.kept.bytes() + source.before.bytes();
+      result.exchange += source.codes.bytes();
+    }
+    return result;
+  }
 };
 
 /// The record of one key in a store. It never moves. For an owner's part of the key see shard.

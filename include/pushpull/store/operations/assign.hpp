@@ -42,7 +42,7 @@ class assign final : public gathered_operation<typename Types::device_type> {
       : gathered_operation<D>(contents.devices()),
         contents_(contents),
         states_(states),
-        call_(contents.devices().size()),
+        call_(contents.keys),
         step_(contents.devices().size()) {}
 
   /// @throws also duplicate_key if a key stands twice

@@ -13,6 +13,7 @@
 #include <pushpull/registers/code.hpp>
 #include <pushpull/store/encoder.hpp>
 #include <pushpull/store/operands.hpp>
+#include <pushpull/store/staging.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 

@@ -29,7 +29,7 @@
 #include <pushpull/store/exchange/function_exchange.hpp>
 #include <pushpull/store/operations/laid_out_call.hpp>
 #include <pushpull/store/operations/push.hpp>
-#include <pushpull/tensor/buffer.hpp>
+#include <pushpull/store/staging.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
@@ -56,8 +56,8 @@ class function_push final : public gradient_operation<Types> {
   function_push(store_contents<Types>& contents, typename Types::compressor_type const& compressor)
       : gradient_operation<Types>(contents, compressor),
         table_(contents.keys),
-        gather_(table_.devices().size()),
-        scatter_(table_.devices().size()),
+        gather_(table_),
+        scatter_(table_),
         reduce_step_(table_.devices().size()),
         gather_step_(table_.devices().size()),
         scatter_step_(table_.devices().size()) {}
@@ -166,10 +166,10 @@ class function_push final : public gradient_operation<Types> {
   std::pair<T*, W*> scratch_of(record const& r) {
     D const& device = table_.devices().front();
     auto const size = static_cast<std::size_t>(padded(r.shape.size()));
-    auto& [received, stored] = scratch_[&r];
-    if (received.bytes() < size * sizeof(T)) received = buffer<D>(device, size * sizeof(T));
-    if (stored.bytes() < size * sizeof(W)) stored = buffer<D>(device, size * sizeof(W));
-    return {static_cast<T*>(received.data()), static_cast<W*>(stored.data())};
+    staged_bytes const& count = table_.staged().front();
+    auto& [received, stored] = scratch_.try_emplace(&r, count, count).first->second;
+    return {static_cast<T*>(received.take(device, size * sizeof(T))),
+            static_cast<W*>(stored.take(device, size * sizeof(W)))};
   }
   tensor_view<W, D> stored_view(record const& r) { return {scratch_of(r).second, r.shape, table_.devices().front()}; }
 
@@ -183,7 +183,7 @@ class function_push final : public gradient_operation<Types> {
   stage stage_ = stage::sources;
   struct no_exchange {};
   [[no_unique_address]] std::conditional_t<Types::collective, function_exchange<table_type>, no_exchange> exchange_;
-  std::unordered_map<record const*, std::pair<buffer<D>, buffer<D>>> scratch_;
+  std::unordered_map<record const*, std::pair<staged_buffer<D>, staged_buffer<D>>> scratch_;
   laid_out_call<table_type, D, T, W> gather_;
   laid_out_call<table_type, D, W, T> scatter_;
   step<pass::assign, typename Types::reduction_type, typename Types::encoded_type, A, T, T, T> reduce_step_;

@@ -43,7 +43,8 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
  public:
   using typename base::record;
 
-  explicit laid_out_call(std::size_t devices, C const& compressor = {}) : staged_(devices), encoded_(compressor) {}
+  explicit laid_out_call(Table const& table, C const& compressor = {})
+      : staged_(table.staged()), encoded_(compressor) {}
 
   /// Steps may be skipped: residuals will then be what they were before their first micro-batch.
   void remember_residuals([[maybe_unused]] bool always) {

@@ -18,6 +18,7 @@
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/operations/accumulating_push.hpp>
 #include <pushpull/store/reach.hpp>
+#include <pushpull/store/staging.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
@@ -85,7 +86,8 @@ struct laid_out {
   bool with_sums = false;    ///< The step reads the sums of micro-batches.
   [[no_unique_address]] rank_parts<Types> ranks;
 
-  explicit laid_out(std::size_t devices) : step(devices), staged(devices), ranks(devices) {}
+  explicit laid_out(typename Types::table_type const& table)
+      : step(table.devices().size()), staged(make_staging<D>(table.staged())), ranks(table.devices().size()) {}
 
   void clear() {
     keys.clear();
@@ -114,7 +116,7 @@ struct laid_out_accumulation {
   std::vector<record*> due, waiting;  ///< The keys of a call that make a step, and the others.
   bool begins = false;                ///< None of the others has a sum.
 
-  explicit laid_out_accumulation(std::size_t devices) : first(devices), more(devices) {}
+  explicit laid_out_accumulation(typename Types::table_type const& table) : first(table), more(table) {}
 };
 
 }  // namespace pushpull::detail

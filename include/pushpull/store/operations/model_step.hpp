@@ -49,10 +49,7 @@ class model_step final : public operation {
 
   /// @throws duplicate_key if a key stands twice
   model_step(store_contents<Types>& contents, std::vector<record*> keys)
-      : contents_(contents),
-        update_(contents.devices().size()),
-        accumulating_(contents.devices().size()),
-        keys_(std::move(keys)) {
+      : contents_(contents), update_(contents.keys), accumulating_(contents.keys), keys_(std::move(keys)) {
     Table const& table = contents.keys;
     std::sort(keys_.begin(), keys_.end(), [](auto const* a, auto const* b) { return a->index < b->index; });
     expects<duplicate_key>(std::adjacent_find(keys_.begin(), keys_.end()) == keys_.end(),
@@ -348,7 +345,7 @@ class model_step final : public operation {
   void recycle() noexcept override {}
 
   struct nothing {
-    explicit nothing(std::size_t) {}
+    explicit nothing(Table const&) {}
   };
   using accumulation_type =
       typename std::conditional_t<Types::accumulates, std::type_identity<laid_out_accumulation<Types>>,

@@ -24,6 +24,7 @@
 #include <pushpull/store/operations/laid_out_call.hpp>
 #include <pushpull/store/operations/operation.hpp>
 #include <pushpull/store/reach.hpp>
+#include <pushpull/store/staging.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
@@ -52,7 +53,7 @@ class pull final : public gathered_operation<typename Types::device_type> {
   explicit pull(store_contents<Types>& contents)
       : gathered_operation<D>(contents.devices()),
         contents_(contents),
-        call_(contents.devices().size()),
+        call_(contents.keys),
         step_(contents.devices().size()),
         mirror_step_(contents.devices().size()) {}
 
@@ -133,7 +134,7 @@ class pull final : public gathered_operation<typename Types::device_type> {
   [[no_unique_address]] std::conditional_t<Types::collective && reads_mirrors,
                                            pull_step<Types, U, typename Types::value_type>, no_step> mirror_step_;
   std::unique_ptr<messages> messages_;  // those of masters that are gathered
-  staging<D> masters_;
+  staging<D> masters_{contents_.keys.staged().front()};
   std::vector<staged_copy> copies_;
   bool is_gathered_ = false;
 };

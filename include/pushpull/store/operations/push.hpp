@@ -37,7 +37,7 @@ class gradient_operation : public gathered_operation<typename Types::device_type
   gathered_call<key_view, D, T> gathered;
 
   gradient_operation(store_contents<Types>& contents, typename Types::compressor_type const& compressor)
-      : gathered_operation<D>(contents.devices()), contents_(contents), call_(contents.devices().size(), compressor) {}
+      : gathered_operation<D>(contents.devices()), contents_(contents), call_(contents.keys, compressor) {}
 
   void find_keys() override {
     {

@@ -10,6 +10,7 @@
 #include <pushpull/config.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/reach.hpp>
+#include <pushpull/store/staging.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
@@ -18,7 +19,8 @@ namespace pushpull::inline PUSHPULL_ABI::detail {
 template <Device D>
 class staged_operands {
  public:
-  explicit staged_operands(std::size_t devices) : memory_(devices) {}
+  /// @param counts  Of each device.
+  explicit staged_operands(std::vector<staged_bytes> const& counts) : memory_(make_staging<D>(counts)) {}
 
   void clear() {
     forget_copies();

@@ -56,7 +56,7 @@ class pull_rows final : public device_operation<typename Types::device_type> {
   /// @throws invalid_argument if a row does not exist that the host can see
   template <class View>
   void add_ids(char const* call, key_view key, View const& ids) {
-    if (used_ == requests_.size()) requests_.push_back(std::make_unique<request>(table_.devices()));
+    if (used_ == requests_.size()) requests_.push_back(std::make_unique<request>(table_));
     request& q = *requests_[used_++];
     q.outputs.clear();
     expect_countable(call, key_text(key), static_cast<std::int64_t>(ids.size()));
@@ -113,7 +113,7 @@ class pull_rows final : public device_operation<typename Types::device_type> {
     std::vector<row_sparse<T, D>*> outputs;
     shared_row_tables<T, D> tables;
 
-    explicit request(std::vector<D> const& devices) : tables(devices) {}
+    explicit request(table_type const& table) : tables(table.devices(), table.staged()) {}
   };
 
   void run(request& q) {

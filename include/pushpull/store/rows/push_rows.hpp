@@ -65,8 +65,8 @@ class push_rows final : public device_operation<typename Types::device_type> {
         contents_(contents),
         table_(contents.keys),
         pass_(table_),
-        tables_(table_.devices()),
-        outputs_(table_.devices().size()),
+        tables_(table_.devices(), table_.staged()),
+        outputs_(table_),
         output_step_(table_.devices().size()) {}
 
   /// Names the key. @param whole  All its rows are updated, as a key's first update does that starts states.

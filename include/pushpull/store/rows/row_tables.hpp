@@ -27,6 +27,7 @@
 #include <pushpull/pass/row_schedule.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/operands.hpp>
+#include <pushpull/store/staging.hpp>
 #include <pushpull/tensor/row_sparse.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
@@ -189,7 +190,9 @@ struct write_row_ids {
 template <class G, Device D>
 class row_tables {
  public:
-  row_tables(D const& device, std::size_t devices) : device_(device), order_(device), devices_(devices) {}
+  /// @param count  Of the device's staging memory.
+  row_tables(D const& device, std::size_t devices, staged_bytes count = {})
+      : device_(device), order_(device), devices_(devices), staging_(std::move(count)) {}
 
   /// Enqueues the sort of the sources' rows. @param ascending  As they stand they are sorted.
   void sort(std::span<row_source<G, D> const> sources, std::int64_t rows, bool ascending) {
@@ -277,11 +280,12 @@ class row_tables {
 template <class G, Device D>
 class shared_row_tables {
  public:
-  explicit shared_row_tables(std::vector<D> const& devices) {
-    for (D const& device : devices) {
+  shared_row_tables(std::vector<D> const& devices, std::vector<staged_bytes> const& counts) {
+    for (std::size_t n = 0; n < devices.size(); ++n) {
+      D const& device = devices[n];
       bool const shares = HostDevice<D> && device.can_access(devices.front());
       used_.push_back(shares ? 0 : tables_.size());
-      if (!shares || tables_.empty()) tables_.emplace_back(device, devices.size());
+      if (!shares || tables_.empty()) tables_.emplace_back(device, devices.size(), counts[n]);
     }
   }
 
