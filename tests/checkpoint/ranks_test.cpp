@@ -204,6 +204,56 @@ TEST_CASE("any number of ranks goes on where another number stopped: amid a step
   });
 }
 
+TEST_CASE("a checkpoint amid a step holds the sum over all ranks, which other numbers of ranks continue",
+          "[checkpoint][ranks]") {
+  test::temporary_folder const folder;
+  auto const make = [](auto const& devices, auto const& c) {
+    pp::kv_store store{devices, update::sgd{.learning_rate = 1}, pp::accumulate{3}, c, pp::synchronous{}};
+    store.init("a", std::vector<float>(5000, 0));
+    store.init("b", std::vector<float>(3, 0));
+    return store;
+  };
+  auto const push = [](auto& store, float x) {
+    store.push("a", std::vector<float>(5000, x)).wait();
+    store.push("b", std::vector<float>(3, x)).wait();
+  };
+  comm::run_ranks(4, soon, [&](comm::threads const& c) {
+    auto store = make(pp::cpu_devices(1), c);
+    for (int i = 0; i < 2; ++i) push(store, 1 + static_cast<float>(c.rank()));
+    expect(store.gradient_sum("a") == std::vector<float>(5000, 20));
+    cp::save(store, folder.file("run"));
+    cp::save_async(store, folder.file("background")).wait();
+    cp::save_optimizer_states(store, folder.file("states"));
+    push(store, 0);
+    std::vector<float> weights(5000);
+    store.pull("a", weights).wait();
+    expect(weights == std::vector<float>(5000, -20));
+  });
+  for (int const ranks : {1, 3, 4, 7})
+    on_ranks(ranks, make, [&](auto& store, int rank) {
+      for (char const* const saved : {"run", "background", "states"}) {
+        store.accumulate("a", std::vector<float>(5000, 7)).wait();  // forgotten
+        store.accumulate("b", std::vector<float>(3, 7)).wait();
+        if (saved == std::string("states"))
+          cp::load_optimizer_states(store, folder.file(saved));
+        else
+          cp::load(store, folder.file(saved));
+        for (char const* const key : {"a", "b"}) {
+          expect(store.micro_batches(key) == 2);
+          expect(store.gradient_sum(key) == std::vector<float>(store.shape(key).size(), 20));
+        }
+      }
+      store.set_micro_batches("b", 2, std::vector<float>(3, 100));
+      expect(store.gradient_sum("b") == std::vector<float>(3, 100));
+      push(store, rank == 0 ? 1.0F : 0.0F);
+      std::vector<float> a(5000), b(3);
+      store.pull("a", a).wait();
+      store.pull("b", b).wait();
+      expect(a == std::vector<float>(5000, -21));
+      expect(b == std::vector<float>(3, -101));
+    });
+}
+
 TEST_CASE("a rank waits for nobody in save_async, and its checkpoint is that of the call", "[checkpoint][ranks]") {
   require_resumed<float>(
       [](auto const& devices, auto const& c) {

@@ -13,6 +13,7 @@
 #include "ranks/parameters.hpp"
 #include "ranks/same_bits.hpp"
 #include "support/catch.hpp"
+#include "support/counting_communicator.hpp"
 #include "support/expect.hpp"
 
 namespace {
@@ -99,12 +100,54 @@ TEST_CASE("update_all over ranks gives the bits of one process: a norm over all 
   require_bits_of_node_sums(2, 3, 1, make);
 }
 
-TEST_CASE("accumulate_all over ranks gives the bits of one process", "[ranks]") {
-  auto const make = [](auto const& devices, auto const& c) {
-    return pp::make_kv_store<float>(devices, update::adam{.learning_rate = 0.1}, pp::accumulate{}, c);
-  };
-  require_same_bits(2, 2, make, {.micro_batches = 3});
-  require_bits_of_node_sums(2, 2, 1, make, {.micro_batches = 3});
+TEST_CASE("accumulate_all over ranks gives the bits of one process that takes the sums of ranks, or of nodes",
+          "[ranks]") {
+  update::adam const rule{.learning_rate = 0.1};
+  for (int const on_a_node : {1, 2, 4}) {
+    CAPTURE(on_a_node);
+    std::size_t const devices = 2, ranks = 4;
+    bool const levels = on_a_node == 2;
+    test::parameter_job const job{.micro_batches = 3};
+    test::parameter_job grouped = job;
+    grouped.summed = levels ? 2 : 1;
+    grouped.of_rank = devices;
+    std::size_t const sources = ranks / grouped.summed;
+    auto alone = pp::make_kv_store<float>(pp::cpu_devices(static_cast<int>(sources)), rule);
+    auto const expected = test::train_parameters(alone, {0, sources}, grouped);
+    std::vector<std::vector<std::vector<std::uint64_t>>> found(ranks);
+    comm::threads_options const options{.deadline = std::chrono::seconds(20), .ranks_per_node = on_a_node};
+    comm::run_ranks(4, options, [&](comm::threads const& c) {
+      auto store = pp::make_kv_store<float>(pp::cpu_devices(2), rule, pp::accumulate{}, c);
+      auto const rank = static_cast<std::size_t>(c.rank());
+      found[rank] = test::train_parameters(store, {rank * devices, devices}, job);
+    });
+    for (auto const& weights : found) REQUIRE((weights == expected));
+  }
+}
+
+TEST_CASE("accumulate_all calls no other rank, and the step calls as often as one without it", "[ranks]") {
+  for (int const on_a_node : {1, 2, 4}) {
+    CAPTURE(on_a_node);
+    comm::threads_options const options{.deadline = std::chrono::seconds(20), .ranks_per_node = on_a_node};
+    comm::run_ranks(4, options, [](comm::threads const& of_rank) {
+      test::counting_communicator const c(of_rank);
+      auto store = pp::make_kv_store<float>(pp::cpu_devices(2), update::adam{}, pp::accumulate{}, c);
+      pp::parameter_store parameters{store};
+      for (char const* const name : {"a", "b", "c"}) parameters.add(name, std::vector<float>(3000, 1.0F));
+      parameters.update_all();
+      long const first = c.calls();
+      parameters.update_all();
+      long const of_step = c.calls() - first;
+      test::expect(of_step > 0);
+      for (int step = 0; step < 3; ++step) {
+        long const before = c.calls();
+        for (int micro_batch = 0; micro_batch < 3; ++micro_batch) parameters.accumulate_all();
+        test::expect(c.calls() == before);
+        parameters.update_all();
+        test::expect(c.calls() == before + of_step);
+      }
+    });
+  }
 }
 
 TEST_CASE("a mean over nodes divides by the sources of all ranks", "[ranks]") {

@@ -111,7 +111,8 @@ class random_program {
 
   /// Memory that stays until all calls are finished.
   vector& room(std::size_t size) { return memory_.emplace_back(size); }
-  /// Numbers in [-1, 1) whose sum depends on its order: a function of the call, the key and the source.
+  /// Numbers in [-1, 1): a function of the call, the key and the source. Their sum depends on its order, unless micro-batches
+  /// are added up, which ranks do in another order than one process.
   vector& numbers(std::string const& name, std::size_t source, std::size_t size) {
     std::uint64_t state = (number_ * 1000 + source) * 1000 + detail::hash_of(name) % 997;
     vector& result = room(size);
@@ -119,7 +120,7 @@ class random_program {
       state += 0x9E3779B97F4A7C15U;
       std::uint64_t z = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9U;
       z ^= z >> 27;
-      x = static_cast<float>(z >> 40) * 0x1p-23F - 1;
+      x = static_cast<float>(store_type::accumulates ? z >> 54 << 14 : z >> 40) * 0x1p-23F - 1;
     }
     return result;
   }

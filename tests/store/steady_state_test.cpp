@@ -166,7 +166,7 @@ TEST_CASE("devices that cannot reach each other's memory give the same bits", "[
   REQUIRE(reached[0][5] != 1.0F);
 }
 
-TEST_CASE("a step over ranks allocates nothing either", "[parameter_store][ranks]") {
+TEST_CASE("a step over ranks allocates nothing either, nor do its micro-batches", "[parameter_store][ranks]") {
   for (int const on_a_node : {1, 2, 4}) {
     CAPTURE(on_a_node);
     std::atomic<long> allocated{0};
@@ -180,9 +180,19 @@ TEST_CASE("a step over ranks allocates nothing either", "[parameter_store][ranks
       std::vector<std::vector<float>> const gradients{std::vector<float>(5000, 1.0F), std::vector<float>(70, 1.0F)};
       auto weights = gradients;
       store.init(keys, gradients);
+      pp::kv_store summing{pp::cpu_devices(1), update::adam{}, pp::accumulate{}, c};
+      pp::parameter_store summed{summing};
+      for (char const* const name : {"x", "y", "z"}) summed.add(name, std::vector<float>(4000, 1.0F));
+      summing.init(keys, gradients);
       auto const step = [&] {
         parameters.update_all();
         store.pushpull(keys, gradients, weights).wait();
+        for (int micro_batch = 0; micro_batch < 2; ++micro_batch) {
+          summed.accumulate_all();
+          summing.accumulate(keys, gradients).wait();
+        }
+        summed.update_all();
+        summing.pushpull(keys, gradients, weights).wait();
       };
       for (int t = 0; t < 5; ++t) step();
       c.barrier();

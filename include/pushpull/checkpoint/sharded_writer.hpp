@@ -52,7 +52,8 @@ struct rank_copy {
   }
 };
 
-/// Copies to host memory what this process holds of the keys. Not collective. Waits for the store.
+/// Copies to host memory what this process holds of the keys. Waits for the store. Waits for other ranks only where keys have
+/// sums of micro-batches, which the ranks add up.
 /// @param untrained  Keys whose values are in the mirrors only.
 template <class S>
 rank_copy copy_of(S& store, char const* call, std::set<std::string, std::less<>> const& untrained) {

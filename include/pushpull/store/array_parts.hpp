@@ -77,10 +77,20 @@ array_part state_part(Table const& table, typename Table::record& r, std::size_t
   return copied_part<S>(local_part(table, r, count), copies,
                         [&](S* to, std::int64_t begin) { copy_local_state<Rule>(table, r, s, to, begin); });
 }
-/// The sum of micro-batches.
+/// The sum of micro-batches. If `copies`, all ranks call it; else the part that a load takes.
 template <class Table>
 array_part sum_part(Table const& table, typename Table::record const& r, bool copies) {
   using A = typename Table::accumulation_type;
+  if constexpr (Table::collective)
+    if (table.is_distributed()) {
+      if (!copies) return {dtype_traits<A>::name, 0, table.owners().rank() == 0 ? r.size() : 0};  // see write_sum
+      slice const range = local_part(table, r, r.size());
+      array_part result{dtype_traits<A>::name, range.begin, range.end};
+      if (!r.accumulated()) return result;
+      result.bytes.resize(static_cast<std::size_t>(range.size()) * sizeof(A));
+      copy_local_sum(table, r, reinterpret_cast<A*>(result.bytes.data()), range.begin);
+      return result;
+    }
   return copied_part<A>(local_part(table, r, r.size()), copies && r.accumulated(),
                         [&](A* to, std::int64_t begin) { copy_local_sum(table, r, to, begin); });
 }

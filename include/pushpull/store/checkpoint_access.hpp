@@ -30,8 +30,8 @@ class checkpoint_access : public state_access<Derived, Traits> {
   /// For checkpoints: the ranks that hold the keys together, and this process's place among them.
   detail::owning_ranks owning_ranks() const { return this->first().owning_ranks(); }
 
-  /// For checkpoints: which elements of an array this process holds, and their bytes if `copies`. Not collective. Waits for
-  /// the key. @throws unknown_key; invalid_argument if the rule has no such state
+  /// For checkpoints: which elements of an array this process saves, and their bytes, if `copies`; else those that it loads.
+  /// Bytes of a sum are collective, all else is not. Waits for the key. @throws unknown_key; invalid_argument if the rule has no such state
   array_part local_part(key_view key, saved_array what, std::string_view state, bool copies) const {
     array_part result;
     self().with("local_part", key, [&](auto& engine, auto& r) {

@@ -30,8 +30,8 @@
 #include <pushpull/store/kv_store_types.hpp>
 #include <pushpull/store/operations/function_push.hpp>
 #include <pushpull/store/operations/gathered_call.hpp>
-#include <pushpull/store/operations/model_step.hpp>
 #include <pushpull/store/operations/operation.hpp>
+#include <pushpull/store/operations/step_plan.hpp>
 #include <pushpull/store/operations/swap.hpp>
 #include <pushpull/store/rows/push_rows.hpp>
 #include <pushpull/update/rule_description.hpp>

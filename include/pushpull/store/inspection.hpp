@@ -14,10 +14,16 @@
 #include <pushpull/config.hpp>
 #include <pushpull/device/cpu_device.hpp>
 #include <pushpull/pass/factored_plan.hpp>
+#include <pushpull/pass/fused_step.hpp>
+#include <pushpull/pass/operands.hpp>
+#include <pushpull/reduce/sum.hpp>
 #include <pushpull/schedule/backoff.hpp>
 #include <pushpull/store/exchange/mirror_exchange.hpp>
+#include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/keys/key_table.hpp>
+#include <pushpull/store/keys/placement.hpp>
 #include <pushpull/store/keys/shard.hpp>
+#include <pushpull/store/keys/topology.hpp>
 #include <pushpull/store/saved_values.hpp>
 #include <pushpull/tensor/copy_bytes.hpp>
 
@@ -92,10 +98,54 @@ void copy_local_state(Table const& table, typename Table::record& r, std::size_t
         copy_bytes(cpu_device<>(), to + (first - begin), device, from, static_cast<std::size_t>(size) * sizeof(S));
       });
 }
-/// Same, of the sum of the key's micro-batches, which has some.
+/// Waits for a call to other ranks.
+inline void finish(messages& call) {
+  for (backoff pause; !call.ready();) std::this_thread::sleep_for(pause.next());
+}
+
+/// The part of a sum of micro-batches that this process owns: the total of the sums of all ranks, in their order. All ranks
+/// call it. Waits.
+/// @param to  Its first element.
+template <class Table>
+void add_rank_sums(Table const& table, typename Table::record const& r, typename Table::accumulation_type* to) {
+  using A = typename Table::accumulation_type;
+  topology const& all = table.owners();
+  slice const own = part_of_rank(table, r, all.rank());
+  auto const count = static_cast<std::size_t>(std::max<std::int64_t>(own.size(), 0));
+  A const* const sum = r.arena->rank_sum(table.devices().front()) + r.offset;
+  std::vector<A> received(count * all.ranks());
+  std::vector<A const*> sums;
+  auto const call = table.ranks().make_messages();
+  for (std::size_t rank = 0; rank < all.ranks(); ++rank) {
+    sums.push_back(rank == all.rank() ? sum + own.begin : received.data() + rank * count);
+    if (rank == all.rank()) continue;
+    call->receive(received.data() + rank * count, count * sizeof(A), static_cast<int>(rank));
+    slice const theirs = part_of_rank(table, r, rank);
+    if (theirs.size() > 0)
+      call->send(sum + theirs.begin, static_cast<std::size_t>(theirs.size()) * sizeof(A), static_cast<int>(rank));
+  }
+  call->start_exchange();
+  finish(*call);
+  if (count == 0) return;
+  fused_step<typename Table::device_type, pass::forward, reduce::sum, pass::element_types<A, A, A, A, A>,
+             pass::memory::foreign>
+      step(1);
+  typename decltype(step)::run_type run{};
+  run.size = own.size();
+  step.add(0, run, sums, std::span<A* const>(&to, 1));
+  step.commit({table.devices().front()});
+  step.run({table.devices().front()});
+}
+
+/// Same as copy_local_state, of the sum of the key's micro-batches, which has some. All ranks call it.
 template <class Table>
 void copy_local_sum(Table const& table, typename Table::record const& r, typename Table::accumulation_type* to,
                     std::int64_t begin = 0) {
+  if constexpr (Table::collective)
+    if (table.is_distributed()) {
+      slice const own = part_of_rank(table, r, table.owners().rank());
+      return add_rank_sums(table, r, own.size() > 0 ? to + (own.begin - begin) : to);
+    }
   for_each_shard(table, r, [&](auto const& shard) {
     copy_bytes(cpu_device<>(), to + (shard.offset() - begin), shard.device(), shard.reduced(),
                static_cast<std::size_t>(shard.size()) * sizeof(*to));
@@ -120,7 +170,7 @@ void gather_parts([[maybe_unused]] Table const& table, [[maybe_unused]] typename
     auto const call = table.ranks().make_messages();
     call->gather(elements.data(), ranges);
     call->start_gathers();
-    for (backoff pause; !call->ready();) std::this_thread::sleep_for(pause.next());
+    finish(*call);
   }
 }
 
@@ -161,12 +211,23 @@ auto read_sum(Table const& table, typename Table::record const& r) {
 /// The memory that it takes. It may fail for lack of it.
 template <class Table>
 void make_room_for_sum(Table const& table, typename Table::record const& r) {
+  if constexpr (Table::collective)
+    if (table.is_distributed()) return void(r.arena->rank_sum(table.devices().front()));
   for_each_shard(table, r, [](auto const& shard) { shard.reduced(); });
 }
-/// Sets the elements of it that this process holds. There is room. Waits.
+/// Sets the elements of it that this process holds: of several ranks, rank 0 takes all, and the others' sums are zero. There
+/// is room. Waits.
 template <class Table>
 void write_sum(Table const& table, typename Table::record const& r, saved_range const& from) {
   using A = typename Table::accumulation_type;
+  if constexpr (Table::collective)
+    if (table.is_distributed()) {
+      auto const& device = table.devices().front();
+      A* const sum = r.arena->rank_sum(device) + r.offset;
+      std::size_t const bytes = r.shape.size() * sizeof(A);
+      if (table.owners().rank() != 0) return device.fill_zero(sum, bytes);
+      return copy_bytes(device, sum, cpu_device<>(), from.at(0, sizeof(A)), bytes);
+    }
   for_each_shard(table, r, [&](auto const& shard) {
     copy_bytes(shard.device(), shard.reduced(), cpu_device<>(), from.at(shard.offset(), sizeof(A)),
                static_cast<std::size_t>(shard.size()) * sizeof(A));

@@ -33,7 +33,8 @@ struct synchronous {
 /// Gradient accumulation: a key is updated by the last of `micro_batches` pushes, with the sum of them all; the others leave
 /// weights, states and t alone. With 0 every push updates, with what `accumulate` calls have added since the last update.
 /// The sum is kept on the owners in the type that the store computes in; the first push of a step writes it, later ones
-/// add, the last is read by the pass from the caller's buffer. For a mean over micro-batches: rescale(1.0 / n) | rule.
+/// add, the last is read by the pass from the caller's buffer. Of several ranks each keeps a sum of its own gradients, which
+/// a step exchanges once. For a mean over micro-batches: rescale(1.0 / n) | rule.
 struct accumulate {
   using policy_kind = accumulation_tag;
   std::int64_t micro_batches = 0;

@@ -63,17 +63,21 @@ class rank_gradients {
   explicit rank_gradients(std::size_t device_count) : devices_(device_count) {}
   /// @param sums      Takes what the node adds up before the exchange.
   /// @param received  Memory for gradients that come, and for the node's sums.
+  /// @param brought   In the place of gradients each rank brings a sum of its own: see rank_sums.
   template <class NodeSums>
-  rank_gradients(Table const& table, std::span<record* const> keys, messages& to, NodeSums& sums, staging<D>& received)
+  rank_gradients(Table const& table, std::span<record* const> keys, messages& to, NodeSums& sums, staging<D>& received,
+                 bool brought)
       : table_(&table),
         received_memory_(&received),
         first_(keys.front()),
         range_{keys.front()->offset, keys.back()->padded_range().end},
-        devices_(table.devices().size()),
-        own_rank_(table.owners().rank()) {
+        devices_(brought ? 1 : table.devices().size()),
+        own_rank_(table.owners().rank()),
+        brought_(brought),
+        sources_(brought ? 1 : 0) {
     slice const own = part_of(own_rank_);
     begin_ = own.begin - range_.begin;
-    bool const is_shared = first_->arena->is_shared() && !first_->has_own_gradient();
+    bool const is_shared = first_->arena->is_shared() && (brought_ || !first_->has_own_gradient());
     if (is_shared && table.ranks().has_levels()) {
       add_nodes(to, sums, own);
     } else {
@@ -85,6 +89,11 @@ class rank_gradients {
   /// Gradients over which a mean is taken; 0: as many as there are.
   std::int32_t sources() const { return sources_; }
 
+  /// This rank's source number m, at the key's first element.
+  T const* own_source(record const& key, std::size_t m) const {
+    return brought_ ? key.arena->source(m) + key.offset : Table::gradient(key, m);
+  }
+
   /// Appends all sources, from an element of the keys on that this rank has. @param own  own(m): the gradient of this
   /// rank's device number m there.
   template <class Own>
@@ -92,7 +101,7 @@ class rank_gradients {
     auto const append_own = [&] {
       for (std::size_t m = 0; m < devices_; ++m) gradients.push_back(own(m));
     };
-    bool is_own_left = sources_ == 0;  // sums of nodes include them
+    bool is_own_left = !includes_own_;
     for (source const& x : others_) {
       if (is_own_left && x.rank > own_rank_) append_own();
       is_own_left = is_own_left && x.rank < own_rank_;
@@ -114,13 +123,13 @@ class rank_gradients {
     slice const theirs = part_of(rank);
     for (std::size_t m = 0; m < devices_; ++m) {
       if (is_shared) {
-        others_.push_back({rank, first_->arena->gradient(rank, m) + range_.begin + begin_});
+        others_.push_back({rank, shared(rank, m) + range_.begin + begin_});
         continue;
       }
       T* const memory = take(bytes(own));
       to.receive(memory, bytes(own), static_cast<int>(rank));
       others_.push_back({rank, memory});
-      to.send(Table::gradient(*first_, m) + (theirs.begin - range_.begin), bytes(theirs), static_cast<int>(rank));
+      to.send(own_source(*first_, m) + (theirs.begin - range_.begin), bytes(theirs), static_cast<int>(rank));
     }
   }
 
@@ -136,7 +145,7 @@ class rank_gradients {
       if (part.size() > 0) {
         gradients.clear();
         for (std::size_t rank = first; rank < first + nodes.ranks_per_node; ++rank)
-          for (std::size_t m = 0; m < devices_; ++m) gradients.push_back(first_->arena->gradient(rank, m) + part.begin);
+          for (std::size_t m = 0; m < devices_; ++m) gradients.push_back(shared(rank, m) + part.begin);
         sums.add(sum, part.size(), gradients);
       }
       if (partner == own_rank_) {
@@ -148,7 +157,12 @@ class rank_gradients {
       to.receive(memory, bytes(own), static_cast<int>(partner));
       others_.push_back({node, memory});
     }
-    sources_ = static_cast<std::int32_t>(table_->owners().ranks() * devices_);
+    includes_own_ = true;
+    if (!brought_) sources_ = static_cast<std::int32_t>(table_->owners().ranks() * devices_);
+  }
+  /// Source number m of a rank that this one reaches, at the arena's first element.
+  T const* shared(std::size_t rank, std::size_t m) const {
+    return brought_ ? first_->arena->source(rank, m) : first_->arena->gradient(rank, m);
   }
 
   struct source {
@@ -163,6 +177,7 @@ class rank_gradients {
   std::size_t devices_;
   std::size_t own_rank_ = 0;
   std::int64_t begin_ = 0;  // this rank's part, counted from the first key's first element
+  bool brought_ = false, includes_own_ = false;
   std::int32_t sources_ = 0;
   std::vector<source> others_;
 };

@@ -167,15 +167,42 @@ class key_arena {
   }
 
   /// Where a phase before the pass leaves the reduced gradient of local device n's part; allocated when first asked for.
-  A* reduced(D const& device, std::size_t n) {
-    std::lock_guard const lock(mutex_);  // other keys of the arena may be in other operations
-    std::size_t const count = static_cast<std::size_t>(part(n).size()) * sizeof(A);
-    if (reduced_[n].bytes() < count) {
-      reduced_[n] = buffer<D>(device, count);
-      device.fill_zero(reduced_[n].data(), count);
+  A* reduced(D const& device, std::size_t n) { return zeros(reduced_[n], device, part(n).size()); }
+
+  /// Of several processes: this one's sums of micro-batches, of all elements; allocated when first asked for.
+  A* rank_sum(D const& device) { return zeros(rank_sum_, device, size_); }
+
+  /// Of several processes: makes `count` arrays of all elements for sources that this one brings to a step. In a shared
+  /// arena the other processes of the node reach them; then all ranks call it, on the calling thread.
+  void reserve_sources(D const& device, std::size_t count, rank_group& ranks) {
+    for (;;) {
+      std::size_t place = 0;
+      {
+        std::lock_guard const lock(mutex_);
+        if (sources_.size() >= count) return;
+        place = sources_.size();
+      }
+      std::size_t const own[] = {static_cast<std::size_t>(size_) * sizeof(G)};
+      staggered_places const places(own, arrays_.size() * (States + 3) + place);
+      source_array made{places.offsets[0], places.end, {}, {}};
+      if (is_shared()) {
+        made.shared = ranks.allocate_shared(places.end);
+      } else {
+        made.own = buffer<D>(device, places.end);
+      }
+      std::lock_guard const lock(mutex_);
+      sources_.push_back(std::move(made));
     }
-    return static_cast<A*>(reduced_[n].data());
   }
+  /// The first element of array number k of a process that is reached.
+  G* source(std::size_t rank, std::size_t k) const {
+    std::lock_guard const lock(mutex_);
+    source_array const& x = sources_[k];
+    void* const first = x.shared ? x.shared->of(rank) : x.own.data();
+    return reinterpret_cast<G*>(static_cast<std::byte*>(first) + x.offset);
+  }
+  /// Of this process.
+  G* source(std::size_t k) const { return source(rank_, k); }
 
   /// The bytes that the arena holds on local device n.
   memory_use use(std::size_t n) const {
@@ -187,10 +214,30 @@ class key_arena {
     }
     result.padding = arrays_[n].bytes() + shared_bytes_ - result.total();
     result.sums = reduced_[n].bytes();
+    if (n != 0) return result;
+    std::lock_guard const lock(mutex_);
+    result.sums += rank_sum_.bytes();
+    for (source_array const& x : sources_) result.exchange += x.bytes;
     return result;
   }
 
  private:
+  struct source_array {
+    std::size_t offset, bytes;
+    std::unique_ptr<shared_blocks> shared;
+    buffer<D> own;
+  };
+
+  A* zeros(buffer<D>& memory, D const& device, std::int64_t elements) {
+    std::lock_guard const lock(mutex_);  // other keys of the arena may be in other operations
+    std::size_t const count = static_cast<std::size_t>(elements) * sizeof(A);
+    if (memory.bytes() < count) {
+      memory = buffer<D>(device, count);
+      device.fill_zero(memory.data(), count);
+    }
+    return static_cast<A*>(memory.data());
+  }
+
   std::size_t number_;
   std::int64_t size_, gradients_;
   bool resident_;
@@ -202,7 +249,9 @@ class key_arena {
   std::vector<std::size_t> shared_places_;
   std::size_t shared_bytes_ = 0;  // on each device
   std::vector<buffer<D>> reduced_;
-  std::mutex mutex_;
+  buffer<D> rank_sum_;
+  std::vector<source_array> sources_;
+  mutable std::mutex mutex_;
 };
 
 }  // namespace pushpull::detail

@@ -6,13 +6,16 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <type_traits>
 
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/pass/fused_step.hpp>
 #include <pushpull/pass/operands.hpp>
+#include <pushpull/schedule/awaited.hpp>
 #include <pushpull/schedule/operation.hpp>
 #include <pushpull/store/contents.hpp>
+#include <pushpull/store/operations/accumulating_ranks.hpp>
 #include <pushpull/store/operations/laid_out_call.hpp>
 #include <pushpull/store/operations/pull.hpp>
 #include <pushpull/store/operations/push.hpp>
@@ -58,7 +61,8 @@ class accumulating_push final : public gradient_operation<Types> {
         policy_(policy),
         step_(contents.devices().size()),
         sums_(contents.devices().size()),
-        pull_(contents.devices().size()) {
+        pull_(contents.devices().size()),
+        ranks_(contents, compressor, step_type::may_skip) {
     this->call_.remember_residuals(step_type::may_skip);
   }
 
@@ -69,19 +73,7 @@ class accumulating_push final : public gradient_operation<Types> {
   }
   progress run() override {
     auto& call = this->call_;
-    auto& contents = this->contents_;
-    auto const& devices = contents.devices();
-    progress const result = this->launch([&]() -> std::optional<std::span<double>> {
-      if (updates_) {  // the rule may fail, so these come first
-        contents.groups.complete(rules);
-        if (auto const sums = step_.advance(devices, contents.controls, rules->data())) return sums;
-        call.return_residuals(devices, step_);
-      }
-      if (adds_) sums_.more.run(devices);
-      if (begins_) sums_.first.run(devices);
-      if (adds_ || begins_) pull_.run(devices);
-      return std::nullopt;
-    });
+    progress const result = run_part();
     if (result.event() != nullptr) return result;
     call.choose([](auto const&) { return true; });
     call.for_each_distinct_key([](record& r) { r.micro_batches = r.due ? 0 : r.micro_batches + 1; });
@@ -89,12 +81,44 @@ class accumulating_push final : public gradient_operation<Types> {
   }
 
  private:
+  progress run_part() {
+    auto& contents = this->contents_;
+    if constexpr (Types::collective)
+      if (contents.keys.is_distributed())
+        return contents.in_step([&] {
+          awaited* const event =
+              ranks_.run(this->call_, [&] { return update([&] { ranks_.return_residuals(step_); }); });
+          return event != nullptr ? progress::waiting_for(*event) : progress::done();
+        });
+    auto const& devices = contents.devices();
+    return this->launch([&]() -> std::optional<std::span<double>> {
+      if (updates_)  // the rule may fail, so these come first
+        if (auto const sums = update([&] { this->call_.return_residuals(devices, step_); })) return sums;
+      if (adds_) sums_.more.run(devices);
+      if (begins_) sums_.first.run(devices);
+      if (adds_ || begins_) pull_.run(devices);
+      return std::nullopt;
+    });
+  }
+  /// See fused_step::advance.
+  template <class F>
+  std::optional<std::span<double>> update(F const& return_residuals) {
+    auto& contents = this->contents_;
+    contents.groups.complete(rules);
+    if (auto const sums = step_.advance(contents.devices(), contents.controls, rules->data())) return sums;
+    return_residuals();
+    return std::nullopt;
+  }
+
   void lay_out() {
     auto& call = this->call_;
     auto const& keys = this->contents_.keys;
     call.choose([](auto const&) { return true; });
-    call.begin(keys, effect::updates, step_type::may_fail);
+    bool const is_distributed = keys.is_distributed();
+    call.begin(keys, is_distributed ? effect::reads : effect::updates, step_type::may_fail);
     call.for_each_key([&](record& r) { r.due = !only_accumulates && is_due(policy_, r.micro_batches); });
+    if constexpr (Types::collective)
+      if (is_distributed) return ranks_.lay_out(call, step_);
     adds_ = call.choose([](record const& r) { return !r.due && r.accumulated(); });
     if (adds_) call.lay_out(keys, sums_.more, effect::accumulates);
     begins_ = call.choose([](record const& r) { return !r.due && !r.accumulated(); });
@@ -111,6 +135,10 @@ class accumulating_push final : public gradient_operation<Types> {
   step_type step_;
   accumulating_steps<Types, pass::memory::foreign> sums_;
   pull_step<Types, typename Types::value_type> pull_;
+  struct no_ranks {
+    no_ranks(store_contents<Types>&, typename Types::compressor_type const&, bool) {}
+  };
+  [[no_unique_address]] std::conditional_t<Types::collective, accumulating_ranks<Types>, no_ranks> ranks_;
   bool adds_ = false, begins_ = false, updates_ = false;
 };
 

@@ -28,7 +28,11 @@ class encoded_sources {
   explicit encoded_sources(C const& compressor) : compressor_(compressor) {}
 
   /// Steps may be skipped: residuals will then be what they were before their first micro-batch.
-  void remember_residuals(bool always) { remembers_ = always; }
+  /// @param of_each  Every source is that of a step.
+  void remember_residuals(bool always, bool of_each) {
+    remembers_ = always;
+    of_each_ = of_each;
+  }
 
   /// Forgets the last call. @param keeps  Residuals are kept as they are until the push has not failed.
   void begin(std::size_t sources, bool keeps) {
@@ -67,7 +71,7 @@ class encoded_sources {
   void encode() {
     for (auto const& [key, number, data, staged] : encodings_) {
       auto const& source = key->rare->compressed[number];
-      if (remembers_ && !key->accumulated()) source.remember();
+      if (remembers_ && (of_each_ || !key->accumulated())) source.remember();
       if (keeps_) {
         source.keep();
         ++kept_;
@@ -125,6 +129,7 @@ class encoded_sources {
   std::vector<encoding> encodings_;
   bool keeps_ = false;
   bool remembers_ = false;
+  bool of_each_ = false;
   std::size_t kept_ = 0;  // encodings whose residuals were kept, and may have changed
 };
 

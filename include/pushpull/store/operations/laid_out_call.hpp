@@ -47,8 +47,9 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
       : staged_(table.staged()), encoded_(compressor) {}
 
   /// Steps may be skipped: residuals will then be what they were before their first micro-batch.
-  void remember_residuals([[maybe_unused]] bool always) {
-    if constexpr (compressed) encoded_.remember_residuals(always);
+  /// @param of_each  The sources are those of whole steps, not of micro-batches.
+  void remember_residuals([[maybe_unused]] bool always, [[maybe_unused]] bool of_each = false) {
+    if constexpr (compressed) encoded_.remember_residuals(always, of_each);
   }
 
   /// Takes a gathered call over: see call_tensors.
@@ -61,6 +62,22 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
   void take_ranks([[maybe_unused]] Table const& table, [[maybe_unused]] sources_of which) {
     if constexpr (Table::collective)
       if (table.is_distributed()) exchange_.spread(table, items_, sources_, which);
+  }
+  /// The sources are sums: a mean over them has been taken.
+  void expect_sums() { divisor_ = 1; }
+
+  /// f(record, gradients) for each key that is chosen: its sources where device number 0 reads them.
+  template <class F>
+  void for_each_key_and_sources(Table const& table, F const& f) {
+    any_key([&](std::span<item const> same) {
+      record const& r = *same.front().key;
+      own_.clear();
+      for (item const& x : same)
+        for (std::size_t k = x.source; k < x.source + x.sources; ++k)
+          own_.push_back(staged_.readable(table.devices().front(), 0, sources_[k], 0, r.size()));
+      f(r, std::span<G const* const>(own_));
+      return false;
+    });
   }
 
   void clear() {
@@ -88,8 +105,8 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
   template <class Step>
   void lay_out(Table const& table, Step& step, effect what) {
     step.clear();
-    bool const several = Step::always_reduced || any_key([](std::span<item const> same) {
-                           return same.size() > 1 || same.front().sources > 1 || same.front().key->accumulated();
+    bool const several = Step::always_reduced || any_key([&](std::span<item const> same) {
+                           return same.size() > 1 || same.front().sources > 1 || adds_sum(table, *same.front().key);
                          });
     bool const exchanges = Table::collective && table.is_distributed() && what != effect::reads;
     any_key([&](std::span<item const> same) {
@@ -126,6 +143,7 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
       for (item const& x : same)
         for (std::size_t k = x.output; k < x.output + x.outputs; ++k)
           mirrors_.push_back(staged_.writable(table.devices().front(), 0, outputs_[k], 0, r.size()));
+      if (mirrors_.empty()) return false;
       step.add(0, whole_key_run<typename Step::run_type>(r, from(r)), {}, mirrors_);
       return false;
     });
@@ -322,6 +340,9 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
     order_after(devices, encoded_.codes());
   }
 
+  /// Whether a pass reads a sum of micro-batches in addition to sources. Sums of several ranks are sources.
+  static bool adds_sum(Table const& table, record const& r) { return !table.is_distributed() && r.accumulated(); }
+
   /// What an owner holds of a key. Resident mirrors follow every change of their key.
   template <class Step, class Shard>
   void add_run(Table const& table, Step& step, std::span<item const> same, Shard const& shard, effect what,
@@ -349,8 +370,9 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
     }
     if constexpr (compressed) encoded_.describe(run);
     if constexpr (Step::two_phases || Step::reads_accumulated)
-      if (Step::two_phases ? several : r.accumulated()) run.reduced = shard.reduced();
-    run.accumulated = r.accumulated();
+      if (Step::two_phases ? several : adds_sum(table, r)) run.reduced = shard.reduced();
+    run.accumulated = adds_sum(table, r);
+    run.sources = divisor_;
     std::span<typename run_type::source_type const> sources;
     if constexpr (std::is_same_v<typename run_type::source_type, source_of<encoded>>) sources = gradients_;
     step.add(n, run, sources, mirrors_);
@@ -386,6 +408,8 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
   stage stage_ = stage::sources;
   std::vector<source_of<encoded>> gradients_;
   std::vector<M*> mirrors_;
+  std::vector<G const*> own_;
+  std::int32_t divisor_ = 0;  // of a mean; 0: as many as there are sources
 };
 
 }  // namespace pushpull::detail

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <memory>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 #include <pushpull/concepts/device.hpp>
@@ -15,6 +16,7 @@
 #include <pushpull/store/exchange/mirror_exchange.hpp>
 #include <pushpull/store/exchange/rank_gradients.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
+#include <pushpull/store/exchange/rank_sums.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/operations/accumulating_push.hpp>
 #include <pushpull/store/reach.hpp>
@@ -115,8 +117,14 @@ struct laid_out_accumulation {
   laid_out<Types, decltype(steps::more)> more;
   std::vector<record*> due, waiting;  ///< The keys of a call that make a step, and the others.
   bool begins = false;                ///< None of the others has a sum.
+  struct no_ranks {
+    explicit no_ranks(std::size_t) {}
+  };
+  [[no_unique_address]] std::conditional_t<Types::collective, rank_sums<Types, pass::memory::arenas>, no_ranks>
+      of_rank;  ///< In the place of the steps, where there are several ranks.
 
-  explicit laid_out_accumulation(typename Types::table_type const& table) : first(table), more(table) {}
+  explicit laid_out_accumulation(typename Types::table_type const& table)
+      : first(table), more(table), of_rank(table.devices().size()) {}
 };
 
 }  // namespace pushpull::detail

@@ -68,6 +68,11 @@ class model_step final : public operation {
     policy_ = policy;
     only_accumulates_ = only;
     contents_.expect_in_step("update");
+    if constexpr (sums_of_ranks)
+      if (contents_.keys.is_distributed())
+        contents_.in_step([&] {
+          for (record* const r : keys_) rank_sums<Types, pass::memory::arenas>::reserve(contents_.keys, *r);
+        });
     next_ = 0;
     rules_ = contents_.groups.rules();  // at the time of the call: the same on all ranks
     forget_accesses();
@@ -113,7 +118,12 @@ class model_step final : public operation {
       return nullptr;
     }
     switch (part) {
-      case 0: ++next_; return update_.ranks.start_arrival(contents_.keys);
+      case 0:
+        ++next_;
+        if constexpr (sums_of_ranks)
+          if (update_.with_sums && contents_.keys.is_distributed())
+            accumulating_.of_rank.run_bring(contents_.devices());
+        return update_.ranks.start_arrival(contents_.keys);
       case 1: ++next_; return update_.ranks.start_exchange(contents_.keys);
       case 2:
         if (auto const sums = update()) return update_.ranks.start_sum(*sums);
@@ -126,13 +136,14 @@ class model_step final : public operation {
         return nullptr;
       default:
         if constexpr (Types::accumulates)
-          if (!accumulating_.waiting.empty())
-            return accumulating_.begins ? accumulate(accumulating_.first, part) : accumulate(accumulating_.more, part);
+          if (!accumulating_.waiting.empty()) accumulate();
         next_ = part_count;
         return nullptr;
     }
   }
-  static constexpr std::size_t part_count = 8;
+  static constexpr std::size_t part_count = 5;
+  /// Whether there may be ranks, each of which adds up its own micro-batches.
+  static constexpr bool sums_of_ranks = Types::accumulates && Types::collective;
 
   bool runs_update() const {
     if constexpr (Types::accumulates) return !accumulating_.due.empty();
@@ -151,6 +162,8 @@ class model_step final : public operation {
       (!only_accumulates_ && is_due(policy_, r->micro_batches) ? due : waiting).push_back(r);
     accumulating_.begins = std::none_of(waiting.begin(), waiting.end(), [](auto* r) { return r->accumulated(); });
     bool const with_sums = std::any_of(due.begin(), due.end(), [](auto* r) { return r->accumulated(); });
+    if constexpr (sums_of_ranks)
+      if (table.is_distributed()) return lay_out_ranks(with_sums || table.devices().size() > 1);
     if (!waiting.empty()) {
       if (accumulating_.begins) {
         lay_out(table, accumulating_.first, waiting, false);
@@ -162,25 +175,40 @@ class model_step final : public operation {
     lay_out(table, update_, due, with_sums);
     if (with_sums) complete_sums(table, due);
   }
-
-  template <class Built>
-  awaited* accumulate(Built& built, std::size_t part) {
+  /// Same, where each rank adds up its own gradients, and brings one sum to a step.
+  void lay_out_ranks(bool with_sums)
+    requires(sums_of_ranks)
+  {
     Table const& table = contents_.keys;
-    switch (part) {
-      case 4: ++next_; return built.ranks.start_arrival(table);
-      case 5: ++next_; return built.ranks.start_exchange(table);
-      case 6:
-        ++next_;
-        if (!accumulating_.begins) complete_sums(table, accumulating_.waiting);
-        built.run(table.devices(), [&](auto& step) { step.run(table.devices()); });
-        for (record* const r : accumulating_.waiting) ++r->micro_batches;
-        return nullptr;
-      default:
-        if (awaited* const event = built.ranks.advance_mirrors(table))
-          return event;  // gradients may be read elsewhere until then
-        ++next_;
-        return nullptr;
+    auto& own = accumulating_.of_rank;
+    own.clear();
+    own.add_resident(table, accumulating_.waiting);
+    if (!accumulating_.due.empty()) {
+      lay_out(table, update_, accumulating_.due, with_sums);
+      if (with_sums) own.bring_resident(table, accumulating_.due);
     }
+    own.commit(table.devices());
+  }
+
+  /// Adds the gradients of the keys that wait to their sums.
+  void accumulate() {
+    Table const& table = contents_.keys;
+    auto const run = [&](auto& built) { built.run(table.devices(), [&](auto& step) { step.run(table.devices()); }); };
+    if constexpr (Types::collective)
+      if (table.is_distributed()) {
+        accumulating_.of_rank.run_add(table.devices());
+        return count_micro_batches();
+      }
+    if (accumulating_.begins) {
+      run(accumulating_.first);
+    } else {
+      complete_sums(table, accumulating_.waiting);
+      run(accumulating_.more);
+    }
+    count_micro_batches();
+  }
+  void count_micro_batches() {
+    for (record* const r : accumulating_.waiting) ++r->micro_batches;
   }
 
   /// @returns  Partial sums that the ranks are to add up before the next call, if it is not done: see fused_step::advance.
@@ -229,6 +257,7 @@ class model_step final : public operation {
   void build(Table const& table, laid_out<Types, Built>& built, std::vector<record*> const& keys, bool with_sums) {
     built.clear();  // until all is laid out it is laid out for none
     built.with_sums = with_sums;
+    bool const brings_sums = with_sums && table.is_distributed();
     built.joined.assign(keys.size(), false);
     if constexpr (Types::collective)
       if (table.is_distributed() && !built.ranks.exchanges()) built.ranks.exchanged = table.ranks().make_messages();
@@ -237,7 +266,7 @@ class model_step final : public operation {
       for (; last < keys.size() && !sums_by_key(table) && continues(*keys[last - 1], *keys[last]); ++last)
         built.joined[last] = true;
       auto const same = std::span(keys).subspan(first, last - first);
-      add_run(table, built, same);
+      add_run(table, built, same, brings_sums);
       if constexpr (Types::collective && !Built::accumulates_only)
         if (built.ranks.exchanges())
           for (record const* const r : same) built.ranks.mirrors.add(table, *r, *built.ranks.exchanged);
@@ -268,8 +297,8 @@ class model_step final : public operation {
   }
 
   template <class Built>
-  void add_run(Table const& table, laid_out<Types, Built>& built, std::span<record* const> keys) {
-    rank_gradients<Table, D> const gradients = gradients_of(table, built, keys);
+  void add_run(Table const& table, laid_out<Types, Built>& built, std::span<record* const> keys, bool brings_sums) {
+    rank_gradients<Table, D> const gradients = gradients_of(table, built, keys, brings_sums);
     record const& first = *keys.front();
     element_numbers const numbers = numbers_of(first);
     slice const range{first.offset, keys.back()->padded_range().end};
@@ -292,7 +321,7 @@ class model_step final : public operation {
     std::vector<typename Table::T const*> gradients;
     std::vector<typename Table::T*> mirrors;
     of_ranks.append(gradients, shard.offset(), [&](std::size_t m) {
-      return readable(table, built, n, m, Table::gradient(*keys.front(), m) + shard.offset(), shard.size());
+      return readable(table, built, n, m, of_ranks.own_source(*keys.front(), m) + shard.offset(), shard.size());
     });
     run_type run;
     if constexpr (Built::accumulates_only) {
@@ -301,8 +330,8 @@ class model_step final : public operation {
       run = shard.template run<run_type>();
       table.add_mirrors(mirrors, shard);
       table.add_mirror_copies(built.copies_out, shard);
-      run.accumulated = built.with_sums;
-      if (built.with_sums || Built::always_reduced || (Built::two_phases && gradients.size() > 1))
+      run.accumulated = built.with_sums && !table.is_distributed();
+      if (run.accumulated || Built::always_reduced || (Built::two_phases && gradients.size() > 1))
         run.reduced = shard.reduced();
     }
     auto const owned = [&](record const* r) { return shard.has_elements_of(*r); };
@@ -319,9 +348,11 @@ class model_step final : public operation {
   }
 
   template <class Built>
-  static rank_gradients<Table, D> gradients_of(Table const& table, Built& built, std::span<record* const> keys) {
+  static rank_gradients<Table, D> gradients_of(Table const& table, Built& built, std::span<record* const> keys,
+                                               [[maybe_unused]] bool brings_sums) {
     if constexpr (Types::collective)
-      if (built.ranks.exchanges()) return {table, keys, *built.ranks.exchanged, built.ranks.sums, built.staged.front()};
+      if (built.ranks.exchanges())
+        return {table, keys, *built.ranks.exchanged, built.ranks.sums, built.staged.front(), brings_sums};
     return rank_gradients<Table, D>(table.devices().size());
   }
   /// Whether this process holds elements of the key.
@@ -359,26 +390,6 @@ class model_step final : public operation {
   rule_list<typename Types::updater_type> rules_;  // of the run that is under way
   std::size_t next_ = 0;                           // the part that it runs next
   std::vector<record*> keys_;
-};
-
-/// A model_step that is made once for given keys and can be moved.
-template <class Types>
-class step_plan {
- public:
-  /// @throws as model_step
-  step_plan(store_contents<Types>& contents, std::vector<typename Types::record*> keys)
-      : step_(std::make_unique<model_step<Types>>(contents, std::move(keys))) {}
-
-  /// Keys that it updates.
-  std::size_t size() const { return step_->size(); }
-  template <class F>
-  void for_each_key(F const& f) const {
-    step_->for_each_key(f);
-  }
-  model_step<Types>& step() const { return *step_; }
-
- private:
-  std::unique_ptr<model_step<Types>> step_;
 };
 
 }  // namespace pushpull::detail

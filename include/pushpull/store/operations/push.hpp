@@ -16,6 +16,7 @@
 #include <pushpull/schedule/operation.hpp>
 #include <pushpull/store/contents.hpp>
 #include <pushpull/store/exchange/call_exchange.hpp>
+#include <pushpull/store/exchange/rank_sums.hpp>
 #include <pushpull/store/operations/gathered_call.hpp>
 #include <pushpull/store/operations/laid_out_call.hpp>
 #include <pushpull/store/operations/operation.hpp>
@@ -81,10 +82,22 @@ class gradient_operation : public gathered_operation<typename Types::device_type
 
  private:
   void name_keys() {
-    call_.take_ranks(contents_.keys, sources_of::all_ranks);
+    if constexpr (Types::accumulates) {
+      reserve_sums();
+    } else {
+      call_.take_ranks(contents_.keys, sources_of::all_ranks);
+    }
     contents_.write_collectives(*this);
     call_.for_each_key([&](record& r) { this->writes(r.order); });
     if constexpr (pass::has_shared_sums<typename Types::rule_type>) this->writes(contents_.steps);
+  }
+  /// Each rank adds up its own sources.
+  void reserve_sums() {
+    if constexpr (Types::collective)
+      if (contents_.keys.is_distributed())
+        contents_.in_step([&] {
+          call_.for_each_key([&](record& r) { rank_sums<Types, pass::memory::foreign>::reserve(contents_.keys, r); });
+        });
   }
 };
 
