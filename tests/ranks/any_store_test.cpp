@@ -111,7 +111,19 @@ TEST_CASE("ranks that set different things all get an error, and the store works
              "threshold 0.5, type 2bit");
       auto const set_one_bit = [&] { store.set_gradient_compression({{"type", "1bit"}}); };
       expect(message_of(set_one_bit).starts_with("set_gradient_compression: the store was not created with"));
+      expect(
+          message_of(
+              [&] { store.set_optimizer(update::momentum{.learning_rate = 1, .dampening = differs ? 0.5 : 0.25}); }) ==
+          "set_optimizer: ranks disagree: rank 0 came with momentum: dampening 0.25, rank 1 with momentum: dampening "
+          "0.5");
       store.set_optimizer(update::momentum{.learning_rate = 1.0});
+      expect(message_of([&] {
+               if (differs) return store.set_hyperparameters(update::sgd{});
+               store.set_hyperparameters(update::momentum{.learning_rate = 2.0});
+             })
+                 .starts_with(
+                     "set_hyperparameters: ranks disagree: rank 0 came with momentum, rank 1 with sgd, which fails"));
+      expect(store.updater<update::momentum>().learning_rate == 1.0);
       std::vector<float> const zeros(3000);
       store.push("a", zeros).wait();
       expect(pulled(store, "a", 3000) == std::vector<float>(3000, 1));

@@ -217,3 +217,52 @@ TEST_CASE("ranks whose rules or devices differ are told so at init", "[ranks]") 
            "with 1 key of a store of float32 on 2 devices with the rule sgd");
   });
 }
+
+TEST_CASE("ranks whose hyperparameters differ are told the first that does", "[ranks]") {
+  on_ranks(3, [](comm::threads const& c) {
+    bool const differs = c.rank() == 2;
+    auto const rule = [&](double rate) { return update::adam{.learning_rate = differs ? rate : 0.1}; };
+    pp::kv_store store{pp::cpu_devices(1), rule(0.2), c};
+    auto const init = [&](std::string const& key) { store.init(key, filled(5000, 1)); };
+    std::string const difference =
+        "ranks disagree: rank 0 came with adam: learning_rate 0.1, rank 2 with adam: learning_rate ";
+    expect(message_of([&] { init("a"); }) == "init: " + difference + "0.2");
+    store.set_hyperparameters(rule(0.1));
+    init("a");
+
+    expect(message_of([&] { store.set_hyperparameters(rule(0.3)); }) == "set_hyperparameters: " + difference + "0.3");
+    expect(message_of([&] { store.set_hyperparameters(rule(-1)); })
+               .starts_with("set_hyperparameters: ranks disagree: rank 0 came with parameter group 0, rank 2 with "
+                            "parameter group 0, which fails with: adam: learning_rate: "));
+    expect(store.updater().learning_rate == 0.1);
+
+    auto const all = [](std::string_view) { return true; };
+    expect(message_of([&] { store.add_group(all, rule(0.4)); }) == "add_group: " + difference + "0.4");
+    expect(message_of([&] {
+             store.add_group([&](std::string_view key) { return differs == (key == "b"); }, rule(0.1));
+           }) == "add_group: ranks disagree: rank 0 came with key \"a\", rank 2 with nothing");
+    expect(store.groups() == 1);
+    // Claims of later keys are compared when these come.
+    expect(store.add_group([&](std::string_view key) { return differs && key == "b"; }, rule(0.1)) == 1);
+    expect(
+        message_of([&] { init("b"); }) ==
+        "init: ranks disagree: rank 0 came with key \"b\" of shape (5000) of float32, rank 2 with key \"b\" of shape "
+        "(5000) of float32, in parameter group 1");
+    init("c");
+
+    auto const ones = filled(5000, 1);
+    store.push("a", ones).wait();  // the store works on
+    expect(store.steps("a") == 1);
+  });
+}
+
+TEST_CASE("ranks whose schedules differ are told in which update", "[ranks]") {
+  namespace lr = pp::lr_schedule;
+  on_ranks(2, [](comm::threads const& c) {
+    auto const updates = [&](std::int64_t of_rank_1) { return c.rank() == 1 ? of_rank_1 : 20; };
+    pp::kv_store store{pp::cpu_devices(1), update::sgd{} | update::learning_rate(lr::step_decay{1, updates(40), 0.5}),
+                       c};
+    expect(message_of([&] { store.init("a", filled(3, 1)); }) ==
+           "init: ranks disagree: rank 0 came with step_decay 0.5 in update 21, rank 1 with step_decay 1 in update 21");
+  });
+}

@@ -33,6 +33,7 @@ struct lars_factor {
   PUSHPULL_HOST_DEVICE void check(Checks& c) const {
     c.not_negative("lars: eta", eta);
     c.not_negative("lars: epsilon", epsilon);
+    c.any("lars: adapts", adapts);
   }
 
   /// From the squares of |w| and |g|.

@@ -34,6 +34,7 @@ struct folded_correction {
   template <class Checks>
   PUSHPULL_HOST_DEVICE void check(Checks& c) const {
     c.stage(rule);
+    c.any("folded_correction: correct_bias", correct_bias);
   }
 
   /// The rate in step t.

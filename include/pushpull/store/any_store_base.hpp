@@ -3,7 +3,6 @@
 #pragma once
 
 #include <any>
-#include <atomic>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -14,6 +13,7 @@
 #include <string_view>
 #include <tuple>
 #include <type_traits>
+#include <typeinfo>
 #include <utility>
 #include <vector>
 
@@ -35,16 +35,10 @@
 #include <pushpull/store/policies.hpp>
 #include <pushpull/store/wrapped_store.hpp>
 #include <pushpull/tensor/tensor.hpp>
+#include <pushpull/update/hyperparameter_list.hpp>
+#include <pushpull/update/rule_description.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
-
-/// The element type of an any_store that has one only: what makes it a Store.
-template <class... Ts>
-struct sole_type {};
-template <class T>
-struct sole_type<T> {
-  using value_type = T;
-};
 
 /// The part of any_store<D, Compressors, Ts...> that it inherits.
 template <Device D, class Compressors, ElementType... Ts>
@@ -89,22 +83,8 @@ class any_store_base : public sole_type<Ts...> {
     if constexpr (!std::constructible_from<key, any_key_view>)
       kind_ = std::integral<key> ? key_kind::integers : key_kind::strings;
   }
-  any_store_base(any_store_base&& other) noexcept
-      : type_(std::move(other.type_)),
-        kind_(other.kind_.load()),
-        compressor_(other.compressor_),
-        communicator_(other.communicator_),
-        functions_(std::move(other.functions_)),
-        store_(std::move(other.store_)) {}
-  any_store_base& operator=(any_store_base&& other) noexcept {
-    type_ = std::move(other.type_);
-    kind_ = other.kind_.load();
-    compressor_ = other.compressor_;
-    communicator_ = other.communicator_;
-    functions_ = std::move(other.functions_);
-    store_ = std::move(other.store_);
-    return *this;
-  }
+  any_store_base(any_store_base&&) noexcept = default;
+  any_store_base& operator=(any_store_base&&) noexcept = default;
 
   std::string const& type() const { return type_; }
   std::vector<D> const& devices() const { return store_->devices(); }
@@ -140,10 +120,13 @@ class any_store_base : public sole_type<Ts...> {
                    ...),
                   "set_optimizer: of the policies it takes accumulate, a Reduction and a placement");
     expect_replaceable("set_optimizer");
-    auto next = prepared("set_optimizer", text_of_optimizer<Updater>(policies...), [&] {
-      expect_movable("set_optimizer", *store_);
-      return make(devices(), updater, compressor_, policies...);
-    });
+    auto next = prepared(
+        "set_optimizer", text_of_optimizer<Updater>(policies...),
+        [&] {
+          expect_movable("set_optimizer", *store_);
+          return make(devices(), updater, compressor_, policies...);
+        },
+        [&](auto const&) { return update::list_hyperparameters(updater); });
     replace(std::move(next), false);
   }
   /// From now on gradients travel as the parameters say: see compress::by_name. Values, rules, groups, states and step
@@ -222,13 +205,13 @@ class any_store_base : public sole_type<Ts...> {
   /// @throws invalid_argument as kv_store; where there is no rule, or one of another type than `updater`
   template <class Updater>
   void set_hyperparameters(Updater const& updater, std::size_t group = 0) {
-    expect_updater("set_hyperparameters");
+    expect_rule("set_hyperparameters", updater);
     store_->set_hyperparameters(std::any(updater), group);
   }
   /// As kv_store::add_group. @throws also where there is no rule, or one of another type than `updater`
   template <class Updater>
   std::size_t add_group(std::function<bool(any_key_view)> belongs, Updater const& updater) {
-    expect_updater("add_group");
+    expect_rule("add_group", updater);
     return store_->add_group(std::move(belongs), std::any(updater));
   }
   std::size_t groups() const { return store_->groups(); }
@@ -322,7 +305,6 @@ class any_store_base : public sole_type<Ts...> {
   using erased = erased_store<D, Ts...>;
   template <class T>
   using function_type = std::function<void(any_key_view, tensor_view<T, D> const&, tensor_view<T, D> const&)>;
-  enum class key_kind { none, integers, strings };
 
   ~any_store_base() = default;
 
@@ -337,7 +319,7 @@ class any_store_base : public sole_type<Ts...> {
   }
   /// Every key of a store is of one kind. @throws invalid_argument
   any_key_view checked(char const* call, any_key_view key) const {
-    key_kind const kind = kind_.load(std::memory_order_relaxed);
+    key_kind const kind = kind_.load();
     expects<invalid_argument>(kind == key_kind::none || key.is_string() == (kind == key_kind::strings), [&] {
       return std::string(call) + ": this store's keys are " + (kind == key_kind::strings ? "strings" : "integers") +
              ", " + key_text(key) + " came";
@@ -372,11 +354,20 @@ class any_store_base : public sole_type<Ts...> {
 
   /// The result of prepare(). Ranks that train together all make the call, with the same arguments, of which `what` is the
   /// text: all throw or none.
-  template <class Prepare>
-  auto prepared(char const* call, std::string const& what, Prepare const& prepare) {
+  template <class Prepare, class More = no_texts>
+  auto prepared(char const* call, std::string const& what, Prepare const& prepare, More const& more = {}) {
     auto const ranks = store_->owning_ranks();
-    if (ranks.group != nullptr) return prepared_alike(*ranks.group, call, what, prepare);
+    if (ranks.group != nullptr) return prepared_alike(*ranks.group, call, what, prepare, more);
     return prepare();
+  }
+  /// @throws invalid_argument, on all ranks, unless the store's rule has this type
+  template <class Updater>
+  void expect_rule(char const* call, Updater const&) {
+    prepared(call, update::describe<Updater>().name, [&] {
+      expect_updater(call);
+      store_->expect_rule(call, typeid(Updater));
+      return true;
+    });
   }
   /// Moves all values to another store, of the same rule also states and step counts.
   void replace(std::unique_ptr<erased> next, bool same_rule) {
@@ -388,7 +379,7 @@ class any_store_base : public sole_type<Ts...> {
   }
 
   std::string type_;
-  std::atomic<key_kind> kind_{key_kind::none};
+  shared_kind kind_;
   compress::any_compressor compressor_;
   comm::any_communicator communicator_;         // of a user's store: not asked
   std::tuple<function_type<Ts>...> functions_;  // of set_updater

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <any>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -11,6 +12,7 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <typeinfo>
 #include <vector>
 
 #include <pushpull/compress/by_name.hpp>
@@ -33,6 +35,32 @@
 #include <pushpull/update/rule_description.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
+
+/// The element type of an any_store that has one only: what makes it a Store.
+template <class... Ts>
+struct sole_type {};
+template <class T>
+struct sole_type<T> {
+  using value_type = T;
+};
+
+enum class key_kind { none, integers, strings };
+
+/// The kind of a store's keys, which threads read and set. It moves with the store.
+class shared_kind {
+ public:
+  shared_kind() = default;
+  shared_kind(shared_kind&& other) noexcept : kind_(other.load()) {}
+  shared_kind& operator=(shared_kind&& other) noexcept { return *this = other.load(); }
+  shared_kind& operator=(key_kind kind) noexcept {
+    kind_ = kind;
+    return *this;
+  }
+  key_kind load() const noexcept { return kind_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<key_kind> kind_{key_kind::none};
+};
 
 /// A tensor: where it lies, and its shape.
 template <class T, Device D>
@@ -122,6 +150,9 @@ class erased_store : public typed_calls<Ts, D>... {
   virtual bool accumulates() const = 0;
   /// The rule of a parameter group; empty where there is none.
   virtual std::any updater(std::size_t group) const = 0;
+  /// @throws invalid_argument unless the rule has this type
+  virtual void expect_rule(char const* call, std::type_info const& type) const = 0;
+  /// The rule has the type of the store's.
   virtual void set_hyperparameters(std::any const& rule, std::size_t group) = 0;
   virtual std::size_t add_group(std::function<bool(any_key_view)> belongs, std::any const& rule) = 0;
   virtual std::size_t groups() const = 0;

@@ -270,14 +270,18 @@ class store_model<Updater, Compressor, Compressors, policy_list<Policies...>, D,
     if constexpr (has_rule) return store.updater(group);
     return {};
   }
+  void expect_rule(char const* call, std::type_info const& type) const override {
+    if (type != typeid(Updater))
+      refuse_call(call, "a rule of another type than the store's optimizer came; set_optimizer takes any");
+  }
   void set_hyperparameters(std::any const& rule, std::size_t group) override {
-    if constexpr (has_rule) store.set_hyperparameters(rule_in("set_hyperparameters", rule), group);
+    if constexpr (has_rule) store.set_hyperparameters(std::any_cast<Updater const&>(rule), group);
   }
   std::size_t add_group(std::function<bool(any_key_view)> belongs, std::any const& rule) override {
     if constexpr (has_rule) {
       belongs_.push_back(belongs);
       try {
-        return store.add_group(std::move(belongs), rule_in("add_group", rule));
+        return store.add_group(std::move(belongs), std::any_cast<Updater const&>(rule));
       } catch (...) {
         belongs_.pop_back();
         throw;
@@ -381,12 +385,6 @@ class store_model<Updater, Compressor, Compressors, policy_list<Policies...>, D,
     std::vector<E> elements(bytes.size() / sizeof(E));
     if (!bytes.empty()) std::memcpy(static_cast<void*>(elements.data()), bytes.data(), elements.size() * sizeof(E));
     return elements;
-  }
-  static Updater const& rule_in(char const* call, std::any const& rule) {
-    auto const* const same = std::any_cast<Updater>(&rule);
-    if (same == nullptr)
-      refuse_call(call, "a rule of another type than the store's optimizer came; set_optimizer takes any");
-    return *same;
   }
 
   policy_list<Policies...> policies_;

@@ -34,6 +34,7 @@
 #include <pushpull/store/operations/step_plan.hpp>
 #include <pushpull/store/operations/swap.hpp>
 #include <pushpull/store/rows/push_rows.hpp>
+#include <pushpull/update/hyperparameter_list.hpp>
 #include <pushpull/update/rule_description.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
@@ -173,7 +174,9 @@ class engine : public call_drafts<Types> {
       if (contents_.keys.is_distributed()) {
         contents_.expect_in_step("init");
         return contents_.in_step([&] {
-          expect_agreed_keys(*ranks_, in_words(), keys, values, needs_gradient);
+          auto const rules = contents_.groups.rules();
+          expect_agreed_keys(*ranks_, in_words(), words_of_rules(*rules), keys, values, needs_gradient,
+                             [&](key_view key) { return rules->size() > 1 ? contents_.groups.of(key) : 0; });
           if constexpr (requires { typename View::value_type; }) {
             auto const agreed = values_of_rank_0(contents_.keys, values);
             return contents_.prepare_keys(keys, std::span(agreed), resident, needs_gradient);
@@ -238,6 +241,19 @@ class engine : public call_drafts<Types> {
   /// The sums over all keys, and the values that persist, where device number n finds them.
   sums_t<rule_type> const* shared_sums(std::size_t n) const { return &contents_.controls[n].shared()->sums; }
 
+  /// The result of prepare(), a change of rules. Ranks that own the keys together all make it: `what` and the texts of
+  /// more(result) are alike on all of them, or none makes it. @throws as detail::prepared_alike
+  template <class Prepare, class More>
+  auto prepared_alike([[maybe_unused]] char const* call, [[maybe_unused]] std::string what, Prepare const& prepare,
+                      [[maybe_unused]] More const& more) {
+    if constexpr (Types::collective)
+      if (contents_.keys.is_distributed()) {
+        contents_.expect_in_step(call);
+        return contents_.in_step([&] { return detail::prepared_alike(*ranks_, call, std::move(what), prepare, more); });
+      }
+    return prepare();
+  }
+
   detail::owning_ranks owning_ranks() const {
     topology const& all = contents_.keys.owners();
     return {contents_.keys.is_distributed() ? ranks_.get() : nullptr, all.rank(), all.ranks()};
@@ -262,9 +278,22 @@ class engine : public call_drafts<Types> {
   /// For ranks whose stores are to be alike.
   std::string in_words() const {
     std::string text = std::string(dtype_traits<T>::name) + " on " + counted(devices().size(), "device");
-    if constexpr (Types::has_updater) text += " with the rule " + update::describe<rule_type>().name;
+    if constexpr (Types::has_updater) {
+      text += " with the rule " + update::describe<rule_type>().name;
+      if (std::size_t const groups = contents_.groups.rules()->size(); groups > 1)
+        text += " and " + counted(groups, "parameter group");
+    }
     if (auto const& bound = contents_.keys.placement().bound) text += " placed by the bound " + std::to_string(*bound);
     return text;
+  }
+  /// The hyperparameters of all parameter groups.
+  static std::vector<std::string> words_of_rules(std::vector<updater_type> const& rules) {
+    std::vector<std::string> texts;
+    if constexpr (Types::has_updater)
+      for (std::size_t group = 0; group < rules.size(); ++group)
+        for (std::string& text : update::list_hyperparameters(rules[group]))
+          texts.push_back(group == 0 ? std::move(text) : text + " of parameter group " + std::to_string(group));
+    return texts;
   }
 
   /// Elements up to which the calling thread does the work of a call itself: about as long as another takes to wake.

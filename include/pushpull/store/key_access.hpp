@@ -2,6 +2,7 @@
 /// The calls of a store on its keys, rules and devices, on top of the engines that hold the keys.
 #pragma once
 
+#include <algorithm>
 #include <concepts>
 #include <cstddef>
 #include <functional>
@@ -23,6 +24,7 @@
 #include <pushpull/store/operations/operation.hpp>
 #include <pushpull/store/store_face.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
+#include <pushpull/update/hyperparameter_list.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
@@ -81,32 +83,48 @@ class key_access : public store_face<Derived, Traits> {
     return (*groups.rules())[group];
   }
   /// Other hyperparameters for the pushes that follow; states and step counts stay. In a store of several rules: for the
-  /// keys whose rule has this type. @throws invalid_argument as the rule's, and if there is no such group
+  /// keys whose rule has this type. All ranks make the call, with the same values.
+  /// @throws invalid_argument as the rule's, if there is no such group, and on all ranks if they disagree
   template <class Rule = updater_type>
     requires(has_updater && Traits::template has_rule<Rule>)
   void set_hyperparameters(Rule const& updater, std::size_t group = 0) {
     std::apply(
-        [&](auto&... engines) {
-          auto made = std::tuple{engines.prepare_rule(group, updater)...};
-          std::apply([&](auto&... rules) { (engines.commit(rules), ...); }, made);
+        [&](auto& one, auto&... others) {
+          auto made = one.prepared_alike(
+              "set_hyperparameters", "parameter group " + std::to_string(group),
+              [&] { return std::tuple{one.prepare_rule(group, updater), others.prepare_rule(group, updater)...}; },
+              [&](auto const&) { return update::list_hyperparameters(updater); });
+          std::apply([&](auto& rule, auto&... rules) { one.commit(rule), (others.commit(rules), ...); }, made);
         },
         self().template engines_of<Rule>());
   }
   /// Adds a parameter group: from now on keys for which `belongs(key)` holds, those that come later too, are updated with
   /// the hyperparameters of `updater`; states and step counts stay. One pass updates keys of all groups. A key is in the
   /// last group that claims it, or in group 0, that of the store's rule. Sums that a PreReduction takes over all keys go
-  /// over all groups. In a store of several rules: keys whose rule has this type. Waits for work that is under way.
-  /// @returns the group's number: 1, 2, ... @throws invalid_argument as the rule's, and if the predicate is empty
+  /// over all groups. In a store of several rules: keys whose rule has this type. Waits for work that is under way. All ranks
+  /// make the call, with the same values and for the same keys. @returns the group's number: 1, 2, ...
+  /// @throws invalid_argument as the rule's, if the predicate is empty, and on all ranks if they disagree
   template <class Rule = updater_type>
     requires(has_updater && Traits::template has_rule<Rule>)
   std::size_t add_group(std::function<bool(key_view)> belongs, Rule const& updater) {
     return std::apply(
-        [&](auto&... engines) {
-          auto made = std::tuple{engines.prepare_group(belongs, updater)...};
+        [&](auto& one, auto&... others) {
+          auto made = one.prepared_alike(
+              "add_group", "a parameter group",
+              [&] {
+                return std::tuple{one.prepare_group(belongs, updater), others.prepare_group(belongs, updater)...};
+              },
+              [&](auto const& groups) {
+                auto texts = update::list_hyperparameters(updater);
+                std::apply([&](auto const&... group) { (add_members(texts, group.members), ...); }, groups);
+                return texts;
+              });
           std::size_t const number = std::get<0>(made).rules->size() - 1;
-          auto const add = [&] { std::apply([&](auto&... groups) { (engines.commit(groups), ...); }, made); };
+          auto const add = [&] {
+            std::apply([&](auto& group, auto&... groups) { one.commit(group), (others.commit(groups), ...); }, made);
+          };
           function_operation<decltype(add) const&> op(add);
-          (engines.write_all(op), ...);  // no operation sees half of it
+          one.write_all(op), (others.write_all(op), ...);  // no operation sees half of it
           first().run_in_order(op);
           return number;
         },
@@ -130,21 +148,25 @@ class key_access : public store_face<Derived, Traits> {
   /// tensor_view<T, D> and tensor_view<master_type, D>, valid during the call. It is called on a thread of the schedule,
   /// once per key of a push and in the order of their registration; for GPUs it enqueues work on the device's stream. If
   /// it throws, no key of that push is changed. It must not call the store. In a store of several element types it takes
-  /// views of each. Cost: beside the passes of push and pull one read and write of each key.
-  /// @throws invalid_argument if f is an empty function
+  /// views of each. All ranks make the call; rank 0's function counts. Cost: beside the passes of push and pull one read and
+  /// write of each key. @throws invalid_argument if f is an empty function, also if it is on one rank only
   template <class F>
     requires(!has_updater && Traits::template takes_function<F>)
   void set_updater(F f) {
     std::apply(
         [&](auto&... engines) {
-          auto made = std::tuple{typename std::remove_reference_t<decltype(engines.function())>::function_type(f)...};
-          std::apply(
-              [&](auto&... functions) {
-                expects<invalid_argument>((bool{functions} && ...),
-                                          [] { return std::string("set_updater: the function is empty"); });
-                (engines.function().set(std::move(functions)), ...);
+          auto made = first().prepared_alike(
+              "set_updater", "a function",
+              [&] {
+                auto copies =
+                    std::tuple{typename std::remove_reference_t<decltype(engines.function())>::function_type(f)...};
+                expects<invalid_argument>(
+                    std::apply([](auto const&... functions) { return (bool{functions} && ...); }, copies),
+                    [] { return std::string("set_updater: the function is empty"); });
+                return copies;
               },
-              made);
+              no_texts());
+          std::apply([&](auto&... functions) { (engines.function().set(std::move(functions)), ...); }, made);
         },
         self().engines());
   }
@@ -208,6 +230,13 @@ class key_access : public store_face<Derived, Traits> {
   }
 
  private:
+  /// The texts of keys that a new group claims, in the order of their registration.
+  template <class Record>
+  static void add_members(std::vector<std::string>& texts, std::vector<Record*> members) {
+    std::ranges::sort(members, {}, &Record::index);
+    for (Record const* const r : members) texts.push_back(key_text(key_view(r->key)));
+  }
+
   Derived& self() { return static_cast<Derived&>(*this); }
   Derived const& self() const { return static_cast<Derived const&>(*this); }
 };

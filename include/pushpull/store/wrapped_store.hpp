@@ -383,11 +383,15 @@ class wrapped_store final
     if constexpr (requires { store_->updater(group); }) return std::any(store_->updater(group));
     return {};
   }
+  void expect_rule(char const* call, std::type_info const& type) const override {
+    if constexpr (requires { store_->updater(std::size_t{}); }) {
+      if (type != typeid(decltype(store_->updater(std::size_t{}))))
+        refuse_call(call, "a rule of another type than the store's came");
+    }
+  }
   void set_hyperparameters(std::any const& rule, std::size_t group) override {
     if constexpr (requires { store_->set_hyperparameters(store_->updater(group), group); }) {
-      auto const* const same = std::any_cast<decltype(store_->updater(group))>(&rule);
-      if (same == nullptr) refuse_call("set_hyperparameters", "a rule of another type than the store's came");
-      store_->set_hyperparameters(*same, group);
+      store_->set_hyperparameters(std::any_cast<decltype(store_->updater(group)) const&>(rule), group);
     } else {
       refuse("set_hyperparameters");
     }

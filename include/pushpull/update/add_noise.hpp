@@ -40,6 +40,7 @@ struct add_noise {
   PUSHPULL_HOST_DEVICE void check(Checks& c) const {
     c.not_negative("add_noise: eta", eta);
     c.not_negative("add_noise: gamma", gamma);
+    c.any("add_noise: seed", seed);
   }
 
   template <class A>

@@ -85,6 +85,9 @@ struct checks {
   PUSHPULL_HOST_DEVICE void limit(char const* name, double value) {
     in(name, value, {.high = cuda::std::numeric_limits<double>::infinity()});
   }
+  /// Any value will do: a flag, a seed.
+  template <class T>
+  PUSHPULL_HOST_DEVICE void any(char const*, T) {}
   /// The hyperparameters that all kin of adam share.
   PUSHPULL_EXEC_CHECK_DISABLE
   PUSHPULL_HOST_DEVICE void adaptive(char const* rule, double learning_rate, double beta1, double beta2,

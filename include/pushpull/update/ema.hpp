@@ -46,6 +46,7 @@ struct ema {
   PUSHPULL_HOST_DEVICE void check(Checks& c) const {
     c.stage(rule);
     c.in_range("ema: decay", decay, 0, 1);
+    c.any("ema: debias", debias);
   }
 
   template <class A, class P>

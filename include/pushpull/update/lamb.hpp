@@ -62,6 +62,7 @@ struct lamb {
     c.not_negative("lamb: epsilon", epsilon);
     c.not_negative("lamb: weight_decay", weight_decay);
     c.bounds("lamb", lower_bound, upper_bound);
+    c.any("lamb: correct_bias", correct_bias);
   }
 
   template <class A>

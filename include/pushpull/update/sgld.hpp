@@ -30,6 +30,7 @@ struct sgld {
   template <class Checks>
   PUSHPULL_HOST_DEVICE void check(Checks& c) const {
     c.not_negative("sgld: learning_rate", learning_rate);
+    c.any("sgld: seed", seed);
   }
 
   template <class A>

@@ -27,6 +27,7 @@ struct trace {
   template <class Checks>
   PUSHPULL_HOST_DEVICE void check(Checks& c) const {
     c.in_range("trace: decay", decay, 0, 1);
+    c.any("trace: nesterov", nesterov);
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE

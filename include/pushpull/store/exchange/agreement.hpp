@@ -7,11 +7,13 @@
 #include <cstdint>
 #include <cstring>
 #include <exception>
+#include <iterator>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <pushpull/config.hpp>
@@ -67,11 +69,20 @@ void expect_agreement(rank_group& ranks, std::string const& call, std::size_t co
       }
 }
 
-/// The result of prepare(), if `what`, the text of its arguments, is the same on all ranks. All ranks call it, and all
-/// throw or none.
+/// No more texts to compare.
+struct no_texts {
+  template <class Result>
+  std::vector<std::string> operator()(Result const&) const {
+    return {};
+  }
+};
+
+/// The result of prepare(), if `what`, the text of its arguments, and the texts of more(result) are the same on all ranks.
+/// All ranks call it, and all throw or none.
 /// @throws what prepare throws; invalid_argument if ranks disagree, or if it fails on some of them only
-template <class Prepare>
-auto prepared_alike(rank_group& ranks, std::string const& call, std::string what, Prepare const& prepare) {
+template <class Prepare, class More>
+auto prepared_alike(rank_group& ranks, std::string const& call, std::string what, Prepare const& prepare,
+                    More const& more) {
   decltype(prepare()) result{};
   std::exception_ptr failure;
   try {
@@ -82,23 +93,30 @@ auto prepared_alike(rank_group& ranks, std::string const& call, std::string what
     failure = std::current_exception();
     what += ", which fails with: " + std::string(error.what());
   }
-  expect_agreement(ranks, call, 1, [&](std::size_t) { return what; });
+  std::vector<std::string> texts{std::move(what)};
+  if (!failure) std::ranges::move(more(std::as_const(result)), std::back_inserter(texts));
+  expect_agreement(ranks, call, texts.size(), [&](std::size_t i) { return texts[i]; });
   if (failure) std::rethrow_exception(failure);
   return result;
 }
 
-/// @param store  The store in words: devices, element type, rule.
+/// @param store  The store in words: devices, element type, rule. @param rules  Its hyperparameters, in words.
+/// @param group  group(key) -> the number of its parameter group.
 /// @throws invalid_argument on all ranks unless their stores are alike and they name the same keys, in one order, of the same
 /// shapes, element types and needs of gradients
-template <class KeyView, class View>
-void expect_agreed_keys(rank_group& ranks, std::string const& store, std::span<KeyView const> keys,
-                        std::span<View const> values, std::vector<bool> const& needs_gradient) {
-  expect_agreement(ranks, "init", keys.size() + 1, [&](std::size_t i) {
-    if (i == 0) return counted(keys.size(), "key") + " of a store of " + store;
-    std::string text = key_text(keys[i - 1]) + " of shape " + to_string(values[i - 1].shape());
+template <class KeyView, class View, class Group>
+void expect_agreed_keys(rank_group& ranks, std::string const& store, std::vector<std::string> const& rules,
+                        std::span<KeyView const> keys, std::span<View const> values,
+                        std::vector<bool> const& needs_gradient, Group const& group) {
+  expect_agreement(ranks, "init", 1 + rules.size() + keys.size(), [&](std::size_t n) {
+    if (n == 0) return counted(keys.size(), "key") + " of a store of " + store;
+    if (n <= rules.size()) return rules[n - 1];
+    std::size_t const i = n - 1 - rules.size();
+    std::string text = key_text(keys[i]) + " of shape " + to_string(values[i].shape());
     if constexpr (requires { typename View::value_type; })
       text += " of " + std::string(dtype_traits<std::remove_const_t<typename View::value_type>>::name);
-    if (i - 1 < needs_gradient.size()) text += needs_gradient[i - 1] ? ", with a gradient" : ", without a gradient";
+    if (i < needs_gradient.size()) text += needs_gradient[i] ? ", with a gradient" : ", without a gradient";
+    if (auto const number = group(keys[i]); number > 0) text += ", in parameter group " + std::to_string(number);
     return text;
   });
 }
