@@ -159,6 +159,8 @@ void check_key_calls(Store& store, Rule const& half_of) {
   REQUIRE(store.rank() == 0);
   REQUIRE(store.num_workers() == 1);
   store.barrier();
+  REQUIRE(store.join(2) == 1.0);
+  REQUIRE_FALSE(store.join(0).has_value());
   REQUIRE(store.is_capable("optimizer"));
   store.set_steps("b.bias", 5);
   store.push(x.keys, x.gradients);

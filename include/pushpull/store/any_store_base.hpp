@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -98,6 +99,8 @@ class any_store_base : public sole_type<Ts...> {
   int num_workers() const { return store_->num_workers(); }
   /// As kv_store's.
   void barrier() const { store_->barrier(); }
+  /// As kv_store's.
+  std::optional<double> join(double weight) { return store_->join(weight); }
   static bool is_capable(std::string_view capability) {
     return kv_store<std::tuple_element_t<0, std::tuple<Ts...>>, D>::is_capable(capability);
   }

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -135,6 +136,7 @@ class erased_store : public typed_calls<Ts, D>... {
   virtual int rank() const = 0;
   virtual int num_workers() const = 0;
   virtual void barrier() const = 0;
+  virtual std::optional<double> join(double weight) = 0;
   virtual std::vector<any_key> keys() const = 0;
   virtual bool contains(any_key_view key) const = 0;
   virtual pushpull::shape const& shape(any_key_view key) const = 0;

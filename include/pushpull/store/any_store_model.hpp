@@ -253,6 +253,11 @@ class store_model<Updater, Compressor, Compressors, policy_list<Policies...>, D,
   int rank() const override { return store.rank(); }
   int num_workers() const override { return store.num_workers(); }
   void barrier() const override { store.barrier(); }
+  std::optional<double> join(double weight) override {
+    if constexpr (AdditiveReduction<typename types_of<std::tuple_element_t<0, std::tuple<Ts...>>>::reduction_type>)
+      return store.join(weight);
+    refuse_call("join", "the store's reduction does not add gradients");
+  }
   std::vector<any_key> keys() const override { return store.keys(); }
   bool contains(any_key_view key) const override { return store.contains(key); }
   pushpull::shape const& shape(any_key_view key) const override { return store.shape(key); }

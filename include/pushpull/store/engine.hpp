@@ -7,6 +7,7 @@
 #include <exception>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include <pushpull/concepts/device.hpp>
+#include <pushpull/concepts/reduction.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/element/dtype.hpp>
 #include <pushpull/error.hpp>
@@ -24,6 +26,7 @@
 #include <pushpull/store/contents.hpp>
 #include <pushpull/store/exchange/agreement.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
+#include <pushpull/store/exchange/rank_weights.hpp>
 #include <pushpull/store/gather.hpp>
 #include <pushpull/store/keys/key_table.hpp>
 #include <pushpull/store/keys/topology.hpp>
@@ -254,6 +257,25 @@ class engine : public call_drafts<Types> {
     return prepare();
   }
 
+  /// See kv_store::join.
+  std::optional<double> join(double weight) {
+    using reduction = typename Types::reduction_type;
+    static_assert(AdditiveReduction<reduction>,
+                  "join: the store's reduction adds gradients: reduce::sum or reduce::mean");
+    expect_outside(*schedule_);
+    if constexpr (Types::collective)
+      if (contents_.keys.is_distributed()) {
+        contents_.expect_in_step("join");
+        std::span<double const> weights;
+        auto const gather = [&] { contents_.in_step([&] { weights = weights_.gather(*ranks_, weight); }); };
+        function_operation<decltype(gather) const&> op(gather);
+        contents_.write_collectives(op);
+        run_in_order(op);
+        return factor_of_rank<reduction>(weights, contents_.keys.owners().rank());
+      }
+    return factor_of_rank<reduction>(std::span(&weight, 1), 0);
+  }
+
   detail::owning_ranks owning_ranks() const {
     topology const& all = contents_.keys.owners();
     return {contents_.keys.is_distributed() ? ranks_.get() : nullptr, all.rank(), all.ranks()};
@@ -329,6 +351,8 @@ class engine : public call_drafts<Types> {
   void synchronize() const {
     for (D const& device : devices()) device.synchronize();
   }
+
+  rank_weights weights_;  // of the call of join that is under way
 };
 
 }  // namespace pushpull::detail

@@ -6,6 +6,7 @@
 #include <concepts>
 #include <cstddef>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -72,6 +73,14 @@ class key_access : public store_face<Derived, Traits> {
   }
   /// Returns when all processes of the communicator have called it; does not wait for work that is under way.
   void barrier() const { first().communicator().barrier(); }
+
+  /// Says how much of the next step's data this rank has, where ranks have more and less of it, or none any more: samples of
+  /// its batch, for instance. All ranks call it before each step, and then make the calls of the step alike.
+  /// @returns  What to multiply this rank's gradients by: 0 for a weight of 0; else 1 where they are added, and where a mean
+  ///           is taken a factor that makes it the mean of the ranks' gradients, each with its weight. None if all weights are
+  ///           0: then no step follows. Waits for all ranks.
+  /// @throws invalid_argument on all ranks if a weight is negative or not finite
+  std::optional<double> join(double weight) const { return first().join(weight); }
 
   /// The rule with its present hyperparameters, or that of a parameter group. In a store of several rules: `Rule`.
   /// @throws invalid_argument if there is no such group

@@ -22,6 +22,7 @@
 #include <pushpull/pass/copy.hpp>
 #include <pushpull/schedule/reentrance.hpp>
 #include <pushpull/store/concepts.hpp>
+#include <pushpull/store/exchange/rank_weights.hpp>
 #include <pushpull/store/kv_store.hpp>
 #include <pushpull/store/memory_report.hpp>
 #include <pushpull/store/parameter_list.hpp>
@@ -171,6 +172,30 @@ class parameter_store {
   /// it waits for the first of the next, and so does a parameter that is added there. @throws unknown_key
   void unfreeze(std::string_view name) { set_requires_grad(name, true); }
 
+  /// Says how much of the next step's data this rank has, where ranks have more and less of it, or none any more: samples of
+  /// its batch, for instance. The gradients of a rank without data, weight 0, are not read; a mean is that of the ranks'
+  /// gradients, each with its weight. All ranks call it before each step, and then make the calls of the step alike:
+  /// `while (parameters.join(batch.size())) { ...; parameters.update_all(); }`. It changes this rank's gradients. Waits for all
+  /// ranks. @returns whether any rank has data: if none has, no step follows. @throws as kv_store::join
+  bool join(double weight)
+    requires requires(S& store) { store.join(1.0).value(); }
+  {
+    auto const factor = store_->join(weight);
+    weigh_next_step(factor.value_or(1));
+    return factor.has_value();
+  }
+  /// Makes steps without data of this rank's until no rank has data. The other ranks call `join` and `update_all`.
+  void finish()
+    requires requires(S& store) { store.join(1.0).value(); }
+  {
+    while (join(0)) update_all();
+  }
+  /// The gradients of the next step are multiplied by a factor, which kv_store::join has returned.
+  void weigh_next_step(double factor) {
+    factor_ = factor;
+    for (auto const& p : parameters_) p->weighed = false;
+  }
+
   /// One step over all parameters that require a gradient: reduce the devices' gradients, update, write all mirrors.
   /// Enqueued; on CPU devices finished when it returns. Where a function was given to the store's set_updater, it is called once
   /// per parameter.
@@ -178,6 +203,7 @@ class parameter_store {
   /// of one after the other where the store takes no lists, so that a PreReduction sees one parameter at a time.
   void update_all() {
     prepare_step();
+    weigh_gradients();
     memory_.update();
   }
 
@@ -189,7 +215,9 @@ class parameter_store {
     requires requires(detail::parameter_memory<S>& memory, std::string const& key) { memory.ready(key, std::size_t{}); }
   {
     prepare_step();
-    memory_.ready(find(name).name, bucket_bytes_);
+    parameter& p = find(name);
+    weigh_gradient(p);
+    memory_.ready(p.name, bucket_bytes_);
   }
   /// Returns when the part of a step that has begun for the parameter, if any, is done. @throws unknown_key, and its errors
   void wait(std::string_view name)
@@ -213,6 +241,7 @@ class parameter_store {
     requires requires(detail::parameter_memory<S>& memory) { memory.accumulate(); }
   {
     prepare_step();
+    weigh_gradients();
     memory_.accumulate();
   }
 
@@ -295,6 +324,7 @@ class parameter_store {
     bool requires_grad = true;
     bool trained = true;                                       // it required a gradient at some time
     bool planned = false;                                      // the plan updates it
+    bool weighed = false;                                      // its gradient has the factor of the step
     std::optional<tensor<initial_type, device_type>> initial;  // until the mirrors are made
     std::function<void(parameter const&)> sync;
   };
@@ -393,6 +423,16 @@ class parameter_store {
     return true;
   }
 
+  void weigh_gradient(parameter& p) {
+    if (factor_ == 1 || !p.planned || std::exchange(p.weighed, true)) return;
+    for (std::size_t n = 0; n < devices().size(); ++n) detail::weigh(memory_.gradient(p.name, n), factor_);
+  }
+  void weigh_gradients() {
+    if (factor_ == 1) return;
+    for (auto const& p : parameters_) weigh_gradient(*p);
+    factor_ = 1;
+  }
+
   void set_requires_grad(std::string_view name, bool required) {
     materialize();
     parameter& p = find(name);
@@ -411,6 +451,7 @@ class parameter_store {
   detail::parameter_list<parameter> parameters_;
   std::size_t pending_ = 0;  // parameters at the end whose mirrors are not made yet
   std::size_t bucket_bytes_ = std::size_t{2} << 20U;
+  double factor_ = 1;     // of this rank's gradients in the next step
   bool stale_ = true;     // the plan covers other parameters than those that require a gradient
   bool planned_ = false;  // there is a plan, of the parameters that say so
   detail::guarded_mutex<std::mutex> mutex_;

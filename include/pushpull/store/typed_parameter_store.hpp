@@ -112,6 +112,14 @@ class parameter_store<kv_store<type_list<Ts...>, D, Policies...>> {
   void unfreeze(std::string_view name) {
     visit(name, [&](auto& part) { part.unfreeze(name); });
   }
+  bool join(double weight) {
+    auto const factor = store_->join(weight);
+    (of<Ts>().weigh_next_step(factor.value_or(1)), ...);
+    return factor.has_value();
+  }
+  void finish() {
+    while (join(0)) update_all();
+  }
   void update_all() {
     (of<Ts>().expect_step(), ...);
     (of<Ts>().update_all(), ...);

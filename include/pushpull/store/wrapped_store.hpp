@@ -319,6 +319,10 @@ class wrapped_store final
   void barrier() const override {
     if constexpr (requires { store_->barrier(); }) store_->barrier();
   }
+  std::optional<double> join(double weight) override {
+    if constexpr (requires { std::optional<double>(store_->join(weight)); }) return store_->join(weight);
+    refuse("join");
+  }
   std::vector<any_key> keys() const override {
     std::lock_guard const lock(mutex_);
     return order_;
