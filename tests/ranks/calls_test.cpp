@@ -266,3 +266,36 @@ TEST_CASE("ranks whose schedules differ are told in which update", "[ranks]") {
            "init: ranks disagree: rank 0 came with step_decay 0.5 in update 21, rank 1 with step_decay 1 in update 21");
   });
 }
+
+TEST_CASE("a command of rank 0 comes to the handlers of all ranks, between the steps", "[ranks][command]") {
+  on_ranks(3, [](comm::threads const& c) {
+    pp::kv_store store{pp::cpu_devices(1), update::adam{.learning_rate = 0.5}, c};
+    store.init("a", filled(5000, 1));
+    std::vector<std::string> got;
+    store.on_command([&](std::int64_t head, std::string_view body) {
+      got.push_back(std::to_string(head) + " " + std::string(body) + " after " + std::to_string(store.steps("a")));
+      if (head == 1) store.set_hyperparameters(update::adam{.learning_rate = std::stod(std::string(body))});
+    });
+    auto const ones = filled(5000, 1);
+    store.push("a", ones);
+    store.push("a", ones);
+    bool const is_first = c.rank() == 0;
+    store.command(is_first ? 1 : 7, is_first ? "0.25" : "of another rank");
+    expect(store.updater().learning_rate == 0.25);
+    store.push("a", ones);
+    store.command(2, std::string(is_first ? 100'000 : 0, 'x'));
+    expect(got == std::vector<std::string>{"1 0.25 after 2", "2 " + std::string(100'000, 'x') + " after 3"});
+
+    store.on_command([&](std::int64_t, std::string_view body) {
+      if (c.rank() == 1) throw std::runtime_error("no " + std::string(body));
+    });
+    if (c.rank() == 1) {
+      expect(message_of<std::runtime_error>([&] { store.command(5, "room"); }) == "no room");
+    } else {
+      expect(message_of<pp::error>([&] { store.command(5, c.rank() == 0 ? "room" : ""); }) ==
+             "command 5: the handler failed on rank 1: no room");
+    }
+    store.push("a", ones).wait();  // the store works on
+    expect(store.steps("a") == 4);
+  });
+}

@@ -159,6 +159,16 @@ void check_key_calls(Store& store, Rule const& half_of) {
   REQUIRE(store.rank() == 0);
   REQUIRE(store.num_workers() == 1);
   store.barrier();
+  std::string commands;
+  store.command(1, "to nobody");
+  store.on_command([&](std::int64_t head, std::string_view body) {
+    commands += std::to_string(head) + std::string(body) + std::to_string(store.size());  // it may call the store
+  });
+  store.command(2, " keys: ");
+  REQUIRE(commands == "2 keys: " + std::to_string(store.size()));
+  store.on_command({});
+  store.command(3, "to nobody");
+  REQUIRE(commands.ends_with(std::to_string(store.size())));
   REQUIRE(store.join(2) == 1.0);
   REQUIRE_FALSE(store.join(0).has_value());
   REQUIRE(store.is_capable("optimizer"));

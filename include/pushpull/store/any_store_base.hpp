@@ -29,6 +29,7 @@
 #include <pushpull/store/any_store_replacement.hpp>
 #include <pushpull/store/concepts.hpp>
 #include <pushpull/store/exchange/agreement.hpp>
+#include <pushpull/store/exchange/command.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/memory_report.hpp>
@@ -100,6 +101,13 @@ class any_store_base : public sole_type<Ts...> {
   /// As kv_store's.
   void barrier() const { store_->barrier(); }
   /// As kv_store's.
+  void on_command(command_handler handler) { commands_->set(std::move(handler)); }
+  void command(std::int64_t head, std::string_view body) {
+    store_->drain();
+    auto* const ranks = store_->owning_ranks().group;
+    if (ranks != nullptr) ranks->expect_in_step("command");
+    commands_->run(ranks, head, body);
+  }
   std::optional<double> join(double weight) { return store_->join(weight); }
   static bool is_capable(std::string_view capability) {
     return kv_store<std::tuple_element_t<0, std::tuple<Ts...>>, D>::is_capable(capability);
@@ -386,6 +394,7 @@ class any_store_base : public sole_type<Ts...> {
   compress::any_compressor compressor_;
   comm::any_communicator communicator_;         // of a user's store: not asked
   std::tuple<function_type<Ts>...> functions_;  // of set_updater
+  std::unique_ptr<command_slot> commands_ = std::make_unique<command_slot>();
   std::unique_ptr<erased> store_;
 };
 

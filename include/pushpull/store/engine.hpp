@@ -10,6 +10,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -25,6 +26,7 @@
 #include <pushpull/store/call_drafts.hpp>
 #include <pushpull/store/contents.hpp>
 #include <pushpull/store/exchange/agreement.hpp>
+#include <pushpull/store/exchange/command.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/exchange/rank_weights.hpp>
 #include <pushpull/store/gather.hpp>
@@ -276,6 +278,14 @@ class engine : public call_drafts<Types> {
     return factor_of_rank<reduction>(std::span(&weight, 1), 0);
   }
 
+  void on_command(command_handler handler) { commands_.set(std::move(handler)); }
+  /// See kv_store::command.
+  void command(std::int64_t head, std::string_view body) {
+    drain();
+    contents_.expect_in_step("command");
+    contents_.in_step([&] { commands_.run(owning_ranks().group, head, body); });
+  }
+
   detail::owning_ranks owning_ranks() const {
     topology const& all = contents_.keys.owners();
     return {contents_.keys.is_distributed() ? ranks_.get() : nullptr, all.rank(), all.ranks()};
@@ -353,6 +363,7 @@ class engine : public call_drafts<Types> {
   }
 
   rank_weights weights_;  // of the call of join that is under way
+  command_slot commands_;
 };
 
 }  // namespace pushpull::detail

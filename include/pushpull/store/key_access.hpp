@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <optional>
 #include <string>
@@ -18,6 +19,7 @@
 #include <pushpull/config.hpp>
 #include <pushpull/element/dtype.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/store/exchange/command.hpp>
 #include <pushpull/store/gather.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/memory_report.hpp>
@@ -74,6 +76,12 @@ class key_access : public store_face<Derived, Traits> {
   /// Returns when all processes of the communicator have called it; does not wait for work that is under way.
   void barrier() const { first().communicator().barrier(); }
 
+  /// The handler that `command` calls on this rank, in place of an earlier one; an empty function is none.
+  void on_command(command_handler handler) { first().on_command(std::move(handler)); }
+  /// Gives rank 0's head and body to the handlers of all ranks, after all earlier work and before later calls. All ranks make the
+  /// call; a handler runs on the thread that does, and may call the store as that thread may. Without a handler nothing
+  /// happens. Returns when all handlers have returned. @throws what the handler throws; on other ranks error, with its text
+  void command(std::int64_t head, std::string_view body) { first().command(head, body); }
   /// Says how much of the next step's data this rank has, where ranks have more and less of it, or none any more: samples of
   /// its batch, for instance. All ranks call it before each step, and then make the calls of the step alike.
   /// @returns  What to multiply this rank's gradients by: 0 for a weight of 0; else 1 where they are added, and where a mean
