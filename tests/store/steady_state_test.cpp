@@ -166,13 +166,17 @@ TEST_CASE("devices that cannot reach each other's memory give the same bits", "[
   REQUIRE(reached[0][5] != 1.0F);
 }
 
-TEST_CASE("a step over ranks allocates nothing either, nor do its micro-batches", "[parameter_store][ranks]") {
+namespace {
+
+/// f(store, parameters, keys, gradients, weights), on each rank after the first times.
+template <class Make, class Step>
+void require_no_allocation_over_ranks(Make const& make, Step const& f) {
   for (int const on_a_node : {1, 2, 4}) {
     CAPTURE(on_a_node);
     std::atomic<long> allocated{0};
     pp::comm::threads_options const options{.deadline = std::chrono::seconds(20), .ranks_per_node = on_a_node};
     pp::comm::run_ranks(4, options, [&](pp::comm::threads const& c) {
-      pp::kv_store store{pp::cpu_devices(1), update::clip_global_norm(1.0) | update::adam{}, c};
+      auto store = make(c);
       pp::parameter_store parameters{store};
       for (std::size_t i = 0; i < 20; ++i)
         parameters.add("layer" + std::to_string(i), std::vector<float>((i * 7919) % 3001, 1.0F));
@@ -180,20 +184,7 @@ TEST_CASE("a step over ranks allocates nothing either, nor do its micro-batches"
       std::vector<std::vector<float>> const gradients{std::vector<float>(5000, 1.0F), std::vector<float>(70, 1.0F)};
       auto weights = gradients;
       store.init(keys, gradients);
-      pp::kv_store summing{pp::cpu_devices(1), update::adam{}, pp::accumulate{}, c};
-      pp::parameter_store summed{summing};
-      for (char const* const name : {"x", "y", "z"}) summed.add(name, std::vector<float>(4000, 1.0F));
-      summing.init(keys, gradients);
-      auto const step = [&] {
-        parameters.update_all();
-        store.pushpull(keys, gradients, weights).wait();
-        for (int micro_batch = 0; micro_batch < 2; ++micro_batch) {
-          summed.accumulate_all();
-          summing.accumulate(keys, gradients).wait();
-        }
-        summed.update_all();
-        summing.pushpull(keys, gradients, weights).wait();
-      };
+      auto const step = [&] { f(store, parameters, keys, gradients, weights); };
       for (int t = 0; t < 5; ++t) step();
       c.barrier();
       long const before = heap_allocations;
@@ -206,4 +197,41 @@ TEST_CASE("a step over ranks allocates nothing either, nor do its micro-batches"
     });
     REQUIRE(allocated == 0);
   }
+}
+
+auto const steps = [](auto& store, auto& parameters, auto const& keys, auto const& gradients, auto& weights) {
+  parameters.update_all();
+  store.pushpull(keys, gradients, weights).wait();
+};
+
+}  // namespace
+
+TEST_CASE("a step over ranks allocates nothing either", "[parameter_store][ranks]") {
+  auto const make = [](pp::comm::threads const& c) {
+    return pp::make_kv_store<float>(pp::cpu_devices(1), update::clip_global_norm(1.0) | update::adam{}, c);
+  };
+  require_no_allocation_over_ranks(make, steps);
+}
+
+TEST_CASE("micro-batches over ranks allocate nothing", "[parameter_store][ranks]") {
+  auto const make = [](pp::comm::threads const& c) {
+    return pp::make_kv_store<float>(pp::cpu_devices(1), update::adam{}, pp::accumulate{}, c);
+  };
+  require_no_allocation_over_ranks(
+      make, [](auto& store, auto& parameters, auto const& keys, auto const& gradients, auto& weights) {
+        for (int micro_batch = 0; micro_batch < 2; ++micro_batch) {
+          parameters.accumulate_all();
+          store.accumulate(keys, gradients).wait();
+        }
+        steps(store, parameters, keys, gradients, weights);
+      });
+}
+
+TEST_CASE("a step of an any_store over ranks allocates nothing either", "[any_store][ranks]") {
+  auto const make = [](pp::comm::threads const& c) {
+    auto store = pp::create("dist_sync", pp::cpu_devices(1), c);
+    store.set_optimizer(update::adam{});
+    return store;
+  };
+  require_no_allocation_over_ranks(make, steps);
 }

@@ -5,6 +5,7 @@
 #include <concepts>
 #include <cstddef>
 #include <memory>
+#include <new>
 #include <span>
 #include <string>
 #include <string_view>
@@ -13,6 +14,7 @@
 
 #include <pushpull/comm/any_request.hpp>
 #include <pushpull/comm/any_shared_memory.hpp>
+#include <pushpull/comm/inline_object.hpp>
 #include <pushpull/comm/single.hpp>
 #include <pushpull/concepts/communicator.hpp>
 #include <pushpull/concepts/device.hpp>
@@ -30,7 +32,9 @@ class any_communicator {
   struct erased_group {
     virtual ~erased_group() = default;
     virtual void end() = 0;
+    virtual erased_group* move_to(void* memory) noexcept = 0;
   };
+  using any_group = detail::inline_object<erased_group, 64>;
 
  public:
   using policy_kind = communicator_tag;
@@ -43,14 +47,14 @@ class any_communicator {
   class group_type {
    public:
     void end() {
-      if (held_ != nullptr) held_->end();
+      if (held_.get() != nullptr) held_.get()->end();
     }
 
    private:
     friend any_communicator;
-    explicit group_type(std::unique_ptr<erased_group> held) : held_(std::move(held)) {}
+    explicit group_type(any_group held) : held_(std::move(held)) {}
 
-    std::unique_ptr<erased_group> held_;  // null: the communicator has no groups
+    any_group held_;  // empty: the communicator has no groups
   };
 
   /// This process alone.
@@ -98,7 +102,7 @@ class any_communicator {
     virtual bool ranks_are_independent() const = 0;
     virtual bool exchanges() const = 0;
     virtual bool shares_memory() const = 0;
-    virtual std::unique_ptr<erased_group> group() const = 0;
+    virtual any_group group() const = 0;
     virtual void fail(std::string_view reason) const noexcept = 0;
     virtual request exchange(erased_group*, std::span<transfer const> out, std::span<transfer const> in) const = 0;
     virtual request gather(erased_group*, void* whole, std::span<byte_range const> of_rank) const = 0;
@@ -114,6 +118,7 @@ class any_communicator {
   struct group_model final : erased_group {
     explicit group_model(C const& communicator) : group(communicator.group()) {}
     void end() override { group.end(); }
+    erased_group* move_to(void* memory) noexcept override { return detail::moved_to(memory, *this); }
 
     typename C::group_type group;
   };
@@ -128,11 +133,11 @@ class any_communicator {
     bool exchanges() const override { return CollectiveCommunicator<C, host>; }
     bool shares_memory() const override { return SharesMemory<C, host>; }
 
-    std::unique_ptr<erased_group> group() const override {
+    any_group group() const override {
       if constexpr (GroupsCalls<C>)
-        return std::make_unique<group_model<C>>(communicator);
+        return any_group(std::in_place_type<group_model<C>>, communicator);
       else
-        return nullptr;
+        return any_group();
     }
     void fail([[maybe_unused]] std::string_view reason) const noexcept override {
       if constexpr (GroupsCalls<C>) communicator.fail(reason);

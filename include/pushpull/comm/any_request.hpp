@@ -3,9 +3,9 @@
 #pragma once
 
 #include <concepts>
-#include <memory>
 #include <utility>
 
+#include <pushpull/comm/inline_object.hpp>
 #include <pushpull/concepts/communicator.hpp>
 #include <pushpull/config.hpp>
 
@@ -17,11 +17,11 @@ class any_request {
   any_request() = default;
   template <class R>
     requires(!std::same_as<R, any_request> && CommunicationRequest<R>)
-  any_request(R request) : model_(std::make_unique<model<R>>(std::move(request))) {}
+  any_request(R request) : model_(std::in_place_type<model<R>>, std::move(request)) {}
 
-  bool ready() { return model_ == nullptr || model_->ready(); }
+  bool ready() { return model_.get() == nullptr || model_.get()->ready(); }
   void wait() {
-    if (model_ != nullptr) model_->wait();
+    if (model_.get() != nullptr) model_.get()->wait();
   }
 
  private:
@@ -29,17 +29,19 @@ class any_request {
     virtual ~erased() = default;
     virtual bool ready() = 0;
     virtual void wait() = 0;
+    virtual erased* move_to(void* memory) noexcept = 0;
   };
   template <class R>
   struct model final : erased {
     explicit model(R given) : request(std::move(given)) {}
     bool ready() override { return request.ready(); }
     void wait() override { request.wait(); }
+    erased* move_to(void* memory) noexcept override { return detail::moved_to(memory, *this); }
 
     R request;
   };
 
-  std::unique_ptr<erased> model_;
+  detail::inline_object<erased, 112> model_;  // requests of the library's communicators lie in it
 };
 
 static_assert(CommunicationRequest<any_request>);
