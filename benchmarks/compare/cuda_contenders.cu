@@ -136,7 +136,11 @@ void launch(std::int64_t size, F const& f) {
   cuda_check(cudaGetLastError(), "launch");
 }
 
-cuda_device first_device() { return cuda_devices().front(); }
+/// One device for all arrays: every device made anew has a stream of its own.
+cuda_device const& first_device() {
+  static cuda_device const device(0);
+  return device;
+}
 
 template <class T>
 std::vector<float> read(T const* from, std::size_t size) {

@@ -77,15 +77,22 @@ class launched_pass {
 
  public:
   launched_pass(cuda_device const& device, std::int64_t size, pointers<T const> const& gradients,
-                pointers<T> const& mirrors, float* weight, pointers<float> const& states)
+                pointers<T> const& mirrors, float* weight, pointers<float> const& states, std::int64_t runs)
       : device_(device), control_(device, std::vector<Rule>(1)) {
     control_.reserve(device, 1);
-    pass::run<types, detail::state_count<Rule>> run{};
-    run.size = size;
-    run.master = weight;
-    std::copy(states.begin(), states.end(), run.state);
     plan_.add_clock(0, true);
-    plan_.add(run, gradients, mirrors);
+    for (std::int64_t number = 0; number < runs; ++number) {
+      std::int64_t const first = number * (size / runs);
+      pass::run<types, detail::state_count<Rule>> run{};
+      run.size = size / runs;
+      run.master = weight + first;
+      for (std::size_t s = 0; s < states.size(); ++s) run.state[s] = states[s] + first;
+      pointers<T const> g = gradients;
+      for (auto& p : g) p += first;
+      pointers<T> m = mirrors;
+      for (auto& p : m) p += first;
+      plan_.add(run, g, m);
+    }
     plan_.commit(device);
     plan_.begin_step(device, control_.rules(nullptr), control_.clocks());
   }
@@ -126,7 +133,7 @@ void measure(benchmark::State& state) {
   for (float* stored : s) device.for_each(size, small_numbers<float>{stored});
   for (float* stored : {weight, scratch}) device.for_each(size, small_numbers<float>{stored});
 
-  launched_pass<Element, Rule> const pass(device, size, g, m, weight, s);
+  launched_pass<Element, Rule> const pass(device, size, g, m, weight, s, state.range(3));
   double const moved =
       static_cast<double>(size) * static_cast<double>((gradients + mirrors) * sizeof(Element) + (1 + states) * 8);
   double const ours = seconds_of(device, [&] { pass(); });
@@ -147,9 +154,10 @@ void measure(benchmark::State& state) {
 template <class Element, class Rule>
 void enter(std::string const& name) {
   auto* const entry = benchmark::RegisterBenchmark(("cuda/pass/" + name).c_str(), measure<Element, Rule>);
-  entry->ArgNames({"K", "R", "log2"})->UseManualTime()->Unit(benchmark::kMicrosecond)->Iterations(1);
+  entry->ArgNames({"K", "R", "log2", "runs"})->UseManualTime()->Unit(benchmark::kMicrosecond)->Iterations(1);
   for (auto const& [gradients, mirrors] : {std::pair{1, 0}, {1, 1}, {4, 4}, {8, 8}})
-    for (int const size : {10, 18, 25, 28}) entry->Args({gradients, mirrors, size});
+    for (int const size : {10, 18, 25, 28}) entry->Args({gradients, mirrors, size, 1});
+  for (auto const& [gradients, mirrors] : {std::pair{1, 0}, {4, 4}}) entry->Args({gradients, mirrors, 25, 1 << 14});
 }
 
 bool const entered = [] {

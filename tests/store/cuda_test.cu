@@ -50,6 +50,24 @@ void require_close(std::vector<std::vector<float>> const& a, std::vector<std::ve
         FAIL("key " << k << ", element " << i << ": " << a[k][i] << " " << b[k][i]);
 }
 
+/// Weights of 2,100 keys, of which most are small, after two steps.
+std::vector<std::vector<float>> many_pushed(auto const& devices) {
+  pp::kv_store store{devices, update::momentum{.learning_rate = 0.25}, pp::integer_keys{}};
+  std::vector<std::int64_t> keys;
+  std::vector<std::vector<float>> values, gradients;
+  for (std::int64_t k = 0; k < 2100; ++k) {
+    keys.push_back(k);
+    std::size_t const size = k % 500 == 0 ? 3001 : k % 7 == 0 ? 0 : static_cast<std::size_t>(k * 31 % 97);
+    values.emplace_back(size, static_cast<float>(k % 16));
+    auto& gradient = gradients.emplace_back(size);
+    for (std::size_t i = 0; i < size; ++i) gradient[i] = static_cast<float>((static_cast<std::size_t>(k) + i) % 8);
+  }
+  store.init(keys, values);
+  for (int t = 0; t < 2; ++t) store.pushpull(keys, gradients, values);
+  store.wait();
+  return values;
+}
+
 /// A user's rule that branches, as GPUs can.
 struct branching_rule {
   static constexpr auto state_names = pp::states();
@@ -73,6 +91,14 @@ TEST_CASE("rules on CUDA devices equal those on CPU devices", "[cuda]") {
     require_close(pushed(devices, adam, sources), pushed(pp::cpu_devices(2), adam, sources));
     REQUIRE(pushed(devices, adam, sources) == pushed(std::vector{devices[0]}, adam, sources));
   }
+}
+
+TEST_CASE("thousands of keys in one call on CUDA devices equal those on CPU devices", "[cuda]") {
+  auto const devices = logical_devices();
+  if (devices.empty()) return;
+  auto const expected = many_pushed(pp::cpu_devices(1));
+  REQUIRE(many_pushed(devices) == expected);
+  REQUIRE(many_pushed(std::vector{devices[0]}) == expected);
 }
 
 TEST_CASE("scheduled hyperparameters on CUDA devices equal those on CPU devices", "[cuda]") {

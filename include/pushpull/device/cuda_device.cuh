@@ -22,6 +22,7 @@ PUSHPULL_OTHERS_HEADERS_END
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/detail/cuda/check.cuh>
 #include <pushpull/detail/cuda/peers.cuh>
+#include <pushpull/detail/index_range.hpp>
 #include <pushpull/device/cuda_memory_resource.cuh>
 #include <pushpull/error.hpp>
 #include <pushpull/registers/cuda_execution.cuh>
@@ -34,14 +35,48 @@ namespace detail {
 /// Threads per block of the kernel below.
 inline constexpr int index_threads = 256;
 
+/// The first r with ends[r] > task; all lanes of a warp search together. @param size  Number of ends; the last exceeds task.
+__device__ inline std::int32_t warp_upper_bound(std::int64_t const* ends, std::int32_t size, std::int64_t task) {
+  auto const lane = static_cast<std::int32_t>(threadIdx.x % 32);
+  std::int32_t low = 0;
+  for (std::int32_t high = size - 1; low < high;) {
+    std::int32_t const step = (high - low + 31) / 32, probe = low + (lane + 1) * step - 1;
+    bool const below = probe < high && ends[probe] <= task;
+    low += __popc(__ballot_sync(0xffffffffU, below)) * step;
+    if (low + step - 1 < high) high = low + step - 1;
+  }
+  return low;
+}
+
+/// The runs of a block's tasks, which start at `begin`. A search by each thread for itself would take as long as the pass.
+template <class Runs>
+__device__ void search_runs(Runs const& runs, std::int64_t begin, std::int64_t n, index_range& range) {
+  if (threadIdx.x < 32) {
+    std::int32_t const first = warp_upper_bound(runs.ends, runs.size, begin);
+    if (threadIdx.x == 0) range.first = first;
+  } else if (threadIdx.x < 64) {
+    std::int64_t const end = begin + index_threads < n ? begin + index_threads : n;
+    std::int32_t const last = warp_upper_bound(runs.ends, runs.size, end - 1);
+    if (threadIdx.x == 32) range.last = last;
+  }
+  __syncthreads();
+}
+
 /// f(i) for every 0 <= i < n, one thread each. Not cub::DeviceFor::Bulk: that gives each thread two items behind two
 /// paths, four copies of f, which costs Adam 62 registers for 48 and spills where gradients and mirrors are bfloat16.
+/// Where f searches a list of runs for that of i, the block searches once.
 /// Internal linkage: two libraries that instantiate it with the same names must not launch each other's.
 template <class F>
 static __global__ void __launch_bounds__(index_threads)
     index_kernel(__grid_constant__ F const f, std::int64_t const n) {
-  std::int64_t const i = static_cast<std::int64_t>(blockIdx.x) * index_threads + threadIdx.x;
-  if (i < n) f(i);
+  std::int64_t const begin = static_cast<std::int64_t>(blockIdx.x) * index_threads, i = begin + threadIdx.x;
+  if constexpr (requires { f.searched_runs(); }) {
+    __shared__ index_range range;
+    search_runs(f.searched_runs(), begin, n, range);
+    if (i < n) f(i, range);
+  } else {
+    if (i < n) f(i);
+  }
 }
 
 /// Threads that sum one leaf of a norm's tree.

@@ -11,6 +11,7 @@
 #include <pushpull/config.hpp>
 #include <pushpull/detail/static_for.hpp>
 #include <pushpull/pass/operands.hpp>
+#include <pushpull/pass/run_table.hpp>
 #include <pushpull/registers/block.hpp>
 #include <pushpull/registers/code.hpp>
 #include <pushpull/registers/stochastic_rounding.hpp>
@@ -25,53 +26,6 @@ enum class memory {
 };
 
 namespace detail {
-
-/// The only run of a launch, in the launch's arguments: its pointers cost a GPU no load.
-template <class Run>
-struct one_run {
-  using run_type = Run;
-  Run run;
-
-  PUSHPULL_DEVICE_INLINE Run const& find(std::int64_t&) const { return run; }
-};
-
-/// The run of `task`, which becomes the task's number within it. @param ends  ends[r]: number of tasks in runs 0..r.
-PUSHPULL_DEVICE_INLINE std::int32_t find_run(std::int64_t& task, std::int64_t const* ends, std::int32_t size) {
-  std::int32_t low = 0;
-  for (std::int32_t high = size - 1; low < high;) {
-    std::int32_t const middle = (low + high) / 2;
-    if (ends[middle] > task) {
-      high = middle;
-    } else {
-      low = middle + 1;
-    }
-  }
-  if (low > 0) task -= ends[low - 1];
-  return low;
-}
-
-/// The runs of a launch in a table where the device reads it. (A kernel that took a run from either place would hold
-/// the run's pointers in registers or in local memory: 128 registers instead of 64 for Adam.)
-template <class Run>
-struct run_table {
-  using run_type = Run;
-  Run const* rows;
-  std::int64_t const* ends;  ///< ends[r]: number of tasks in runs 0..r.
-  std::int32_t size;
-
-  /// The run of `task`, which becomes the task's number within it.
-  PUSHPULL_DEVICE_INLINE Run const& find(std::int64_t& task) const {
-#if !defined(__CUDA_ARCH__)
-    // Many small runs of one task each: a search whose branches no processor foresees would take as long as their pass.
-    if (ends[size - 1] == size) {
-      Run const& only = rows[task];
-      task = 0;
-      return only;
-    }
-#endif
-    return rows[find_run(task, ends, size)];
-  }
-};
 
 /// f(operand) for operands first to count - 1. On GPUs guarded constants index the near ones: a run-time index would
 /// put the array of pointers into local memory.
@@ -88,6 +42,38 @@ PUSHPULL_DEVICE_INLINE void for_each_operand(Pointer const (&near)[inline_operan
     for (std::int32_t k = inline_operands; k < count; ++k) f(far[k - inline_operands]);
   } else {
     for (std::int32_t k = first; k < count; ++k) f(k < inline_operands ? near[k] : far[k - inline_operands]);
+  }
+}
+
+/// Sources whose loads a GPU has in flight together: more cost registers, fewer leave memory waiting.
+inline constexpr std::size_t grouped_loads = 4;
+
+/// add(block) for each source behind the first, which `load(block, source)` reads; in source order.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class Block, class Run, class Load, class Add>
+PUSHPULL_DEVICE_INLINE void add_sources(Run const& r, Load const& load, Add const& add) {
+  auto const one = [&](typename Run::source_type from) PUSHPULL_INLINE_LAMBDA {
+    Block next;
+    load(next, from);
+    add(next);
+  };
+  if constexpr (Block::access::unrolled) {
+    static_for<inline_operands / grouped_loads>([&](auto group) PUSHPULL_INLINE_LAMBDA {
+      constexpr auto base = static_cast<std::int32_t>(group * grouped_loads);
+      if (base != 0 && base >= r.gradients) return;
+      Block next[grouped_loads];
+      static_for<grouped_loads>([&](auto k) PUSHPULL_INLINE_LAMBDA {
+        constexpr auto index = base + static_cast<std::int32_t>(k);
+        if (index != 0 && index < r.gradients) load(next[k], r.gradient[index]);
+      });
+      static_for<grouped_loads>([&](auto k) PUSHPULL_INLINE_LAMBDA {
+        constexpr auto index = base + static_cast<std::int32_t>(k);
+        if (index != 0 && index < r.gradients) add(next[k]);
+      });
+    });
+    for_each_operand<true>(r.gradient, r.more_gradients, inline_operands, r.gradients, one);
+  } else {
+    for_each_operand<false>(r.gradient, r.more_gradients, 1, r.gradients, one);
   }
 }
 
@@ -109,13 +95,9 @@ PUSHPULL_DEVICE_INLINE void reduce(Block& total, Run const& r, std::int64_t i, s
     }
   };
   load(total, r.gradient[0]);
-  for_each_operand<Block::access::unrolled>(
-      r.gradient, r.more_gradients, 1, r.gradients, [&](source from) PUSHPULL_INLINE_LAMBDA {
-        Block next;
-        load(next, from);
-        static_for<Block::count>([&](auto j)
-                                     PUSHPULL_INLINE_LAMBDA { total.x[j] = Reduction{}(total.x[j], next.x[j]); });
-      });
+  add_sources<Block>(r, load, [&](Block const& next) PUSHPULL_INLINE_LAMBDA {
+    static_for<Block::count>([&](auto j) PUSHPULL_INLINE_LAMBDA { total.x[j] = Reduction{}(total.x[j], next.x[j]); });
+  });
   static_for<Block::count>([&](auto j)
                                PUSHPULL_INLINE_LAMBDA { total.x[j] = Reduction{}.finish(total.x[j], r.sources); });
 }
@@ -147,6 +129,17 @@ PUSHPULL_DEVICE_INLINE void fetch_ahead(Run const& r, std::int64_t i) {
     }
     if constexpr (Weight) fetch(r.master);
     if constexpr (States) static_for<Run::states>([&](auto s) PUSHPULL_INLINE_LAMBDA { fetch(r.state[s]); });
+  }
+}
+
+/// Asks for the master and the states of the own block, which are read after the gradients: ptxas puts a load next to its
+/// first use, so memory would be waited for twice. A block of several accesses has enough of them in flight.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class Block, bool Weight, class Run>
+PUSHPULL_DEVICE_INLINE void fetch_stored(Run const& r, std::int64_t i) {
+  if constexpr (requires { Block::access::fetch(r.master); } && sizeof(Block) <= 16) {
+    if constexpr (Weight) Block::access::fetch(r.master + i);
+    static_for<Run::states>([&](auto s) PUSHPULL_INLINE_LAMBDA { Block::access::fetch(r.state[s] + i); });
   }
 }
 
@@ -218,6 +211,9 @@ struct body {
   using block_type = typename Execution::template block_type<A, typename Types::gradient, typename Types::master,
                                                              typename Types::state, typename Types::mirror>;
   static constexpr std::int64_t grain = grain_of<Execution, block_type>;
+  /// Whether the master and the states are read before the gradients, on GPUs: they are in flight together. Three states
+  /// would cost registers that are not there.
+  static constexpr bool loads_early = block_type::access::unrolled && states <= 2;
   static constexpr bool only_reduces = requires { requires Rule::leaves_reduced; };
 
   Rule const* rules;             ///< On the device, so that hyperparameters can change under a replayed graph.
@@ -231,13 +227,24 @@ struct body {
       schedule.template for_each_row<grain, block_type::size>(
           task, [&](run_type const& r, std::int64_t first, std::int64_t last)
                     PUSHPULL_INLINE_LAMBDA { elements(r, given, first, last); });
+      Execution::end_task();
     } else {
       run_type const& r = schedule.find(task);
-      parameters const given = hyperparameters(r.clock);
-      std::int64_t const first = task * grain;
-      elements(r, given, first, first + grain < r.size ? first + grain : r.size);
+      of_run(r, task);
     }
-    Execution::end_task();
+  }
+
+  /// The runs among which a launch searches that of a task, if it has several; and the same for a task whose run is in
+  /// `range`.
+  PUSHPULL_HOST_DEVICE Schedule<run_type> const& searched_runs() const
+    requires(Memory != memory::rows) && requires(Schedule<run_type> const& runs) { runs.ends; }
+  {
+    return schedule;
+  }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  PUSHPULL_HOST_DEVICE void operator()(std::int64_t task, detail::run_range range) const {
+    run_type const& r = schedule.find(task, range);
+    of_run(r, task);
   }
 
  private:
@@ -262,21 +269,42 @@ struct body {
     }
   }
 
+  /// Task `task` of a run. A GPU's is one block, whose operands are asked for before the hyperparameters.
+  PUSHPULL_EXEC_CHECK_DISABLE
+  PUSHPULL_DEVICE_INLINE void of_run(run_type const& r, std::int64_t task) const {
+    std::int64_t const first = task * grain;
+    if constexpr (grain == block_type::size) {
+      element_block(r, [&]() PUSHPULL_INLINE_LAMBDA { return hyperparameters(r.clock); }, first, valid_from(r, first));
+    } else {
+      elements(r, hyperparameters(r.clock), first, first + grain < r.size ? first + grain : r.size);
+    }
+    Execution::end_task();
+  }
+
+  PUSHPULL_DEVICE_INLINE static std::int64_t valid_from(run_type const& r, std::int64_t i) {
+    if constexpr (Memory == memory::arenas) return block_type::size;
+    return r.size - i < block_type::size ? r.size - i : block_type::size;
+  }
+
   PUSHPULL_EXEC_CHECK_DISABLE
   PUSHPULL_DEVICE_INLINE void elements(run_type const& r, parameters const& given, std::int64_t first,
                                        std::int64_t last) const {
     for (std::int64_t i = first; i < last; i += block_type::size) {
-      std::int64_t valid = block_type::size;
-      if constexpr (Memory != memory::arenas) valid = r.size - i < valid ? r.size - i : valid;
       detail::fetch_ahead<Execution, block_type, reads_gradient<Rule>, reads_weight<Rule> && !only_reduces,
                           !only_reduces>(r, i);
-      element_block(r, given, i, valid);
+      element_block(r, [&]() PUSHPULL_INLINE_LAMBDA -> parameters const& { return given; }, i, valid_from(r, i));
     }
   }
 
+  /// @param given  Returns the hyperparameters.
   PUSHPULL_EXEC_CHECK_DISABLE
-  PUSHPULL_DEVICE_INLINE void element_block(run_type const& r, parameters const& given, std::int64_t i,
+  template <class Given>
+  PUSHPULL_DEVICE_INLINE void element_block(run_type const& r, Given const& given, std::int64_t i,
                                             std::int64_t valid) const {
+    block_type w;
+    block_type state[states + 1];
+    if constexpr (!only_reduces) detail::fetch_stored<block_type, reads_weight<Rule>>(r, i);
+    if constexpr (loads_early && !only_reduces) load_stored(w, state, r, i, valid);
     block_type g;
     if constexpr (reads_gradient<Rule>) {
       detail::reduce<Reduction, Memory>(g, r, i, valid);
@@ -287,20 +315,26 @@ struct body {
     if constexpr (only_reduces) {
       g.store(r.reduced + i);
     } else {
-      update_block(r, given, g, i, valid);
+      if constexpr (!loads_early) load_stored(w, state, r, i, valid);
+      update_block(r, given(), w, g, state, i, valid);
     }
   }
 
+  /// Reads the master and the states.
   PUSHPULL_EXEC_CHECK_DISABLE
-  PUSHPULL_DEVICE_INLINE void update_block(run_type const& r, parameters const& given, block_type const& g,
-                                           std::int64_t i, std::int64_t valid) const {
-    using V = typename block_type::pack_type;
-    block_type w;
+  PUSHPULL_DEVICE_INLINE static void load_stored(block_type& w, block_type (&state)[states + 1], run_type const& r,
+                                                 std::int64_t i, std::int64_t valid) {
     if constexpr (reads_weight<Rule>) detail::load_stored<Memory>(w, r.master + i, r.aligned, valid);
-    block_type state[states + 1];
     detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA {
       detail::load_stored<Memory>(state[s], r.state[s] + i, r.aligned, valid);
     });
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  PUSHPULL_DEVICE_INLINE void update_block(run_type const& r, parameters const& given, block_type& w,
+                                           block_type const& g, block_type (&state)[states + 1], std::int64_t i,
+                                           std::int64_t valid) const {
+    using V = typename block_type::pack_type;
     detail::static_for<block_type::count>([&](auto j) PUSHPULL_INLINE_LAMBDA {
       V lanes[states + 1];
       detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA { lanes[s] = state[s].x[j]; });

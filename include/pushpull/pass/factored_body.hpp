@@ -72,7 +72,7 @@ struct matrix_table {
   std::int32_t stride;
 
   /// The tensor of `task`, which becomes the task's number within it.
-  PUSHPULL_DEVICE_INLINE std::int32_t find(std::int64_t& task) const { return find_run(task, ends, size); }
+  PUSHPULL_DEVICE_INLINE std::int32_t find(std::int64_t& task) const { return find_run(task, ends, {0, size - 1}); }
   PUSHPULL_DEVICE_INLINE matrix<A> const& matrix_of(std::int32_t i) const { return matrices[i * stride]; }
 };
 

@@ -20,8 +20,7 @@ struct vector_access {
   static constexpr bool unrolled = true;
   static constexpr bool any_alignment = false;
 
-  /// `Width` elements of one access. It travels as a uint4 or uint2 by an intrinsic: the compiler splits some other
-  /// stores.
+  /// `Width` elements of one access. It travels as a uint4 or uint2: the compiler splits some other stores.
   template <class T, std::size_t Width>
   struct alignas(Width * sizeof(T)) chunk {
     using word = std::conditional_t<Width * sizeof(T) == 16, uint4, uint2>;
@@ -79,9 +78,13 @@ struct vector_access {
         detail::static_for<chunk::width>([&](auto j) { elements.x[j] = convert<T>(x[c * chunk::width + j].value); });
       }
       using word = typename chunk::word;
-      [[maybe_unused]] word const bits = cuda::std::bit_cast<word>(elements);
-      NV_IF_TARGET(NV_IS_DEVICE, (__stwb(reinterpret_cast<word*>(to) + c, bits);), (elements.x[0] = T{};))
+      reinterpret_cast<word*>(to)[c] = cuda::std::bit_cast<word>(elements);
     });
+  }
+  /// Starts the way of the 32 bytes around `from` from memory into the L2 cache.
+  template <class T>
+  __host__ __device__ __forceinline__ static void fetch([[maybe_unused]] T const* from) {
+    NV_IF_TARGET(NV_IS_DEVICE, (asm volatile("prefetch.global.L2 [%0];" ::"l"(from));))
   }
 
  private:

@@ -51,6 +51,28 @@ struct pack {
   PUSHPULL_DEVICE_INLINE pack(T x) : value(x) {}
 };
 
+namespace detail {
+
+/// a * b, rounded by itself. Left alone, nvcc fuses products and sums, and of the two products of a sum it takes either,
+/// from kernel to kernel: results would depend on how many keys and devices a launch has.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class R>
+PUSHPULL_DEVICE_INLINE R product(R const& a, R const& b) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (std::same_as<R, float>) {
+    return __fmul_rn(a, b);
+  } else if constexpr (std::same_as<R, double>) {
+    return __dmul_rn(a, b);
+  } else {
+    return R(a * b);
+  }
+#else
+  return R(a * b);
+#endif
+}
+
+}  // namespace detail
+
 // The operations are free templates, not members: nvcc refuses vector registers in the signature of every host-device
 // function that is not a template.
 
@@ -68,16 +90,17 @@ struct pack {
     return pack<A, R>(a) op b;                                        \
   }
 
+// Behind the operator: its result.
 #define PUSHPULL_PACK_BINARY(op, ...)                                                 \
   PUSHPULL_EXEC_CHECK_DISABLE                                                         \
   template <class A, class R>                                                         \
   PUSHPULL_DEVICE_INLINE auto operator op(pack<A, R> const& a, pack<A, R> const& b) { \
-    return __VA_ARGS__{a.value op b.value};                                           \
+    return __VA_ARGS__;                                                               \
   }                                                                                   \
   PUSHPULL_PACK_WITH_SCALAR(op)
 
-#define PUSHPULL_PACK_ARITHMETIC(op)                                                      \
-  PUSHPULL_PACK_BINARY(op, pack<A, R>)                                                    \
+#define PUSHPULL_PACK_ARITHMETIC(op, ...)                                                 \
+  PUSHPULL_PACK_BINARY(op, pack<A, R>{__VA_ARGS__})                                       \
   PUSHPULL_EXEC_CHECK_DISABLE                                                             \
   template <class A, class R>                                                             \
   PUSHPULL_DEVICE_INLINE pack<A, R>& operator op##=(pack<A, R>& a, pack<A, R> const& b) { \
@@ -90,14 +113,14 @@ struct pack {
     return a = a op pack<A, R>(b);                                                        \
   }
 
-PUSHPULL_PACK_ARITHMETIC(+)
-PUSHPULL_PACK_ARITHMETIC(-)
-PUSHPULL_PACK_ARITHMETIC(*)
-PUSHPULL_PACK_ARITHMETIC(/)
-PUSHPULL_PACK_BINARY(<, mask<decltype(a.value < b.value)>)
-PUSHPULL_PACK_BINARY(<=, mask<decltype(a.value < b.value)>)
-PUSHPULL_PACK_BINARY(>, mask<decltype(a.value < b.value)>)
-PUSHPULL_PACK_BINARY(>=, mask<decltype(a.value < b.value)>)
+PUSHPULL_PACK_ARITHMETIC(+, a.value + b.value)
+PUSHPULL_PACK_ARITHMETIC(-, a.value - b.value)
+PUSHPULL_PACK_ARITHMETIC(*, detail::product(a.value, b.value))
+PUSHPULL_PACK_ARITHMETIC(/, a.value / b.value)
+PUSHPULL_PACK_BINARY(<, mask<decltype(a.value < b.value)>{a.value < b.value})
+PUSHPULL_PACK_BINARY(<=, mask<decltype(a.value < b.value)>{a.value <= b.value})
+PUSHPULL_PACK_BINARY(>, mask<decltype(a.value < b.value)>{a.value > b.value})
+PUSHPULL_PACK_BINARY(>=, mask<decltype(a.value < b.value)>{a.value >= b.value})
 #undef PUSHPULL_PACK_ARITHMETIC
 #undef PUSHPULL_PACK_BINARY
 
