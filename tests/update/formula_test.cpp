@@ -117,6 +117,18 @@ void every_rule() {
 
 TEST_CASE("rules equal their formulas in float", "[update]") { every_rule<float, float>(); }
 
+TEST_CASE("weights of every rule are finite after a step with the largest t", "[update]") {
+  pushpull::test::for_each_rule([]<class Rule>(char const* name, Rule const& rule, auto const&) {
+    std::mt19937 random(7);
+    rule_runner<float, float, Rule> runner(rule, random_values<float>(random, 131), 1);
+    runner.step(random_values<float>(random, 131));
+    runner.set_t(pushpull::max_steps - 1);
+    runner.step(random_values<float>(random, 131));
+    INFO(name);
+    for (double const w : runner.values(0)) REQUIRE(std::isfinite(w));
+  });
+}
+
 #if PUSHPULL_TEST_EVERY_TYPE
 TEST_CASE("rules equal their formulas in double", "[update]") { every_rule<double, double>(); }
 

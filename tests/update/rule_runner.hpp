@@ -58,6 +58,7 @@ class rule_runner {
     for (std::size_t i = 0; i < size_; ++i) result[i] = convert<double>(array(s)[i]);
     return result;
   }
+  void set_t(std::int64_t t) { clock_.t = t; }
   /// Updates so far.
   std::int64_t t() const { return clock_.t; }
   /// What the pass wrote to the mirror.
