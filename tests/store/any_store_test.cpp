@@ -23,6 +23,9 @@ using strings = std::vector<std::string>;
 using integers = std::vector<std::int64_t>;
 using Catch::Matchers::Contains;
 
+/// What stores here may be asked for. A rule is compiled once more per compressor and list of them, so all have one list.
+using compressors = pp::compressors<pp::compress::two_bit>;
+
 }  // namespace
 
 TEST_CASE("create goes by the name's parts, in any case", "[create]") {
@@ -201,7 +204,6 @@ TEST_CASE("set_updater takes the place of a rule", "[any_store][set_updater]") {
 }
 
 TEST_CASE("set_gradient_compression goes by name, and keeps values, rule and states", "[any_store][compress]") {
-  using compressors = pp::compressors<pp::compress::two_bit, pp::compress::one_bit>;
   auto store = pp::create("device", pp::cpu_devices(2), compressors());
   std::vector<float> const w(700, 10.0F), g(700, 0.75F);
   std::vector<float> out(700);
@@ -219,10 +221,10 @@ TEST_CASE("set_gradient_compression goes by name, and keeps values, rule and sta
   REQUIRE(store.steps("w") == 2);
   store.pushpull("w", g, out).wait();
   REQUIRE(out[0] == 8.125F - (0.5625F + 0.5F));  // the code of 0.5; 0.25 stays behind
-  store.set_optimizer(update::sgd{1.0});
-  store.set_gradient_compression({{"type", "1bit"}});
+  store.set_optimizer(update::momentum{.learning_rate = 1.0, .momentum = 0.0});
+  store.set_gradient_compression({{"type", "2bit"}, {"threshold", "0.25"}});
   store.pushpull("w", g, out).wait();
-  REQUIRE(out[0] == 7.0625F - 1.0F);
+  REQUIRE(out[0] == 7.0625F - 0.25F);
   auto local = pp::create("local", pp::cpu_devices(2), compressors());
   REQUIRE_THROWS_WITH(local.set_gradient_compression({{"type", "2bit"}}), Contains("local"));
 }
@@ -251,9 +253,14 @@ TEST_CASE("any_store takes rows and gives rows", "[any_store][row_sparse]") {
   REQUIRE(store.steps("table") == 2);
   REQUIRE_THROWS_AS(store.row_sparse_pull("table", out, std::vector<int>{5}), pp::invalid_argument);
   REQUIRE_THROWS_AS(store.row_sparse_pull("other", out, std::vector<int>{1}), pp::unknown_key);
-  store.set_optimizer(update::clip_norm(1) | update::sgd{1.0});
-  REQUIRE_THROWS_AS(store.push("table", gradients), pp::invalid_argument);
   store.pull("table", table).wait();
+  REQUIRE(table.data()[14] == 0.25F);
+
+  auto clipping = pp::create("device", pp::cpu_devices(2));
+  clipping.init("table", table);
+  clipping.set_optimizer(update::clip_norm(1) | update::sgd{1.0});
+  REQUIRE_THROWS_AS(clipping.push("table", gradients), pp::invalid_argument);
+  clipping.pull("table", table).wait();
   REQUIRE(table.data()[14] == 0.25F);
 }
 
@@ -339,7 +346,6 @@ TEST_CASE("any_store takes lists of rows, and ids per output", "[any_store][row_
 }
 
 TEST_CASE("hyperparameters and groups of any_store change, states and t stay", "[any_store][groups]") {
-  using compressors = pp::compressors<pp::compress::two_bit, pp::compress::one_bit>;
   auto store = pp::create("device", pp::cpu_devices(2), compressors());
   std::vector<float> const w(700, 10.0F), g(700, 1.0F);
   std::vector<float> out(700);
@@ -375,11 +381,11 @@ TEST_CASE("hyperparameters and groups of any_store change, states and t stay", "
 }
 
 TEST_CASE("any_store accumulates, where its optimizer was set with that policy", "[any_store][accumulate]") {
-  auto store = pp::create("local", pp::cpu_devices(2));
+  auto store = pp::create("local", pp::cpu_devices(2), compressors());
   std::vector<float> const w(70, 10.0F), g(70, 1.0F);
   std::vector<float> out(70);
   store.init("w", w);
-  store.set_optimizer(update::sgd{1.0});
+  store.set_optimizer(update::momentum{});
   REQUIRE_THROWS_WITH(store.accumulate("w", g), Contains("accumulate"));
   store.set_optimizer(update::sgd{1.0}, pp::accumulate{3});
   store.push("w", g);
@@ -396,7 +402,7 @@ TEST_CASE("any_store accumulates, where its optimizer was set with that policy",
 }
 
 TEST_CASE("any_store swaps averages in and out, and is not replaced meanwhile", "[any_store][swap]") {
-  auto store = pp::create("device", pp::cpu_devices(2), pp::compressors<pp::compress::two_bit>());
+  auto store = pp::create("device", pp::cpu_devices(2), compressors());
   std::vector<float> const w(70, 10.0F), g(70, 1.0F);
   std::vector<float> out(70);
   store.init(strings{"w", "v"}, std::vector{w, w});
@@ -410,7 +416,7 @@ TEST_CASE("any_store swaps averages in and out, and is not replaced meanwhile", 
   store.pull("w", out).wait();
   REQUIRE(out[0] > 8.3F);  // (0.25 * 9 + 0.5 * 8) / 0.75
   REQUIRE(out[0] < 8.4F);
-  REQUIRE_THROWS_WITH(store.set_optimizer(update::sgd{1.0}), Contains("set_optimizer") && Contains("swap it back"));
+  REQUIRE_THROWS_WITH(store.set_optimizer(update::momentum{}), Contains("set_optimizer") && Contains("swap it back"));
   REQUIRE_THROWS_WITH(store.set_gradient_compression({{"type", "2bit"}}),
                       Contains("set_gradient_compression") && Contains("swap it back"));
   REQUIRE_THROWS_WITH(store.set_updater([](pp::any_key_view, auto const&, auto const&) {}),
@@ -424,7 +430,7 @@ TEST_CASE("any_store swaps averages in and out, and is not replaced meanwhile", 
 }
 
 TEST_CASE("any_store is not replaced amid a step of micro-batches", "[any_store][accumulate][errors]") {
-  auto store = pp::create("device", pp::cpu_devices(2), pp::compressors<pp::compress::two_bit>());
+  auto store = pp::create("device", pp::cpu_devices(2), compressors());
   std::vector<float> const w(70, 10.0F), g(70, 1.0F);
   std::vector<float> out(70);
   store.init(strings{"v", "w"}, std::vector{w, w});
@@ -434,7 +440,7 @@ TEST_CASE("any_store is not replaced amid a step of micro-batches", "[any_store]
     REQUIRE_THROWS_AS(make(), pp::invalid_argument);
     REQUIRE_THROWS_WITH(make(), Contains(call) && Contains("key \"w\"") && Contains("discard_micro_batches"));
   };
-  refused("set_optimizer", [&] { store.set_optimizer(update::sgd{0.5}); });
+  refused("set_optimizer", [&] { store.set_optimizer(update::momentum{}); });
   refused("set_gradient_compression", [&] { store.set_gradient_compression({{"type", "2bit"}}); });
   refused("set_updater", [&] { store.set_updater([](pp::any_key_view, auto const&, auto const&) {}); });
   store.push("w", g);
@@ -442,13 +448,12 @@ TEST_CASE("any_store is not replaced amid a step of micro-batches", "[any_store]
   REQUIRE(out == std::vector<float>(70, 7.0F));
   store.push("w", g);
   store.discard_micro_batches("w");
-  store.set_optimizer(update::sgd{0.5});
+  store.set_optimizer(update::momentum{.learning_rate = 0.5});
   store.pushpull("w", g, out).wait();
   REQUIRE(out == std::vector<float>(70, 6.5F));
 }
 
 TEST_CASE("any_store assigns weights, states and functions stay", "[any_store][assign]") {
-  using compressors = pp::compressors<pp::compress::two_bit, pp::compress::one_bit>;
   auto store = pp::create<float, double>("device", pp::cpu_devices(2));
   std::vector<float> const w(70, 10.0F), v(70, 3.0F), g(70, 1.0F);
   std::vector<double> const d(70, 0.1);
