@@ -67,6 +67,11 @@ configure() {
   }
 }
 
+# configure_examples: in the build folder examples-release, whose programs tests use too.
+configure_examples() {
+  configure examples-release -DCMAKE_BUILD_TYPE=Release -DPUSHPULL_BUILD_TESTS=OFF -DPUSHPULL_BUILD_BENCHMARKS=OFF
+}
+
 # build <build folder> [<target>]
 build() {
   cmake --build "$root/build/$1" --parallel "$(nproc)" ${2:+--target "$2"} >&2

@@ -25,6 +25,6 @@ need_build_packages librange-v3-dev libeigen3-dev zlib1g-dev libcli11-dev "${mpi
 if [[ -n $ranks ]] && ! command -v mpirun > /dev/null; then
   fail "--ranks needs MPI and its mpirun, as Debian's packages ${mpi_packages[*]} install them"
 fi
-configure examples-release -DCMAKE_BUILD_TYPE=Release -DPUSHPULL_BUILD_TESTS=OFF -DPUSHPULL_BUILD_BENCHMARKS=OFF
+configure_examples
 build examples-release "pushpull.example.$program"
 exec "${start[@]}" "$root/build/examples-release/examples/$program" "$@"

@@ -5,8 +5,11 @@ set -euo pipefail
 source "$(dirname "$0")/../cmake/setup.sh"
 
 need_build_packages catch2 librange-v3-dev libeigen3-dev zlib1g-dev libcli11-dev libopenmpi-dev openmpi-bin
+configure_examples
+build examples-release
 # Compiling is nearly all of the time: -Og takes two thirds of that of -O2.
 configure tests -DCMAKE_BUILD_TYPE=Release "-DCMAKE_CXX_FLAGS_RELEASE=-Og -DNDEBUG" \
-  "-DCMAKE_CUDA_FLAGS_RELEASE=-O1 -DNDEBUG" -DPUSHPULL_BUILD_BENCHMARKS=OFF
+  "-DCMAKE_CUDA_FLAGS_RELEASE=-O1 -DNDEBUG" -DPUSHPULL_BUILD_BENCHMARKS=OFF \
+  "-DPUSHPULL_BUILT_EXAMPLES=$root/build/examples-release/examples"
 build tests
 exec ctest --test-dir "$root/build/tests" --output-on-failure -j2 "$@"
