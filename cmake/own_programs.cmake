@@ -37,7 +37,9 @@ if(PUSHPULL_CUDA)
   endif()
   option(PUSHPULL_EMULATE_CUDA "Run tests of GPUs on an emulator" ${no_gpu})
   if(PROJECT_IS_TOP_LEVEL AND NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
-    if(no_gpu OR PUSHPULL_EMULATE_CUDA)
+    if(PUSHPULL_EMULATE_CUDA)
+      set(CMAKE_CUDA_ARCHITECTURES 90-virtual)  # the emulator reads PTX, and a driver translates it
+    elseif(no_gpu)
       set(CMAKE_CUDA_ARCHITECTURES 90)  # machine code and PTX
     else()
       set(CMAKE_CUDA_ARCHITECTURES native)
