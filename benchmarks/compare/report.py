@@ -66,7 +66,9 @@ def markdown(path: Path, about: Row, rows: list[Row]) -> str:
         lines += [f"### ({group}) {TITLES.get(group, group)}", ""] + table([r for r in rows if r["group"] == group], notes)
     if notes:
         lines += [f"{i}. {note}" for i, note in enumerate(notes, start=1)] + [""]
-    lines += [f"![The same as dots]({path.stem}.png)", "", f"![Cost curves]({path.stem}_curves.png)", ""]
+    lines += [f"![The same as dots]({path.stem}.png)", ""]
+    if any(row["x"] is not None for row in rows):
+        lines += [f"![Cost curves]({path.stem}_curves.png)", ""]
     versions = distinct([row["version"] for row in rows if row["version"]])
     if versions:
         lines += ["Versions: " + "; ".join(versions) + ".", ""]

@@ -77,12 +77,15 @@ PUSHPULL_DEVICE_INLINE void add_sources(Run const& r, Load const& load, Add cons
   }
 }
 
-/// The reduction of a block over all sources, in source order.
+/// The reduction of a block over all sources, in source order. A GPU asks once whether the block is whole: a branch at
+/// each source would keep their loads apart.
 PUSHPULL_EXEC_CHECK_DISABLE
 template <class Reduction, memory Memory, class Block, class Run>
 PUSHPULL_DEVICE_INLINE void reduce(Block& total, Run const& r, std::int64_t i, std::int64_t valid) {
   using element = typename Run::gradient_type;
   using source = typename Run::source_type;
+  if constexpr (Memory != memory::arenas && Block::access::unrolled && !pushpull::detail::Encoded<element>)
+    if (!Block::by_element(valid, r.aligned)) return reduce<Reduction, memory::arenas>(total, r, i, valid);
   auto const load = [&](Block& to, source from) PUSHPULL_INLINE_LAMBDA {
     if constexpr (pushpull::detail::Encoded<element>) {
       to.template load_encoded<element>(from, i, r.unit);
@@ -165,6 +168,8 @@ PUSHPULL_DEVICE_INLINE void store_stored(Block const& from, T* to, bool aligned,
 PUSHPULL_EXEC_CHECK_DISABLE
 template <memory Memory, class Block, class Run>
 PUSHPULL_DEVICE_INLINE void mirror(Block const& w, Run const& r, std::int64_t i, std::int64_t valid) {
+  if constexpr (Memory != memory::arenas && Block::access::unrolled)
+    if (!Block::by_element(valid, r.aligned)) return mirror<memory::arenas>(w, r, i, valid);
   for_each_operand<Block::access::unrolled>(r.mirror, r.more_mirrors, 0, r.mirrors,
                                             [&](typename Run::mirror_type* to) PUSHPULL_INLINE_LAMBDA {
                                               if constexpr (Memory != memory::arenas) {
