@@ -96,10 +96,16 @@ class cuda_error : public error {
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// Throws `Error` with `message()` unless `condition`; the message is only built when it is needed.
 template <class Error, class Message>
-void expects(bool condition, Message&& message) {
-  if (!condition) throw Error(message());
+[[noreturn]] void raise(Message const& message) {
+  throw Error(message);
+}
+
+/// Throws `Error` with `message()` unless `condition`; the message is only built when it is needed. Always inline: every
+/// call has a message of its own type, and would be one more function to compile.
+template <class Error, class Message>
+[[gnu::always_inline]] inline void expects(bool condition, Message&& message) {
+  if (!condition) raise<Error>(message());
 }
 
 }  // namespace pushpull::detail

@@ -270,7 +270,7 @@ class engine : public call_drafts<Types> {
         contents_.expect_in_step("join");
         std::span<double const> weights;
         auto const gather = [&] { contents_.in_step([&] { weights = weights_.gather(*ranks_, weight); }); };
-        function_operation<decltype(gather) const&> op(gather);
+        function_operation op(gather);
         contents_.write_collectives(op);
         run_in_order(op);
         return factor_of_rank<reduction>(weights, contents_.keys.owners().rank());
@@ -342,14 +342,14 @@ class engine : public call_drafts<Types> {
   template <class F>
   void run_after(variable& v, F const& f) {
     auto const run = [&] { f(contents_); };
-    function_operation<decltype(run) const&> op(run);
+    function_operation op(run);
     contents_.write_collectives(op);
     op.writes(v);
     run_in_order(op);
   }
   template <class F>
   void run_between_all(F const& f) {
-    function_operation<F const&> op(f);
+    function_operation op(f);
     write_all(op);
     run_in_order(op);
   }

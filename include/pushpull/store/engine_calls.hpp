@@ -18,6 +18,7 @@
 
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/detail/heap_sort.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/store/call_arguments.hpp>
@@ -300,7 +301,7 @@ class engine_calls : public checkpoint_access<Derived, Traits> {
           });
         },
         companion<R>("gradient", range));
-    std::sort(groups.begin(), groups.end(), [](auto const& a, auto const& b) { return a.index < b.index; });
+    heap_sort(groups, [](auto const& a, auto const& b) { return a.index < b.index; });
     return groups;
   }
 

@@ -140,7 +140,7 @@ class key_access : public store_face<Derived, Traits> {
           auto const add = [&] {
             std::apply([&](auto& group, auto&... groups) { one.commit(group), (others.commit(groups), ...); }, made);
           };
-          function_operation<decltype(add) const&> op(add);
+          function_operation op(add);
           one.write_all(op), (others.write_all(op), ...);  // no operation sees half of it
           first().run_in_order(op);
           return number;

@@ -74,7 +74,7 @@ class prepared_changes {
       for (auto const& change : changes_) change();
     };
     if (!perform_) return make();
-    function_operation<decltype(make) const&> op(make);
+    function_operation op(make);
     for (variable* const order : orders_) op.writes(*order);
     perform_(op);
   }

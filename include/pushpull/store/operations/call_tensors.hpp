@@ -12,6 +12,7 @@
 
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/detail/heap_sort.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/store/keys/key_table.hpp>
 #include <pushpull/store/operands.hpp>
@@ -129,7 +130,7 @@ class call_tensors {
       return a.key->index != b.key->index ? a.key->index < b.key->index : a.position < b.position;
     };
     for (std::size_t i = 0; i < items_.size(); ++i) items_[i].position = i;
-    if (!std::is_sorted(items_.begin(), items_.end(), before)) std::sort(items_.begin(), items_.end(), before);
+    if (!std::is_sorted(items_.begin(), items_.end(), before)) heap_sort(items_, before);
   }
 
   /// Calls f(items of one key) for each key until one returns true.

@@ -16,6 +16,7 @@
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/detail/heap_sort.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/pass/fused_step.hpp>
 #include <pushpull/pass/operands.hpp>
@@ -48,7 +49,7 @@ struct exchange {
 /// @throws duplicate_key if a key stands twice in a call that takes each once
 template <class Record>
 void expect_different(char const* call, std::vector<Record*> keys) {
-  std::sort(keys.begin(), keys.end(), [](auto const* a, auto const* b) { return a->index < b->index; });
+  heap_sort(keys, [](auto const* a, auto const* b) { return a->index < b->index; });
   auto const twice = std::adjacent_find(keys.begin(), keys.end());
   expects<duplicate_key>(twice == keys.end(), [&] {
     return std::string(call) + ": " + key_text((*twice)->key) + " stands twice in one call";
