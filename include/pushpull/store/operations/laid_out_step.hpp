@@ -120,7 +120,8 @@ struct laid_out_accumulation {
   struct no_ranks {
     explicit no_ranks(std::size_t) {}
   };
-  [[no_unique_address]] std::conditional_t<Types::collective, rank_sums<Types, pass::memory::arenas>, no_ranks>
+  // Not [[no_unique_address]]: inside of a member that is, nvcc 13 fails with an internal error.
+  std::conditional_t<Types::collective, rank_sums<Types, pass::memory::arenas>, no_ranks>
       of_rank;  ///< In the place of the steps, where there are several ranks.
 
   explicit laid_out_accumulation(typename Types::table_type const& table)
