@@ -104,9 +104,7 @@ class any_store_base : public sole_type<Ts...> {
   void on_command(command_handler handler) { commands_->set(std::move(handler)); }
   void command(std::int64_t head, std::string_view body) {
     store_->drain();
-    auto* const ranks = store_->owning_ranks().group;
-    if (ranks != nullptr) ranks->expect_in_step("command");
-    commands_->run(ranks, head, body);
+    commands_->run(store_->owning_ranks().group, head, body);
   }
   std::optional<double> join(double weight) { return store_->join(weight); }
   static bool is_capable(std::string_view capability) {

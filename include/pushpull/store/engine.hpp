@@ -282,7 +282,6 @@ class engine : public call_drafts<Types> {
   /// See kv_store::command.
   void command(std::int64_t head, std::string_view body) {
     drain();
-    contents_.expect_in_step("command");
     contents_.in_step([&] { commands_.run(owning_ranks().group, head, body); });
   }
 

@@ -22,11 +22,11 @@
 #include <pushpull/pass/copy.hpp>
 #include <pushpull/schedule/reentrance.hpp>
 #include <pushpull/store/concepts.hpp>
-#include <pushpull/store/exchange/rank_weights.hpp>
 #include <pushpull/store/kv_store.hpp>
 #include <pushpull/store/memory_report.hpp>
 #include <pushpull/store/parameter_list.hpp>
 #include <pushpull/store/parameter_memory.hpp>
+#include <pushpull/store/planned_parameters.hpp>
 #include <pushpull/store/refusal.hpp>
 #include <pushpull/store/wait_at_exit.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
@@ -52,7 +52,7 @@ inline constexpr bool is_typed_kv_store<kv_store<type_list<Ts...>, D, Policies..
 /// threads; everything else by one at a time. After an exception it holds what it held before.
 template <class S>
   requires(Store<S> || detail::is_typed_kv_store<S>)
-class parameter_store {
+class parameter_store : detail::planned_parameters<S> {
  public:
   using value_type = typename S::value_type;
   using device_type = typename S::device_type;
@@ -60,7 +60,7 @@ class parameter_store {
   static_assert(std::constructible_from<typename S::key_type, std::string>,
                 "parameter_store: the Store must have string keys, the parameters' names");
 
-  explicit parameter_store(S& store) : store_(&store), memory_(store) {}
+  explicit parameter_store(S& store) : detail::planned_parameters<S>(store) {}
   parameter_store(parameter_store const&) = delete;
   parameter_store& operator=(parameter_store const&) = delete;
 
@@ -157,11 +157,8 @@ class parameter_store {
     return memory_.gradient(p.name, n);
   }
 
-  /// Makes all mirrors and gradients now.
-  void materialize() {
-    detail::guard<std::lock_guard, std::mutex> const lock(mutex_);
-    if (pending_ > 0) make_pending();
-  }
+  using detail::planned_parameters<S>::materialize;
+  using detail::planned_parameters<S>::weigh_next_step;
 
   /// Whether `update_all` updates the parameter. @throws unknown_key
   bool requires_grad(std::string_view name) const { return find(name).requires_grad; }
@@ -189,11 +186,6 @@ class parameter_store {
     requires requires(S& store) { store.join(1.0).value(); }
   {
     while (join(0)) update_all();
-  }
-  /// The gradients of the next step are multiplied by a factor, which kv_store::join has returned.
-  void weigh_next_step(double factor) {
-    factor_ = factor;
-    for (auto const& p : parameters_) p->weighed = false;
   }
 
   /// One step over all parameters that require a gradient: reduce the devices' gradients, update, write all mirrors.
@@ -317,19 +309,12 @@ class parameter_store {
   view_type grad(Name&&, Where&&) PUSHPULL_REFUSED;
 
  private:
-  using initial_type = typename detail::parameter_memory<S>::initial_type;
-
-  struct parameter {
-    std::string name;
-    bool requires_grad = true;
-    bool trained = true;                                       // it required a gradient at some time
-    bool planned = false;                                      // the plan updates it
-    bool weighed = false;                                      // its gradient has the factor of the step
-    std::optional<tensor<initial_type, device_type>> initial;  // until the mirrors are made
-    std::function<void(parameter const&)> sync;
-  };
-
-  parameter& find(std::string_view name) const { return parameters_.find(name); }
+  using base = detail::planned_parameters<S>;
+  using base::expect_free, base::find, base::make_pending, base::prepare_step, base::set_requires_grad;
+  using base::memory_, base::mutex_, base::parameters_, base::pending_, base::store_;
+  using base::weigh_gradient, base::weigh_gradients;
+  using typename base::initial_type;
+  using typename base::parameter;
 
   std::size_t index_of(device_type const& device) const {
     auto const found = std::find(devices().begin(), devices().end(), device);
@@ -350,111 +335,7 @@ class parameter_store {
     return p;
   }
 
-  void expect_free(std::string_view name) const {
-    if constexpr (requires { store_->contains(std::string(name)); })
-      detail::expects<duplicate_key>(!store_->contains(std::string(name)), [&] {
-        return "parameter_store: the store has a key \"" + std::string(name) + "\" of its own";
-      });
-  }
-
-  /// Forgets pending parameters whose names became keys of the store since they were added, and says so: what is left
-  /// still works.
-  void drop_taken_names() {
-    for (std::size_t i = parameters_.size() - pending_; i < parameters_.size(); ++i) {
-      try {
-        expect_free(parameters_[i]->name);
-      } catch (duplicate_key const&) {
-        parameters_.erase(i);
-        --pending_;
-        throw;
-      }
-    }
-  }
-
-  void make_pending() {
-    drop_taken_names();
-    std::size_t const first = parameters_.size() - pending_;
-    std::vector<std::string> names;
-    std::vector<tensor_view<initial_type const, device_type>> values;
-    std::vector<bool> needs_gradient;
-    for (std::size_t i = first; i < parameters_.size(); ++i) {
-      names.push_back(parameters_[i]->name);
-      values.push_back(std::as_const(*parameters_[i]->initial).view());
-      needs_gradient.push_back(parameters_[i]->requires_grad);
-    }
-    memory_.init(names, values, needs_gradient);
-    for (std::size_t i = first; i < parameters_.size(); ++i) parameters_[i]->initial.reset();
-    pending_ = 0;
-    stale_ = true;
-  }
-
-  void prepare_step() {
-    materialize();
-    if (!stale_) return;
-    bool const joins = begins_a_step();
-    std::vector<std::string> names;
-    bool same = planned_, complete = true;
-    for (auto const& p : parameters_) {
-      bool const takes_part = p->requires_grad && (joins || p->planned);
-      if (takes_part) names.push_back(p->name);
-      same = same && takes_part == p->planned;
-      complete = complete && takes_part == p->requires_grad;
-    }
-    if (!same) {
-      planned_ = false;
-      memory_.plan(names);
-      for (auto const& p : parameters_) p->planned = p->requires_grad && (joins || p->planned);
-      planned_ = true;
-    }
-    stale_ = !complete;
-  }
-
-  /// Whether parameters may join those of the plan: not amid a step of several micro-batches, of which they would miss some.
-  bool begins_a_step() const {
-    if constexpr (requires(S& store, std::string const& key) { store.micro_batches(key); }) {
-      bool any = false;
-      for (auto const& p : parameters_) {
-        if (!p->planned || !p->requires_grad) continue;
-        if (store_->micro_batches(p->name) == 0) return true;
-        any = true;
-      }
-      return !any;
-    }
-    return true;
-  }
-
-  void weigh_gradient(parameter& p) {
-    if (factor_ == 1 || !p.planned || std::exchange(p.weighed, true)) return;
-    for (std::size_t n = 0; n < devices().size(); ++n) detail::weigh(memory_.gradient(p.name, n), factor_);
-  }
-  void weigh_gradients() {
-    if (factor_ == 1) return;
-    for (auto const& p : parameters_) weigh_gradient(*p);
-    factor_ = 1;
-  }
-
-  void set_requires_grad(std::string_view name, bool required) {
-    materialize();
-    parameter& p = find(name);
-    if (required == p.requires_grad) return;
-    if (required) memory_.require_gradient(p.name);
-    if constexpr (requires(S& store, std::string const& key) { store.discard_micro_batches(key); })
-      if (!required) store_->discard_micro_batches(p.name);
-    p.requires_grad = required;
-    p.trained = p.trained || required;
-    if (!required) planned_ = p.planned = false;
-    stale_ = true;
-  }
-
-  S* store_;
-  detail::parameter_memory<S> memory_;
-  detail::parameter_list<parameter> parameters_;
-  std::size_t pending_ = 0;  // parameters at the end whose mirrors are not made yet
   std::size_t bucket_bytes_ = std::size_t{2} << 20U;
-  double factor_ = 1;     // of this rank's gradients in the next step
-  bool stale_ = true;     // the plan covers other parameters than those that require a gradient
-  bool planned_ = false;  // there is a plan, of the parameters that say so
-  detail::guarded_mutex<std::mutex> mutex_;
 };
 
 }  // namespace pushpull

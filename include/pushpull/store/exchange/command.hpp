@@ -39,10 +39,12 @@ class command_slot {
 
   /// Gives the handler a command, if there is one. Over ranks all make the call; rank 0's arguments count. Returns when the
   /// handlers of all ranks have returned.
-  /// @param ranks  Null if there is one. @throws what the handler throws; on other ranks error, with the same text
+  /// @param ranks  Null if there is one. @throws what the handler throws; on other ranks error, with the same text;
+  /// comm_error if an earlier call has failed
   void run(rank_group* ranks, std::int64_t head, std::string_view body) const {
     std::string text(body);
     if (ranks != nullptr) {
+      ranks->expect_in_step("command");
       std::array<std::int64_t, 2> numbers{head, static_cast<std::int64_t>(body.size())};
       ranks->broadcast(std::as_writable_bytes(std::span(numbers)));
       head = numbers[0];
