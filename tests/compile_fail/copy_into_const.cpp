@@ -1,6 +1,7 @@
 // expect: WritableTensorLikeOf
-#include <complex>
 #include <pushpull/pushpull.hpp>
+
+#include <complex>
 #include <vector>
 namespace pp = pushpull;
 void f(std::vector<float>& x,

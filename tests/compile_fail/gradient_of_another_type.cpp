@@ -1,6 +1,7 @@
 // expect: TensorsOf|TensorLikeOf
-#include <complex>
 #include <pushpull/pushpull.hpp>
+
+#include <complex>
 #include <vector>
 namespace pp = pushpull;
 void f(pp::kv_store<float, pp::cpu_device<>, pp::update::sgd>& store) {

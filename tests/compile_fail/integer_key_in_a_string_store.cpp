@@ -1,6 +1,7 @@
 // expect: the key has another kind than the store
-#include <complex>
 #include <pushpull/pushpull.hpp>
+
+#include <complex>
 #include <vector>
 namespace pp = pushpull;
 void f(pp::kv_store<float, pp::cpu_device<>>& store, std::vector<float> const& x) {

@@ -1,6 +1,7 @@
 // expect: Device
-#include <complex>
 #include <pushpull/pushpull.hpp>
+
+#include <complex>
 #include <vector>
 namespace pp = pushpull;
 #ifdef CONTROL

@@ -1,12 +1,10 @@
-// The arguments of refused_calls_*.cpp.
+// The arguments of refused_calls_*.cpp, which include the umbrella header first.
 #include <complex>
 #include <ranges>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include <pushpull/pushpull.hpp>
 
 namespace pp = pushpull;
 using floats = std::vector<float>;

@@ -3,6 +3,8 @@
 // case 3: OutlivesCall: a temporary that owns its elements ends before the work does
 // case 4: TensorListOf: a range of keys takes a range that has a tensor, or a range of them, per key
 // case 5: Device: a tensor is on a device of another kind than the store's
+#include <pushpull/pushpull.hpp>
+
 #include "refused_calls.hpp"
 void f(pp::created_store_t<pp::cpu_device<>>& store, pp::tensor_view<float, far_device>& far) {
 #if defined(CONTROL)

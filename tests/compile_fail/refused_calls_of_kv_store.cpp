@@ -12,6 +12,8 @@
 // case 12: the key has another kind than the store's: keys are strings
 // case 13: the key has another kind than the store's: keys are strings
 // case 14: set_updater takes f
+#include <pushpull/pushpull.hpp>
+
 #include "refused_calls.hpp"
 void f(pp::kv_store<float, pp::cpu_device<>, pp::update::sgd>& store, pp::tensor_view<float, far_device>& far) {
 #if defined(CONTROL)

@@ -2,6 +2,8 @@
 // case 2: TensorsOf: a tensor has another element type than the store
 // case 3: the key has another kind than the store's: keys are strings
 // case 4: TensorsOf: a tensor has another element type than the store
+#include <pushpull/pushpull.hpp>
+
 #include "refused_calls.hpp"
 using typed = pp::kv_store<pp::type_list<float, pp::bfloat16>, pp::cpu_device<>>;
 using ruled = pp::kv_store<float, pp::cpu_device<>, pp::rules<pp::update::sgd, pp::update::adam>>;

@@ -1,6 +1,7 @@
 // expect: Updater: the rule is not trivially copyable
-#include <complex>
 #include <pushpull/pushpull.hpp>
+
+#include <complex>
 #include <vector>
 namespace pp = pushpull;
 struct rule {

@@ -1,6 +1,7 @@
 // expect: Updater: the rule cannot be called as rule.prepared_or_step, w, g, state
-#include <complex>
 #include <pushpull/pushpull.hpp>
+
+#include <complex>
 #include <vector>
 namespace pp = pushpull;
 struct rule {

@@ -1,6 +1,7 @@
 // expect: Updater: the rule has no list state_names
-#include <complex>
 #include <pushpull/pushpull.hpp>
+
+#include <complex>
 #include <vector>
 namespace pp = pushpull;
 struct rule {

@@ -1,6 +1,7 @@
 // expect: LearningRateSchedule: the schedule is not trivially copyable
-#include <cstdint>
 #include <pushpull/pushpull.hpp>
+
+#include <cstdint>
 #include <vector>
 namespace pp = pushpull;
 struct schedule {

@@ -1,6 +1,7 @@
 // expect: LearningRateSchedule: the schedule cannot be called as schedule.t. .* or does not return double
-#include <cstdint>
 #include <pushpull/pushpull.hpp>
+
+#include <cstdint>
 namespace pp = pushpull;
 struct schedule {
 #ifdef CONTROL

@@ -1,6 +1,7 @@
 // expect: a GradientTransform alone is no rule
-#include <complex>
 #include <pushpull/pushpull.hpp>
+
+#include <complex>
 #include <vector>
 namespace pp = pushpull;
 #ifdef CONTROL

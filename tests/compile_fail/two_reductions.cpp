@@ -1,6 +1,7 @@
 // expect: more than one Reduction
-#include <complex>
 #include <pushpull/pushpull.hpp>
+
+#include <complex>
 #include <vector>
 namespace pp = pushpull;
 #ifdef CONTROL

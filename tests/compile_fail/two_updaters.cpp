@@ -1,6 +1,7 @@
 // expect: more than one Updater among the policies
-#include <complex>
 #include <pushpull/pushpull.hpp>
+
+#include <complex>
 #include <vector>
 namespace pp = pushpull;
 #ifdef CONTROL

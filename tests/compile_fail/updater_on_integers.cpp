@@ -1,6 +1,7 @@
 // expect: an Updater needs floating-point elements
-#include <complex>
 #include <pushpull/pushpull.hpp>
+
+#include <complex>
 #include <vector>
 namespace pp = pushpull;
 #ifdef CONTROL
