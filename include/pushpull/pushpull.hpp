@@ -40,6 +40,7 @@
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/store/any_store.hpp>
 #include <pushpull/store/create.hpp>
+#include <pushpull/store/key_options.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/kv_store.hpp>
 #include <pushpull/store/memory_report.hpp>

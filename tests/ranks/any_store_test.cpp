@@ -65,12 +65,13 @@ TEST_CASE("what is set between steps over ranks gives the bits of one process", 
   };
   test::require_same_bits<float>(2, 2, 6, make, step);
   test::require_same_bits<float>(3, 1, 6, make, step);
+  test::require_same_bits<float>(3, 1, 6, make, step, {.mirrored = false});
 }
 
 TEST_CASE("rows of a store by name over ranks give the weights of one process", "[ranks][create][rows]") {
-  auto const train = [](auto& store, int first, int count) {
+  auto const train = [](auto& store, int first, int count, bool mirrored = true) {
     std::vector<float> table(20 * 300, 1);
-    store.init("rows", pp::tensor_view(table.data(), pp::shape{20, 300}));
+    store.init("rows", pp::tensor_view(table.data(), pp::shape{20, 300}), {.mirrored = mirrored});
     std::vector<pp::row_sparse<float>> gradients;
     for (int k = first; k < first + count; ++k) {
       auto& rows = gradients.emplace_back(pp::cpu_device<>(), pp::shape{20, 300}, 2);
@@ -91,6 +92,12 @@ TEST_CASE("rows of a store by name over ranks give the weights of one process", 
     comm::run_ranks(3, options, [&](comm::threads const& c) {
       auto store = make_with_momentum(pp::cpu_devices(1), c);
       expect(test::bits_of(train(store, c.rank(), 1)) == test::bits_of(expected));
+      auto without = make_with_momentum(pp::cpu_devices(1), c);
+      expect(test::bits_of(train(without, c.rank(), 1, false)) == test::bits_of(expected));
+      pp::row_sparse<float> const some(pp::cpu_device<>(), pp::shape{20, 300}, 0);
+      without.init("more rows", some, {.mirrored = false});
+      without.set_optimizer(update::sgd{});  // another store takes its place
+      expect(store.is_mirrored("rows") && !without.is_mirrored("rows") && !without.is_mirrored("more rows"));
     });
   });
 }

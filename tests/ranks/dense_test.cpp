@@ -32,6 +32,7 @@ TEST_CASE("pushes over ranks give the bits of one process: adam", "[ranks]") {
     test::require_same_bits<float>(ranks, 1, 20, make, push);
     test::require_same_bits<float>(ranks, 2, 5, make, push_one_by_one);
     test::require_same_bits<float>(ranks, 2, 5, make, test::push_and_pull);
+    test::require_same_bits<float>(ranks, 2, 3, make, test::push_and_pull, {.mirrored = false});
   }
 }
 
@@ -40,7 +41,9 @@ TEST_CASE("pushes over ranks give the bits of one process: bfloat16 with masters
     return pp::make_kv_store<pp::bfloat16>(devices, update::momentum{.learning_rate = 0.1},
                                            pp::element::master<float>{}, c);
   };
-  for (int const ranks : {2, 4}) test::require_same_bits<pp::bfloat16>(ranks, 1, 20, make, test::push_and_pull);
+  for (int const ranks : {2, 4})
+    for (bool const mirrored : {true, false})
+      test::require_same_bits<pp::bfloat16>(ranks, 1, 20, make, test::push_and_pull, {.mirrored = mirrored});
 }
 
 TEST_CASE("pushes over ranks give the bits of one process: keys that are not cut", "[ranks]") {

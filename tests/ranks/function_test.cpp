@@ -60,6 +60,7 @@ TEST_CASE("a function over ranks gives the bits of one process: masters, means, 
                                                          pp::placement::owners{}, c));
   };
   test::require_same_bits<pp::bfloat16>(3, 2, 4, make, push_and_pull);
+  test::require_same_bits<pp::bfloat16>(3, 2, 4, make, push_and_pull, {.mirrored = false});
 }
 
 TEST_CASE("a function over ranks gives the bits of one process: codes, and calls that are compared", "[ranks]") {

@@ -57,7 +57,8 @@ inline constexpr auto push_and_pull = [](auto& store, std::size_t, auto const& k
 /// Calls f(store, step, keys, gradients, outputs) for each step, and returns the outputs of each and, last, the weights of
 /// all keys.
 template <class T, class Store, class Step>
-std::vector<std::vector<std::uint64_t>> train(Store& store, share const& own, std::size_t steps, Step const& f) {
+std::vector<std::vector<std::uint64_t>> train(Store& store, share const& own, std::size_t steps, Step const& f,
+                                              key_options options = {}) {
   auto const sizes = sizes_of_keys();
   std::vector<std::string> keys;
   std::vector<std::vector<T>> values;
@@ -67,7 +68,7 @@ std::vector<std::vector<std::uint64_t>> train(Store& store, share const& own, st
     if (own.first != 0)  // the value of rank 0 counts
       for (T& x : values.back()) x = static_cast<T>(7);
   }
-  store.init(keys, values);
+  store.init(keys, values, options);
   std::vector<std::vector<T>> outputs;
   for (std::size_t const size : sizes) outputs.emplace_back(size, T(0));
   std::vector<std::vector<std::uint64_t>> result;
@@ -98,10 +99,12 @@ void for_each_reach(int ranks, F const& f, bool with_nodes = true) {
   }
 }
 
-/// @param make  make(devices, communicator...) -> a store.
+/// @param make     make(devices, communicator...) -> a store.
+/// @param of_keys  On several ranks.
 template <class T, class Make, class Step>
-void require_same_bits(int ranks, std::size_t devices, std::size_t steps, Make const& make, Step const& step) {
-  CAPTURE(ranks, devices);
+void require_same_bits(int ranks, std::size_t devices, std::size_t steps, Make const& make, Step const& step,
+                       key_options of_keys = {}) {
+  CAPTURE(ranks, devices, of_keys.mirrored);
   std::size_t const all = static_cast<std::size_t>(ranks) * devices;
   auto alone = make(cpu_devices(static_cast<int>(all)), comm::single{});
   auto const expected = train<T>(alone, {0, all}, steps, step);
@@ -110,7 +113,7 @@ void require_same_bits(int ranks, std::size_t devices, std::size_t steps, Make c
     comm::run_ranks(ranks, options, [&](comm::threads const& c) {
       auto store = make(cpu_devices(static_cast<int>(devices)), c);
       auto const rank = static_cast<std::size_t>(c.rank());
-      found[rank] = train<T>(store, {rank * devices, devices}, steps, step);
+      found[rank] = train<T>(store, {rank * devices, devices}, steps, step, of_keys);
     });
     for (auto const& weights : found)
       for (std::size_t i = 0; i < weights.size(); ++i) {

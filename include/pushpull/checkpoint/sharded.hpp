@@ -194,7 +194,7 @@ inline std::pair<std::filesystem::path, manifest> newest_whole(pushpull::detail:
 /// Reads the newest whole checkpoint of a folder, or, if `folder` has a manifest, that one; a damaged one is passed over for
 /// the one before. Into any number of ranks and devices, any placement and any store with the same keys, shapes, rule
 /// and types of masters and states: its next step is the one that the saved store would have made, given the same
-/// hyperparameters. A rank reads the values of all keys, and of states what its devices hold. What may differ see
+/// hyperparameters. A rank reads the values of all keys that have mirrors; of others, and of states, what its devices hold. What may differ see
 /// load_options.
 /// Keys come first: `init`, or parameter_store::materialize. All ranks of the store call it; all load the same checkpoint or
 /// all throw. No other thread may use the store meanwhile.

@@ -60,12 +60,11 @@ class states_loader {
       auto const part_of = [&](saved_array what, std::string const& state = "") {
         return [this, key = k.key, what, state] { return store_.local_part(*key, what, state, false); };
       };
-      if (k.value != nullptr) {  // mirrors take all elements
-        auto const whole = [&k] {
+      if (k.value != nullptr)
+        k.values.value = read(*k.value, [&] {
+          if (!store_.is_mirrored(*k.key)) return part_of(saved_array::value)();
           return pushpull::detail::array_part{"", 0, static_cast<std::int64_t>(k.value->shape.size())};
-        };
-        k.values.value = read(*k.value, whole).bytes;
-      }
+        });
       auto const names = names_of_states(store_, *k.key);
       for (std::size_t s = 0; s < names.size(); ++s)
         k.values.states.push_back(read(*k.states[s], part_of(saved_array::state, names[s])));

@@ -22,6 +22,7 @@
 #include <pushpull/store/call_arguments.hpp>
 #include <pushpull/store/concepts.hpp>
 #include <pushpull/store/gather.hpp>
+#include <pushpull/store/key_options.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/refusal.hpp>
@@ -50,7 +51,8 @@ class any_store_calls
 
  private:
   template <class T, class View>
-  void add_keys(std::span<any_key_view const> keys, std::span<View const> values) {
+  void add_keys(std::span<any_key_view const> keys, std::span<View const> values, char const*, std::vector<bool> const*,
+                key_options options) {
     std::vector<tensor<T, D>> converted;
     std::vector<erased_tensor<T const, D>> initial;
     for (View const& view : values) {
@@ -62,15 +64,15 @@ class any_store_calls
       }
     }
     base::expect_kind(keys);
-    calls<T>().init(keys, std::span(std::as_const(initial)));
+    calls<T>().init(keys, std::span(std::as_const(initial)), options);
     base::set_kind(keys.front());
   }
   template <class T, class Rows>
-  void add_rows_of_key(any_key_view key, Rows const& rows) {
+  void add_rows_of_key(any_key_view key, Rows const& rows, key_options options) {
     base::expect_kind(std::span(&key, 1));
     erased_rows<T, D> value;
     add_rows(value, rows);
-    calls<T>().init_rows(key, value);
+    calls<T>().init_rows(key, value, options);
     base::set_kind(key);
   }
 

@@ -96,6 +96,8 @@ class any_store_base : public sole_type<Ts...> {
   pushpull::shape const& shape(any_key_view key) const { return store_->shape(checked("shape", key)); }
   /// The name of a key's element type: "float32". @throws unknown_key
   std::string_view dtype(any_key_view key) const { return store_->dtype(checked("dtype", key)); }
+  /// As kv_store's.
+  bool is_mirrored(any_key_view key) const { return store_->is_mirrored(checked("is_mirrored", key)); }
   int rank() const { return store_->rank(); }
   int num_workers() const { return store_->num_workers(); }
   /// As kv_store's.

@@ -24,6 +24,7 @@
 #include <pushpull/error.hpp>
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
+#include <pushpull/store/key_options.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/memory_report.hpp>
 #include <pushpull/store/operands.hpp>
@@ -95,8 +96,9 @@ using erased_draft = call_draft<any_key_view, D, T>;
 template <class T, Device D>
 class typed_calls {
  public:
-  virtual void init(std::span<any_key_view const> keys, std::span<erased_tensor<T const, D> const> values) = 0;
-  virtual void init_rows(any_key_view key, erased_rows<T, D> const& value) = 0;
+  virtual void init(std::span<any_key_view const> keys, std::span<erased_tensor<T const, D> const> values,
+                    key_options options) = 0;
+  virtual void init_rows(any_key_view key, erased_rows<T, D> const& value, key_options options) = 0;
   /// @param only_accumulates  No key is updated.
   virtual erased_draft<T, D> new_push(std::type_identity<T>, char const* caller, bool only_accumulates) = 0;
   /// @param first  A key of the call.
@@ -141,6 +143,7 @@ class erased_store : public typed_calls<Ts, D>... {
   virtual bool contains(any_key_view key) const = 0;
   virtual pushpull::shape const& shape(any_key_view key) const = 0;
   virtual std::string_view dtype(any_key_view key) const = 0;
+  virtual bool is_mirrored(any_key_view key) const = 0;
   virtual void wait() const = 0;
   virtual void drain() const = 0;
   virtual void wait(any_key_view key) const = 0;

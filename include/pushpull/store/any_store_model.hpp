@@ -26,6 +26,7 @@
 #include <pushpull/element/shape.hpp>
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/store/any_store_calls.hpp>
+#include <pushpull/store/key_options.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/partitioned_store.hpp>
@@ -100,11 +101,12 @@ class typed_model : public Base {
   using Base::set_function;
   using Base::submit;
 
-  void init(std::span<any_key_view const> keys, std::span<erased_tensor<T const, D> const> values) override {
+  void init(std::span<any_key_view const> keys, std::span<erased_tensor<T const, D> const> values,
+            key_options options) override {
     auto const add = [&]<class View>(std::type_identity<View>, auto const& device_of) {
       std::vector<View> views;
       for (auto const& value : values) views.emplace_back(value.memory.data, value.shape, device_of(value));
-      engine().init(keys, std::span(std::as_const(views)), false, {});
+      engine().init(keys, std::span(std::as_const(views)), false, {}, options);
     };
     if (values.empty() || !values.front().memory.device) {
       add(std::type_identity<tensor_view<T const, cpu_device<>>>(), [](auto const&) { return cpu_device<>(); });
@@ -112,10 +114,10 @@ class typed_model : public Base {
       add(std::type_identity<tensor_view<T const, D>>(), [](auto const& value) { return *value.memory.device; });
     }
   }
-  void init_rows(any_key_view key, erased_rows<T, D> const& value) override {
+  void init_rows(any_key_view key, erased_rows<T, D> const& value, [[maybe_unused]] key_options options) override {
     if constexpr (takes_rows) {
-      if (value.in_host_memory) return typed().init(key, value.on_host.front().front());
-      typed().init(key, value.on_devices.front().front());
+      if (value.in_host_memory) return typed().init(key, value.on_host.front().front(), options);
+      typed().init(key, value.on_devices.front().front(), options);
     } else {
       refuse_rows("init", key);
     }
@@ -262,6 +264,7 @@ class store_model<Updater, Compressor, Compressors, policy_list<Policies...>, D,
   bool contains(any_key_view key) const override { return store.contains(key); }
   pushpull::shape const& shape(any_key_view key) const override { return store.shape(key); }
   std::string_view dtype(any_key_view key) const override { return store.dtype(key); }
+  bool is_mirrored(any_key_view key) const override { return store.is_mirrored(key); }
   void wait() const override { store.wait(); }
   void drain() const override { store.drain(); }
   void wait(any_key_view key) const override { store.wait(key); }

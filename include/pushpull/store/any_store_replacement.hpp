@@ -67,7 +67,8 @@ void move_key(any_key_view key, erased_store<D, Ts...>& from, erased_store<D, Ts
   pull.lists.add(key, no_tensors{}, value);
   source.submit(pull, {}).wait();
   erased_tensor<T const, D> const initial{{value.data(), from.devices().front(), value.size()}, value.shape()};
-  static_cast<typed_calls<T, D>&>(to).init(std::span(&key, 1), std::span(&initial, 1));
+  static_cast<typed_calls<T, D>&>(to).init(std::span(&key, 1), std::span(&initial, 1),
+                                           {.mirrored = from.is_mirrored(key)});
 }
 
 /// Copies all values to an empty store and, if its rule is the same, also states, step counts and persistent values.

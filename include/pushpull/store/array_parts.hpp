@@ -32,7 +32,8 @@ slice local_part(Table const& table, typename Table::record const& r, std::int64
   slice const part = part_of_rank(table, r, table.owners().rank());
   bool const holds = r.size() == 0 ? table.owners().rank() == 0 : part.size() > 0;
   if (!holds) return {};
-  return count == r.size() ? slice{std::max<std::int64_t>(part.begin, 0), part.end} : slice{0, count};
+  bool const by_element = count == r.size() && count > 0;
+  return by_element ? slice{std::max<std::int64_t>(part.begin, 0), part.end} : slice{0, count};
 }
 
 /// Copies elements of type E. @param read  read(E* to, std::int64_t first): element number `first` on goes to `to`.
@@ -101,20 +102,20 @@ class value_change {
   using W = typename Table::W;
 
  public:
-  /// @param bytes  All elements, in the masters' type, where they stay.
-  value_change(Table const& table, typename Table::record const& r, std::span<std::byte const> bytes)
-      : table_(table), key_(r), bytes_(bytes), to_mirrors_(table.devices().size()) {
+  /// @param value  In the masters' type, where it stays: all elements if the key has mirrors.
+  value_change(Table const& table, typename Table::record const& r, saved_range const& value)
+      : table_(table), key_(r), value_(value), to_mirrors_(table.devices().size()) {
     if (!r.arena->resident()) return;
     for_each_shard(table, r, [&](auto const& shard) { table.add_own_mirrors(to_mirrors_, copies_, shard); });
     // The pass from masters to mirrors only reads them.
-    add_distant_mirrors(table, to_mirrors_, r, reinterpret_cast<W*>(const_cast<std::byte*>(bytes.data())));
+    add_distant_mirrors(table, to_mirrors_, r, reinterpret_cast<W*>(const_cast<std::byte*>(value.bytes.data())));
     to_mirrors_.commit(table.devices());
   }
 
   /// Writes the masters of this process and all of its mirrors.
   void make() {
     for_each_shard(table_, key_, [&](auto const& shard) {
-      copy_bytes(shard.device(), shard.master(), cpu_device<>(), saved_range{bytes_}.at(shard.offset(), sizeof(W)),
+      copy_bytes(shard.device(), shard.master(), cpu_device<>(), value_.at(shard.offset(), sizeof(W)),
                  static_cast<std::size_t>(shard.size()) * sizeof(W));
     });
     if (!key_.arena->resident()) return;
@@ -125,7 +126,7 @@ class value_change {
  private:
   Table const& table_;
   typename Table::record const& key_;
-  std::span<std::byte const> bytes_;
+  saved_range value_;
   typename Table::pull_step to_mirrors_;
   std::vector<staged_copy> copies_;
 };

@@ -160,7 +160,7 @@ class call_drafts {
   pull_rows_draft new_pull_rows(char const* caller, key_view key) {
     contents_.expect_in_step(caller);
     record& r = find(caller, key);
-    auto& op = row_pulls_->take([&] { return std::make_unique<pull_rows<Types>>(contents_.keys); });
+    auto& op = row_pulls_->take([&] { return std::make_unique<pull_rows<Types>>(contents_); });
     pull_rows_draft result{completion(op), op};
     op.begin(r);
     return result;

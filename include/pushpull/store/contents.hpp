@@ -22,6 +22,7 @@
 #include <pushpull/pass/step_control.hpp>
 #include <pushpull/schedule/operation.hpp>
 #include <pushpull/schedule/reentrance.hpp>
+#include <pushpull/store/key_options.hpp>
 #include <pushpull/store/keys/key_table.hpp>
 #include <pushpull/store/keys/topology.hpp>
 #include <pushpull/store/parameter_groups.hpp>
@@ -144,9 +145,9 @@ struct store_contents {
   /// All that may fail of `init`, but for room in `controls`. Names and values must stay until `commit`.
   template <class View>
   new_keys prepare_keys(std::span<key_view const> names, std::span<View const> values, bool resident,
-                        std::vector<bool> const& needs_gradient) {
+                        std::vector<bool> const& needs_gradient, key_options options = {}) {
     auto lock = std::make_unique<unique_guard>(mutex);
-    new_keys result{std::move(lock), keys.prepare(names, values, resident, needs_gradient)};
+    new_keys result{std::move(lock), keys.prepare(names, values, resident, needs_gradient, options)};
     result.keys.for_each([&](record& r) { r.parameter_group = groups.of(key_view(r.key)); });
     return result;
   }

@@ -30,6 +30,7 @@
 #include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/exchange/rank_weights.hpp>
 #include <pushpull/store/gather.hpp>
+#include <pushpull/store/key_options.hpp>
 #include <pushpull/store/keys/key_table.hpp>
 #include <pushpull/store/keys/topology.hpp>
 #include <pushpull/store/kv_store_types.hpp>
@@ -156,16 +157,16 @@ class engine : public call_drafts<Types> {
   /// Adds all keys or none.
   template <class View>
   void init(std::span<key_view const> keys, std::span<View const> values, bool resident,
-            std::vector<bool> const& needs_gradient) {
-    auto made = prepare_init(keys, values, resident, needs_gradient);
+            std::vector<bool> const& needs_gradient, key_options options = {}) {
+    auto made = prepare_init(keys, values, resident, needs_gradient, options);
     commit(made);
   }
   /// All that may fail of `init`. Names and values must stay until `commit`.
   template <class View>
   new_keys prepare_init(std::span<key_view const> keys, std::span<View const> values, bool resident,
-                        std::vector<bool> const& needs_gradient) {
+                        std::vector<bool> const& needs_gradient, key_options options = {}) {
     expect_outside(*schedule_);
-    auto made = prepare_keys(keys, values, resident, needs_gradient);
+    auto made = prepare_keys(keys, values, resident, needs_gradient, options);
     std::size_t const clocks = contents_.keys.size() + keys.size();
     if (!contents_.has_room(clocks)) run_between_all([&] { contents_.make_room(clocks); });
     return made;
@@ -174,30 +175,30 @@ class engine : public call_drafts<Types> {
   /// Several ranks agree on the keys, and take the values of rank 0.
   template <class View>
   new_keys prepare_keys(std::span<key_view const> keys, std::span<View const> values, bool resident,
-                        std::vector<bool> const& needs_gradient) {
+                        std::vector<bool> const& needs_gradient, key_options options) {
     if constexpr (Types::collective)
       if (contents_.keys.is_distributed()) {
         contents_.expect_in_step("init");
         return contents_.in_step([&] {
           auto const rules = contents_.groups.rules();
-          expect_agreed_keys(*ranks_, in_words(), words_of_rules(*rules), keys, values, needs_gradient,
+          expect_agreed_keys(*ranks_, in_words(), words_of_rules(*rules), keys, values, needs_gradient, options,
                              [&](key_view key) { return rules->size() > 1 ? contents_.groups.of(key) : 0; });
           if constexpr (requires { typename View::value_type; }) {
             auto const agreed = values_of_rank_0(contents_.keys, values);
-            return contents_.prepare_keys(keys, std::span(agreed), resident, needs_gradient);
+            return contents_.prepare_keys(keys, std::span(agreed), resident, needs_gradient, options);
           } else {  // rows, which are filled with those of rank 0
-            return contents_.prepare_keys(keys, values, resident, needs_gradient);
+            return contents_.prepare_keys(keys, values, resident, needs_gradient, options);
           }
         });
       }
-    return contents_.prepare_keys(keys, values, resident, needs_gradient);
+    return contents_.prepare_keys(keys, values, resident, needs_gradient, options);
   }
   /// Adds a key with the given rows, and zero elsewhere.
   template <class Rows>
-  void init_rows(key_view key, Rows const& rows) {
+  void init_rows(key_view key, Rows const& rows, key_options options = {}) {
     auto const fill = [&](record& r) { fill_rows(contents_, r, rows); };
     filled_value<decltype(fill)> const value{rows.shape(), fill, true};
-    init(std::span<key_view const>(&key, 1), std::span(&value, 1), false, {});
+    init(std::span<key_view const>(&key, 1), std::span(&value, 1), false, {}, options);
   }
   void require_gradient(key_view key) {
     expect_outside(*schedule_);

@@ -25,6 +25,7 @@
 #include <pushpull/store/checkpoint_access.hpp>
 #include <pushpull/store/engine.hpp>
 #include <pushpull/store/gather.hpp>
+#include <pushpull/store/key_options.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/rows/row_tables.hpp>
 #include <pushpull/store/rule_states.hpp>
@@ -161,8 +162,8 @@ class engine_calls : public checkpoint_access<Derived, Traits> {
   friend class store_face<Derived, Traits>;
 
   template <class E, class V>
-  void add_rows_of_key(key_view key, V const& value) {
-    self().template with_new_key<E>(key, [&](auto& engine) { engine.init_rows(key, value); });
+  void add_rows_of_key(key_view key, V const& value, key_options options) {
+    self().template with_new_key<E>(key, [&](auto& engine) { engine.init_rows(key, value, options); });
   }
   template <class E, class Arguments>
   void assign_values(Arguments const& arguments, rule_states states) {

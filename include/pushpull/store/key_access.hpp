@@ -61,6 +61,11 @@ class key_access : public store_face<Derived, Traits> {
       return std::string_view(dtype_traits<typename std::remove_reference_t<decltype(engine)>::T>::name);
     });
   }
+  /// Whether this process has a mirror of the key on every device: over ranks unless init was told {.mirrored = false}, and
+  /// in a store of one process only if a parameter_store asked for it. @throws unknown_key
+  bool is_mirrored(key_view key) const {
+    return self().with("is_mirrored", key, [](auto&, auto& r) { return r.arena->resident(); });
+  }
   /// The number of this process among those of the communicator.
   int rank() const { return first().communicator().rank(); }
   int num_workers() const { return first().communicator().size(); }

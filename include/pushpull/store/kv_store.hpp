@@ -15,6 +15,7 @@
 #include <pushpull/store/concepts.hpp>
 #include <pushpull/store/engine.hpp>
 #include <pushpull/store/engine_calls.hpp>
+#include <pushpull/store/key_options.hpp>
 #include <pushpull/store/kv_store_types.hpp>
 #include <pushpull/store/policies.hpp>
 #include <pushpull/store/refusal.hpp>
@@ -173,9 +174,9 @@ class kv_store_calls : public engine_calls<kv_store_calls<T, D, Policies...>, kv
   }
   template <class E, class View>
   void add_keys(std::span<key_view const> keys, std::span<View const> values, char const* = "init",
-                std::vector<bool> const* needs_gradient = nullptr) {
+                std::vector<bool> const* needs_gradient = nullptr, key_options options = {}) {
     static std::vector<bool> const none;
-    engine_->init(keys, values, needs_gradient != nullptr, needs_gradient == nullptr ? none : *needs_gradient);
+    engine_->init(keys, values, needs_gradient != nullptr, needs_gradient == nullptr ? none : *needs_gradient, options);
   }
 
   std::unique_ptr<engine_type> engine_;

@@ -24,6 +24,7 @@
 #include <pushpull/store/call_arguments.hpp>
 #include <pushpull/store/engine_calls.hpp>
 #include <pushpull/store/gather.hpp>
+#include <pushpull/store/key_options.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/kv_store.hpp>
 #include <pushpull/store/operands.hpp>
@@ -190,11 +191,11 @@ class partitioned_store : public engine_calls<partitioned_store<Partition>, Part
   /// Adds keys to their parts, all or none.
   template <class E, class View>
   void add_keys(std::span<key_view const> keys, std::span<View const> values, char const* = "init",
-                std::vector<bool> const* needs_gradient = nullptr) {
+                std::vector<bool> const* needs_gradient = nullptr, key_options options = {}) {
     static std::vector<bool> const none;
     if constexpr (Partition::lists_have_one_engine) {
       engine_at<Partition::template number_of<E>>().init(keys, values, needs_gradient != nullptr,
-                                                         needs_gradient == nullptr ? none : *needs_gradient);
+                                                         needs_gradient == nullptr ? none : *needs_gradient, options);
     } else {
       std::array<std::vector<key_view>, count> names;
       std::array<std::vector<View>, count> views;
@@ -211,7 +212,7 @@ class partitioned_store : public engine_calls<partitioned_store<Partition>, Part
         ((names[N].empty() ? void()
                            : void(std::get<N>(made).emplace(engine_at<N>().prepare_init(
                                  std::span<key_view const>(names[N]), std::span(std::as_const(views[N])),
-                                 needs_gradient != nullptr, flags[N])))),
+                                 needs_gradient != nullptr, flags[N], options)))),
          ...);
         std::lock_guard const lock(shared_->mutex);
         auto& all = shared_->order;

@@ -49,8 +49,8 @@ struct saved_values {
   std::int64_t steps = 0;
   std::int64_t micro_batches = 0;  ///< 0: the key forgets those that it has gathered.
   saved_range sum = {};            ///< Of these micro-batches.
-  /// The weights, all elements in the masters' type; none: they stay.
-  std::optional<std::span<std::byte const>> value = {};
+  /// The weights in the masters' type, all elements if the key has mirrors; none: they stay.
+  std::optional<saved_range> value = {};
 };
 
 /// Changes of several keys, which have been prepared and are made together: what may fail for lack of memory comes first.

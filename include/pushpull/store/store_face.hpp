@@ -14,6 +14,7 @@
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/store/call_arguments.hpp>
 #include <pushpull/store/gather.hpp>
+#include <pushpull/store/key_options.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/rows/row_tables.hpp>
 #include <pushpull/store/rule_states.hpp>
@@ -41,27 +42,27 @@ class store_face : public Traits {
   /// may change. In a store of several element types the key has that of the value, or `T`. @throws duplicate_key
   template <TensorLike V>
     requires(Traits::template has_type<stored_as<element_of<V>>>)
-  void init(key_view key, V const& value) {
-    init<stored_as<element_of<V>>>(key, value);
+  void init(key_view key, V const& value, key_options options = {}) {
+    init<stored_as<element_of<V>>>(key, value, options);
   }
   template <class T, TensorLike V>
     requires(Traits::template has_type<T>)
-  void init(key_view key, V const& value) {
+  void init(key_view key, V const& value, key_options options = {}) {
     auto const view = view_of(value);
-    self().template add_keys<T>(std::span<key_view const>(&key, 1), std::span(&view, 1));
+    self().template add_keys<T>(std::span<key_view const>(&key, 1), std::span(&view, 1), "init", nullptr, options);
   }
   /// Stores the rows of a row-sparse value, and zero elsewhere. Rows listed more than once are added. The stored value is
   /// dense. @throws duplicate_key; invalid_argument if a row does not exist
   template <class V>
     requires(RowSparseTensor<V> && HeldBy<V, Traits>)
-  void init(key_view key, V const& value) {
-    self().template add_rows_of_key<element_in<V>>(key, value);
+  void init(key_view key, V const& value, key_options options = {}) {
+    self().template add_rows_of_key<element_in<V>>(key, value, options);
   }
   /// Stores a value per key of a list, in one arena: what a model's keys should use. All or none is stored.
   /// @throws duplicate_key; shape_mismatch if the ranges differ in length
   template <KeysOf<key_view> Keys, ValueList Values>
     requires(Traits::template has_type<stored_as<element_in<Values>>>)
-  void init(Keys&& keys, Values&& values) {
+  void init(Keys&& keys, Values&& values, key_options options = {}) {
     std::vector<key_type> owned;  // a range may make its keys as it goes
     for (auto&& key : keys) owned.emplace_back(key_view(key));
     std::vector<key_view> const names(owned.begin(), owned.end());
@@ -70,7 +71,7 @@ class store_face : public Traits {
     expect_count("init", names.size(), views.size(), "value");
     expect_keys("init", !names.empty());
     self().template add_keys<stored_as<element_in<Values>>>(std::span<key_view const>(names),
-                                                            std::span(std::as_const(views)));
+                                                            std::span(std::as_const(views)), "init", nullptr, options);
   }
 
   /// Replaces the stored value by a copy of `value`, a tensor of the key's shape, of any element type and on any device: in

@@ -20,6 +20,7 @@
 #include <pushpull/store/any_store_calls.hpp>
 #include <pushpull/store/concepts.hpp>
 #include <pushpull/store/gather.hpp>
+#include <pushpull/store/key_options.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/operations/gathered_call.hpp>
 #include <pushpull/store/operations/operation.hpp>
@@ -69,7 +70,8 @@ class wrapped_calls : public Base {
   using Base::set_function;
   using Base::submit;
 
-  void init(std::span<any_key_view const> keys, std::span<erased_tensor<T const, D> const> values) override {
+  void init(std::span<any_key_view const> keys, std::span<erased_tensor<T const, D> const> values,
+            key_options) override {
     if constexpr (is_stored) {
       for (any_key_view const key : keys)
         expects<duplicate_key>(!self().contains(key),
@@ -115,7 +117,7 @@ class wrapped_calls : public Base {
   void set_function(std::function<void(any_key_view, tensor_view<T, D> const&, tensor_view<T, D> const&)>) override {
     refuse_call("set_updater", no_such_call);
   }
-  void init_rows(any_key_view, erased_rows<T, D> const&) override { refuse_call("init", takes_no_rows); }
+  void init_rows(any_key_view, erased_rows<T, D> const&, key_options) override { refuse_call("init", takes_no_rows); }
   completion push_rows(std::span<any_key const> keys, erased_rows<T, D> const& sources, row_updates rows,
                        priority) override {
     if constexpr (is_stored && requires(stored& s, key_type const& k,

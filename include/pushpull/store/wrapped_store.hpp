@@ -109,6 +109,7 @@ class wrapped_store final
                          [&] { return "shape: " + key_text(key) + " was never given to init"; });
     return found->second;
   }
+  bool is_mirrored(any_key_view) const override { return false; }
   std::string_view dtype(any_key_view key) const override {
     expect_key("dtype", key);
     return dtype_traits<T>::name;

@@ -24,6 +24,7 @@
 #include <pushpull/pass/copy.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/gather.hpp>
+#include <pushpull/store/key_options.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/keys/key_table.hpp>
 #include <pushpull/store/keys/shard.hpp>
@@ -103,11 +104,11 @@ auto prepared_alike(rank_group& ranks, std::string const& call, std::string what
 /// @param store  The store in words: devices, element type, rule. @param rules  Its hyperparameters, in words.
 /// @param group  group(key) -> the number of its parameter group.
 /// @throws invalid_argument on all ranks unless their stores are alike and they name the same keys, in one order, of the same
-/// shapes, element types and needs of gradients
+/// shapes, element types, needs of gradients and options
 template <class KeyView, class View, class Group>
 void expect_agreed_keys(rank_group& ranks, std::string const& store, std::vector<std::string> const& rules,
                         std::span<KeyView const> keys, std::span<View const> values,
-                        std::vector<bool> const& needs_gradient, Group const& group) {
+                        std::vector<bool> const& needs_gradient, key_options options, Group const& group) {
   expect_agreement(ranks, "init", 1 + rules.size() + keys.size(), [&](std::size_t n) {
     if (n == 0) return counted(keys.size(), "key") + " of a store of " + store;
     if (n <= rules.size()) return rules[n - 1];
@@ -116,6 +117,7 @@ void expect_agreed_keys(rank_group& ranks, std::string const& store, std::vector
     if constexpr (requires { typename View::value_type; })
       text += " of " + std::string(dtype_traits<std::remove_const_t<typename View::value_type>>::name);
     if (i < needs_gradient.size()) text += needs_gradient[i] ? ", with a gradient" : ", without a gradient";
+    if (!options.mirrored) text += ", without mirrors";
     if (auto const number = group(keys[i]); number > 0) text += ", in parameter group " + std::to_string(number);
     return text;
   });
@@ -146,24 +148,32 @@ void fill_distant_mirrors(Table const& table, typename Table::record const& r, t
   step.run(table.devices());
 }
 
-/// Initial values that each rank receives from rank 0 when a key is made: one at a time, in the order of the keys.
+/// Initial values that each rank receives from rank 0 when a key is made: one at a time, in the order of the keys. Those of
+/// keys without mirrors come in pieces.
 template <class Table, class View>
 auto values_of_rank_0(Table const& table, std::span<View const> values) {
   using U = std::remove_const_t<typename View::value_type>;
+  using D = typename Table::device_type;
   using W = typename Table::W;
   auto const fill = [&table, &values](std::size_t i) {
     return [&table, value = &values[i]](typename Table::record& r) {
-      std::vector<U> elements(value->size());
-      std::size_t const bytes = elements.size() * sizeof(U);
+      constexpr std::int64_t piece = std::int64_t{1} << 18;
+      bool const is_mirrored = r.arena->resident();
+      std::int64_t const step = is_mirrored ? std::max<std::int64_t>(r.size(), 1) : piece;
+      std::vector<U> elements(static_cast<std::size_t>(std::min(step, r.size())));
+      for (std::int64_t first = 0; first < r.size(); first += step) {
+        std::int64_t const size = std::min(step, r.size() - first);
+        auto const part = std::span(elements).first(static_cast<std::size_t>(size));
+        if (table.owners().rank() == 0)
+          copy_bytes(cpu_device<>(), part.data(), value->device(), value->data() + first, part.size_bytes());
+        table.ranks().broadcast(std::as_writable_bytes(part));
+        table.store_value(r, tensor_view<U const, cpu_device<>>(part.data(), pushpull::shape{size}), first);
+      }
+      if (!is_mirrored) return;
       auto const& device = table.devices().front();
-      if (table.owners().rank() == 0)
-        copy_bytes(cpu_device<>(), elements.data(), value->device(), value->data(), bytes);
-      table.ranks().broadcast(std::as_writable_bytes(std::span(elements)));
-      tensor_view<U const, cpu_device<>> const given(elements.data(), r.shape);
-      table.store_value(r, given);
-      buffer<typename Table::device_type> const masters(device, r.shape.size() * sizeof(W));
+      buffer<D> const masters(device, r.shape.size() * sizeof(W));
       auto* const whole = static_cast<W*>(masters.data());
-      copy(given, tensor_view<W, typename Table::device_type>(whole, r.shape, device));
+      copy(tensor_view<U const, cpu_device<>>(elements.data(), r.shape), tensor_view<W, D>(whole, r.shape, device));
       fill_distant_mirrors(table, r, whole);
     };
   };

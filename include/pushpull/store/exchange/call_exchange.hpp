@@ -13,6 +13,7 @@
 #include <pushpull/concepts/communicator.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/store/exchange/gathered_outputs.hpp>
 #include <pushpull/store/exchange/mirror_exchange.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/keys/placement.hpp>
@@ -67,6 +68,7 @@ class call_exchange {
     readers_ = readers;
     messages_->clear();
     mirrors_.clear();
+    outputs_.clear();
     after_.clear();
   }
 
@@ -110,18 +112,23 @@ class call_exchange {
 
   /// Takes the mirrors of keys that the pass changes.
   mirror_exchange<Table>& mirrors() { return mirrors_; }
-  /// An output's parts that the pass of this rank does not write: they come from the mirror.
+  /// An output's parts that the pass of this rank does not write: they come from the mirror, or from the other ranks where
+  /// there is none.
   template <class M>
   void add_output(Table const& table, record const& key, operand<M, D> const& output) {
+    if (!key.arena->resident()) return outputs_.add(table, key, output, *messages_);
     for_each_distant_rank(table, key, [&](std::size_t, slice const& part) {
       after_.push_back({0, output.data + part.begin, Table::mirror(key, 0) + part.begin,
                         static_cast<std::size_t>(part.size()) * sizeof(M)});
     });
   }
+  /// When mirrors and outputs are complete.
+  void finish_outputs(Table const& table) const {
+    copy_all(table.devices(), after_);
+    outputs_.finish(table);
+  }
 
   messages& parts() const { return *messages_; }
-  /// Copies from complete mirrors to outputs.
-  std::vector<staged_copy> const& after() const { return after_; }
 
  private:
   /// The part of a source of the key that a rank reads.
@@ -140,6 +147,7 @@ class call_exchange {
   std::vector<operand<G const, D>> own_;
   std::vector<std::optional<std::size_t>> peers_;  // of each source
   mirror_exchange<Table> mirrors_;
+  gathered_outputs<Table> outputs_;
   std::vector<staged_copy> after_;  // from mirrors that are complete
 };
 

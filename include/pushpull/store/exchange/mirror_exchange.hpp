@@ -49,8 +49,9 @@ class mirror_exchange {
     part_ = 0;
   }
 
-  /// A key that the pass changes.
+  /// A key that the pass changes. One without mirrors needs nothing.
   void add(Table const& table, record const& key, messages& to) {
+    if (!key.arena->resident()) return;
     if (table.ranks().shares_memory() && !table.ranks().has_levels()) return;
     if (key.arena != arena_ || key.offset != range_.end) {
       flush(table, to);

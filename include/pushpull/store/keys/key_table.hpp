@@ -27,6 +27,7 @@
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/schedule/operation.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
+#include <pushpull/store/key_options.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/keys/arena.hpp>
 #include <pushpull/store/keys/arena_list.hpp>
@@ -107,7 +108,7 @@ class key_table {
   /// Those of this process, which are the local owners.
   std::vector<D> const& devices() const { return devices_; }
   topology const& owners() const { return topology_; }
-  /// Whether there are owners in other processes. Every process then has mirrors of all keys.
+  /// Whether there are owners in other processes. Every process then has mirrors of all keys but those without.
   bool is_distributed() const { return Collective && topology_.ranks() > 1; }
   rank_group& ranks() const { return *ranks_; }
   /// Which devices reach the memory of which.
@@ -204,7 +205,7 @@ class key_table {
   /// Makes keys: all that may fail. One at a time; names and values must stay until `commit`.
   template <class View>
   addition prepare(std::span<key_view const> keys, std::span<View const> values, bool resident,
-                   std::vector<bool> const& needs_gradient) {
+                   std::vector<bool> const& needs_gradient, key_options options = {}) {
     addition result;
     result.names.assign(keys.begin(), keys.end());
     std::size_t first = index_.size();
@@ -212,7 +213,7 @@ class key_table {
       first = directory_->enter(keys, place_);
       result.directory = directory_;
     }
-    make(result, first, keys, values, resident, needs_gradient);
+    make(result, first, keys, values, resident, needs_gradient, options);
     std::size_t const count = index_.size() + result.records.size();
     // A list takes the buckets that it needs; keys that come one by one double them.
     if (count >= index_.bucket_count()) index_.reserve(std::max(count, 2 * index_.bucket_count()));
@@ -279,14 +280,19 @@ class key_table {
         copies.push_back({n, s.mirror(m), s.mirror(n), static_cast<std::size_t>(s.size()) * sizeof(T)});
   }
 
-  /// Writes the master of every local owner. The value is read before this returns, or before later work on its device.
+  /// Writes the masters of the local owners. The value is read before this returns, or before later work on its device.
+  /// @param value  The key's elements, or some that follow one another: from number `first` on.
   template <class View>
-  void store_value(record const& r, View const& value) const {
+  void store_value(record const& r, View const& value, std::int64_t first = 0) const {
     using element = std::remove_const_t<typename View::value_type>;
+    slice const given{first, first + static_cast<std::int64_t>(value.size())};
     for_each_shard(*this, r, [&](shard_type const& s) {
-      pushpull::shape const extent{s.size()};
-      copy(tensor_view<element const, typename View::device_type>(value.data() + s.offset(), extent, value.device()),
-           tensor_view<W, D>(s.master(), extent, s.device()));
+      slice const part = common(given, {s.offset(), s.offset() + s.size()});
+      if (part.size() <= 0) return;
+      pushpull::shape const extent{part.size()};
+      copy(tensor_view<element const, typename View::device_type>(value.data() + (part.begin - first), extent,
+                                                                  value.device()),
+           tensor_view<W, D>(s.master() + (part.begin - s.offset()), extent, s.device()));
     });
   }
   /// The part of a step that writes the shard's master to the local mirrors, not to those of other ranks, which do the
@@ -301,7 +307,7 @@ class key_table {
  private:
   template <class View>
   void make(addition& result, std::size_t first, std::span<key_view const> keys, std::span<View const> values,
-            bool resident, std::vector<bool> const& needs_gradient) {
+            bool resident, std::vector<bool> const& needs_gradient, key_options options) {
     std::vector<std::size_t> sizes;
     std::vector<numbered_key> numbered;
     std::int64_t elements = next_element_ % max_elements;
@@ -322,7 +328,7 @@ class key_table {
     }
     std::vector<bool> has_gradient(keys.size());
     for (std::size_t i = 0; i < keys.size(); ++i) has_gradient[i] = resident && needs_gradient[i];
-    bool const mirrored = resident || is_distributed();
+    bool const mirrored = resident || (is_distributed() && options.mirrored);
     result.memory = arenas_.prepare(devices_, sizes, has_gradient, mirrored, numbered);
     auto const& where = result.memory;
     for (std::size_t i = 0; i < keys.size(); ++i) {

@@ -5,14 +5,17 @@
 #include <cstddef>
 #include <optional>
 #include <span>
+#include <string>
 #include <utility>
 
 #include <pushpull/config.hpp>
+#include <pushpull/error.hpp>
 #include <pushpull/pass/operands.hpp>
 #include <pushpull/schedule/awaited.hpp>
 #include <pushpull/store/contents.hpp>
 #include <pushpull/store/exchange/call_exchange.hpp>
 #include <pushpull/store/exchange/rank_sums.hpp>
+#include <pushpull/store/keys.hpp>
 #include <pushpull/store/operations/effect.hpp>
 #include <pushpull/store/operations/laid_out_call.hpp>
 #include <pushpull/store/operations/pull.hpp>
@@ -49,7 +52,13 @@ class accumulating_ranks {
     if (waits_) {
       call.for_each_key_and_sources(
           table, [&](record const& r, std::span<T const* const> sources) { sums_.add(table, r, r.size(), sources); });
-      call.lay_out_copies(table, pull_, [](record const& r) { return table_type::mirror(r, 0); });
+      call.lay_out_copies(table, pull_, [](record const& r) {
+        expects<invalid_argument>(r.arena->resident(), [&] {
+          return "pushpull: " + key_text(typename Types::key_view(r.key)) +
+                 " has no mirrors in the store, and this micro-batch does not update it: push, and pull after the step";
+        });
+        return table_type::mirror(r, 0);
+      });
     }
     updates_ = call.choose([](record const& r) { return r.due; });
     if (updates_) lay_out_step(call, step);

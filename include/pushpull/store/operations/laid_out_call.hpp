@@ -186,7 +186,7 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
         if (awaited* const event = exchange_.mirrors().advance(table, exchange_.parts())) return event;
     stage_ = stage::sources;
     if constexpr (Table::collective)
-      if (exchanges) copy_all(table.devices(), exchange_.after());
+      if (exchanges) exchange_.finish_outputs(table);
     copy_behind(table.devices(), staged_.copies_out());
     order_before(table.devices(), sources_);
     order_before(table.devices(), outputs_);

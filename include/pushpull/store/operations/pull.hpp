@@ -2,13 +2,11 @@
 /// A pull: one pass per device that reads stored values once and writes them to all outputs.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <shared_mutex>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 #include <pushpull/config.hpp>
 #include <pushpull/pass/fused_step.hpp>
@@ -16,15 +14,12 @@
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/schedule/operation.hpp>
 #include <pushpull/store/contents.hpp>
-#include <pushpull/store/exchange/mirror_exchange.hpp>
+#include <pushpull/store/exchange/gathered_outputs.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
-#include <pushpull/store/keys/shard.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/operations/gathered_call.hpp>
 #include <pushpull/store/operations/laid_out_call.hpp>
 #include <pushpull/store/operations/operation.hpp>
-#include <pushpull/store/reach.hpp>
-#include <pushpull/store/staging.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
@@ -37,7 +32,8 @@ using pull_step =
                pass::memory::foreign>;
 
 /// A pull into outputs of element type U. In a store of several ranks it reads this rank's mirrors, and takes part in no
-/// call to other ranks; but where mirrors are rounded and outputs are not of their type, all ranks gather the masters.
+/// call to other ranks. Of keys without mirrors, or where mirrors are rounded and outputs are not of their type, owners write
+/// their parts of the outputs, which all ranks gather.
 template <class Types, class U>
 class pull final : public gathered_operation<typename Types::device_type> {
   using D = typename Types::device_type;
@@ -63,65 +59,67 @@ class pull final : public gathered_operation<typename Types::device_type> {
       call_.take(contents_.keys, gathered);
     }
     contents_.expect_in_step(gathered.caller());
-    if constexpr (!reads_mirrors) contents_.write_collectives(*this);
-    call_.for_each_key([&](auto& r) { this->reads(r.order); });
+    gathers_ = false;
+    call_.for_each_key([&](auto& r) {
+      this->reads(r.order);
+      gathers_ = gathers_ || !reads_mirror(r);
+    });
+    if (gathers_) contents_.write_collectives(*this);
   }
   std::int64_t work() const override { return call_.work(); }
 
   void prepare() override {
     auto const& table = contents_.keys;
     call_.begin(table, effect::reads);
+    is_gathering_ = false;
     if constexpr (Types::collective)
       if (table.is_distributed()) {
         if constexpr (reads_mirrors) {
+          call_.choose(reads_mirror);
           call_.lay_out_copies(table, mirror_step_, [](record const& r) { return table_type::mirror(r, 0); });
-        } else {
-          contents_.in_step([&] { lay_out_masters(); });
+          call_.choose([](record const& r) { return !reads_mirror(r); });
         }
+        if (gathers_) contents_.in_step([&] { lay_out_gather(); });
         return;
       }
     call_.lay_out(table, step_, effect::reads);
   }
   progress run() override {
-    if constexpr (Types::collective && !reads_mirrors)
-      if (messages_ != nullptr && !std::exchange(is_gathered_, true)) {
-        copy_all(contents_.devices(), copies_);
-        contents_.in_step([&] { messages_->start_gathers(); });
-        return progress::waiting_for(*messages_);
+    bool const is_distributed = contents_.keys.is_distributed();
+    if constexpr (Types::collective)
+      if (std::exchange(is_gathering_, false)) {
+        outputs_.finish(contents_.keys);
+        return progress::done();
       }
     call_.launch(contents_.keys, effect::reads, [&] {
       if constexpr (Types::collective && reads_mirrors)
-        if (contents_.keys.is_distributed()) return mirror_step_.run(contents_.devices());
-      step_.run(contents_.devices());
+        if (is_distributed) mirror_step_.run(contents_.devices());
+      if (!is_distributed || gathers_) step_.run(contents_.devices());
     });
+    if constexpr (Types::collective)
+      if (is_distributed && gathers_) {
+        contents_.in_step([&] { messages_->start_gathers(); });
+        is_gathering_ = true;
+        return progress::waiting_for(*messages_);
+      }
     return progress::done();
   }
 
  private:
   using table_type = typename Types::table_type;
 
-  /// Gathers the masters of each key in memory of this operation's own, where the pass reads them.
-  void lay_out_masters() {
+  static bool reads_mirror(record const& r) { return reads_mirrors && r.arena->resident(); }
+
+  /// The keys that are chosen: owners write their parts of the outputs.
+  void lay_out_gather() {
     auto const& table = contents_.keys;
     if (messages_ == nullptr) messages_ = table.ranks().make_messages();
     messages_->clear();
-    masters_.clear();
-    copies_.clear();
-    is_gathered_ = false;
-    call_.lay_out_copies(table, step_, [&](record const& r) {
-      auto const bytes = [](std::int64_t elements) { return static_cast<std::size_t>(elements) * sizeof(W); };
-      auto* const whole = static_cast<W*>(masters_.take(table.devices().front(), bytes(r.size())));
-      for_each_shard(table, r, [&](auto const& shard) {
-        copies_.push_back({shard.device_number(), whole + shard.offset(), shard.master(), bytes(shard.size())});
-      });
-      std::vector<comm::byte_range> ranges(table.owners().ranks());
-      for (std::size_t rank = 0; rank < ranges.size(); ++rank) {
-        slice const part = part_of_rank(table, r, rank);
-        if (part.size() > 0) ranges[rank] = {bytes(part.begin), bytes(part.end)};
-      }
-      messages_->gather(whole, ranges);
-      return whole;
-    });
+    outputs_.clear();
+    call_.lay_out(table, step_, effect::reads);
+    record const* key = nullptr;
+    call_.for_each_key_and_output([&](record const& r) { key = &r; },
+                                  [&](operand<U, D> const& output) { outputs_.add(table, *key, output, *messages_); });
   }
 
   struct no_step {
@@ -133,10 +131,11 @@ class pull final : public gathered_operation<typename Types::device_type> {
   pull_step<Types, U> step_;
   [[no_unique_address]] std::conditional_t<Types::collective && reads_mirrors,
                                            pull_step<Types, U, typename Types::value_type>, no_step> mirror_step_;
-  std::unique_ptr<messages> messages_;  // those of masters that are gathered
-  staging<D> masters_{contents_.keys.staged().front()};
-  std::vector<staged_copy> copies_;
-  bool is_gathered_ = false;
+  struct no_outputs {};
+  [[no_unique_address]] std::conditional_t<Types::collective, gathered_outputs<table_type>, no_outputs> outputs_;
+  std::unique_ptr<messages> messages_;  // of outputs that are gathered
+  bool gathers_ = false;                // in a store of several ranks
+  bool is_gathering_ = false;
 };
 
 }  // namespace pushpull::detail

@@ -72,25 +72,31 @@ void fill_rows_of_rank_0(store_contents<Types>& contents, typename Types::record
   using W = typename Types::master_type;
   using D = typename Types::device_type;
   using types = typename Types::types;
+  using operands_type = pass::row_operands<pass::run<types, 0>>;
   rows_of_rank_0<Types> const given(contents, key, rows);
   if (key.size() == 0) return;
   auto const& table = contents.keys;
   D const& device = table.devices().front();
-  buffer<D> const masters(device, key.shape.size() * sizeof(W));
-  device.fill_zero(masters.data(), masters.bytes());
-  auto* const whole = static_cast<W*>(masters.data());
+  std::int64_t const row_length = row_length_of(key.shape);
   auto const source = given.template source<D>();
   row_tables<T, D> tables(device, 1);
   tables.sort(std::span(&source, 1), key.shape[0], given.ascending());
-  tables.find(std::span(&source, 1), row_length_of(key.shape));
-  tables.count(0, 0, key.shape[0]);
-  using operands_type = pass::row_operands<pass::run<types, 0>>;
-  auto operands = whole_key_row_operands<operands_type>(key, whole, row_length_of(key.shape));
-  tables.describe(0, operands);
-  operands.slice.sources = 1;
-  using clock = pass::clock_of<pass::assign, types>;
-  launch_rows<pass::assign, reduce::sum, types, pass::present_rows, D, clock>(device, operands, nullptr, nullptr,
-                                                                              tables.size());
+  tables.find(std::span(&source, 1), row_length);
+  auto const write = [&](operands_type operands) {
+    tables.count(0, operands.begin / row_length, (operands.end + row_length - 1) / row_length);
+    tables.describe(0, operands);
+    operands.slice.sources = 1;
+    using clock = pass::clock_of<pass::assign, types>;
+    launch_rows<pass::assign, reduce::sum, types, pass::present_rows, D, clock>(device, operands, nullptr, nullptr,
+                                                                                tables.size());
+  };
+  if (!key.arena->resident())
+    return for_each_shard(table, key,
+                          [&](auto const& shard) { write(shard.template row_operands<operands_type>(row_length)); });
+  buffer<D> const masters(device, key.shape.size() * sizeof(W));
+  device.fill_zero(masters.data(), masters.bytes());
+  auto* const whole = static_cast<W*>(masters.data());
+  write(whole_key_row_operands<operands_type>(key, whole, row_length));
   table.store_value(key, tensor_view<W const, D>(whole, key.shape, device));
   fill_distant_mirrors(table, key, whole);
 }

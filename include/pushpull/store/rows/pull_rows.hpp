@@ -18,7 +18,10 @@
 #include <pushpull/element/bytes.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/pass/row_schedule.hpp>
+#include <pushpull/schedule/awaited.hpp>
 #include <pushpull/schedule/operation.hpp>
+#include <pushpull/store/contents.hpp>
+#include <pushpull/store/exchange/row_requests.hpp>
 #include <pushpull/store/gather.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/keys/key_table.hpp>
@@ -32,7 +35,7 @@
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// A pull of rows of one key into row_sparse outputs. In a store of several ranks it reads this rank's mirrors, and takes
-/// part in no call to other ranks.
+/// part in no call to other ranks. A key without mirrors is another matter: all ranks ask its owners.
 template <class Types>
 class pull_rows final : public device_operation<typename Types::device_type> {
   using T = typename Types::value_type;
@@ -42,14 +45,21 @@ class pull_rows final : public device_operation<typename Types::device_type> {
   using key_view = typename Types::key_view;
 
  public:
-  explicit pull_rows(table_type const& table) : device_operation<D>(table.devices()), pass_(table), table_(table) {}
+  explicit pull_rows(store_contents<Types>& contents)
+      : device_operation<D>(contents.devices()),
+        contents_(contents),
+        pass_(contents.keys),
+        table_(contents.keys),
+        answered_(contents.keys.devices(), contents.keys.staged()) {}
 
   /// Names the key.
   void begin(record& r) {
     used_ = 0;
     key_ = &r;
     work_ = 0;
+    stage_ = stage::own_rows;
     this->reads(r.order);
+    if (asks_owners()) contents_.write_collectives(*this);
   }
 
   /// Rows that the outputs named next receive. Ids in host memory are read before this returns.
@@ -91,17 +101,9 @@ class pull_rows final : public device_operation<typename Types::device_type> {
   std::int64_t work() const { return work_; }
 
   progress run() override {
-    for (std::size_t i = 0; i < used_; ++i) {
-      request& q = *requests_[i];
-      for (auto* const output : q.outputs) {
-        output->expect_rows(q.rows.rows);
-        order_after(table_.devices(), std::optional<D>(output->device()));
-      }
-      order_after(table_.devices(), q.rows.device);
-      run(q);
-      order_before(table_.devices(), q.rows.device);
-      for (auto* const output : q.outputs) order_before(table_.devices(), std::optional<D>(output->device()));
-    }
+    if constexpr (table_type::collective)
+      if (asks_owners()) return contents_.in_step([&] { return run_over_ranks(); });
+    read_own_rows();
     return progress::done();
   }
 
@@ -116,24 +118,95 @@ class pull_rows final : public device_operation<typename Types::device_type> {
     explicit request(table_type const& table) : tables(table.devices(), table.staged()) {}
   };
 
+  bool asks_owners() const { return table_.is_distributed() && !key_->arena->resident(); }
+
+  void read_own_rows() {
+    for (std::size_t i = 0; i < used_; ++i) {
+      request& q = *requests_[i];
+      for (auto* const output : q.outputs) {
+        output->expect_rows(q.rows.rows);
+        order_after(table_.devices(), std::optional<D>(output->device()));
+      }
+      order_after(table_.devices(), q.rows.device);
+      run(q);
+      order_before(table_.devices(), q.rows.device);
+      for (auto* const output : q.outputs) order_before(table_.devices(), std::optional<D>(output->device()));
+    }
+  }
+
+  /// What `run_over_ranks` does next.
+  enum class stage { own_rows, ids, values, copies };
+  progress wait(stage next, awaited& event) {
+    stage_ = next;
+    return progress::waiting_for(event);
+  }
+  /// Runs as far as it goes without other ranks.
+  progress run_over_ranks()
+    requires(table_type::collective)
+  {
+    switch (stage_) {
+      case stage::own_rows:
+        read_own_rows();
+        if (key_->size() == 0) break;
+        ask();
+        return wait(stage::ids, asked_.start_counts());
+      case stage::ids: return wait(stage::values, asked_.start_ids());
+      case stage::values:
+        return wait(stage::copies, asked_.start_values(
+                                       table_, [&](std::span<std::int64_t const> ids, T* rows) { answer(ids, rows); }));
+      case stage::copies: copy_received(); break;
+    }
+    return progress::done();
+  }
+  /// The rows of the first output of each request; further outputs copy them.
+  void ask() {
+    asked_.begin(table_, *key_);
+    for (std::size_t i = 0; i < used_; ++i) {
+      request& q = *requests_[i];
+      distinct_.clear();
+      q.tables.of_device(0).append_distinct(distinct_, 0, key_->shape[0]);
+      if (!q.outputs.empty()) asked_.add(distinct_, q.outputs.front()->values());
+    }
+  }
+  /// Reads rows for another rank. @param ids  Ascending, each once.
+  void answer(std::span<std::int64_t const> ids, T* rows) {
+    row_source<T, D> const given{nullptr, ids.data(), static_cast<std::int64_t>(ids.size()), {}};
+    answered_.for_each([&](auto& tables) { tables.sort(std::span(&given, 1), key_->shape[0], true); });
+    mirrors_.assign(1, rows);
+    for (std::size_t n = 0; n < table_.devices().size(); ++n) copy_rows(answered_.of_device(n), n);
+    join(table_.devices());
+  }
+  void copy_received() {
+    for (std::size_t i = 0; i < used_; ++i) {
+      auto const& outputs = requests_[i]->outputs;
+      for (std::size_t k = 1; k < outputs.size(); ++k)
+        std::copy_n(outputs.front()->values(), outputs.front()->rows() * outputs.front()->row_length(),
+                    outputs[k]->values());
+    }
+  }
+
   void run(request& q) {
     q.tables.for_each([&](auto& tables) { tables.sort(std::span(&q.rows, 1), key_->shape[0], q.ascending); });
     join(table_.devices());
     mirrors_.clear();
     for (auto* const output : q.outputs) mirrors_.push_back(output->values());
     if constexpr (table_type::collective)
-      if (table_.is_distributed()) return copy_from_mirror(q);
+      if (table_.is_distributed() && key_->arena->resident()) return copy_from_mirror(q);
     for (std::size_t n = 0; n < table_.devices().size(); ++n) {
       auto const& tables = q.tables.of_device(n);
-      auto const shard = shard_of(table_, *key_, n);
-      auto const [begin, end] = shard.rows(row_length_of(key_->shape));
-      tables.count(n, begin, end);
+      copy_rows(tables, n);
       if (n == 0)
         for (auto* const output : q.outputs) tables.write_ids(n, output->row_ids(), output->count());
-      if (!shard.empty())
-        pass_.template copy_rows<pass::present_rows>(*key_, shard, tables, mirrors_, true, tables.size());
     }
     join(table_.devices());
+  }
+  /// Enqueues copies of the rows that device number n owns to all mirrors, at their places among the sorted rows.
+  void copy_rows(row_tables<T, D> const& tables, std::size_t n) {
+    auto const shard = shard_of(table_, *key_, n);
+    auto const [begin, end] = shard.rows(row_length_of(key_->shape));
+    tables.count(n, begin, end);
+    if (!shard.empty())
+      pass_.template copy_rows<pass::present_rows>(*key_, shard, tables, mirrors_, true, tables.size());
   }
 
   void copy_from_mirror(request& q) {
@@ -144,6 +217,7 @@ class pull_rows final : public device_operation<typename Types::device_type> {
     join(table_.devices());
   }
 
+  store_contents<Types>& contents_;
   row_pass<Types> pass_;
   table_type const& table_;
   record* key_ = nullptr;
@@ -151,6 +225,11 @@ class pull_rows final : public device_operation<typename Types::device_type> {
   std::size_t used_ = 0;
   std::vector<std::unique_ptr<request>> requests_;
   std::vector<T*> mirrors_;
+  stage stage_ = stage::own_rows;
+  struct no_exchange {};
+  [[no_unique_address]] std::conditional_t<table_type::collective, row_requests<table_type>, no_exchange> asked_;
+  std::vector<std::int64_t> distinct_;  // rows of one request
+  shared_row_tables<T, D> answered_;    // of rows that another rank asks for
 };
 
 }  // namespace pushpull::detail

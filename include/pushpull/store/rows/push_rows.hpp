@@ -28,6 +28,7 @@
 #include <pushpull/schedule/awaited.hpp>
 #include <pushpull/schedule/operation.hpp>
 #include <pushpull/store/contents.hpp>
+#include <pushpull/store/exchange/gathered_outputs.hpp>
 #include <pushpull/store/exchange/row_exchange.hpp>
 #include <pushpull/store/gather.hpp>
 #include <pushpull/store/keys.hpp>
@@ -169,7 +170,7 @@ class push_rows final : public device_operation<typename Types::device_type> {
   }
 
   /// What `run_over_ranks` does next.
-  enum class stage { counts, rows, pass, gathered, changed, mirrors, end };
+  enum class stage { counts, rows, pass, gathered, changed, mirrors, outputs, end };
   progress wait(stage next, awaited& event) {
     stage_ = next;
     return progress::waiting_for(event);
@@ -186,6 +187,10 @@ class push_rows final : public device_operation<typename Types::device_type> {
         exchange_.take_sources(sources_, all_sources_);
         sort(all_sources_, false);
         update();
+        if (!key_->arena->resident()) {
+          if (!pulls_) break;
+          return wait(stage::outputs, start_outputs());
+        }
         // Where ranks share memory, the passes have written all mirrors, and nothing is gathered.
         if (whole_ || (key_->arena->is_shared() && !table_.ranks().has_levels()))
           return wait(stage::gathered, exchange_.start_gather(table_, *key_));
@@ -195,15 +200,31 @@ class push_rows final : public device_operation<typename Types::device_type> {
         break;
       case stage::changed: return wait(stage::mirrors, exchange_.start_changed_rows(table_, *key_));
       case stage::mirrors: exchange_.store_changed_rows(table_, *key_); break;
+      case stage::outputs: gathered_.finish(table_); break;
       case stage::end: break;
     }
-    outputs_.for_each_key_and_output([](record const&) {},
-                                     [&](operand<T, D> const& output) {
-                                       table_.devices().front().copy(output.data, table_type::mirror(*key_, 0),
-                                                                     output.size * sizeof(T));
-                                     });
+    if (key_->arena->resident())
+      outputs_.for_each_key_and_output([](record const&) {},
+                                       [&](operand<T, D> const& output) {
+                                         table_.devices().front().copy(output.data, table_type::mirror(*key_, 0),
+                                                                       output.size * sizeof(T));
+                                       });
     ++key_->updates;
     return progress::done();
+  }
+
+  /// Of a key without mirrors: after the pass.
+  awaited& start_outputs() {
+    if (messages_ == nullptr) messages_ = table_.ranks().make_messages();
+    messages_->clear();
+    gathered_.clear();
+    outputs_.begin(table_, effect::reads);
+    outputs_.lay_out(table_, output_step_, effect::reads);
+    outputs_.launch(table_, effect::reads, [&] { output_step_.run(table_.devices()); });
+    outputs_.for_each_key_and_output([](record const&) {},
+                                     [&](auto const& output) { gathered_.add(table_, *key_, output, *messages_); });
+    messages_->start_gathers();
+    return *messages_;
   }
 
   void update() {
@@ -291,6 +312,8 @@ class push_rows final : public device_operation<typename Types::device_type> {
   stage stage_ = stage::counts;
   struct no_exchange {};
   [[no_unique_address]] std::conditional_t<Types::collective, row_exchange<table_type>, no_exchange> exchange_;
+  [[no_unique_address]] std::conditional_t<Types::collective, gathered_outputs<table_type>, no_exchange> gathered_;
+  std::unique_ptr<messages> messages_;  // of outputs of a key without mirrors
   std::vector<row_source<T, D>> all_sources_;
 };
 
