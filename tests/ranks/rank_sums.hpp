@@ -19,7 +19,7 @@ class store_of_rank_sums {
   store_of_rank_sums(Store& store, std::size_t ranks, std::size_t micro_batches, float divisor = 1)
       : store_(&store), ranks_(ranks), micro_batches_(micro_batches), divisor_(divisor) {}
 
-  void init(auto const& keys, auto const& values) { store_->init(keys, values); }
+  void init(auto const& keys, auto const& values, key_options options = {}) { store_->init(keys, values, options); }
   auto pull(auto const& keys, auto& outputs) { return store_->pull(keys, outputs); }
   void wait() { store_->wait(); }
 
