@@ -19,6 +19,7 @@
 #include <pushpull/config.hpp>
 #include <pushpull/element/dtype.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/store/exchange/agreement.hpp>
 #include <pushpull/store/exchange/command.hpp>
 #include <pushpull/store/gather.hpp>
 #include <pushpull/store/keys.hpp>
