@@ -14,7 +14,6 @@
 #include <string_view>
 #include <tuple>
 #include <type_traits>
-#include <typeinfo>
 #include <utility>
 #include <vector>
 
@@ -373,10 +372,10 @@ class any_store_base : public sole_type<Ts...> {
   }
   /// @throws invalid_argument, on all ranks, unless the store's rule has this type
   template <class Updater>
-  void expect_rule(char const* call, Updater const&) {
+  void expect_rule(char const* call, Updater const& rule) {
     prepared(call, update::describe<Updater>().name, [&] {
       expect_updater(call);
-      store_->expect_rule(call, typeid(Updater));
+      store_->expect_rule(call, std::any(rule));
       return true;
     });
   }

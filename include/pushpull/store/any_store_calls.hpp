@@ -13,7 +13,6 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
-#include <typeinfo>
 #include <vector>
 
 #include <pushpull/compress/by_name.hpp>
@@ -156,7 +155,7 @@ class erased_store : public typed_calls<Ts, D>... {
   /// The rule of a parameter group; empty where there is none.
   virtual std::any updater(std::size_t group) const = 0;
   /// @throws invalid_argument unless the rule has this type
-  virtual void expect_rule(char const* call, std::type_info const& type) const = 0;
+  virtual void expect_rule(char const* call, std::any const& rule) const = 0;
   /// The rule has the type of the store's.
   virtual void set_hyperparameters(std::any const& rule, std::size_t group) = 0;
   virtual std::size_t add_group(std::function<bool(any_key_view)> belongs, std::any const& rule) = 0;

@@ -278,8 +278,8 @@ class store_model<Updater, Compressor, Compressors, policy_list<Policies...>, D,
     if constexpr (has_rule) return store.updater(group);
     return {};
   }
-  void expect_rule(char const* call, std::type_info const& type) const override {
-    if (type != typeid(Updater))
+  void expect_rule(char const* call, std::any const& rule) const override {
+    if (std::any_cast<Updater>(&rule) == nullptr)
       refuse_call(call, "a rule of another type than the store's optimizer came; set_optimizer takes any");
   }
   void set_hyperparameters(std::any const& rule, std::size_t group) override {

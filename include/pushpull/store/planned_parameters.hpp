@@ -104,12 +104,13 @@ class planned_parameters {
     stale_ = !complete;
   }
 
+  bool is_weighted() const { return !std::equal_to<>()(factor_, 1.0); }
   void weigh_gradient(parameter& p) {
-    if (factor_ == 1 || !p.planned || std::exchange(p.weighed, true)) return;
+    if (!is_weighted() || !p.planned || std::exchange(p.weighed, true)) return;
     for (std::size_t n = 0; n < store_->devices().size(); ++n) weigh(memory_.gradient(p.name, n), factor_);
   }
   void weigh_gradients() {
-    if (factor_ == 1) return;
+    if (!is_weighted()) return;
     for (auto const& p : parameters_) weigh_gradient(*p);
     factor_ = 1;
   }

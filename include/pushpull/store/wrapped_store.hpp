@@ -159,9 +159,9 @@ class wrapped_store final
     if constexpr (requires { store_->updater(group); }) return std::any(store_->updater(group));
     return {};
   }
-  void expect_rule(char const* call, std::type_info const& type) const override {
+  void expect_rule(char const* call, std::any const& rule) const override {
     if constexpr (requires { store_->updater(std::size_t{}); }) {
-      if (type != typeid(decltype(store_->updater(std::size_t{}))))
+      if (std::any_cast<std::remove_cvref_t<decltype(store_->updater(std::size_t{}))>>(&rule) == nullptr)
         refuse_call(call, "a rule of another type than the store's came");
     }
   }

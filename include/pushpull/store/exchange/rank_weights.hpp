@@ -58,7 +58,7 @@ std::optional<double> factor_of_rank(std::span<double const> weights, std::size_
              ": a finite weight of at least 0 expected";
     });
   if (std::ranges::count(weights, 0.0) == std::ssize(weights)) return std::nullopt;
-  bool const divides = Reduction{}.finish(pack<float>(1.0F), 2).value != 1.0F;
+  bool const divides = !std::equal_to<>()(Reduction{}.finish(pack<float>(1.0F), 2).value, 1.0F);
   if (!divides) return weights[rank] > 0 ? 1 : 0;
   if (std::ranges::adjacent_find(weights, std::not_equal_to<>()) == weights.end()) return 1;
   double const all = std::accumulate(weights.begin(), weights.end(), 0.0);
@@ -83,8 +83,8 @@ struct multiply_elements {
 /// Multiplies a gradient by the factor of its rank. One that counts nothing is not read.
 template <class T, Device D>
 void weigh(tensor_view<T, D> const& gradient, double factor) {
-  if (factor == 1 || gradient.size() == 0) return;
-  if (factor == 0) return gradient.device().fill_zero(gradient.data(), gradient.size() * sizeof(T));
+  if (std::equal_to<>()(factor, 1.0) || gradient.size() == 0) return;
+  if (std::equal_to<>()(factor, 0.0)) return gradient.device().fill_zero(gradient.data(), gradient.size() * sizeof(T));
   multiply_elements<T> const all{gradient.data(), static_cast<std::int64_t>(gradient.size()), factor};
   gradient.device().for_each((all.size + all.grain - 1) / all.grain, all);
 }
