@@ -194,8 +194,9 @@ TEST_CASE("compressed gradients on CUDA devices equal those on CPU devices", "[c
     REQUIRE(compressed(devices, compressor) == compressed(pp::cpu_devices(1), compressor));
     REQUIRE(compressed(std::vector{devices[0]}, compressor) == compressed(devices, compressor));
   };
-  for (bool const error_feedback : {false, true}) {  // pass/float8_test.cu converts to the other small types
+  for (bool const error_feedback : {false, true}) {  // pass/float8_test.cu converts to e5m2
     compare(pp::compress::cast<pp::half>{error_feedback});
+    compare(pp::compress::cast<pp::bfloat16>{error_feedback});
     compare(pp::compress::cast<pp::float8_e4m3>{error_feedback});
   }
   for (double const ratio : {0.001, 0.1, 1.0}) compare(pp::compress::top_k{.ratio = ratio});

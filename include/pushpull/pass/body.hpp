@@ -135,8 +135,8 @@ PUSHPULL_DEVICE_INLINE void fetch_ahead(Run const& r, std::int64_t i) {
   }
 }
 
-/// Asks for the master and the states of the own block, which are read after the gradients: ptxas puts a load next to its
-/// first use, so memory would be waited for twice. A block of several accesses has enough of them in flight.
+/// Prefetches the master and the states of the own block, which are read after the gradients: ptxas moves a load to its
+/// first use, so the thread would wait for memory twice. A block of several accesses has enough of them in flight.
 PUSHPULL_EXEC_CHECK_DISABLE
 template <class Block, bool Weight, class Run>
 PUSHPULL_DEVICE_INLINE void fetch_stored(Run const& r, std::int64_t i) {
@@ -239,13 +239,13 @@ struct body {
     }
   }
 
-  /// The runs among which a launch searches that of a task, if it has several; and the same for a task whose run is in
-  /// `range`.
+  /// The runs of a launch that has several. A device may search those of many tasks together.
   PUSHPULL_HOST_DEVICE Schedule<run_type> const& searched_runs() const
     requires(Memory != memory::rows) && requires(Schedule<run_type> const& runs) { runs.ends; }
   {
     return schedule;
   }
+  /// A task whose run is known to be in `range`.
   PUSHPULL_EXEC_CHECK_DISABLE
   PUSHPULL_HOST_DEVICE void operator()(std::int64_t task, detail::run_range range) const {
     run_type const& r = schedule.find(task, range);
@@ -274,7 +274,7 @@ struct body {
     }
   }
 
-  /// Task `task` of a run. A GPU's is one block, whose operands are asked for before the hyperparameters.
+  /// Task `task` of a run. A GPU's is one block, whose operands are loaded before the hyperparameters.
   PUSHPULL_EXEC_CHECK_DISABLE
   PUSHPULL_DEVICE_INLINE void of_run(run_type const& r, std::int64_t task) const {
     std::int64_t const first = task * grain;

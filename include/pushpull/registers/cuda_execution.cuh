@@ -81,7 +81,7 @@ struct vector_access {
       reinterpret_cast<word*>(to)[c] = cuda::std::bit_cast<word>(elements);
     });
   }
-  /// Starts the way of the 32 bytes around `from` from memory into the L2 cache.
+  /// Prefetches the 32 bytes around `from` into the L2 cache.
   template <class T>
   __host__ __device__ __forceinline__ static void fetch([[maybe_unused]] T const* from) {
     NV_IF_TARGET(NV_IS_DEVICE, (asm volatile("prefetch.global.L2 [%0];" ::"l"(from));))

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <thread>
 #include <utility>
 
 #include <pushpull/config.hpp>
@@ -31,5 +32,18 @@ class backoff {
   int asked_ = 0;
   std::chrono::microseconds pause_{20};
 };
+
+/// Returns when event.ready(), and throws what that throws.
+template <class Event>
+void wait_until_ready(Event& event) {
+  for (backoff pause; !event.ready();) {
+    auto const wait = pause.next();
+    if (wait.count() == 0) {
+      std::this_thread::yield();
+    } else {
+      std::this_thread::sleep_for(wait);
+    }
+  }
+}
 
 }  // namespace pushpull::detail

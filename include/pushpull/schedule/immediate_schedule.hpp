@@ -2,10 +2,8 @@
 /// Operations that run in their calls: on streams, which order what they are given, and where no asynchrony is wanted.
 #pragma once
 
-#include <chrono>
 #include <condition_variable>
 #include <mutex>
-#include <thread>
 #include <utility>
 
 #include <pushpull/config.hpp>
@@ -45,14 +43,7 @@ class immediate_schedule final : public schedule {
       resumed_.wait(lock, [&] { return std::exchange(is_resumed_, false); });
       return;
     }
-    for (backoff pause; !event.ready();) {
-      auto const wait = pause.next();
-      if (wait.count() == 0) {
-        std::this_thread::yield();
-      } else {
-        std::this_thread::sleep_for(wait);
-      }
-    }
+    wait_until_ready(event);
   }
 
   std::mutex mutex_;

@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <span>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include <pushpull/concepts/factored.hpp>
@@ -98,11 +97,6 @@ void copy_local_state(Table const& table, typename Table::record& r, std::size_t
         copy_bytes(cpu_device<>(), to + (first - begin), device, from, static_cast<std::size_t>(size) * sizeof(S));
       });
 }
-/// Waits for a call to other ranks.
-inline void finish(messages& call) {
-  for (backoff pause; !call.ready();) std::this_thread::sleep_for(pause.next());
-}
-
 /// The part of a sum of micro-batches that this process owns: the total of the sums of all ranks, in their order. All ranks
 /// call it. Waits.
 /// @param to  Its first element.
@@ -125,7 +119,7 @@ void add_rank_sums(Table const& table, typename Table::record const& r, typename
       call->send(sum + theirs.begin, static_cast<std::size_t>(theirs.size()) * sizeof(A), static_cast<int>(rank));
   }
   call->start_exchange();
-  finish(*call);
+  wait_until_ready(*call);
   if (count == 0) return;
   fused_step<typename Table::device_type, pass::forward, reduce::sum, pass::element_types<A, A, A, A, A>,
              pass::memory::foreign>
@@ -170,7 +164,7 @@ void gather_parts([[maybe_unused]] Table const& table, [[maybe_unused]] typename
     auto const call = table.ranks().make_messages();
     call->gather(elements.data(), ranges);
     call->start_gathers();
-    finish(*call);
+    wait_until_ready(*call);
   }
 }
 

@@ -12,7 +12,6 @@
 #include <optional>
 #include <span>
 #include <string>
-#include <thread>
 #include <type_traits>
 #include <vector>
 
@@ -38,7 +37,7 @@ class rank_weights {
     weights_[ranks.rank()] = own;
     messages_->clear();
     messages_->start_sum(weights_);  // exact: all others are zero
-    for (backoff pause; !messages_->ready();) std::this_thread::sleep_for(pause.next());
+    wait_until_ready(*messages_);
     return weights_;
   }
 
@@ -80,7 +79,8 @@ struct multiply_elements {
   }
 };
 
-/// Multiplies a gradient by the factor of its rank. One that counts nothing is not read.
+/// Multiplies a gradient by the factor of its rank, in memory, because the pass treats all sources alike: steps of uneven data
+/// read and write their gradients once more. One that counts nothing is not read.
 template <class T, Device D>
 void weigh(tensor_view<T, D> const& gradient, double factor) {
   if (std::equal_to<>()(factor, 1.0) || gradient.size() == 0) return;
