@@ -92,6 +92,66 @@ class cuda_error : public error {
   int code_;
 };
 
+/// A call that needs a bound executor group or module.
+class not_bound : public error {
+ public:
+  using error::error;
+};
+
+/// A call that needs parameters with values.
+class not_initialized : public error {
+ public:
+  using error::error;
+};
+
+/// A call that needs an optimizer.
+class no_optimizer : public error {
+ public:
+  using error::error;
+};
+
+/// A call that needs a group or module that was bound for training, or gradients that it was not asked for.
+class not_training : public error {
+ public:
+  using error::error;
+};
+
+/// A name without a value among those that were given. The message lists all of them.
+class missing_param : public error {
+ public:
+  using error::error;
+};
+
+/// A value whose name nobody has. The message lists all of them.
+class extra_param : public error {
+ public:
+  using error::error;
+};
+
+/// A tensor whose element type is not the expected one.
+class dtype_mismatch : public error {
+ public:
+  using error::error;
+};
+
+/// Arrays of one batch whose numbers of rows do not agree.
+class batch_mismatch : public error {
+ public:
+  using error::error;
+};
+
+/// A device without rows, where this is not permitted.
+class empty_slice : public error {
+ public:
+  using error::error;
+};
+
+/// An option that does not go with the other options of a call.
+class bad_option : public invalid_argument {
+ public:
+  using invalid_argument::invalid_argument;
+};
+
 }  // namespace pushpull
 
 namespace pushpull::inline PUSHPULL_ABI::detail {

@@ -18,9 +18,10 @@ set(floors
     "compat"                  # other libraries' optimizers and schedulers
     "store"                   # keys, calls, stores
     "checkpoint"              # files
+    "train"                   # batches, executors, modules
 )
 set(ground config.hpp error.hpp)
-set(umbrellas pushpull.hpp pushpull.cuh concepts.hpp lr_schedule.hpp)
+set(umbrellas pushpull.hpp pushpull.cuh concepts.hpp lr_schedule.hpp train.hpp)
 
 set(height 0)
 foreach(floor IN LISTS floors)
