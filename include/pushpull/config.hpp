@@ -21,6 +21,10 @@
 #define PUSHPULL_DEVICE_INLINE inline __attribute__((always_inline))
 #endif
 
+/// Annotates the host's code between memory and vector registers. A call would pass the registers through memory; g++ makes
+/// such calls in translation units with many instantiations, where a pass then takes twice as long.
+#define PUSHPULL_HOST_INLINE inline __attribute__((always_inline))
+
 /// Stands before a host-device template that is instantiated for the host alone with host-only operations.
 #if defined(__CUDACC__)
 #define PUSHPULL_EXEC_CHECK_DISABLE _Pragma("nv_exec_check_disable")

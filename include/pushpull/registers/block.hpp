@@ -33,7 +33,7 @@ struct simd_access {
   static constexpr bool any_alignment = true;
 
   template <class T, class A, std::size_t N>
-  static void load(T const* from, pack<A, pushpull::detail::simd_register<A>> (&x)[N]) {
+  PUSHPULL_HOST_INLINE static void load(T const* from, pack<A, pushpull::detail::simd_register<A>> (&x)[N]) {
     using V = pack<A, pushpull::detail::simd_register<A>>;
     detail::static_for<N>([&](auto j) PUSHPULL_INLINE_LAMBDA {
       x[j].value = pushpull::detail::simd_load(from + j * V::size, std::type_identity<decltype(x[j].value)>{});
@@ -62,7 +62,8 @@ struct simd_access {
     load(static_cast<float const*>(buffer), x);
   }
   template <class T, class A, std::size_t N>
-  static void store(T* to, pack<A, pushpull::detail::simd_register<A>> const (&x)[N], bool streaming) {
+  PUSHPULL_HOST_INLINE static void store(T* to, pack<A, pushpull::detail::simd_register<A>> const (&x)[N],
+                                         bool streaming) {
     using V = pack<A, pushpull::detail::simd_register<A>>;
     if (streaming) {
       detail::static_for<N>(
@@ -80,11 +81,11 @@ struct element_access {
   static constexpr bool any_alignment = true;
 
   template <class T, class A, std::size_t N>
-  static void load(T const* from, pack<A> (&x)[N]) {
+  PUSHPULL_HOST_INLINE static void load(T const* from, pack<A> (&x)[N]) {
     for (std::size_t j = 0; j < N; ++j) x[j].value = convert<A>(from[j]);
   }
   template <class T, class A, std::size_t N>
-  static void store(T* to, pack<A> const (&x)[N], bool) {
+  PUSHPULL_HOST_INLINE static void store(T* to, pack<A> const (&x)[N], bool) {
     for (std::size_t j = 0; j < N; ++j) to[j] = convert<T>(x[j].value);
   }
 };

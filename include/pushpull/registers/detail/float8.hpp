@@ -30,7 +30,7 @@ using floats_of = typename compiler_vector<sizeof(Batch)>::floats;
 
 /// float8_to_float of codes, one in each word.
 template <Float8 T, class Batch>
-inline Batch float8_to_floats(words_of<Batch> codes) {
+PUSHPULL_HOST_INLINE Batch float8_to_floats(words_of<Batch> codes) {
   using format = float8_format<T>;
   using words = words_of<Batch>;
   using floats = floats_of<Batch>;
@@ -47,7 +47,7 @@ inline Batch float8_to_floats(words_of<Batch> codes) {
 
 /// float_to_float8 of all elements, a code in each word.
 template <Float8 T, class Batch>
-inline words_of<Batch> floats_to_float8(Batch const& x) {
+PUSHPULL_HOST_INLINE words_of<Batch> floats_to_float8(Batch const& x) {
   using format = float8_format<T>;
   using words = words_of<Batch>;
   using floats = floats_of<Batch>;
@@ -63,7 +63,7 @@ inline words_of<Batch> floats_to_float8(Batch const& x) {
 
 /// One byte in each word.
 template <class Batch>
-inline words_of<Batch> load_bytes(void const* from) {
+PUSHPULL_HOST_INLINE words_of<Batch> load_bytes(void const* from) {
 #if PUSHPULL_HAS_SSE2
   if constexpr (sizeof(Batch) == 16) {
     int four;
@@ -82,7 +82,7 @@ inline words_of<Batch> load_bytes(void const* from) {
 // Where binary16 becomes float by one instruction, codes become binary16 first: E5M2 is its upper byte, E4M3 a shift and
 // a factor of 2^8 away from it, but for NaN.
 template <Float8 T>
-inline __m256i float8_to_halves(__m128i codes) {
+PUSHPULL_HOST_INLINE __m256i float8_to_halves(__m128i codes) {
   if constexpr (std::same_as<T, float8_e5m2>) return _mm256_slli_epi16(_mm256_cvtepu8_epi16(codes), 8);
   __m256i const shifted = _mm256_slli_epi16(_mm256_cvtepi8_epi16(codes), 7);  // the sign in two bits
   __m256i const magnitude = _mm256_and_si256(shifted, _mm256_set1_epi16(0x3F80));
@@ -94,7 +94,7 @@ inline __m256i float8_to_halves(__m128i codes) {
 
 /// Stores the lowest byte of each word; non-temporal if `Streaming` and the instruction set has such a store.
 template <bool Streaming, class Batch>
-inline void store_bytes(void* to, words_of<Batch> const& codes) {
+PUSHPULL_HOST_INLINE void store_bytes(void* to, words_of<Batch> const& codes) {
 #if PUSHPULL_HAS_AVX512
   if constexpr (sizeof(Batch) == 64) {
     __m128i const bytes = _mm512_maskz_cvtepi32_epi8(0xFFFF, std::bit_cast<__m512i>(codes));
@@ -127,7 +127,7 @@ inline void store_bytes(void* to, words_of<Batch> const& codes) {
 }
 
 template <class Batch, Float8 T>
-Batch load_float8(T const* from) {
+PUSHPULL_HOST_INLINE Batch load_float8(T const* from) {
   [[maybe_unused]] constexpr float scale = std::same_as<T, float8_e5m2> ? 1.0F : 256.0F;
 #if PUSHPULL_HAS_AVX512
   if constexpr (sizeof(Batch) == 64) {
@@ -145,7 +145,7 @@ Batch load_float8(T const* from) {
 }
 
 template <bool Streaming, Float8 T, class Batch>
-void store_float8(T* to, Batch const& x) {
+PUSHPULL_HOST_INLINE void store_float8(T* to, Batch const& x) {
   store_bytes<Streaming, Batch>(to, floats_to_float8<T>(x));
 }
 

@@ -31,7 +31,7 @@ __host__ __device__ void simd_fence();
 
 // Element by element through memory: every pair of types on every instruction set.
 template <class T, class Batch>
-Batch load_by_element(T const* from) {
+PUSHPULL_HOST_INLINE Batch load_by_element(T const* from) {
   using A = typename Batch::value_type;
   alignas(Batch) A buffer[Batch::size];
   for (std::size_t i = 0; i < Batch::size; ++i) buffer[i] = convert<A>(from[i]);
@@ -39,7 +39,7 @@ Batch load_by_element(T const* from) {
 }
 
 template <class T, class Batch>
-void store_by_element(T* to, Batch const& x) {
+PUSHPULL_HOST_INLINE void store_by_element(T* to, Batch const& x) {
   alignas(Batch) typename Batch::value_type buffer[Batch::size];
   x.store_aligned(buffer);
   for (std::size_t i = 0; i < Batch::size; ++i) to[i] = convert<T>(buffer[i]);
@@ -50,13 +50,15 @@ void store_by_element(T* to, Batch const& x) {
 using half_register = __m256i;  // 16 elements of 16 bits
 inline constexpr std::size_t half_width = 64;
 
-inline half_register load_half(void const* p) { return _mm256_loadu_si256(static_cast<__m256i const*>(p)); }
-inline void store_half(void* p, half_register x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
-inline void stream_half(void* p, half_register x) { _mm256_stream_si256(static_cast<__m256i*>(p), x); }
-inline __m512 from_bfloat16(half_register x) {
+PUSHPULL_HOST_INLINE half_register load_half(void const* p) {
+  return _mm256_loadu_si256(static_cast<__m256i const*>(p));
+}
+PUSHPULL_HOST_INLINE void store_half(void* p, half_register x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
+PUSHPULL_HOST_INLINE void stream_half(void* p, half_register x) { _mm256_stream_si256(static_cast<__m256i*>(p), x); }
+PUSHPULL_HOST_INLINE __m512 from_bfloat16(half_register x) {
   return _mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xFFFF, _mm512_maskz_cvtepu16_epi32(0xFFFF, x), 16));
 }
-inline half_register to_bfloat16(__m512 x) {
+PUSHPULL_HOST_INLINE half_register to_bfloat16(__m512 x) {
   __m512i const bits = _mm512_castps_si512(x);
   __m512i const odd = _mm512_and_si512(_mm512_maskz_srli_epi32(0xFFFF, bits, 16), _mm512_set1_epi32(1));
   __m512i const rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7FFF)), odd);
@@ -66,21 +68,23 @@ inline half_register to_bfloat16(__m512 x) {
   __m512i const result = _mm512_mask_blend_epi32(nan, rounded, quiet);
   return _mm512_maskz_cvtepi32_epi16(0xFFFF, _mm512_maskz_srli_epi32(0xFFFF, result, 16));
 }
-inline __m512 from_half(half_register x) { return _mm512_maskz_cvtph_ps(0xFFFF, x); }
-inline half_register to_half(__m512 x) { return _mm512_maskz_cvtps_ph(0xFFFF, x, _MM_FROUND_TO_NEAREST_INT); }
+PUSHPULL_HOST_INLINE __m512 from_half(half_register x) { return _mm512_maskz_cvtph_ps(0xFFFF, x); }
+PUSHPULL_HOST_INLINE half_register to_half(__m512 x) {
+  return _mm512_maskz_cvtps_ph(0xFFFF, x, _MM_FROUND_TO_NEAREST_INT);
+}
 
 #elif PUSHPULL_HAS_AVX2
 
 using half_register = __m128i;  // 8 elements of 16 bits
 inline constexpr std::size_t half_width = 32;
 
-inline half_register load_half(void const* p) { return _mm_loadu_si128(static_cast<__m128i const*>(p)); }
-inline void store_half(void* p, half_register x) { _mm_storeu_si128(static_cast<__m128i*>(p), x); }
-inline void stream_half(void* p, half_register x) { _mm_stream_si128(static_cast<__m128i*>(p), x); }
-inline __m256 from_bfloat16(half_register x) {
+PUSHPULL_HOST_INLINE half_register load_half(void const* p) { return _mm_loadu_si128(static_cast<__m128i const*>(p)); }
+PUSHPULL_HOST_INLINE void store_half(void* p, half_register x) { _mm_storeu_si128(static_cast<__m128i*>(p), x); }
+PUSHPULL_HOST_INLINE void stream_half(void* p, half_register x) { _mm_stream_si128(static_cast<__m128i*>(p), x); }
+PUSHPULL_HOST_INLINE __m256 from_bfloat16(half_register x) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
 }
-inline half_register to_bfloat16(__m256 x) {
+PUSHPULL_HOST_INLINE half_register to_bfloat16(__m256 x) {
   __m256i const bits = _mm256_castps_si256(x);
   __m256i const odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
   __m256i const rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7FFF)), odd);
@@ -91,8 +95,8 @@ inline half_register to_bfloat16(__m256 x) {
   __m256i const packed = _mm256_packus_epi32(result, result);
   return _mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08));
 }
-inline __m256 from_half(half_register x) { return _mm256_cvtph_ps(x); }
-inline half_register to_half(__m256 x) { return _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
+PUSHPULL_HOST_INLINE __m256 from_half(half_register x) { return _mm256_cvtph_ps(x); }
+PUSHPULL_HOST_INLINE half_register to_half(__m256 x) { return _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
 
 #endif
 
@@ -100,7 +104,7 @@ template <class T>
 concept SixteenBit = std::same_as<T, bfloat16> || std::same_as<T, half>;
 
 template <class T, class A>
-simd_register<A> simd_load(T const* from, std::type_identity<simd_register<A>>) {
+PUSHPULL_HOST_INLINE simd_register<A> simd_load(T const* from, std::type_identity<simd_register<A>>) {
   using batch = simd_register<A>;
   if constexpr (std::same_as<T, A>) {
     return batch::load_unaligned(from);
@@ -121,7 +125,7 @@ simd_register<A> simd_load(T const* from, std::type_identity<simd_register<A>>) 
 }
 
 template <class T, class Batch>
-void simd_store(T* to, Batch const& x) {
+PUSHPULL_HOST_INLINE void simd_store(T* to, Batch const& x) {
   if constexpr (std::same_as<T, typename Batch::value_type>) {
     x.store_unaligned(to);
     return;
@@ -145,7 +149,7 @@ void simd_store(T* to, Batch const& x) {
 /// A non-temporal store; `to` is aligned to 16 bytes, or to the written size if that is less. An ordinary store if the
 /// instruction set or the types have no non-temporal one.
 template <class T, class Batch>
-void simd_stream(T* to, Batch const& x) {
+PUSHPULL_HOST_INLINE void simd_stream(T* to, Batch const& x) {
   using A [[maybe_unused]] = typename Batch::value_type;
 #if PUSHPULL_HAS_SSE2
   if constexpr (constexpr std::size_t bytes = Batch::size * sizeof(T); bytes > 16) {
@@ -179,7 +183,7 @@ void simd_stream(T* to, Batch const& x) {
 
 /// Asks for the cache lines of `size` elements. Inlined always: g++ removes calls of functions that do nothing else.
 template <class T>
-[[gnu::always_inline]] inline void simd_fetch([[maybe_unused]] T const* from, [[maybe_unused]] std::int64_t size) {
+PUSHPULL_HOST_INLINE void simd_fetch([[maybe_unused]] T const* from, [[maybe_unused]] std::int64_t size) {
 #if defined(__GNUC__)
   auto const* const bytes = reinterpret_cast<char const*>(from);
   for (std::int64_t b = 0; b < size * std::int64_t{sizeof(T)}; b += 64) __builtin_prefetch(bytes + b);

@@ -85,13 +85,13 @@ template <class A>
 using simd_register = xsimd::batch<A>;
 
 template <class A, class Arch>
-xsimd::batch<A, Arch> simd_abs(xsimd::batch<A, Arch> const& x) {
+PUSHPULL_HOST_INLINE xsimd::batch<A, Arch> simd_abs(xsimd::batch<A, Arch> const& x) {
   return xsimd::abs(x);
 }
 
 template <class A, class Arch>
-xsimd::batch<A, Arch> simd_select(xsimd::batch_bool<A, Arch> const& m, xsimd::batch<A, Arch> const& a,
-                                  xsimd::batch<A, Arch> const& b) {
+PUSHPULL_HOST_INLINE xsimd::batch<A, Arch> simd_select(xsimd::batch_bool<A, Arch> const& m,
+                                                       xsimd::batch<A, Arch> const& a, xsimd::batch<A, Arch> const& b) {
   return xsimd::select(m, a, b);
 }
 
@@ -141,7 +141,7 @@ xsimd::batch<A, Arch> simd_cos(xsimd::batch<A, Arch> const& x) {
 }
 
 template <class A, class Arch>
-xsimd::batch<A, Arch> simd_sqrt(xsimd::batch<A, Arch> const& x) {
+PUSHPULL_HOST_INLINE xsimd::batch<A, Arch> simd_sqrt(xsimd::batch<A, Arch> const& x) {
   return xsimd::sqrt(x);
 }
 
@@ -166,27 +166,27 @@ xsimd::batch_bool<A, Arch> magnitude_reaches_sign(xsimd::batch<A, Arch> const& x
   return batch(std::bit_cast<typename batch::register_type>(number)) < batch(A(0));
 }
 template <class A, class Arch>
-xsimd::batch_bool<A, Arch> simd_is_finite(xsimd::batch<A, Arch> const& x) {
+PUSHPULL_HOST_INLINE xsimd::batch_bool<A, Arch> simd_is_finite(xsimd::batch<A, Arch> const& x) {
   return !magnitude_reaches_sign(x, float_bits<A>::from_infinity);
 }
 template <class A, class Arch>
-xsimd::batch_bool<A, Arch> simd_is_nan(xsimd::batch<A, Arch> const& x) {
+PUSHPULL_HOST_INLINE xsimd::batch_bool<A, Arch> simd_is_nan(xsimd::batch<A, Arch> const& x) {
   return magnitude_reaches_sign(x, float_bits<A>::from_nan);
 }
 template <class A, class Arch>
-bool simd_any(xsimd::batch_bool<A, Arch> const& m) {
+PUSHPULL_HOST_INLINE bool simd_any(xsimd::batch_bool<A, Arch> const& m) {
   return xsimd::any(m);
 }
 
 /// a < b ? b : a. On x86 that is one instruction, which gives its second operand where one is NaN or both are 0.
 template <class A, class Arch>
-xsimd::batch<A, Arch> simd_max(xsimd::batch<A, Arch> const& a, xsimd::batch<A, Arch> const& b) {
+PUSHPULL_HOST_INLINE xsimd::batch<A, Arch> simd_max(xsimd::batch<A, Arch> const& a, xsimd::batch<A, Arch> const& b) {
   if constexpr (PUSHPULL_HAS_SSE2 && std::is_floating_point_v<A>) return xsimd::max(b, a);
   return xsimd::select(a < b, b, a);
 }
 /// b < a ? b : a. On x86 that is one instruction, as in simd_max.
 template <class A, class Arch>
-xsimd::batch<A, Arch> simd_min(xsimd::batch<A, Arch> const& a, xsimd::batch<A, Arch> const& b) {
+PUSHPULL_HOST_INLINE xsimd::batch<A, Arch> simd_min(xsimd::batch<A, Arch> const& a, xsimd::batch<A, Arch> const& b) {
   if constexpr (PUSHPULL_HAS_SSE2 && std::is_floating_point_v<A>) return xsimd::min(b, a);
   return xsimd::select(b < a, b, a);
 }
@@ -194,27 +194,31 @@ xsimd::batch<A, Arch> simd_min(xsimd::batch<A, Arch> const& a, xsimd::batch<A, A
 #if PUSHPULL_HAS_AVX512
 // GCC 12's _mm512_sqrt_ps and its like read an "undefined" register that -Wuninitialized reports; masked forms do not.
 template <class Arch>
-xsimd::batch<float, Arch> simd_sqrt(xsimd::batch<float, Arch> const& x) {
+PUSHPULL_HOST_INLINE xsimd::batch<float, Arch> simd_sqrt(xsimd::batch<float, Arch> const& x) {
   return _mm512_maskz_sqrt_ps(static_cast<__mmask16>(-1), x);
 }
 template <class Arch>
-xsimd::batch<double, Arch> simd_sqrt(xsimd::batch<double, Arch> const& x) {
+PUSHPULL_HOST_INLINE xsimd::batch<double, Arch> simd_sqrt(xsimd::batch<double, Arch> const& x) {
   return _mm512_maskz_sqrt_pd(static_cast<__mmask8>(-1), x);
 }
 template <class Arch>
-xsimd::batch<float, Arch> simd_max(xsimd::batch<float, Arch> const& a, xsimd::batch<float, Arch> const& b) {
+PUSHPULL_HOST_INLINE xsimd::batch<float, Arch> simd_max(xsimd::batch<float, Arch> const& a,
+                                                        xsimd::batch<float, Arch> const& b) {
   return _mm512_maskz_max_ps(static_cast<__mmask16>(-1), b, a);
 }
 template <class Arch>
-xsimd::batch<double, Arch> simd_max(xsimd::batch<double, Arch> const& a, xsimd::batch<double, Arch> const& b) {
+PUSHPULL_HOST_INLINE xsimd::batch<double, Arch> simd_max(xsimd::batch<double, Arch> const& a,
+                                                         xsimd::batch<double, Arch> const& b) {
   return _mm512_maskz_max_pd(static_cast<__mmask8>(-1), b, a);
 }
 template <class Arch>
-xsimd::batch<float, Arch> simd_min(xsimd::batch<float, Arch> const& a, xsimd::batch<float, Arch> const& b) {
+PUSHPULL_HOST_INLINE xsimd::batch<float, Arch> simd_min(xsimd::batch<float, Arch> const& a,
+                                                        xsimd::batch<float, Arch> const& b) {
   return _mm512_maskz_min_ps(static_cast<__mmask16>(-1), b, a);
 }
 template <class Arch>
-xsimd::batch<double, Arch> simd_min(xsimd::batch<double, Arch> const& a, xsimd::batch<double, Arch> const& b) {
+PUSHPULL_HOST_INLINE xsimd::batch<double, Arch> simd_min(xsimd::batch<double, Arch> const& a,
+                                                         xsimd::batch<double, Arch> const& b) {
   return _mm512_maskz_min_pd(static_cast<__mmask8>(-1), b, a);
 }
 #endif
