@@ -146,6 +146,12 @@ class empty_slice : public error {
   using error::error;
 };
 
+/// A loss that is no finite number.
+class diverged : public error {
+ public:
+  using error::error;
+};
+
 /// An option that does not go with the other options of a call.
 class bad_option : public invalid_argument {
  public:
