@@ -116,6 +116,12 @@ class not_training : public error {
   using error::error;
 };
 
+/// A step without a backward pass since the last one.
+class stale_gradients : public error {
+ public:
+  using error::error;
+};
+
 /// A name without a value among those that were given. The message lists all of them.
 class missing_param : public error {
  public:

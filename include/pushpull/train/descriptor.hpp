@@ -37,7 +37,7 @@ struct descriptor {
   std::int64_t rows() const {
     int const axis = batch_axis();
     if (axis < 0) return -1;
-    detail::expects<shape_mismatch>(static_cast<std::size_t>(axis) < shape.rank(), [&] {
+    pushpull::detail::expects<shape_mismatch>(static_cast<std::size_t>(axis) < shape.rank(), [&] {
       return "descriptor \"" + name + "\": layout " + layout + " has samples on axis " + std::to_string(axis) +
              ", shape " + to_string(shape) + " has no such axis";
     });
@@ -51,8 +51,7 @@ struct descriptor {
 inline shape with_rows(shape const& whole, int axis, std::int64_t rows) {
   if (axis < 0) return whole;
   std::int64_t extents[shape::max_rank] = {};
-  for (std::size_t i = 0; i < whole.rank(); ++i)
-    extents[i] = i == static_cast<std::size_t>(axis) ? rows : whole[i];
+  for (std::size_t i = 0; i < whole.rank(); ++i) extents[i] = i == static_cast<std::size_t>(axis) ? rows : whole[i];
   return shape(std::span<std::int64_t const>(extents, whole.rank()));
 }
 

@@ -85,7 +85,7 @@ struct balanced {
 /// MXNet's Python module: shares are rounded, halves to even; the last device gets all rows that are missing.
 struct half_even {
   static std::vector<std::int64_t> counts(std::int64_t rows, std::span<double const> weights) {
-    return detail::rounded_counts(rows, weights, [](double share) {
+    return pushpull::detail::rounded_counts(rows, weights, [](double share) {
       auto const whole = static_cast<std::int64_t>(share);
       double const rest = share - static_cast<double>(whole);
       return whole + (rest > 0.5 || (rest >= 0.5 && whole % 2 != 0) ? 1 : 0);
@@ -96,8 +96,8 @@ struct half_even {
 /// MXNet's Scala module: as half_even, but halves are rounded up.
 struct half_up {
   static std::vector<std::int64_t> counts(std::int64_t rows, std::span<double const> weights) {
-    return detail::rounded_counts(rows, weights,
-                                  [](double share) { return static_cast<std::int64_t>(std::floor(share + 0.5)); });
+    return pushpull::detail::rounded_counts(
+        rows, weights, [](double share) { return static_cast<std::int64_t>(std::floor(share + 0.5)); });
   }
 };
 
@@ -105,7 +105,7 @@ struct half_up {
 struct ceil_step {
   /// @throws invalid_argument if the weights differ
   static std::vector<std::int64_t> counts(std::int64_t rows, std::span<double const> weights) {
-    detail::expects<invalid_argument>(
+    pushpull::detail::expects<invalid_argument>(
         std::all_of(weights.begin(), weights.end(), [&](double w) { return !(w < weights[0]) && !(w > weights[0]); }),
         [] { return std::string("ceil_step: equal work loads expected"); });
     std::int64_t const devices = std::min<std::int64_t>(static_cast<std::int64_t>(weights.size()), rows);
@@ -125,18 +125,19 @@ struct slicing_options {
 ///         got no rows; batch_mismatch if the ranges are to be even and are not
 template <SlicingPolicy P = balanced>
 std::vector<row_range> slice_batch(std::int64_t rows, std::span<double const> weights, slicing_options options = {}) {
-  detail::expects<invalid_argument>(rows >= 0 && !weights.empty(), [&] {
+  pushpull::detail::expects<invalid_argument>(rows >= 0 && !weights.empty(), [&] {
     return "slice_batch: at least 0 rows and 1 device expected, got " + std::to_string(rows) + " and " +
            std::to_string(weights.size());
   });
   double sum = 0;
   for (double const weight : weights) {
-    detail::expects<invalid_argument>(weight >= 0 && weight <= 1e100, [&] {
+    pushpull::detail::expects<invalid_argument>(weight >= 0 && weight <= 1e100, [&] {
       return "slice_batch: work loads from 0 to 1e100 expected, got " + std::to_string(weight);
     });
     sum += weight;
   }
-  detail::expects<invalid_argument>(sum > 0, [] { return std::string("slice_batch: a work load above 0 expected"); });
+  pushpull::detail::expects<invalid_argument>(sum > 0,
+                                              [] { return std::string("slice_batch: a work load above 0 expected"); });
   std::vector<std::int64_t> const counts = P::counts(rows, weights);
   std::vector<row_range> ranges;
   std::int64_t end = 0;
@@ -144,11 +145,11 @@ std::vector<row_range> slice_batch(std::int64_t rows, std::span<double const> we
     std::int64_t const begin = end;
     end = std::min(begin + counts[k], rows);
     ranges.push_back({begin, end});
-    detail::expects<empty_slice>(options.allow_empty || begin < end, [&] {
+    pushpull::detail::expects<empty_slice>(options.allow_empty || begin < end, [&] {
       return "slice_batch: device " + std::to_string(k) + " of " + std::to_string(weights.size()) + " gets none of " +
              std::to_string(rows) + " rows";
     });
-    detail::expects<batch_mismatch>(!options.even || ranges.back().size() == ranges.front().size(), [&] {
+    pushpull::detail::expects<batch_mismatch>(!options.even || ranges.back().size() == ranges.front().size(), [&] {
       return "slice_batch: " + std::to_string(rows) + " rows do not divide evenly over " +
              std::to_string(weights.size()) + " devices";
     });

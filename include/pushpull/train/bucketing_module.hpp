@@ -1,0 +1,230 @@
+/// @file
+/// A model whose graph depends on the batch: one module per bucket, with the same parameters.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <pushpull/checkpoint/safetensors.hpp>
+#include <pushpull/config.hpp>
+#include <pushpull/error.hpp>
+#include <pushpull/tensor/tensor_view.hpp>
+#include <pushpull/train/batch.hpp>
+#include <pushpull/train/module.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::train {
+
+/// Modules for batches of several kinds, sequence lengths for instance. They share parameters, gradients, auxiliary states,
+/// memory of inputs and the optimizer. A batch names its bucket; the executors of a bucket are made for its first batch. Bind the
+/// largest bucket first, as the default: later ones then need no memory.
+/// @tparam F  The type of all buckets' factories. @tparam Slicing  How batches are cut over devices.
+template <ExecutorFactory F, SlicingPolicy Slicing = balanced>
+class bucketing_module : public training_loop<bucketing_module<F, Slicing>, output_element<typename F::executor_type>> {
+ public:
+  using module_type = module<F, Slicing>;
+  using device_type = typename module_type::device_type;
+  using output_type = typename module_type::output_type;
+  using params_type = typename module_type::params_type;
+  using generator = std::function<F(bucket_key)>;
+
+  /// @param make        make(key) -> the factory of a bucket.
+  /// @param default_key  The bucket that bind binds, whose model has all parameters.
+  /// @throws as module
+  bucketing_module(generator make, bucket_key default_key, std::vector<device_type> devices,
+                   module_options options = {})
+      : make_(std::move(make)), devices_(std::move(devices)), options_(std::move(options)), default_key_(default_key) {
+    add(default_key);
+  }
+
+  bool is_bound() const { return first().is_bound(); }
+  bool is_for_training() const { return first().is_for_training(); }
+  bool is_initialized() const { return first().is_initialized(); }
+  bool has_optimizer() const { return first().has_optimizer(); }
+  std::vector<device_type> const& devices() const { return devices_; }
+  /// The buckets that were bound.
+  std::vector<bucket_key> keys() const {
+    std::vector<bucket_key> result;
+    for (auto const& [key, m] : buckets_)
+      if (m->is_bound()) result.push_back(key);
+    return result;
+  }
+  bucket_key current_key() const { return current_; }
+  /// The module of the current bucket.
+  module_type& current() { return *buckets_.find(current_)->second; }
+  auto& group() { return current().group(); }
+  auto output_shapes() { return current().output_shapes(); }
+
+  /// Binds the default bucket. Forced, all other buckets are made again when their next batch comes; parameters stay.
+  /// @throws as module::bind
+  void bind(std::vector<descriptor> data, std::vector<descriptor> labels = {}, module_bind_options options = {}) {
+    bool const again = is_bound() && options.force_rebind;
+    first().bind(std::move(data), std::move(labels), options);
+    if (again) {
+      auto own = buckets_.extract(default_key_);
+      buckets_.clear();
+      buckets_.insert(std::move(own));
+    }
+    if (again || current_ == default_key_) current_ = default_key_;
+    bind_options_ = options;
+    bind_options_.force_rebind = false;
+  }
+  template <DataSource S>
+  void bind_to(S const& source, module_bind_options options = {}) {
+    auto descs = source.descs();
+    bind(std::move(descs.data), std::move(descs.labels), options);
+  }
+
+  /// The bucket of the calls that follow. A new one is bound to these data and labels, in the mode, with the requests and with the
+  /// monitor of the default bucket. @throws not_bound; as module::bind
+  void select(bucket_key key, std::vector<descriptor> data, std::vector<descriptor> labels = {}) {
+    first().group().expect_bound("select");
+    auto found = buckets_.find(key);
+    if (found == buckets_.end()) {
+      auto next = std::make_unique<module_type>(make_(key), devices_, options_);
+      if (first().is_initialized()) {
+        next->bind(std::move(data), std::move(labels), bind_options_, first());
+      } else {
+        pushpull::detail::raise<not_initialized>(std::string("select: init_params first"));
+      }
+      if (monitor_ != nullptr) next->install_monitor(*monitor_);
+      found = buckets_.emplace(key, std::move(next)).first;
+    }
+    if (!(found->second.get() == &current())) found->second->continue_from(current());
+    current_ = key;
+  }
+
+  /// As those of module, for all buckets.
+  template <class... A>
+  void init_params(A const&... arguments) {
+    first().init_params(arguments...);
+  }
+  template <class... A>
+  void set_params(A const&... arguments) {
+    first().set_params(arguments...);
+  }
+  params_type params() const { return first().params(); }
+  void spread_aux() { first().spread_aux(); }
+  template <class... A>
+  void init_optimizer(A&&... arguments) {
+    first().init_optimizer(std::forward<A>(arguments)...);
+    for (auto& [key, m] : buckets_)
+      if (key != default_key_) m->share_optimizer(first());
+  }
+  auto& optimizer() { return first().optimizer(); }
+
+  /// Selects the batch's bucket, which is the current one if the batch names none, and runs it.
+  /// @throws not_bound, not_initialized; as module::forward
+  template <class Data, class Label>
+  void forward(batch<Data, Label> const& of, std::optional<mode> run = {}) {
+    expect_ready("forward");
+    prepare(of);
+    if (of.bucket) select(*of.bucket, {}, {});
+    current().forward(of, run);
+  }
+  template <class... A>
+  void backward(A const&... head_grads) {
+    current().backward(head_grads...);
+  }
+  template <class Batch>
+  void forward_backward(Batch const& of) {
+    forward(of, mode::training);
+    backward();
+  }
+  void update(bool ignore_stale = false) { current().update(ignore_stale); }
+  void zero_grad() { current().zero_grad(); }
+  auto outputs() { return current().outputs(); }
+  auto merged_outputs() { return current().merged_outputs(); }
+  auto merged_input_grads() { return current().merged_input_grads(); }
+  template <class M, class... A>
+  void update_metric(M& metric, A const&... arguments) {
+    current().update_metric(metric, arguments...);
+  }
+
+  /// Binds the bucket of a batch that comes later; the current bucket stays. @throws not_bound, not_initialized
+  template <class Batch>
+  void prepare(Batch const& of) {
+    first().group().expect_bound("prepare");
+    if (!of.bucket || buckets_.contains(*of.bucket)) return;
+    auto const back = current_;
+    auto descs = std::pair(of.data_descs.empty() ? shaped(first().data_descs(), of.data) : of.data_descs,
+                           of.label_descs.empty() ? shaped(first().label_descs(), of.labels) : of.label_descs);
+    select(*of.bucket, std::move(descs.first), std::move(descs.second));
+    if (current_ != back) {
+      buckets_.find(back)->second->continue_from(current());
+      current_ = back;
+    }
+  }
+
+  /// On all buckets, also those that are bound later.
+  void install_monitor(monitor& observer) {
+    first().group().expect_bound("install_monitor");
+    monitor_ = &observer;
+    for (auto& [key, m] : buckets_) m->install_monitor(observer);
+  }
+  void tic() { current().tic(); }
+  std::vector<monitor_record> toc() { return current().toc(); }
+
+  void save_states(std::filesystem::path const& path) { first().save_states(path); }
+  void load_states(std::filesystem::path const& path) { first().load_states(path); }
+  /// As module::save_checkpoint, and `<prefix>.buckets`, a safetensors file with the keys of all buckets.
+  void save_checkpoint(std::string const& prefix, std::int64_t epoch, checkpoint_options options = {}) {
+    first().save_checkpoint(prefix, epoch, options);
+    auto const all = keys();
+    checkpoint::write_safetensors(prefix + ".buckets", std::vector{checkpoint::entry_of("keys", all)});
+  }
+  /// As module::load_checkpoint. Buckets are bound when their batches come.
+  void load_checkpoint(std::string const& prefix, std::int64_t epoch, checkpoint_options options = {}) {
+    first().load_checkpoint(prefix, epoch, options);
+  }
+
+  /// @throws not_bound, not_initialized
+  void expect_ready(char const* call) const {
+    first().group().expect_bound(call);
+    pushpull::detail::expects<not_initialized>(is_initialized(),
+                                               [&] { return std::string(call) + ": init_params first"; });
+  }
+  void expect_optimizer(char const* call) const {
+    pushpull::detail::expects<no_optimizer>(has_optimizer(),
+                                            [&] { return std::string(call) + ": init_optimizer first"; });
+  }
+
+ private:
+  module_type& first() const { return *buckets_.find(default_key_)->second; }
+  void add(bucket_key key) {
+    current_ = key;
+    buckets_.emplace(key, std::make_unique<module_type>(make_(key), devices_, options_));
+  }
+  template <class Views>
+  static std::vector<descriptor> shaped(std::vector<descriptor> descs, Views const& arrays) {
+    for (std::size_t i = 0; i < descs.size() && i < arrays.size(); ++i) descs[i].shape = arrays[i].shape();
+    return descs;
+  }
+
+  generator make_;
+  std::vector<device_type> devices_;
+  module_options options_;
+  bucket_key default_key_, current_ = 0;
+  std::map<bucket_key, std::unique_ptr<module_type>> buckets_;
+  module_bind_options bind_options_;
+  monitor* monitor_ = nullptr;
+};
+
+/// The keys that save_checkpoint wrote. @throws file_error
+inline std::vector<bucket_key> read_bucket_keys(std::string const& prefix) {
+  checkpoint::safetensors_file const file(prefix + ".buckets");
+  auto const& entry = file.find("keys");
+  std::vector<bucket_key> keys(entry.shape.size());
+  checkpoint::copy(entry, keys);
+  return keys;
+}
+
+}  // namespace pushpull::train

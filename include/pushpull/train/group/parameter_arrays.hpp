@@ -1,0 +1,89 @@
+/// @file
+/// The parameters, gradients and auxiliary states of all replicas.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
+#include <pushpull/element/dtype.hpp>
+#include <pushpull/error.hpp>
+#include <pushpull/pass/copy.hpp>
+#include <pushpull/tensor/tensor.hpp>
+#include <pushpull/tensor/tensor_view.hpp>
+#include <pushpull/train/executor_factory.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::train {
+
+/// A named tensor per device, of a list of parameters or of auxiliary states.
+template <ElementType T, Device D>
+struct named_arrays {
+  std::vector<std::string> names{};
+  std::vector<std::vector<tensor_view<T, D>>> views{};  ///< [name][device]
+  std::vector<std::vector<tensor<T, D>>> owned{};       ///< [name][device], unless a store owns them
+
+  /// The place of a name, or that many names if there is none.
+  std::size_t find(std::string_view name) const {
+    return static_cast<std::size_t>(std::find(names.begin(), names.end(), name) - names.begin());
+  }
+  /// The places of names with these shapes. @returns whether all are there
+  bool find_all(std::vector<std::string> const& wanted, std::vector<shape> const& shapes,
+                std::vector<std::size_t>& index) const {
+    index.clear();
+    for (std::size_t i = 0; i < wanted.size(); ++i) {
+      index.push_back(find(wanted[i]));
+      if (index.back() == names.size() || !(views[index.back()][0].shape() == shapes[i])) return false;
+    }
+    return true;
+  }
+  /// Zeros of these shapes on all devices.
+  void allocate(std::vector<std::string> const& their_names, std::vector<shape> const& shapes,
+                std::vector<D> const& devices) {
+    names = their_names;
+    for (shape const& extents : shapes) {
+      auto& own = owned.emplace_back();
+      auto& view = views.emplace_back();
+      for (D const& device : devices) view.push_back(own.emplace_back(device, extents).view());
+    }
+  }
+};
+
+/// The memory of all replicas of a model, which the groups of several buckets share.
+template <ElementType T, Device D>
+struct parameter_arrays {
+  named_arrays<T, D> params{}, aux{};
+  /// Of the parameters in their order; of one that has no gradient an empty list.
+  named_arrays<T, D> grads{};
+  std::uint64_t version = 0;  ///< Counts moves of the memory: executors that were made before are made again.
+  bool identical = true;      ///< The parameters have the same values on all devices.
+  bool zero_first = false;    ///< The next backward overwrites gradients that it would add to.
+
+  /// Gives parameter i gradients if it has none.
+  void require_gradient(std::size_t i) {
+    grads.views.resize(params.views.size());
+    grads.owned.resize(params.views.size());
+    if (!grads.views[i].empty()) return;
+    for (auto const& view : params.views[i])
+      grads.views[i].push_back(grads.owned[i].emplace_back(view.device(), view.shape()).view());
+  }
+};
+
+/// The mean of a tensor's values on several devices: a sum in device order in the accumulation type, in host memory.
+template <ElementType T, Device D>
+std::vector<accumulation_t<T>> mean_over(std::vector<tensor_view<T, D>> const& devices) {
+  std::vector<accumulation_t<T>> sum(devices.empty() ? 0 : devices.front().size());
+  for (auto const& view : devices) {
+    std::vector<T> const values = to_vector(view);
+    for (std::size_t i = 0; i < values.size(); ++i) sum[i] += convert<accumulation_t<T>>(values[i]);
+  }
+  for (auto& value : sum) value /= static_cast<accumulation_t<T>>(devices.size());
+  return sum;
+}
+
+}  // namespace pushpull::train

@@ -1,0 +1,118 @@
+/// @file
+/// Training of a user's model on several devices: MXNet's Module, for any executor and any store.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <pushpull/config.hpp>
+#include <pushpull/train/data/data_source.hpp>
+#include <pushpull/train/module/optimized_module.hpp>
+#include <pushpull/train/module/training_loop.hpp>
+#include <pushpull/train/monitor.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::train {
+
+/// A model, its parameters and its optimizer. Calls are made in the order bind, init_params, init_optimizer, and then forward,
+/// backward, update as often as needed; or `fit`. A call that comes too early throws an error that says which call is missing.
+/// @tparam F        The factory of the model's executors.
+/// @tparam Slicing  How batches are cut over devices.
+/// After an exception the module is as it was. One thread calls at a time. Only params, saving, reading metrics, predict, fit and
+/// score wait for devices; on CPU devices all calls return when their work is done.
+template <ExecutorFactory F, SlicingPolicy Slicing = balanced>
+class module : public pushpull::detail::optimized_module<F, Slicing>,
+               public training_loop<module<F, Slicing>, output_element<typename F::executor_type>> {
+  using base = pushpull::detail::optimized_module<F, Slicing>;
+
+ public:
+  using base::base;
+  using base::bind;
+  using typename base::device_type;
+
+  /// A module whose parameters are those of a checkpoint, for `bind`, and whose optimizer's states are, for `init_optimizer`.
+  /// @throws file_error
+  static module load(std::string const& prefix, std::int64_t epoch, F factory, std::vector<device_type> devices,
+                     module_options options = {}, checkpoint_options from = {}) {
+    return module(loaded{prefix, epoch, from}, std::move(factory), std::move(devices), std::move(options));
+  }
+
+  /// For a source's batches. @throws as bind
+  template <DataSource S>
+  void bind_to(S const& source, module_bind_options options = {}) {
+    auto descs = source.descs();
+    this->bind(std::move(descs.data), std::move(descs.labels), options);
+  }
+
+  /// Gets the rows of parameters that the next batch needs. Without row ids it does nothing. @throws not_bound
+  template <class Batch>
+  void prepare(Batch const&) {
+    this->group_.expect_bound("prepare");
+  }
+
+  /// Counts the last forward in a metric. @param pad  So many rows at the end are no samples.
+  /// @throws not_bound, not_initialized
+  template <class M>
+  void update_metric(M& metric, std::int64_t pad = 0) {
+    this->expect_ready("update_metric");
+    this->group_.update_metric(metric, pad);
+  }
+  /// With other labels: of all rows, or [device][label].
+  template <class M, class Labels>
+    requires(!std::integral<Labels>)
+  void update_metric(M& metric, Labels const& labels) {
+    this->expect_ready("update_metric");
+    this->group_.update_metric(metric, labels);
+  }
+
+  /// From now on the monitor, which outlives the module, sees intermediate tensors of all devices; `fit` calls its tic and toc.
+  /// @throws not_bound
+  void install_monitor(monitor& observer) {
+    this->group_.expect_bound("install_monitor");
+    this->group_.install_tap([&observer](std::string_view name, auto const& view) { observer.tap(name, view); });
+    monitor_ = &observer;
+  }
+  /// A pass begins that a monitor may observe. Waits for the devices.
+  void tic() {
+    if (monitor_ == nullptr) return;
+    this->group_.wait();
+    monitor_->tic();
+  }
+  /// Ends a pass that a monitor observes: parameters, gradients and auxiliary states of all devices are given to it first.
+  std::vector<monitor_record> toc() {
+    if (monitor_ == nullptr) return {};
+    if (monitor_->active()) {
+      auto const& names = this->group_.param_names();
+      for (std::size_t k = 0; k < this->devices().size(); ++k) {
+        for (std::size_t i = 0; i < names.size(); ++i) monitor_->tap(names[i], this->group_.param(i, k));
+        for (std::size_t i = 0; i < this->group_.aux_names().size(); ++i)
+          monitor_->tap(this->group_.aux_names()[i], this->group_.aux(i, k));
+      }
+    }
+    return monitor_->toc();
+  }
+
+ private:
+  struct loaded {
+    std::string prefix;
+    std::int64_t epoch;
+    checkpoint_options options;
+  };
+  module(loaded const& from, F factory, std::vector<device_type> devices,
+         module_options options) :base(std::move(factory), std::move(devices), std::move(options)) {
+    this->load_checkpoint(from.prefix, from.epoch, from.options);
+  }
+
+  monitor* monitor_ = nullptr;
+};
+
+template <class F, class D>
+module(F, std::vector<D>) -> module<F>;
+template <class F, class D>
+module(F, std::vector<D>, module_options) -> module<F>;
+
+}  // namespace pushpull::train

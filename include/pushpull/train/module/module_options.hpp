@@ -1,0 +1,68 @@
+/// @file
+/// The options of a module and of its calls.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <functional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include <pushpull/config.hpp>
+#include <pushpull/element/dtype.hpp>
+#include <pushpull/train/executor_factory.hpp>
+#include <pushpull/train/grad_request.hpp>
+#include <pushpull/train/group/group_memory.hpp>
+#include <pushpull/train/optimizer/rescaled.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::train {
+
+/// The options of a module.
+struct module_options {
+  std::vector<double> work_loads{};  ///< One per device; equal if there are none.
+  bool allow_idle = false;           ///< Devices may get no rows of a batch: they contribute zero.
+  std::set<std::string> fixed{};     ///< Parameters that keep their values.
+  std::uint64_t seed = 0;            ///< Of the initializers.
+  /// Gets the text of each warning; by default stderr does.
+  std::function<void(std::string const&)> warn = [](std::string const& text) {
+    std::fputs(("pushpull: " + text + "\n").c_str(), stderr);
+  };
+};
+
+/// The options of module::bind.
+struct module_bind_options {
+  bool for_training = true;
+  bool inputs_need_grad = false;
+  grad_requests requests = grad_request::write;
+  bool force_rebind = false;  ///< Of a module that is bound: makes its executors again. Parameters stay.
+};
+
+/// The options of module::init_params and module::set_params.
+struct param_options {
+  bool allow_missing = false;  ///< Names without a value: initialized by init_params, left alone by set_params.
+  bool allow_extra = false;    ///< Values that no name of the model has are ignored.
+  bool force = false;          ///< Also if the parameters are initialized. set_params always is forced.
+};
+
+/// The options of module::init_optimizer.
+struct optimizer_options {
+  rescale_policy rescale = rescale_policy::current_batch;
+  bool update_on_store = true;  ///< False: a store adds gradients up, and each device applies the rule.
+  bool force = false;           ///< Also if the module has an optimizer.
+};
+
+/// The options of a checkpoint.
+struct checkpoint_options {
+  bool states = true;          ///< Also the optimizer's states, in a file of their own.
+  bool allow_missing = false;  ///< A load leaves parameters alone that the file does not have.
+  bool allow_extra = false;    ///< A load ignores tensors that the model does not have.
+};
+
+/// The parameters and auxiliary states of a model by name, in host memory.
+template <ElementType P>
+struct model_params {
+  tensor_map<P> args{}, aux{};
+};
+
+}  // namespace pushpull::train

@@ -1,0 +1,289 @@
+/// @file
+/// The part of a module that steps its parameters and saves them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <pushpull/checkpoint/safetensors.hpp>
+#include <pushpull/config.hpp>
+#include <pushpull/error.hpp>
+#include <pushpull/store/create.hpp>
+#include <pushpull/store/kv_store.hpp>
+#include <pushpull/train/module/initialized_module.hpp>
+#include <pushpull/train/optimizer/local_optimizer.hpp>
+#include <pushpull/train/optimizer/store_optimizer.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::detail {
+
+/// `<prefix>-0042.<ending>`.
+inline std::filesystem::path checkpoint_file(std::string const& prefix, std::int64_t epoch, char const* ending) {
+  std::string const digits = std::to_string(epoch);
+  return prefix + "-" + std::string(digits.size() < 4 ? 4 - digits.size() : 0, '0') + digits + "." + ending;
+}
+
+/// Writes parameters as "arg:<name>" and auxiliary states as "aux:<name>".
+template <class P>
+void write_params(std::filesystem::path const& path, train::model_params<P> const& values) {
+  std::vector<checkpoint::entry> entries;
+  for (auto const& [name, value] : values.args) entries.push_back(checkpoint::entry_of("arg:" + name, value));
+  for (auto const& [name, value] : values.aux) entries.push_back(checkpoint::entry_of("aux:" + name, value));
+  checkpoint::write_safetensors(path, entries);
+}
+/// @throws file_error, also on a tensor whose name begins otherwise
+template <class P>
+train::model_params<P> read_params(std::filesystem::path const& path) {
+  checkpoint::safetensors_file const file(path);
+  train::model_params<P> result;
+  for (auto const& entry : file.entries()) {
+    bool const is_arg = entry.name.starts_with("arg:");
+    expects<file_error>(is_arg || entry.name.starts_with("aux:"), [&] {
+      return path.string() + ": names \"arg:...\" or \"aux:...\" expected, got \"" + entry.name + "\"";
+    });
+    tensor<P> value(cpu_device<>(), entry.shape);
+    auto const view = value.view();
+    checkpoint::copy(entry, view);
+    (is_arg ? result.args : result.aux).emplace(entry.name.substr(4), std::move(value));
+  }
+  return result;
+}
+
+/// The optimizer, the steps and the checkpoints of a module.
+template <train::ExecutorFactory F, train::SlicingPolicy Slicing>
+class optimized_module : public initialized_module<F, Slicing> {
+  using base = initialized_module<F, Slicing>;
+
+ public:
+  using base::base;
+  using typename base::device_type;
+  using typename base::master_type;
+  using typename base::optimizer_type;
+  using typename base::value_type;
+
+  /// Steps by a rule in a store of the module's own, over all of its devices, with the policies of a kv_store: element::master,
+  /// a communicator, and so on. Unless the rule has a stage `rescale`, gradients become means over the samples of a step.
+  /// @throws not_bound, not_initialized, not_training; the errors of kv_store. If the module has an optimizer it does nothing but
+  /// a warning, unless forced: states then start again.
+  template <Updater Rule, HasPolicyKind... Policies>
+  void init_optimizer(Rule const& rule, train::optimizer_options options = {}, Policies const&... policies) {
+    if (!expect_no_optimizer(options)) return;
+    if (options.update_on_store) {
+      using store_type = kv_store<value_type, device_type, rescaled_t<Rule>, Policies...>;
+      sample_scale<Rule> scale(rescaled(rule), options.rescale);
+      auto store = std::make_unique<store_type>(this->devices(), scale.rule(), policies...);
+      install(std::make_shared<store_optimizer<store_type, Rule>>(std::move(store), std::move(scale)), options);
+    } else {
+      using store_type = kv_store<value_type, device_type, Policies...>;
+      auto store = std::make_unique<store_type>(this->devices(), policies...);
+      install_local(std::move(store), rule, options);
+    }
+  }
+  /// Steps by the rule of a store, which outlives the module, on the module's devices. The rule is not changed: it gets sums over
+  /// samples and devices. @throws also unknown_device; duplicate_key if the store has a parameter's name
+  template <Store S>
+    requires requires(S& store) { parameter_store<S>(store); }
+  void init_optimizer(S& store, train::optimizer_options options = {}) {
+    if (!expect_no_optimizer(options)) return;
+    expect_devices(store);
+    if constexpr (requires {
+                    { store.has_updater() } -> std::same_as<bool>;
+                  })
+      expects<no_optimizer>(store.has_updater(), [] {
+        return std::string("init_optimizer: the store has no rule: give one, init_optimizer(store, rule)");
+      });
+    install(std::make_shared<store_optimizer<S, void>>(store, sample_scale<void>()), options);
+  }
+  /// Steps by a rule in a store without one. An any_store gets the rule if `update_on_store`; a store whose type says that it
+  /// has no rule adds gradients up, and each device applies the rule.
+  template <Store S, Updater Rule>
+  void init_optimizer(S& store, Rule const& rule, train::optimizer_options options = {}) {
+    if (!expect_no_optimizer(options)) return;
+    expect_devices(store);
+    if constexpr (requires { store.set_optimizer(rescaled(rule)); }) {
+      if (options.update_on_store) {
+        sample_scale<Rule> scale(rescaled(rule), options.rescale);
+        store.set_optimizer(scale.rule());
+        return install(std::make_shared<store_optimizer<S, Rule>>(store, std::move(scale)), options);
+      }
+    }
+    install_local(store, rule, options);
+  }
+  /// Steps by a rule in a store that has one of MXNet's names: see `create`. Of one process "local" and "device" need no such
+  /// store on one device, and "local" adds gradients up only if a parameter has more than 2^24 elements.
+  /// @param communicator  None, or the Communicator of "dist_sync" and "dist_device_sync".
+  /// @throws also those of `create`
+  template <Updater Rule, class... C>
+    requires(Communicator<C> && ...)
+  void init_optimizer(std::string_view store_name, Rule const& rule, train::optimizer_options options = {},
+                      C const&... communicator) {
+    if (!expect_no_optimizer(options)) return;
+    std::string const name = lower_case(store_name);
+    bool const distributed = name.find("dist") != name.npos;
+    if (!distributed && sizeof...(C) == 0 && this->devices().size() == 1) return init_optimizer(rule, options);
+    using store_type = created_store_t<device_type, compressors<>, value_type>;
+    auto store = std::make_unique<store_type>(create<value_type>(store_name, this->devices(), communicator...));
+    bool on_store = options.update_on_store;
+    for (std::size_t i = 0; i < this->group_.param_names().size(); ++i)
+      on_store = on_store && (name != "local" || this->group_.param(i, 0).size() <= std::size_t{1} << 24U);
+    if (!on_store) return install_local(std::move(store), rule, options);
+    sample_scale<Rule> scale(rescaled(rule), options.rescale);
+    store->set_optimizer(scale.rule());
+    install(std::make_shared<store_optimizer<store_type, Rule>>(std::move(store), std::move(scale)), options);
+  }
+  /// Uses the optimizer of another module, which shares the parameters. @throws no_optimizer if it has none
+  void share_optimizer(optimized_module& other) {
+    expects<no_optimizer>(other.optimizer_ != nullptr,
+                          [] { return std::string("share_optimizer: the other module has no optimizer"); });
+    this->optimizer_ = other.optimizer_;
+    bound_samples_ = other.bound_samples_;
+    rescale_ = other.rescale_;
+  }
+  /// The optimizer: its store, for groups of parameters and the like. @throws no_optimizer
+  optimizer_type& optimizer() {
+    expect_optimizer("optimizer");
+    return *this->optimizer_;
+  }
+
+  /// One step over all parameters with the gradients of the last backward. @throws not_bound, not_initialized, no_optimizer,
+  /// not_training; stale_gradients if there was no backward since the last step, unless `ignore_stale`
+  void update(bool ignore_stale = false) {
+    begin_step("update", ignore_stale);
+    this->optimizer_->update();
+    this->has_gradients_ = false;
+  }
+  /// The first half of a step, where updates do not run on the store: gradients become sums over devices and ranks.
+  /// @throws as update; bad_option where the store steps
+  void reduce_grads() {
+    expect_optimizer("reduce_grads");
+    expects<bad_option>(!this->optimizer_->updates_on_store(), [] {
+      return std::string("reduce_grads: the store adds and steps at once: set update_on_store to false");
+    });
+    begin_step("reduce_grads", false);
+    this->optimizer_->reduce();
+  }
+  /// The second half of a step: the rule on each device. @throws as reduce_grads
+  void apply() {
+    expect_optimizer("apply");
+    expects<bad_option>(!this->optimizer_->updates_on_store(), [] {
+      return std::string("apply: the store adds and steps at once: set update_on_store to false");
+    });
+    this->optimizer_->apply();
+    this->has_gradients_ = false;
+  }
+
+  /// The optimizer's states and step counts. @throws no_optimizer, file_error
+  void save_states(std::filesystem::path const& path) {
+    expect_optimizer("save_states");
+    this->optimizer_->save_states(path);
+  }
+  void load_states(std::filesystem::path const& path) {
+    expect_optimizer("load_states");
+    this->optimizer_->load_states(path);
+  }
+
+  /// Writes `<prefix>-<epoch>.params`, a safetensors file with the tensors "arg:<name>" and "aux:<name>", and
+  /// `<prefix>-<epoch>.states` if the module has an optimizer. Epochs have four digits or more.
+  /// Of several ranks all call it, and rank 0 writes. @throws not_initialized, file_error
+  void save_checkpoint(std::string const& prefix, std::int64_t epoch, train::checkpoint_options options = {}) {
+    auto const values = this->params();
+    if (options.states && this->optimizer_ != nullptr) save_states(checkpoint_file(prefix, epoch, "states"));
+    if (this->optimizer_ == nullptr || this->optimizer_->rank() == 0)
+      write_params(checkpoint_file(prefix, epoch, "params"), values);
+  }
+  /// Takes parameters and auxiliary states of a checkpoint, and the states of the optimizer: at once, or those that the module
+  /// cannot take yet in `bind` and `init_optimizer`. Any number of devices may have saved it.
+  /// @throws file_error; missing_param and extra_param, which list all names, unless the options allow them; shape_mismatch
+  void load_checkpoint(std::string const& prefix, std::int64_t epoch, train::checkpoint_options options = {}) {
+    auto values = read_params<master_type>(checkpoint_file(prefix, epoch, "params"));
+    train::param_options const allowed{options.allow_missing, options.allow_extra, true};
+    std::filesystem::path const states = checkpoint_file(prefix, epoch, "states");
+    if (this->is_bound()) {
+      this->expect_names("load_checkpoint", values.args, values.aux, allowed);
+      if (options.states && this->optimizer_ != nullptr) load_states(states);
+      this->write(values);
+    } else {
+      this->preload(std::move(values), allowed);
+    }
+    if (options.states && this->optimizer_ == nullptr) preloaded_states_ = states;
+  }
+
+  /// @throws no_optimizer
+  void expect_optimizer(char const* call) const {
+    expects<no_optimizer>(this->optimizer_ != nullptr, [&] { return std::string(call) + ": init_optimizer first"; });
+  }
+
+ protected:
+  ~optimized_module() = default;
+
+ private:
+  bool expect_no_optimizer(train::optimizer_options const& options) {
+    this->expect_ready("init_optimizer");
+    expects<not_training>(this->is_for_training(),
+                          [] { return std::string("init_optimizer: the module was bound for inference"); });
+    if (this->optimizer_ == nullptr || options.force) return true;
+    this->options_.warn("init_optimizer: the module has an optimizer, the call is ignored: set force");
+    return false;
+  }
+  template <class S>
+  void expect_devices(S const& store) const {
+    expects<unknown_device>(store.devices() == this->devices(), [] {
+      return std::string("init_optimizer: a store on the module's devices, in their order, expected");
+    });
+  }
+  template <class S, class Rule>
+  void install_local(S&& store, Rule const& rule, train::optimizer_options const& options) {
+    sample_scale<Rule> scale(rescaled(rule), options.rescale);
+    if constexpr (requires { typename std::remove_cvref_t<S>::element_type; }) {
+      using store_type = typename std::remove_cvref_t<S>::element_type;
+      install(std::make_shared<local_optimizer<store_type, Rule>>(std::forward<S>(store), std::move(scale)), options);
+    } else {
+      install(std::make_shared<local_optimizer<std::remove_cvref_t<S>, Rule>>(store, std::move(scale)), options);
+    }
+  }
+
+  /// Parameters are registered first to last, which is the order of a forward pass, so the first have the highest priority.
+  template <class O>
+  void install(std::shared_ptr<O> next, train::optimizer_options const& options) {
+    auto const values = this->params();
+    auto& group = this->group_;
+    for (std::size_t i = 0; i < group.param_names().size(); ++i) {
+      std::string const& name = group.param_names()[i];
+      next->add(name, values.args.find(name)->second.view(), group.request(i) != train::grad_request::none);
+    }
+    next->materialize();
+    if (preloaded_states_) next->load_states(*preloaded_states_);
+    group.attach(*next);
+    preloaded_states_.reset();
+    auto const old = std::exchange(this->optimizer_, std::move(next));
+    rescale_ = options.rescale;
+    bound_samples_ = static_cast<double>(group.batch_size().value_or(1)) * this->optimizer_->num_workers();
+  }
+
+  void begin_step(char const* call, bool ignore_stale) {
+    this->expect_ready(call);
+    expect_optimizer(call);
+    expects<not_training>(this->is_for_training(),
+                          [&] { return std::string(call) + ": the module was bound for inference"; });
+    expects<stale_gradients>(this->has_gradients_ || ignore_stale,
+                             [&] { return std::string(call) + ": no backward since the last step"; });
+    if (rescale_ == train::rescale_policy::bound_batch) {
+      this->optimizer_->set_samples(bound_samples_);
+    } else if (this->samples_ > 0) {
+      this->optimizer_->set_samples(this->samples_ * this->optimizer_->num_workers());
+    }
+  }
+
+  train::rescale_policy rescale_ = train::rescale_policy::current_batch;
+  double bound_samples_ = 1;
+  std::optional<std::filesystem::path> preloaded_states_;
+};
+
+}  // namespace pushpull::detail

@@ -1,0 +1,142 @@
+/// @file
+/// A store that adds gradients up, and the rule on each device by itself, as the optimizer of a model.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <pushpull/checkpoint/optimizer_states.hpp>
+#include <pushpull/config.hpp>
+#include <pushpull/store/kv_store.hpp>
+#include <pushpull/store/parameter_store.hpp>
+#include <pushpull/store/wait_at_exit.hpp>
+#include <pushpull/tensor/tensor_view.hpp>
+#include <pushpull/train/optimizer/model_optimizer.hpp>
+#include <pushpull/train/optimizer/rescaled.hpp>
+#include <pushpull/train/optimizer/store_optimizer.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::detail {
+
+/// Every device has all masters and all states, which are the same on all. A step costs a pass for the sums and one for the
+/// rule, where store_optimizer has one pass for both.
+/// @tparam S  The store, without a rule. @tparam Rule  The rule.
+template <class S, class Rule>
+class local_optimizer final : public train::model_optimizer<typename S::value_type, typename S::device_type> {
+  using T = typename S::value_type;
+  using D = typename S::device_type;
+  using base = train::model_optimizer<T, D>;
+  using local_store = kv_store<T, D, rescaled_t<Rule>>;
+
+ public:
+  using typename base::master_type;
+  using typename base::view_type;
+
+  local_optimizer(S& store, sample_scale<Rule> scale) : store_(&store), scale_(std::move(scale)) { make(); }
+  local_optimizer(std::unique_ptr<S> store, sample_scale<Rule> scale)
+      : own_(std::move(store)), store_(own_.get()), scale_(std::move(scale)) {
+    make();
+  }
+
+  /// Registers a parameter. @throws duplicate_key
+  void add(std::string const& name, tensor_view<master_type const> const& value, bool requires_grad) {
+    if (requires_grad) {
+      tensor<T> converted(cpu_device<>(), value.shape());
+      auto const view = converted.view();
+      copy(value, view);
+      store_->init(name, tensor_view<T const>(view));
+      store_->wait();
+      trained_.push_back(name);
+    }
+    for (auto& device : local_) device->parameters.add(name, value, {.requires_grad = requires_grad});
+  }
+  void materialize() {
+    for (auto& device : local_) device->parameters.materialize();
+    for (std::string const& name : trained_) {
+      auto& list = gradients_.emplace_back();
+      for (auto& device : local_) list.push_back(device->parameters.grad(name, std::size_t{0}));
+    }
+  }
+
+  view_type value(std::string const& name, std::size_t n) override {
+    return local_[n]->parameters.value(name, std::size_t{0});
+  }
+  view_type grad(std::string const& name, std::size_t n) override {
+    return local_[n]->parameters.grad(name, std::size_t{0});
+  }
+  void update() override {
+    reduce();
+    apply();
+  }
+  bool reduce() override {
+    wait_at_exit const finished(*store_);
+    for (std::size_t i = 0; i < trained_.size(); ++i)
+      store_->pushpull(trained_[i], gradients_[i], gradients_[i], priority{-static_cast<int>(i)});
+    store_->wait();
+    return true;
+  }
+  void apply() override {
+    for (auto& device : local_) device->parameters.update_all();
+  }
+  bool steps_in_parts() const override { return false; }
+  void ready(std::string const&) override {}
+  void wait(std::string const&) override {}
+  void wait() override {
+    for (auto& device : local_) device->store.wait();
+  }
+  void assign(std::string const& name, tensor_view<master_type const> const& value, rule_states states) override {
+    for (auto& device : local_) device->parameters.assign(name, value, states);
+  }
+  void read(std::string const& name, tensor_view<master_type> const& out) override {
+    auto& first = local_.front()->parameters;
+    read_trained(first, name, first.requires_grad(name), out);
+  }
+  void set_samples(double samples) override {
+    scale_.set_samples(samples, [&](auto const& rule) {
+      for (auto& device : local_) device->store.set_hyperparameters(rule);
+    });
+  }
+  std::optional<double> learning_rate() const override { return scale_.learning_rate(); }
+  int num_workers() const override {
+    if constexpr (requires { store_->num_workers(); }) return store_->num_workers();
+    return 1;
+  }
+  int rank() const override {
+    if constexpr (requires { store_->rank(); }) return store_->rank();
+    return 0;
+  }
+  bool updates_on_store() const override { return false; }
+  void save_states(std::filesystem::path const& path) override {
+    checkpoint::save_optimizer_states(local_.front()->store, path);
+  }
+  void load_states(std::filesystem::path const& path) override {
+    for (auto& device : local_) checkpoint::load_optimizer_states(device->store, path);
+  }
+
+ protected:
+  void* target(void const* tag) const override { return tag == &base::template type_tag<S> ? store_ : nullptr; }
+
+ private:
+  struct local {
+    local(D const& device, rescaled_t<Rule> const& rule) : store({device}, rule), parameters(store) {}
+    local_store store;
+    parameter_store<local_store> parameters;
+  };
+
+  void make() {
+    for (D const& device : store_->devices()) local_.push_back(std::make_unique<local>(device, scale_.rule()));
+  }
+
+  std::unique_ptr<S> own_;
+  S* store_;
+  sample_scale<Rule> scale_;
+  std::vector<std::unique_ptr<local>> local_;  // of each device
+  std::vector<std::string> trained_;
+  std::vector<std::vector<view_type>> gradients_;  // [trained][device]
+};
+
+}  // namespace pushpull::detail

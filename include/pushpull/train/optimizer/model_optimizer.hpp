@@ -1,0 +1,76 @@
+/// @file
+/// A store with a rule, of any types, that steps a model's parameters.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
+#include <pushpull/element/dtype.hpp>
+#include <pushpull/store/rule_states.hpp>
+#include <pushpull/tensor/tensor_view.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::train {
+
+/// The parameters of a model in a store: mirrors and gradients on every device, and the step. Types of rules and stores end
+/// here: one virtual call per step, and per parameter where a step is made in parts. Modules share it.
+/// @tparam T  The element type of mirrors and gradients.
+template <ElementType T, Device D>
+class model_optimizer {
+ public:
+  using view_type = tensor_view<T, D>;
+  /// Trained values travel in this type: it holds all values of the masters.
+  using master_type = accumulation_t<T>;
+
+  model_optimizer() = default;
+  model_optimizer(model_optimizer const&) = delete;
+  model_optimizer& operator=(model_optimizer const&) = delete;
+  virtual ~model_optimizer() = default;
+
+  virtual view_type value(std::string const& name, std::size_t n) = 0;
+  virtual view_type grad(std::string const& name, std::size_t n) = 0;
+  /// One step over all parameters that require a gradient.
+  virtual void update() = 0;
+  /// Adds the gradients up over devices and ranks, and leaves the sums in the gradients. @returns false if steps do that themselves
+  virtual bool reduce() = 0;
+  /// The step after `reduce`.
+  virtual void apply() = 0;
+  /// Whether `ready` and `wait` work.
+  virtual bool steps_in_parts() const = 0;
+  /// The gradients of a parameter are complete: see parameter_store::ready.
+  virtual void ready(std::string const& name) = 0;
+  virtual void wait(std::string const& name) = 0;
+  /// All work is done when it returns.
+  virtual void wait() = 0;
+  /// A new value in every place that holds the parameter.
+  virtual void assign(std::string const& name, tensor_view<master_type const> const& value, rule_states states) = 0;
+  /// The trained value.
+  virtual void read(std::string const& name, tensor_view<master_type> const& out) = 0;
+  /// Gradients are sums over so many samples, of this process: the rule takes their mean, if it was told to.
+  virtual void set_samples(double samples) = 0;
+  /// Of the last step, if the rule has one that no schedule sets.
+  virtual std::optional<double> learning_rate() const = 0;
+  virtual int num_workers() const = 0;
+  virtual int rank() const = 0;
+  /// Whether the store applies the rule, or only adds gradients up.
+  virtual bool updates_on_store() const = 0;
+  /// States and step counts, by parameter names: a file of any number of devices.
+  virtual void save_states(std::filesystem::path const& path) = 0;
+  virtual void load_states(std::filesystem::path const& path) = 0;
+
+  /// The store, if its type is S; else null.
+  template <class S>
+  S* store() const {
+    return static_cast<S*>(target(&type_tag<S>));
+  }
+
+ protected:
+  template <class S>
+  static inline char type_tag = 0;
+  virtual void* target(void const* tag) const = 0;
+};
+
+}  // namespace pushpull::train

@@ -1,0 +1,127 @@
+/// @file
+/// A parameter_store over a store that applies a rule, as the optimizer of a model.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include <pushpull/checkpoint/optimizer_states.hpp>
+#include <pushpull/config.hpp>
+#include <pushpull/error.hpp>
+#include <pushpull/pass/copy.hpp>
+#include <pushpull/store/parameter_store.hpp>
+#include <pushpull/store/policies.hpp>
+#include <pushpull/tensor/tensor.hpp>
+#include <pushpull/tensor/tensor_view.hpp>
+#include <pushpull/train/optimizer/model_optimizer.hpp>
+#include <pushpull/train/optimizer/rescaled.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::detail {
+
+/// The trained value of a parameter, in any element type.
+template <class S, class M>
+void read_trained(parameter_store<S>& parameters, std::string const& name, bool trained, tensor_view<M> const& out) {
+  S& store = parameters.store();
+  if (!trained) {
+    copy(parameters.value(name, std::size_t{0}), out);
+  } else if constexpr (requires { store.pull(name, out); }) {
+    store.pull(name, out);
+    store.wait();
+  } else {
+    tensor<typename S::value_type> value(cpu_device<>(), out.shape());
+    auto const view = value.view();
+    store.pull(name, view);
+    store.wait();
+    copy(view, out);
+  }
+}
+
+/// @tparam S     The store. @tparam Rule  The rule that the module was given for it, void if the store brought its own.
+template <class S, class Rule>
+class store_optimizer final : public train::model_optimizer<typename S::value_type, typename S::device_type> {
+  using base = train::model_optimizer<typename S::value_type, typename S::device_type>;
+  template <class Any>
+  static constexpr bool has_parts = requires(parameter_store<Any>& p, std::string const& name) {
+    p.ready(name);
+    p.wait(name);
+  };
+
+ public:
+  using typename base::master_type;
+  using typename base::view_type;
+
+  /// Over a store of somebody else's, which outlives this.
+  store_optimizer(S& store, sample_scale<Rule> scale) : store_(&store), scale_(std::move(scale)), parameters_(store) {}
+  /// Over a store of its own.
+  store_optimizer(std::unique_ptr<S> store, sample_scale<Rule> scale)
+      : own_(std::move(store)), store_(own_.get()), scale_(std::move(scale)), parameters_(*store_) {}
+
+  /// Registers a parameter. @throws duplicate_key
+  void add(std::string const& name, tensor_view<master_type const> const& value, bool requires_grad) {
+    parameters_.add(name, value, {.requires_grad = requires_grad});
+  }
+  void materialize() { parameters_.materialize(); }
+
+  view_type value(std::string const& name, std::size_t n) override { return parameters_.value(name, n); }
+  view_type grad(std::string const& name, std::size_t n) override { return parameters_.grad(name, n); }
+  void update() override { parameters_.update_all(); }
+  bool reduce() override { return false; }
+  void apply() override { parameters_.update_all(); }
+  bool steps_in_parts() const override { return has_parts<S>; }
+  void ready([[maybe_unused]] std::string const& name) override {
+    if constexpr (has_parts<S>) parameters_.ready(name);
+  }
+  void wait([[maybe_unused]] std::string const& name) override {
+    if constexpr (has_parts<S>) parameters_.wait(name);
+  }
+  void wait() override { store_->wait(); }
+  void assign(std::string const& name, tensor_view<master_type const> const& value, rule_states states) override {
+    parameters_.assign(name, value, states);
+  }
+  void read(std::string const& name, tensor_view<master_type> const& out) override {
+    read_trained(parameters_, name, parameters_.requires_grad(name), out);
+  }
+  void set_samples(double samples) override {
+    scale_.set_samples(samples, [&](auto const& rule) { store_->set_hyperparameters(rule); });
+  }
+  std::optional<double> learning_rate() const override { return scale_.learning_rate(); }
+  int num_workers() const override {
+    if constexpr (requires { parameters_.num_workers(); }) return parameters_.num_workers();
+    return 1;
+  }
+  int rank() const override {
+    if constexpr (requires { parameters_.rank(); }) return parameters_.rank();
+    return 0;
+  }
+  bool updates_on_store() const override { return true; }
+  void save_states([[maybe_unused]] std::filesystem::path const& path) override {
+    if constexpr (checkpoint::OptimizerStateStore<S>) {
+      checkpoint::save_optimizer_states(*store_, path);
+    } else {
+      raise<invalid_argument>(std::string("save_states: the store is no OptimizerStateStore"));
+    }
+  }
+  void load_states([[maybe_unused]] std::filesystem::path const& path) override {
+    if constexpr (checkpoint::OptimizerStateStore<S>) {
+      parameters_.materialize();
+      checkpoint::load_optimizer_states(*store_, path);
+    } else {
+      raise<invalid_argument>(std::string("load_states: the store is no OptimizerStateStore"));
+    }
+  }
+
+ protected:
+  void* target(void const* tag) const override { return tag == &base::template type_tag<S> ? store_ : nullptr; }
+
+ private:
+  std::unique_ptr<S> own_;
+  S* store_;
+  sample_scale<Rule> scale_;
+  parameter_store<S> parameters_;
+};
+
+}  // namespace pushpull::detail
