@@ -67,6 +67,26 @@ contender over_store(std::string title, sizes const& counts, int rank, Policies 
   return {std::move(title), [all] { all->parameters.update_all(); }};
 }
 
+/// A push from gradients in the program's own memory: new weights are in the mirrors of all ranks.
+template <class... Policies>
+contender over_push(std::string title, sizes const& counts, int rank, Policies const&... policies) {
+  struct pushed {
+    pp::kv_store<float, pp::cpu_device<>, pp::update::adam, Policies...> store;
+    std::vector<std::string> keys;
+    std::vector<std::vector<float>> gradients;
+  };
+  std::shared_ptr<pushed> const all(
+      new pushed{decltype(pushed::store)(pp::cpu_devices(1), pp::update::adam{}, policies...), {}, {}});
+  for (std::size_t i = 0; i < counts.size(); ++i) {
+    all->keys.push_back(name_of(i));
+    all->gradients.emplace_back(static_cast<std::size_t>(counts[i]), 1.0F);
+  }
+  all->store.init(all->keys, all->gradients);
+  for (auto& gradient : all->gradients)
+    fill(pp::tensor_view(gradient.data(), pp::shape{static_cast<std::int64_t>(gradient.size())}), rank);
+  return {std::move(title), [all] { all->store.push(all->keys, all->gradients).wait(); }};
+}
+
 contender over_allreduce(sizes const& counts, int rank) {
   auto const all = std::make_shared<trained<>>(counts, rank);
   std::vector<pp::tensor_view<float, pp::cpu_device<>>> gradients;
@@ -164,6 +184,8 @@ int main(int argc, char* argv[]) {
     all.push_back(over_allreduce(counts, rank));
     all.push_back(over_store("a store, ranks share memory", counts, rank, world));
     all.push_back(over_store("a store, messages", counts, rank, world, pp::hierarchy::flat{}));
+    all.push_back(over_push("a push of own tensors, ranks share memory", counts, rank, world));
+    all.push_back(over_push("a push of own tensors, messages", counts, rank, world, pp::hierarchy::flat{}));
     if (ranks == 4) {
       pp::comm::mpi const two_nodes(MPI_COMM_WORLD, {.ranks_per_node = 2});
       all.push_back(over_store("a store, two levels, as on 2 nodes", counts, rank, two_nodes));

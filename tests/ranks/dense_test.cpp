@@ -1,17 +1,24 @@
 /// @file
 /// Dense gradients of several ranks: the weights are those of one process, bit for bit.
+#include <chrono>
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
+#include <pushpull/comm/run_ranks.hpp>
+#include <pushpull/comm/threads.hpp>
 #include <pushpull/pushpull.hpp>
 #include <type_traits>
 #include <vector>
 
 #include "ranks/same_bits.hpp"
 #include "support/catch.hpp"
+#include "support/counting_communicator.hpp"
+#include "support/expect.hpp"
 
 namespace {
 
 namespace pp = pushpull;
+namespace comm = pushpull::comm;
 namespace update = pushpull::update;
 namespace test = pushpull::test;
 
@@ -20,6 +27,25 @@ constexpr auto push = [](auto& store, std::size_t, auto const& keys, auto const&
 };
 constexpr auto push_one_by_one = [](auto& store, std::size_t, auto const& keys, auto const& gradients, auto&) {
   for (std::size_t i = 0; i < keys.size(); ++i) store.push(keys[i], gradients[i]);
+};
+/// From memory of any alignment, and with a key that stands twice in the list.
+constexpr auto push_twice = [](auto& store, std::size_t, auto const& keys, auto const& gradients, auto&) {
+  auto names = keys;
+  auto lists = gradients;
+  names.insert(names.begin(), keys[4]);
+  lists.insert(lists.begin(), gradients[4]);
+  for (auto& gradient : lists.front())
+    for (float& x : gradient) x *= 3;
+  std::vector<std::vector<pp::tensor_view<float const>>> views;
+  for (auto& list : lists) {
+    views.emplace_back();
+    for (auto& gradient : list) {
+      std::size_t const size = gradient.size();
+      gradient.insert(gradient.begin(), 1 + views.size() % 4, 0.0F);
+      views.back().emplace_back(gradient.data() + (gradient.size() - size), pp::shape{static_cast<std::int64_t>(size)});
+    }
+  }
+  store.push(names, views).wait();
 };
 
 }  // namespace
@@ -33,6 +59,30 @@ TEST_CASE("pushes over ranks give the bits of one process: adam", "[ranks]") {
     test::require_same_bits<float>(ranks, 2, 5, make, push_one_by_one);
     test::require_same_bits<float>(ranks, 2, 5, make, test::push_and_pull);
     test::require_same_bits<float>(ranks, 2, 3, make, test::push_and_pull, {.mirrored = false});
+    test::require_same_bits<float>(ranks, 2, 2, make, push_twice);
+  }
+}
+
+TEST_CASE("gradients of push travel by messages between nodes only", "[ranks]") {
+  for (int const on_a_node : {1, 2, 4}) {
+    comm::threads_options const options{.deadline = std::chrono::seconds(20), .ranks_per_node = on_a_node};
+    comm::run_ranks(4, options, [&](comm::threads const& of_rank) {
+      test::counting_communicator const c(of_rank);
+      pp::kv_store store{pp::cpu_devices(1), update::sgd{.learning_rate = 1}, c};
+      std::size_t const slice = 2048;
+      store.init("a", std::vector<float>(4 * slice, 0));
+      auto const gradient = std::vector<float>(4 * slice, 1 + static_cast<float>(c.rank()));
+      std::vector<std::vector<float>> const gradients(2, gradient);
+      std::vector<float> weights(4 * slice);
+      for (int step = 1; step < 4; ++step) {
+        std::size_t const before = c.bytes();
+        store.pushpull("a", gradients, weights).wait();
+        test::expect(weights == std::vector<float>(4 * slice, -20.0F * static_cast<float>(step)));
+        std::size_t const to_owners = 2 * slice * sizeof(float) * static_cast<std::size_t>(4 - on_a_node);
+        std::size_t const to_partner = on_a_node == 2 ? slice * sizeof(float) : 0;  // the new slice
+        test::expect(c.bytes() == before + to_owners + to_partner);
+      }
+    });
   }
 }
 

@@ -17,9 +17,12 @@ class counting_communicator : public comm::threads {
   explicit counting_communicator(comm::threads const& rank) : comm::threads(rank) {}
 
   long calls() const { return *calls_; }
+  /// Bytes of the messages of `exchange` to other ranks.
+  std::size_t bytes() const { return *bytes_; }
 
   request exchange(group_type& group, std::span<comm::transfer const> out, std::span<comm::transfer const> in) const {
     ++*calls_;
+    for (comm::transfer const& t : out) *bytes_ += t.bytes;
     return comm::threads::exchange(group, out, in);
   }
   request gather(group_type& group, void* whole, std::span<comm::byte_range const> of_rank) const {
@@ -37,6 +40,7 @@ class counting_communicator : public comm::threads {
 
  private:
   std::shared_ptr<std::atomic<long>> calls_ = std::make_shared<std::atomic<long>>(0);
+  std::shared_ptr<std::atomic<std::size_t>> bytes_ = std::make_shared<std::atomic<std::size_t>>(0);
 };
 
 }  // namespace pushpull::test

@@ -97,6 +97,7 @@ struct node_layout {
   std::size_t partner(std::size_t rank, std::size_t node) const {
     return node * ranks_per_node + rank % ranks_per_node;
   }
+  bool on_one_node(std::size_t a, std::size_t b) const { return a / ranks_per_node == b / ranks_per_node; }
 };
 
 /// The ranks of a store. All fail together: after a call to other ranks has failed, a step may be done on some of them

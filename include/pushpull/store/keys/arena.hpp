@@ -217,7 +217,10 @@ class key_arena {
     if (n != 0) return result;
     std::lock_guard const lock(mutex_);
     result.sums += rank_sum_.bytes();
-    for (source_array const& x : sources_) result.exchange += x.bytes;
+    for (source_array const& x : sources_) {
+      result.exchange += x.bytes - x.offset;
+      result.padding += x.offset;
+    }
     return result;
   }
 

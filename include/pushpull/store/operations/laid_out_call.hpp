@@ -18,11 +18,9 @@
 #include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/keys/shard.hpp>
 #include <pushpull/store/operands.hpp>
-#include <pushpull/store/operations/call_tensors.hpp>
+#include <pushpull/store/operations/call_sources.hpp>
 #include <pushpull/store/operations/effect.hpp>
-#include <pushpull/store/operations/encoded_sources.hpp>
 #include <pushpull/store/operations/gathered_call.hpp>
-#include <pushpull/store/operations/staged_operands.hpp>
 #include <pushpull/store/reach.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
@@ -33,24 +31,16 @@ namespace pushpull::inline PUSHPULL_ABI::detail {
 /// @tparam G, M   Element types of sources and outputs.
 /// @tparam C      What sources become on their way to the pass.
 template <class Table, Device D, class G, class M, class C = compress::none>
-class laid_out_call : public call_tensors<Table, D, G, M> {
-  using base = call_tensors<Table, D, G, M>;
-  using base::any_key, base::items_, base::outputs_, base::sort, base::sources_;
-  using typename base::item;
-  using encoded = typename C::template encoded_type<G>;
-  static constexpr bool compressed = !std::is_same_v<encoded, G>;
+class laid_out_call : public call_sources<Table, D, G, M, C> {
+  using base = call_sources<Table, D, G, M, C>;
+  using base::any_key, base::outputs_, base::sort, base::sources_;
+  using base::compressed, base::encoded_, base::exchange_, base::gradients_, base::staged_;
+  using typename base::item, typename base::encoded;
 
  public:
   using typename base::record;
 
-  explicit laid_out_call(Table const& table, C const& compressor = {})
-      : staged_(table.staged()), encoded_(compressor) {}
-
-  /// Steps may be skipped: residuals will then be what they were before their first micro-batch.
-  /// @param of_each  The sources are those of whole steps, not of micro-batches.
-  void remember_residuals([[maybe_unused]] bool always, [[maybe_unused]] bool of_each = false) {
-    if constexpr (compressed) encoded_.remember_residuals(always, of_each);
-  }
+  explicit laid_out_call(Table const& table, C const& compressor = {}) : base(table, compressor) {}
 
   /// Takes a gathered call over: see call_tensors.
   template <class E>
@@ -58,27 +48,8 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
     clear();
     base::take(table, from);
   }
-  /// In a store of several ranks, once the keys have been found: the sources are those of the ranks.
-  void take_ranks([[maybe_unused]] Table const& table, [[maybe_unused]] sources_of which) {
-    if constexpr (Table::collective)
-      if (table.is_distributed()) exchange_.spread(table, items_, sources_, which);
-  }
   /// The sources are sums: a mean over them has been taken.
   void expect_sums() { divisor_ = 1; }
-
-  /// f(record, gradients) for each key that is chosen: its sources where device number 0 reads them.
-  template <class F>
-  void for_each_key_and_sources(Table const& table, F const& f) {
-    any_key([&](std::span<item const> same) {
-      record const& r = *same.front().key;
-      own_.clear();
-      for (item const& x : same)
-        for (std::size_t k = x.source; k < x.source + x.sources; ++k)
-          own_.push_back(staged_.readable(table.devices().front(), 0, sources_[k], 0, r.size()));
-      f(r, std::span<G const* const>(own_));
-      return false;
-    });
-  }
 
   void clear() {
     base::forget();
@@ -93,9 +64,9 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
     stage_ = stage::sources;
     sort();
     if constexpr (compressed)
-      if (what != effect::reads) reserve_codes(table, may_fail);
+      if (what != effect::reads) this->reserve_codes(table, may_fail);
     if constexpr (Table::collective)
-      if (what != effect::reads && table.is_distributed()) lay_out_exchange(table, sources_to::owners);
+      if (what != effect::reads && table.is_distributed()) this->lay_out_exchange(table, sources_to::owners);
     order_after(table.devices(), sources_);
     order_after(table.devices(), outputs_);
   }
@@ -167,16 +138,16 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
     [[maybe_unused]] bool const exchanges = Table::collective && table.is_distributed() && what != effect::reads;
     if (stage_ == stage::sources) {
       if constexpr (compressed)
-        if (what != effect::reads) encode(table.devices());
+        if (what != effect::reads) this->encode(table.devices());
       copy_all(table.devices(), staged_.copies_in());
       stage_ = stage::pass;
       if constexpr (Table::collective)
-        if (exchanges) return start([](messages& m) { m.start_exchange(); });
+        if (exchanges) return this->start_exchange(table);
     }
     if (stage_ == stage::pass) {
       if (auto const sums = run_or_restore(run)) {
         if constexpr (Table::collective)
-          if (exchanges) return start([&](messages& m) { m.start_sum(*sums); });
+          if (exchanges) return this->start([&](messages& m) { m.start_sum(*sums); });
         return launch_part(table, what, run);
       }
       stage_ = stage::results;
@@ -192,24 +163,6 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
     order_before(table.devices(), outputs_);
     if (what == effect::updates) table.count([&](auto const& f) { this->for_each_distinct_key(f); });
     return nullptr;
-  }
-
-  /// After the run of a step of the keys that are chosen: if the devices skip it, residuals become what they were before
-  /// its first micro-batch. The host does not wait to know.
-  template <class Step>
-  void return_residuals([[maybe_unused]] std::vector<D> const& devices, [[maybe_unused]] Step const& step) {
-    if constexpr (compressed && Step::may_skip) {
-      if (step.skipped(0) == nullptr) return;
-      order_before(devices, encoded_.codes());
-      any_key([&](std::span<item const> same) {
-        std::size_t sources = 0;
-        for (item const& x : same)
-          for (std::size_t k = x.source; k < x.source + x.sources; ++k) sources += is_received(k) ? 0 : 1;
-        encoded_.return_residuals(*same.front().key, sources, devices, step);
-        return false;
-      });
-      order_after(devices, encoded_.codes());
-    }
   }
 
   /// Lays the call out in `step`, and runs it by `run()`.
@@ -228,28 +181,23 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
     if (stage_ == stage::sources) {
       step.clear();
       sort();
-      if constexpr (compressed) reserve_codes(table, true);
+      if constexpr (compressed) this->reserve_codes(table, true);
       if constexpr (Table::collective)
-        if (table.is_distributed()) lay_out_exchange(table, sources_to::rank_0);
+        if (table.is_distributed()) this->lay_out_exchange(table, sources_to::rank_0);
       order_after(table.devices(), sources_);
       if (!table.is_distributed() || table.owners().rank() == 0) lay_out_reduction(table, step, target);
       step.commit(table.devices());
-      if constexpr (compressed) encode(table.devices());
+      if constexpr (compressed) this->encode(table.devices());
       copy_all(table.devices(), staged_.copies_in());
       stage_ = stage::pass;
       if constexpr (Table::collective)
-        if (table.is_distributed()) return start([](messages& m) { m.start_exchange(); });
+        if (table.is_distributed()) return this->start_exchange(table);
     }
     stage_ = stage::sources;
     step.run(table.devices());
     staged_.forget_copies();
     order_before(table.devices(), sources_);
     return nullptr;
-  }
-
-  /// Residuals become what they were before the present push, if they were kept.
-  void put_residuals_back() {
-    if constexpr (compressed) encoded_.put_residuals_back();
   }
 
  private:
@@ -262,62 +210,10 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
       auto run = whole_key_run<typename Step::run_type>(r, target(r));
       if constexpr (compressed) encoded_.describe(run);
       gradients_.clear();
-      for (item const& x : same) add_gradients(device, 0, x, 0, run.size);
+      for (item const& x : same) this->add_gradients(device, 0, x, 0, run.size);
       step.add(0, run, gradients_, {});
       return false;
     });
-  }
-
-  /// Takes memory for the residuals and codes of all sources, and for gradients that their encoder cannot reach.
-  /// @param keeps  Residuals are kept as they are until the push has not failed.
-  void reserve_codes(Table const& table, bool keeps) {
-    encoded_.begin(sources_.size(), keeps);
-    any_key([&](std::span<item const> same) {
-      std::size_t number = 0;
-      for (item const& x : same)
-        for (std::size_t k = x.source; k < x.source + x.sources; ++k)
-          if (is_received(k)) {
-            encoded_.add_received(*x.key, k, table.devices().front(), staged_.memory(0));
-          } else {
-            encoded_.add(*x.key, number++, k, sources_[k], table.devices().front(), staged_.memory(0));
-          }
-      return false;
-    });
-  }
-
-  /// Whether source number k comes from another rank.
-  bool is_received([[maybe_unused]] std::size_t k) const {
-    if constexpr (Table::collective) return exchange_.is_received(k);
-    return false;
-  }
-
-  /// The slices of sources that go to other ranks and come from them.
-  void lay_out_exchange(Table const& table, sources_to readers) {
-    exchange_.clear(readers);
-    any_key([&](std::span<item const> same) {
-      for (item const& x : same) {
-        for (std::size_t k = x.source; k < x.source + x.sources; ++k)
-          if constexpr (compressed) {
-            exchange_.add_codes(table, *x.key, k, [&](std::int64_t first, std::int64_t size, auto const& f) {
-              encoded_.source(k, x.key->size(), first, size, [&](void const* p, std::size_t bytes) {
-                f(p, bytes);
-                return p;
-              });
-            });
-          } else {
-            exchange_.add_source(table, *x.key, k, sources_[k], staged_.memory(0));
-          }
-        if constexpr (std::is_same_v<M, typename Table::T>)
-          for (std::size_t k = x.output; k < x.output + x.outputs; ++k)
-            exchange_.add_output(table, *x.key, outputs_[k]);
-      }
-      return false;
-    });
-  }
-  template <class F>
-  awaited* start(F const& f) {
-    f(exchange_.parts());
-    return &exchange_.parts();
   }
 
   template <class Run>
@@ -326,18 +222,12 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
       try {
         return run();
       } catch (...) {
-        put_residuals_back();
+        this->put_residuals_back();
         throw;
       }
     } else {
       return run();
     }
-  }
-
-  /// Turns sources into codes. The store's devices run after it.
-  void encode(std::vector<D> const& devices) {
-    encoded_.encode();
-    order_after(devices, encoded_.codes());
   }
 
   /// Whether a pass reads a sum of micro-batches in addition to sources. Sums of several ranks are sources.
@@ -353,7 +243,7 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
     gradients_.clear();
     mirrors_.clear();
     for (item const& x : same) {
-      if (what != effect::reads) add_gradients(shard.device(), n, x, shard.offset(), shard.size());
+      if (what != effect::reads) this->add_gradients(shard.device(), n, x, shard.offset(), shard.size());
       for (std::size_t k = x.output; what != effect::accumulates && k < x.output + x.outputs; ++k)
         mirrors_.push_back(staged_.writable(shard.device(), n, outputs_[k], shard.offset(), shard.size()));
     }
@@ -382,33 +272,9 @@ class laid_out_call : public call_tensors<Table, D, G, M> {
     step.add_clock(n, run.clock, true);
   }
 
-  /// What device number n reads of an item's sources: `size` elements from number `first` on.
-  void add_gradients(D const& device, std::size_t n, item const& x, std::int64_t first, std::int64_t size) {
-    for (std::size_t k = x.source; k < x.source + x.sources; ++k) {
-      if constexpr (compressed) {
-        auto const at_owner = [&](void const* p, std::size_t bytes) -> void const* {
-          operand<char const, D> const piece{static_cast<char const*>(p), encoded_.codes()[k].device, bytes};
-          return staged_.readable(device, n, piece, 0, static_cast<std::int64_t>(bytes));
-        };
-        gradients_.push_back(encoded_.source(k, x.key->size(), first, size, at_owner));
-      } else {
-        gradients_.push_back(staged_.readable(device, n, sources_[k], first, size));
-      }
-    }
-  }
-
-  staged_operands<D> staged_;
-  struct nothing {
-    explicit nothing(C const&) {}
-  };
-  [[no_unique_address]] std::conditional_t<compressed, encoded_sources<record, D, G, C>, nothing> encoded_;
-  struct no_exchange {};
-  [[no_unique_address]] std::conditional_t<Table::collective, call_exchange<Table, D, G>, no_exchange> exchange_;
   enum class stage { sources, pass, results };  // what `launch_part` does next
   stage stage_ = stage::sources;
-  std::vector<source_of<encoded>> gradients_;
   std::vector<M*> mirrors_;
-  std::vector<G const*> own_;
   std::int32_t divisor_ = 0;  // of a mean; 0: as many as there are sources
 };
 

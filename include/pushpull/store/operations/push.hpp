@@ -85,7 +85,7 @@ class gradient_operation : public gathered_operation<typename Types::device_type
     if constexpr (Types::accumulates) {
       reserve_sums();
     } else {
-      call_.take_ranks(contents_.keys, sources_of::all_ranks);
+      contents_.in_step([&] { call_.take_ranks(contents_.keys, sources_of::all_ranks); });
     }
     contents_.write_collectives(*this);
     call_.for_each_key([&](record& r) { this->writes(r.order); });
