@@ -1,5 +1,5 @@
 /// @file
-/// Runs the built example train_classifier, whose path is the macro TRAIN_CLASSIFIER.
+/// Runs the built examples, whose paths are macros: TRAIN_CLASSIFIER, TRAIN_WORD2VEC.
 #pragma once
 
 #include <sys/wait.h>
@@ -24,13 +24,19 @@ struct outcome {
   std::string output, errors;
 };
 
-/// Runs the program; `environment` is what the shell has to set for it, as "NAME=value".
-inline outcome run(std::string const& arguments, std::string const& environment = "") {
+/// Runs a program; `environment` is what the shell has to set for it, as "NAME=value".
+inline outcome run_program(std::string const& program, std::string const& arguments,
+                           std::string const& environment = "") {
   temporary_folder const folder;
   auto const output = folder.file("output").string(), errors = folder.file("errors").string();
-  auto const command = environment + " '" TRAIN_CLASSIFIER "' " + arguments + " >'" + output + "' 2>'" + errors + "'";
+  auto const command = environment + " '" + program + "' " + arguments + " >'" + output + "' 2>'" + errors + "'";
   int const status = std::system(command.c_str());
   return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_file(output), read_file(errors)};
+}
+
+/// Runs train_classifier.
+inline outcome run(std::string const& arguments, std::string const& environment = "") {
+  return run_program(TRAIN_CLASSIFIER, arguments, environment);
 }
 
 inline auto lines(std::string const& text) { return std::count(text.begin(), text.end(), '\n'); }
