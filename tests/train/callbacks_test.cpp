@@ -66,7 +66,8 @@ struct fake_run {
 
 }  // namespace
 
-TEST_CASE("C11.1: a speedometer starts its clock at the first batch and writes at multiples of `frequent`", "[train][callbacks]") {
+TEST_CASE("C11.1: a speedometer starts its clock at the first batch and writes at multiples of `frequent`",
+          "[train][callbacks]") {
   fake_run run;
   std::ostringstream out;
   speedometer speed({.frequent = 2, .out = &out, .clock = run.clock()});
@@ -116,7 +117,8 @@ TEST_CASE("C11.2: a progress bar counts batches from 1, so it reaches 100%", "[t
   CHECK(clock_text(std::numeric_limits<double>::infinity()) == "?");
 }
 
-TEST_CASE("C11.2: where there is no terminal a progress bar writes a line per epoch, and reads no metric", "[train][callbacks]") {
+TEST_CASE("C11.2: where there is no terminal a progress bar writes a line per epoch, and reads no metric",
+          "[train][callbacks]") {
   fake_run run{.epochs = 12};
   std::ostringstream out;
   progress_bar bar({.out = &out, .clock = run.clock()});  // automatic
@@ -131,7 +133,8 @@ TEST_CASE("C11.2: where there is no terminal a progress bar writes a line per ep
   CHECK(out.str().find("epoch  2") == std::string::npos);
 }
 
-TEST_CASE("A6.9, C11.3: checkpoints are saved every period of epochs, and at the end if the last was not", "[train][callbacks]") {
+TEST_CASE("A6.9, C11.3: checkpoints are saved every period of epochs, and at the end if the last was not",
+          "[train][callbacks]") {
   fake_run run{.epochs = 5};
   auto const saved_of = [&](std::int64_t period, std::int64_t first, std::int64_t last) {
     std::vector<std::int64_t> saved;
@@ -224,7 +227,8 @@ TEST_CASE("A6.9: a loss that is no number is an error that names the epoch", "[t
   CHECK_THROWS_AS(run.batch(watch, 0, 1), diverged);
 }
 
-TEST_CASE("a history writes CSV and JSON lines, epoch by epoch, and goes on where a run resumes", "[train][callbacks]") {
+TEST_CASE("a history writes CSV and JSON lines, epoch by epoch, and goes on where a run resumes",
+          "[train][callbacks]") {
   test::temporary_folder const folder;
   fake_run run{.learning_rate = 0.5};
   for (std::string const name : {"run.jsonl", "run.csv"}) {
@@ -234,7 +238,8 @@ TEST_CASE("a history writes CSV and JSON lines, epoch by epoch, and goes on wher
     auto const line = [&](int epoch, std::string const& loss) {
       auto const number = std::to_string(epoch);
       return csv ? number + ",2.0,20.0,0.5," + loss + ",0.25\n"
-                 : "{\"epoch\":" + number + ",\"seconds\":2.0,\"samples_per_second\":20.0,\"learning_rate\":0.5,\"loss\":" +
+                 : "{\"epoch\":" + number +
+                       ",\"seconds\":2.0,\"samples_per_second\":20.0,\"learning_rate\":0.5,\"loss\":" +
                        (loss.empty() ? "null" : loss) + ",\"validation loss\":0.25}\n";
     };
     history figures(path);

@@ -39,7 +39,9 @@ struct arrays {
   }
   array_source<float, std::int32_t> source(array_options options) const {
     auto const rows = static_cast<std::int64_t>(labels.size());
-    return {{{"data", tensor_view(values.data(), shape{rows, 2})}}, {{"label", tensor_view(labels.data(), shape{rows})}}, options};
+    return {{{"data", tensor_view(values.data(), shape{rows, 2})}},
+            {{"label", tensor_view(labels.data(), shape{rows})}},
+            options};
   }
 };
 
@@ -183,7 +185,8 @@ TEST_CASE("parts of a batch are those of one larger batch", "[train][data]") {
   arrays const a(17);
   auto whole = a.source({.batch = 6, .shuffle = 1});
   std::vector<array_source<float, std::int32_t>> parts;
-  for (std::int64_t part = 0; part < 3; ++part) parts.push_back(a.source({.batch = 2, .shuffle = 1, .part = part, .parts = 3}));
+  for (std::int64_t part = 0; part < 3; ++part)
+    parts.push_back(a.source({.batch = 2, .shuffle = 1, .part = part, .parts = 3}));
   while (auto const b = whole.next()) {
     auto const expected = labels_of(*b);
     ids got;
@@ -240,7 +243,8 @@ TEST_CASE("a prefetcher gives the batches of its source, epoch by epoch", "[trai
   CHECK_THROWS_AS(prefetcher(a.source({}), 0), invalid_argument);
 }
 
-TEST_CASE("an error of the prefetching thread is thrown where its batch is taken, and the next call goes on", "[train][data]") {
+TEST_CASE("an error of the prefetching thread is thrown where its batch is taken, and the next call goes on",
+          "[train][data]") {
   for (std::int32_t const bad : {0, 1, 4, 5}) {
     prefetcher fetched(counting_source{5, bad}, 3);
     for (std::int32_t i = 0; i < 5; ++i) {

@@ -130,7 +130,9 @@ TEST_CASE("C4.4: by_suffix chooses by the name's ending, a name's own initialize
   for (std::string const name : {"bias", "fc_bias", "bn.beta", "q_min", "bn.running_mean", "bn_moving_mean"})
     CHECK(first(name) == is(0));
   for (std::string const name : {"bn.gamma", "q_max", "bn.running_var", "bn_moving_var"}) CHECK(first(name) == is(1));
-  CHECK(test::message_of([&] { first("lstm.state"); }).find("by_suffix: parameter \"lstm.state\": a name that ends in weight bias") == 0);
+  CHECK(test::message_of([&] {
+          first("lstm.state");
+        }).find("by_suffix: parameter \"lstm.state\": a name that ends in weight bias") == 0);
   chosen.set("lstm.state", constant{3}).set("fc_bias", constant{4}).set_ending("bias", constant{5});
   CHECK(first("lstm.state") == is(3));
   CHECK(first("fc_bias") == is(4));

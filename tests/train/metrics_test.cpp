@@ -183,7 +183,8 @@ TEST_CASE("C13: reset_local clears the local sums alone, and metrics of nothing 
   CHECK(std::isnan(only(metric.values())));
 }
 
-TEST_CASE("C13: accuracy takes classes on axis 1, and elements where labels have the outputs' shape", "[train][metrics]") {
+TEST_CASE("C13: accuracy takes classes on axis 1, and elements where labels have the outputs' shape",
+          "[train][metrics]") {
   std::vector<float> const outputs{0.1F, 0.9F, 0.8F, 0.2F, /* */ 0.9F, 0.1F, 0.2F, 0.8F};  // (2 classes, 2 places)
   std::vector<std::int64_t> const labels{1, 0, 0, 0};
   tensor_view const out(outputs.data(), shape{2, 2, 2});
@@ -203,7 +204,8 @@ TEST_CASE("C13: accuracy takes classes on axis 1, and elements where labels have
   CHECK(only(same.values()) == Approx(0.75));
 }
 
-TEST_CASE("C13: perplexity leaves out the ignored label; labels that are no class make losses NaN", "[train][metrics]") {
+TEST_CASE("C13: perplexity leaves out the ignored label; labels that are no class make losses NaN",
+          "[train][metrics]") {
   samples s(50, 4, 8);
   double sum = 0, count = 0;
   for (std::int64_t i = 0; i < 50; ++i)

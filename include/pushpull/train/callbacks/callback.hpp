@@ -59,10 +59,10 @@ struct training_begin {
 
 /// The update of a batch, or its validation, is enqueued.
 struct batch_end {
-  std::int64_t epoch, epochs;  ///< Epoch numbers begin at 0.
-  std::int64_t batch;          ///< Its number in the epoch, from 0.
+  std::int64_t epoch, epochs;           ///< Epoch numbers begin at 0.
+  std::int64_t batch;                   ///< Its number in the epoch, from 0.
   std::optional<std::int64_t> batches;  ///< Of an epoch, if the data source knows them.
-  std::int64_t samples;        ///< In the batch, without padding.
+  std::int64_t samples;                 ///< In the batch, without padding.
   metric_reader const& metric;
   training_control& control;
 };
@@ -70,8 +70,8 @@ struct batch_end {
 /// An epoch and its validation are done.
 struct epoch_end {
   std::int64_t epoch, epochs;
-  std::int64_t samples;  ///< In the epoch, without padding.
-  double seconds;        ///< Of the epoch without its validation.
+  std::int64_t samples;                         ///< In the epoch, without padding.
+  double seconds;                               ///< Of the epoch without its validation.
   std::vector<metric_value> const& training;    ///< The metric over the epoch.
   std::vector<metric_value> const& validation;  ///< Empty without validation data.
   std::optional<double> learning_rate;          ///< Of the last update, if the rule says so.
@@ -86,11 +86,11 @@ struct training_end {
 
 /// A type with at least one of on_begin, on_batch_end, on_validation_batch_end, on_epoch_end, on_end, which take these events.
 template <class C>
-concept Callback = requires(C& c, training_begin const& e) { c.on_begin(e); } ||
-                   requires(C& c, batch_end const& e) { c.on_batch_end(e); } ||
-                   requires(C& c, batch_end const& e) { c.on_validation_batch_end(e); } ||
-                   requires(C& c, epoch_end const& e) { c.on_epoch_end(e); } ||
-                   requires(C& c, training_end const& e) { c.on_end(e); };
+concept Callback =
+    requires(C& c, training_begin const& e) { c.on_begin(e); } ||
+    requires(C& c, batch_end const& e) { c.on_batch_end(e); } ||
+    requires(C& c, batch_end const& e) { c.on_validation_batch_end(e); } ||
+    requires(C& c, epoch_end const& e) { c.on_epoch_end(e); } || requires(C& c, training_end const& e) { c.on_end(e); };
 
 /// Callbacks of any types, called in order. `callback_list{speedometer{{.batch = 64}}, std::ref(my_history)}` owns the first
 /// and borrows the second.

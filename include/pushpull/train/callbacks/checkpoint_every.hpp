@@ -48,7 +48,8 @@ template <class Module>
     module.save_checkpoint(prefix, epochs);
   }
 checkpoint_every save_module_every(Module& module, std::string prefix, std::int64_t period = 1) {
-  return {period, [&module, prefix = std::move(prefix)](std::int64_t epochs) { module.save_checkpoint(prefix, epochs); }};
+  return {period,
+          [&module, prefix = std::move(prefix)](std::int64_t epochs) { module.save_checkpoint(prefix, epochs); }};
 }
 
 /// Writes the training metric every `period` batches, that of batch 0 included.
@@ -90,7 +91,7 @@ class stop_on_signal {
   stop_on_signal() {
     received() = 0;
     for (int i = 0; i < 2; ++i) {
-      struct sigaction action {};
+      struct sigaction action{};
       action.sa_handler = [](int signal) {
         received() = signal;
         std::signal(signal, SIG_DFL);

@@ -33,9 +33,9 @@ struct early_stopping_options {
   bool validation = true;        ///< of the validation, or else of the training
   bool larger_is_better = false;
   improvement_over reference = improvement_over::best;  ///< DJL: previous
-  double percent = 0;            ///< an epoch improves by more than so many percent of the reference's value
-  std::int64_t patience = 3;     ///< epochs in a row without improvement
-  std::int64_t min_epochs = 0;   ///< so many epochs are never stopped
+  double percent = 0;                   ///< an epoch improves by more than so many percent of the reference's value
+  std::int64_t patience = 3;            ///< epochs in a row without improvement
+  std::int64_t min_epochs = 0;          ///< so many epochs are never stopped
   std::optional<double> objective{};    ///< stop if the value is better than this
   std::optional<double> max_seconds{};  ///< stop at the end of the epoch in which they have passed
   clock_function clock = steady_seconds;

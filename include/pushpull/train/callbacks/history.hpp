@@ -50,8 +50,8 @@ class history {
 
   /// @throws file_error
   void on_epoch_end(epoch_end const& e) {
-    records_.push_back({e.epoch, e.seconds, static_cast<double>(e.samples) / e.seconds, e.learning_rate, e.training,
-                        e.validation});
+    records_.push_back(
+        {e.epoch, e.seconds, static_cast<double>(e.samples) / e.seconds, e.learning_rate, e.training, e.validation});
     if (path_.empty()) return;
     std::ofstream file(path_, std::ios::app);
     nlohmann::ordered_json const line = json_of(records_.back());

@@ -32,8 +32,8 @@ enum class progress_style {
 /// The options of a progress_bar.
 struct progress_options {
   progress_style style = progress_style::automatic;
-  std::size_t length = 20;      ///< characters of the bar
-  double interval = 0.1;        ///< seconds between two drawings; each reads the metric
+  std::size_t length = 20;  ///< characters of the bar
+  double interval = 0.1;    ///< seconds between two drawings; each reads the metric
   std::ostream* out = &std::cout;
   clock_function clock = steady_seconds;
 };
@@ -63,8 +63,8 @@ class progress_bar {
  public:
   explicit progress_bar(progress_options options = {}) : options_(std::move(options)) {
     if (options_.style == progress_style::automatic)
-      options_.style = options_.out == &std::cout && isatty(STDOUT_FILENO) == 1 ? progress_style::bar
-                                                                                 : progress_style::lines;
+      options_.style =
+          options_.out == &std::cout && isatty(STDOUT_FILENO) == 1 ? progress_style::bar : progress_style::lines;
   }
   progress_bar(progress_bar&& other) noexcept : options_(std::move(other.options_)), state_(other.state_) {
     other.state_.open = false;
@@ -87,8 +87,10 @@ class progress_bar {
     double const seconds = now - state_.begin;
     std::string text = heading(e.epoch, e.epochs);
     std::int64_t const done = e.batch + 1;
-    if (e.batches) text += bar_of(done, *e.batches);
-    else text += "batch " + std::to_string(done) + "  ";
+    if (e.batches)
+      text += bar_of(done, *e.batches);
+    else
+      text += "batch " + std::to_string(done) + "  ";
     text += figures(e.metric.values(), static_cast<double>(state_.samples) / seconds);
     if (e.batches) {
       double const left = static_cast<double>(*e.batches - done + (e.epochs - e.epoch - 1) * *e.batches);
@@ -128,8 +130,8 @@ class progress_bar {
   }
   std::string bar_of(std::int64_t done, std::int64_t total) const {
     std::size_t const filled =
-        total > 0 ? static_cast<std::size_t>(std::lround(static_cast<double>(options_.length) * static_cast<double>(done) /
-                                                         static_cast<double>(total)))
+        total > 0 ? static_cast<std::size_t>(std::lround(static_cast<double>(options_.length) *
+                                                         static_cast<double>(done) / static_cast<double>(total)))
                   : options_.length;
     std::string const percent = std::to_string(percent_of(done, total));
     return "[" + std::string(std::min(filled, options_.length), '=') +

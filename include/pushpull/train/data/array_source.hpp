@@ -40,9 +40,11 @@ enum class last_batch {
 /// The options of an array_source.
 struct array_options {
   std::int64_t batch = 32;
-  std::optional<std::uint64_t> shuffle{};  ///< A seed: every epoch has an order of its own. Without: the order of the arrays.
+  std::optional<std::uint64_t>
+      shuffle{};  ///< A seed: every epoch has an order of its own. Without: the order of the arrays.
   last_batch last = last_batch::pad;
-  std::int64_t part = 0, parts = 1;  ///< This rank takes rows [part batch, (part + 1) batch) of each parts * batch rows.
+  std::int64_t part = 0,
+               parts = 1;  ///< This rank takes rows [part batch, (part + 1) batch) of each parts * batch rows.
 };
 
 /// A SeekableSource over arrays that somebody else owns. Batches are copies; the order of an epoch is a function of the seed
@@ -57,13 +59,14 @@ class array_source {
   array_source(std::vector<named_array<Data>> data, std::vector<named_array<Label>> labels, array_options options = {})
       : data_(std::move(data)), labels_(std::move(labels)), options_(options) {
     using pushpull::detail::expects;
-    expects<invalid_argument>(!data_.empty(), [] { return std::string("array_source: at least one data array expected"); });
-    expects<invalid_argument>(options_.batch >= 1 && options_.parts >= 1 && options_.part >= 0 &&
-                                  options_.part < options_.parts, [&] {
-      return "array_source: a batch of at least 1 and a part below the number of parts expected, got " +
-             std::to_string(options_.batch) + ", " + std::to_string(options_.part) + " of " +
-             std::to_string(options_.parts);
-    });
+    expects<invalid_argument>(!data_.empty(),
+                              [] { return std::string("array_source: at least one data array expected"); });
+    expects<invalid_argument>(
+        options_.batch >= 1 && options_.parts >= 1 && options_.part >= 0 && options_.part < options_.parts, [&] {
+          return "array_source: a batch of at least 1 and a part below the number of parts expected, got " +
+                 std::to_string(options_.batch) + ", " + std::to_string(options_.part) + " of " +
+                 std::to_string(options_.parts);
+        });
     expects<bad_option>(options_.last != last_batch::partial || options_.parts == 1,
                         [] { return std::string("array_source: last_batch::partial needs one part"); });
     for (auto const& array : data_) check_rows(array);
@@ -81,7 +84,8 @@ class array_source {
         options_.last == last_batch::partial ? std::min(options_.batch, rows_ - first) : options_.batch;
     batch_type made;
     made.pad = std::clamp<std::int64_t>(first + wanted - rows_, 0, wanted);
-    for (std::size_t i = 0; i < data_.size(); ++i) made.data.push_back(gather(data_[i], first, wanted, [&](std::size_t n) { return buffer_.data(i, n); }));
+    for (std::size_t i = 0; i < data_.size(); ++i)
+      made.data.push_back(gather(data_[i], first, wanted, [&](std::size_t n) { return buffer_.data(i, n); }));
     for (std::size_t i = 0; i < labels_.size(); ++i)
       made.labels.push_back(gather(labels_[i], first, wanted, [&](std::size_t n) { return buffer_.label(i, n); }));
     ++at_.batch;
@@ -147,8 +151,8 @@ class array_source {
   std::vector<descriptor> descs_of(std::vector<named_array<T>> const& arrays) const {
     std::vector<descriptor> all;
     for (auto const& array : arrays)
-      all.push_back({array.name, with_rows(array.values.shape(), 0, options_.batch),
-                     std::string(dtype_traits<T>::name), array.layout});
+      all.push_back({array.name, with_rows(array.values.shape(), 0, options_.batch), std::string(dtype_traits<T>::name),
+                     array.layout});
     return all;
   }
 

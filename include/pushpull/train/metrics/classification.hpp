@@ -143,7 +143,8 @@ struct perplexity_terms : of_classes {
 template <Device D = cpu_device<>>
 class accuracy : public sample_metric<detail::accuracy_terms, D> {
  public:
-  explicit accuracy(int class_axis = 1) : sample_metric<detail::accuracy_terms, D>(detail::accuracy_terms{{}, class_axis}) {}
+  explicit accuracy(int class_axis = 1)
+      : sample_metric<detail::accuracy_terms, D>(detail::accuracy_terms{{}, class_axis}) {}
 };
 
 /// The part of samples whose label is among the k largest outputs along the last axis; of equal outputs the first are.

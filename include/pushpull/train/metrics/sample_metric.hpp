@@ -48,14 +48,14 @@ enum class sample_layout {
 ///         operator()(sample) -> cuda::std::array<double, sums>, callable on host and device;
 ///         value(cuda::std::array<double, sums>) -> double, on the host; name() -> std::string.
 template <class T>
-concept MetricTerms = std::is_trivially_copyable_v<T> &&
-                      requires(T const& terms, sample<float, float> const& s, shape const& of_label,
-                               shape const& of_output, detail::sums_of<T::sums> const& sums) {
-                        { T::layout(of_label, of_output) } -> std::same_as<sample_layout>;
-                        { terms(s) } -> std::same_as<detail::sums_of<T::sums>>;
-                        { terms.value(sums) } -> std::convertible_to<double>;
-                        { terms.name() } -> std::convertible_to<std::string>;
-                      };
+concept MetricTerms =
+    std::is_trivially_copyable_v<T> && requires(T const& terms, sample<float, float> const& s, shape const& of_label,
+                                                shape const& of_output, detail::sums_of<T::sums> const& sums) {
+      { T::layout(of_label, of_output) } -> std::same_as<sample_layout>;
+      { terms(s) } -> std::same_as<detail::sums_of<T::sums>>;
+      { terms.value(sums) } -> std::convertible_to<double>;
+      { terms.name() } -> std::convertible_to<std::string>;
+    };
 
 namespace detail {
 
@@ -66,9 +66,7 @@ struct sample_places {
   std::int64_t row_stride, rows, counted;  ///< of the batch axis; all count if rows is 0
 
   PUSHPULL_HOST_DEVICE std::int64_t first(std::int64_t i) const { return i / stride * classes * stride + i % stride; }
-  PUSHPULL_HOST_DEVICE bool counts(std::int64_t i) const {
-    return rows == 0 || first(i) / row_stride % rows < counted;
-  }
+  PUSHPULL_HOST_DEVICE bool counts(std::int64_t i) const { return rows == 0 || first(i) / row_stride % rows < counted; }
 };
 
 /// @param class_axis  Negative counts from the end; ignored unless the layout is `classes`.
@@ -81,11 +79,11 @@ inline sample_places places_of(std::string const& metric, shape const& output, s
     return metric + ": outputs with classes on axis " + std::to_string(class_axis) + " expected, got shape " +
            to_string(output);
   });
-  pushpull::detail::expects<bad_option>(counted.axis < rank && counted.rows >= 0 &&
-                                            (!has_classes || counted.axis != axis), [&] {
-    return metric + ": outputs of shape " + to_string(output) + " have no rows to count on axis " +
-           std::to_string(counted.axis);
-  });
+  pushpull::detail::expects<bad_option>(
+      counted.axis < rank && counted.rows >= 0 && (!has_classes || counted.axis != axis), [&] {
+        return metric + ": outputs of shape " + to_string(output) + " have no rows to count on axis " +
+               std::to_string(counted.axis);
+      });
   auto const stride_of = [&](int of) {
     std::int64_t stride = 1;
     for (int i = of + 1; i < rank; ++i) stride *= output[static_cast<std::size_t>(i)];
@@ -114,14 +112,14 @@ struct sample_leaves {
   Output const* outputs;
 
   PUSHPULL_HOST_DEVICE std::int64_t slot(std::int64_t i) const { return i; }
-  PUSHPULL_HOST_DEVICE sums_of<Terms::sums> operator()(std::int64_t number, std::int32_t t, std::int32_t threads) const {
+  PUSHPULL_HOST_DEVICE sums_of<Terms::sums> operator()(std::int64_t number, std::int32_t t,
+                                                       std::int32_t threads) const {
     sums_of<Terms::sums> sum{};
     std::int64_t const begin = number * leaf, end = begin + leaf < places.n ? begin + leaf : places.n;
     for (std::int64_t i = begin + t; i < end; i += threads) {
       if (!places.counts(i)) continue;
-      auto const own = terms(sample<Label, Output>{labels == nullptr ? nullptr : labels + i,
-                                                   outputs + places.first(i), places.classes, places.stride,
-                                                   places.elementwise});
+      auto const own = terms(sample<Label, Output>{labels == nullptr ? nullptr : labels + i, outputs + places.first(i),
+                                                   places.classes, places.stride, places.elementwise});
       for (std::size_t k = 0; k < Terms::sums; ++k) sum[k] += own[k];
     }
     return sum;
@@ -178,8 +176,9 @@ class sample_metric {
     bool const labelled = layout != sample_layout::outputs;
     pushpull::detail::expects<shape_mismatch>(
         !labelled || static_cast<std::int64_t>(label_shape.size()) == places.n, [&] {
-          return std::string(terms_.name()) + ": " + std::to_string(places.n) + " labels expected for outputs of shape " +
-                 to_string(output.shape()) + ", got " + std::to_string(label_shape.size());
+          return std::string(terms_.name()) + ": " + std::to_string(places.n) +
+                 " labels expected for outputs of shape " + to_string(output.shape()) + ", got " +
+                 std::to_string(label_shape.size());
         });
     using leaves = detail::sample_leaves<Terms, std::remove_const_t<Label>, element>;
     sums_.add(output.device(), (places.n + leaves::leaf - 1) / leaves::leaf,
