@@ -26,7 +26,7 @@ namespace train_word2vec {
 struct corpus {
   std::vector<std::string> words;
   std::vector<std::int64_t> counts;
-  std::vector<std::int32_t> tokens;         ///< the whole text
+  std::vector<std::int32_t> tokens;          ///< the whole text
   std::vector<std::size_t> sentence_begins;  ///< places in `tokens`, ascending; the first is 0
 
   /// The number of a word, or -1.
@@ -47,14 +47,16 @@ inline std::string read_text(options const& chosen) {
     if (!file || !(all << file.rdbuf())) throw input_error{"--text: " + chosen.text->string() + " cannot be read"};
     return all.str();
   }
-  std::unique_ptr<std::FILE, int (*)(std::FILE*)> const pipe{popen("bible -f gen1:1-rev22:21 2>/dev/null", "r"), pclose};
+  std::unique_ptr<std::FILE, int (*)(std::FILE*)> const pipe{popen("bible -f gen1:1-rev22:21 2>/dev/null", "r"),
+                                                             pclose};
   char part[1 << 16];
   while (pipe) {
     auto const bytes = std::fread(part, 1, sizeof part, pipe.get());
     if (bytes == 0) break;
     text.append(part, bytes);
   }
-  if (text.empty()) throw input_error{"the default text needs the Debian package bible-kjv; or name a file with --text"};
+  if (text.empty())
+    throw input_error{"the default text needs the Debian package bible-kjv; or name a file with --text"};
   return text;
 }
 
@@ -94,14 +96,16 @@ inline corpus read_corpus(options const& chosen) {
       begin = end + 1;
     }
   };
-  for_each_line([&](std::string_view line) { detail::for_each_word(line, [&](std::string const& w) { ++counts[w]; }); });
+  for_each_line(
+      [&](std::string_view line) { detail::for_each_word(line, [&](std::string const& w) { ++counts[w]; }); });
 
   std::vector<std::pair<std::int64_t, std::string>> frequent;
   for (auto const& [word, count] : counts)
     if (count >= static_cast<std::int64_t>(chosen.min_count)) frequent.emplace_back(-count, word);
   std::sort(frequent.begin(), frequent.end());
   if (frequent.size() < 2)
-    throw input_error{"fewer than 2 words occur " + std::to_string(chosen.min_count) + " times: try a smaller --min-count"};
+    throw input_error{"fewer than 2 words occur " + std::to_string(chosen.min_count) +
+                      " times: try a smaller --min-count"};
   corpus found;
   std::unordered_map<std::string, std::int32_t> numbers;
   for (auto const& [count, word] : frequent) {

@@ -66,8 +66,8 @@ class run {
   /// @returns false if a signal ended it
   bool train() {
     callbacks::stop_on_signal const interrupt;
-    callbacks::progress_bar bar{{.style = chosen_.quiet ? callbacks::progress_style::quiet
-                                                        : callbacks::progress_style::automatic}};
+    callbacks::progress_bar bar{
+        {.style = chosen_.quiet ? callbacks::progress_style::quiet : callbacks::progress_style::automatic}};
     pp::train::training_control control;
     mean_loss metric;
     pp::train::metric_reader const reader{metric};
@@ -88,8 +88,14 @@ class run {
       if (chosen_.checkpoints) save();
       auto const now = std::chrono::steady_clock::now();
       auto const values = metric.values();
-      bar.on_epoch_end({epoch, chosen_.epochs, words_of_epoch,
-                        std::chrono::duration<double>(now - epoch_begin).count(), values, {}, std::nullopt, control});
+      bar.on_epoch_end({epoch,
+                        chosen_.epochs,
+                        words_of_epoch,
+                        std::chrono::duration<double>(now - epoch_begin).count(),
+                        values,
+                        {},
+                        std::nullopt,
+                        control});
       epoch_begin = now;
       metric.sum = {};
       words_of_epoch = 0;
@@ -132,14 +138,14 @@ class run {
       shares_[k].begin(first + words * k / parts, first + words * (k + 1) / parts, seeds);
     });
     for (auto& part : shares_)
-      for (std::size_t key : {share::input, share::output}) store_.row_sparse_pull(names[key], part.rows(key), part.ids(key));
+      for (std::size_t key : {share::input, share::output})
+        store_.row_sparse_pull(names[key], part.rows(key), part.ids(key));
     store_.wait();
     double const all = static_cast<double>(steps_per_epoch_) * chosen_.epochs;
-    double const rate = chosen_.learning_rate -
-                        (chosen_.learning_rate - chosen_.min_learning_rate) * static_cast<double>(step) / all;
-    tbb::parallel_for(std::size_t{0}, parts, [&](std::size_t k) {
-      results_[k] = shares_[k].train(static_cast<float>(rate), table_);
-    });
+    double const rate =
+        chosen_.learning_rate - (chosen_.learning_rate - chosen_.min_learning_rate) * static_cast<double>(step) / all;
+    tbb::parallel_for(std::size_t{0}, parts,
+                      [&](std::size_t k) { results_[k] = shares_[k].train(static_cast<float>(rate), table_); });
     keys_.clear();
     gradients_.clear();
     for (std::size_t k = 0; k < parts; ++k) {

@@ -59,8 +59,8 @@ inline void print_neighbours(options const& chosen, corpus const& text, std::vec
     std::cout << word << ':';
     if (number < 0) std::cout << " not in the text often enough";
     auto separator = " ";
-    for (auto const other : number < 0 ? std::vector<std::size_t>{}
-                                       : table.nearest(static_cast<std::size_t>(number), chosen.neighbours)) {
+    for (auto const other :
+         number < 0 ? std::vector<std::size_t>{} : table.nearest(static_cast<std::size_t>(number), chosen.neighbours)) {
       std::cout << separator << text.words[other] << ' ' << std::fixed << std::setprecision(2)
                 << table.cosine(static_cast<std::size_t>(number), other);
       separator = ", ";

@@ -123,7 +123,8 @@ class share {
       auto& rows = rows_[key];
       std::transform(trained_[key].begin(), trained_[key].end(), rows.values(), rows.values(),
                      [](float now, float before) { return before - now; });
-      for (std::int64_t row = 0; row < rows.rows(); ++row) places_[key][static_cast<std::size_t>(rows.row_ids()[row])] = -1;
+      for (std::int64_t row = 0; row < rows.rows(); ++row)
+        places_[key][static_cast<std::size_t>(rows.row_ids()[row])] = -1;
     }
     return sum;
   }

@@ -32,8 +32,8 @@ struct text_run {
   std::string text = write_file(folder.file("text"), fruits_and_tools()).string();
 
   outcome operator()(std::string const& arguments, std::string const& before = "") const {
-    return run_program(TRAIN_WORD2VEC, "--text '" + text + "' --dimension 16 --batch 700 --sample 0 --pool 64 " + arguments,
-                       before);
+    return run_program(TRAIN_WORD2VEC,
+                       "--text '" + text + "' --dimension 16 --batch 700 --sample 0 --pool 64 " + arguments, before);
   }
   std::string path(std::string const& name) const { return "'" + folder.file(name).string() + "'"; }
 };
@@ -60,18 +60,21 @@ TEST_CASE("word2vec puts words that occur together side by side", "[example][tra
   CHECK(result.output.find(" words/s\nrows moved: ") != std::string::npos);
 }
 
-TEST_CASE("a run of word2vec that resumes ends with the vectors of one that was not interrupted", "[example][train_word2vec]") {
+TEST_CASE("a run of word2vec that resumes ends with the vectors of one that was not interrupted",
+          "[example][train_word2vec]") {
   text_run const run;
   auto const whole = run("--quiet --epochs 20 --save-vectors " + run.path("whole"));
   REQUIRE(whole.exit_code == 0);
-  auto const interrupted = run("--epochs 20 --checkpoints " + run.path("run"),
-                               "sh -c '\"$0\" \"$@\" & p=$!; until ls " + run.folder.file("run").string() +
-                                   "/step-* >/dev/null 2>&1 || ! kill -0 $p; do sleep 0.01; done; kill -INT $p; wait $p'");
+  auto const interrupted =
+      run("--epochs 20 --checkpoints " + run.path("run"),
+          "sh -c '\"$0\" \"$@\" & p=$!; until ls " + run.folder.file("run").string() +
+              "/step-* >/dev/null 2>&1 || ! kill -0 $p; do sleep 0.01; done; kill -INT $p; wait $p'");
   INFO(interrupted.output << interrupted.errors);
   CHECK(interrupted.exit_code == 130);
   CHECK(interrupted.output.find("--resume --checkpoints ") != std::string::npos);
   CHECK(lines(interrupted.output) < 20);
-  auto const resumed = run("--quiet --epochs 20 --resume --checkpoints " + run.path("run") + " --save-vectors " + run.path("resumed"));
+  auto const resumed =
+      run("--quiet --epochs 20 --resume --checkpoints " + run.path("run") + " --save-vectors " + run.path("resumed"));
   INFO(resumed.errors);
   REQUIRE(resumed.exit_code == 0);
   CHECK(read_file(run.folder.file("resumed")) == read_file(run.folder.file("whole")));
@@ -79,8 +82,8 @@ TEST_CASE("a run of word2vec that resumes ends with the vectors of one that was 
 
 TEST_CASE("word2vec ends with one line and exit code 2 for what the user can mend", "[example][train_word2vec]") {
   text_run const run;
-  auto const arguments = GENERATE(as<std::string>{}, "--epochs 0", "--devices 0", "--batch 2 --devices 3", "--min-count 100000",
-                                  "--text /nowhere/text", "--unknown", "--sample 2");
+  auto const arguments = GENERATE(as<std::string>{}, "--epochs 0", "--devices 0", "--batch 2 --devices 3",
+                                  "--min-count 100000", "--text /nowhere/text", "--unknown", "--sample 2");
   auto const result = run("--quiet " + arguments);
   INFO(arguments << ": " << result.errors);
   CHECK(result.exit_code == 2);
