@@ -44,6 +44,8 @@
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/kv_store.hpp>
 #include <pushpull/store/memory_report.hpp>
+#include <pushpull/store/multiplier_groups.hpp>
+#include <pushpull/store/parameter_options.hpp>
 #include <pushpull/store/parameter_store.hpp>
 #include <pushpull/store/partitioned_store.hpp>
 #include <pushpull/store/policies.hpp>

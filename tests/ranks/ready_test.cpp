@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <pushpull/pushpull.hpp>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "ranks/same_bits.hpp"
 #include "support/catch.hpp"
+#include "support/expect.hpp"
 
 namespace {
 
@@ -25,46 +27,81 @@ void set_gradients(auto& parameters, test::share const& own, std::size_t i, std:
   }
 }
 
-/// The weights after each of four steps: in parts, or by update_all alone.
+std::vector<pp::tensor_view<float>> own_gradients(auto& parameters, test::share const& own, std::size_t i) {
+  std::vector<pp::tensor_view<float>> result;
+  for (std::size_t n = 0; n < own.count; ++n) result.push_back(parameters.grad(name(i), n));
+  return result;
+}
+
+enum class way { whole, in_parts, per_device, in_backward };
+
+/// The weights after each of six steps.
 template <class Store>
-std::vector<std::vector<float>> train(Store& store, test::share const& own, bool in_parts) {
+std::vector<std::vector<float>> train(Store& store, test::share const& own, way how) {
   pp::parameter_store parameters{store};
   parameters.set_bucket_bytes(8192);
+  if constexpr (requires { parameters.update_in_backward(); })
+    if (how == way::in_backward) parameters.update_in_backward();
   auto const sizes = test::sizes_of_keys();
   for (std::size_t i = 0; i < sizes.size(); ++i) parameters.add(name(i), test::initial_value<float>(i, sizes[i]));
+  parameters.materialize();
   std::vector<std::vector<float>> result;
-  for (std::size_t step = 0; step < 4; ++step) {
-    for (std::size_t i = sizes.size(); i-- > 0;) {
-      set_gradients(parameters, own, i, step, sizes[i]);
-      if (in_parts && (step != 2 || i > 3)) parameters.ready(name(i));  // once update_all begins the rest
+  for (std::size_t step = 0; step < 6; ++step) {
+    auto const reports = [&](std::size_t i) { return step != 2 || i > 3; };  // once update_all begins the rest
+    if (how == way::per_device) {
+      std::vector<std::thread> executors;
+      for (std::size_t n = 0; n < own.count; ++n)
+        executors.emplace_back([&, n] {
+          for (std::size_t i = sizes.size(); i-- > 0;) {
+            auto const gradient = test::gradient_of<float>(i, step, own.first + n, sizes[i]);
+            std::copy(gradient.begin(), gradient.end(), parameters.grad(name(i), n).data());
+            if (reports(i)) parameters.ready(name(i), n);
+          }
+        });
+      for (auto& each : executors) each.join();
+    } else {
+      for (std::size_t i = sizes.size(); i-- > 0;) {
+        set_gradients(parameters, own, i, step, sizes[i]);
+        if (how != way::whole && reports(i)) parameters.ready(name(i));
+      }
     }
-    if (!in_parts || step >= 2) parameters.update_all();
+    if (how == way::whole || step == 2 || step == 3) parameters.update_all();
     for (std::size_t i = 0; i < sizes.size(); ++i) {
-      if (in_parts) parameters.wait(name(i));
+      if (how != way::whole) parameters.wait(name(i));
       result.push_back(pp::to_vector(parameters.value(name(i), own.count - 1)));
     }
+    if constexpr (requires { store.steps(name(0)); })
+      test::expect(store.steps(name(1)) == static_cast<std::int64_t>(step) + 1);
   }
   return result;
 }
 
 template <class Make>
 void require_same_bits(Make const& make) {
-  auto alone = make(pp::cpu_devices(4), comm::single{});
-  auto const expected = train(alone, {0, 4}, false);
-  auto in_parts = make(pp::cpu_devices(4), comm::single{});
-  REQUIRE((train(in_parts, {0, 4}, true) == expected));
-  test::for_each_reach(
-      4,
-      [&](comm::threads_options const& options) {
-        std::vector<std::vector<std::vector<float>>> found(4);
-        comm::run_ranks(4, options, [&](comm::threads const& c) {
-          auto store = make(pp::cpu_devices(1), c);
-          auto const rank = static_cast<std::size_t>(c.rank());
-          found[rank] = train(store, {rank, 1}, true);
-        });
-        for (auto const& weights : found) REQUIRE((weights == expected));
-      },
-      false);
+  for (std::size_t const count : {1, 2, 3, 4, 7}) {
+    auto const devices = pp::cpu_devices(static_cast<int>(count));
+    auto alone = make(devices, comm::single{});
+    auto const expected = train(alone, {0, count}, way::whole);
+    for (way const how : {way::in_parts, way::per_device, way::in_backward}) {
+      auto store = make(devices, comm::single{});
+      REQUIRE((train(store, {0, count}, how) == expected));
+    }
+    if (count != 4) continue;
+    test::for_each_reach(
+        2,
+        [&](comm::threads_options const& options) {
+          for (way const how : {way::in_parts, way::in_backward}) {
+            std::vector<std::vector<std::vector<float>>> found(2);
+            comm::run_ranks(2, options, [&](comm::threads const& c) {
+              auto store = make(pp::cpu_devices(2), c);
+              auto const rank = static_cast<std::size_t>(c.rank());
+              found[rank] = train(store, {2 * rank, 2}, how);
+            });
+            for (auto const& weights : found) REQUIRE((weights == expected));
+          }
+        },
+        false);
+  }
 }
 
 }  // namespace
@@ -79,6 +116,116 @@ TEST_CASE("a rule with sums over elements takes its step when all gradients are 
   require_same_bits([](auto const& devices, auto const& c) {
     return pp::make_kv_store<float>(devices, update::clip_global_norm(1.0) | update::sgd{.learning_rate = 0.1}, c);
   });
+}
+
+TEST_CASE("a store of unknown rule takes its step in parts, or whole if its rule sums over all keys",
+          "[ranks][ready]") {
+  auto const with = [](auto const& rule) {
+    return [rule](auto const& devices, auto const& c) {
+      pp::any_store<pp::cpu_device<>, pp::compressors<>, float> store("dist_sync", devices, c);
+      store.set_optimizer(rule);
+      return store;
+    };
+  };
+  require_same_bits(with(update::adam{.learning_rate = 0.1}));
+  auto store =
+      with(update::clip_global_norm(1.0) | update::sgd{.learning_rate = 0.1})(pp::cpu_devices(2), comm::single{});
+  auto whole =
+      with(update::clip_global_norm(1.0) | update::sgd{.learning_rate = 0.1})(pp::cpu_devices(2), comm::single{});
+  REQUIRE((train(store, {0, 2}, way::in_parts) == train(whole, {0, 2}, way::whole)));
+  pp::parameter_store parameters{store};
+  REQUIRE_THROWS_AS(parameters.update_in_backward(), pp::invalid_argument);
+}
+
+TEST_CASE("parameters that change their requests amid a step in parts do so after it", "[ready]") {
+  pp::kv_store store{pp::cpu_devices(2), update::sgd{.learning_rate = 1}};
+  pp::parameter_store parameters{store};
+  parameters.set_bucket_bytes(1);
+  for (auto const* each : {"a", "b"}) parameters.add(each, std::vector<float>(5), {.request = pp::grad_request::add});
+  auto const add = [&] {
+    for (auto const* each : {"a", "b"})
+      for (std::size_t n = 0; n < 2; ++n) std::fill_n(parameters.grad(each, n).data(), 5, 1.0F);
+  };
+  add();
+  parameters.ready("b");
+  parameters.freeze("a");
+  parameters.add("c", std::vector<float>(5));
+  parameters.update_all();  // the rest of the step: a
+  REQUIRE(store.steps("a") == 1);
+  REQUIRE(store.steps("b") == 1);
+  REQUIRE(pp::to_vector(parameters.value("a", std::size_t{1})) == std::vector<float>(5, -2.0F));
+  REQUIRE(parameters.begin_grad("b", 0) == pp::grad_request::write);  // the step has used the sum
+  parameters.update_all();
+  REQUIRE(store.steps("a") == 1);
+  REQUIRE(store.steps("b") == 2);
+  REQUIRE(store.steps("c") == 1);
+}
+
+TEST_CASE("parts of a model take steps apart from one another, as two models do", "[ranks][ready]") {
+  auto const train_both = [](auto& store, test::share const& own, bool in_parts) {
+    pp::parameter_store parameters{store};
+    auto const sizes = test::sizes_of_keys();
+    std::vector<std::string> names[2];
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+      parameters.add(name(i), test::initial_value<float>(i, sizes[i]));
+      names[i % 2].push_back(name(i));
+    }
+    auto generator = parameters.make_part(names[0]), critic = parameters.make_part(names[1]);
+    for (std::size_t step = 0; step < 9; ++step) {
+      std::size_t const turn = step % 3 == 2 ? 0 : 1;
+      if (step == 5) parameters.unfreeze(name(1));
+      for (std::size_t i = 0; i < sizes.size(); ++i) set_gradients(parameters, own, i, step, sizes[i]);
+      if (step == 4) parameters.freeze(name(1));
+      if (in_parts) {
+        parameters.update(turn == 0 ? generator : critic);
+      } else {
+        for (std::size_t i = 0; i < sizes.size(); ++i)
+          if (i % 2 == turn && parameters.requires_grad(name(i)))
+            store.push(name(i), own_gradients(parameters, own, i));
+        store.wait();
+      }
+    }
+    std::vector<std::vector<float>> result;
+    for (std::size_t i = 0; i < sizes.size(); ++i)
+      result.push_back(pp::to_vector(parameters.value(name(i), own.count - 1)));
+    return result;
+  };
+  for (std::size_t const count : {1, 2, 3, 7}) {
+    auto const make = [](auto const& devices, auto const& c) {
+      return pp::make_kv_store<float>(devices, update::adam{.learning_rate = 0.1}, c);
+    };
+    auto apart = make(pp::cpu_devices(static_cast<int>(count)), comm::single{});
+    auto const expected = train_both(apart, {0, count}, false);
+    auto in_parts = make(pp::cpu_devices(static_cast<int>(count)), comm::single{});
+    REQUIRE((train_both(in_parts, {0, count}, true) == expected));
+    if (count != 2) continue;
+    std::vector<std::vector<float>> found[2];
+    comm::run_ranks(2, [&](comm::threads const& c) {
+      auto store = make(pp::cpu_devices(1), c);
+      auto const rank = static_cast<std::size_t>(c.rank());
+      found[rank] = train_both(store, {rank, 1}, true);
+    });
+    for (auto const& weights : found) REQUIRE((weights == expected));
+  }
+}
+
+TEST_CASE("a gradient is complete once in a step, on each device", "[ready]") {
+  pp::kv_store store{pp::cpu_devices(2), update::sgd{.learning_rate = 1}};
+  pp::parameter_store parameters{store};
+  parameters.add("a", std::vector<float>(5, 1.0F));
+  parameters.materialize();
+  parameters.ready("a", 1);
+  REQUIRE_THROWS_WITH(parameters.ready("a", 1),
+                      Catch::Matchers::Contains("twice") && Catch::Matchers::Contains("number 1"));
+  REQUIRE_THROWS_AS(parameters.ready("a", 2), pp::unknown_device);
+  REQUIRE(store.steps("a") == 0);
+  parameters.ready("a", 0);
+  parameters.wait("a");
+  REQUIRE(store.steps("a") == 1);
+  parameters.ready("a", 1);
+  parameters.update_all();  // whatever has not been reported
+  parameters.ready("a", 1);
+  REQUIRE(store.steps("a") == 2);
 }
 
 TEST_CASE("a gradient is complete once in a step", "[ready]") {

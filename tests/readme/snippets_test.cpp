@@ -1,7 +1,9 @@
 /// @file
 /// The code that the README and docs/ show, compiled and run.
 #include <algorithm>
+#include <cstdio>
 #include <pushpull/pushpull.hpp>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -109,6 +111,31 @@ TEST_CASE("docs/stores.md pushes rows of an embedding and pulls others", "[readm
   REQUIRE(needed.row_ids()[0] == 7);
   REQUIRE(needed.values()[63] == -1.0F);
   REQUIRE(needed.values()[64] == 0.0F);
+}
+
+TEST_CASE("docs/training_steps.md walks over parameters and steps during the backward pass", "[readme]") {
+  using pushpull::parameter_info;
+  pushpull::kv_store store{pushpull::cpu_devices(1), update::sgd{1.0}};
+  pushpull::parameter_store parameters{store};
+  for (char const* name : {"fc1.weight", "fc1.bias"}) parameters.add(name, std::vector<float>(3));
+  // example-begin parameters
+  for (parameter_info const p : parameters) std::printf("%s: %zu\n", std::string(p.name).c_str(), p.shape.size());
+  parameters.set_value("fc1.bias", std::vector<float>(3, 0.5F));
+  // example-end parameters
+  auto const backward = [&](std::size_t i) { std::fill_n(parameters.grad(parameters[i].name, 0).data(), 3, 1.0F); };
+  std::vector<float> seen;
+  auto const forward = [&](std::string_view name) { seen.push_back(parameters.value(name, 0).data()[2]); };
+  // example-begin ready
+  for (std::size_t i = parameters.size(); i-- > 0;) {
+    backward(i);                           // writes the gradient of parameter i
+    parameters.ready(parameters[i].name);  // its update runs beside the rest of the backward pass
+  }
+  for (parameter_info const p : parameters) {
+    parameters.wait(p.name);  // for this parameter only
+    forward(p.name);
+  }
+  // example-end ready
+  REQUIRE(seen == std::vector<float>{-1.0F, -0.5F});
 }
 
 TEST_CASE("docs/lr_schedules.md schedules a rate and a decay", "[readme]") {

@@ -67,6 +67,43 @@ TEST_CASE("update_all of 200 tensors is one pass per device and allocates nothin
   }
 }
 
+TEST_CASE("a step in parts, of gradients that are overwritten or added to, allocates nothing", "[parameter_store]") {
+  for (bool const in_backward : {false, true}) {
+    auto const devices = devices_of(3);
+    pp::kv_store store{devices, update::adam{}};
+    pp::parameter_store parameters{store};
+    parameters.set_bucket_bytes(5000);
+    parameters.update_in_backward(in_backward);
+    std::vector<std::string> names;
+    for (std::size_t i = 0; i < 40; ++i) {
+      names.push_back("a layer with a name of some length " + std::to_string(i));
+      parameters.add(names.back(), std::vector<float>((i * 7919) % 3001, 1.0F),
+                     {.request = i % 3 == 0 ? pp::grad_request::add : pp::grad_request::write});
+    }
+    auto some = parameters.make_part(std::vector(names.begin() + 3, names.begin() + 9));
+    auto const step = [&] {
+      for (std::size_t i = names.size(); i-- > 0;)
+        for (std::size_t n = 0; n < 3; ++n) {
+          if (i % 2 == 0) {
+            parameters.grad(names[i], n);
+          } else {
+            parameters.begin_grad(names[i], n);
+          }
+          parameters.ready(names[i], n);
+        }
+      for (auto const& name : names) parameters.wait(name);
+      parameters.update(some);
+    };
+    for (int i = 0; i < 3; ++i) step();
+    for (auto const& device : devices) device.count().clear();
+    long const before = heap_allocations;
+    step();
+    long const after = heap_allocations;
+    REQUIRE(after == before);
+    for (auto const& device : devices) REQUIRE(device.count().allocations == 0);
+  }
+}
+
 TEST_CASE("pushpull of many keys in one call is one pass per device and allocates nothing", "[kv_store]") {
   auto const devices = devices_of(2);
   pp::kv_store store{devices, update::momentum{}};

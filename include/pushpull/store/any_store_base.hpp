@@ -249,6 +249,8 @@ class any_store_base : public sole_type<Ts...> {
   std::int64_t micro_batches(any_key_view key) const { return store_->micro_batches(checked("micro_batches", key)); }
   /// Whether set_optimizer was given the policy `accumulate`.
   bool accumulates() const { return store_->accumulates(); }
+  /// Whether the present rule sums over no other keys of a step.
+  bool steps_in_parts() const { return store_->steps_in_parts(); }
   /// The bytes of the sum of these gradients, elements of the type that the key is computed in: float, or double for double.
   /// @throws as kv_store's; invalid_argument unless the store accumulates
   std::vector<std::byte> gradient_sum(any_key_view key) const {

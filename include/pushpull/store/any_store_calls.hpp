@@ -152,6 +152,7 @@ class erased_store : public typed_calls<Ts, D>... {
 
   virtual bool has_updater() const = 0;
   virtual bool accumulates() const = 0;
+  virtual bool steps_in_parts() const = 0;
   /// The rule of a parameter group; empty where there is none.
   virtual std::any updater(std::size_t group) const = 0;
   /// @throws invalid_argument unless the rule has this type

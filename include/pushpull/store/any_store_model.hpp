@@ -274,6 +274,7 @@ class store_model<Updater, Compressor, Compressors, policy_list<Policies...>, D,
 
   bool has_updater() const override { return has_rule; }
   bool accumulates() const override { return store_type::accumulates; }
+  bool steps_in_parts() const override { return store_type::steps_in_parts; }
   std::any updater(std::size_t group) const override {
     if constexpr (has_rule) return store.updater(group);
     return {};

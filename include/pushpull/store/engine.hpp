@@ -137,11 +137,11 @@ class engine : public call_drafts<Types> {
     run_in_order(plan.step());
   }
   /// Same as update, but on CPU devices too it may go on when this returns. To be finished before the plan is used again.
-  void start(plan_type& plan) {
+  void start(plan_type& plan, priority when) {
     if constexpr (!Types::has_updater)
       if (function_.filled()) return update(plan);
     plan.step().begin(accumulation_, false);
-    schedule_->submit(plan.step(), std::numeric_limits<int>::max(), false);
+    schedule_->submit(plan.step(), when.value, false);
   }
   /// Returns when the step is done. @throws what it fails with
   void finish(plan_type& plan) {

@@ -130,9 +130,9 @@ class engine_calls : public checkpoint_access<Derived, Traits> {
   /// Whether a step of some keys does not depend on which others are stepped with them: no rule sums over keys.
   static constexpr bool steps_in_parts = !detail::any_pre_reduction<engine_types>;
   /// Same as update, but on CPU devices too it may go on when this returns. To be finished before the plan is used again.
-  void start(plan_type& plan) {
-    each_of(plan, [](auto& engine, auto& part, std::size_t) {
-      if (part) engine.start(*part);
+  void start(plan_type& plan, priority when = {std::numeric_limits<int>::max()}) {
+    each_of(plan, [when](auto& engine, auto& part, std::size_t) {
+      if (part) engine.start(*part, when);
     });
   }
   /// Returns when a step that was started is done. @throws what it fails with

@@ -14,13 +14,9 @@
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/store/keys.hpp>
+#include <pushpull/store/parameter_options.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
-
-/// The options of registering a parameter.
-struct parameter_options {
-  bool requires_grad = true;  ///< False: mirrors, but no gradient and no update (running statistics).
-};
 
 namespace detail {
 

@@ -17,6 +17,7 @@
 #include <pushpull/store/memory_report.hpp>
 #include <pushpull/store/rule_states.hpp>
 #include <pushpull/store/step_buckets.hpp>
+#include <pushpull/store/step_parts.hpp>
 #include <pushpull/store/wait_at_exit.hpp>
 #include <pushpull/tensor/tensor.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
@@ -34,6 +35,16 @@ struct initial_value<S> {
   using type = typename S::master_type;
 };
 
+template <class Memory>
+std::vector<std::size_t> bytes_of_gradients(Memory& memory, std::vector<std::string> const& names) {
+  std::vector<std::size_t> bytes;
+  for (std::string const& name : names) {
+    auto const gradient = memory.gradient(name, 0);
+    bytes.push_back(gradient.size() * sizeof(*gradient.data()));
+  }
+  return bytes;
+}
+
 /// Any Store: a tensor per parameter and device, and per step one pushpull of all keys where the store takes lists, else one
 /// per key.
 template <Store S>
@@ -44,7 +55,7 @@ class parameter_memory {
  public:
   using initial_type = T;
 
-  explicit parameter_memory(S& store) : store_(&store) {}
+  explicit parameter_memory(S& store) : store_(&store), parts_(listed_parts<S, parameter_memory>(store, *this)) {}
 
   void init(std::vector<std::string> const& names, std::vector<tensor_view<T const, D>> const& values,
             std::vector<bool> const& needs_gradient) {
@@ -56,7 +67,7 @@ class parameter_memory {
     }
     wait_at_exit const finished(*store_);  // a call that fails leaves others that write what was made
     if constexpr (takes_lists) {
-      outputs_list mirrors;
+      typename listed_keys_of<S>::outputs_list mirrors;
       for (std::string const& name : names) mirrors.push_back(views(made.find(name)->second.mirrors));
       store_->broadcast(names, values, mirrors);
     } else {
@@ -88,6 +99,15 @@ class parameter_memory {
     store_->assign(name, value, states);
     pull({name});
   }
+  template <class Values>
+    requires requires(S& store, std::vector<std::string> const& names, Values& values) {
+      store.assign(names, values, rule_states::keep);
+    }
+  void assign(std::vector<std::string> const& names, Values& values, rule_states states) {
+    if (names.empty()) return;
+    store_->assign(names, values, states);
+    pull(names);
+  }
   void swap(std::vector<std::string> const& names, std::string_view state)
     requires requires(S& store) { store.swap(names, state); }
   {
@@ -102,28 +122,36 @@ class parameter_memory {
         if (!m.gradients.empty()) report.devices[n].gradients += m.gradients[n].size() * sizeof(T);
       }
   }
-  void plan(std::vector<std::string> names) {
-    gradients_list gradients;
-    outputs_list mirrors;
-    for (std::string const& name : names) {
-      memory& m = memory_.find(name)->second;
-      gradients.push_back(constant_views(m.gradients));
-      mirrors.push_back(views(m.mirrors));
-    }
-    names_ = std::move(names);
-    gradients_ = std::move(gradients);
-    mirrors_ = std::move(mirrors);
+  void plan(std::vector<std::string> const& names) {
+    auto keys = list(names);
+    parts_.set_keys(names, bytes_of_gradients(*this, names));
+    keys_ = std::move(keys);
   }
+  /// The step in parts.
+  auto& parts() { return parts_; }
   void update() {
     wait_at_exit const finished(*store_);  // a call that fails leaves others that use this memory
     if constexpr (takes_lists) {
-      if (!names_.empty()) store_->pushpull(names_, gradients_, mirrors_);
+      if (!keys_.names.empty()) store_->pushpull(keys_.names, keys_.gradients, keys_.mirrors);
     } else {
       if constexpr (requires(std::string const& name) { store_->expect_weights("update_all", name); })
-        for (std::string const& name : names_) store_->expect_weights("update_all", name);  // before any key is updated
-      for (std::size_t i = 0; i < names_.size(); ++i) store_->pushpull(names_[i], gradients_[i], mirrors_[i]);
+        for (std::string const& name : keys_.names)
+          store_->expect_weights("update_all", name);  // before any is updated
+      for (std::size_t i = 0; i < keys_.names.size(); ++i)
+        store_->pushpull(keys_.names[i], keys_.gradients[i], keys_.mirrors[i]);
     }
     finish();
+  }
+  /// The keys, and what each brings and receives: for parts of a step.
+  listed_keys_of<S> list(std::span<std::string const> names) {
+    listed_keys_of<S> keys;
+    for (std::string const& name : names) {
+      memory& m = memory_.find(name)->second;
+      keys.names.push_back(name);
+      keys.gradients.push_back(constant_views(m.gradients));
+      keys.mirrors.push_back(views(m.mirrors));
+    }
+    return keys;
   }
   void accumulate()
     requires requires(S& store, std::vector<std::string> const& names,
@@ -131,7 +159,7 @@ class parameter_memory {
       store.accumulate(names, gradients);
     }
   {
-    if (!names_.empty()) store_->accumulate(names_, gradients_);
+    if (!keys_.names.empty()) store_->accumulate(keys_.names, keys_.gradients);
     finish();
   }
 
@@ -139,14 +167,7 @@ class parameter_memory {
   struct memory {
     std::vector<tensor<T, D>> mirrors, gradients;
   };
-  using gradients_list = std::vector<std::vector<tensor_view<T const, D>>>;
-  using outputs_list = std::vector<std::vector<tensor_view<T, D>>>;
-  static constexpr bool takes_lists =
-      requires(S& store, std::vector<std::string> const& names, std::vector<tensor_view<T const, D>> const& values,
-               gradients_list const& gradients, outputs_list const& mirrors) {
-        store.broadcast(names, values, mirrors);
-        store.pushpull(names, gradients, mirrors);
-      };
+  static constexpr bool takes_lists = listed_keys_of<S>::takes_lists;
 
   void pull(std::vector<std::string> const& names) {
     wait_at_exit const finished(*store_);
@@ -166,9 +187,8 @@ class parameter_memory {
 
   S* store_;
   std::map<std::string, memory, std::less<>> memory_;
-  std::vector<std::string> names_;  // of the plan, and what each brings and receives
-  gradients_list gradients_;
-  outputs_list mirrors_;
+  listed_keys_of<S> keys_;  // of the plan
+  step_buckets<listed_parts<S, parameter_memory>> parts_;
 };
 
 /// A ResidentStore: its arenas, and one pass per device and step.
@@ -180,7 +200,7 @@ class parameter_memory<S> {
  public:
   using initial_type = typename initial_value<S>::type;
 
-  explicit parameter_memory(S& store) : store_(&store), buckets_(store) {}
+  explicit parameter_memory(S& store) : store_(&store), parts_(resident_parts<S>(store)) {}
 
   void init(std::vector<std::string> const& names, std::vector<tensor_view<initial_type const, D>> const& values,
             std::vector<bool> const& needs_gradient) {
@@ -192,10 +212,11 @@ class parameter_memory<S> {
   /// Adds the bytes that it holds itself: none.
   void add_to(memory_report&) const {}
   void plan(std::vector<std::string> const& names) {
-    buckets_.clear();
+    parts_.set_keys(names, bytes_of_gradients(*this, names));
     plan_.emplace(store_->make_plan(names));
-    names_ = names;
   }
+  /// The step in parts.
+  auto& parts() { return parts_; }
   template <class V>
     requires requires(S& store, std::string const& name, V const& value) {
       store.assign(name, value, rule_states::keep);
@@ -203,31 +224,19 @@ class parameter_memory<S> {
   void assign(std::string const& name, V const& value, rule_states states) {
     store_->assign(name, value, states);
   }
+  template <class Values>
+    requires requires(S& store, std::vector<std::string> const& names, Values& values) {
+      store.assign(names, values, rule_states::keep);
+    }
+  void assign(std::vector<std::string> const& names, Values& values, rule_states states) {
+    if (!names.empty()) store_->assign(names, values, states);
+  }
   void swap(std::vector<std::string> const& names, std::string_view state)
     requires requires(S& store) { store.swap(names, state); }
   {
     store_->swap(names, state);
   }
-  void update() {
-    if (buckets_.is_under_way()) return buckets_.update();
-    store_->update(*plan_);
-  }
-  /// @param bucket_bytes  See step_buckets. @throws invalid_argument in a store that cannot begin steps in parts
-  void ready(std::string const& name, std::size_t bucket_bytes)
-    requires requires(S& store, typename S::plan_type& plan) { store.start(plan); }
-  {
-    if (buckets_.empty() && !names_.empty()) {
-      std::vector<std::size_t> bytes;
-      for (std::string const& each : names_) bytes.push_back(store_->gradient(each, 0).size() * sizeof(T));
-      buckets_.make(names_, bytes, bucket_bytes);
-    }
-    buckets_.ready(name);
-  }
-  void wait(std::string const& name)
-    requires requires(S& store, typename S::plan_type& plan) { store.start(plan); }
-  {
-    buckets_.wait(name);
-  }
+  void update() { store_->update(*plan_); }
   void expect_weights() const {
     if constexpr (requires { store_->expect_weights("update_all", *plan_); })
       store_->expect_weights("update_all", *plan_);
@@ -239,25 +248,9 @@ class parameter_memory<S> {
   }
 
  private:
-  struct no_buckets {
-    explicit no_buckets(S&) {}
-    static bool is_under_way() { return false; }
-    static void update() {}
-    static void clear() {}
-  };
-  template <class Any>
-  static auto buckets_for() {
-    if constexpr (requires(Any& store, typename Any::plan_type& plan) { store.start(plan); }) {
-      return std::type_identity<step_buckets<Any>>();
-    } else {
-      return std::type_identity<no_buckets>();
-    }
-  }
-
   S* store_;
   std::optional<typename S::plan_type> plan_;
-  std::vector<std::string> names_;  // of the plan
-  typename decltype(buckets_for<S>())::type buckets_;
+  step_buckets<resident_parts<S>> parts_;
 };
 
 }  // namespace pushpull::detail

@@ -21,12 +21,14 @@
 #include <pushpull/error.hpp>
 #include <pushpull/pass/copy.hpp>
 #include <pushpull/schedule/reentrance.hpp>
+#include <pushpull/store/call_arguments.hpp>
 #include <pushpull/store/concepts.hpp>
 #include <pushpull/store/kv_store.hpp>
 #include <pushpull/store/memory_report.hpp>
 #include <pushpull/store/parameter_list.hpp>
 #include <pushpull/store/parameter_memory.hpp>
-#include <pushpull/store/planned_parameters.hpp>
+#include <pushpull/store/parameter_options.hpp>
+#include <pushpull/store/parameter_steps.hpp>
 #include <pushpull/store/refusal.hpp>
 #include <pushpull/store/wait_at_exit.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
@@ -52,7 +54,9 @@ inline constexpr bool is_typed_kv_store<kv_store<type_list<Ts...>, D, Policies..
 /// threads; everything else by one at a time. After an exception it holds what it held before.
 template <class S>
   requires(Store<S> || detail::is_typed_kv_store<S>)
-class parameter_store : detail::planned_parameters<S> {
+class parameter_store : detail::parameter_steps<S> {
+  using base = detail::parameter_steps<S>;
+
  public:
   using value_type = typename S::value_type;
   using device_type = typename S::device_type;
@@ -60,7 +64,7 @@ class parameter_store : detail::planned_parameters<S> {
   static_assert(std::constructible_from<typename S::key_type, std::string>,
                 "parameter_store: the Store must have string keys, the parameters' names");
 
-  explicit parameter_store(S& store) : detail::planned_parameters<S>(store) {}
+  explicit parameter_store(S& store) : detail::parameter_steps<S>(store) {}
   parameter_store(parameter_store const&) = delete;
   parameter_store& operator=(parameter_store const&) = delete;
 
@@ -89,8 +93,9 @@ class parameter_store : detail::planned_parameters<S> {
     memory_.add_to(report);
     return report;
   }
-  /// Number of parameters.
-  std::size_t size() const { return parameters_.size(); }
+  using base::size, base::operator[], base::info;
+  detail::index_iterator<parameter_store> begin() const { return {*this, 0}; }
+  detail::index_iterator<parameter_store> end() const { return {*this, size()}; }
   /// The store that holds them.
   S& store() const { return *store_; }
   /// The names of parameters that never required a gradient: their values are in the mirrors.
@@ -115,8 +120,12 @@ class parameter_store : detail::planned_parameters<S> {
     using constant = tensor_view<element_of<V> const, typename decltype(view_of(value))::device_type>;
     auto p = std::make_unique<parameter>();
     p->name = std::string(name);
-    p->requires_grad = options.requires_grad;
-    p->trained = options.requires_grad;
+    p->shape = view.shape();
+    p->requires_grad = options.requires_grad && options.request != grad_request::none;
+    p->trained = p->requires_grad;
+    p->options = options;
+    p->gradients.assign(devices().size(), detail::gradient_contents::zeros);
+    p->arrived.assign(devices().size(), false);
     p->initial = tensor<initial_type, device_type>(devices().front(), view.shape());
     copy(constant(view.data(), view.shape(), view.device()), p->initial->view());
     // A temporary that owns its elements is gone when this returns: its value counts, it is no master.
@@ -140,25 +149,26 @@ class parameter_store : detail::planned_parameters<S> {
   /// @throws unknown_key, unknown_device
   view_type value(std::string_view name, device_type const& device) { return value(name, index_of(device)); }
   /// Same as value of a device, but on device number n.
-  view_type value(std::string_view name, std::size_t n) {
-    parameter const& p = ready(name, n);
-    return memory_.mirror(p.name, n);
-  }
+  view_type value(std::string_view name, std::size_t n) { return memory_.mirror(base::made(name, n).name, n); }
 
-  /// The gradient that `update_all` reads on a device: overwrite it every step.
+  /// The gradient that `update_all` reads on a device. With the request `write` overwrite it every step. With `add` ask for it
+  /// before every backward pass, and add to it: after a step it is zero again when it is first asked for.
   /// @throws as value; invalid_argument if the parameter needs no gradient, or is frozen
   view_type grad(std::string_view name, device_type const& device) { return grad(name, index_of(device)); }
   /// Same as grad of a device, but on device number n.
   view_type grad(std::string_view name, std::size_t n) {
-    parameter const& p = ready(name, n);
+    parameter& p = base::made(name, n);
     detail::expects<invalid_argument>(p.requires_grad, [&] {
       return "parameter_store: parameter \"" + p.name + "\" is frozen or needs no gradient";
     });
-    return memory_.gradient(p.name, n);
+    return base::gradient(p, n);
   }
 
-  using detail::planned_parameters<S>::materialize;
-  using detail::planned_parameters<S>::weigh_next_step;
+  using base::make_part, base::update;
+  using base::materialize, base::weigh_next_step;
+  using base::ready, base::wait, base::set_bucket_bytes, base::update_in_backward;
+  using base::request, base::set_request, base::zero_grad, base::discard_grad, base::begin_grad;
+  using base::update_all, base::expect_step, base::accumulate_all;
 
   /// Whether `update_all` updates the parameter. @throws unknown_key
   bool requires_grad(std::string_view name) const { return find(name).requires_grad; }
@@ -188,55 +198,6 @@ class parameter_store : detail::planned_parameters<S> {
     while (join(0)) update_all();
   }
 
-  /// One step over all parameters that require a gradient: reduce the devices' gradients, update, write all mirrors.
-  /// Enqueued; on CPU devices finished when it returns. Where a function was given to the store's set_updater, it is called once
-  /// per parameter.
-  /// Cost: over a ResidentStore one pass per device, no allocation in the steady state; else one pushpull of all keys, or
-  /// of one after the other where the store takes no lists, so that a PreReduction sees one parameter at a time.
-  void update_all() {
-    prepare_step();
-    weigh_gradients();
-    memory_.update();
-  }
-
-  /// The parameter's gradients are complete on all devices. Its part of the next step begins, with others in a bucket, beside
-  /// the backward pass: parameters that were added last come first. `update_all` begins the rest and waits for all; or `wait`
-  /// for each parameter before it is read. A PreReduction makes one step of all parameters. All ranks call it, in one order.
-  /// @throws unknown_key; invalid_argument if it was called twice in one step
-  void ready(std::string_view name)
-    requires requires(detail::parameter_memory<S>& memory, std::string const& key) { memory.ready(key, std::size_t{}); }
-  {
-    prepare_step();
-    parameter& p = find(name);
-    weigh_gradient(p);
-    memory_.ready(p.name, bucket_bytes_);
-  }
-  /// Returns when the part of a step that has begun for the parameter, if any, is done. @throws unknown_key, and its errors
-  void wait(std::string_view name)
-    requires requires(detail::parameter_memory<S>& memory, std::string const& key) { memory.wait(key); }
-  {
-    memory_.wait(find(name).name);
-  }
-  /// Bytes of gradients in a part that `ready` begins: 2 MiB. Smaller parts overlap better, larger ones make fewer messages.
-  /// Before the first `ready`; a bucket holds one parameter at least.
-  void set_bucket_bytes(std::size_t bytes) { bucket_bytes_ = bytes; }
-
-  /// Refuses what `update_all` would refuse, before anything changes: for a step of several such stores.
-  void expect_step() {
-    prepare_step();
-    if constexpr (requires { memory_.expect_weights(); }) memory_.expect_weights();
-  }
-
-  /// The gradients are those of a micro-batch: they are added up for the next `update_all`, which takes their sum with the
-  /// gradients that it finds. Over a store with the policy `accumulate`.
-  void accumulate_all()
-    requires requires(detail::parameter_memory<S>& memory) { memory.accumulate(); }
-  {
-    prepare_step();
-    weigh_gradients();
-    memory_.accumulate();
-  }
-
   /// Replaces a parameter's value by a copy of `value`, a tensor of its shape and of any element type; all mirrors follow.
   /// States and t stay unless `states` says otherwise: see kv_store::assign. Returns when done.
   /// @throws unknown_key, shape_mismatch
@@ -247,6 +208,31 @@ class parameter_store : detail::planned_parameters<S> {
     parameter const& p = find(name);
     materialize();
     memory_.assign(p.name, value, states);
+  }
+
+  /// Writes a parameter's value at any time: an initial, restored or averaged one. Same as assign: masters and all mirrors
+  /// become a copy of it; states, t and the sum of micro-batches stay, or start again with rule_states::reset; a frozen
+  /// parameter is written too. The master that `add` was given changes at sync_master. Steps that began before are finished
+  /// first. Over ranks all make the call, and the value of rank 0 counts. Returns when done.
+  /// @throws unknown_key, shape_mismatch; invalid_argument, which names the state, while a swap has put one in the place of
+  /// the value
+  template <TensorLike V>
+    requires requires(detail::parameter_memory<S>& memory, std::string const& name, V const& value,
+                      rule_states states) { memory.assign(name, value, states); }
+  void set_value(std::string_view name, V const& value, rule_states states = rule_states::keep) {
+    assign(name, value, states);
+  }
+  /// Writes the values of a list of parameters, one tensor per name: all or none, as one operation of the store.
+  /// @throws as for one parameter; also duplicate_key if one is listed twice, shape_mismatch if the ranges differ in length
+  template <KeysOf<std::string_view> Names, detail::ValueList Values>
+    requires(!std::convertible_to<Names, std::string_view> &&
+             requires(detail::parameter_memory<S>& memory, std::vector<std::string> const& names, Values& values,
+                      rule_states states) { memory.assign(names, values, states); })
+  void set_value(Names&& names, Values&& values, rule_states states = rule_states::keep) {
+    std::vector<std::string> owned;
+    for (auto&& name : names) owned.push_back(find(name).name);
+    materialize();
+    memory_.assign(owned, values, states);
   }
 
   /// Exchanges the trained values of all parameters and a state of the store's rule, by its name, mirrors included: see
@@ -301,6 +287,11 @@ class parameter_store : detail::planned_parameters<S> {
   template <class Name, class V, class... Options, detail::refusal Why = detail::why_no_value<device_type, Name, V>,
             class Because = typename detail::refused<Why>::type>
   void assign(Name&&, V&&, Options&&...) PUSHPULL_REFUSED;
+  template <class Name, class V, class... Options,
+            detail::refusal Why = KeysOf<Name, std::string_view> ? detail::refusal::none
+                                                                 : detail::why_no_value<device_type, Name, V>,
+            class Because = typename detail::refused<Why>::type>
+  void set_value(Name&&, V&&, Options&&...) PUSHPULL_REFUSED;
   template <class Name, class Where, detail::refusal Why = detail::why_no_place<device_type, Name, Where>,
             class Because = typename detail::refused<Why>::type>
   view_type value(Name&&, Where&&) PUSHPULL_REFUSED;
@@ -309,10 +300,8 @@ class parameter_store : detail::planned_parameters<S> {
   view_type grad(Name&&, Where&&) PUSHPULL_REFUSED;
 
  private:
-  using base = detail::planned_parameters<S>;
-  using base::expect_free, base::find, base::make_pending, base::prepare_step, base::set_requires_grad;
+  using base::expect_free, base::find, base::set_requires_grad;
   using base::memory_, base::mutex_, base::parameters_, base::pending_, base::store_;
-  using base::weigh_gradient, base::weigh_gradients;
   using typename base::initial_type;
   using typename base::parameter;
 
@@ -323,19 +312,6 @@ class parameter_store : detail::planned_parameters<S> {
     });
     return static_cast<std::size_t>(found - devices().begin());
   }
-
-  parameter const& ready(std::string_view name, std::size_t n) {
-    detail::expects<unknown_device>(n < devices().size(), [&] {
-      return "parameter_store: the store has " + std::to_string(devices().size()) + " devices, number " +
-             std::to_string(n) + " was asked for";
-    });
-    detail::guard<std::lock_guard, std::mutex> const lock(mutex_);
-    parameter const& p = find(name);
-    if (pending_ > 0) make_pending();
-    return p;
-  }
-
-  std::size_t bucket_bytes_ = std::size_t{2} << 20U;
 };
 
 }  // namespace pushpull

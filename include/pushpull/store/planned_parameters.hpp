@@ -12,15 +12,25 @@
 #include <vector>
 
 #include <pushpull/config.hpp>
+#include <pushpull/element/dtype.hpp>
+#include <pushpull/element/shape.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/schedule/reentrance.hpp>
 #include <pushpull/store/exchange/rank_weights.hpp>
 #include <pushpull/store/parameter_list.hpp>
 #include <pushpull/store/parameter_memory.hpp>
+#include <pushpull/store/parameter_options.hpp>
 #include <pushpull/tensor/tensor.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
+
+/// The contents of a gradient with the request `add`, on one device.
+enum class gradient_contents : char {
+  zeros,  ///< In memory.
+  sum,    ///< Of the backward passes of the next step.
+  used    ///< What a step has used: a new sum begins over it.
+};
 
 /// The part of a parameter_store over the Store S that knows its parameters.
 template <class S>
@@ -37,16 +47,27 @@ class planned_parameters {
     for (auto const& p : parameters_) p->weighed = false;
   }
 
+  /// Number of parameters.
+  std::size_t size() const { return parameters_.size(); }
+  /// Parameter number i in the order of `add`. This object is a range of all of them.
+  parameter_info operator[](std::size_t i) const { return info_of(*parameters_[i]); }
+  /// @throws unknown_key
+  parameter_info info(std::string_view name) const { return info_of(find(name)); }
+
  protected:
   using device_type = typename S::device_type;
   using initial_type = typename parameter_memory<S>::initial_type;
 
   struct parameter {
     std::string name;
+    pushpull::shape shape;
+    parameter_options options;
     bool requires_grad = true;
     bool trained = true;                                       // it required a gradient at some time
     bool planned = false;                                      // the plan updates it
     bool weighed = false;                                      // its gradient has the factor of the step
+    std::vector<gradient_contents> gradients;                  // per device
+    std::vector<bool> arrived;                                 // per device: its gradient of the step is complete
     std::optional<tensor<initial_type, device_type>> initial;  // until the mirrors are made
     std::function<void(parameter const&)> sync;
   };
@@ -57,6 +78,14 @@ class planned_parameters {
   ~planned_parameters() = default;
 
   parameter& find(std::string_view name) const { return parameters_.find(name); }
+  parameter_info info_of(parameter const& p) const {
+    parameter_info info{p.name, p.shape, dtype_traits<typename S::value_type>::name, p.options};
+    info.options.requires_grad = p.requires_grad;
+    if (!p.requires_grad) info.options.request = grad_request::none;
+    if constexpr (requires { static_cast<std::size_t>(store_->group(p.name)); })
+      if (!p.initial) info.group = store_->group(p.name);
+    return info;
+  }
 
   void expect_free(std::string_view name) const {
     if constexpr (requires { store_->contains(std::string(name)); })
@@ -82,10 +111,11 @@ class planned_parameters {
     stale_ = true;
   }
 
-  /// Lays the plan of the step out, if other parameters require a gradient than those that it updates.
+  /// Lays the plan of the step out, if other parameters require a gradient than those that it updates: before the first part of
+  /// a step.
   void prepare_step() {
     materialize();
-    if (!stale_) return;
+    if (!stale_ || memory_.parts().is_amid()) return;
     bool const joins = begins_a_step();
     std::vector<std::string> names;
     bool same = planned_, complete = true;
@@ -123,6 +153,7 @@ class planned_parameters {
     if constexpr (requires(S& store, std::string const& key) { store.discard_micro_batches(key); })
       if (!required) store_->discard_micro_batches(p.name);
     p.requires_grad = required;
+    p.gradients.assign(p.gradients.size(), gradient_contents::used);
     p.trained = p.trained || required;
     if (!required) planned_ = p.planned = false;
     stale_ = true;
@@ -133,6 +164,7 @@ class planned_parameters {
   parameter_list<parameter> parameters_;
   std::size_t pending_ = 0;  // parameters at the end whose mirrors are not made yet
   guarded_mutex<std::mutex> mutex_;
+  std::mutex steps_mutex_;  // of steps in parts, whose gradients several threads report
 
  private:
   /// Forgets pending parameters whose names became keys of the store since they were added, and says so: what is left

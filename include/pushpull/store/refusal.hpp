@@ -59,7 +59,11 @@
                                          "a parameter's name is expected first: what converts to std::string_view")    \
                                       reason(place,                                                                    \
                                              "Device: a device of the store, or its number, is expected behind the "   \
-                                             "parameter's name")
+                                             "parameter's name")                                                       \
+                                          reason(pre_reduction,                                                        \
+                                                 "the rule is a PreReduction, which sums over the gradients of all "   \
+                                                 "parameters, as clip_global_norm does: no step of some of "           \
+                                                 "them may begin before all gradients are complete")
 
 namespace pushpull::inline PUSHPULL_ABI {
 

@@ -17,6 +17,7 @@
 #include <pushpull/error.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/memory_report.hpp>
+#include <pushpull/store/parameter_options.hpp>
 #include <pushpull/store/parameter_store.hpp>
 #include <pushpull/store/partitioned_store.hpp>
 #include <pushpull/store/refusal.hpp>
@@ -44,7 +45,16 @@ class parameter_store<kv_store<type_list<Ts...>, D, Policies...>> {
   int num_workers() const { return std::get<0>(parts_)->num_workers(); }
   void barrier() const { std::get<0>(parts_)->barrier(); }
   pushpull::memory_report memory_report() const { return store_->memory_report(); }
-  std::size_t size() const { return places_.size(); }
+  std::size_t size() const { return names_.size(); }
+  /// Parameter number i in the order of `add`, whatever its element type.
+  parameter_info operator[](std::size_t i) const { return info(names_[i]); }
+  parameter_info info(std::string_view name) const {
+    parameter_info result;
+    visit(name, [&](auto const& part) { result = part.info(name); });
+    return result;
+  }
+  detail::index_iterator<parameter_store> begin() const { return {*this, 0}; }
+  detail::index_iterator<parameter_store> end() const { return {*this, size()}; }
   store_type& store() const { return *store_; }
   std::vector<std::string> untrained() const {
     std::vector<std::string> names;
@@ -65,11 +75,14 @@ class parameter_store<kv_store<type_list<Ts...>, D, Policies...>> {
       return "parameter_store: parameter \"" + std::string(name) + "\" was added before";
     });
     std::string owned(name);
-    auto const place = places_.emplace(std::move(owned), index<T>).first;
+    names_.push_back(owned);
+    auto place = places_.end();
     try {
+      place = places_.emplace(std::move(owned), index<T>).first;
       of<T>().add(name, std::forward<V>(value), options);
     } catch (...) {
-      places_.erase(place);
+      if (place != places_.end()) places_.erase(place);
+      names_.pop_back();
       throw;
     }
   }
@@ -101,6 +114,10 @@ class parameter_store<kv_store<type_list<Ts...>, D, Policies...>> {
   void assign(std::string_view name, V const& value, rule_states states = rule_states::keep) {
     visit(name, [&](auto& part) { part.assign(name, value, states); });
   }
+  template <TensorLike V>
+  void set_value(std::string_view name, V const& value, rule_states states = rule_states::keep) {
+    assign(name, value, states);
+  }
   bool requires_grad(std::string_view name) const {
     bool result = false;
     visit(name, [&](auto const& part) { result = part.requires_grad(name); });
@@ -111,6 +128,21 @@ class parameter_store<kv_store<type_list<Ts...>, D, Policies...>> {
   }
   void unfreeze(std::string_view name) {
     visit(name, [&](auto& part) { part.unfreeze(name); });
+  }
+  grad_request request(std::string_view name) const {
+    auto result = grad_request::none;
+    visit(name, [&](auto const& part) { result = part.request(name); });
+    return result;
+  }
+  void set_request(std::string_view name, grad_request request) {
+    visit(name, [&](auto& part) { part.set_request(name, request); });
+  }
+  void zero_grad() { (of<Ts>().zero_grad(), ...); }
+  void discard_grad() { (of<Ts>().discard_grad(), ...); }
+  grad_request begin_grad(std::string_view name, std::size_t n) {
+    auto result = grad_request::none;
+    visit(name, [&](auto& part) { result = part.begin_grad(name, n); });
+    return result;
   }
   bool join(double weight) {
     auto const factor = store_->join(weight);
@@ -130,6 +162,18 @@ class parameter_store<kv_store<type_list<Ts...>, D, Policies...>> {
     (of<Ts>().expect_step(), ...);
     (of<Ts>().accumulate_all(), ...);
   }
+  /// As those of parameter_store. Of ranks that train together one thread makes the calls.
+  void ready(std::string_view name) {
+    visit(name, [&](auto& part) { part.ready(name); });
+  }
+  void ready(std::string_view name, std::size_t n) {
+    visit(name, [&](auto& part) { part.ready(name, n); });
+  }
+  void wait(std::string_view name) {
+    visit(name, [&](auto& part) { part.wait(name); });
+  }
+  void set_bucket_bytes(std::size_t bytes) { (of<Ts>().set_bucket_bytes(bytes), ...); }
+  void update_in_backward(bool on = true) { (of<Ts>().update_in_backward(on), ...); }
   void swap(std::string_view state) { (of<Ts>().swap(state), ...); }
   void sync_master() { (of<Ts>().sync_master(), ...); }
   void close() { (of<Ts>().close(), ...); }
@@ -159,6 +203,7 @@ class parameter_store<kv_store<type_list<Ts...>, D, Policies...>> {
 
   store_type* store_;
   std::tuple<std::unique_ptr<part_type<Ts>>...> parts_;
+  std::vector<std::string> names_;  // in the order of `add`
   std::unordered_map<std::string, std::size_t, detail::key_hash<std::string>, std::equal_to<>> places_;
 };
 

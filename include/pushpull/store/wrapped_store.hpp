@@ -155,6 +155,7 @@ class wrapped_store final
     if constexpr (requires { S::accumulates ? 1 : 0; }) return S::accumulates;
     return false;
   }
+  bool steps_in_parts() const override { return true; }  // it is called key by key anyway
   std::any updater(std::size_t group) const override {
     if constexpr (requires { store_->updater(group); }) return std::any(store_->updater(group));
     return {};
