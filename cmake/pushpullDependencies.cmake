@@ -2,8 +2,8 @@
 # machine of its user: no path of the machine that made the package is ever in it.
 #
 # Defines pushpull::cccl, pushpull::xsimd, pushpull::range_v3_for_nvcc, and through their own packages TBB::tbb,
-# Threads::Threads and, where they exist, CUDA::cudart, OpenMP::OpenMP_CXX, MPI::MPI_CXX and
-# nlohmann_json::nlohmann_json.
+# Threads::Threads and, where they exist, CUDA::cudart, OpenMP::OpenMP_CXX, MPI::MPI_CXX, nlohmann_json::nlohmann_json
+# and pushpull::libzmq.
 # Sets pushpull_missing to a list of what has to be installed first; empty if there is nothing.
 
 set(pushpull_missing "")
@@ -29,6 +29,18 @@ find_package(CUDAToolkit QUIET)
 set(CMAKE_MINIMUM_REQUIRED_VERSION "${pushpull_minimum}")
 
 find_package(nlohmann_json 3.11 CONFIG QUIET)
+
+# ZeroMQ: libzmq, and its C++ header cppzmq, whose packages not every system has.
+find_path(PUSHPULL_CPPZMQ_INCLUDE_DIR zmq.hpp)
+find_path(PUSHPULL_ZMQ_INCLUDE_DIR zmq.h)
+find_library(PUSHPULL_ZMQ_LIBRARY zmq)
+mark_as_advanced(PUSHPULL_CPPZMQ_INCLUDE_DIR PUSHPULL_ZMQ_INCLUDE_DIR PUSHPULL_ZMQ_LIBRARY)
+if(PUSHPULL_CPPZMQ_INCLUDE_DIR AND PUSHPULL_ZMQ_INCLUDE_DIR AND PUSHPULL_ZMQ_LIBRARY AND NOT TARGET pushpull::libzmq)
+  add_library(pushpull::libzmq UNKNOWN IMPORTED GLOBAL)
+  set_target_properties(pushpull::libzmq PROPERTIES
+    IMPORTED_LOCATION "${PUSHPULL_ZMQ_LIBRARY}"
+    INTERFACE_INCLUDE_DIRECTORIES "${PUSHPULL_CPPZMQ_INCLUDE_DIR};${PUSHPULL_ZMQ_INCLUDE_DIR}")
+endif()
 
 # xsimd: only its headers. Its target in Debian 12 links xtl, which its package does not bring.
 find_path(PUSHPULL_XSIMD_INCLUDE_DIR xsimd/xsimd.hpp)

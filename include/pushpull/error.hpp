@@ -82,6 +82,13 @@ class comm_timeout : public comm_error {
   using comm_error::comm_error;
 };
 
+/// A server that did not answer for longer than a worker waits. `rank()` is its number. Calls go on when it is back; pushes
+/// that were not acknowledged may be applied or not.
+class server_lost : public comm_error {
+ public:
+  using comm_error::comm_error;
+};
+
 /// A CUDA call that failed. `code()` is its cudaError_t.
 class cuda_error : public error {
  public:

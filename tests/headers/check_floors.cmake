@@ -18,7 +18,7 @@ set(floors
     "compat"                  # other libraries' optimizers and schedulers
     "store"                   # keys, calls, stores
     "checkpoint"              # files
-    "train"                   # batches, executors, modules
+    "remote,train"            # servers and their workers; batches, executors, modules
 )
 set(ground config.hpp error.hpp)
 set(umbrellas pushpull.hpp pushpull.cuh concepts.hpp lr_schedule.hpp train.hpp)

@@ -28,10 +28,11 @@ class crc32 {
       state_ = tables[0][(state_ ^ std::to_integer<std::uint32_t>(b)) & 0xFF] ^ state_ >> 8;
   }
 
+  std::uint32_t value() const { return ~state_; }
   /// Eight hexadecimal digits.
   std::string text() const {
     std::string result(8, '0');
-    std::uint32_t rest = ~state_;
+    std::uint32_t rest = value();
     for (std::size_t i = 8; i-- > 0; rest >>= 4) result[i] = "0123456789abcdef"[rest & 0xF];
     return result;
   }

@@ -86,10 +86,20 @@ class store_registry {
     auto const found = factories_.find(name);
     return found == factories_.end() ? factory() : found->second;
   }
+  /// Makes the stores of servers: those whose names have "dist", without a communicator.
+  void set_remote(factory make) {
+    std::lock_guard const lock(mutex_);
+    remote_ = std::move(make);
+  }
+  factory remote() const {
+    std::lock_guard const lock(mutex_);
+    return remote_;
+  }
 
  private:
   mutable std::mutex mutex_;
   std::map<std::string, factory> factories_;
+  factory remote_;
 };
 
 /// @throws invalid_argument unless the name and the communicator say the same: several ranks, or one process
@@ -99,11 +109,15 @@ inline void expect_known_kind(std::string const& type, std::optional<comm::any_c
     expects<invalid_argument>(condition, [&] { return "create: \"" + type + "\" " + text; });
   };
   if (says("dist")) {
-    expect(!says("_async"),
-           "is a store of servers, which this version does not have yet; \"dist_sync\" has ranks in step");
+    expect(
+        !says("_async"),
+        "is a store of servers: it takes no communicator, and is made where pushpull/remote/create.hpp, of the target "
+        "pushpull::zmq, is included; \"dist_sync\" with a communicator has ranks in step");
     expect(communicator.has_value(),
            "is a store of several processes and needs a communicator: create(name, devices, comm::mpi{}), "
-           "from pushpull/comm/mpi.hpp and the target pushpull::mpi, or comm::single{} for this process alone");
+           "from pushpull/comm/mpi.hpp and the target pushpull::mpi, or comm::single{} for this process alone; or "
+           "servers: "
+           "pushpull/remote/create.hpp and the target pushpull::zmq");
   } else {
     expect(!says("nccl"), "is a store over NCCL, which this version does not have yet");
     expect(!communicator || communicator->size() == 1 || communicator->ranks_are_independent() ||
@@ -120,15 +134,15 @@ template <Device D, class Compressors = compressors<>, class... Ts>
 using created_store_t = typename detail::created_store<D, Compressors, Ts...>::type;
 
 /// A store by name, in any case: a name that was registered, else by its parts. With "dist" ("dist_sync",
-/// "dist_device_sync") it is a store of all ranks of the communicator, which has to be given, if only `comm::single`. Every
-/// other name is a store of this process. The devices say what reduces and updates; of "local", "device" and any other word
+/// "dist_device_sync") it is a store of all ranks of the communicator, if only `comm::single`; without a communicator it is
+/// one of servers ("dist_async" too), where pushpull/remote/create.hpp is included. Every other name is a store of this process. The devices say what reduces and updates; of "local", "device" and any other word
 /// the name is only what `type()` returns.
 /// @tparam Ts  The element types that keys may have; none: float.
 /// The third argument names what set_gradient_compression may be asked for: all_compressors() or compressors<...>().
 /// rank(), num_workers() and barrier() ask the communicator; for a store of this process it may have several ranks if they
 /// are independent.
-/// @throws invalid_argument on "dist" without a communicator, on other names with one whose ranks would train together; on
-/// "dist_async" and "nccl", which this version does not have yet; on no devices; on a name that was registered for other
+/// @throws invalid_argument on "dist" without a communicator or servers, on other names with one whose ranks would train
+/// together; on "nccl", which this version does not have yet; on no devices; on a name that was registered for other
 /// types than those of this call
 template <ElementType... Ts, Device D, class... Cs>
 created_store_t<D, compressors<Cs...>, Ts...> create(std::string_view name, std::vector<D> const& devices,
@@ -146,6 +160,8 @@ created_store_t<D, compressors<Cs...>, Ts...> create(std::string_view name, std:
   detail::expects<invalid_argument>(!detail::registered_names::instance().contains(type), [&] {
     return "create: \"" + type + "\" was registered for stores on other devices, of other element types or compressors";
   });
+  if (!communicator && type.find("dist") != std::string::npos)
+    if (auto const make = detail::store_registry<store_type, D>::instance().remote()) return make(type, devices);
   detail::expect_known_kind(type, communicator);
   return {std::move(type), devices, std::move(communicator).value_or(comm::any_communicator())};
 }

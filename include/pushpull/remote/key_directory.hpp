@@ -1,0 +1,107 @@
+/// @file
+/// The keys of a job on server 0: their numbers and shapes, and which have their initial values.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <pushpull/config.hpp>
+#include <pushpull/remote/message.hpp>
+#include <pushpull/store/keys.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::remote::detail {
+
+/// The flags of an answer to register_key.
+inline constexpr std::uint8_t key_has_value = 1;
+inline constexpr std::uint8_t asker_sends_value = 2;
+
+/// A key as workers register it.
+struct registered_key {
+  std::string name;  ///< "s" and the string, or "i" and the integer.
+  std::vector<std::int64_t> extents;
+  std::uint64_t row_length = 1;
+  std::uint8_t element = 0;
+
+  friend bool operator==(registered_key const&, registered_key const&) = default;
+};
+
+inline std::string name_of(any_key_view key) {
+  return key.is_string() ? "s" + std::string(key.string()) : "i" + std::to_string(key.integer());
+}
+/// Of a name, for messages.
+inline std::string shown(std::string_view name) {
+  return name.starts_with('s') ? "key \"" + std::string(name.substr(1)) + "\"" : "key " + std::string(name.substr(1));
+}
+inline std::string shape_text(registered_key const& key) {
+  std::string text = "(";
+  for (std::size_t axis = 0; axis < key.extents.size(); ++axis)
+    text += (axis > 0 ? ", " : "") + std::to_string(key.extents[axis]);
+  return text + ") of " + std::string(element_name(key.element));
+}
+
+/// The payload of register_key: the number of extents, the extents, the name.
+inline std::string to_payload(registered_key const& key) {
+  std::string text(8 + 8 * key.extents.size(), '\0');
+  byte_writer out(std::as_writable_bytes(std::span(text)));
+  out.put(static_cast<std::uint64_t>(key.extents.size()));
+  for (std::int64_t const extent : key.extents) out.put(extent);
+  return text + key.name;
+}
+/// Names are at most so long, in bytes.
+inline constexpr std::size_t longest_name = 4096;
+
+/// The key in a message; none unless the payload is one that to_payload makes.
+inline std::optional<registered_key> key_in(message_header const& h, std::span<std::byte const> payload) {
+  if (payload.size() < 8 || h.row_length == 0) return std::nullopt;
+  byte_reader in(payload);
+  auto const rank = in.get<std::uint64_t>();
+  if (rank > 64 || payload.size() < 8 + 8 * rank || payload.size() > 8 + 8 * rank + longest_name) return std::nullopt;
+  registered_key key;
+  for (std::uint64_t axis = 0; axis < rank; ++axis) {
+    key.extents.push_back(in.get<std::int64_t>());
+    if (key.extents.back() < 0) return std::nullopt;
+  }
+  auto const name = payload.subspan(8 + 8 * static_cast<std::size_t>(rank));
+  key.name.assign(reinterpret_cast<char const*>(name.data()), name.size());
+  if (!key.name.starts_with('s') && !key.name.starts_with('i')) return std::nullopt;
+  key.row_length = h.row_length;
+  key.element = h.element;
+  return key;
+}
+
+/// The keys. Those that have no value yet have askers, and one of them sends it.
+class key_directory {
+ public:
+  struct entry {
+    registered_key key;
+    bool is_ready = false;
+    std::uint32_t sender = no_worker;
+    std::vector<message_header> askers = {};  ///< Wait for the value.
+  };
+
+  /// The key's number: its place in the order of registration.
+  std::int64_t number_of(registered_key const& key) {
+    auto const [found, is_new] = numbers_.try_emplace(key.name, static_cast<std::int64_t>(entries_.size()));
+    if (is_new) entries_.push_back({key});
+    return found->second;
+  }
+  entry* find(std::int64_t number) {
+    return number >= 0 && number < static_cast<std::int64_t>(entries_.size())
+               ? &entries_[static_cast<std::size_t>(number)]
+               : nullptr;
+  }
+  std::vector<entry>& entries() { return entries_; }
+  std::vector<entry> const& entries() const { return entries_; }
+
+ private:
+  std::vector<entry> entries_;
+  std::map<std::string, std::int64_t> numbers_;  // by name
+};
+
+}  // namespace pushpull::remote::detail

@@ -1,0 +1,358 @@
+/// @file
+/// A worker's connections to all servers, and the thread that owns them.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <zmq.hpp>
+
+#include <pushpull/config.hpp>
+#include <pushpull/error.hpp>
+#include <pushpull/remote/frames.hpp>
+#include <pushpull/remote/message.hpp>
+#include <pushpull/remote/options.hpp>
+#include <pushpull/remote/request.hpp>
+#include <pushpull/remote/wake_pipe.hpp>
+#include <pushpull/remote/welcome.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::remote::detail {
+
+/// Sends requests to servers and brings their answers back. Requests that are not answered are sent again when a connection or
+/// a server has come back; servers apply each of them once.
+class link {
+ public:
+  using clock = std::chrono::steady_clock;
+
+  /// Returns when all servers know this worker. @throws comm_timeout, whose rank is a server that did not answer; comm_error if
+  /// a server refuses the worker; invalid_argument
+  link(std::vector<std::string> const& addresses, worker_options options)
+      : options_(std::move(options)), incarnation_(random_number()) {
+    pushpull::detail::expects<invalid_argument>(!addresses.empty(), [] {
+      return std::string("remote_store: the address of at least 1 server expected, got none");
+    });
+    rank_ = options_.rank < 0 ? no_worker : static_cast<std::uint32_t>(options_.rank);
+    for (std::string const& address : addresses) {
+      peers_.push_back(std::make_unique<peer>());
+      peers_.back()->address = address;
+      connect(*peers_.back());
+    }
+    thread_ = std::thread([this] { run(); });
+    try {
+      await_welcome();
+    } catch (...) {
+      end();
+      throw;
+    }
+  }
+  link(link const&) = delete;
+  link& operator=(link const&) = delete;
+  /// Says goodbye. What was not answered fails.
+  ~link() { end(); }
+
+  std::size_t servers() const { return peers_.size(); }
+  std::uint32_t rank() const { return rank_.load(); }
+  server_welcome const& facts() const { return facts_; }
+  /// Workers that server 0 counted as dead when it was last heard.
+  std::uint64_t dead_workers() const { return dead_workers_.load(); }
+
+  /// Takes requests, in this order; their group has begun. From any thread.
+  void submit(request_group& group) {
+    {
+      std::lock_guard const lock(mutex_);
+      for (request& r : group.requests) {
+        r.header.sequence = ++sequence_;
+        submitted_.push_back(&r);
+      }
+    }
+    wake_.wake();
+    group.close();
+  }
+
+ private:
+  /// A server, as the link's thread sees it.
+  struct peer {
+    std::string address;
+    std::optional<zmq::socket_t> socket;
+    bool is_welcome = false;
+    bool was_welcome = false;
+    bool is_lost = false;  ///< Requests fail.
+    std::deque<request*> queued, in_flight;
+    clock::time_point heard = clock::now();
+    clock::time_point greeted = {}, beat = {};  ///< When hello and a heartbeat were sent last.
+  };
+  static constexpr std::size_t window = 4;           // pieces under way to one server
+  static constexpr std::size_t copied_below = 4096;  // bytes: lending memory costs more
+
+  void connect(peer& p) {
+    try {
+      p.socket.emplace(context_, zmq::socket_type::dealer);
+      p.socket->set(zmq::sockopt::linger, 0);
+      p.socket->set(zmq::sockopt::immediate, 1);  // nothing is kept for a server that is not there: it is sent again
+      p.socket->set(zmq::sockopt::sndhwm, 0);
+      p.socket->set(zmq::sockopt::rcvhwm, 0);
+      p.socket->set(zmq::sockopt::reconnect_ivl, 20);
+      p.socket->set(zmq::sockopt::reconnect_ivl_max, 200);
+      if (!options_.server_key.empty()) {
+        curve_keys const own = options_.curve.secret_key.empty() ? new_curve_keys() : options_.curve;
+        p.socket->set(zmq::sockopt::curve_serverkey, options_.server_key);
+        p.socket->set(zmq::sockopt::curve_publickey, own.public_key);
+        p.socket->set(zmq::sockopt::curve_secretkey, own.secret_key);
+      }
+      p.socket->connect(p.address);
+    } catch (zmq::error_t const& failure) {
+      throw comm_error(-1, "remote_store: cannot connect to " + p.address + ": " + failure.what());
+    }
+    p.is_welcome = false;
+  }
+
+  void await_welcome() {
+    std::unique_lock lock(mutex_);
+    bool const in_time =
+        welcomed_.wait_for(lock, options_.patience, [&] { return !refusal_.empty() || welcomes_ == peers_.size(); });
+    if (!refusal_.empty()) throw comm_error(-1, "remote_store: " + refusal_);
+    if (in_time) return;
+    auto const silent = std::find_if(peers_.begin(), peers_.end(), [](auto const& p) { return !p->is_welcome; });
+    auto const number = static_cast<int>(silent - peers_.begin());
+    throw comm_timeout(number, "remote_store: waited " + std::to_string(options_.patience.count()) + " ms for server " +
+                                   std::to_string(number) + " at " + (*silent)->address +
+                                   (doubt_.empty() ? "" : ": " + doubt_));
+  }
+
+  void end() noexcept {
+    stops_ = true;
+    wake_.wake();
+    thread_.join();
+  }
+
+  void run() noexcept {
+    std::vector<zmq::pollitem_t> items;
+    while (!stops_) {
+      items.assign(1, {nullptr, wake_.descriptor(), ZMQ_POLLIN, 0});
+      for (auto const& p : peers_) items.push_back({p->socket->handle(), 0, ZMQ_POLLIN, 0});
+      zmq_poll(items.data(), static_cast<int>(items.size()), 50);
+      wake_.rest();
+      take_submitted();
+      for (std::size_t n = 0; n < peers_.size(); ++n) {
+        peer& p = *peers_[n];
+        try {
+          received_message message;
+          while (receive_message(*p.socket, false, message)) handle(n, std::move(message));
+          keep_alive(n);
+          send_queued(p);
+        } catch (...) {
+          fail_all(p, std::current_exception());
+        }
+      }
+    }
+    for (auto const& p : peers_) {
+      if (p->is_welcome) send_message(*p->socket, addressed({.kind = message_kind::goodbye}), {});
+      p->socket->set(zmq::sockopt::linger, 200);
+    }
+    take_submitted();
+    auto const gone = std::make_exception_ptr(comm_error(-1, "remote_store: the store ended before the answer came"));
+    for (auto const& p : peers_) fail_all(*p, gone);
+    for (auto const& p : peers_) p->socket.reset();
+  }
+
+  message_header addressed(message_header h) const {
+    h.job = options_.job;
+    h.incarnation = incarnation_;
+    h.worker = rank_;
+    return h;
+  }
+
+  void take_submitted() {
+    std::lock_guard const lock(mutex_);
+    for (request* const r : submitted_) peers_[r->server]->queued.push_back(r);
+    submitted_.clear();
+  }
+
+  static bool is_control(request const& r) {
+    return r.header.kind == message_kind::register_key || r.header.kind == message_kind::barrier ||
+           r.header.kind == message_kind::command;
+  }
+  void send_queued(peer& p) {
+    if (!p.is_welcome) return;
+    while (!p.queued.empty()) {
+      request& r = *p.queued.front();
+      if (facts_.answers_at_once() && !is_control(r) && p.in_flight.size() >= window) return;
+      p.queued.pop_front();
+      p.in_flight.push_back(&r);
+      send(p, r);
+    }
+  }
+  void send(peer& p, request& r) {
+    zmq::message_t payload;
+    if (r.payload.size() < copied_below) {
+      payload.rebuild(r.payload.data(), r.payload.size());
+    } else {
+      r.group->open();
+      payload.rebuild(
+          const_cast<std::byte*>(r.payload.data()), r.payload.size(),
+          [](void*, void* group) { static_cast<request_group*>(group)->close(); }, r.group);
+    }
+    send_message(*p.socket, addressed(r.header), std::move(payload));  // one that is not taken is sent again
+  }
+  void send_again(peer& p) {
+    for (request* const r : p.in_flight) send(p, *r);
+  }
+
+  /// Hello until the server knows us, heartbeats from then on; a server that is silent too long is lost.
+  void keep_alive(std::size_t n) {
+    peer& p = *peers_[n];
+    auto const now = clock::now();
+    if (!p.is_welcome) {
+      bool const has_rank = n == 0 || rank_ != no_worker;
+      if (has_rank && now - p.greeted >= options_.heartbeat) {
+        p.greeted = now;
+        send_message(*p.socket, addressed({.kind = message_kind::hello}), {});
+      }
+    } else if (now - p.beat >= options_.heartbeat) {
+      p.beat = now;
+      send_message(*p.socket, addressed({.kind = message_kind::heartbeat}), {});
+    }
+    if (p.is_lost || now - p.heard < options_.patience || !is_ready_) {
+      if (p.is_lost) fail_all(p, lost(n));
+      return;
+    }
+    p.is_lost = true;
+    fail_all(p, lost(n));
+    connect(p);  // ends the old socket, and with it what it had borrowed
+  }
+  std::exception_ptr lost(std::size_t n) const {
+    return std::make_exception_ptr(server_lost(
+        static_cast<int>(n), "remote_store: server " + std::to_string(n) + " at " + peers_[n]->address +
+                                 " has not answered for " + std::to_string(options_.patience.count()) + " ms"));
+  }
+  static void fail_all(peer& p, std::exception_ptr const& error) noexcept {
+    for (auto* const list : {&p.in_flight, &p.queued}) {
+      for (request* const r : *list) {
+        r->group->fail(error);
+        r->group->close();
+      }
+      list->clear();
+    }
+  }
+
+  void handle(std::size_t n, received_message&& message) {
+    peer& p = *peers_[n];
+    auto const header = message.frames == message_frames ? header_in(bytes_of(message.head)) : std::nullopt;
+    if (!header || header->payload_bytes != message.payload.size()) return;
+    if (header->incarnation != incarnation_) return;
+    p.heard = clock::now();
+    p.is_lost = false;
+    switch (header->kind) {
+      case message_kind::welcome: return welcome(n, *header, message.payload);
+      case message_kind::heartbeat:
+        if (n == 0) dead_workers_ = header->version;
+        if ((header->flags & connection_is_new) != 0) send_again(p);
+        return;
+      case message_kind::error:
+        if (header->error == message_error::unknown_worker) return greet_again(p, message.payload);
+        if (header->error == message_error::wrong_job) return refuse(text_of(message.payload));
+        return answer(p, *header, message.payload);
+      case message_kind::acknowledge: return answer(p, *header, message.payload);
+      default: return;
+    }
+  }
+  void welcome(std::size_t n, message_header const& h, zmq::message_t const& payload) {
+    auto const facts = welcome_in(bytes_of(payload));
+    if (!facts) return;
+    if (facts->number != n)
+      return refuse("server " + std::to_string(facts->number) + " listens at the address of server " +
+                    std::to_string(n) + ", " + peers_[n]->address);
+    peer& p = *peers_[n];
+    bool const is_first = !p.is_welcome;
+    {
+      std::lock_guard const lock(mutex_);
+      if (n == 0) rank_ = h.worker;
+      if (n == 0 && !is_ready_) facts_ = *facts;
+      p.is_welcome = true;
+      if (!p.was_welcome) ++welcomes_;
+      p.was_welcome = true;
+      is_ready_ = welcomes_ == peers_.size();
+    }
+    welcomed_.notify_all();
+    if (is_first) send_again(p);
+  }
+  void greet_again(peer& p, zmq::message_t const& payload) {
+    std::lock_guard const lock(mutex_);
+    if (p.is_welcome) p.greeted = {};
+    p.is_welcome = false;
+    doubt_ = text_of(payload);
+  }
+  void refuse(std::string_view why) {
+    std::lock_guard const lock(mutex_);
+    refusal_ = why;
+    welcomed_.notify_all();
+  }
+
+  /// Gives an answer to its request, if it is the first.
+  void answer(peer& p, message_header const& h, zmq::message_t const& payload) {
+    auto const at = std::find_if(p.in_flight.begin(), p.in_flight.end(),
+                                 [&](request const* r) { return r->header.sequence == h.sequence; });
+    if (at == p.in_flight.end()) return;
+    request& r = **at;
+    p.in_flight.erase(at);
+    r.answer = h;
+    if (h.kind == message_kind::error) {
+      r.group->fail(error_in(h, text_of(payload)));
+    } else if (r.text != nullptr) {
+      r.text->append(text_of(payload));
+    } else if (payload.size() != r.values.size()) {
+      r.group->fail(std::make_exception_ptr(
+          comm_error(-1, "remote_store: an answer of " + std::to_string(r.values.size()) + " bytes expected, one of " +
+                             std::to_string(payload.size()) + " came")));
+    } else if (!r.values.empty()) {
+      std::memcpy(r.values.data(), payload.data(), payload.size());
+    }
+    r.group->close();
+  }
+  static std::exception_ptr error_in(message_header const& h, std::string_view text) {
+    std::string const what(text);
+    switch (h.error) {
+      case message_error::invalid_argument: return std::make_exception_ptr(invalid_argument(what));
+      case message_error::unknown_key: return std::make_exception_ptr(unknown_key(what));
+      case message_error::shape_mismatch: return std::make_exception_ptr(shape_mismatch(what));
+      case message_error::duplicate_key: return std::make_exception_ptr(duplicate_key(what));
+      case message_error::worker_lost: return std::make_exception_ptr(comm_error(-1, what));
+      default: return std::make_exception_ptr(error(what));
+    }
+  }
+
+  worker_options options_;
+  std::uint64_t incarnation_;
+  std::atomic<std::uint32_t> rank_;
+  zmq::context_t context_{1};
+  std::vector<std::unique_ptr<peer>> peers_;
+  server_welcome facts_;  // of server 0
+  std::atomic<std::uint64_t> dead_workers_{0};
+  std::atomic<bool> is_ready_{false};  // every server has welcomed this worker once
+  wake_pipe wake_;
+  std::atomic<bool> stops_{false};
+  std::mutex mutex_;  // what follows
+  std::condition_variable welcomed_;
+  std::vector<request*> submitted_;
+  std::uint64_t sequence_ = 0;
+  std::size_t welcomes_ = 0;
+  std::string refusal_, doubt_;
+  std::thread thread_;
+};
+
+}  // namespace pushpull::remote::detail

@@ -1,0 +1,347 @@
+/// @file
+/// A server's work on pieces: every request is compared with the piece before its payload is read.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <span>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include <zmq.hpp>
+
+#include <pushpull/config.hpp>
+#include <pushpull/error.hpp>
+#include <pushpull/remote/answers.hpp>
+#include <pushpull/remote/frames.hpp>
+#include <pushpull/remote/membership.hpp>
+#include <pushpull/remote/message.hpp>
+#include <pushpull/remote/options.hpp>
+#include <pushpull/remote/piece_flags.hpp>
+#include <pushpull/remote/served_pieces.hpp>
+#include <pushpull/remote/served_store.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::remote::detail {
+
+/// Initial values, pushes and pulls of pieces, and when they are applied. Belongs to the server's thread.
+class piece_service {
+ public:
+  piece_service(served_store& store, membership& members, answer_sender& answers, remote::consistency const& when)
+      : store_(store), members_(members), answers_(answers), when_(when) {}
+
+  served_pieces& pieces() { return pieces_; }
+
+  /// A request about a piece, of a worker that is alive. @returns false if it is about something else
+  bool handle(message_header const& h, zmq::message_t&& payload) {
+    switch (h.kind) {
+      case message_kind::init:
+      case message_kind::assign:
+      case message_kind::push:
+      case message_kind::pull:
+      case message_kind::pushpull:
+      case message_kind::push_rows:
+      case message_kind::pull_rows: break;
+      default: return false;
+    }
+    try {
+      serve(h, std::move(payload));
+    } catch (unknown_key const& thrown) {
+      answers_.fail(h, message_error::unknown_key, thrown.what());
+    } catch (shape_mismatch const& thrown) {
+      answers_.fail(h, message_error::shape_mismatch, thrown.what());
+    } catch (invalid_argument const& thrown) {
+      answers_.fail(h, message_error::invalid_argument, thrown.what());
+    } catch (std::exception const& thrown) {
+      answers_.fail(h, message_error::failed, thrown.what());
+    }
+    return true;
+  }
+
+  /// A worker came, for the first time or back.
+  void on_arrival(std::uint32_t worker, bool is_new) {
+    if (lost_ == worker) lost_ = no_worker;
+    if (is_new)
+      for (auto& [key, piece] : pieces_) {
+        applied_updates& own = piece.of(worker);
+        own = {};
+        own.clock = slowest(piece, worker);
+      }
+  }
+  /// A worker left, or died.
+  void on_departure(std::uint32_t worker, bool died) {
+    auto const* const in_rounds = std::get_if<remote::rounds>(&when_);
+    if (in_rounds != nullptr && died && !in_rounds->goes_on) lost_ = worker;
+    for (auto& [key, piece] : pieces_) {
+      if (in_rounds != nullptr) try_round(piece);
+      release_pulls(piece);
+    }
+  }
+
+ private:
+  /// Reads of the payload what the header says, and no more. @throws what the worker is told
+  void serve(message_header const& h, zmq::message_t&& payload) {
+    expect(h.element == store_.element(), [&] {
+      return "elements of type " + std::string(element_name(store_.element())) + " expected, " +
+             std::string(element_name(h.element)) + " came";
+    });
+    if (h.kind == message_kind::init) return init(h, std::move(payload));
+    served_piece* const piece = pieces_.find(h.key, h.piece);
+    pushpull::detail::expects<unknown_key>(piece != nullptr, [&] {
+      return "this server has no piece " + std::to_string(h.piece) + " of key number " + std::to_string(h.key);
+    });
+    pushpull::detail::expects<shape_mismatch>(h.elements == piece->elements && h.row_length == piece->row_length, [&] {
+      return "piece " + std::to_string(h.piece) + " of key number " + std::to_string(h.key) + " has " +
+             std::to_string(piece->elements) + " elements in rows of " + std::to_string(piece->row_length) + ", " +
+             std::to_string(h.elements) + " in rows of " + std::to_string(h.row_length) + " came";
+    });
+    expect_payload(h, *piece, payload.size());
+    switch (h.kind) {
+      case message_kind::assign: return assign(*piece, h, aligned(std::move(payload)));
+      case message_kind::pull: return pull(*piece, h, std::move(payload));
+      case message_kind::pull_rows: return pull_rows(*piece, h, aligned(std::move(payload)));
+      default: return push(*piece, h, aligned(std::move(payload)));
+    }
+  }
+
+  template <class Text>
+  static void expect(bool condition, Text const& text) {
+    pushpull::detail::expects<invalid_argument>(condition, text);
+  }
+  void expect_payload(message_header const& h, served_piece const& piece, std::size_t bytes) const {
+    std::uint64_t expected = piece.bytes;
+    if (h.kind == message_kind::pull) expected = 0;
+    if (h.kind == message_kind::push_rows || h.kind == message_kind::pull_rows) {
+      std::uint64_t const per_row =
+          h.kind == message_kind::pull_rows ? 8 : 8 + piece.row_length * store_.element_bytes();
+      expect(h.rows <= bytes / 8, [&] { return std::to_string(h.rows) + " rows do not fit into the payload"; });
+      expected = h.rows * per_row;  // at most 2^64 elements were sent: no overflow, as a piece's row is in memory
+    }
+    expect(bytes == expected, [&] {
+      return "a payload of " + std::to_string(expected) + " bytes expected, one of " + std::to_string(bytes) + " came";
+    });
+  }
+
+  void init(message_header const& h, zmq::message_t&& payload) {
+    std::size_t const size = store_.element_bytes();
+    expect(h.key >= 0 && h.key < (std::int64_t{1} << 46) && h.piece < most_pieces && h.row_length >= 1 &&
+               h.elements % h.row_length == 0 && h.elements <= payload.size() / size &&
+               h.elements * size == payload.size(),
+           [&] {
+             return "init: " + std::to_string(h.elements) + " elements in rows of " + std::to_string(h.row_length) +
+                    " do not make a payload of " + std::to_string(payload.size()) + " bytes";
+           });
+    zmq::message_t const value = aligned(std::move(payload));
+    served_piece* piece = pieces_.find(h.key, h.piece);
+    if (piece == nullptr) {
+      piece = &pieces_.add(h, size);
+      try {
+        store_.init(piece->number, piece->shape, static_cast<std::byte const*>(value.data()));
+      } catch (...) {
+        pieces_.erase(h);
+        throw;
+      }
+    } else {
+      pushpull::detail::expects<shape_mismatch>(h.elements == piece->elements && h.row_length == piece->row_length, [] {
+        return std::string("init: the server has the key with another shape");
+      });
+      // Of a worker that died amid an init; trained values stay.
+      if (piece->version == 0)
+        store_.assign(piece->number, piece->shape, static_cast<std::byte const*>(value.data()), rule_states::keep);
+    }
+    piece->note(h, false);
+    answers_.send_update(h, {}, piece->version);
+  }
+
+  void assign(served_piece& piece, message_header const& h, zmq::message_t const& value) {
+    if (!piece.was_applied(h)) {
+      store_.assign(piece.number, piece.shape, static_cast<std::byte const*>(value.data()),
+                    (h.flags & resets_states) != 0 ? rule_states::reset : rule_states::keep);
+      piece.note(h, false);
+    }
+    answers_.send_update(h, {}, piece.version);
+  }
+
+  void push(served_piece& piece, message_header const& h, zmq::message_t&& payload) {
+    if (piece.was_applied(h)) {
+      ++answers_.counts.repeated;
+      return answer_push(piece, h);
+    }
+    if (std::holds_alternative<remote::rounds>(when_)) return join_round(piece, {h, std::move(payload)});
+    kept_request const request{h, std::move(payload)};
+    zmq::message_t value;
+    bool const answers_now = h.kind == message_kind::pushpull && std::holds_alternative<remote::asynchronous>(when_);
+    if (answers_now) value.rebuild(piece.bytes);
+    apply(piece, {&request, 1}, answers_now ? static_cast<std::byte*>(value.data()) : nullptr);
+    if (answers_now) {
+      answers_.send_update(h, std::move(value), piece.version);
+    } else {
+      answer_push(piece, h);
+    }
+    release_pulls(piece);
+  }
+  /// An update that was applied.
+  void answer_push(served_piece& piece, message_header const& h) {
+    if (h.kind == message_kind::pushpull) return pull(piece, h, {});
+    answers_.send_update(h, {}, piece.version);
+  }
+  /// One step with these requests as its sources. They count as applied, unless it throws.
+  void apply(served_piece& piece, std::span<kept_request const> requests, std::byte* value) {
+    if (requests.front().header.kind == message_kind::push_rows) {
+      std::vector<row_payload> rows;
+      for (kept_request const& request : requests) {
+        auto const count = static_cast<std::size_t>(request.header.rows);
+        auto const* const bytes = static_cast<std::byte const*>(request.payload.data());
+        rows.push_back(
+            {reinterpret_cast<std::int64_t const*>(bytes), bytes + 8 * count, static_cast<std::int64_t>(count)});
+      }
+      bool const standard = (requests.front().header.flags & standard_rows) != 0;
+      store_.push_rows(piece.number, piece.shape, rows, standard ? row_updates::standard : row_updates::lazy);
+    } else {
+      gradients_.clear();
+      for (kept_request const& request : requests)
+        gradients_.push_back(static_cast<std::byte const*>(request.payload.data()));
+      store_.push(piece.number, piece.shape, gradients_, value);
+    }
+    ++piece.version;
+    for (kept_request const& request : requests) piece.note(request.header, true);
+  }
+
+  void join_round(served_piece& piece, kept_request&& request) {
+    message_header const h = request.header;
+    if (lost_ != no_worker) {
+      answers_.fail(h, message_error::worker_lost, lost_text());
+      return;
+    }
+    for (auto const& other : piece.round)
+      expect(!other || (other->header.kind == message_kind::push_rows) == (h.kind == message_kind::push_rows),
+             [] { return std::string("push: dense and row-sparse gradients came for one round of a key"); });
+    if (piece.round.size() <= h.worker) piece.round.resize(h.worker + std::size_t{1});
+    auto& own = piece.round[h.worker];
+    expect(!own || own->header.incarnation != h.incarnation || own->header.sequence == h.sequence,
+           [] { return std::string("push: a second push of one worker came before the round was complete"); });
+    own = std::move(request);
+    try_round(piece);
+  }
+  std::string lost_text() const {
+    return "push: worker " + std::to_string(lost_) + " died, and the round cannot be completed";
+  }
+  /// Makes the step if all living workers have brought their gradients.
+  void try_round(served_piece& piece) {
+    if (!piece.has_round()) return;
+    std::vector<kept_request> requests;
+    if (lost_ == no_worker) {
+      if (!members_.is_complete()) return;
+      for (std::size_t rank = 0; rank < members_.size(); ++rank)
+        if (members_.is_alive(rank) && (rank >= piece.round.size() || !piece.round[rank])) return;
+    }
+    for (auto& request : piece.round)
+      if (request) requests.push_back(std::move(*request));
+    piece.round.clear();
+    if (lost_ != no_worker) {
+      for (kept_request const& request : requests)
+        answers_.fail(request.header, message_error::worker_lost, lost_text());
+      return;
+    }
+    bool const pulls = std::any_of(requests.begin(), requests.end(), [](kept_request const& request) {
+      return request.header.kind == message_kind::pushpull;
+    });
+    zmq::message_t value;
+    if (pulls) value.rebuild(piece.bytes);
+    try {
+      apply(piece, requests, pulls ? static_cast<std::byte*>(value.data()) : nullptr);
+    } catch (std::exception const& thrown) {
+      for (kept_request const& request : requests) answers_.fail(request.header, message_error::failed, thrown.what());
+      return;
+    }
+    for (kept_request const& request : requests) {
+      zmq::message_t own;
+      if (request.header.kind == message_kind::pushpull) own.copy(value);  // shares the memory
+      answers_.send_update(request.header, std::move(own), piece.version);
+    }
+  }
+
+  /// The clock of the slowest living worker, but for one.
+  std::uint64_t slowest(served_piece& piece, std::size_t other_than) {
+    bool any = false;
+    std::uint64_t least = 0;
+    for (std::size_t rank = 0; rank < members_.size(); ++rank) {
+      if (!members_.is_alive(rank) || rank == other_than) continue;
+      std::uint64_t const clock = piece.of(rank).clock;
+      least = any ? std::min(least, clock) : clock;
+      any = true;
+    }
+    return least;
+  }
+  bool is_ahead(served_piece& piece, message_header const& h) {
+    auto const* const bound = std::get_if<remote::bounded>(&when_);
+    if (bound == nullptr || members_.count(worker_state::alive) < 2) return false;
+    std::uint64_t const own = piece.of(h.worker).clock;
+    return own > bound->ahead && slowest(piece, h.worker) < own - bound->ahead;
+  }
+  void pull(served_piece& piece, message_header const& h, zmq::message_t&& payload) {
+    if (is_ahead(piece, h)) {
+      std::erase_if(piece.waiting, [&](kept_request const& kept) {
+        return kept.header.worker == h.worker && kept.header.sequence == h.sequence;
+      });
+      piece.waiting.push_back({h, std::move(payload)});
+      return;
+    }
+    zmq::message_t value(piece.bytes);
+    store_.pull(piece.number, piece.shape, static_cast<std::byte*>(value.data()));
+    if (h.kind == message_kind::pushpull) return answers_.send_update(h, std::move(value), piece.version);
+    answers_.send(h, message_kind::acknowledge, std::move(value), 0, piece.version);
+  }
+  void pull_rows(served_piece& piece, message_header const& h, zmq::message_t&& payload) {
+    if (is_ahead(piece, h)) {
+      piece.waiting.push_back({h, std::move(payload)});
+      return;
+    }
+    std::span<std::int64_t const> const ids(static_cast<std::int64_t const*>(payload.data()),
+                                            static_cast<std::size_t>(h.rows));
+    auto const rows = static_cast<std::int64_t>(piece.elements / piece.row_length);
+    std::int64_t before = -1;
+    for (std::int64_t const id : ids) {
+      expect(id > before && id < rows, [&] {
+        return "row_sparse_pull: ascending ids below " + std::to_string(rows) + " expected, " + std::to_string(id) +
+               " came";
+      });
+      before = id;
+    }
+    zmq::message_t values(static_cast<std::size_t>(h.rows * piece.row_length) * store_.element_bytes());
+    store_.pull_rows(piece.number, piece.shape, ids, static_cast<std::byte*>(values.data()));
+    answers_.send(h, message_kind::acknowledge, std::move(values), 0, piece.version);
+  }
+  /// Answers pulls whose workers are no longer ahead, and forgets those of workers that are gone.
+  void release_pulls(served_piece& piece) {
+    for (std::size_t i = 0; i < piece.waiting.size();) {
+      message_header const h = piece.waiting[i].header;
+      bool const gone = !members_.is_alive(h.worker) || members_[h.worker].incarnation != h.incarnation;
+      if (!gone && is_ahead(piece, h)) {
+        ++i;
+        continue;
+      }
+      zmq::message_t payload = std::move(piece.waiting[i].payload);
+      piece.waiting.erase(piece.waiting.begin() + static_cast<std::ptrdiff_t>(i));
+      if (gone) continue;
+      if (h.kind == message_kind::pull_rows) {
+        pull_rows(piece, h, std::move(payload));
+      } else {
+        pull(piece, h, std::move(payload));
+      }
+    }
+  }
+
+  served_store& store_;
+  membership& members_;
+  answer_sender& answers_;
+  remote::consistency when_;
+  served_pieces pieces_;
+  std::vector<std::byte const*> gradients_;
+  std::uint32_t lost_ = no_worker;  // a worker whose death has ended the rounds
+};
+
+}  // namespace pushpull::remote::detail

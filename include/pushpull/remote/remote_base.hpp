@@ -1,0 +1,204 @@
+/// @file
+/// The part of a remote_store without its pushes and pulls: its keys, facts about servers, waiting.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
+#include <pushpull/element/dtype.hpp>
+#include <pushpull/element/shape.hpp>
+#include <pushpull/error.hpp>
+#include <pushpull/remote/key_directory.hpp>
+#include <pushpull/remote/message.hpp>
+#include <pushpull/remote/options.hpp>
+#include <pushpull/remote/pieces.hpp>
+#include <pushpull/remote/prepared_operation.hpp>
+#include <pushpull/remote/remote_keys.hpp>
+#include <pushpull/remote/remote_operation.hpp>
+#include <pushpull/remote/request.hpp>
+#include <pushpull/schedule/operation_pool.hpp>
+#include <pushpull/schedule/task_schedule.hpp>
+#include <pushpull/store/keys.hpp>
+#include <pushpull/tensor/row_sparse.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::remote::detail {
+
+/// The part of remote_store<T, D> that it inherits; types and constants are those that store_face asks for.
+template <ElementType T, Device D>
+class remote_base {
+ public:
+  using value_type = T;
+  using device_type = D;
+  using key_type = any_key;
+  using key_view = any_key_view;
+  static constexpr bool is_synchronous = false, may_accumulate = false, accumulates = false;
+  template <class>
+  using stored_as = T;
+  template <class E>
+  static constexpr bool has_type = std::same_as<E, T>;
+  template <class>
+  static constexpr bool converts = true;
+  template <class E>
+  static constexpr bool pulls = std::same_as<E, T>;
+  template <class E>
+  static constexpr bool lists = std::same_as<E, T>;
+
+  /// Returns when all servers know this worker. @param servers  Their addresses, in the order of their numbers.
+  /// @throws invalid_argument if there is no device or no server, or the servers have elements of another type; comm_timeout if
+  /// a server does not answer for `options.patience`; comm_error if a server refuses this worker
+  remote_base(std::vector<D> const& devices, std::vector<std::string> const& servers,
+              worker_options const& options = {})
+      : options_(options), parts_(std::make_unique<remote_parts<T, D>>(devices, servers, options)) {
+    std::uint8_t const element = parts_->servers.facts().element;
+    pushpull::detail::expects<invalid_argument>(element == element_code<T>, [&] {
+      return "remote_store: servers with elements of type " + std::string(dtype_traits<T>::name) +
+             " expected, they have " + std::string(element_name(element));
+    });
+  }
+  remote_base(remote_base&&) noexcept = default;
+  /// Work under way is finished first.
+  remote_base& operator=(remote_base&& other) noexcept {
+    remote_base old(std::move(other));
+    std::swap(options_, old.options_);
+    std::swap(parts_, old.parts_);
+    std::swap(operations_, old.operations_);
+    std::swap(schedule_, old.schedule_);
+    return *this;
+  }
+  /// Finishes what is under way, and says goodbye to the servers.
+  ~remote_base() = default;
+
+  std::vector<D> const& devices() const { return parts_->devices; }
+  bool contains(any_key_view key) const { return parts_->keys.contains(key); }
+  /// All keys, in the order of their init.
+  std::vector<any_key> keys() const { return parts_->keys.list(); }
+  /// Number of keys.
+  std::size_t size() const { return keys().size(); }
+  /// @throws unknown_key
+  pushpull::shape const& shape(any_key_view key) const { return parts_->keys.find("shape", key).shape; }
+  /// The number of this worker, which server 0 gave to it.
+  int rank() const { return static_cast<int>(parts_->servers.rank()); }
+  /// Workers that the job has at least.
+  int num_workers() const { return static_cast<int>(parts_->servers.facts().workers); }
+  std::size_t num_servers() const { return parts_->servers.servers(); }
+  /// Workers that died and did not come back, as server 0 counted them at the last heartbeat.
+  int num_dead_node() const { return static_cast<int>(parts_->servers.dead_workers()); }
+  /// Whether the servers' store applies a rule.
+  bool has_updater() const { return parts_->servers.facts().has_updater; }
+  /// Whether a step takes the gradients of all workers: the servers' consistency is `rounds`.
+  bool has_rounds() const {
+    return parts_->servers.facts().consistency == remote::consistency(remote::rounds()).index();
+  }
+  /// Returns when all living workers have called it. Does not wait for work under way.
+  void barrier() const { call({.kind = message_kind::barrier}); }
+
+  /// Returns when all work is finished. @throws the first error that no earlier call has reported
+  void wait() const { schedule_->wait(); }
+  /// Returns when all work on the key is finished. @throws also unknown_key
+  void wait(any_key_view key) const { schedule_->wait(parts_->keys.find("wait", key).order); }
+  /// As wait, but errors stay for the next wait.
+  void drain() const { schedule_->drain(); }
+
+ protected:
+  std::unique_ptr<remote_key> make_key(any_key_view name, pushpull::shape const& s, bool has_rows) const {
+    pushpull::detail::expects<duplicate_key>(
+        !contains(name), [&] { return "init: " + pushpull::detail::key_text(name) + " was given to init before"; });
+    auto key = std::make_unique<remote_key>(remote_key{any_key(name), s});
+    bool const in_rows = has_rows || options_.placement == server_placement::in_turn;
+    if (in_rows && s.rank() > 1 && s.size() > 0) {
+      std::int64_t const length = pushpull::detail::row_length_of(s);
+      if (has_rows || static_cast<std::size_t>(length) * sizeof(T) <= options_.piece_bytes) key->row_length = length;
+    }
+    return key;
+  }
+  /// Registers keys, and sends the values of those of which this worker is asked for one. @param with_value  with_value(i, send)
+  template <class WithValue>
+  void enter_keys(std::vector<std::unique_ptr<remote_key>> added, WithValue const& with_value) {
+    std::vector<std::string> texts;
+    for (auto const& key : added) {
+      registered_key r{name_of(key->key), {}, static_cast<std::uint64_t>(key->row_length), element_code<T>};
+      for (std::size_t axis = 0; axis < key->shape.rank(); ++axis) r.extents.push_back(key->shape[axis]);
+      texts.push_back(to_payload(r));
+    }
+    std::vector<std::unique_ptr<request_group>> registrations;
+    for (std::size_t i = 0; i < added.size(); ++i) {
+      request& r = registrations.emplace_back(std::make_unique<request_group>())->requests.emplace_back();
+      r.header = {.kind = message_kind::register_key, .element = element_code<T>};
+      r.header.row_length = static_cast<std::uint64_t>(added[i]->row_length);
+      r.payload = std::as_bytes(std::span(texts[i]));
+      registrations.back()->begin();
+      parts_->servers.submit(*registrations.back());
+    }
+    std::exception_ptr failed;
+    for (std::size_t i = 0; i < added.size(); ++i) {
+      try {
+        registrations[i]->wait();
+        if (failed == nullptr) enter_key(*added[i], registrations[i]->requests.front().answer, i, with_value);
+      } catch (...) {
+        if (failed == nullptr) failed = std::current_exception();
+      }
+    }
+    if (failed != nullptr) std::rethrow_exception(failed);
+    for (auto& key : added) parts_->keys.add(std::move(key));
+  }
+  template <class WithValue>
+  void enter_key(remote_key& key, message_header const& answer, std::size_t i, WithValue const& with_value) const {
+    key.number = answer.key;
+    std::int64_t const placed = pushpull::detail::number_of(any_key_view(key.key), key.number);
+    key.pieces = pieces_of({placed, static_cast<std::int64_t>(key.shape.size()), key.row_length, sizeof(T)},
+                           num_servers(), options_);
+    if ((answer.flags & asker_sends_value) == 0) return;
+    with_value(i, [&](T const* value) { send_value(key, message_kind::init, value, 0); });
+    message_header ready{.kind = message_kind::key_ready};
+    ready.key = key.number;
+    call(ready);
+  }
+  void send_value(remote_key const& key, message_kind kind, T const* value, std::uint8_t flags) const {
+    request_group group;
+    add_value(group, key, kind, value, flags);
+    run(group);
+  }
+  static void add_value(request_group& group, remote_key const& key, message_kind kind, T const* value,
+                        std::uint8_t flags) {
+    for (std::size_t i = 0; i < key.pieces.size(); ++i) {
+      request& r = group.requests.emplace_back(key.about(kind, i, element_code<T>));
+      r.header.flags = flags;
+      r.payload = std::as_bytes(std::span(value + key.pieces[i].begin, static_cast<std::size_t>(key.pieces[i].size())));
+    }
+  }
+
+  prepared_operation& prepare() const {
+    auto* const op = new prepared_operation(parts_->servers);
+    op->acquire();
+    return *op;
+  }
+  /// A request to server 0. Returns when it is answered. @throws its error
+  message_header call(message_header const& header) const {
+    request_group group;
+    group.requests.emplace_back().header = header;
+    run(group);
+    return group.requests.front().answer;
+  }
+  void run(request_group& group) const {
+    group.begin();
+    parts_->servers.submit(group);
+    group.wait();
+  }
+
+  worker_options options_;
+  std::unique_ptr<remote_parts<T, D>> parts_;
+  std::shared_ptr<pushpull::detail::operation_pool> operations_ = std::make_shared<pushpull::detail::operation_pool>();
+  std::unique_ptr<pushpull::detail::task_schedule> schedule_ =
+      std::make_unique<pushpull::detail::task_schedule>();  // ends first, when its work is done
+};
+
+}  // namespace pushpull::remote::detail

@@ -1,0 +1,252 @@
+/// @file
+/// The router of a server: turns messages into operations on its pieces, and knows the workers.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <zmq.hpp>
+
+#include <pushpull/config.hpp>
+#include <pushpull/error.hpp>
+#include <pushpull/remote/answers.hpp>
+#include <pushpull/remote/frames.hpp>
+#include <pushpull/remote/key_directory.hpp>
+#include <pushpull/remote/membership.hpp>
+#include <pushpull/remote/message.hpp>
+#include <pushpull/remote/options.hpp>
+#include <pushpull/remote/piece_service.hpp>
+#include <pushpull/remote/served_store.hpp>
+#include <pushpull/remote/welcome.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::remote::detail {
+
+/// A server's socket and everything behind it. One thread runs it.
+class router {
+ public:
+  /// Listens from now on. @throws comm_error if it cannot; invalid_argument
+  router(served_store& store, server_options options)
+      : options_(std::move(options)),
+        store_(store),
+        members_(options_.workers, options_.dead_after),
+        answers_(socket_, members_),
+        service_(store, members_, answers_, options_.consistency) {
+    try {
+      socket_.set(zmq::sockopt::router_mandatory, 1);
+      socket_.set(zmq::sockopt::sndhwm, 0);  // workers bound what is under way
+      socket_.set(zmq::sockopt::rcvhwm, 0);
+      socket_.set(zmq::sockopt::linger, 200);
+      socket_.set(zmq::sockopt::maxmsgsize, static_cast<std::int64_t>(options_.largest_payload) + 4096);
+      if (!options_.curve.secret_key.empty()) {
+        socket_.set(zmq::sockopt::curve_server, 1);
+        socket_.set(zmq::sockopt::curve_secretkey, options_.curve.secret_key);
+      }
+      socket_.bind(options_.address);
+      address_ = socket_.get(zmq::sockopt::last_endpoint);
+    } catch (zmq::error_t const& failure) {
+      throw comm_error(static_cast<int>(options_.number),
+                       "server: cannot listen at " + options_.address + ": " + failure.what());
+    }
+  }
+
+  std::string const& address() const { return address_; }
+  /// From any thread: `run` returns soon.
+  void stop() noexcept { stops_ = true; }
+
+  /// Serves until `stop`, or until all workers have left or died.
+  void run() {
+    zmq::pollitem_t item{socket_.handle(), 0, ZMQ_POLLIN, 0};
+    while (!stops_) {
+      zmq_poll(&item, 1, 20);  // a signal may end it early
+      bool drained = false;
+      for (int i = 0; i < 256 && !drained && !stops_; ++i) {
+        received_message message;
+        drained = !receive_message(socket_, true, message);
+        if (!drained) handle(std::move(message));
+      }
+      // Not with messages waiting: what a worker has sent is a sign of life that was not read yet.
+      if (drained) bury();
+      if (ends_at_ && server_clock::now() >= *ends_at_) return;
+    }
+  }
+
+ private:
+  void handle(received_message&& message) {
+    auto const begin = server_clock::now();
+    auto const header = message.frames == message_frames ? header_in(bytes_of(message.head)) : std::nullopt;
+    if (!header || header->payload_bytes != message.payload.size()) {
+      ++answers_.counts.malformed;
+      return;
+    }
+    std::string const connection(text_of(message.connection));
+    std::size_t const bytes = message.payload.size();
+    dispatch(*header, connection, std::move(message.payload));
+    kind_counts& counts = answers_.counts.kinds[static_cast<std::size_t>(header->kind)];
+    ++counts.messages;
+    counts.payload_bytes += bytes;
+    counts.seconds += std::chrono::duration<double>(server_clock::now() - begin).count();
+  }
+
+  void dispatch(message_header const& h, std::string const& connection, zmq::message_t&& payload) {
+    if (h.job != options_.job)
+      return answers_.refuse(connection, h, message_error::wrong_job, "this server belongs to another job");
+    if (h.kind == message_kind::hello) return hello(h, connection);
+    member* const worker = members_.find(h, connection, server_clock::now());
+    if (worker == nullptr)
+      return answers_.refuse(connection, h, message_error::unknown_worker, "the server does not know the worker");
+    if (service_.handle(h, std::move(payload))) return;
+    switch (h.kind) {
+      case message_kind::heartbeat: return heartbeat(h, *worker);
+      case message_kind::goodbye: return goodbye(h, *worker);
+      default: break;
+    }
+    if (options_.number != 0)
+      return answers_.fail(h, message_error::invalid_argument, "this request is one for server 0");
+    switch (h.kind) {
+      case message_kind::register_key: return register_key(h, payload);
+      case message_kind::key_ready: return key_ready(h);
+      case message_kind::barrier: return enter_barrier(h);
+      case message_kind::status: return status(h);
+      default: return answers_.fail(h, message_error::invalid_argument, "no request that a worker makes");
+    }
+  }
+
+  void hello(message_header const& h, std::string const& connection) {
+    bool const was_known = h.worker < members_.size() && members_[h.worker].incarnation == h.incarnation;
+    auto const rank = members_.admit(h.worker, h.incarnation, connection, server_clock::now());
+    if (!rank)
+      return answers_.refuse(connection, h, message_error::unknown_worker,
+                             "a worker of rank " + std::to_string(h.worker) + " is alive in another process");
+    service_.on_arrival(*rank, !was_known);
+    ends_at_.reset();
+    message_header answered = h;
+    answered.worker = *rank;
+    answers_.send(answered, message_kind::welcome, frame_of(to_text(welcome())));
+  }
+  server_welcome welcome() const {
+    return {options_.number,
+            options_.workers,
+            store_.element(),
+            store_.has_updater(),
+            static_cast<std::uint8_t>(options_.consistency.index()),
+            options_.largest_payload};
+  }
+  void heartbeat(message_header const& h, member& worker) {
+    bool const lost_requests = std::exchange(worker.is_new_connection, false);
+    answers_.send(h, message_kind::heartbeat, {}, lost_requests ? connection_is_new : std::uint8_t{0},
+                  members_.count(worker_state::dead));
+  }
+  void goodbye(message_header const& h, member& worker) {
+    worker.state = worker_state::left;
+    depart(h.worker, false);
+  }
+  void bury() {
+    for (std::uint32_t const worker : members_.bury(server_clock::now())) depart(worker, true);
+  }
+  void depart(std::uint32_t worker, bool died) {
+    std::erase_if(in_barrier_, [&](message_header const& h) { return h.worker == worker; });
+    service_.on_departure(worker, died);
+    leave_barrier();
+    choose_senders();
+    if (members_.has_ended())
+      ends_at_ = server_clock::now() + (died ? options_.return_within : std::chrono::milliseconds(0));
+  }
+
+  void register_key(message_header const& h, zmq::message_t const& payload) {
+    auto const asked = key_in(h, bytes_of(payload));
+    if (!asked || asked->element != store_.element())
+      return answers_.fail(h, message_error::invalid_argument,
+                           "init: a key of elements of type " + std::string(element_name(store_.element())) +
+                               " expected, " +
+                               (asked ? shown(asked->name) + " of shape " + shape_text(*asked) : "none") + " came");
+    std::int64_t const number = keys_.number_of(*asked);
+    auto& entry = *keys_.find(number);
+    if (!(entry.key == *asked))
+      return answers_.fail(h, message_error::shape_mismatch,
+                           "init: " + shown(asked->name) + " has shape " + shape_text(entry.key) + ", one of shape " +
+                               shape_text(*asked) + " came");
+    message_header answered = h;
+    answered.key = number;
+    if (entry.is_ready) return answers_.send(answered, message_kind::acknowledge, {}, key_has_value);
+    std::erase_if(entry.askers, [&](message_header const& asker) { return asker.worker == h.worker; });
+    entry.askers.push_back(answered);
+    choose_sender(entry);
+  }
+  /// Worker 0 sends the value; if it is gone, the first of those that have asked.
+  void choose_sender(key_directory::entry& entry) {
+    if (entry.is_ready || entry.askers.empty()) return;
+    if (entry.sender != no_worker && members_.is_alive(entry.sender)) {
+      auto const again = std::find_if(entry.askers.begin(), entry.askers.end(),
+                                      [&](message_header const& h) { return h.worker == entry.sender; });
+      if (again != entry.askers.end()) appoint(entry, again);
+      return;
+    }
+    auto const chosen = std::min_element(entry.askers.begin(), entry.askers.end(),
+                                         [](auto const& a, auto const& b) { return a.worker < b.worker; });
+    bool const first_may_come = members_.is_alive(0) || members_[0].state == worker_state::absent;
+    if (chosen->worker == 0 || !first_may_come) appoint(entry, chosen);
+  }
+  void appoint(key_directory::entry& entry, std::vector<message_header>::iterator asker) {
+    entry.sender = asker->worker;
+    answers_.send(*asker, message_kind::acknowledge, {}, asker_sends_value);
+    entry.askers.erase(asker);
+  }
+  void choose_senders() {
+    for (auto& entry : keys_.entries()) {
+      std::erase_if(entry.askers, [&](message_header const& h) { return !members_.is_alive(h.worker); });
+      choose_sender(entry);
+    }
+  }
+  void key_ready(message_header const& h) {
+    auto* const entry = keys_.find(h.key);
+    if (entry == nullptr)
+      return answers_.fail(h, message_error::unknown_key, "no key has number " + std::to_string(h.key));
+    entry->is_ready = true;
+    for (message_header const& asker : std::exchange(entry->askers, {}))
+      answers_.send(asker, message_kind::acknowledge, {}, key_has_value);
+    answers_.send(h, message_kind::acknowledge);
+  }
+
+  void enter_barrier(message_header const& h) {
+    member& worker = members_[h.worker];
+    if (h.sequence <= worker.last_control) return answers_.send(h, message_kind::acknowledge);
+    std::erase_if(in_barrier_, [&](message_header const& other) { return other.worker == h.worker; });
+    in_barrier_.push_back(h);
+    leave_barrier();
+  }
+  void leave_barrier() {
+    if (in_barrier_.empty() || !members_.is_complete() || in_barrier_.size() < members_.count(worker_state::alive))
+      return;
+    for (message_header const& h : std::exchange(in_barrier_, {})) {
+      members_[h.worker].last_control = h.sequence;
+      answers_.send(h, message_kind::acknowledge);
+    }
+  }
+  void status(message_header const& h) {
+    answers_.send(h, message_kind::acknowledge, {}, 0, members_.count(worker_state::dead));
+  }
+
+  server_options options_;
+  zmq::context_t context_{1};
+  zmq::socket_t socket_{context_, zmq::socket_type::router};
+  std::string address_;
+  served_store& store_;
+  membership members_;
+  answer_sender answers_;
+  piece_service service_;
+  key_directory keys_;
+  std::vector<message_header> in_barrier_;
+  std::optional<server_clock::time_point> ends_at_;
+  std::atomic<bool> stops_{false};
+};
+
+}  // namespace pushpull::remote::detail

@@ -1,0 +1,58 @@
+/// @file
+/// The payload of a welcome: facts about the server that a worker needs.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+
+#include <pushpull/config.hpp>
+#include <pushpull/remote/message.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::remote::detail {
+
+/// The flag of a heartbeat's answer: requests over an earlier connection may be lost, and are to be sent again.
+inline constexpr std::uint8_t connection_is_new = 1;
+
+/// Facts about a server.
+struct server_welcome {
+  std::uint32_t number = 0;      ///< Among the servers.
+  std::uint32_t workers = 0;     ///< That the job has at least.
+  std::uint8_t element = 0;      ///< The element type of its store.
+  bool has_updater = false;      ///< Whether its store applies a rule.
+  std::uint8_t consistency = 0;  ///< The index of the alternative in remote::consistency.
+  std::uint64_t largest_payload = 0;
+
+  /// No answer waits for another worker, so a worker may bound what is under way.
+  bool answers_at_once() const { return consistency == 0; }
+};
+
+inline constexpr std::size_t welcome_bytes = 4 + 4 + 1 + 1 + 1 + 8;
+
+inline std::string to_text(server_welcome const& w) {
+  std::string text(welcome_bytes, '\0');
+  byte_writer out(std::as_writable_bytes(std::span(text)));
+  out.put(w.number);
+  out.put(w.workers);
+  out.put(w.element);
+  out.put(static_cast<std::uint8_t>(w.has_updater));
+  out.put(w.consistency);
+  out.put(w.largest_payload);
+  return text;
+}
+inline std::optional<server_welcome> welcome_in(std::span<std::byte const> payload) {
+  if (payload.size() != welcome_bytes) return std::nullopt;
+  byte_reader in(payload);
+  server_welcome w;
+  w.number = in.get<std::uint32_t>();
+  w.workers = in.get<std::uint32_t>();
+  w.element = in.get<std::uint8_t>();
+  w.has_updater = in.get<std::uint8_t>() != 0;
+  w.consistency = in.get<std::uint8_t>();
+  w.largest_payload = in.get<std::uint64_t>();
+  return w;
+}
+
+}  // namespace pushpull::remote::detail

@@ -1,0 +1,276 @@
+/// @file
+/// Servers and workers in processes: killed, stopped, late, hostile.
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <random>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <pushpull/pushpull.hpp>
+#include <pushpull/remote/job.hpp>
+#include <pushpull/remote/remote_store.hpp>
+#include <pushpull/remote/server.hpp>
+
+#include "remote/child_process.hpp"
+#include "support/catch.hpp"
+#include "support/expect.hpp"
+
+namespace {
+
+namespace pp = pushpull;
+namespace remote = pushpull::remote;
+namespace update = pushpull::update;
+using pushpull::test::child_process;
+using pushpull::test::tell;
+using pushpull::test::variable;
+using device = pp::cpu_device<pp::serial_system>;
+using served_sgd = pp::kv_store<float, device, update::sgd, pp::integer_keys>;
+using worker_store = pp::remote_store<float, device>;
+using std::chrono::milliseconds;
+
+std::vector<device> const devices{device(0)};
+constexpr std::size_t elements = 3000;  // two pieces of 8 KiB
+
+remote::worker_options options_of(std::int64_t rank) {
+  remote::worker_options options;
+  options.rank = rank;
+  options.piece_bytes = 8192;
+  options.patience = milliseconds(5000);
+  return options;
+}
+
+std::vector<std::string> servers_in_environment() { return remote::detail::lines_of(variable("SERVERS")); }
+
+template <class F>
+bool soon(F const& holds, milliseconds limit = milliseconds(5000)) {
+  for (auto const end = std::chrono::steady_clock::now() + limit; std::chrono::steady_clock::now() < end;) {
+    if (holds()) return true;
+    std::this_thread::sleep_for(milliseconds(10));
+  }
+  return false;
+}
+
+}  // namespace
+
+// A worker that pushes 1 to element number RANK, and tells how many pushes were acknowledged.
+TEST_CASE("child: worker", "[.child]") {
+  auto const rank = static_cast<std::size_t>(std::atoi(variable("RANK").c_str()));
+  worker_store store(devices, servers_in_environment(), options_of(static_cast<std::int64_t>(rank)));
+  store.init("w", std::vector<float>(elements));
+  std::vector<float> gradient(elements);
+  gradient[rank] = 1;
+  int const pushes = std::atoi(variable("PUSHES").c_str());
+  for (int n = 1; n <= pushes; ++n) {
+    store.push("w", gradient).wait();
+    tell(std::to_string(n));
+  }
+}
+
+TEST_CASE("50 workers that are killed at any time disturb nobody, and acknowledged pushes count once", "[remote]") {
+  served_sgd served(devices, update::sgd{.learning_rate = 1});
+  remote::server server(served, {.workers = 1, .dead_after = milliseconds(300)});
+  worker_store store(devices, {server.address()}, options_of(0));
+  store.init("w", std::vector<float>(elements));
+  std::mt19937 random(1);
+  std::vector<float> own(elements), weights(elements);
+  own[0] = 1;
+  int pushes = 0;
+  std::map<std::size_t, int> acknowledged;
+  constexpr std::size_t killed = 50, at_once = 5;
+  for (std::size_t first = 1; first <= killed; first += at_once) {
+    std::vector<std::unique_ptr<child_process>> workers;
+    for (std::size_t rank = first; rank < first + at_once; ++rank)
+      workers.push_back(std::make_unique<child_process>(
+          "child: worker",
+          std::map<std::string, std::string>{
+              {"RANK", std::to_string(rank)}, {"PUSHES", "1000000"}, {"SERVERS", server.address() + "\n"}}));
+    for (auto& worker : workers) REQUIRE(worker->line() == "1");
+    std::size_t rank = first;
+    for (auto& worker : workers) {
+      auto const end = std::chrono::steady_clock::now() + std::chrono::microseconds(random() % 20000);
+      while (std::chrono::steady_clock::now() < end) {
+        store.push("w", own).wait();
+        ++pushes;
+      }
+      worker->send(SIGKILL);
+      std::string const last = worker->last_line();
+      acknowledged[rank++] = last.empty() ? 1 : std::atoi(last.c_str());
+    }
+  }
+  store.pull("w", weights).wait();
+  REQUIRE(weights[0] == -static_cast<float>(pushes));
+  for (auto const& [rank, count] : acknowledged) {
+    REQUIRE(weights[rank] <= -static_cast<float>(count));
+    REQUIRE(weights[rank] >= -static_cast<float>(count + 1));  // the last one may be applied and not acknowledged
+  }
+  REQUIRE(soon([&] { return store.num_dead_node() == static_cast<int>(killed); }));
+}
+
+// A process of a job that MXNet's launcher starts.
+TEST_CASE("child: process of a job", "[.child]") {
+  auto const process = pp::launch::environment();
+  if (process.role == pp::launch::process_role::scheduler) return remote::run_scheduler(process);
+  if (process.role == pp::launch::process_role::server) {
+    served_sgd served(devices, update::sgd{.learning_rate = 1});
+    return remote::run_server(served, {.consistency = remote::rounds{}}, process);
+  }
+  auto store = remote::connect<float>(devices, options_of(-1), process);
+  std::vector<float> weights(elements);
+  store.init("w", weights);
+  std::vector<float> const gradient(elements, static_cast<float>(1 + store.rank()));
+  for (int step = 0; step < 10; ++step) store.pushpull("w", gradient, weights).wait();
+  store.barrier();
+  for (float const w : weights) pp::test::expect(w == -10.0F * (1 + 2 + 3));
+  tell("rank " + std::to_string(store.rank()) + " of " + std::to_string(store.num_workers()));
+}
+
+TEST_CASE("MXNet's variables start scheduler, servers and workers", "[remote]") {
+  remote::scheduler scheduler("tcp://127.0.0.1:*", 2);  // with the port that a real one would be given
+  std::thread running([&] { scheduler.run(); });
+  auto const start = [&](std::string const& role) {
+    std::string const& address = scheduler.address();
+    return std::make_unique<child_process>(
+        "child: process of a job",
+        std::map<std::string, std::string>{{"DMLC_ROLE", role},
+                                           {"DMLC_PS_ROOT_URI", "127.0.0.1"},
+                                           {"DMLC_PS_ROOT_PORT", address.substr(address.rfind(':') + 1)},
+                                           {"DMLC_NUM_SERVER", "2"},
+                                           {"DMLC_NUM_WORKER", "3"}});
+  };
+  std::vector<std::unique_ptr<child_process>> workers, servers;
+  for (int n = 0; n < 3; ++n) workers.push_back(start("worker"));
+  for (int n = 0; n < 2; ++n) servers.push_back(start("server"));
+  std::vector<std::string> told;
+  for (auto& worker : workers) {
+    told.push_back(worker->line());
+    CHECK(worker->wait());
+  }
+  std::sort(told.begin(), told.end());
+  CHECK(told == std::vector<std::string>{"rank 0 of 3", "rank 1 of 3", "rank 2 of 3"});
+  for (auto& server : servers) CHECK(server->wait());  // the workers have left
+  scheduler.stop();                                    // if a server has not said goodbye
+  running.join();
+}
+
+TEST_CASE("a worker that is stopped is dead within a second, and goes on when it continues", "[remote]") {
+  served_sgd served(devices, update::sgd{.learning_rate = 1});
+  remote::server server(served, {.workers = 2, .dead_after = milliseconds(600)});
+  worker_store store(devices, {server.address()}, options_of(0));
+  store.init("w", std::vector<float>(elements));
+  child_process worker("child: worker", {{"RANK", "1"}, {"PUSHES", "50"}, {"SERVERS", server.address() + "\n"}});
+  REQUIRE(worker.line() == "1");
+  worker.send(SIGSTOP);
+  REQUIRE(soon([&] { return store.num_dead_node() == 1; }, milliseconds(2000)));
+  worker.send(SIGCONT);
+  REQUIRE(worker.last_line() == "50");
+  REQUIRE(worker.wait());
+  std::vector<float> weights(elements);
+  store.pull("w", weights).wait();
+  REQUIRE(weights[1] == -50);
+  REQUIRE(soon([&] { return store.num_dead_node() == 0; }));
+}
+
+TEST_CASE("a round ends with an error if a worker dies, or goes on without it", "[remote]") {
+  bool const goes_on = GENERATE(false, true);
+  served_sgd served(devices, update::sgd{.learning_rate = 1});
+  remote::server server(
+      served, {.workers = 2, .consistency = remote::rounds{.goes_on = goes_on}, .dead_after = milliseconds(500)});
+  worker_store store(devices, {server.address()}, options_of(0));
+  std::vector<float> weights(elements), gradient(elements);
+  gradient[0] = 1;
+  child_process worker("child: worker", {{"RANK", "1"}, {"PUSHES", "1000"}, {"SERVERS", server.address() + "\n"}});
+  store.init("w", weights);
+  for (int n = 0; n < 20; ++n) store.push("w", gradient).wait();
+  worker.send(SIGKILL);
+  int pushes = 20;
+  try {
+    for (; pushes < 1500; ++pushes) store.push("w", gradient).wait();
+  } catch (pp::comm_error const& lost) {
+    REQUIRE(std::string(lost.what()) == "push: worker 1 died, and the round cannot be completed");
+  }
+  REQUIRE((pushes == 1500) == goes_on);
+  store.pull("w", weights).wait();
+  REQUIRE(weights[0] == -static_cast<float>(pushes));
+}
+
+TEST_CASE("100,000 hostile messages are dropped or refused, and workers go on", "[remote]") {
+  served_sgd served(devices, update::sgd{.learning_rate = 1});
+  remote::server server(served, {.workers = 1, .largest_payload = 1 << 20});
+  worker_store store(devices, {server.address()}, options_of(0));
+  store.init("w", std::vector<float>(elements));
+  std::vector<float> const gradient(elements, 1.0F);
+  std::mt19937 random(7);
+  auto const bytes = [&](std::size_t count) {
+    std::string text(count, '\0');
+    for (char& c : text) c = static_cast<char>(random());
+    return text;
+  };
+  zmq::context_t context(1);
+  zmq::socket_t hostile(context, zmq::socket_type::dealer);
+  hostile.set(zmq::sockopt::sndhwm, 0);
+  hostile.set(zmq::sockopt::linger, 0);
+  hostile.connect(server.address());
+  std::string const whole_push(elements * 4, '\0');
+  for (int n = 0; n < 100'000; ++n) {
+    remote::message_header h;
+    h.kind = static_cast<remote::message_kind>(random() % 30);
+    h.element = random() % 8 == 0 ? static_cast<std::uint8_t>(random()) : remote::element_code<float>;
+    h.worker = static_cast<std::uint32_t>(random() % 3);
+    h.incarnation = random();
+    h.sequence = random();
+    h.key = static_cast<std::int64_t>(random() % 3) - 1;
+    h.piece = static_cast<std::uint32_t>(random() % 3);
+    h.elements = random() % 2 == 0 ? 2048 : random();
+    h.row_length = random() % 2;
+    h.job = random() % 8 == 0 ? 1 : 0;
+    if (h.kind == remote::message_kind::hello) h.job = 1;  // who says hello properly is no stranger
+    auto frame = remote::to_frame(h);
+    std::string const body = bytes(random() % 64);
+    switch (random() % 8) {
+      case 0: hostile.send(zmq::buffer(bytes(random() % 200)), zmq::send_flags::none); break;
+      case 1:
+        for (int part = 0; part < 5; ++part) hostile.send(zmq::buffer(body), zmq::send_flags::sndmore);
+        hostile.send(zmq::buffer(body), zmq::send_flags::none);
+        break;
+      case 2: frame[random() % frame.size()] ^= std::byte{4}; [[fallthrough]];
+      default:
+        hostile.send(zmq::buffer(frame.data(), frame.size() - (random() % 16 == 0 ? 1 : 0)), zmq::send_flags::sndmore);
+        hostile.send(zmq::buffer(random() % 64 == 0 ? whole_push : body), zmq::send_flags::none);
+    }
+    if (n % 1000 == 0) {  // bytes that are no ZeroMQ, and a message that is too long
+      int const raw = ::socket(AF_INET, SOCK_STREAM, 0);
+      sockaddr_in to{};
+      to.sin_family = AF_INET;
+      to.sin_port = htons(
+          static_cast<std::uint16_t>(std::atoi(server.address().substr(server.address().rfind(':') + 1).c_str())));
+      to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+      if (::connect(raw, reinterpret_cast<sockaddr*>(&to), sizeof to) == 0) {
+        std::string const garbage = bytes(4096);
+        (void)!::send(raw, garbage.data(), garbage.size(), MSG_NOSIGNAL);
+      }
+      ::close(raw);
+      store.push("w", gradient).wait();
+    }
+  }
+  zmq::socket_t oversized(context, zmq::socket_type::dealer);
+  oversized.set(zmq::sockopt::linger, 200);
+  oversized.connect(server.address());
+  oversized.send(zmq::buffer(std::string(8 << 20, 'x')), zmq::send_flags::none);
+  std::vector<float> weights(elements);
+  for (int n = 0; n < 100; ++n) store.pushpull("w", gradient, weights).wait();
+  for (float const w : weights) REQUIRE(w == -200);
+  REQUIRE(store.num_dead_node() == 0);
+}

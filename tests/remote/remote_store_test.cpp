@@ -1,0 +1,323 @@
+/// @file
+/// Stores on servers, with servers and workers in threads of this process.
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <random>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <pushpull/pushpull.hpp>
+#include <pushpull/remote/remote_store.hpp>
+#include <pushpull/remote/server.hpp>
+
+#include "support/catch.hpp"
+#include "support/expect.hpp"
+#include "support/message_of.hpp"
+
+namespace {
+
+namespace pp = pushpull;
+namespace remote = pushpull::remote;
+namespace update = pushpull::update;
+using pushpull::test::expect;
+using device = pp::cpu_device<pp::serial_system>;
+using served_adam = pp::kv_store<float, device, update::adam, pp::integer_keys>;
+using served_sgd = pp::kv_store<float, device, update::sgd, pp::integer_keys>;
+using worker_store = pp::remote_store<float, device>;
+using std::chrono::milliseconds;
+
+std::vector<device> const devices{device(0)};
+
+std::vector<float> values(std::size_t n, std::size_t seed) {
+  std::vector<float> result(n);
+  for (std::size_t i = 0; i < n; ++i) result[i] = static_cast<float>((i * 7919 + seed * 104729) % 1009) / 1009 - 0.5F;
+  return result;
+}
+
+/// Servers of one job in this process.
+template <class Store>
+struct server_set {
+  template <class Rule>
+  server_set(std::size_t count, Rule const& rule, remote::server_options options = {}) {
+    for (std::size_t n = 0; n < count; ++n) {
+      options.number = static_cast<std::uint32_t>(n);
+      stores.emplace_back(devices, rule);
+      servers.emplace_back(std::make_unique<remote::server>(stores.back(), options));
+      addresses.push_back(servers.back()->address());
+    }
+  }
+  std::deque<Store> stores;
+  std::vector<std::unique_ptr<remote::server>> servers;
+  std::vector<std::string> addresses;
+};
+
+/// Runs f(rank) in a thread per worker. @throws the first error
+void run_workers(std::size_t count, std::function<void(std::size_t)> const& f) {
+  std::vector<std::thread> threads;
+  std::vector<std::exception_ptr> errors(count);
+  for (std::size_t rank = 0; rank < count; ++rank)
+    threads.emplace_back([&, rank] {
+      try {
+        f(rank);
+      } catch (...) {
+        errors[rank] = std::current_exception();
+      }
+    });
+  for (auto& thread : threads) thread.join();
+  for (auto const& error : errors)
+    if (error) std::rethrow_exception(error);
+}
+
+remote::worker_options of_rank(std::size_t rank) {
+  remote::worker_options options;
+  options.rank = static_cast<std::int64_t>(rank);
+  options.patience = milliseconds(5000);
+  return options;
+}
+
+}  // namespace
+
+TEST_CASE("one worker and servers give the bits of a local store", "[remote]") {
+  std::size_t const count = GENERATE(1U, 3U);
+  server_set<served_adam> servers(count, update::adam{.learning_rate = 0.1});
+  auto options = of_rank(0);
+  options.piece_bytes = 8192;
+  worker_store store(devices, servers.addresses, options);
+  pp::kv_store<float, device, update::adam> local(devices, update::adam{.learning_rate = 0.1});
+  REQUIRE(store.rank() == 0);
+  REQUIRE(store.num_workers() == 1);
+  REQUIRE(store.num_servers() == count);
+  REQUIRE(store.has_updater());
+  for (std::size_t const n : {0U, 1U, 7U, 1000U, 2048U, 2049U, 30011U}) {
+    std::string const key = "w" + std::to_string(n);
+    auto const initial = values(n, 1);
+    store.init(key, initial);
+    local.init(key, initial);
+    std::vector<float> got(n), expected(n);
+    for (std::size_t step = 0; step < 4; ++step) {
+      auto const gradient = values(n, step + 2);
+      store.push(key, gradient).wait();
+      local.push(key, gradient).wait();
+      store.pull(key, got).wait();
+      local.pull(key, expected).wait();
+      REQUIRE(got == expected);
+      store.pushpull(key, gradient, got).wait();
+      local.pushpull(key, gradient, expected).wait();
+      REQUIRE(got == expected);
+    }
+  }
+}
+
+TEST_CASE("lists, several sources and outputs, and tensors of rank 2 mean what they mean on a kv_store", "[remote]") {
+  server_set<served_adam> servers(2, update::adam{.learning_rate = 0.1});
+  std::vector<device> const two{device(0), device(1)};
+  worker_store store(two, servers.addresses, of_rank(0));
+  pp::kv_store<float, device, update::adam, pp::any_keys> local(two, update::adam{.learning_rate = 0.1});
+  pp::tensor<float, device> a(two[0], pp::shape{5, 3}), b(two[1], pp::shape{7});
+  std::fill_n(a.data(), a.size(), 0.5F);
+  std::fill_n(b.data(), b.size(), -1.0F);
+  auto const run = [&](auto& s) {
+    std::vector<pp::any_key> const keys{pp::any_key("a"), pp::any_key("b")};
+    std::vector<pp::tensor_view<float, device>> const initial{a.view(), b.view()};
+    s.init(keys, initial);
+    auto const ga0 = values(15, 3), ga1 = values(15, 4), gb0 = values(7, 5);
+    using constant = pp::tensor_view<float const, device>;
+    std::vector<std::vector<constant>> const gradients{
+        {constant(ga0.data(), a.shape(), two[0]), constant(ga1.data(), a.shape(), two[1])},
+        {constant(gb0.data(), b.shape(), two[0])}};
+    std::vector<std::vector<float>> results(3);
+    results[0].resize(15), results[1].resize(15), results[2].resize(7);
+    using writable = pp::tensor_view<float, device>;
+    std::vector<std::vector<writable>> const outputs{
+        {writable(results[0].data(), a.shape(), two[0]), writable(results[1].data(), a.shape(), two[1])},
+        {writable(results[2].data(), b.shape(), two[1])}};
+    for (int step = 0; step < 3; ++step) s.pushpull(keys, gradients, outputs);
+    s.wait();
+    return results;
+  };
+  REQUIRE(run(store) == run(local));
+}
+
+TEST_CASE("a round takes the gradients of all workers in the order of their ranks", "[remote]") {
+  constexpr std::size_t workers = 3, steps = 5, n = 5000;
+  server_set<served_adam> servers(2, update::adam{.learning_rate = 0.1},
+                                  {.workers = workers, .consistency = remote::rounds{}});
+  pp::kv_store<float, device, update::adam> local(devices, update::adam{.learning_rate = 0.1});
+  local.init("w", values(n, 0));
+  std::vector<float> expected(n);
+  for (std::size_t step = 0; step < steps; ++step) {
+    std::vector<std::vector<float>> gradients;
+    for (std::size_t rank = 0; rank < workers; ++rank) gradients.push_back(values(n, 10 * step + rank));
+    local.pushpull("w", gradients, expected).wait();
+  }
+  std::vector<std::vector<float>> got(workers, std::vector<float>(n));
+  run_workers(workers, [&](std::size_t rank) {
+    auto options = of_rank(rank);
+    options.piece_bytes = 4096;
+    worker_store store(devices, servers.addresses, options);
+    store.init("w", values(n, rank));  // that of worker 0 counts
+    for (std::size_t step = 0; step < steps; ++step) {
+      auto const gradient = values(n, 10 * step + rank);
+      store.pushpull("w", gradient, got[rank]).wait();
+    }
+    store.barrier();
+  });
+  for (auto const& result : got) REQUIRE(result == expected);
+}
+
+TEST_CASE("asynchronous pushes are applied once each, whatever their order", "[remote]") {
+  constexpr std::size_t workers = 3, steps = 40, n = 3000;
+  server_set<served_sgd> servers(2, update::sgd{.learning_rate = 1}, {.workers = workers});
+  run_workers(workers, [&](std::size_t rank) {
+    auto options = of_rank(rank);
+    options.piece_bytes = 4096;
+    worker_store store(devices, servers.addresses, options);
+    store.init(7, std::vector<float>(n));
+    std::vector<float> const gradient(n, 1.0F);
+    for (std::size_t step = 0; step < steps; ++step) store.push(7, gradient);
+    store.wait();
+    store.barrier();
+    std::vector<float> weights(n);
+    store.pull(7, weights).wait();
+    for (float const w : weights) expect(w == -static_cast<float>(workers * steps));
+  });
+}
+
+TEST_CASE("a worker whose clock is bounded waits for slower ones", "[remote]") {
+  server_set<served_sgd> servers(1, update::sgd{.learning_rate = 1}, {.workers = 2, .consistency = remote::bounded{2}});
+  worker_store slow(devices, servers.addresses, of_rank(1));
+  worker_store fast(devices, servers.addresses, of_rank(0));
+  std::vector<float> const one(1, 1.0F);
+  std::vector<float> weight(1), other(1);
+  fast.init("w", std::vector<float>(1));
+  slow.init("w", std::vector<float>(1));
+  for (int step = 0; step < 2; ++step) fast.pushpull("w", one, weight).wait();
+  REQUIRE(weight[0] == -2);
+  auto const waits = fast.pushpull("w", one, weight);
+  std::this_thread::sleep_for(milliseconds(100));
+  REQUIRE(!waits.ready());
+  slow.push("w", one).wait();
+  waits.wait();
+  REQUIRE(weight[0] == -4);
+  slow.pull("w", other).wait();  // slow workers never wait
+  REQUIRE(other[0] == -4);
+}
+
+TEST_CASE("who sends other shapes, keys, jobs or element types is told so, and the store goes on", "[remote]") {
+  using pushpull::test::message_of;
+  server_set<served_sgd> servers(1, update::sgd{.learning_rate = 1}, {.workers = 2, .job = 5});
+  auto options = of_rank(0);
+  REQUIRE(message_of<pp::comm_error>([&] { worker_store(devices, servers.addresses, options); }) ==
+          "remote_store: this server belongs to another job");
+  options.job = 5;
+  worker_store first(devices, servers.addresses, options);
+  options.rank = 1;
+  worker_store second(devices, servers.addresses, options);
+  std::vector<float> const three(3), four(4);
+  first.init("w", three);
+  REQUIRE(message_of<pp::shape_mismatch>([&] { second.init("w", four); }) ==
+          "init: key \"w\" has shape (3) of float32, one of shape (4) of float32 came");
+  second.init("w", three);
+  REQUIRE_THROWS_AS(second.init("w", three), pp::duplicate_key);
+  REQUIRE_THROWS_AS(second.push("w", four), pp::shape_mismatch);
+  REQUIRE_THROWS_AS(second.push("v", four), pp::unknown_key);
+  REQUIRE(message_of<pp::invalid_argument>([&] {
+            pp::remote_store<double, device>(devices, servers.addresses, {.rank = 3, .job = 5});
+          }) == "remote_store: servers with elements of type float64 expected, they have float32");
+  std::vector<float> got(3);
+  second.pushpull("w", three, got).wait();
+  options.rank = 0;
+  options.patience = milliseconds(300);
+  REQUIRE_THROWS_AS(worker_store(devices, servers.addresses, options), pp::comm_timeout);  // its rank is taken
+  REQUIRE(second.keys().size() == 1);
+}
+
+TEST_CASE("parameter_store and any_store work over servers", "[remote]") {
+  server_set<served_adam> servers(2, update::adam{.learning_rate = 0.1});
+  worker_store store(devices, servers.addresses, of_rank(0));
+  pp::kv_store<float, device, update::adam> local(devices, update::adam{.learning_rate = 0.1});
+  auto const train = [&](auto& s) {
+    pp::parameter_store parameters(s);
+    std::vector<float> weight = values(1000, 1), bias = values(10, 2);
+    parameters.add("weight", weight);
+    parameters.add("bias", bias);
+    for (std::size_t step = 0; step < 3; ++step) {
+      for (char const* const name : {"weight", "bias"}) {
+        auto const gradient = parameters.grad(name, 0);
+        auto const g = values(gradient.size(), step);
+        std::copy(g.begin(), g.end(), gradient.data());
+      }
+      parameters.update_all();
+    }
+    parameters.sync_master();
+    weight.insert(weight.end(), bias.begin(), bias.end());
+    return weight;
+  };
+  auto const expected = train(local);
+  REQUIRE(train(store) == expected);
+
+  pp::any_store<device, pp::compressors<>, float> any("dist_async", std::move(store));
+  REQUIRE(any.rank() == 0);
+  auto const gradient = values(10, 9);
+  std::vector<float> got(10), wanted(10);
+  any.init("other", gradient);
+  local.init("other", gradient);
+  any.pushpull("other", gradient, got).wait();
+  local.pushpull("other", gradient, wanted).wait();
+  REQUIRE(got == wanted);
+  REQUIRE_THROWS_AS(any.set_optimizer(update::sgd{}), pp::invalid_argument);
+}
+
+TEST_CASE("rows, and values that are assigned, mean what they mean on a kv_store", "[remote]") {
+  server_set<served_adam> servers(2, update::adam{.learning_rate = 0.1});
+  auto options = of_rank(0);
+  options.piece_bytes = 400;  // 33 rows
+  worker_store store(devices, servers.addresses, options);
+  pp::kv_store<float, device, update::adam, pp::any_keys> local(devices, update::adam{.learning_rate = 0.1});
+  pp::shape const shape{100, 3};
+  std::vector<std::int64_t> const ids{99, 5, 33, 5, 32}, wanted{5, 0, 99, 34, 5};
+  std::vector<std::int64_t> const none;
+  auto const gradient = values(15, 1);
+  auto const initial = values(300, 2), other = values(300, 3);
+  auto const run = [&](auto& s) {
+    std::vector<float> results;
+    s.init("table", pp::tensor_view<float const>(initial.data(), shape));
+    pp::row_sparse_view<float const, device> const rows(gradient.data(), ids.data(), 5, shape, devices[0]);
+    pp::row_sparse_view<float const, device> const no_rows(gradient.data(), none.data(), 0, shape, devices[0]);
+    pp::row_sparse<float, device> pulled(devices[0], shape);
+    std::vector<float> whole(300);
+    pp::tensor_view<float, device> const all(whole.data(), shape, devices[0]);
+    s.push("table", rows).wait();
+    s.push("table", no_rows).wait();
+    s.row_sparse_pull("table", pulled, wanted).wait();
+    REQUIRE(pulled.rows() == 4);
+    results.insert(results.end(), pulled.values(), pulled.values() + 12);
+    s.pushpull("table", rows, all, pp::row_updates::standard).wait();
+    results.insert(results.end(), whole.begin(), whole.end());
+    s.assign("table", pp::tensor_view<float const>(other.data(), shape));
+    s.push("table", rows).wait();
+    s.pull("table", all).wait();
+    results.insert(results.end(), whole.begin(), whole.end());
+    s.assign("table", pp::tensor_view<float const>(other.data(), shape), pp::rule_states::reset);
+    s.push("table", rows).wait();
+    s.pull("table", all).wait();
+    results.insert(results.end(), whole.begin(), whole.end());
+    s.init("rows", rows);
+    s.pull("rows", all).wait();
+    results.insert(results.end(), whole.begin(), whole.end());
+    return results;
+  };
+  REQUIRE(run(store) == run(local));
+  std::vector<std::int64_t> const outside{100};
+  pp::row_sparse<float, device> pulled(devices[0], shape);
+  REQUIRE_THROWS_AS(store.row_sparse_pull("table", pulled, outside), pp::invalid_argument);
+}
