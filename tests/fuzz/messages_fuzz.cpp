@@ -10,12 +10,15 @@
 #include <map>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
+#include <pushpull/remote/control_service.hpp>
 #include <pushpull/remote/key_directory.hpp>
 #include <pushpull/remote/piece_service.hpp>
 #include <pushpull/remote/welcome.hpp>
+#include <pushpull/update/momentum.hpp>
 
 #include "fuzz/input.hpp"
 
@@ -23,6 +26,7 @@ namespace {
 
 namespace pp = pushpull;
 namespace remote = pushpull::remote;
+namespace update = pushpull::update;
 using pushpull::test::fuzz_check;
 using pushpull::test::fuzz_input;
 using remote::message_kind;
@@ -77,6 +81,11 @@ class touching_store final : public remote::detail::served_store {
     std::memset(values, 0, ids.size() * static_cast<std::size_t>(pp::detail::row_length_of(s)) * 4);
   }
   std::int64_t steps(std::int64_t) const override { return 0; }
+  void set_hyperparameters(std::size_t, std::string_view text) override {
+    update::momentum const rule = remote::detail::with_text(update::momentum{}, text);
+    seen += static_cast<std::uint64_t>(remote::detail::to_text(rule).size());
+  }
+  void set_multipliers(std::int64_t, std::string_view text) override { remote::detail::multipliers_in(text); }
 
   std::map<std::int64_t, std::size_t> sizes;
 
@@ -129,7 +138,7 @@ zmq::message_t payload(fuzz_input& in, remote::message_header const& h) {
   if (h.kind == message_kind::pull_rows) size = h.rows * 8;
   size = number(in, size);
   std::vector<std::uint8_t> bytes(size % 200);
-  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = i % 8 == 0 ? in.byte() % 8 : 0;
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::uint8_t>(i % 8 == 0 ? in.byte() % 8 : 0);
   return zmq::message_t(bytes.data(), bytes.size());
 }
 
@@ -159,6 +168,8 @@ extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size
   remote::detail::membership members(2, std::chrono::hours(1));
   remote::detail::answer_sender answers(socket, members);
   remote::detail::piece_service service(store, members, answers, consistency_of(in.byte()));
+  remote::detail::control_service control(store, answers, 0,
+                                          [](std::int64_t, std::string_view text) { seen += text.size(); });
   for (int message = 0; message < 64 && !in.ended(); ++message) {
     remote::message_header h = header(in);
     if (in.once_in(4)) {
@@ -177,7 +188,8 @@ extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size
     }
     zmq::message_t body = payload(in, h);
     h.payload_bytes = body.size();
-    if (h.worker < members.size() && members.is_alive(h.worker)) service.handle(h, std::move(body));
+    if (h.worker < members.size() && members.is_alive(h.worker) && !service.handle(h, std::move(body)))
+      control.handle(h, members[h.worker], body);
   }
   return 0;
 }

@@ -9,11 +9,15 @@
 #include <exception>
 #include <functional>
 #include <memory>
-#include <random>
+#include <mutex>
+#include <span>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
+
+#include <nlohmann/json.hpp>
 
 #include <pushpull/pushpull.hpp>
 #include <pushpull/remote/remote_store.hpp>
@@ -22,6 +26,7 @@
 #include "support/catch.hpp"
 #include "support/expect.hpp"
 #include "support/message_of.hpp"
+#include "support/temporary_folder.hpp"
 
 namespace {
 
@@ -320,4 +325,59 @@ TEST_CASE("rows, and values that are assigned, mean what they mean on a kv_store
   std::vector<std::int64_t> const outside{100};
   pp::row_sparse<float, device> pulled(devices[0], shape);
   REQUIRE_THROWS_AS(store.row_sparse_pull("table", pulled, outside), pp::invalid_argument);
+}
+
+TEST_CASE("hyperparameters, multipliers and commands reach all servers, each once", "[remote]") {
+  std::vector<std::string> heard;
+  std::mutex mutex;
+  server_set<served_sgd> servers(2, update::sgd{.learning_rate = 1},
+                                 {.on_command = [&](std::int64_t head, std::string_view body) {
+                                   if (head == 13) throw std::runtime_error("no such command");
+                                   std::lock_guard const lock(mutex);
+                                   heard.push_back(std::to_string(head) + std::string(body));
+                                 }});
+  auto options = of_rank(0);
+  options.piece_bytes = 400;
+  worker_store store(devices, servers.addresses, options);
+  std::vector<float> const one(300, 1.0F);
+  std::vector<float> got(300), other(1);
+  store.init("w", std::vector<float>(300));
+  store.init("v", std::vector<float>(1));
+  auto const pushes = [&] {
+    store.pushpull("w", one, got);
+    store.pushpull("v", std::span(one).first(1), other).wait();
+    store.wait();
+    REQUIRE(std::equal(got.begin() + 1, got.end(), got.begin()));
+    return std::pair(got[0], other[0]);
+  };
+  REQUIRE(pushes() == std::pair(-1.0F, -1.0F));
+  store.set_multipliers("w", 2);
+  REQUIRE(pushes() == std::pair(-3.0F, -2.0F));
+  store.set_hyperparameters(update::sgd{.learning_rate = 4});
+  REQUIRE(pushes() == std::pair(-11.0F, -6.0F));
+  store.set_multipliers("w", 0);
+  REQUIRE(pushes() == std::pair(-11.0F, -10.0F));
+  REQUIRE_THROWS_AS(store.set_hyperparameters(update::adam{}), pp::invalid_argument);
+  REQUIRE_THROWS_AS(store.set_hyperparameters(update::sgd{.learning_rate = -1}), pp::invalid_argument);
+  REQUIRE_THROWS_AS(store.set_multipliers("u", 1), pp::unknown_key);
+  REQUIRE(pushes() == std::pair(-11.0F, -14.0F));
+  store.command(3, "x");
+  std::sort(heard.begin(), heard.end());
+  REQUIRE(heard == std::vector<std::string>{"3x", "3x"});
+  REQUIRE(pushpull::test::message_of<pp::error>([&] { store.command(13, ""); }) == "no such command");
+
+  pushpull::test::temporary_folder const folder;
+  store.command(pp::remote::profiler_command, "filename:" + folder.file("p.json").string() + "0");
+  store.command(pp::remote::profiler_command, "11");
+  store.push("w", one).wait();
+  store.command(pp::remote::profiler_command, "12");
+  store.push("w", one).wait();
+  store.command(pp::remote::profiler_command, "3");
+  auto const profile = nlohmann::json::parse(pushpull::test::read_file(folder.file("rank1_p.json")));
+  REQUIRE(profile["push"]["messages"] == 1);
+  REQUIRE(profile["push"]["payload_bytes"] == 400);
+  REQUIRE_THROWS_AS(store.command(pp::remote::profiler_command, "7"), pp::invalid_argument);
+  auto const counts = nlohmann::json::parse(store.server_counts(0));
+  REQUIRE(counts["push"]["messages"] == 4);
+  REQUIRE(counts["malformed"] == 0);
 }

@@ -185,7 +185,7 @@ class link {
 
   static bool is_control(request const& r) {
     return r.header.kind == message_kind::register_key || r.header.kind == message_kind::barrier ||
-           r.header.kind == message_kind::command;
+           r.header.kind == message_kind::command || r.header.kind == message_kind::snapshot;
   }
   void send_queued(peer& p) {
     if (!p.is_welcome) return;

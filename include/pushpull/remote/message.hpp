@@ -32,6 +32,7 @@ enum class message_kind : std::uint16_t {
   pull_rows,        ///< Rows of a piece: ids; the answer has values.
   barrier,          ///< To server 0: answered when all workers have asked.
   hyperparameters,  ///< Of the rule, or of a parameter group.
+  multipliers,      ///< Of a key's learning rate and weight decay.
   command,          ///< A number and a text for the server's handler.
   snapshot,         ///< The server writes all that it holds to a folder.
   status,           ///< Counts of the server's, as text.

@@ -66,9 +66,8 @@ class piece_service {
     if (lost_ == worker) lost_ = no_worker;
     if (is_new)
       for (auto& [key, piece] : pieces_) {
-        applied_updates& own = piece.of(worker);
-        own = {};
-        own.clock = slowest(piece, worker);
+        std::uint64_t const clock = slowest(piece, worker);
+        piece.of(worker) = {.clock = clock};
       }
   }
   /// A worker left, or died.

@@ -9,6 +9,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -17,6 +18,7 @@
 #include <pushpull/element/dtype.hpp>
 #include <pushpull/element/shape.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/remote/hyperparameters.hpp>
 #include <pushpull/remote/key_directory.hpp>
 #include <pushpull/remote/message.hpp>
 #include <pushpull/remote/options.hpp>
@@ -29,6 +31,7 @@
 #include <pushpull/schedule/task_schedule.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/tensor/row_sparse.hpp>
+#include <pushpull/update/hyperparameter_list.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::remote::detail {
 
@@ -100,6 +103,45 @@ class remote_base {
   }
   /// Returns when all living workers have called it. Does not wait for work under way.
   void barrier() const { call({.kind = message_kind::barrier}); }
+
+  /// Gives a number and a text to the handlers of all servers, after all earlier work of this worker. Any worker may, at any
+  /// time. Returns when all have run. Number 5 is the profiler's, with MXNet's texts. @throws error, with a handler's text
+  void command(std::int64_t head, std::string_view body) {
+    message_header h{.kind = message_kind::command};
+    h.key = head;
+    call_all(h, body);
+  }
+  /// Other hyperparameters for the servers' rule, or for a parameter group of their store: those numbers that
+  /// hyperparameters.hpp lists. Returns when all servers have them; states and step counts stay. Any worker may call it, and
+  /// pushes of others see them from then on. @throws invalid_argument if the servers' rule is another, or refuses them
+  template <class Rule>
+  void set_hyperparameters(Rule const& rule, std::size_t group = 0) {
+    message_header h{.kind = message_kind::hyperparameters};
+    h.key = static_cast<std::int64_t>(group);
+    call_all(h, to_text(rule));
+  }
+  /// Multipliers of a key's learning rate and weight decay, in place of earlier ones: MXNet's lr_mult and wd_mult. Returns when
+  /// all servers have them. @throws unknown_key, invalid_argument
+  void set_multipliers(any_key_view key, double learning_rate, double weight_decay = 1) {
+    message_header h{.kind = message_kind::multipliers};
+    h.key = parts_->keys.find("set_multipliers", key).number;
+    call_all(h, update::detail::exact_text(learning_rate) + ' ' + update::detail::exact_text(weight_decay));
+  }
+  /// Counts of a server's messages since it started, as JSON. @throws invalid_argument if there is no such server
+  std::string server_counts(std::size_t server) const {
+    pushpull::detail::expects<invalid_argument>(server < num_servers(), [&] {
+      return "server_counts: a number below " + std::to_string(num_servers()) + " expected, got " +
+             std::to_string(server);
+    });
+    std::string text;
+    request_group group;
+    request& r = group.requests.emplace_back();
+    r.header.kind = message_kind::status;
+    r.server = server;
+    r.text = &text;
+    run(group);
+    return text;
+  }
 
   /// Returns when all work is finished. @throws the first error that no earlier call has reported
   void wait() const { schedule_->wait(); }
@@ -187,6 +229,18 @@ class remote_base {
     group.requests.emplace_back().header = header;
     run(group);
     return group.requests.front().answer;
+  }
+  /// A request to all servers, after all earlier work.
+  void call_all(message_header const& header, std::string_view text) const {
+    schedule_->drain();
+    request_group group;
+    for (std::size_t n = 0; n < num_servers(); ++n) {
+      request& r = group.requests.emplace_back();
+      r.header = header;
+      r.server = n;
+      r.payload = std::as_bytes(std::span(text));
+    }
+    run(group);
   }
   void run(request_group& group) const {
     group.begin();

@@ -19,6 +19,7 @@
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/remote/answers.hpp>
+#include <pushpull/remote/control_service.hpp>
 #include <pushpull/remote/frames.hpp>
 #include <pushpull/remote/key_directory.hpp>
 #include <pushpull/remote/membership.hpp>
@@ -39,7 +40,8 @@ class router {
         store_(store),
         members_(options_.workers, options_.dead_after),
         answers_(socket_, members_),
-        service_(store, members_, answers_, options_.consistency) {
+        service_(store, members_, answers_, options_.consistency),
+        control_(store, answers_, options_.number, options_.on_command) {
     try {
       socket_.set(zmq::sockopt::router_mandatory, 1);
       socket_.set(zmq::sockopt::sndhwm, 0);  // workers bound what is under way
@@ -93,7 +95,9 @@ class router {
     kind_counts& counts = answers_.counts.kinds[static_cast<std::size_t>(header->kind)];
     ++counts.messages;
     counts.payload_bytes += bytes;
-    counts.seconds += std::chrono::duration<double>(server_clock::now() - begin).count();
+    double const seconds = std::chrono::duration<double>(server_clock::now() - begin).count();
+    counts.seconds += seconds;
+    control_.profiler.count(header->kind, bytes, seconds);
   }
 
   void dispatch(message_header const& h, std::string const& connection, zmq::message_t&& payload) {
@@ -103,7 +107,7 @@ class router {
     member* const worker = members_.find(h, connection, server_clock::now());
     if (worker == nullptr)
       return answers_.refuse(connection, h, message_error::unknown_worker, "the server does not know the worker");
-    if (service_.handle(h, std::move(payload))) return;
+    if (service_.handle(h, std::move(payload)) || control_.handle(h, *worker, payload)) return;
     switch (h.kind) {
       case message_kind::heartbeat: return heartbeat(h, *worker);
       case message_kind::goodbye: return goodbye(h, *worker);
@@ -115,7 +119,6 @@ class router {
       case message_kind::register_key: return register_key(h, payload);
       case message_kind::key_ready: return key_ready(h);
       case message_kind::barrier: return enter_barrier(h);
-      case message_kind::status: return status(h);
       default: return answers_.fail(h, message_error::invalid_argument, "no request that a worker makes");
     }
   }
@@ -231,9 +234,6 @@ class router {
       answers_.send(h, message_kind::acknowledge);
     }
   }
-  void status(message_header const& h) {
-    answers_.send(h, message_kind::acknowledge, {}, 0, members_.count(worker_state::dead));
-  }
 
   server_options options_;
   zmq::context_t context_{1};
@@ -243,6 +243,7 @@ class router {
   membership members_;
   answer_sender answers_;
   piece_service service_;
+  control_service control_;
   key_directory keys_;
   std::vector<message_header> in_barrier_;
   std::optional<server_clock::time_point> ends_at_;

@@ -2,12 +2,15 @@
 /// A kv_store as a server's router sees it: its keys are pieces, and tensors are bytes of messages.
 #pragma once
 
+#include <charconv>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <span>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -20,17 +23,35 @@
 #include <pushpull/config.hpp>
 #include <pushpull/element/shape.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/remote/hyperparameters.hpp>
 #include <pushpull/remote/message.hpp>
+#include <pushpull/remote/pieces.hpp>
 #include <pushpull/store/rows/row_tables.hpp>
 #include <pushpull/store/rule_states.hpp>
 #include <pushpull/tensor/copy_bytes.hpp>
 #include <pushpull/tensor/row_sparse.hpp>
 #include <pushpull/tensor/tensor.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
+#include <pushpull/update/multipliers.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::remote {
 
 namespace detail {
+
+/// Two numbers. @throws invalid_argument
+inline std::pair<double, double> multipliers_in(std::string_view text) {
+  std::pair<double, double> result;
+  char const* const end = text.data() + text.size();
+  auto const first = std::from_chars(text.data(), end, result.first);
+  bool holds = first.ec == std::errc() && first.ptr != end && *first.ptr == ' ';
+  if (holds) {
+    auto const second = std::from_chars(first.ptr + 1, end, result.second);
+    holds = second.ec == std::errc() && second.ptr == end;
+  }
+  pushpull::detail::expects<invalid_argument>(
+      holds, [&] { return "set_multipliers: two numbers expected, \"" + std::string(text) + "\" came"; });
+  return result;
+}
 
 /// Rows in a message: their ids, and the values that follow.
 struct row_payload {
@@ -61,6 +82,10 @@ class served_store {
                          row_updates rows) = 0;
   virtual void pull_rows(std::int64_t piece, shape const& s, std::span<std::int64_t const> ids, std::byte* values) = 0;
   virtual std::int64_t steps(std::int64_t piece) const = 0;
+  /// Of the rule, or of a parameter group of the store's. @param text  See to_text. @throws invalid_argument
+  virtual void set_hyperparameters(std::size_t group, std::string_view text) = 0;
+  /// Of a key's learning rate and weight decay. @param text  Two numbers. @throws invalid_argument
+  virtual void set_multipliers(std::int64_t key, std::string_view text) = 0;
 };
 
 /// Whether a rule adds up over keys, or over a whole tensor: a server has pieces only.
@@ -126,6 +151,34 @@ class served final : public served_store {
                                  static_cast<std::size_t>(rows.rows() * rows.row_length()) * sizeof(T));
   }
   std::int64_t steps(std::int64_t piece) const override { return store_.steps(piece); }
+  void set_hyperparameters([[maybe_unused]] std::size_t group, [[maybe_unused]] std::string_view text) override {
+    if constexpr (Store::has_updater) {
+      auto const rule = with_text(store_.updater(group), text);
+      store_.set_hyperparameters(rule, group);
+      if (group != 0) return;
+      for (auto const& [key, m] : multiplied_)
+        store_.set_hyperparameters(update::with_multipliers(rule, m.factors.first, m.factors.second), m.group);
+    } else {
+      refuse_rule("set_hyperparameters");
+    }
+  }
+  void set_multipliers([[maybe_unused]] std::int64_t key, [[maybe_unused]] std::string_view text) override {
+    if constexpr (Store::has_updater) {
+      auto const factors = multipliers_in(text);
+      auto const rule = update::with_multipliers(store_.updater(), factors.first, factors.second);
+      auto const known = multiplied_.find(key);
+      if (known != multiplied_.end()) {
+        store_.set_hyperparameters(rule, known->second.group);
+        known->second.factors = factors;
+      } else {
+        std::size_t const group =
+            store_.add_group([key](std::int64_t piece) { return piece / most_pieces == key; }, rule);
+        multiplied_.emplace(key, multiplied_key{factors, group});
+      }
+    } else {
+      refuse_rule("set_multipliers");
+    }
+  }
 
  private:
   using rows_type = row_sparse_view<T const>;
@@ -138,8 +191,17 @@ class served final : public served_store {
   }
   static tensor_view<T> out(std::byte* bytes, shape const& s) { return tensor_view<T>(reinterpret_cast<T*>(bytes), s); }
 
+  [[noreturn]] static void refuse_rule(char const* call) {
+    throw invalid_argument(std::string(call) + ": the servers' store has no rule");
+  }
+  struct multiplied_key {
+    std::pair<double, double> factors;  // of learning rate and weight decay
+    std::size_t group;                  // of the store
+  };
+
   Store& store_;
   std::vector<tensor_view<T const>> sources_;
+  std::map<std::int64_t, multiplied_key> multiplied_;
 };
 
 }  // namespace detail

@@ -1,0 +1,98 @@
+/// @file
+/// The numbers of a rule as text, by name: how a worker changes the rule of the servers.
+#pragma once
+
+#include <algorithm>
+#include <charconv>
+#include <concepts>
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <system_error>
+
+#include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
+#include <pushpull/error.hpp>
+#include <pushpull/update/hyperparameter_list.hpp>
+#include <pushpull/update/rule_description.hpp>
+
+/// The names of members of rules and transforms that are hyperparameters. Only these travel, as numbers, which the server's
+/// store then checks as any others.
+#define PUSHPULL_HYPERPARAMETERS(number)                                                                               \
+  number(learning_rate) number(weight_decay) number(momentum) number(beta1) number(beta2) number(beta) number(epsilon) \
+      number(epsilon1) number(epsilon2) number(alpha) number(decay) number(rho) number(gamma) number(eta)              \
+          number(lambda) number(lambda1) number(lambda2) number(dampening) number(momentum_decay) number(limit)        \
+              number(factor) number(rate) number(lr_decay)
+
+namespace pushpull::inline PUSHPULL_ABI::remote::detail {
+
+/// f(name, number) for each hyperparameter of a rule, those of the first stage of a pipe first.
+template <class Stage, class F>
+void for_each_hyperparameter(Stage& stage, F const& f) {
+#define PUSHPULL_VISIT(name)                                            \
+  if constexpr (requires {                                              \
+                  stage.name;                                           \
+                  requires std::same_as<decltype(Stage::name), double>; \
+                })                                                      \
+    f(std::string_view(#name), stage.name);
+  PUSHPULL_HYPERPARAMETERS(PUSHPULL_VISIT)
+#undef PUSHPULL_VISIT
+  if constexpr (requires {
+                  stage.first;
+                  stage.rest;
+                }) {
+    for_each_hyperparameter(stage.first, f);
+    for_each_hyperparameter(stage.rest, f);
+  } else if constexpr (requires { stage.stage; }) {
+    for_each_hyperparameter(stage.stage, f);
+  } else if constexpr (requires { stage.rule; }) {
+    for_each_hyperparameter(stage.rule, f);
+  }
+}
+
+/// The rule's name, and a line "name value" for each of its hyperparameters.
+template <class Rule>
+std::string to_text(Rule rule) {
+  std::string text = update::describe<Rule>().name + '\n';
+  for_each_hyperparameter(rule, [&](std::string_view name, double value) {
+    text.append(name).append(" ").append(update::detail::exact_text(value)).append("\n");
+  });
+  return text;
+}
+
+/// Takes the first line from a text.
+inline std::string_view take_line(std::string_view& text) {
+  std::size_t const end = std::min(text.find('\n'), text.size());
+  std::string_view const line = text.substr(0, end);
+  text.remove_prefix(std::min(end + 1, text.size()));
+  return line;
+}
+
+/// The rule with the hyperparameters of a text. @throws invalid_argument if it is the text of another rule
+template <class Rule>
+Rule with_text(Rule rule, std::string_view text) {
+  std::string const own = update::describe<Rule>().name;
+  std::string const came(take_line(text));
+  pushpull::detail::expects<invalid_argument>(
+      own == came, [&] { return "set_hyperparameters: the servers' rule is " + own + ", " + came + " came"; });
+  for_each_hyperparameter(rule, [&](std::string_view name, double& value) {
+    std::string_view const line = take_line(text);
+    double number = 0;
+    bool const fits = line.size() > name.size() && line.starts_with(name) && line[name.size()] == ' ';
+    char const* const begin = line.data() + (fits ? name.size() + 1 : 0);
+    char const* const end = line.data() + line.size();
+    auto const [last, error] = std::from_chars(begin, end, number);
+    pushpull::detail::expects<invalid_argument>(fits && error == std::errc() && last == end, [&] {
+      return "set_hyperparameters: a number of " + own + " expected, " + std::string(name) + ", \"" +
+             std::string(line) + "\" came";
+    });
+    value = number;
+  });
+  pushpull::detail::expects<invalid_argument>(
+      text.empty(), [&] { return "set_hyperparameters: more numbers came than " + own + " has"; });
+  return rule;
+}
+
+}  // namespace pushpull::remote::detail
+
+#undef PUSHPULL_HYPERPARAMETERS
