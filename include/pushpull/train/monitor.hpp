@@ -65,7 +65,7 @@ class monitor {
  public:
   /// @throws invalid_argument if the interval is not positive
   explicit monitor(monitor_options options = {}) : options_(std::move(options)) {
-    detail::expects<invalid_argument>(options_.interval > 0, [&] {
+    pushpull::detail::expects<invalid_argument>(options_.interval > 0, [&] {
       return "monitor: a positive interval expected, got " + std::to_string(options_.interval);
     });
   }
