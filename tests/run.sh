@@ -4,7 +4,7 @@ set -euo pipefail
 # shellcheck source=cmake/setup.sh
 source "$(dirname "$0")/../cmake/setup.sh"
 
-need_build_packages catch2 librange-v3-dev libeigen3-dev zlib1g-dev libcli11-dev libopenmpi-dev openmpi-bin libzmq3-dev \
+need_build_packages catch2 librange-v3-dev libeigen3-dev zlib1g-dev libcli11-dev libdlpack-dev libopenmpi-dev openmpi-bin libzmq3-dev \
   cppzmq-dev
 configure_examples
 build examples-release

@@ -17,7 +17,7 @@ set(floors
     "compress,lr_schedule"    # gradients on their way; hyperparameters over time
     "compat"                  # other libraries' optimizers and schedulers
     "store"                   # keys, calls, stores
-    "checkpoint"              # files
+    "checkpoint,interop"      # files; other libraries' tensors
     "remote,train"            # servers and their workers; batches, executors, modules
 )
 set(ground config.hpp error.hpp)

@@ -96,7 +96,9 @@ TEMPLATE_TEST_CASE("a refused import says why, and the tensor stays the caller's
   std::vector<float> values(13);
   producer<TestType> p(values.data(), float32, {3, 4});
   DLTensor& t = p.managed.dl_tensor;
-  auto const message = [&] { return pp::test::message_of<pp::error>([&] { interop::from_dlpack<float>(&p.managed); }); };
+  auto const message = [&] {
+    return pp::test::message_of<pp::error>([&] { interop::from_dlpack<float>(&p.managed); });
+  };
   SECTION("another element type") {
     t.dtype = {4, 16, 1};
     REQUIRE(message() == "from_dlpack: elements of type float32 expected, got bfloat16");
@@ -113,7 +115,8 @@ TEMPLATE_TEST_CASE("a refused import says why, and the tensor stays the caller's
     p.strides = {5, 1};
     t.strides = p.strides.data();
     REQUIRE(message() ==
-            "from_dlpack: contiguous elements expected, got stride 5 instead of 4 on axis 0 of shape (3, 4); make the tensor "
+            "from_dlpack: contiguous elements expected, got stride 5 instead of 4 on axis 0 of shape (3, 4); make the "
+            "tensor "
             "contiguous first");
     p.strides = {1, 3};  // column-major
     REQUIRE_THROWS_AS(interop::from_dlpack<float>(&p.managed), pp::shape_mismatch);
@@ -129,7 +132,8 @@ TEMPLATE_TEST_CASE("a refused import says why, and the tensor stays the caller's
   if constexpr (std::is_same_v<TestType, DLManagedTensorVersioned>) {
     SECTION("read-only memory is imported as const alone") {
       p.managed.flags = 1;
-      REQUIRE(message() == "from_dlpack: a tensor that can be written expected, got a read-only one; import it as const");
+      REQUIRE(message() ==
+              "from_dlpack: a tensor that can be written expected, got a read-only one; import it as const");
       REQUIRE(*p.deleted == 0);
       interop::from_dlpack<float const>(&p.managed);
       REQUIRE(*p.deleted == 1);

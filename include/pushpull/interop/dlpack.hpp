@@ -35,12 +35,12 @@ using pushpull::detail::expects;
 template <ElementType T>
 constexpr DLDataType dlpack_type() {
   constexpr std::uint8_t of_int = 0, of_uint = 1, of_float = 2, of_bfloat = 4, of_e4m3 = 10, of_e5m2 = 12;
-  constexpr std::uint8_t code = std::same_as<T, std::uint8_t>   ? of_uint
-                                : std::integral<T>              ? of_int
-                                : std::same_as<T, bfloat16>     ? of_bfloat
-                                : std::same_as<T, float8_e4m3>  ? of_e4m3
-                                : std::same_as<T, float8_e5m2>  ? of_e5m2
-                                                                : of_float;
+  constexpr std::uint8_t code = std::same_as<T, std::uint8_t>  ? of_uint
+                                : std::integral<T>             ? of_int
+                                : std::same_as<T, bfloat16>    ? of_bfloat
+                                : std::same_as<T, float8_e4m3> ? of_e4m3
+                                : std::same_as<T, float8_e5m2> ? of_e5m2
+                                                               : of_float;
   return {code, static_cast<std::uint8_t>(8 * sizeof(T)), 1};
 }
 
@@ -50,14 +50,18 @@ inline bool same_type(DLDataType const& a, DLDataType const& b) {
 
 inline std::string to_string(DLDataType const& type) {
   static constexpr std::array<char const*, 6> names{"int", "uint", "float", "opaque", "bfloat", "complex"};
-  std::string const code = type.code < names.size() ? names[type.code] : "code " + std::to_string(int{type.code}) + " of ";
+  std::string const code =
+      type.code < names.size() ? names[type.code] : "code " + std::to_string(int{type.code}) + " of ";
   return code + std::to_string(int{type.bits}) + (type.lanes == 1 ? "" : "x" + std::to_string(type.lanes));
 }
 
 inline std::string to_string(DLDevice const& device) {
   auto const type = static_cast<int>(device.device_type);
-  std::string const name = type == 1 ? "cpu" : type == 2 ? "cuda" : type == 3 ? "cuda_host" : type == 13 ? "cuda_managed"
-                           : "device type " + std::to_string(type);
+  std::string const name = type == 1    ? "cpu"
+                           : type == 2  ? "cuda"
+                           : type == 3  ? "cuda_host"
+                           : type == 13 ? "cuda_managed"
+                                        : "device type " + std::to_string(type);
   return name + ":" + std::to_string(device.device_id);
 }
 
@@ -65,15 +69,19 @@ inline std::string to_string(DLDevice const& device) {
 template <Device D>
 bool holds(D const& device, DLDevice const& where) {
   auto const type = static_cast<int>(where.device_type);
-  if constexpr (std::same_as<typename D::memory_space, host_memory>) return type == 1 || type == 3;
-  else return type == 13 || (type == 2 && where.device_id == device.id());
+  if constexpr (std::same_as<typename D::memory_space, host_memory>)
+    return type == 1 || type == 3;
+  else
+    return type == 13 || (type == 2 && where.device_id == device.id());
 }
 
 /// Where the memory of `device` is.
 template <Device D>
 DLDevice where(D const& device) {
-  if constexpr (std::same_as<typename D::memory_space, host_memory>) return {static_cast<DLDeviceType>(1), 0};
-  else return {static_cast<DLDeviceType>(2), device.id()};
+  if constexpr (std::same_as<typename D::memory_space, host_memory>)
+    return {static_cast<DLDeviceType>(1), 0};
+  else
+    return {static_cast<DLDeviceType>(2), device.id()};
 }
 
 /// @throws shape_mismatch if the elements are not row-major and without gaps
@@ -85,9 +93,9 @@ inline shape compact_shape(DLTensor const& t) {
   std::int64_t expected = 1;
   for (std::size_t axis = result.rank(); t.strides != nullptr && result.size() > 0 && axis-- > 0;) {
     expects<shape_mismatch>(result[axis] == 1 || t.strides[axis] == expected, [&] {
-      return "from_dlpack: contiguous elements expected, got stride " + std::to_string(t.strides[axis]) + " instead of " +
-             std::to_string(expected) + " on axis " + std::to_string(axis) + " of shape " + pushpull::to_string(result) +
-             "; make the tensor contiguous first";
+      return "from_dlpack: contiguous elements expected, got stride " + std::to_string(t.strides[axis]) +
+             " instead of " + std::to_string(expected) + " on axis " + std::to_string(axis) + " of shape " +
+             pushpull::to_string(result) + "; make the tensor contiguous first";
     });
     expected *= result[axis];
   }
@@ -102,7 +110,8 @@ tensor_view<T, D> view_of_dlpack(DLTensor const& t, D const& device, bool read_o
     return "from_dlpack: elements of type " + to_string(dlpack_type<E>()) + " expected, got " + to_string(t.dtype);
   });
   expects<unknown_device>(holds(device, t.device), [&] {
-    return "from_dlpack: a tensor in memory of " + to_string(where(device)) + " expected, got one in " + to_string(t.device);
+    return "from_dlpack: a tensor in memory of " + to_string(where(device)) + " expected, got one in " +
+           to_string(t.device);
   });
   expects<invalid_argument>(std::is_const_v<T> || !read_only, [] {
     return std::string("from_dlpack: a tensor that can be written expected, got a read-only one; import it as const");
@@ -210,13 +219,13 @@ decltype(auto) visit_dlpack(M* managed, F&& f, D const& device) {
   if constexpr (sizeof...(T) > 0)
     return detail::visit_types<T...>(managed, f, device);
   else
-    return detail::visit_types<double, half, bfloat16, float8_e4m3, float8_e5m2, std::int32_t, std::int64_t, std::uint8_t, float>(
-        managed, f, device);
+    return detail::visit_types<double, half, bfloat16, float8_e4m3, float8_e5m2, std::int32_t, std::int64_t,
+                               std::uint8_t, float>(managed, f, device);
 }
 
 namespace detail {
 
-/// What an exported tensor points to. `Owner` keeps the elements alive.
+/// The block of an exported tensor: its extents and strides. `Owner` keeps the elements alive.
 template <class M, class Owner>
 struct exported {
   M managed{};

@@ -7,12 +7,14 @@
 #include <cstdint>
 #include <memory>
 #include <ranges>
+#include <string>
 #include <type_traits>
 
 #include <pushpull/concepts/tensor.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/device/cpu_device.hpp>
 #include <pushpull/element/bytes.hpp>
+#include <pushpull/error.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
 
@@ -78,8 +80,22 @@ auto view_of(R&& range) {
                                             shape{static_cast<std::int64_t>(std::ranges::size(range))}, cpu_device<>());
 }
 
+namespace detail {
+
+/// Eigen's matrices, maps and blocks, whose elements may have gaps.
+template <class C>
+concept Strided = requires(C const& c) {
+  { c.innerStride() } -> std::integral;
+  { c.outerStride() } -> std::integral;
+  { c.innerSize() } -> std::integral;
+  { c.outerSize() } -> std::integral;
+};
+
+}  // namespace detail
+
 /// The same of other containers with `data()` and `size()`: thrust::host_vector, whose iterators C++20 does not know to
-/// be contiguous.
+/// be contiguous; matrices, maps and blocks of Eigen, in the order of their memory.
+/// @throws shape_mismatch for a map or a block whose elements are not contiguous
 template <class C>
   requires(!Tensor<std::remove_cvref_t<C>> && !std::ranges::contiguous_range<C> &&
            requires(C& c) {
@@ -88,6 +104,14 @@ template <class C>
              requires ElementType<std::remove_cv_t<std::remove_pointer_t<decltype(c.data())>>>;
            })
 auto view_of(C&& container) {
+  if constexpr (detail::Strided<std::remove_cvref_t<C>>)
+    detail::expects<shape_mismatch>(
+        container.size() == 0 || ((container.innerSize() == 1 || container.innerStride() == 1) &&
+                                  (container.outerSize() == 1 || container.outerStride() == container.innerSize())),
+        [] {
+          return std::string(
+              "view_of: contiguous elements expected, got a matrix or a vector with gaps: copy it first");
+        });
   return tensor_view(container.data(), shape{static_cast<std::int64_t>(container.size())});
 }
 

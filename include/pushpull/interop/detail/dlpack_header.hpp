@@ -7,7 +7,8 @@
 
 #if !defined(DLPACK_VERSION) && !defined(DLPACK_MAJOR_VERSION)
 #if !__has_include(<dlpack/dlpack.h>)
-#error "pushpull/interop/dlpack.hpp needs <dlpack/dlpack.h> (Debian: libdlpack-dev), or LibTorch's <ATen/dlpack.h> before it"
+#error \
+    "pushpull/interop/dlpack.hpp needs <dlpack/dlpack.h> (Debian: libdlpack-dev), or LibTorch's <ATen/dlpack.h> before it"
 #endif
 #include <dlpack/dlpack.h>
 #endif
