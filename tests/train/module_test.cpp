@@ -4,6 +4,7 @@
 #include <map>
 #include <pushpull/pushpull.hpp>
 #include <pushpull/train/data/array_source.hpp>
+#include <pushpull/train/initializers/by_name.hpp>
 #include <pushpull/train/metrics/regression.hpp>
 #include <pushpull/train/module.hpp>
 #include <string>
@@ -86,4 +87,307 @@ TEST_CASE(
     check([&](net& m) { m.init_optimizer(rule, {.update_on_store = false}); });
     check([&](net& m) { m.init_optimizer("local", rule); });
   }
+}
+
+TEST_CASE("A call that comes too early says what is missing [C1] [C2] [A6.2]", "[train][module]") {
+  linear_batch const batch{8, in, out};
+  warned warnings;
+  net m(linear_factory{out}, cpu_devices(2), warnings.options());
+  CHECK_THROWS_AS(m.data_descs(), not_bound);
+  CHECK_THROWS_AS(m.output_shapes(), not_bound);
+  CHECK_THROWS_AS(m.init_params(), not_bound);
+  CHECK_THROWS_AS(m.set_params(args(w0, b0), seen(zero)), not_bound);
+  CHECK_THROWS_AS(m.params(), not_initialized);
+  CHECK_THROWS_AS(m.init_optimizer(update::sgd{}), not_bound);
+  CHECK_THROWS_AS(m.forward(batch.view()), not_bound);
+  CHECK_THROWS_AS(m.reshape(batch.descs().data), not_bound);
+  CHECK_THROWS_AS(m.prepare(batch.view()), not_bound);
+  train::monitor monitor;
+  CHECK_THROWS_AS(m.install_monitor(monitor), not_bound);
+  CHECK_THROWS_AS(m.bind(batch.descs().data, batch.descs().labels, {.for_training = false, .inputs_need_grad = true}), bad_option);
+  auto wrong = batch.descs();
+  wrong.data[0].name = "y";
+  CHECK(message_of<bad_option>([&] { m.bind(wrong.data, wrong.labels); }).find("\"x\"") != std::string::npos);
+  CHECK(!m.is_bound());  // [C3.2]
+  CHECK(warnings.texts.empty());
+  wrong = batch.descs();
+  wrong.labels[0].name = "other";
+  m.bind(wrong.data, wrong.labels);
+  CHECK(warnings.texts.size() == 1);
+  m.bind(batch.descs().data);
+  CHECK(warnings.texts.size() == 2);
+  CHECK(m.label_descs()[0].name == "other");
+  CHECK_THROWS_AS(m.forward(batch.view()), not_initialized);
+  CHECK_THROWS_AS(m.backward(), not_initialized);
+  CHECK_THROWS_AS(m.outputs(), not_initialized);
+  CHECK_THROWS_AS(m.merged_outputs(), not_initialized);
+  CHECK_THROWS_AS(m.states(), not_initialized);
+  CHECK_THROWS_AS(m.init_optimizer(update::sgd{}), not_initialized);
+  CHECK_THROWS_AS(m.save_checkpoint("none", 1), not_initialized);
+  net shared(linear_factory{out}, cpu_devices(2));
+  CHECK_THROWS_AS(shared.bind(batch.descs().data, batch.descs().labels, {}, m), not_initialized);
+  m.set_params(args(w0, b0), seen(zero));
+  CHECK_THROWS_AS(m.update(), no_optimizer);
+  CHECK_THROWS_AS(m.save_states("none"), no_optimizer);
+  CHECK_THROWS_AS(m.load_states("none"), no_optimizer);
+  CHECK_THROWS_AS(shared.share_optimizer(m), no_optimizer);
+  CHECK_THROWS_AS(m.input_grads(), not_training);
+  m.init_optimizer(update::sgd{});
+  m.init_optimizer(update::sgd{});
+  CHECK(warnings.texts.size() == 3);
+  CHECK_THROWS_AS(m.update(), stale_gradients);  // [A6.4] [C15]
+  m.update(true);
+  m.forward(batch.view());
+  m.backward();
+  m.update();
+  CHECK_THROWS_AS(m.update(), stale_gradients);
+  CHECK_THROWS_AS(m.reduce_grads(), bad_option);
+  CHECK_THROWS_AS(m.apply(), bad_option);
+  net inference(linear_factory{out}, cpu_devices(2));
+  begin(inference, batch, {.for_training = false});
+  inference.forward(batch.view());
+  CHECK_THROWS_AS(inference.backward(), not_training);
+  CHECK_THROWS_AS(inference.init_optimizer(update::sgd{}), not_training);
+  CHECK_THROWS_AS(net(linear_factory{out}, cpu_devices(2), {.fixed = {"bais"}}), bad_option);
+}
+
+TEST_CASE("Parameters survive a forced bind, also for inference, without a copy [C3.1] [C14-2]", "[train][module]") {
+  linear_batch const batch{8, in, out};
+  net m(linear_factory{out}, cpu_devices(2));
+  begin(m, batch);
+  m.init_optimizer(update::adam{.learning_rate = 0.1});
+  auto const step = [&] {
+    m.forward(batch.view(), train::mode::training);
+    m.backward();
+    m.update();
+  };
+  step();
+  auto const trained = weight_of(m);
+  CHECK(trained != w0);
+  auto const* const place = m.group().param(0, 0).data();
+  m.bind(batch.descs().data, batch.descs().labels, {.for_training = false, .force_rebind = true});
+  CHECK(weight_of(m) == trained);
+  m.forward(batch.view());
+  m.bind(batch.descs().data, batch.descs().labels, {.force_rebind = true});
+  CHECK(weight_of(m) == trained);
+  CHECK(m.group().param(0, 0).data() == place);
+  step();
+  net same(linear_factory{out}, cpu_devices(2));
+  begin(same, batch);
+  same.init_optimizer(update::adam{.learning_rate = 0.1});
+  for (int i = 0; i < 2; ++i) {
+    same.forward(batch.view());
+    same.backward();
+    same.update();
+  }
+  CHECK(weight_of(m) == weight_of(same));
+}
+
+TEST_CASE("init_params gives each name a value: given, or the initializer's [C4.1] [C4.2] [C4.4] [C14-6]", "[train][module]") {
+  linear_batch const batch{8, in, out};
+  warned warnings;
+  net m(linear_factory{out}, cpu_devices(2), warnings.options());
+  m.bind(batch.descs().data, batch.descs().labels);
+  std::vector<std::string> order;
+  train::initializer const counting = [&](train::parameter_target const& target, std::span<float> numbers_of) {
+    order.emplace_back(target.name);
+    for (float& x : numbers_of) x = static_cast<float>(target.shape.size());
+  };
+  m.init_params(counting);
+  CHECK(order == std::vector<std::string>{"bias", "weight", "seen"});
+  CHECK(weight_of(m) == std::vector<float>(6, 6));
+  CHECK(bias_of(m) == std::vector<float>(2, 2));
+  m.init_params(counting);
+  CHECK((warnings.texts.size() == 1 && order.size() == 3));
+  std::map<std::string, tensor_view<float const>> const part{{"weight", tensor_view(w0.data(), shape{out, in})}}, none;
+  auto const text = message_of<missing_param>([&] { m.init_params(counting, part, none, {.force = true}); });
+  CHECK((text.find("\"bias\"") != text.npos && text.find("\"seen\"") != text.npos));
+  CHECK(weight_of(m) == std::vector<float>(6, 6));
+  m.init_params(counting, part, none, {.allow_missing = true, .force = true});
+  CHECK(weight_of(m) == w0);
+  CHECK(bias_of(m) == std::vector<float>(2, 2));
+  auto more = args(w0, b0);
+  more.emplace("weigth", tensor_view(b0.data(), shape{2}));
+  CHECK(message_of<extra_param>([&] { m.init_params(counting, more, seen(zero), {.force = true}); }).find("\"weigth\"") !=
+        std::string::npos);
+  m.init_params(counting, more, seen(zero), {.allow_extra = true, .force = true});
+  CHECK(bias_of(m) == b0);
+  std::map<std::string, tensor_view<float const>> const misshapen{{"weight", tensor_view(w0.data(), shape{in, out})},
+                                                                  {"bias", tensor_view(b0.data(), shape{out})}};
+  CHECK_THROWS_AS(m.set_params(misshapen, seen(zero)), shape_mismatch);
+  net fresh(linear_factory{out}, cpu_devices(3));
+  fresh.bind(batch.descs().data, batch.descs().labels);
+  fresh.init_params(train::initializers::by_suffix{}.set("seen", train::initializers::constant{0}));
+  for (float const x : weight_of(fresh)) CHECK((x >= -0.01F && x <= 0.01F));
+  CHECK(bias_of(fresh) == std::vector<float>(2, 0));
+}
+
+TEST_CASE("set_params reaches devices, store and mirrors, and params returns copies [C4.3] [C4.5] [C14-1] [C14-9] [B8.1]",
+          "[train][module]") {
+  linear_batch const batch{8, in, out};
+  for (bool on_store : {true, false}) {
+    net m(linear_factory{out}, cpu_devices(2));
+    begin(m, batch);
+    m.init_optimizer(update::sgd{.learning_rate = 0.1}, {.update_on_store = on_store});
+    m.forward(batch.view());
+    m.backward();
+    m.update();
+    auto const before = m.params();
+    std::vector<double> const w1{1, 2, 3, 4, 5, 6};
+    std::map<std::string, tensor_view<double const>> const some{{"weight", tensor_view(w1.data(), shape{out, in})}}, none;
+    CHECK_THROWS_AS(m.set_params(some, none), missing_param);
+    m.set_params(some, none, {.allow_missing = true});
+    std::vector<float> const w1_float(w1.begin(), w1.end());
+    CHECK(weight_of(m) == w1_float);
+    CHECK(bias_of(m) == to_vector(before.args.find("bias")->second));
+    CHECK(to_vector(before.args.find("weight")->second) != w1_float);
+    linear_reference expected(w1_float, bias_of(m));
+    m.forward(batch.view());
+    m.backward();
+    m.update();
+    expected.step(batch, 0.1);
+    check_close(weight_of(m), expected.weight);
+    check_close(bias_of(m), expected.bias);
+    std::map<std::string, tensor_view<double const>> const unknown{{"w", tensor_view(w1.data(), shape{6})}};
+    CHECK_THROWS_AS(m.set_params(unknown, none, {.allow_missing = true}), extra_param);
+    m.set_params(unknown, none, {.allow_missing = true, .allow_extra = true});
+    check_close(weight_of(m), expected.weight);
+  }
+}
+
+TEST_CASE("A rule with states steps once per key, and all devices hold the same bits [A8-3] [A8-4] [A8-8] [D3]", "[train][module]") {
+  linear_batch const batch{13, in, out};
+  std::vector<std::vector<float>> results;
+  for (int devices : {1, 2, 3}) {
+    net m(linear_factory{out}, cpu_devices(devices));
+    begin(m, batch);
+    m.init_optimizer(update::adam{.learning_rate = 0.01});
+    for (int i = 0; i < 6; ++i) {
+      m.forward(batch.view());
+      m.backward();
+      m.update();
+      for (std::size_t k = 0; k < static_cast<std::size_t>(devices); ++k)
+        CHECK(to_vector(m.group().param(0, k)) == to_vector(m.group().param(0, 0)));
+    }
+    results.push_back(weight_of(m));
+    check_close(results.back(), {results.front().begin(), results.front().end()});
+  }
+}
+
+TEST_CASE("A checkpoint resumes bit for bit, on any number of devices [C7] [C14-4] [C14-5] [C14-6]", "[train][module]") {
+  temporary_folder const folder;
+  std::string const prefix = folder.file("model").string();
+  linear_batch const batch{12, in, out};
+  auto const steps = [&](net& m, int count) {
+    for (int i = 0; i < count; ++i) {
+      m.forward(batch.view());
+      m.backward();
+      m.update();
+    }
+  };
+  auto const rule = update::adam{.learning_rate = 0.01};
+  for (int devices : {1, 2, 4}) {
+    net m(linear_factory{out}, cpu_devices(devices));
+    begin(m, batch);
+    m.init_optimizer(rule);
+    steps(m, 3);
+    m.save_checkpoint(prefix, 3);
+    steps(m, 4);
+    auto const expected = m.params();
+    for (int others : {devices, 3}) {
+      net resumed = net::load(prefix, 3, linear_factory{out}, cpu_devices(others));
+      CHECK((resumed.is_initialized() && !resumed.is_bound()));
+      CHECK(resumed.params().args.size() == 2);
+      resumed.bind(batch.descs().data, batch.descs().labels);
+      resumed.init_optimizer(rule);
+      steps(resumed, 4);
+      if (others == devices) {
+        CHECK(weight_of(resumed) == to_vector(expected.args.find("weight")->second));
+        CHECK(bias_of(resumed) == to_vector(expected.args.find("bias")->second));
+      } else {
+        auto const close = to_vector(expected.args.find("weight")->second);
+        check_close(weight_of(resumed), {close.begin(), close.end()});
+      }
+    }
+    m.load_checkpoint(prefix, 3);  // into a module at work
+    steps(m, 4);
+    CHECK(weight_of(m) == to_vector(expected.args.find("weight")->second));
+  }
+  CHECK(std::filesystem::exists(prefix + "-0003.params"));
+  CHECK(std::filesystem::exists(prefix + "-0003.states"));
+  checkpoint::safetensors_file const file(prefix + "-0003.params");
+  CHECK(file.names() == std::vector<std::string>{"arg:bias", "arg:weight", "aux:seen"});
+  net local = net::load(prefix, 3, linear_factory{out}, cpu_devices(2));
+  local.bind(batch.descs().data, batch.descs().labels);
+  local.init_optimizer(rule, {.update_on_store = false});
+  steps(local, 4);
+
+  net other(linear_factory{out}, cpu_devices(2));
+  begin(other, batch);
+  auto const entry = [](char const* name, std::vector<float> const& x, shape const& extents) {
+    return checkpoint::entry_of(name, tensor_view(x.data(), extents));
+  };
+  checkpoint::write_safetensors(prefix + "-12345.params", std::vector{entry("arg:weight", w0, shape{out, in}), entry("arg:bais", b0, shape{out})});
+  auto const text = message_of<missing_param>([&] { other.load_checkpoint(prefix, 12345, {.states = false}); });
+  for (char const* name : {"\"bias\"", "\"seen\"", "\"bais\""}) CHECK(text.find(name) != text.npos);
+  CHECK(bias_of(other) == b0);
+  CHECK_THROWS_AS(other.load_checkpoint(prefix, 12345, {.states = false, .allow_missing = true}), extra_param);
+  other.load_checkpoint(prefix, 12345, {.states = false, .allow_missing = true, .allow_extra = true});
+  checkpoint::write_safetensors(prefix + "-0001.params", std::vector{entry("weight", w0, shape{out, in})});
+  CHECK_THROWS_AS(other.load_checkpoint(prefix, 1), file_error);
+  CHECK_THROWS_AS(other.load_checkpoint(prefix, 2), file_error);
+}
+
+TEST_CASE("The store may be the user's: with a rule, without, or an any_store [C5.1] [C5.2] [C5.4]", "[train][module]") {
+  linear_batch const batch{8, in, out};
+  auto const devices = cpu_devices(2);
+  auto const train_once = [&](net& m) {
+    m.forward(batch.view());
+    m.backward();
+    m.update();
+    return weight_of(m);
+  };
+  auto const reference = [&](double rate) {
+    linear_reference expected(w0, b0);
+    expected.step(batch, rate);
+    return expected.weight;
+  };
+  kv_store ruled{devices, update::sgd{.learning_rate = 0.1}};
+  net first(linear_factory{out}, devices);
+  begin(first, batch);
+  first.init_optimizer(ruled);
+  check_close(train_once(first), reference(0.8));  // sums over 8 samples: the store's rule stays as it is
+  CHECK(first.optimizer().store<decltype(ruled)>() == &ruled);
+  CHECK(ruled.contains("weight"));
+
+  kv_store plain{devices};
+  net second(linear_factory{out}, devices);
+  begin(second, batch);
+  second.init_optimizer(plain, update::sgd{.learning_rate = 0.1});
+  CHECK(!second.optimizer().updates_on_store());
+  second.forward(batch.view());
+  second.backward();
+  second.reduce_grads();  // [C15]
+  auto const [gw, gb] = linear_reference(w0, b0).gradients(batch);
+  for (std::size_t k = 0; k < 2; ++k) check_close(to_vector(second.group().grad(1, k)), gb);
+  second.apply();
+  check_close(weight_of(second), reference(0.1));
+
+  auto any = create("device", devices);
+  net third(linear_factory{out}, devices);
+  begin(third, batch);
+  CHECK_THROWS_AS(third.init_optimizer(any), no_optimizer);
+  third.init_optimizer(any, update::sgd{.learning_rate = 0.1});
+  CHECK(third.optimizer().updates_on_store());
+  check_close(train_once(third), reference(0.1));
+
+  kv_store elsewhere{cpu_devices(1), update::sgd{}};
+  net fourth(linear_factory{out}, devices);
+  begin(fourth, batch);
+  CHECK_THROWS_AS(fourth.init_optimizer(elsewhere), unknown_device);
+  CHECK_THROWS_AS(fourth.init_optimizer(ruled), duplicate_key);
+  CHECK(!fourth.has_optimizer());
+  CHECK_THROWS_AS(fourth.init_optimizer("dist_async", update::sgd{}), invalid_argument);
+  fourth.init_optimizer("device", update::rescale(1) | update::sgd{.learning_rate = 0.1});
+  check_close(train_once(fourth), reference(0.8));  // a rule that rescales is not changed
 }

@@ -95,7 +95,8 @@ class bucketing_module : public training_loop<bucketing_module<F, Slicing>, outp
       } else {
         pushpull::detail::raise<not_initialized>(std::string("select: init_params first"));
       }
-      if (monitor_ != nullptr) next->install_monitor(*monitor_);
+      if constexpr (MonitoredExecutor<typename F::executor_type>)
+        if (monitor_ != nullptr) next->install_monitor(*monitor_);
       found = buckets_.emplace(key, std::move(next)).first;
     }
     if (!(found->second.get() == &current())) found->second->continue_from(current());

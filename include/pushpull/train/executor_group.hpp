@@ -291,14 +291,14 @@ class executor_group : public pushpull::detail::transferring_group<F, Slicing> {
  private:
   template <class Views>
   static auto const_views(Views&& views) {
-    using view = decltype(view_of(views[0]));
-    std::vector<tensor_view<typename view::value_type const, typename view::device_type>> result;
-    for (auto const& each : views) result.emplace_back(view_of(each));
+    using element = pushpull::detail::element_of_range<std::remove_reference_t<Views>>;
+    std::vector<tensor_view<element const, device_type>> result;
+    for (auto const& view : views) result.push_back(view_of(view));
     return result;
   }
   template <class M, class Labels>
   void update_metric(M& metric, Labels const& labels, std::size_t k, std::int64_t pad) {
-    auto const own = const_views(this->executor(k).outputs());
+    std::vector<tensor_view<output_type const, device_type>> const own = const_views(this->executor(k).outputs());
     train::counted_rows counted{.axis = this->output_count() > 0 ? this->output_axis(0) : -1};
     if (auto const rows = this->layout().rows) {
       auto const slice = this->layout().slices[k];

@@ -61,7 +61,7 @@ class initialized_module : public bound_module<F, Slicing> {
   /// nothing but a warning, unless forced.
   /// @throws not_bound; the initializer's errors. Nothing has changed then.
   void init_params(train::initializer const& initializer = train::initializers::uniform{},
-                   train::param_options options = {}) {
+                   train::init_options options = {}) {
     if (!expect_uninitialized("init_params", options.force)) return;
     write(initial(params_type{}, false, &initializer, options));
   }
@@ -69,16 +69,16 @@ class initialized_module : public bound_module<F, Slicing> {
   /// @throws also missing_param, extra_param, each with all names; shape_mismatch
   template <class Args, class Aux>
   void init_params(train::initializer const& initializer, Args const& args, Aux const& aux,
-                   train::param_options options = {}) {
+                   train::init_options options = {}) {
     if (!expect_uninitialized("init_params", options.force)) return;
-    expect_names("init_params", args, aux, options);
+    expect_names("init_params", args, aux, {options.allow_missing, options.allow_extra});
     write(initial(given(args, aux), true, &initializer, options));
   }
   /// Replaces values, of any element type, by name: on all devices, in the store and its mirrors. The rule's states stay.
   /// @throws not_bound; missing_param, which lists all names without a value, unless `allow_missing`: they then keep their
   /// values; extra_param, which lists all names that the model does not have, unless `allow_extra`; shape_mismatch
   template <class Args, class Aux>
-  void set_params(Args const& args, Aux const& aux, train::param_options options = {.force = true}) {
+  void set_params(Args const& args, Aux const& aux, train::param_options options = {}) {
     this->group_.expect_bound("set_params");
     if (this->initialized_ && !options.force)
       return this->options_.warn("set_params: the parameters have values, the call is ignored: set force");
@@ -178,7 +178,7 @@ class initialized_module : public bound_module<F, Slicing> {
 
   /// A value for each of the model's names: the given one, or else the initializer's.
   params_type initial(params_type values, bool any_given, train::initializer const* initializer,
-                      train::param_options options) const {
+                      train::init_options options) const {
     params_type result;
     auto const fill = [&](std::vector<std::string> names, auto const& shape_of, auto& from, auto& to) {
       auto const unsorted = names;

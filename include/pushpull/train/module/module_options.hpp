@@ -38,11 +38,18 @@ struct module_bind_options {
   bool force_rebind = false;  ///< Of a module that is bound: makes its executors again. Parameters stay.
 };
 
-/// The options of module::init_params and module::set_params.
-struct param_options {
-  bool allow_missing = false;  ///< Names without a value: initialized by init_params, left alone by set_params.
+/// The options of module::init_params.
+struct init_options {
+  bool allow_missing = false;  ///< Names without a value are initialized.
   bool allow_extra = false;    ///< Values that no name of the model has are ignored.
-  bool force = false;          ///< Also if the parameters are initialized. set_params always is forced.
+  bool force = false;          ///< Also if the parameters have values.
+};
+
+/// The options of module::set_params.
+struct param_options {
+  bool allow_missing = false;  ///< Names without a value keep what they hold.
+  bool allow_extra = false;    ///< Values that no name of the model has are ignored.
+  bool force = true;           ///< Also if the parameters have values.
 };
 
 /// The options of module::init_optimizer.

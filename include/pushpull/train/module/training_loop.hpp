@@ -54,8 +54,6 @@ struct fit_result {
 template <class Derived, class Output>
 class training_loop {
  public:
-  using output_type = Output;
-
   /// Trains for epochs begin_epoch to epochs - 1. A module that is not bound is bound to the source's batches, parameters without
   /// values get some. After each epoch the mean of each auxiliary state goes to all devices, the module is scored on the
   /// validation data if there are any, with the same metric, and the sources begin another epoch.
@@ -127,7 +125,7 @@ class training_loop {
       if (!batch) return;
       self().forward(*batch, mode::inference);
       auto const own = host_outputs(batch->pad);
-      std::vector<tensor_view<output_type const>> views;
+      std::vector<tensor_view<Output const>> views;
       for (auto const& output : own) views.push_back(output.view());
       f(std::as_const(views), n, *batch);
     }
@@ -135,14 +133,14 @@ class training_loop {
   /// The outputs of all batches, of each output one after the other on its axis of samples, without the rows of padding. An output
   /// without samples is that of the last batch. Empty if there is no batch.
   template <DataSource S>
-  std::vector<tensor<output_type>> predict(S& data, bool reset = true) {
-    pushpull::detail::collected_outputs<output_type> all(axes());
+  std::vector<tensor<Output>> predict(S& data, bool reset = true) {
+    pushpull::detail::collected_outputs<Output> all(axes());
     predict_each(data, [&](auto const& outputs, std::int64_t, auto const&) { all.add(outputs); }, reset);
     return all.joined();
   }
   /// The first output for one array of data, in the mode of the bind. @throws not_bound, not_initialized
   template <class Data>
-  tensor<output_type> predict(tensor_view<Data const> const& array) {
+  tensor<Output> predict(tensor_view<Data const> const& array) {
     batch<Data> one;
     one.data = {array};
     self().forward(one);
@@ -198,8 +196,8 @@ class training_loop {
     return result;
   }
   /// The outputs of the last forward in host memory, without `pad` rows at the end.
-  std::vector<tensor<output_type>> host_outputs(std::int64_t pad) {
-    std::vector<tensor<output_type>> result;
+  std::vector<tensor<Output>> host_outputs(std::int64_t pad) {
+    std::vector<tensor<Output>> result;
     auto const merged = self().group().merged_outputs();
     for (std::size_t i = 0; i < merged.size(); ++i)
       result.push_back(pushpull::detail::without_rows(merged[i], self().group().axis_of_output(i), pad));

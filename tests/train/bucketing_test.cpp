@@ -1,0 +1,350 @@
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <pushpull/pushpull.hpp>
+#include <pushpull/train/bucketing_module.hpp>
+#include <pushpull/train/data/array_source.hpp>
+#include <pushpull/train/initializers/distributions.hpp>
+#include <pushpull/train/metrics/regression.hpp>
+#include <pushpull/train/module.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "support/catch.hpp"
+#include "support/temporary_folder.hpp"
+#include "train/models.hpp"
+
+using namespace pushpull;
+using namespace pushpull::test;
+using train::bucketing_module;
+using train::grad_request;
+using train::module;
+
+namespace {
+
+/// y = sum over the row of w[0] x + b: any number of columns, which is the bucket.
+class summing_executor {
+ public:
+  using device_type = cpu_device<>;
+  using view = tensor_view<float>;
+  summing_executor(device_type const& device, train::input_descriptors const& descs,
+                   train::replica_requests const& requests, train::buffer_pool<device_type>& pool,
+                   train::replica_memory<float, device_type> const& memory)
+      : device_(device), requests_(requests), params_(memory.params), grads_(memory.grads), aux_(memory.aux) {
+    inputs_ = {pool.acquire<float>(descs.data[0].name, descs.data[0].shape)};
+    for (auto const& d : descs.labels) labels_.push_back(pool.acquire<float>(d.name, d.shape));
+    outputs_ = {pool.acquire<float>("y", shape{descs.data[0].shape[0]})};
+  }
+  device_type const& device() const { return device_; }
+  std::vector<view>& inputs() { return inputs_; }
+  std::vector<view>& labels() { return labels_; }
+  std::vector<view>& outputs() { return outputs_; }
+  std::vector<view>& params() { return params_; }
+  std::vector<view>& grads() { return grads_; }
+  std::vector<view>& aux() { return aux_; }
+  void forward(train::mode run) {
+    auto const rows = static_cast<std::size_t>(inputs_[0].shape()[0]);
+    for (std::size_t n = 0; n < rows; ++n) outputs_[0].data()[n] = params_[0].data()[0] * sum(n);
+    if (run == train::mode::training) aux_[0].data()[0] = static_cast<float>(device_.id() + 1);
+  }
+  void backward(std::span<tensor_view<float const> const>) {
+    float gradient = 0;
+    for (std::size_t n = 0; n < outputs_[0].size(); ++n)
+      gradient += (outputs_[0].data()[n] - labels_[0].data()[n]) * sum(n);
+    grads_[0].data()[0] = gradient + (requests_.params[0] == grad_request::add ? grads_[0].data()[0] : 0);
+  }
+
+ private:
+  float sum(std::size_t n) const {
+    auto const columns = static_cast<std::size_t>(inputs_[0].shape()[1]);
+    float result = 0;
+    for (std::size_t i = 0; i < columns; ++i) result += inputs_[0].data()[n * columns + i];
+    return result;
+  }
+  device_type device_;
+  train::replica_requests requests_;
+  std::vector<view> inputs_, labels_, outputs_, params_, grads_, aux_;
+};
+
+struct summing_factory {
+  using executor_type = summing_executor;
+  std::vector<std::string> param_names() const { return {"weight"}; }
+  std::vector<std::string> aux_names() const { return {"mean"}; }
+  std::vector<std::string> output_names() const { return {"y"}; }
+  int output_axis(std::size_t) const { return 0; }
+  train::inferred_shapes infer_shapes(train::input_descriptors const&) const { return {{shape{1}}, {shape{1}}}; }
+  summing_executor make(cpu_device<> const& device, train::input_descriptors const& descs,
+                        train::replica_requests const& requests, train::buffer_pool<cpu_device<>>& pool,
+                        train::replica_memory<float, cpu_device<>> const& memory) {
+    return {device, descs, requests, pool, memory};
+  }
+};
+
+using buckets = bucketing_module<summing_factory>;
+
+/// All inputs 1, all labels 0.
+struct ones {
+  std::int64_t rows, columns;
+  std::vector<float> x = std::vector<float>(static_cast<std::size_t>(rows * columns), 1.0F);
+  std::vector<float> t = std::vector<float>(static_cast<std::size_t>(rows), 0.0F);
+
+  train::batch<> view() const {
+    return {.data = {tensor_view(x.data(), shape{rows, columns})},
+            .labels = {tensor_view(t.data(), shape{rows})},
+            .bucket = columns};
+  }
+  std::vector<train::descriptor> data() const { return {{.name = "x", .shape = shape{rows, columns}}}; }
+  std::vector<train::descriptor> labels() const { return {{.name = "t", .shape = shape{rows}}}; }
+};
+
+train::initializers::constant const one{1};
+
+float weight_of(buckets const& m) { return to_vector(m.params().args.find("weight")->second)[0]; }
+
+train::data::array_source<> source_of(linear_batch const& batch, train::data::array_options options) {
+  return {{{"x", tensor_view<float const>(batch.x.data(), shape{batch.rows, batch.in})}},
+          {{"t", tensor_view<float const>(batch.t.data(), shape{batch.rows, batch.out})}},
+          options};
+}
+
+}  // namespace
+
+TEST_CASE("Buckets share parameters, gradients, memory and the optimizer [B9.1] [B9.2] [B9.3] [B9.4] [C10.1] [C10.2] [C10.3] [C10.4]",
+          "[train][bucketing]") {
+  for (int devices : {1, 2}) {
+    std::vector<train::bucket_key> made;
+    buckets m([&](train::bucket_key key) { return made.push_back(key), summing_factory(); }, 5, cpu_devices(devices));
+    ones const large{4, 5}, small{4, 2};
+    CHECK_THROWS_AS(m.forward(small.view()), not_bound);
+    CHECK_THROWS_AS(m.select(2, small.data(), small.labels()), not_bound);
+    m.bind(large.data(), large.labels());
+    CHECK_THROWS_AS(m.forward(small.view()), not_initialized);
+    m.init_params(train::initializer(one));
+    CHECK(made == std::vector<train::bucket_key>{5});
+    m.init_optimizer(update::sgd{.learning_rate = 0.01});
+    auto const bytes = m.group().pool(0).bytes();
+    double w = 1;
+    for (auto const* batch : {&large, &small, &small, &large}) {
+      m.forward(batch->view());
+      CHECK(m.current_key() == batch->columns);
+      m.backward();
+      m.update();
+      w -= 0.01 * w * static_cast<double>(batch->columns * batch->columns);
+      CHECK(weight_of(m) == Approx(w));
+      CHECK(m.current().group().param(0, 0).data() == m.group().param(0, 0).data());
+    }
+    CHECK((made.size() == 2 && m.keys() == std::vector<train::bucket_key>{2, 5}));
+    CHECK(m.group().pool(0).bytes() == bytes);
+    CHECK(m.group().pool(0).replaced() == 0);
+    ones const wider{4, 9};
+    m.prepare(wider.view());  // binds it, and stays [C8]
+    CHECK((m.current_key() == 5 && made.size() == 3));
+    m.forward(large.view());
+    CHECK(to_vector(m.merged_outputs()[0])[0] == Approx(5 * w));
+    m.forward(wider.view());
+    CHECK(m.group().pool(0).bytes() > bytes);  // larger than the default: new memory, and the old one stays
+    CHECK(m.group().pool(0).replaced() == 1);
+    m.forward(large.view());
+    CHECK(to_vector(m.merged_outputs()[0])[0] == Approx(5 * w));
+    m.bind(large.data(), large.labels(), {.force_rebind = true});
+    CHECK(weight_of(m) == Approx(w));
+    m.forward(small.view());
+    CHECK(to_vector(m.merged_outputs()[0])[0] == Approx(2 * w));
+  }
+}
+
+TEST_CASE("With add, gradients of several buckets add up until zero_grad [C10.3] [C14-11]", "[train][bucketing]") {
+  buckets m([](train::bucket_key) { return summing_factory(); }, 5, cpu_devices(2));
+  ones const large{4, 5}, small{4, 2};
+  m.bind(large.data(), large.labels(), {.requests = grad_request::add});
+  m.init_params(train::initializer(one));
+  m.init_optimizer(update::sgd{.learning_rate = 0.01});
+  double w = 1;
+  for (int step = 0; step < 3; ++step) {
+    m.zero_grad();
+    double sum = 0;
+    for (auto const* batch : {&large, &small, &small}) {
+      m.forward(batch->view());
+      m.backward();
+      sum += 4 * w * static_cast<double>(batch->columns * batch->columns);
+    }
+    CHECK(m.group().grad(0, 0).data()[0] + m.group().grad(0, 1).data()[0] == Approx(sum));
+    m.update();
+    w -= 0.01 * sum / 12;  // the mean over all samples
+    CHECK(weight_of(m) == Approx(w));
+  }
+}
+
+TEST_CASE("A bucketing module saves its keys and resumes [C7] [C14-7]", "[train][bucketing]") {
+  temporary_folder const folder;
+  std::string const prefix = folder.file("buckets").string();
+  ones const large{4, 5}, small{4, 2};
+  auto const run = [&](buckets& m, int steps) {
+    for (int i = 0; i < steps; ++i) {
+      m.forward((i % 2 == 0 ? small : large).view());
+      m.backward();
+      m.update();
+    }
+  };
+  auto const make = [](train::bucket_key) { return summing_factory(); };
+  buckets m(make, 5, cpu_devices(2));
+  m.bind(large.data(), large.labels());
+  m.init_params(train::initializer(one));
+  m.init_optimizer(update::sgd{.learning_rate = 0.01});
+  run(m, 2);
+  m.save_checkpoint(prefix, 2);
+  CHECK(train::read_bucket_keys(prefix) == std::vector<train::bucket_key>{2, 5});
+  run(m, 2);
+  buckets resumed(make, 5, cpu_devices(2));
+  resumed.load_checkpoint(prefix, 2);
+  resumed.bind(large.data(), large.labels());
+  resumed.init_optimizer(update::sgd{.learning_rate = 0.01});
+  run(resumed, 2);
+  CHECK(weight_of(resumed) == weight_of(m));
+}
+
+TEST_CASE("fit binds, trains, scores and calls back in order [A6.5] [A6.7] [C9.1] [C9.2] [C14-12]", "[train][module]") {
+  linear_batch const all{22, 3, 2};
+  for (int devices : {1, 3}) {
+    auto source = source_of(all, {.batch = 6});
+    auto held_out = source_of(all, {.batch = 11});
+    module m(linear_factory{2}, cpu_devices(devices));
+    train::metrics::mse metric;
+    CHECK_THROWS_AS(m.fit(source, metric, {}), bad_option);  // [C2]
+    CHECK_THROWS_AS(m.fit(source, metric, {.epochs = 1, .initial = one}), no_optimizer);
+    CHECK((m.is_bound() && m.is_initialized()));
+    m.init_optimizer(update::sgd{.learning_rate = 0.1});
+    std::vector<std::string> events;
+    struct recorder {
+      std::vector<std::string>* events;
+      void on_begin(train::training_begin const& e) const { events->push_back("begin " + std::to_string(e.first_epoch)); }
+      void on_batch_end(train::batch_end const& e) const {
+        events->push_back("batch " + std::to_string(e.batch) + " of " + std::to_string(e.samples));
+      }
+      void on_validation_batch_end(train::batch_end const& e) const {
+        events->push_back("validation " + std::to_string(e.batch));
+      }
+      void on_epoch_end(train::epoch_end const& e) const { events->push_back("epoch " + std::to_string(e.samples)); }
+      void on_end(train::training_end const& e) const { events->push_back("end " + std::to_string(e.next_epoch)); }
+    };
+    auto const result =
+        m.fit(source, metric, {.epochs = 2, .begin_epoch = 1, .callbacks = train::callback_list(recorder{&events})}, &held_out);
+    CHECK(events == std::vector<std::string>{"begin 1", "batch 0 of 6", "batch 1 of 6", "batch 2 of 6", "batch 3 of 4",
+                                             "validation 0", "validation 1", "epoch 22", "end 2"});
+    CHECK((result.next_epoch == 2 && result.stopped.empty()));
+    CHECK(result.training.at(0).value > result.validation.at(0).value);
+    linear_reference expected(std::vector<float>(6, 1), std::vector<float>(2, 1));
+    auto again = source_of(all, {.batch = 6});
+    again.reset();
+    for (auto batch = again.next(); batch; batch = again.next()) {
+      linear_batch copy{6, 3, 2};
+      copy.x = to_vector(batch->data[0]);
+      copy.t = to_vector(batch->labels[0]);
+      expected.step(copy, 0.1);
+    }
+    auto const weight = to_vector(m.params().args.find("weight")->second);
+    for (std::size_t i = 0; i < 6; ++i) CHECK(weight[i] == Approx(expected.weight[i]).margin(1e-5));
+    // The statistics of all devices became their mean at the end of the epoch [B8.2] [B8.3].
+    for (std::size_t k = 1; k < static_cast<std::size_t>(devices); ++k)
+      CHECK(m.group().aux(0, k).data()[0] == m.group().aux(0, 0).data()[0]);
+    // score counts each sample once, whatever the batches and devices [C9.3] [B10.3].
+    auto sevens = source_of(all, {.batch = 7});
+    double error = 0;
+    linear_reference const now(weight, to_vector(m.params().args.find("bias")->second));
+    for (std::size_t n = 0; n < 22; ++n)
+      for (std::size_t o = 0; o < 2; ++o) {
+        double y = now.bias[o] - all.t[n * 2 + o];
+        for (std::size_t i = 0; i < 3; ++i) y += now.weight[o * 3 + i] * all.x[n * 3 + i];
+        error += y * y / 44;
+      }
+    CHECK(m.score(sevens, metric).at(0).value == Approx(error).epsilon(1e-5));
+    CHECK(m.score(sevens, metric, {.batches = 0}).size() == 1);
+    // predict removes padding and joins batches [C9.4] [B11-6] [C14-8].
+    auto const predicted = m.predict(sevens);
+    REQUIRE((predicted.size() == 1 && predicted[0].shape() == shape{22, 2}));
+    for (std::size_t n = 0; n < 22; ++n) {
+      double y = now.bias[1];
+      for (std::size_t i = 0; i < 3; ++i) y += now.weight[3 + i] * all.x[n * 3 + i];
+      CHECK(predicted[0].data()[n * 2 + 1] == Approx(y).margin(1e-5));
+    }
+    auto const one_array = m.predict(tensor_view<float const>(all.x.data(), shape{5, 3}));  // [C9.5]
+    CHECK(one_array.shape() == shape{5, 2});
+    std::int64_t calls = 0;
+    m.predict_each(sevens, [&](auto const& outputs, std::int64_t n, auto const& batch) {
+      CHECK((n == calls++ && outputs[0].shape()[0] == 7 - batch.pad));
+    });
+    CHECK(calls == 4);
+  }
+}
+
+TEST_CASE("Monitors see every executor, states keep their values, metrics take other labels [B10.2] [B10.3] [B10.4] [C12]",
+          "[train][module]") {
+  linear_batch const batch{8, 3, 2};
+  module m(linear_factory{2}, cpu_devices(2));
+  m.bind(batch.descs().data, batch.descs().labels);
+  m.init_params(train::initializer(one));
+  train::monitor monitor({.interval = 2, .sort = true});
+  m.install_monitor(monitor);
+  for (int step = 0; step < 2; ++step) {
+    m.tic();
+    m.forward(batch.view());
+    auto const records = m.toc();
+    CHECK(records.size() == (step == 0 ? 8U : 0U));  // two devices' y, weight, bias, seen
+    if (step == 0) CHECK((records[0].name == "bias" && records[7].name == "y"));
+  }
+  m.set_states(0.5);
+  m.forward(batch.view());
+  auto const with_state = to_vector(m.merged_outputs()[0]);
+  using nested = std::vector<std::vector<std::vector<float>>>;
+  m.set_states(nested{{{0}, {0}}});
+  m.forward(batch.view());
+  auto const without = to_vector(m.merged_outputs()[0]);
+  for (std::size_t i = 0; i < without.size(); ++i) CHECK(with_state[i] == Approx(without[i] + 0.5F));
+  CHECK(m.states().size() == 1);
+  CHECK_THROWS_AS(m.set_states(nested{{{0}}}), shape_mismatch);
+  m.set_states(2);
+  m.init_optimizer(update::sgd{.learning_rate = 0.1});  // makes the executors again
+  CHECK(m.states()[0][1].data()[0] == 2);
+  m.set_states(0);
+  m.forward(batch.view());
+  train::metrics::mae metric;
+  m.update_metric(metric, std::vector{tensor_view<float const>(without.data(), shape{8, 2})});
+  CHECK(metric.values().at(0).value == 0);
+  std::vector<std::vector<tensor_view<float const>>> slices;
+  for (auto const rows : m.group().layout().slices)
+    slices.push_back({tensor_view<float const>(without.data() + rows.begin * 2, shape{rows.size(), 2})});
+  m.update_metric(metric, slices);
+  CHECK(metric.values().at(0).value == 0);
+}
+
+TEST_CASE("An error of one device comes after all devices have ended, and the module works on [A8-1] [A6.3]", "[train][module]") {
+  linear_batch const batch{8, 3, 2};
+  linear_factory factory{2};
+  module m(factory, cpu_devices(3));
+  m.bind(batch.descs().data, batch.descs().labels);
+  m.init_params(train::initializer(one));
+  m.init_optimizer(update::sgd{.learning_rate = 0.1});
+  factory.counts->fails_on_device = 1;
+  CHECK_THROWS_AS(m.forward(batch.view()), std::runtime_error);
+  factory.counts->fails_on_device = -1;
+  m.forward(batch.view());
+  m.backward();
+  m.update();
+}
+
+TEST_CASE("Auxiliary states are averaged, rescaling may follow the bound batch [B8.2] [B8.3] [B8.4] [C5.2] [C14-10]", "[train][module]") {
+  ones const full{6, 2}, rest{3, 2};
+  module m(summing_factory(), cpu_devices(3));
+  m.bind(full.data(), full.labels());
+  m.init_params(train::initializer(one));
+  m.init_optimizer(update::sgd{.learning_rate = 0.01}, {.rescale = train::rescale_policy::bound_batch});
+  m.forward_backward(full.view());
+  CHECK(to_vector(m.params().aux.find("mean")->second)[0] == 2);  // of 1, 2, 3
+  CHECK(m.group().aux(0, 0).data()[0] == 1);
+  m.spread_aux();
+  CHECK(m.group().aux(0, 0).data()[0] == 2);
+  m.forward_backward(rest.view());
+  m.update();
+  CHECK(m.group().param(0, 0).data()[0] == Approx(1 - 0.01 * 4 * 3 / 6));
+}
