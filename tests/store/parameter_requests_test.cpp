@@ -82,8 +82,9 @@ TEST_CASE("a parameter_store is a range of its parameters in the order of add", 
       REQUIRE(parameters[0].options.request == pp::grad_request::write);
       REQUIRE(parameters[1].options.request == pp::grad_request::none);
       REQUIRE_FALSE(parameters[1].options.requires_grad);
-      REQUIRE(parameters.end()[-1].options ==
-              pp::parameter_options{.request = pp::grad_request::add, .learning_rate_multiplier = 2, .weight_decay_multiplier = 0});
+      REQUIRE(parameters.end()[-1].options == pp::parameter_options{.request = pp::grad_request::add,
+                                                                    .learning_rate_multiplier = 2,
+                                                                    .weight_decay_multiplier = 0});
       REQUIRE(parameters.info("bias").group == group);
       REQUIRE(std::ranges::find(parameters, pp::shape{5}, &pp::parameter_info::shape) - parameters.begin() == 1);
     };
@@ -125,7 +126,7 @@ TEST_CASE("a parameter_store is a range of its parameters in the order of add", 
 
 TEST_CASE("parameters of several element types keep the order of add", "[parameter_store][info]") {
   pp::kv_store<pp::type_list<float, pp::bfloat16>, pp::cpu_device<>, update::sgd> store{pp::cpu_devices(2),
-                                                                                     update::sgd{1.0}};
+                                                                                        update::sgd{1.0}};
   pp::parameter_store parameters{store};
   parameters.add<pp::bfloat16>("a", std::vector<float>(3, 1.0F));
   parameters.add("b", std::vector<float>(2), {.request = pp::grad_request::add});

@@ -110,8 +110,10 @@ train::data::array_source<> source_of(linear_batch const& batch, train::data::ar
 
 }  // namespace
 
-TEST_CASE("Buckets share parameters, gradients, memory and the optimizer [B9.1] [B9.2] [B9.3] [B9.4] [C10.1] [C10.2] [C10.3] [C10.4]",
-          "[train][bucketing]") {
+TEST_CASE(
+    "Buckets share parameters, gradients, memory and the optimizer [B9.1] [B9.2] [B9.3] [B9.4] [C10.1] [C10.2] [C10.3] "
+    "[C10.4]",
+    "[train][bucketing]") {
   for (int devices : {1, 2}) {
     std::vector<train::bucket_key> made;
     buckets m([&](train::bucket_key key) { return made.push_back(key), summing_factory(); }, 5, cpu_devices(devices));
@@ -218,7 +220,9 @@ TEST_CASE("fit binds, trains, scores and calls back in order [A6.5] [A6.7] [C9.1
     std::vector<std::string> events;
     struct recorder {
       std::vector<std::string>* events;
-      void on_begin(train::training_begin const& e) const { events->push_back("begin " + std::to_string(e.first_epoch)); }
+      void on_begin(train::training_begin const& e) const {
+        events->push_back("begin " + std::to_string(e.first_epoch));
+      }
       void on_batch_end(train::batch_end const& e) const {
         events->push_back("batch " + std::to_string(e.batch) + " of " + std::to_string(e.samples));
       }
@@ -229,7 +233,8 @@ TEST_CASE("fit binds, trains, scores and calls back in order [A6.5] [A6.7] [C9.1
       void on_end(train::training_end const& e) const { events->push_back("end " + std::to_string(e.next_epoch)); }
     };
     auto const result =
-        m.fit(source, metric, {.epochs = 2, .begin_epoch = 1, .callbacks = train::callback_list(recorder{&events})}, &held_out);
+        m.fit(source, metric, {.epochs = 2, .begin_epoch = 1, .callbacks = train::callback_list(recorder{&events})},
+              &held_out);
     CHECK(events == std::vector<std::string>{"begin 1", "batch 0 of 6", "batch 1 of 6", "batch 2 of 6", "batch 3 of 4",
                                              "validation 0", "validation 1", "epoch 22", "end 2"});
     CHECK((result.next_epoch == 2 && result.stopped.empty()));
@@ -278,8 +283,9 @@ TEST_CASE("fit binds, trains, scores and calls back in order [A6.5] [A6.7] [C9.1
   }
 }
 
-TEST_CASE("Monitors see every executor, states keep their values, metrics take other labels [B10.2] [B10.3] [B10.4] [C12]",
-          "[train][module]") {
+TEST_CASE(
+    "Monitors see every executor, states keep their values, metrics take other labels [B10.2] [B10.3] [B10.4] [C12]",
+    "[train][module]") {
   linear_batch const batch{8, 3, 2};
   module m(linear_factory{2}, cpu_devices(2));
   m.bind(batch.descs().data, batch.descs().labels);
@@ -318,7 +324,8 @@ TEST_CASE("Monitors see every executor, states keep their values, metrics take o
   CHECK(metric.values().at(0).value == 0);
 }
 
-TEST_CASE("An error of one device comes after all devices have ended, and the module works on [A8-1] [A6.3]", "[train][module]") {
+TEST_CASE("An error of one device comes after all devices have ended, and the module works on [A8-1] [A6.3]",
+          "[train][module]") {
   linear_batch const batch{8, 3, 2};
   linear_factory factory{2};
   module m(factory, cpu_devices(3));
@@ -333,7 +340,8 @@ TEST_CASE("An error of one device comes after all devices have ended, and the mo
   m.update();
 }
 
-TEST_CASE("Auxiliary states are averaged, rescaling may follow the bound batch [B8.2] [B8.3] [B8.4] [C5.2] [C14-10]", "[train][module]") {
+TEST_CASE("Auxiliary states are averaged, rescaling may follow the bound batch [B8.2] [B8.3] [B8.4] [C5.2] [C14-10]",
+          "[train][module]") {
   ones const full{6, 2}, rest{3, 2};
   module m(summing_factory(), cpu_devices(3));
   m.bind(full.data(), full.labels());

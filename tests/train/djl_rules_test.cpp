@@ -53,7 +53,8 @@ struct recording_store {
   void init(std::string const& key, auto const& value) { values[key] = to_vector(value); }
   void push(std::string const& key, auto const&) { calls.push_back("push " + key); }
   void pull(std::string const& key, auto&& outputs) {
-    for (auto const& out : outputs) copy(values[key], tensor_view(out.data(), shape{static_cast<std::int64_t>(out.size())}));
+    for (auto const& out : outputs)
+      copy(values[key], tensor_view(out.data(), shape{static_cast<std::int64_t>(out.size())}));
   }
   void pushpull(std::string const& key, auto const&, auto&& outputs) {
     calls.push_back(key);
@@ -147,7 +148,8 @@ TEST_CASE("A8-8: a schedule has the same value for an update whenever it is aske
   CHECK(forward == std::vector<double>{1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25});  // strictly after its step
 }
 
-TEST_CASE("A8-9, A8-11: a device named twice, an unknown one and an unknown parameter are typed errors", "[train][djl]") {
+TEST_CASE("A8-9, A8-11: a device named twice, an unknown one and an unknown parameter are typed errors",
+          "[train][djl]") {
   CHECK_THROWS_AS(model({cpu_device<>(1), cpu_device<>(0), cpu_device<>(1)}, rule(1)), duplicate_device);
   model m(cpu_devices(2), rule(1));
   CHECK_THROWS_AS(m.parameters.value("w", cpu_device<>(2)), unknown_device);
@@ -180,7 +182,8 @@ TEST_CASE("A8-14: gradients are clipped from above and from below, on all device
   }
 }
 
-TEST_CASE("A8-15: gradients that cancel are a step, and those that are no numbers are found in every step", "[train][djl]") {
+TEST_CASE("A8-15: gradients that cancel are a step, and those that are no numbers are found in every step",
+          "[train][djl]") {
   model m(cpu_devices(2), rule(1, 0.5));
   m.set_gradient(0, 1);
   m.set_gradient(1, -1);

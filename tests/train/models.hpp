@@ -61,6 +61,7 @@ class linear_executor {
     shape_to(descs);
   }
   void on_grad_ready(std::function<void(std::size_t)> f) { hook_ = std::move(f); }
+  void on_param_needed(std::function<void(std::size_t)> f) { needed_ = std::move(f); }
   template <class F>
   void tap(F f) {
     tap_ = std::move(f);
@@ -68,6 +69,8 @@ class linear_executor {
 
   void forward(train::mode run) {
     if (counts_->fails_on_device == device_.id()) throw std::runtime_error("forward failed");
+    if (needed_) needed_(0);
+    if (needed_) needed_(1);
     for (std::size_t n = 0; n < rows(); ++n)
       for (std::size_t o = 0; o < out(); ++o) {
         float sum = params_[1].data()[o] + state_.data()[0];
@@ -133,7 +136,7 @@ class linear_executor {
   std::vector<view> inputs_, labels_, outputs_, params_, grads_, aux_, input_grads_, states_;
   std::shared_ptr<counters> counts_;
   tensor<float> state_;
-  std::function<void(std::size_t)> hook_;
+  std::function<void(std::size_t)> hook_, needed_;
   std::function<void(std::string_view, view const&)> tap_;
 };
 

@@ -104,7 +104,8 @@ TEST_CASE("A call that comes too early says what is missing [C1] [C2] [A6.2]", "
   CHECK_THROWS_AS(m.prepare(batch.view()), not_bound);
   train::monitor monitor;
   CHECK_THROWS_AS(m.install_monitor(monitor), not_bound);
-  CHECK_THROWS_AS(m.bind(batch.descs().data, batch.descs().labels, {.for_training = false, .inputs_need_grad = true}), bad_option);
+  CHECK_THROWS_AS(m.bind(batch.descs().data, batch.descs().labels, {.for_training = false, .inputs_need_grad = true}),
+                  bad_option);
   auto wrong = batch.descs();
   wrong.data[0].name = "y";
   CHECK(message_of<bad_option>([&] { m.bind(wrong.data, wrong.labels); }).find("\"x\"") != std::string::npos);
@@ -183,7 +184,8 @@ TEST_CASE("Parameters survive a forced bind, also for inference, without a copy 
   CHECK(weight_of(m) == weight_of(same));
 }
 
-TEST_CASE("init_params gives each name a value: given, or the initializer's [C4.1] [C4.2] [C4.4] [C14-6]", "[train][module]") {
+TEST_CASE("init_params gives each name a value: given, or the initializer's [C4.1] [C4.2] [C4.4] [C14-6]",
+          "[train][module]") {
   linear_batch const batch{8, in, out};
   warned warnings;
   net m(linear_factory{out}, cpu_devices(2), warnings.options());
@@ -208,8 +210,9 @@ TEST_CASE("init_params gives each name a value: given, or the initializer's [C4.
   CHECK(bias_of(m) == std::vector<float>(2, 2));
   auto more = args(w0, b0);
   more.emplace("weigth", tensor_view(b0.data(), shape{2}));
-  CHECK(message_of<extra_param>([&] { m.init_params(counting, more, seen(zero), {.force = true}); }).find("\"weigth\"") !=
-        std::string::npos);
+  CHECK(message_of<extra_param>([&] {
+          m.init_params(counting, more, seen(zero), {.force = true});
+        }).find("\"weigth\"") != std::string::npos);
   m.init_params(counting, more, seen(zero), {.allow_extra = true, .force = true});
   CHECK(bias_of(m) == b0);
   std::map<std::string, tensor_view<float const>> const misshapen{{"weight", tensor_view(w0.data(), shape{in, out})},
@@ -222,8 +225,9 @@ TEST_CASE("init_params gives each name a value: given, or the initializer's [C4.
   CHECK(bias_of(fresh) == std::vector<float>(2, 0));
 }
 
-TEST_CASE("set_params reaches devices, store and mirrors, and params returns copies [C4.3] [C4.5] [C14-1] [C14-9] [B8.1]",
-          "[train][module]") {
+TEST_CASE(
+    "set_params reaches devices, store and mirrors, and params returns copies [C4.3] [C4.5] [C14-1] [C14-9] [B8.1]",
+    "[train][module]") {
   linear_batch const batch{8, in, out};
   for (bool on_store : {true, false}) {
     net m(linear_factory{out}, cpu_devices(2));
@@ -234,7 +238,8 @@ TEST_CASE("set_params reaches devices, store and mirrors, and params returns cop
     m.update();
     auto const before = m.params();
     std::vector<double> const w1{1, 2, 3, 4, 5, 6};
-    std::map<std::string, tensor_view<double const>> const some{{"weight", tensor_view(w1.data(), shape{out, in})}}, none;
+    std::map<std::string, tensor_view<double const>> const some{{"weight", tensor_view(w1.data(), shape{out, in})}},
+        none;
     CHECK_THROWS_AS(m.set_params(some, none), missing_param);
     m.set_params(some, none, {.allow_missing = true});
     std::vector<float> const w1_float(w1.begin(), w1.end());
@@ -255,7 +260,8 @@ TEST_CASE("set_params reaches devices, store and mirrors, and params returns cop
   }
 }
 
-TEST_CASE("A rule with states steps once per key, and all devices hold the same bits [A8-3] [A8-4] [A8-8] [D3]", "[train][module]") {
+TEST_CASE("A rule with states steps once per key, and all devices hold the same bits [A8-3] [A8-4] [A8-8] [D3]",
+          "[train][module]") {
   linear_batch const batch{13, in, out};
   std::vector<std::vector<float>> results;
   for (int devices : {1, 2, 3}) {
@@ -274,7 +280,8 @@ TEST_CASE("A rule with states steps once per key, and all devices hold the same 
   }
 }
 
-TEST_CASE("A checkpoint resumes bit for bit, on any number of devices [C7] [C14-4] [C14-5] [C14-6]", "[train][module]") {
+TEST_CASE("A checkpoint resumes bit for bit, on any number of devices [C7] [C14-4] [C14-5] [C14-6]",
+          "[train][module]") {
   temporary_folder const folder;
   std::string const prefix = folder.file("model").string();
   linear_batch const batch{12, in, out};
@@ -327,7 +334,8 @@ TEST_CASE("A checkpoint resumes bit for bit, on any number of devices [C7] [C14-
   auto const entry = [](char const* name, std::vector<float> const& x, shape const& extents) {
     return checkpoint::entry_of(name, tensor_view(x.data(), extents));
   };
-  checkpoint::write_safetensors(prefix + "-12345.params", std::vector{entry("arg:weight", w0, shape{out, in}), entry("arg:bais", b0, shape{out})});
+  checkpoint::write_safetensors(prefix + "-12345.params", std::vector{entry("arg:weight", w0, shape{out, in}),
+                                                                      entry("arg:bais", b0, shape{out})});
   auto const text = message_of<missing_param>([&] { other.load_checkpoint(prefix, 12345, {.states = false}); });
   for (char const* name : {"\"bias\"", "\"seen\"", "\"bais\""}) CHECK(text.find(name) != text.npos);
   CHECK(bias_of(other) == b0);
@@ -338,7 +346,8 @@ TEST_CASE("A checkpoint resumes bit for bit, on any number of devices [C7] [C14-
   CHECK_THROWS_AS(other.load_checkpoint(prefix, 2), file_error);
 }
 
-TEST_CASE("The store may be the user's: with a rule, without, or an any_store [C5.1] [C5.2] [C5.4]", "[train][module]") {
+TEST_CASE("The store may be the user's: with a rule, without, or an any_store [C5.1] [C5.2] [C5.4]",
+          "[train][module]") {
   linear_batch const batch{8, in, out};
   auto const devices = cpu_devices(2);
   auto const train_once = [&](net& m) {
@@ -390,4 +399,25 @@ TEST_CASE("The store may be the user's: with a rule, without, or an any_store [C
   CHECK_THROWS_AS(fourth.init_optimizer("dist_async", update::sgd{}), invalid_argument);
   fourth.init_optimizer("device", update::rescale(1) | update::sgd{.learning_rate = 0.1});
   check_close(train_once(fourth), reference(0.8));  // a rule that rescales is not changed
+}
+
+TEST_CASE("Steps that begin in the backward pass give the same bits [D1] [A8-10]", "[train][module]") {
+  linear_batch const batch{13, in, out}, rest{2, in, out};
+  auto const rule = update::adam{.learning_rate = 0.01};
+  for (int devices : {1, 3}) {
+    auto const trained = [&](auto const& init) {
+      net m(linear_factory{out}, cpu_devices(devices), {.allow_idle = true});
+      begin(m, batch);
+      init(m);
+      for (auto const* b : {&batch, &rest, &batch, &batch}) {
+        m.forward(b->view());
+        m.backward();
+        m.update();
+      }
+      return std::pair(weight_of(m), bias_of(m));
+    };
+    auto const after = trained([&](net& m) { m.init_optimizer(rule, {.overlap = train::overlap::off}); });
+    CHECK(trained([&](net& m) { m.init_optimizer(rule, {.overlap = train::overlap::on}); }) == after);
+    CHECK(trained([&](net& m) { m.init_optimizer(rule, train::in_backward); }) == after);
+  }
 }

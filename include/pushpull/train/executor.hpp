@@ -103,6 +103,12 @@ concept ReshapableExecutor = Executor<E> && requires(E& e, input_descriptors con
 template <class E>
 concept HookedExecutor = Executor<E> && requires(E& e) { e.on_grad_ready(pushpull::detail::index_hook()); };
 
+/// An Executor that says which parameter it is about to read, so that the next forward pass begins while steps are still made.
+/// Needs:  on_param_needed(f): from now on forward calls f(i) before it reads parameter i on the host; f waits for the step of
+///         that parameter. From any thread. An empty std::function ends it.
+template <class E>
+concept WaitingExecutor = HookedExecutor<E> && requires(E& e) { e.on_param_needed(pushpull::detail::index_hook()); };
+
 /// An Executor that also computes the gradients of its inputs, if the group was bound so.
 /// Needs:  input_grads() -> tensors of the inputs' shapes.
 template <class E>

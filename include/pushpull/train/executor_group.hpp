@@ -287,6 +287,15 @@ class executor_group : public pushpull::detail::transferring_group<F, Slicing> {
                   "on_grad_ready: the executor is no HookedExecutor: on_grad_ready is missing");
     this->set_hook(std::move(f));
   }
+  /// From now on each forward calls f(i) before it reads parameter i, from any thread. An executor that is no WaitingExecutor
+  /// does not. @returns whether it does
+  bool on_param_needed(std::function<void(std::size_t)> f) {
+    if constexpr (WaitingExecutor<executor_type>) {
+      this->set_needed_hook(std::move(f));
+      return true;
+    }
+    return false;
+  }
 
  private:
   template <class Views>

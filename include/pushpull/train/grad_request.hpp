@@ -11,12 +11,12 @@
 
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/store/parameter_options.hpp>
 #include <pushpull/train/executor.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::train {
 
-/// The effect of backward on a gradient: none, and it has no memory; to overwrite it; to add to it until `zero_grad`.
-enum class grad_request { none, write, add };
+using pushpull::grad_request;  // with `add` nothing but `zero_grad` ends a sum
 
 /// One request for all; one per argument, which are the data, the labels and the parameters in this order; or requests by
 /// name, where arguments without a name in the map have `write`.

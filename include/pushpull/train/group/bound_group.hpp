@@ -210,9 +210,11 @@ class bound_group : public group_memory<F> {
   }
   void set_hook(std::function<void(std::size_t)> f) {
     hook_ = std::move(f);
-    if (bound_)
-      for (auto const& e : bound_->executors)
-        if (e != nullptr) install_hook(*e);
+    install_hooks();
+  }
+  void set_needed_hook(std::function<void(std::size_t)> f) {
+    needed_ = std::move(f);
+    install_hooks();
   }
 
  private:
@@ -332,11 +334,19 @@ class bound_group : public group_memory<F> {
   }
   void install_hook([[maybe_unused]] executor_type& e) {
     if constexpr (train::HookedExecutor<executor_type>) {
-      if (!hook_) return;
-      e.on_grad_ready([this](std::size_t i) {
-        if (counter_.is_last(i)) hook_(i);
-      });
+      std::function<void(std::size_t)> ready;
+      if (hook_)
+        ready = [this](std::size_t i) {
+          if (counter_.is_last(i)) hook_(i);
+        };
+      e.on_grad_ready(std::move(ready));
     }
+    if constexpr (train::WaitingExecutor<executor_type>) e.on_param_needed(needed_);
+  }
+  void install_hooks() {
+    if (!bound_) return;
+    for (auto const& e : bound_->executors)
+      if (e != nullptr) install_hook(*e);
   }
 
   bool same_active(train::batch_layout const& layout) const {
@@ -363,7 +373,7 @@ class bound_group : public group_memory<F> {
   std::uint64_t version_ = 0;
   std::vector<bool> cleared_;  // the gradients of an idle device are 0
   std::vector<std::function<void(executor_type&)>> builders_;
-  std::function<void(std::size_t)> hook_;
+  std::function<void(std::size_t)> hook_, needed_;
   ready_counter counter_;
 };
 

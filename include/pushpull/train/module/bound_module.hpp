@@ -105,15 +105,17 @@ class bound_module {
   /// The gradients of the last forward. @throws not_bound, not_initialized, not_training
   void backward() {
     expect_ready("backward");
-    group_.backward();
     count_samples();
+    group_.backward();
+    has_gradients_ = true;
   }
   /// From the gradients of the outputs: see executor_group::backward.
   template <class H>
   void backward(std::vector<tensor_view<output_type const, H>> const& head_grads) {
     expect_ready("backward");
-    group_.backward(head_grads);
     count_samples();
+    group_.backward(head_grads);
+    has_gradients_ = true;
   }
   template <class Batch>
   void forward_backward(Batch const& batch) {
@@ -171,12 +173,25 @@ class bound_module {
  protected:
   ~bound_module() = default;
 
+  /// Tells the rule how many samples the gradients are sums of.
+  void scale_step() {
+    if (rescale_ == train::rescale_policy::bound_batch) {
+      optimizer_->set_samples(bound_samples_);
+    } else if (samples_ > 0) {
+      optimizer_->set_samples(samples_ * optimizer_->num_workers());
+    }
+  }
+
   train::module_options options_;
   group_type group_;
   std::shared_ptr<optimizer_type> optimizer_;
   bool initialized_ = false;
   bool has_gradients_ = false;  // of a backward since the last step
   double samples_ = 0;          // of the gradients
+  double bound_samples_ = 1;    // of the bound batch, on all ranks
+  train::rescale_policy rescale_ = train::rescale_policy::current_batch;
+  bool overlaps_ = false;  // steps begin during the backward pass
+  bool waits_ = false;     // the forward pass waits for each parameter's step
 
  private:
   /// The shapes of a batch, of which `times` make the whole. Labels that did not come keep their descriptors.
@@ -207,12 +222,14 @@ class bound_module {
     }
     return result;
   }
+  /// Steps may begin during the backward pass, so the rule must know the samples before.
   void count_samples() {
+    group_.expect_bound("backward");
     bool adds = false;
     for (std::size_t i = 0; i < group_.param_names().size(); ++i)
       adds = adds || group_.request(i) == train::grad_request::add;
     samples_ = (adds ? samples_ : 0) + static_cast<double>(group_.batch_size().value_or(1));
-    has_gradients_ = true;
+    if (overlaps_) scale_step();
   }
 };
 

@@ -52,11 +52,24 @@ struct param_options {
   bool force = true;           ///< Also if the parameters have values.
 };
 
+/// When the steps of single parameters begin, if the executor is a HookedExecutor and the store applies the rule.
+enum class overlap {
+  automatic,  ///< During the backward pass if there are several ranks, whose messages it hides; or else after it.
+  on,         ///< During the backward pass, beside it.
+  off         ///< After the backward pass, in one pass over all parameters.
+};
+
+/// Makes each step in the backward pass itself, on the processors that have just written the gradient, while it is in their
+/// caches. A tag, because a rule that sums over all parameters does not compile with it.
+struct in_backward_t {};
+inline constexpr in_backward_t in_backward{};
+
 /// The options of module::init_optimizer.
 struct optimizer_options {
   rescale_policy rescale = rescale_policy::current_batch;
   bool update_on_store = true;  ///< False: a store adds gradients up, and each device applies the rule.
-  bool force = false;           ///< Also if the module has an optimizer.
+  train::overlap overlap = train::overlap::automatic;
+  bool force = false;  ///< Also if the module has an optimizer.
 };
 
 /// The options of a checkpoint.

@@ -86,6 +86,22 @@ class optimized_module : public initialized_module<F, Slicing> {
       install_local(std::move(store), rule, options);
     }
   }
+  /// Steps in the backward pass. The executor is a HookedExecutor. Does not compile with a rule that sums over all parameters,
+  /// such as clip_global_norm: its step begins when the last gradient is complete. @throws as above
+  template <Updater Rule, HasPolicyKind... Policies>
+  void init_optimizer(Rule const& rule, train::in_backward_t, train::optimizer_options options = {},
+                      Policies const&... policies) {
+    static_assert(train::HookedExecutor<typename F::executor_type>,
+                  "init_optimizer: in_backward needs a HookedExecutor: on_grad_ready is missing");
+    if (!expect_no_optimizer(options)) return;
+    using store_type = kv_store<value_type, device_type, rescaled_t<Rule>, Policies...>;
+    sample_scale<Rule> scale(rescaled(rule), options.rescale);
+    auto store = std::make_unique<store_type>(this->devices(), scale.rule(), policies...);
+    auto next = std::make_shared<store_optimizer<store_type, Rule>>(std::move(store), std::move(scale));
+    next->parameters().update_in_backward();
+    options.overlap = train::overlap::on;
+    install(std::move(next), options);
+  }
   /// Steps by the rule of a store, which outlives the module, on the module's devices. The rule is not changed: it gets sums over
   /// samples and devices. @throws also unknown_device; duplicate_key if the store has a parameter's name
   template <Store S>
@@ -143,8 +159,10 @@ class optimized_module : public initialized_module<F, Slicing> {
     expects<no_optimizer>(other.optimizer_ != nullptr,
                           [] { return std::string("share_optimizer: the other module has no optimizer"); });
     this->optimizer_ = other.optimizer_;
-    bound_samples_ = other.bound_samples_;
-    rescale_ = other.rescale_;
+    this->bound_samples_ = other.bound_samples_;
+    this->rescale_ = other.rescale_;
+    this->overlaps_ = other.overlaps_;
+    connect();
   }
   /// The optimizer: its store, for groups of parameters and the like. @throws no_optimizer
   optimizer_type& optimizer() {
@@ -156,7 +174,7 @@ class optimized_module : public initialized_module<F, Slicing> {
   /// not_training; stale_gradients if there was no backward since the last step, unless `ignore_stale`
   void update(bool ignore_stale = false) {
     begin_step("update", ignore_stale);
-    this->optimizer_->update();
+    if (!this->waits_ || !this->has_gradients_) this->optimizer_->update();
     this->has_gradients_ = false;
   }
   /// The first half of a step, where updates do not run on the store: gradients become sums over devices and ranks.
@@ -263,8 +281,11 @@ class optimized_module : public initialized_module<F, Slicing> {
     group.attach(*next);
     preloaded_states_.reset();
     auto const old = std::exchange(this->optimizer_, std::move(next));
-    rescale_ = options.rescale;
-    bound_samples_ = static_cast<double>(group.batch_size().value_or(1)) * this->optimizer_->num_workers();
+    this->rescale_ = options.rescale;
+    this->bound_samples_ = static_cast<double>(group.batch_size().value_or(1)) * this->optimizer_->num_workers();
+    this->overlaps_ = may_overlap(*this->optimizer_, options);
+    this->waits_ = false;
+    connect();
   }
 
   void begin_step(char const* call, bool ignore_stale) {
@@ -274,15 +295,34 @@ class optimized_module : public initialized_module<F, Slicing> {
                           [&] { return std::string(call) + ": the module was bound for inference"; });
     expects<stale_gradients>(this->has_gradients_ || ignore_stale,
                              [&] { return std::string(call) + ": no backward since the last step"; });
-    if (rescale_ == train::rescale_policy::bound_batch) {
-      this->optimizer_->set_samples(bound_samples_);
-    } else if (this->samples_ > 0) {
-      this->optimizer_->set_samples(this->samples_ * this->optimizer_->num_workers());
+    if (!this->overlaps_) this->scale_step();
+  }
+  /// Lets the executors begin steps, and wait for them.
+  void connect() {
+    if constexpr (train::HookedExecutor<typename F::executor_type>) {
+      auto& group = this->group_;
+      if (!this->overlaps_) {
+        group.on_grad_ready({});
+        group.on_param_needed({});
+        return;
+      }
+      group.on_grad_ready([this](std::size_t i) {
+        if (this->group_.request(i) != train::grad_request::none)
+          this->optimizer_->ready(this->group_.param_names()[i]);
+      });
+      this->waits_ =
+          group.on_param_needed([this](std::size_t i) { this->optimizer_->wait(this->group_.param_names()[i]); });
     }
   }
+  template <class O>
+  bool may_overlap(O& optimizer, train::optimizer_options const& options) const {
+    if constexpr (train::HookedExecutor<typename F::executor_type>) {
+      return options.overlap != train::overlap::off && optimizer.steps_in_parts() &&
+             (options.overlap == train::overlap::on || optimizer.num_workers() > 1);
+    }
+    return false;
+  }
 
-  train::rescale_policy rescale_ = train::rescale_policy::current_batch;
-  double bound_samples_ = 1;
   std::optional<std::filesystem::path> preloaded_states_;
 };
 

@@ -38,10 +38,11 @@ class model_optimizer {
   virtual bool reduce() = 0;
   /// The step after `reduce`.
   virtual void apply() = 0;
-  /// Whether `ready` and `wait` work.
+  /// Whether steps may begin during the backward pass.
   virtual bool steps_in_parts() const = 0;
-  /// The gradients of a parameter are complete: see parameter_store::ready.
+  /// The gradients of a parameter are complete on all devices: see parameter_store::ready. From any thread.
   virtual void ready(std::string const& name) = 0;
+  /// Returns when the step of a parameter, if any is under way, is done. From any thread.
   virtual void wait(std::string const& name) = 0;
   /// All work is done when it returns.
   virtual void wait() = 0;

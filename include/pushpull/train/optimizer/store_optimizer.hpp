@@ -44,11 +44,6 @@ void read_trained(parameter_store<S>& parameters, std::string const& name, bool 
 template <class S, class Rule>
 class store_optimizer final : public train::model_optimizer<typename S::value_type, typename S::device_type> {
   using base = train::model_optimizer<typename S::value_type, typename S::device_type>;
-  template <class Any>
-  static constexpr bool has_parts = requires(parameter_store<Any>& p, std::string const& name) {
-    p.ready(name);
-    p.wait(name);
-  };
 
  public:
   using typename base::master_type;
@@ -71,16 +66,16 @@ class store_optimizer final : public train::model_optimizer<typename S::value_ty
   void update() override { parameters_.update_all(); }
   bool reduce() override { return false; }
   void apply() override { parameters_.update_all(); }
-  bool steps_in_parts() const override { return has_parts<S>; }
-  void ready([[maybe_unused]] std::string const& name) override {
-    if constexpr (has_parts<S>) parameters_.ready(name);
+  bool steps_in_parts() const override { return true; }
+  void ready(std::string const& name) override { parameters_.ready(name); }
+  void wait(std::string const& name) override { parameters_.wait(name); }
+  void wait() override {
+    for (auto const& parameter : parameters_) parameters_.wait(parameter.name);
+    store_->wait();
   }
-  void wait([[maybe_unused]] std::string const& name) override {
-    if constexpr (has_parts<S>) parameters_.wait(name);
-  }
-  void wait() override { store_->wait(); }
+  parameter_store<S>& parameters() { return parameters_; }
   void assign(std::string const& name, tensor_view<master_type const> const& value, rule_states states) override {
-    parameters_.assign(name, value, states);
+    parameters_.set_value(name, value, states);
   }
   void read(std::string const& name, tensor_view<master_type> const& out) override {
     read_trained(parameters_, name, parameters_.requires_grad(name), out);
