@@ -58,8 +58,9 @@ tensor_view<typename S::element_type, D> view_of(S const& span, D const& device)
     for (std::size_t axis = S::rank(); extents.size() > 0 && axis-- > 0;) {
       auto const stride = static_cast<std::int64_t>(span.stride(static_cast<typename S::rank_type>(axis)));
       detail::expects<shape_mismatch>(extents[axis] == 1 || stride == expected, [&] {
-        return "view_of: an mdspan of contiguous elements in row-major order expected, got stride " + std::to_string(stride) +
-               " instead of " + std::to_string(expected) + " on axis " + std::to_string(axis) + " of shape " + to_string(extents);
+        return "view_of: an mdspan of contiguous elements in row-major order expected, got stride " +
+               std::to_string(stride) + " instead of " + std::to_string(expected) + " on axis " + std::to_string(axis) +
+               " of shape " + to_string(extents);
       });
       expected *= extents[axis];
     }

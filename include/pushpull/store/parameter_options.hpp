@@ -22,7 +22,7 @@ enum class grad_request {
 
 /// The options of registering a parameter.
 struct parameter_options {
-  bool requires_grad = true;  ///< False: mirrors, but no gradient and no update (running statistics).
+  bool requires_grad = true;                   ///< False: mirrors, but no gradient and no update (running statistics).
   grad_request request = grad_request::write;  ///< Of a parameter that requires a gradient; none: it does not.
   double learning_rate_multiplier = 1;         ///< See parameter_store::add_multiplier_groups.
   double weight_decay_multiplier = 1;

@@ -161,7 +161,8 @@ class parameter_steps : public parameter_gradients<S> {
   void expect_parts(char const* call) {
     expects<invalid_argument>(memory_.parts().parts().step_in_parts(), [&] {
       return std::string(call) +
-             ": the store's rule sums over the gradients of all parameters, which are complete only after the backward pass";
+             ": the store's rule sums over the gradients of all parameters, which are complete only after the backward "
+             "pass";
     });
   }
   void begin_part(parameter& p) {

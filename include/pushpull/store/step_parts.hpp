@@ -167,10 +167,9 @@ class listed_parts {
       return {};
     }
   }
-  static constexpr bool returns_completion =
-      requires(S& store, keys_type& keys) {
-        { store.pushpull(keys.names, keys.gradients, keys.mirrors) } -> std::same_as<completion>;
-      };
+  static constexpr bool returns_completion = requires(S& store, keys_type& keys) {
+    { store.pushpull(keys.names, keys.gradients, keys.mirrors) } -> std::same_as<completion>;
+  };
 
   S* store_;
   Memory* memory_;

@@ -51,10 +51,12 @@ inline replica_requests resolve(grad_requests const& given, input_descriptors co
   } else if (auto const* const map = std::get_if<std::map<std::string, grad_request, std::less<>>>(&given)) {
     for (auto const& [name, request] : *map) {
       bool known = false;
-      for (std::size_t i = 0; i < params.size(); ++i)
-        if (params[i] == name && (known = true) && for_training) result.params[i] = request;
-      for (std::size_t i = 0; i < inputs.data.size(); ++i)
-        if (inputs.data[i].name == name && (known = true) && for_training) result.inputs[i] = request;
+      auto const give = [&](bool is_named, grad_request& to) {
+        known = known || is_named;
+        if (is_named && for_training) to = request;
+      };
+      for (std::size_t i = 0; i < params.size(); ++i) give(params[i] == name, result.params[i]);
+      for (std::size_t i = 0; i < inputs.data.size(); ++i) give(inputs.data[i].name == name, result.inputs[i]);
       for (descriptor const& label : inputs.labels) known = known || label.name == name;
       pushpull::detail::expects<unknown_key>(
           known, [&] { return "bind: a gradient request names \"" + name + "\", which is no argument of the model"; });

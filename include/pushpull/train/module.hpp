@@ -102,17 +102,18 @@ class module : public pushpull::detail::optimized_module<F, Slicing>,
     std::int64_t epoch;
     checkpoint_options options;
   };
-  module(loaded const& from, F factory, std::vector<device_type> devices,
-         module_options options) :base(std::move(factory), std::move(devices), std::move(options)) {
+  explicit module(loaded const& from, F factory, std::vector<device_type> devices, module_options options)
+      : base(std::move(factory), std::move(devices), std::move(options)) {
     this->load_checkpoint(from.prefix, from.epoch, from.options);
   }
 
   monitor* monitor_ = nullptr;
 };
 
+// Some compilers take a line that begins with "module" for a declaration of C++20's modules.
 template <class F, class D>
-module(F, std::vector<D>) -> module<F>;
+explicit module(F, std::vector<D>) -> module<F>;
 template <class F, class D>
-module(F, std::vector<D>, module_options) -> module<F>;
+explicit module(F, std::vector<D>, module_options) -> module<F>;
 
 }  // namespace pushpull::train

@@ -42,14 +42,14 @@ class checkpoint_every {
   std::int64_t saved_ = 0;
 };
 
-/// A checkpoint of `module` under `prefix` every `period` epochs: module.save_checkpoint(prefix, epochs done).
+/// A checkpoint of `trained` under `prefix` every `period` epochs: trained.save_checkpoint(prefix, epochs done).
 template <class Module>
-  requires requires(Module& module, std::string const& prefix, std::int64_t epochs) {
-    module.save_checkpoint(prefix, epochs);
+  requires requires(Module& trained, std::string const& prefix, std::int64_t epochs) {
+    trained.save_checkpoint(prefix, epochs);
   }
-checkpoint_every save_module_every(Module& module, std::string prefix, std::int64_t period = 1) {
+checkpoint_every save_module_every(Module& trained, std::string prefix, std::int64_t period = 1) {
   return {period,
-          [&module, prefix = std::move(prefix)](std::int64_t epochs) { module.save_checkpoint(prefix, epochs); }};
+          [&trained, prefix = std::move(prefix)](std::int64_t epochs) { trained.save_checkpoint(prefix, epochs); }};
 }
 
 /// Writes the training metric every `period` batches, that of batch 0 included.
