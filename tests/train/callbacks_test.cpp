@@ -152,6 +152,14 @@ TEST_CASE("A6.9, C11.3: checkpoints are saved every period of epochs, and at the
   CHECK(saved_of(-1, 0, 5) == numbers{5});
   CHECK(saved_of(3, 2, 5) == numbers{3, 5});
   CHECK(saved_of(3, 4, 4).empty());
+  std::vector<std::int64_t> stopped;
+  checkpoint_every amid(2, [&](std::int64_t epochs) { stopped.push_back(epochs); });
+  amid.on_begin({0, 5});
+  run.batch(amid, 0, 0);
+  run.end_epoch(amid, 0, {});
+  run.batch(amid, 1, 0);
+  amid.on_end({1, 5, run.control});  // amid epoch 1
+  CHECK(stopped.empty());
   struct {
     std::vector<std::string> calls;
     void save_checkpoint(std::string const& prefix, std::int64_t epochs) {

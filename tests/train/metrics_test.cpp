@@ -186,7 +186,7 @@ TEST_CASE("C13: reset_local clears the local sums alone, and metrics of nothing 
 TEST_CASE("C13: accuracy takes classes on axis 1, and elements where labels have the outputs' shape",
           "[train][metrics]") {
   std::vector<float> const outputs{0.1F, 0.9F, 0.8F, 0.2F, /* */ 0.9F, 0.1F, 0.2F, 0.8F};  // (2 classes, 2 places)
-  std::vector<std::int64_t> const labels{1, 0, 0, 0};
+  std::vector<std::int64_t> const labels{1, 0, 1, 1};
   tensor_view const out(outputs.data(), shape{2, 2, 2});
   tensor_view const truth(labels.data(), shape{2, 2});
   accuracy metric;  // by place: sample 0: classes 1, 0; sample 1: classes 0, 1

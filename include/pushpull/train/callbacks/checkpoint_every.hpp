@@ -17,18 +17,24 @@
 namespace pushpull::inline PUSHPULL_ABI::train::callbacks {
 
 /// Calls save(n) when n epochs are done, if n is a multiple of the period, and at the end of the run unless it has just
-/// saved. A period of -1 saves at the end alone; other periods below 1 count as 1.
+/// saved. A period of -1 saves at the end alone; other periods below 1 count as 1. It does not save amid an epoch: a run that
+/// is stopped there resumes with the epochs that were saved last.
 class checkpoint_every {
  public:
   checkpoint_every(std::int64_t period, std::function<void(std::int64_t epochs)> save)
       : period_(period == -1 ? -1 : std::max<std::int64_t>(period, 1)), save_(std::move(save)) {}
 
-  void on_begin(training_begin const& e) { saved_ = e.first_epoch; }
+  void on_begin(training_begin const& e) {
+    saved_ = e.first_epoch;
+    amid_ = false;
+  }
+  void on_batch_end(batch_end const&) { amid_ = true; }
   void on_epoch_end(epoch_end const& e) {
+    amid_ = false;
     if (period_ > 0 && (e.epoch + 1) % period_ == 0) save(e.epoch + 1);
   }
   void on_end(training_end const& e) {
-    if (e.next_epoch != saved_) save(e.next_epoch);
+    if (!amid_ && e.next_epoch != saved_) save(e.next_epoch);
   }
 
  private:
@@ -40,6 +46,7 @@ class checkpoint_every {
   std::int64_t period_;
   std::function<void(std::int64_t)> save_;
   std::int64_t saved_ = 0;
+  bool amid_ = false;
 };
 
 /// A checkpoint of `trained` under `prefix` every `period` epochs: trained.save_checkpoint(prefix, epochs done).

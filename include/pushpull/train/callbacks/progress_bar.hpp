@@ -2,6 +2,7 @@
 /// The progress of an epoch: a bar on a terminal, one line per epoch elsewhere.
 #pragma once
 
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -32,7 +33,7 @@ enum class progress_style {
 /// The options of a progress_bar.
 struct progress_options {
   progress_style style = progress_style::automatic;
-  std::size_t length = 20;  ///< characters of the bar
+  std::size_t length = 20;  ///< characters of the bar, if the terminal is wide enough
   double interval = 0.1;    ///< seconds between two drawings; each reads the metric
   std::ostream* out = &std::cout;
   clock_function clock = steady_seconds;
@@ -85,16 +86,15 @@ class progress_bar {
     if (options_.style != progress_style::bar || now - state_.drawn < options_.interval) return;
     state_.drawn = now;
     double const seconds = now - state_.begin;
-    std::string text = heading(e.epoch, e.epochs);
     std::int64_t const done = e.batch + 1;
-    if (e.batches)
-      text += bar_of(done, *e.batches);
-    else
-      text += "batch " + std::to_string(done) + "  ";
-    text += figures(e.metric.values(), static_cast<double>(state_.samples) / seconds);
+    std::string text = figures(e.metric.values(), static_cast<double>(state_.samples) / seconds);
+    std::string const head = heading(e.epoch, e.epochs);
     if (e.batches) {
       double const left = static_cast<double>(*e.batches - done + (e.epochs - e.epoch - 1) * *e.batches);
       text += "  ETA " + clock_text(left * seconds / static_cast<double>(state_.seen));
+      text = head + bar_of(done, *e.batches, head.size() + text.size()) + text;
+    } else {
+      text = head + "batch " + std::to_string(done) + "  " + text;
     }
     *options_.out << '\r' << text << "\x1b[K" << std::flush;
     state_.open = true;
@@ -102,10 +102,11 @@ class progress_bar {
 
   void on_epoch_end(epoch_end const& e) {
     if (options_.style == progress_style::quiet) return;
-    std::string text = heading(e.epoch, e.epochs);
-    if (options_.style == progress_style::bar) text = "\r" + text + bar_of(1, 1);
-    text += figures(e.training, static_cast<double>(e.samples) / e.seconds);
+    std::string const head = heading(e.epoch, e.epochs);
+    std::string text = figures(e.training, static_cast<double>(e.samples) / e.seconds);
     for (auto const& [name, value] : e.validation) text += "  validation " + name + ' ' + number(value);
+    text = options_.style == progress_style::bar ? '\r' + head + bar_of(1, 1, head.size() + text.size()) + text
+                                                 : head + text;
     *options_.out << text << (options_.style == progress_style::bar ? "\x1b[K" : "") << std::endl;
     state_.open = false;
     start(e.epoch + 1);
@@ -128,15 +129,23 @@ class progress_bar {
     return "epoch " + std::string(last.size() - std::min(last.size(), current.size()), ' ') + current + "/" + last +
            "  ";
   }
-  std::string bar_of(std::int64_t done, std::int64_t total) const {
+  /// @param others  Characters of the line beside the bar.
+  std::string bar_of(std::int64_t done, std::int64_t total, std::size_t others) const {
+    constexpr std::size_t frame = 10;  // brackets, percent, the cursor
+    std::size_t const room = columns() > others + frame ? columns() - others - frame : 0;
+    std::size_t const length = std::min(options_.length, room);
+    double const part = total > 0 ? static_cast<double>(done) / static_cast<double>(total) : 1;
     std::size_t const filled =
-        total > 0 ? static_cast<std::size_t>(std::lround(static_cast<double>(options_.length) *
-                                                         static_cast<double>(done) / static_cast<double>(total)))
-                  : options_.length;
+        std::min(length, static_cast<std::size_t>(std::lround(static_cast<double>(length) * part)));
     std::string const percent = std::to_string(percent_of(done, total));
-    return "[" + std::string(std::min(filled, options_.length), '=') +
-           std::string(options_.length - std::min(filled, options_.length), ' ') + "] " +
+    return "[" + std::string(filled, '=') + std::string(length - filled, ' ') + "] " +
            std::string(3 - std::min<std::size_t>(percent.size(), 3), ' ') + percent + "%  ";
+  }
+  /// Of the terminal, or many if the stream is none.
+  std::size_t columns() const {
+    struct winsize size{};
+    bool const known = options_.out == &std::cout && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+    return known ? size.ws_col : 1000;
   }
   static std::string number(double value) {
     char text[32];

@@ -74,20 +74,7 @@ class prefetcher {
   /// Drops the batches that are ready. @throws the source's errors
   void reset() {
     if (!begun()) return;  // the batches that are ready are those of the epoch that would begin
-    restart([this] {
-      if constexpr (SeekableSource<S>) {
-        auto const ahead = source_.position();
-        source_.seek(at_);  // where the caller is, not where the thread is
-        try {
-          source_.reset();
-        } catch (...) {
-          source_.seek(ahead);
-          throw;
-        }
-      } else {
-        source_.reset();
-      }
-    });
+    restart([this] { source_.reset(); });
   }
 
   source_descs descs() const { return descs_; }
