@@ -33,7 +33,7 @@ std::vector<pp::tensor_view<float>> own_gradients(auto& parameters, test::share 
   return result;
 }
 
-enum class way { whole, in_parts, per_device, in_backward };
+enum class way { whole, in_parts, per_device, in_backward, own_memory };
 
 /// The weights after each of six steps.
 template <class Store>
@@ -43,7 +43,8 @@ std::vector<std::vector<float>> train(Store& store, test::share const& own, way 
   if constexpr (requires { parameters.update_in_backward(); })
     if (how == way::in_backward) parameters.update_in_backward();
   auto const sizes = test::sizes_of_keys();
-  for (std::size_t i = 0; i < sizes.size(); ++i) parameters.add(name(i), test::initial_value<float>(i, sizes[i]));
+  for (std::size_t i = 0; i < sizes.size(); ++i)
+    parameters.add(name(i), test::initial_value<float>(i, sizes[i]), {.keeps_gradient = how != way::own_memory});
   parameters.materialize();
   std::vector<std::vector<float>> result;
   for (std::size_t step = 0; step < 6; ++step) {
@@ -59,6 +60,13 @@ std::vector<std::vector<float>> train(Store& store, test::share const& own, way 
           }
         });
       for (auto& each : executors) each.join();
+    } else if (how == way::own_memory) {
+      for (std::size_t i = sizes.size(); i-- > 0;) {
+        std::vector<std::vector<float>> gradients;
+        for (std::size_t n = 0; n < own.count; ++n)
+          gradients.push_back(test::gradient_of<float>(i, step, own.first + n, sizes[i]));
+        if constexpr (requires { parameters.update(name(i), gradients); }) parameters.update(name(i), gradients);
+      }
     } else {
       for (std::size_t i = sizes.size(); i-- > 0;) {
         set_gradients(parameters, own, i, step, sizes[i]);
@@ -76,13 +84,15 @@ std::vector<std::vector<float>> train(Store& store, test::share const& own, way 
   return result;
 }
 
+/// @param in_parts  Whether the rule takes steps of some parameters.
 template <class Make>
-void require_same_bits(Make const& make) {
+void require_same_bits(Make const& make, bool in_parts = true) {
   for (std::size_t const count : {1, 2, 3, 4, 7}) {
     auto const devices = pp::cpu_devices(static_cast<int>(count));
     auto alone = make(devices, comm::single{});
     auto const expected = train(alone, {0, count}, way::whole);
-    for (way const how : {way::in_parts, way::per_device, way::in_backward}) {
+    for (way const how : {way::in_parts, way::per_device, way::in_backward, way::own_memory}) {
+      if (how == way::own_memory && !in_parts) continue;
       auto store = make(devices, comm::single{});
       REQUIRE((train(store, {0, count}, how) == expected));
     }
@@ -90,7 +100,8 @@ void require_same_bits(Make const& make) {
     test::for_each_reach(
         2,
         [&](comm::threads_options const& options) {
-          for (way const how : {way::in_parts, way::in_backward}) {
+          for (way const how : {way::in_parts, way::in_backward, way::own_memory}) {
+            if (how == way::own_memory && !in_parts) continue;
             std::vector<std::vector<std::vector<float>>> found(2);
             comm::run_ranks(2, options, [&](comm::threads const& c) {
               auto store = make(pp::cpu_devices(2), c);
@@ -113,9 +124,11 @@ TEST_CASE("a step in parts gives the bits of a whole step", "[ranks][ready]") {
 }
 
 TEST_CASE("a rule with sums over elements takes its step when all gradients are complete", "[ranks][ready]") {
-  require_same_bits([](auto const& devices, auto const& c) {
-    return pp::make_kv_store<float>(devices, update::clip_global_norm(1.0) | update::sgd{.learning_rate = 0.1}, c);
-  });
+  require_same_bits(
+      [](auto const& devices, auto const& c) {
+        return pp::make_kv_store<float>(devices, update::clip_global_norm(1.0) | update::sgd{.learning_rate = 0.1}, c);
+      },
+      false);
 }
 
 TEST_CASE("a store of unknown rule takes its step in parts, or whole if its rule sums over all keys",
@@ -135,6 +148,7 @@ TEST_CASE("a store of unknown rule takes its step in parts, or whole if its rule
   REQUIRE((train(store, {0, 2}, way::in_parts) == train(whole, {0, 2}, way::whole)));
   pp::parameter_store parameters{store};
   REQUIRE_THROWS_AS(parameters.update_in_backward(), pp::invalid_argument);
+  REQUIRE_THROWS_AS(parameters.make_part(std::vector<std::string>{}), pp::invalid_argument);
 }
 
 TEST_CASE("parameters that change their requests amid a step in parts do so after it", "[ready]") {

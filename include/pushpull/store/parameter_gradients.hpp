@@ -63,7 +63,7 @@ class parameter_gradients : public planned_parameters<S> {
   /// then counts as a part of the next step's. May be called by several threads. @throws unknown_key, unknown_device
   grad_request begin_grad(std::string_view name, std::size_t n) {
     auto& p = made(name, n);
-    if (!p.requires_grad) return grad_request::none;
+    if (!p.has_gradient()) return grad_request::none;
     if (p.options.request == grad_request::write) return grad_request::write;
     bool const begins = p.gradients[n] != gradient_contents::sum;
     p.gradients[n] = gradient_contents::sum;
@@ -78,7 +78,7 @@ class parameter_gradients : public planned_parameters<S> {
 
   explicit parameter_gradients(S& store) : base(store) {}
 
-  static bool adds(parameter const& p) { return p.requires_grad && p.options.request == grad_request::add; }
+  static bool adds(parameter const& p) { return p.has_gradient() && p.options.request == grad_request::add; }
   /// After a step, or a part of one, has used the parameter's gradients.
   static void mark_used(parameter& p) { p.gradients.assign(p.gradients.size(), gradient_contents::used); }
   /// After a step of all parameters of the plan.

@@ -142,6 +142,15 @@ class parameter_memory {
     }
     finish();
   }
+  /// One step of a key, from gradients of the caller's. Returns when it is done.
+  template <class Gradients>
+    requires requires(S& store, std::string const& name, Gradients const& gradients,
+                      std::vector<tensor_view<T, D>> const& mirrors) { store.pushpull(name, gradients, mirrors); }
+  void update(std::string const& name, Gradients const& gradients) {
+    wait_at_exit const finished(*store_);
+    store_->pushpull(name, gradients, views(memory_.find(name)->second.mirrors));
+    store_->wait();
+  }
   /// The keys, and what each brings and receives: for parts of a step.
   listed_keys_of<S> list(std::span<std::string const> names) {
     listed_keys_of<S> keys;
@@ -237,6 +246,17 @@ class parameter_memory<S> {
     store_->swap(names, state);
   }
   void update() { store_->update(*plan_); }
+  /// One step of a key, from gradients of the caller's; its mirrors follow. Returns when it is done.
+  template <class Gradients>
+    requires requires(S& store, std::string const& name, Gradients const& gradients) { store.push(name, gradients); }
+  void update(std::string const& name, Gradients const& gradients) {
+    if constexpr (requires { store_->push(name, gradients).wait(); }) {
+      store_->push(name, gradients).wait();
+    } else {
+      store_->push(name, gradients);
+      store_->wait();
+    }
+  }
   void expect_weights() const {
     if constexpr (requires { store_->expect_weights("update_all", *plan_); })
       store_->expect_weights("update_all", *plan_);

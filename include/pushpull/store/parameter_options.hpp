@@ -26,6 +26,8 @@ struct parameter_options {
   grad_request request = grad_request::write;  ///< Of a parameter that requires a gradient; none: it does not.
   double learning_rate_multiplier = 1;         ///< See parameter_store::add_multiplier_groups.
   double weight_decay_multiplier = 1;
+  bool keeps_gradient =
+      true;  ///< False: no memory for gradients. Each step of it brings them: update(name, gradients).
 
   friend bool operator==(parameter_options const&, parameter_options const&) = default;
 };

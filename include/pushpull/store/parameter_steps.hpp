@@ -97,7 +97,8 @@ class parameter_steps : public parameter_gradients<S> {
     std::lock_guard const lock(steps_mutex_);
     begin_part(p);
   }
-  /// Returns when the part of a step that has begun for the parameter, if any, is done. @throws unknown_key, and its errors
+  /// Returns when the part of a step that has begun for the parameter, if any, is done. A step of which all parts have been
+  /// waited for has ended, as after update_all. @throws unknown_key, and its errors
   void wait(std::string_view name) {
     std::lock_guard const lock(steps_mutex_);
     memory_.parts().wait(find(name).name);
@@ -142,6 +143,25 @@ class parameter_steps : public parameter_gradients<S> {
     part.update(memory_.parts().parts());
     for (parameter* const p : part.members())
       if (p->planned && this->adds(*p)) this->mark_used(*p);
+  }
+  /// One step of a parameter from gradients of the caller's, a tensor or one per device: those of one backward pass through its
+  /// layer, in memory that the caller uses again for the next layer, so that they never leave the cache. Made in the call; does
+  /// nothing if the parameter is frozen. With {.keeps_gradient = false} the store has no memory for its gradients. The weights
+  /// are those of update_all, bit for bit. Over ranks all make the call. Not after a `join` with another weight than the others.
+  /// @throws unknown_key, shape_mismatch; invalid_argument if an any_store has a rule that sums over all parameters
+  template <class Gradients>
+    requires(may_step_in_parts<S> && requires(parameter_memory<S>& memory, std::string const& name,
+                                              Gradients const& gradients) { memory.update(name, gradients); })
+  void update(std::string_view name, Gradients const& gradients) {
+    expect_parts("update");
+    std::lock_guard const lock(steps_mutex_);
+    prepare_step();
+    parameter& p = find(name);
+    expects<invalid_argument>(!this->is_weighted(), [&] {
+      return "update: parameter \"" + p.name +
+             "\": its gradients are the caller's, and this step has a weight of join: update_all";
+    });
+    if (p.requires_grad) memory_.update(p.name, gradients);
   }
   template <class... A, refusal Why = may_step_in_parts<S> ? refusal::none : refusal::pre_reduction,
             class Because = typename refused<Why>::type>

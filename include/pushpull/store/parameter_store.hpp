@@ -158,8 +158,10 @@ class parameter_store : detail::parameter_steps<S> {
   /// Same as grad of a device, but on device number n.
   view_type grad(std::string_view name, std::size_t n) {
     parameter& p = base::made(name, n);
-    detail::expects<invalid_argument>(p.requires_grad, [&] {
-      return "parameter_store: parameter \"" + p.name + "\" is frozen or needs no gradient";
+    detail::expects<invalid_argument>(p.has_gradient(), [&] {
+      return "parameter_store: parameter \"" + p.name +
+             (p.requires_grad ? "\" keeps no gradient: see update(name, gradients)"
+                              : "\" is frozen or needs no gradient");
     });
     return base::gradient(p, n);
   }

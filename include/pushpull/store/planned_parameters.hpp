@@ -70,6 +70,9 @@ class planned_parameters {
     std::vector<bool> arrived;                                 // per device: its gradient of the step is complete
     std::optional<tensor<initial_type, device_type>> initial;  // until the mirrors are made
     std::function<void(parameter const&)> sync;
+
+    /// Whether steps read a gradient that the store holds.
+    bool has_gradient() const { return requires_grad && options.keeps_gradient; }
   };
 
   explicit planned_parameters(S& store) : store_(&store), memory_(store) {}
@@ -103,7 +106,7 @@ class planned_parameters {
     for (std::size_t i = first; i < parameters_.size(); ++i) {
       names.push_back(parameters_[i]->name);
       values.push_back(std::as_const(*parameters_[i]->initial).view());
-      needs_gradient.push_back(parameters_[i]->requires_grad);
+      needs_gradient.push_back(parameters_[i]->has_gradient());
     }
     memory_.init(names, values, needs_gradient);
     for (std::size_t i = first; i < parameters_.size(); ++i) parameters_[i]->initial.reset();
@@ -120,15 +123,15 @@ class planned_parameters {
     std::vector<std::string> names;
     bool same = planned_, complete = true;
     for (auto const& p : parameters_) {
-      bool const takes_part = p->requires_grad && (joins || p->planned);
+      bool const takes_part = p->has_gradient() && (joins || p->planned);
       if (takes_part) names.push_back(p->name);
       same = same && takes_part == p->planned;
-      complete = complete && takes_part == p->requires_grad;
+      complete = complete && takes_part == p->has_gradient();
     }
     if (!same) {
       planned_ = false;
       memory_.plan(names);
-      for (auto const& p : parameters_) p->planned = p->requires_grad && (joins || p->planned);
+      for (auto const& p : parameters_) p->planned = p->has_gradient() && (joins || p->planned);
       planned_ = true;
     }
     stale_ = !complete;
@@ -149,7 +152,7 @@ class planned_parameters {
     materialize();
     parameter& p = find(name);
     if (required == p.requires_grad) return;
-    if (required) memory_.require_gradient(p.name);
+    if (required && p.options.keeps_gradient) memory_.require_gradient(p.name);
     if constexpr (requires(S& store, std::string const& key) { store.discard_micro_batches(key); })
       if (!required) store_->discard_micro_batches(p.name);
     p.requires_grad = required;

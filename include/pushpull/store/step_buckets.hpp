@@ -2,6 +2,7 @@
 /// A step over a model in parts, which begin as soon as their gradients are complete.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <exception>
 #include <span>
@@ -83,10 +84,15 @@ class step_buckets {
     if (!rule_.in_one_order && own.missing == 0) begin(own);
     while (rule_.in_one_order && begun_ < buckets_.size() && buckets_[begun_].missing == 0) begin(buckets_[begun_]);
   }
-  /// Returns when the step that has begun for the key, if one has, is done.
+  /// Returns when the step that has begun for the key, if one has, is done. The step of all keys ends with its last bucket.
   void wait(std::string const& key) {
     auto const found = bucket_of_.find(key);
-    if (found != bucket_of_.end()) finish(buckets_[found->second.number]);
+    if (found == bucket_of_.end()) return;
+    bucket& own = buckets_[found->second.number];
+    if (own.is != stage::under_way) return;
+    bool const is_last =
+        std::count_if(buckets_.begin(), buckets_.end(), [](auto const& b) { return b.is != stage::done; }) == 1;
+    is_last ? end() : finish(own);
   }
   /// Begins the step of the keys that have not begun, and returns when all is done.
   void update() {
@@ -146,17 +152,16 @@ class step_buckets {
   void begin(bucket& b) {
     if (rule_.at_once) {
       parts_.update(b.part);
-      b.is = stage::done;
     } else {
       parts_.start(b.part, buckets_.size() - 1 - static_cast<std::size_t>(&b - buckets_.data()));
-      b.is = stage::under_way;
     }
+    b.is = stage::under_way;
     ++begun_;
   }
   void finish(bucket& b) {
     if (b.is != stage::under_way) return;
     b.is = stage::done;
-    parts_.finish(b.part);
+    if (!rule_.at_once) parts_.finish(b.part);
   }
   Parts parts_;
   std::vector<std::string> keys_;
