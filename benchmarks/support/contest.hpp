@@ -30,6 +30,9 @@ class contest {
     contenders_.push_back({std::move(name), std::move(run), scale});
   }
 
+  /// Seconds of the best turn of contender number i, per call.
+  double best(std::size_t i) const { return contenders_[i].best; }
+
   /// Lets everybody run once per iteration, another one first each time, and reports the best turns.
   /// @param elements, bytes  Of one call of ours.
   void run(benchmark::State& state, double elements, double bytes) {
