@@ -2,24 +2,20 @@
 #include <cstddef>
 #include <cstdint>
 #include <pushpull/pushpull.hpp>
-#include <pushpull/train/bucketing_module.hpp>
-#include <pushpull/train/data/array_source.hpp>
-#include <pushpull/train/initializers/distributions.hpp>
-#include <pushpull/train/metrics/regression.hpp>
-#include <pushpull/train/module.hpp>
+#include <pushpull/train.hpp>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "support/catch.hpp"
 #include "support/temporary_folder.hpp"
+#include "train/line_model.hpp"
 #include "train/models.hpp"
 
 using namespace pushpull;
 using namespace pushpull::test;
 using train::bucketing_module;
 using train::grad_request;
-using train::module;
 
 namespace {
 
@@ -211,7 +207,7 @@ TEST_CASE("fit binds, trains, scores and calls back in order [A6.5] [A6.7] [C9.1
   for (int devices : {1, 3}) {
     auto source = source_of(all, {.batch = 6});
     auto held_out = source_of(all, {.batch = 11});
-    module m(linear_factory{2}, cpu_devices(devices));
+    train::module m(linear_factory{2}, cpu_devices(devices));
     train::metrics::mse metric;
     CHECK_THROWS_AS(m.fit(source, metric, {}), bad_option);  // [C2]
     CHECK_THROWS_AS(m.fit(source, metric, {.epochs = 1, .initial = one}), no_optimizer);
@@ -287,7 +283,7 @@ TEST_CASE(
     "Monitors see every executor, states keep their values, metrics take other labels [B10.2] [B10.3] [B10.4] [C12]",
     "[train][module]") {
   linear_batch const batch{8, 3, 2};
-  module m(linear_factory{2}, cpu_devices(2));
+  train::module m(linear_factory{2}, cpu_devices(2));
   m.bind(batch.descs().data, batch.descs().labels);
   m.init_params(train::initializer(one));
   train::monitor monitor({.interval = 2, .sort = true});
@@ -328,7 +324,7 @@ TEST_CASE("An error of one device comes after all devices have ended, and the mo
           "[train][module]") {
   linear_batch const batch{8, 3, 2};
   linear_factory factory{2};
-  module m(factory, cpu_devices(3));
+  train::module m(factory, cpu_devices(3));
   m.bind(batch.descs().data, batch.descs().labels);
   m.init_params(train::initializer(one));
   m.init_optimizer(update::sgd{.learning_rate = 0.1});
@@ -343,7 +339,7 @@ TEST_CASE("An error of one device comes after all devices have ended, and the mo
 TEST_CASE("Auxiliary states are averaged, rescaling may follow the bound batch [B8.2] [B8.3] [B8.4] [C5.2] [C14-10]",
           "[train][module]") {
   ones const full{6, 2}, rest{3, 2};
-  module m(summing_factory(), cpu_devices(3));
+  train::module m(summing_factory(), cpu_devices(3));
   m.bind(full.data(), full.labels());
   m.init_params(train::initializer(one));
   m.init_optimizer(update::sgd{.learning_rate = 0.01}, {.rescale = train::rescale_policy::bound_batch});
@@ -355,4 +351,105 @@ TEST_CASE("Auxiliary states are averaged, rescaling may follow the bound batch [
   m.forward_backward(rest.view());
   m.update();
   CHECK(m.group().param(0, 0).data()[0] == Approx(1 - 0.01 * 4 * 3 / 6));
+}
+
+TEST_CASE("The three forms of a training loop end at the same line", "[train][documentation]") {
+  using line_model::line;
+  std::int64_t const rows = 64;
+  auto const x = numbers(64, 1);
+  std::vector<float> t;
+  for (float const each : x) t.push_back(3 * each - 1);
+  std::vector<float> weight{0}, bias{0};
+  int const steps = 200;
+  {
+    // example-begin bare
+    kv_store store{cpu_devices(2), update::rescale(1.0 / 64) | update::momentum{.learning_rate = 0.1}};
+    parameter_store parameters{store};
+    parameters.add("weight", weight);
+    parameters.add("bias", bias);
+    for (int step = 0; step < steps; ++step) {
+      for (std::size_t device = 0; device < 2; ++device) {
+        float w = 0, b = 0;
+        for (std::size_t n = 32 * device; n < 32 * (device + 1); ++n) {
+          float const y =
+              parameters.value("weight", device).data()[0] * x[n] + parameters.value("bias", device).data()[0];
+          w += (y - t[n]) * x[n];
+          b += y - t[n];
+        }
+        parameters.grad("weight", device).data()[0] = w;
+        parameters.grad("bias", device).data()[0] = b;
+      }
+      parameters.update_all();
+    }
+    parameters.sync_master();
+    // example-end bare
+  }
+  std::vector<float> const expected{weight[0], bias[0]};
+  CHECK(weight[0] == Approx(3).margin(1e-3));
+  weight = bias = {0};
+  train::batch<> const batch{.data = {tensor_view<float const>(x.data(), shape{rows})},
+                             .labels = {tensor_view<float const>(t.data(), shape{rows})}};
+  {
+    // example-begin group
+    kv_store store{cpu_devices(2), update::rescale(1.0 / 64) | update::momentum{.learning_rate = 0.1}};
+    parameter_store parameters{store};
+    parameters.add("weight", weight);
+    parameters.add("bias", bias);
+    train::executor_group group{line{}, cpu_devices(2)};
+    group.bind({{{.name = "x", .shape = shape{rows}}}, {{.name = "t", .shape = shape{rows}}}});
+    group.attach(parameters);  // executors read the store's mirrors, and write its gradients
+    for (int step = 0; step < steps; ++step) {
+      group.forward(batch);
+      group.backward();
+      parameters.update_all();
+    }
+    parameters.sync_master();
+    // example-end group
+  }
+  CHECK(weight[0] == Approx(expected[0]));
+  CHECK(bias[0] == Approx(expected[1]));
+  {
+    // example-begin module
+    train::module model{line{}, cpu_devices(2)};
+    model.bind({{.name = "x", .shape = shape{rows}}}, {{.name = "t", .shape = shape{rows}}});
+    model.init_params(train::initializers::constant{0});
+    model.init_optimizer(update::momentum{.learning_rate = 0.1});
+    for (int step = 0; step < steps; ++step) {
+      model.forward(batch);
+      model.backward();
+      model.update();
+    }
+    auto const trained = model.params();
+    // example-end module
+    CHECK(to_vector(trained.args.find("weight")->second)[0] == Approx(expected[0]));
+  }
+  temporary_folder const folder;
+  std::string const prefix = folder.file("line").string();
+  {
+    // example-begin fit
+    train::data::array_source<> source({{"x", tensor_view<float const>(x.data(), shape{rows})}},
+                                       {{"t", tensor_view<float const>(t.data(), shape{rows})}},
+                                       {.batch = 16, .shuffle = 7});
+    train::metrics::mse error;
+    train::module model{line{}, cpu_devices(2)};
+    model.bind_to(source);
+    model.init_params(train::initializers::constant{0});
+    model.init_optimizer(update::momentum{.learning_rate = 0.1});
+    model.fit(
+        source, error,
+        {.epochs = 30, .callbacks = train::callback_list(train::callbacks::save_module_every(model, prefix, 10))});
+    // example-end fit
+    CHECK(error.values().at(0).value < 1e-3);
+    auto const whole = to_vector(model.params().args.find("weight")->second);
+    {
+      // example-begin resume
+      auto resumed = train::module<line>::load(prefix, 20, line{}, cpu_devices(2));  // or any other number of devices
+      resumed.bind_to(source);
+      resumed.init_optimizer(update::momentum{.learning_rate = 0.1});
+      source.seek({.epoch = 20});
+      resumed.fit(source, error, {.epochs = 30, .begin_epoch = 20});
+      // example-end resume
+      CHECK(to_vector(resumed.params().args.find("weight")->second) == whole);
+    }
+  }
 }

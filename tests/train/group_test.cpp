@@ -10,6 +10,7 @@
 
 #include "support/catch.hpp"
 #include "support/message_of.hpp"
+#include "train/archetypes.hpp"
 #include "train/models.hpp"
 
 using namespace pushpull;
@@ -307,4 +308,80 @@ TEST_CASE("A failed bind names the offender and changes nothing [B1.4] [B3.1] [B
   CHECK_THROWS_AS(group(linear_factory{}, cpu_devices(2), {.work_loads = {1}}), bad_option);  // [B2.1]
   CHECK_THROWS_AS(group(linear_factory{}, {cpu_device<>(1), cpu_device<>(1)}), duplicate_device);
   CHECK_THROWS_AS(group(linear_factory{}, {}), bad_option);
+}
+
+namespace concepts {
+
+using namespace pushpull::train;
+namespace type = pushpull::test::archetype;
+
+static_assert(Executor<type::executor> && Executor<linear_executor> && Executor<copying_executor>);
+static_assert(!Executor<type::no_forward> && !Executor<type::no_backward> && !Executor<type::no_grads>);
+static_assert(!Executor<type::outputs_in_no_order> && !Executor<type::params_elsewhere> && !Executor<type::no_device>);
+static_assert(!Executor<int> && !Executor<type::executor_factory>);
+static_assert(ModelSpec<type::model_spec> && !ModelSpec<type::no_shapes> && !ModelSpec<type::no_axis>);
+static_assert(!ModelSpec<type::unnamed>);
+static_assert(ExecutorFactory<type::executor_factory> && ExecutorFactory<linear_factory>);
+static_assert(!ExecutorFactory<type::model_spec> && !ExecutorFactory<type::makes_another>);
+static_assert(ReshapableExecutor<type::reshapable> && !ReshapableExecutor<type::executor>);
+static_assert(HookedExecutor<type::hooked> && !HookedExecutor<type::executor> && !WaitingExecutor<type::hooked>);
+static_assert(WaitingExecutor<type::waiting> && WaitingExecutor<linear_executor>);
+static_assert(InputGradExecutor<type::with_input_grads> && !InputGradExecutor<type::executor>);
+static_assert(StatefulExecutor<type::stateful> && !StatefulExecutor<type::executor>);
+static_assert(MonitoredExecutor<type::monitored> && !MonitoredExecutor<type::executor>);
+static_assert(SlicingPolicy<balanced> && SlicingPolicy<half_even> && SlicingPolicy<half_up> &&
+              SlicingPolicy<ceil_step>);
+static_assert(!SlicingPolicy<int>);
+
+}  // namespace concepts
+
+TEST_CASE("A group asks no more of an executor than its concept says [D1]", "[train][group]") {
+  executor_group g(test::archetype::executor_factory{}, cpu_devices(2));
+  std::vector<float> const x(4, 2);
+  g.bind({{{.name = "x", .shape = shape{4}}}, {}});
+  train::batch<> const batch{.data = {tensor_view(x.data(), shape{4})}};
+  g.forward(batch);
+  g.backward();
+  g.reshape({{{.name = "x", .shape = shape{3}}}, {}});
+  CHECK(g.merged_outputs()[0].shape() == shape{3});
+  CHECK_THROWS_AS(g.bind({{{.name = "x", .shape = shape{4}}}, {}}, {.inputs_need_grad = true}), bad_option);
+}
+
+TEST_CASE("Without samples all devices run the whole input, and results are those of one [B1.2] [B1.3] [B11-3]",
+          "[train][group]") {
+  auto const a = numbers(6, 1);
+  executor_group g(copying_factory{{"x"}, {0}}, cpu_devices(3));
+  g.bind({{{.name = "x", .shape = shape{2, 3}, .layout = "HW"}}, {}}, {.inputs_need_grad = true});
+  CHECK(!g.batch_size());
+  g.forward(train::batch<>{.data = {tensor_view(a.data(), shape{2, 3})}});
+  for (std::size_t k = 0; k < 3; ++k) CHECK(to_vector(g.output(0, k)) == a);
+  CHECK(to_vector(g.merged_outputs()[0]) == a);
+  CHECK(g.output_shapes()[0].second == shape{2, 3});
+  g.backward(std::vector{tensor_view<float const>(a.data(), shape{2, 3})});
+  for (std::size_t k = 0; k < 3; ++k) CHECK(to_vector(g.input_grads()[0][k]) == a);
+}
+
+TEST_CASE("get_params is the mean over devices, in float at least [B8.1] [B8.2] [B8.4]", "[train][group]") {
+  std::int64_t const in = 3, out = 2;
+  weights initial(in, out);
+  group g(linear_factory{out}, cpu_devices(3));
+  g.bind(linear_batch{7, in, out}.descs());
+  auto more = initial.map(in, out);
+  more.emplace("extra", tensor_view(initial.b.data(), shape{out}));
+  CHECK_THROWS_AS(g.set_params(more, no_aux), extra_param);
+  g.set_params(more, no_aux, true);
+  std::vector<double> found(6);
+  std::map<std::string, tensor_view<double>> wanted{{"weight", tensor_view(found.data(), shape{out, in})}}, none;
+  g.get_params(wanted, none);
+  for (std::size_t i = 0; i < 6; ++i) CHECK(static_cast<float>(found[i]) == initial.w[i]);
+  for (std::size_t k = 0; k < 3; ++k) g.param(0, k).data()[0] = static_cast<float>(k);
+  g.set_identical(false);
+  g.get_params(wanted, none);
+  CHECK(found[0] == Approx(1));
+  std::map<std::string, tensor_view<double>> unknown{{"w", tensor_view(found.data(), shape{6})}};
+  CHECK_THROWS_AS(g.get_params(unknown, none), unknown_key);
+  // Sums of half in half would be infinite.
+  std::vector<half> const large(1, convert<half>(60000.0F));
+  std::vector<tensor_view<half const>> const replicas(3, tensor_view(large.data(), shape{1}));
+  CHECK(train::mean_over(replicas)[0] == Approx(convert<float>(large[0])));
 }

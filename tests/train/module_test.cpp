@@ -18,11 +18,10 @@
 
 using namespace pushpull;
 using namespace pushpull::test;
-using train::module;
 
 namespace {
 
-using net = module<linear_factory>;
+using net = train::module<linear_factory>;
 using values = std::map<std::string, std::vector<float>>;
 
 std::int64_t const in = 3, out = 2;

@@ -20,7 +20,7 @@ namespace pushpull::inline PUSHPULL_ABI {
 namespace detail {
 
 template <class R>
-concept Names = std::ranges::input_range<R> && std::convertible_to<std::ranges::range_reference_t<R>, std::string>;
+concept Names = std::ranges::input_range<R> && std::constructible_from<std::string, std::ranges::range_reference_t<R>>;
 
 }  // namespace detail
 

@@ -20,6 +20,7 @@ namespace pushpull::inline PUSHPULL_ABI::train {
 
 /// A model, its parameters and its optimizer. Calls are made in the order bind, init_params, init_optimizer, and then forward,
 /// backward, update as often as needed; or `fit`. A call that comes too early throws an error that says which call is missing.
+/// Write train::module, not a using-declaration: a line that begins with `module` is a directive to C++20 compilers.
 /// @tparam F        The factory of the model's executors.
 /// @tparam Slicing  How batches are cut over devices.
 /// After an exception the module is as it was. One thread calls at a time. Only params, saving, reading metrics, predict, fit and

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -75,14 +76,16 @@ struct parameter_arrays {
 };
 
 /// The mean of a tensor's values on several devices: a sum in device order in the accumulation type, in host memory.
-template <ElementType T, Device D>
-std::vector<accumulation_t<T>> mean_over(std::vector<tensor_view<T, D>> const& devices) {
-  std::vector<accumulation_t<T>> sum(devices.empty() ? 0 : devices.front().size());
+template <class T, Device D>
+auto mean_over(std::vector<tensor_view<T, D>> const& devices) {
+  using element = std::remove_const_t<T>;
+  using accumulation = accumulation_t<element>;
+  std::vector<accumulation> sum(devices.empty() ? 0 : devices.front().size());
   for (auto const& view : devices) {
-    std::vector<T> const values = to_vector(view);
-    for (std::size_t i = 0; i < values.size(); ++i) sum[i] += convert<accumulation_t<T>>(values[i]);
+    std::vector<element> const values = to_vector(view);
+    for (std::size_t i = 0; i < values.size(); ++i) sum[i] += convert<accumulation>(values[i]);
   }
-  for (auto& value : sum) value /= static_cast<accumulation_t<T>>(devices.size());
+  for (auto& value : sum) value /= static_cast<accumulation>(devices.size());
   return sum;
 }
 
