@@ -199,7 +199,7 @@ TEST_CASE("parts of a batch are those of one larger batch", "[train][data]") {
   for (auto& part : parts) CHECK(!part.next());
 }
 
-TEST_CASE("an array source describes its batches, and refuses arrays that do not agree", "[train][data]") {
+TEST_CASE("A7.3: an array source describes its batches, and refuses arrays that do not agree", "[train][data]") {
   arrays const a(5);
   auto const descs = a.source({.batch = 2}).descs();
   CHECK(descs.data == std::vector<descriptor>{{"data", shape{2, 2}, "float32", "NCHW"}});
