@@ -181,7 +181,7 @@ extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size
     }
     if (in.once_in(8)) {
       members.admit(h.worker, h.incarnation, "somewhere", remote::detail::server_clock::now());
-      service.on_arrival(h.worker, true);
+      service.on_arrival(h.worker, h.incarnation);
     } else if (in.once_in(16) && h.worker < members.size()) {
       members[h.worker].state = remote::detail::worker_state::dead;
       service.on_departure(h.worker, true);

@@ -20,13 +20,16 @@
 #include <vector>
 
 #include <pushpull/pushpull.hpp>
+#include <pushpull/remote/create.hpp>
 #include <pushpull/remote/job.hpp>
 #include <pushpull/remote/remote_store.hpp>
 #include <pushpull/remote/server.hpp>
+#include <pushpull/remote/snapshots.hpp>
 
 #include "remote/child_process.hpp"
 #include "support/catch.hpp"
 #include "support/expect.hpp"
+#include "support/temporary_folder.hpp"
 
 namespace {
 
@@ -125,7 +128,22 @@ TEST_CASE("child: process of a job", "[.child]") {
   if (process.role == pp::launch::process_role::scheduler) return remote::run_scheduler(process);
   if (process.role == pp::launch::process_role::server) {
     served_sgd served(devices, update::sgd{.learning_rate = 1});
-    return remote::run_server(served, {.consistency = remote::rounds{}}, process);
+    remote::server_options options{.consistency = remote::rounds{}};
+    if (variable("CONSISTENCY") == "asynchronous") options.consistency = remote::asynchronous{};
+    return remote::run_server(served, options, process);
+  }
+  if (std::string const type = variable("TYPE"); !type.empty()) {
+    std::vector<float> weights(elements);
+    try {
+      auto store = pp::create(type);
+      store.init("w", weights);
+      std::vector<float> const gradient(elements, 1.0F);
+      store.pushpull("w", gradient, weights).wait();
+      tell(store.type() + ": " + std::to_string(weights[0] < 0));
+    } catch (pp::invalid_argument const& refused) {
+      tell(refused.what());
+    }
+    return;
   }
   auto store = remote::connect<float>(devices, options_of(-1), process);
   std::vector<float> weights(elements);
@@ -273,4 +291,109 @@ TEST_CASE("100,000 hostile messages are dropped or refused, and workers go on", 
   for (int n = 0; n < 100; ++n) store.pushpull("w", gradient, weights).wait();
   for (float const w : weights) REQUIRE(w == -200);
   REQUIRE(store.num_dead_node() == 0);
+}
+
+TEST_CASE("create connects to the servers of the job, if they work as the name says", "[remote]") {
+  remote::scheduler scheduler("tcp://127.0.0.1:*", 1);
+  std::thread running([&] { scheduler.run(); });
+  auto const start = [&](std::string const& role, std::string const& type) {
+    std::string const& address = scheduler.address();
+    return std::make_unique<child_process>(
+        "child: process of a job",
+        std::map<std::string, std::string>{{"DMLC_ROLE", role},
+                                           {"DMLC_PS_ROOT_URI", "127.0.0.1"},
+                                           {"DMLC_PS_ROOT_PORT", address.substr(address.rfind(':') + 1)},
+                                           {"DMLC_NUM_SERVER", "1"},
+                                           {"DMLC_NUM_WORKER", "2"},
+                                           {"CONSISTENCY", "asynchronous"},
+                                           {"TYPE", type}});
+  };
+  auto const server = start("server", "");
+  auto const worker = start("worker", "Dist_Async"), other = start("worker", "dist_sync");
+  CHECK(worker->line() == "dist_async: 1");
+  CHECK(other->line() ==
+        "create: \"dist_sync\" is a store of servers with rounds, the servers of this job are asynchronous");
+  CHECK(worker->wait());
+  CHECK(other->wait());
+  CHECK(server->wait());
+  scheduler.stop();
+  running.join();
+}
+
+// A server at ADDRESS with snapshots in FOLDER, which tells its address.
+TEST_CASE("child: server", "[.child]") {
+  served_sgd served(devices, update::sgd{.learning_rate = 1});
+  remote::snapshots const where{
+      .folder = variable("FOLDER"), .every = std::chrono::hours(1), .durable = !variable("DURABLE").empty()};
+  remote::server server(served, where, {.address = variable("ADDRESS")});
+  tell(server.address());
+  server.wait();
+}
+
+TEST_CASE("20 servers that are killed at any time lose no push that they acknowledged, if they are durable",
+          "[remote]") {
+  pp::test::temporary_folder const folder;
+  std::map<std::string, std::string> variables{
+      {"ADDRESS", "tcp://127.0.0.1:*"}, {"FOLDER", folder.file("snapshots").string()}, {"DURABLE", "1"}};
+  auto server = std::make_unique<child_process>("child: server", variables);
+  std::string const address = server->line();
+  variables["ADDRESS"] = address;
+  worker_store store(devices, {address}, options_of(0));
+  std::vector<float> weights(elements), gradient(elements, 1.0F);
+  store.init("w", weights);
+  std::mt19937 random(3);
+  int pushes = 0;
+  for (int killed = 0; killed < 20; ++killed) {
+    auto const pushed = store.push("w", gradient);
+    std::this_thread::sleep_for(std::chrono::microseconds(random() % 30000));
+    server->send(SIGKILL);
+    server->wait();
+    server = std::make_unique<child_process>("child: server", variables);
+    REQUIRE(server->line() == address);
+    pushed.wait();
+    store.pushpull("w", gradient, weights).wait();
+    pushes += 2;
+    REQUIRE(weights == std::vector<float>(elements, -static_cast<float>(pushes)));
+  }
+}
+
+TEST_CASE("a server that is started again goes on from its newest whole snapshot", "[remote]") {
+  pp::test::temporary_folder const folder;
+  std::map<std::string, std::string> variables{{"ADDRESS", "tcp://127.0.0.1:*"},
+                                               {"FOLDER", folder.file("snapshots").string()}};
+  auto server = std::make_unique<child_process>("child: server", variables);
+  std::string const address = server->line();
+  variables["ADDRESS"] = address;
+  auto options = options_of(0);
+  options.patience = milliseconds(700);
+  worker_store store(devices, {address}, options);
+  std::vector<float> weights(elements), gradient(elements, 1.0F);
+  store.init("w", weights);
+  for (int n = 0; n < 3; ++n) store.push("w", gradient).wait();
+  store.save_snapshots();
+  store.push("w", gradient).wait();  // acknowledged, and lost
+  server->send(SIGKILL);
+  server->wait();
+  REQUIRE_THROWS_AS(store.push("w", gradient).wait(), pp::server_lost);
+  // The newest snapshot is damaged: the one of the new key is taken.
+  std::filesystem::path const step = folder.file("snapshots") / "server-0" / "step-2";
+  REQUIRE(std::filesystem::exists(step / "manifest.json"));
+  bool const is_damaged = GENERATE(false, true);
+  if (is_damaged) std::filesystem::resize_file(step / pp::checkpoint::detail::rank_file_name(0), 10);
+  server = std::make_unique<child_process>("child: server", variables);
+  REQUIRE(server->line() == address);
+  REQUIRE(soon([&] {
+    try {
+      store.pull("w", weights).wait();
+      return true;
+    } catch (pp::server_lost const&) {
+      return false;
+    }
+  }));
+  float const expected = is_damaged ? 0.0F : -3.0F;
+  REQUIRE(weights == std::vector<float>(elements, expected));
+  worker_store late(devices, {address}, options_of(1));
+  late.init("w", weights);  // has its value
+  late.pushpull("w", gradient, weights).wait();
+  REQUIRE(weights == std::vector<float>(elements, expected - 1));
 }

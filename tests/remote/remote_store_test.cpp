@@ -1,7 +1,8 @@
 /// @file
 /// Stores on servers, with servers and workers in threads of this process.
-#include <atomic>
+#include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -20,6 +21,7 @@
 #include <nlohmann/json.hpp>
 
 #include <pushpull/pushpull.hpp>
+#include <pushpull/remote/outer_steps.hpp>
 #include <pushpull/remote/remote_store.hpp>
 #include <pushpull/remote/server.hpp>
 
@@ -380,4 +382,84 @@ TEST_CASE("hyperparameters, multipliers and commands reach all servers, each onc
   auto const counts = nlohmann::json::parse(store.server_counts(0));
   REQUIRE(counts["push"]["messages"] == 4);
   REQUIRE(counts["malformed"] == 0);
+}
+
+TEST_CASE("keys lie on MXNet's servers", "[remote]") {
+  remote::worker_options options;
+  options.placement = remote::server_placement::mxnet;
+  auto const sizes = [&](std::int64_t number, std::int64_t size, std::size_t count, std::int64_t row_length = 1) {
+    std::vector<std::int64_t> result(count);
+    std::int64_t end = 0;
+    for (auto const& piece : remote::pieces_of({number, size, row_length, 4}, count, options)) {
+      REQUIRE(piece.begin == end);
+      REQUIRE(piece.size() <= 262144);
+      end = piece.end;
+      result[piece.server] += piece.size();
+    }
+    REQUIRE(end == size);
+    return result;
+  };
+  using list = std::vector<std::int64_t>;
+  REQUIRE(sizes(0, 1000003, 2) == list{500002, 500001});
+  REQUIRE(sizes(7, 1000000, 3) == list{333333, 333334, 333333});
+  REQUIRE(sizes(4, 999999, 3) == list{0, 999999, 0});  // 4 * 9973 mod 3
+  REQUIRE(sizes(5, 10, 4) == list{0, 10, 0, 0});
+  REQUIRE(sizes(1, 3 * 400000, 2, 3) == list{600000, 600000});
+  REQUIRE(sizes(1, 7 * 200001, 2, 7) == list{7 * 100001, 7 * 100000});
+}
+
+TEST_CASE("a connection with keys takes workers that have the public one", "[remote]") {
+  auto const keys = remote::new_curve_keys(), other = remote::new_curve_keys();
+  server_set<served_sgd> servers(1, update::sgd{.learning_rate = 1}, {.curve = keys});
+  auto options = of_rank(0);
+  options.patience = milliseconds(400);
+  REQUIRE_THROWS_AS(worker_store(devices, servers.addresses, options), pp::comm_timeout);
+  options.server_key = other.public_key;
+  REQUIRE_THROWS_AS(worker_store(devices, servers.addresses, options), pp::comm_timeout);
+  options.server_key = keys.public_key;
+  options.patience = milliseconds(5000);
+  worker_store store(devices, servers.addresses, options);
+  std::vector<float> weights(10000);
+  store.init("w", weights);
+  std::vector<float> const ones(10000, 1.0F);
+  store.pushpull("w", ones, weights).wait();
+  REQUIRE(weights == std::vector<float>(10000, -1.0F));
+}
+
+// Algorithm 1 of Douillard et al. 2023, with SGD inside and the Nesterov momentum of PyTorch outside.
+TEST_CASE("outer steps over servers are those of DiLoCo's pseudo-code", "[remote]") {
+  constexpr std::size_t workers = 3, outer_rounds = 6, every = 4, n = 50;
+  constexpr double inner_rate = 0.05, outer_rate = 0.7, outer_momentum = 0.9;
+  auto const gradient = [](std::size_t worker, std::size_t step, double w, std::size_t i) {
+    return w - std::sin(static_cast<double>(worker * 1000 + step * 31 + i));
+  };
+  std::vector<double> theta(n), momentum(n);
+  for (std::size_t i = 0; i < n; ++i) theta[i] = static_cast<double>(i) / 10;
+  auto const initial = theta;
+  for (std::size_t t = 0; t < outer_rounds; ++t)
+    for (std::size_t i = 0; i < n; ++i) {
+      double delta = 0;
+      for (std::size_t worker = 0; worker < workers; ++worker) {
+        double w = theta[i];
+        for (std::size_t h = 0; h < every; ++h) w -= inner_rate * gradient(worker, t * every + h, w, i);
+        delta += (theta[i] - w) / workers;
+      }
+      momentum[i] = outer_momentum * momentum[i] + delta;
+      theta[i] -= outer_rate * (delta + outer_momentum * momentum[i]);
+    }
+
+  using served_nesterov = pp::kv_store<double, device, update::nesterov, pp::integer_keys, pp::reduce::mean>;
+  server_set<served_nesterov> servers(2, update::nesterov{.learning_rate = outer_rate, .momentum = outer_momentum},
+                                      {.workers = workers, .consistency = remote::rounds{}});
+  run_workers(workers, [&](std::size_t worker) {
+    pp::remote_store<double, device> store(devices, servers.addresses, of_rank(worker));
+    pp::outer_steps outer(store, every);
+    std::vector<double> weights = initial;
+    outer.add(pp::any_key("w"), weights);
+    for (std::size_t step = 0; step < outer_rounds * every; ++step) {
+      for (std::size_t i = 0; i < n; ++i) weights[i] -= inner_rate * gradient(worker, step, weights[i], i);
+      expect(outer.step() == (step % every == every - 1));
+    }
+    for (std::size_t i = 0; i < n; ++i) expect(std::abs(weights[i] - theta[i]) < 1e-12);
+  });
 }

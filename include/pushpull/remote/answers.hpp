@@ -33,6 +33,7 @@ struct server_counts {
   std::uint64_t refused = 0;                                   ///< Messages answered with an error.
   std::uint64_t repeated = 0;                                  ///< Updates that had been applied before.
   std::uint64_t unsent = 0;                                    ///< Answers whose worker was gone.
+  std::uint64_t unsaved = 0;                                   ///< Snapshots that failed.
 };
 
 namespace detail {
@@ -60,6 +61,12 @@ class answer_sender {
     message_header h = answer_to(request, message_kind::acknowledge);
     h.version = version;
     kept_.emplace_back(h, std::move(payload));
+  }
+  /// Same as `send` without a payload, but after `release`.
+  void keep(message_header const& request, std::uint8_t flags) {
+    message_header h = answer_to(request, message_kind::acknowledge);
+    h.flags = flags;
+    kept_.emplace_back(h, zmq::message_t());
   }
   /// Sends what was kept.
   void release() {

@@ -43,14 +43,15 @@ inline void run_scheduler(launch::process const& p = launch::environment()) {
 }
 
 /// The process of DMLC_ROLE=server: serves the store until all workers have left. Of the options, workers and number are the
-/// job's. @throws as server; comm_timeout if there is no scheduler
-template <class Store>
-void run_server(Store& store, server_options options = {}, launch::process const& p = launch::environment()) {
+/// job's. @param where  At most one remote::snapshots. @throws as server; comm_timeout if there is no scheduler
+template <class Store, class... Snapshots>
+void run_server(Store& store, server_options options = {}, launch::process const& p = launch::environment(),
+                Snapshots const&... where) {
   detail::scheduler_client scheduler(detail::scheduler_address(p), options.job, std::chrono::seconds(30));
   std::int64_t const number = scheduler.ask(message_kind::new_server, 0, "").first.key;
   options.number = static_cast<std::uint32_t>(number);
   options.workers = static_cast<std::uint32_t>(p.ranks);
-  server served(store, options);
+  server served(store, where..., options);
   scheduler.ask(message_kind::server_address, number, served.address());
   served.wait();
   scheduler.say_goodbye(number);

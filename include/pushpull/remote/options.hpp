@@ -5,8 +5,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <filesystem>
-#include <functional>
 #include <limits>
 #include <string>
 #include <string_view>
@@ -52,13 +50,9 @@ struct server_options {
   std::uint64_t job = 0;                               ///< workers of another job are refused
   std::size_t largest_payload = std::size_t{1} << 26;  ///< in bytes; longer messages end their connection
   std::chrono::milliseconds dead_after{1000};          ///< a worker is dead that was silent so long
-  std::chrono::milliseconds return_within{
-      30'000};                                  ///< a server ends if no worker is left; the last had died: after this
-  curve_keys curve = {};                        ///< both keys: only workers with the public key connect
-  command_handler on_command = {};              ///< on the server's thread
-  std::filesystem::path snapshots = {};         ///< the folder; empty: none
-  std::chrono::milliseconds snapshot_every{0};  ///< 0: on request only
-  bool durable = false;                         ///< a push is acknowledged after the snapshot that has it
+  std::chrono::milliseconds return_within{30'000};     ///< a server whose last worker died ends after this time
+  curve_keys curve = {};                               ///< both keys: only workers with the public key connect
+  command_handler on_command = {};                     ///< on the server's thread
 };
 
 /// Placement of pieces on servers.

@@ -34,6 +34,8 @@ class piece_service {
       : store_(store), members_(members), answers_(answers), when_(when) {}
 
   served_pieces& pieces() { return pieces_; }
+  std::uint64_t changes = 0;    ///< Of pieces, so far.
+  bool has_new_pieces = false;  ///< Since somebody has set it to false.
 
   /// A request about a piece, of a worker that is alive. @returns false if it is about something else
   bool handle(message_header const& h, zmq::message_t&& payload) {
@@ -62,13 +64,13 @@ class piece_service {
   }
 
   /// A worker came, for the first time or back.
-  void on_arrival(std::uint32_t worker, bool is_new) {
+  void on_arrival(std::uint32_t worker, std::uint64_t incarnation) {
     if (lost_ == worker) lost_ = no_worker;
-    if (is_new)
-      for (auto& [key, piece] : pieces_) {
-        std::uint64_t const clock = slowest(piece, worker);
-        piece.of(worker) = {.clock = clock};
-      }
+    for (auto& [key, piece] : pieces_) {
+      if (piece.of(worker).incarnation == incarnation) continue;  // it comes back
+      std::uint64_t const clock = slowest(piece, worker);
+      piece.of(worker) = {.incarnation = incarnation, .clock = clock};
+    }
   }
   /// A worker left, or died.
   void on_departure(std::uint32_t worker, bool died) {
@@ -137,6 +139,7 @@ class piece_service {
     served_piece* piece = pieces_.find(h.key, h.piece);
     if (piece == nullptr) {
       piece = &pieces_.add(h, size);
+      has_new_pieces = true;
       try {
         store_.init(piece->number, piece->shape, static_cast<std::byte const*>(value.data()));
       } catch (...) {
@@ -152,6 +155,7 @@ class piece_service {
         store_.assign(piece->number, piece->shape, static_cast<std::byte const*>(value.data()), rule_states::keep);
     }
     piece->note(h, false);
+    ++changes;
     answers_.send_update(h, {}, piece->version);
   }
 
@@ -160,6 +164,7 @@ class piece_service {
       store_.assign(piece.number, piece.shape, static_cast<std::byte const*>(value.data()),
                     (h.flags & resets_states) != 0 ? rule_states::reset : rule_states::keep);
       piece.note(h, false);
+      ++changes;
     }
     answers_.send_update(h, {}, piece.version);
   }
@@ -206,6 +211,7 @@ class piece_service {
       store_.push(piece.number, piece.shape, gradients_, value);
     }
     ++piece.version;
+    ++changes;
     for (kept_request const& request : requests) piece.note(request.header, true);
   }
 

@@ -44,6 +44,7 @@ inline std::string to_json(server_counts const& counts) {
   all["refused"] = counts.refused;
   all["repeated"] = counts.repeated;
   all["unsent"] = counts.unsent;
+  all["unsaved"] = counts.unsaved;
   return all.dump(1) + '\n';
 }
 

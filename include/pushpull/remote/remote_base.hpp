@@ -127,6 +127,9 @@ class remote_base {
     h.key = parts_->keys.find("set_multipliers", key).number;
     call_all(h, update::detail::exact_text(learning_rate) + ' ' + update::detail::exact_text(weight_decay));
   }
+  /// Returns when all servers have written a snapshot, after all earlier work of this worker. @throws invalid_argument if one has
+  /// no folder for it; error, with the text of a file_error
+  void save_snapshots() { call_all({.kind = message_kind::snapshot}, ""); }
   /// Counts of a server's messages since it started, as JSON. @throws invalid_argument if there is no such server
   std::string server_counts(std::size_t server) const {
     pushpull::detail::expects<invalid_argument>(server < num_servers(), [&] {

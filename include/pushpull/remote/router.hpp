@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -27,6 +28,7 @@
 #include <pushpull/remote/options.hpp>
 #include <pushpull/remote/piece_service.hpp>
 #include <pushpull/remote/served_store.hpp>
+#include <pushpull/remote/snapshot_keeper.hpp>
 #include <pushpull/remote/welcome.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::remote::detail {
@@ -35,13 +37,19 @@ namespace pushpull::inline PUSHPULL_ABI::remote::detail {
 class router {
  public:
   /// Listens from now on. @throws comm_error if it cannot; invalid_argument
-  router(served_store& store, server_options options)
+  /// @param keeper  Of snapshots; null: none. @throws also file_error
+  router(served_store& store, server_options options, std::unique_ptr<snapshot_keeper> keeper)
       : options_(std::move(options)),
         store_(store),
         members_(options_.workers, options_.dead_after),
         answers_(socket_, members_),
         service_(store, members_, answers_, options_.consistency),
-        control_(store, answers_, options_.number, options_.on_command) {
+        control_(store, answers_, options_.number, options_.on_command),
+        keeper_(std::move(keeper)) {
+    if (keeper_ != nullptr) {
+      keeper_->restore(service_.pieces(), keys_);
+      answers_.keeps_updates = keeper_->is_durable();
+    }
     try {
       socket_.set(zmq::sockopt::router_mandatory, 1);
       socket_.set(zmq::sockopt::sndhwm, 0);  // workers bound what is under way
@@ -76,9 +84,13 @@ class router {
         if (!drained) handle(std::move(message));
       }
       // Not with messages waiting: what a worker has sent is a sign of life that was not read yet.
-      if (drained) bury();
-      if (ends_at_ && server_clock::now() >= *ends_at_) return;
+      if (drained) {
+        bury();
+        save_if_due();
+      }
+      if (ends_at_ && server_clock::now() >= *ends_at_) break;
     }
+    if (keeper_ != nullptr && service_.changes > saved_changes_) save();
   }
 
  private:
@@ -111,6 +123,7 @@ class router {
     switch (h.kind) {
       case message_kind::heartbeat: return heartbeat(h, *worker);
       case message_kind::goodbye: return goodbye(h, *worker);
+      case message_kind::snapshot: return snapshot(h);
       default: break;
     }
     if (options_.number != 0)
@@ -124,12 +137,11 @@ class router {
   }
 
   void hello(message_header const& h, std::string const& connection) {
-    bool const was_known = h.worker < members_.size() && members_[h.worker].incarnation == h.incarnation;
     auto const rank = members_.admit(h.worker, h.incarnation, connection, server_clock::now());
     if (!rank)
       return answers_.refuse(connection, h, message_error::unknown_worker,
                              "a worker of rank " + std::to_string(h.worker) + " is alive in another process");
-    service_.on_arrival(*rank, !was_known);
+    service_.on_arrival(*rank, h.incarnation);
     ends_at_.reset();
     message_header answered = h;
     answered.worker = *rank;
@@ -171,7 +183,9 @@ class router {
                            "init: a key of elements of type " + std::string(element_name(store_.element())) +
                                " expected, " +
                                (asked ? shown(asked->name) + " of shape " + shape_text(*asked) : "none") + " came");
+    std::size_t const known = keys_.entries().size();
     std::int64_t const number = keys_.number_of(*asked);
+    has_new_keys_ = has_new_keys_ || keys_.entries().size() > known;
     auto& entry = *keys_.find(number);
     if (!(entry.key == *asked))
       return answers_.fail(h, message_error::shape_mismatch,
@@ -200,7 +214,11 @@ class router {
   }
   void appoint(key_directory::entry& entry, std::vector<message_header>::iterator asker) {
     entry.sender = asker->worker;
-    answers_.send(*asker, message_kind::acknowledge, {}, asker_sends_value);
+    if (has_new_keys_ && keeper_ != nullptr) {
+      answers_.keep(*asker, asker_sends_value);  // until its number is on the medium
+    } else {
+      answers_.send(*asker, message_kind::acknowledge, {}, asker_sends_value);
+    }
     entry.askers.erase(asker);
   }
   void choose_senders() {
@@ -214,9 +232,43 @@ class router {
     if (entry == nullptr)
       return answers_.fail(h, message_error::unknown_key, "no key has number " + std::to_string(h.key));
     entry->is_ready = true;
+    has_new_keys_ = true;
     for (message_header const& asker : std::exchange(entry->askers, {}))
       answers_.send(asker, message_kind::acknowledge, {}, key_has_value);
     answers_.send(h, message_kind::acknowledge);
+  }
+
+  void save_if_due() {
+    if (keeper_ == nullptr) return;
+    bool const has_changed = service_.changes > saved_changes_;
+    bool const is_due = has_changed && (keeper_->is_durable() || service_.has_new_pieces ||
+                                        server_clock::now() - saved_at_ >= keeper_->every());
+    if (!has_new_keys_ && !is_due && !answers_.has_kept()) return;
+    try {
+      if (has_new_keys_) keeper_->save_keys(keys_);
+      has_new_keys_ = false;
+      if (is_due) save();
+      answers_.release();
+    } catch (error const&) {  // a full disk: what waits for the snapshot waits for the next attempt
+      ++answers_.counts.unsaved;
+    }
+  }
+  void save() {
+    keeper_->save(service_.pieces());
+    saved_at_ = server_clock::now();
+    saved_changes_ = service_.changes;
+    service_.has_new_pieces = false;
+  }
+  void snapshot(message_header const& h) {
+    if (keeper_ == nullptr)
+      return answers_.fail(h, message_error::invalid_argument,
+                           "save_snapshots: the server was given no folder for them");
+    try {
+      save();
+      answers_.send(h, message_kind::acknowledge);
+    } catch (error const& thrown) {
+      answers_.fail(h, message_error::failed, thrown.what());
+    }
   }
 
   void enter_barrier(message_header const& h) {
@@ -246,6 +298,10 @@ class router {
   control_service control_;
   key_directory keys_;
   std::vector<message_header> in_barrier_;
+  std::unique_ptr<snapshot_keeper> keeper_;
+  bool has_new_keys_ = false;  // since keys were saved
+  std::uint64_t saved_changes_ = 0;
+  server_clock::time_point saved_at_ = server_clock::now();
   std::optional<server_clock::time_point> ends_at_;
   std::atomic<bool> stops_{false};
 };

@@ -85,6 +85,8 @@ class served_pieces {
   void erase(message_header const& h) { pieces_.erase({h.key, h.piece}); }
   auto begin() { return pieces_.begin(); }
   auto end() { return pieces_.end(); }
+  auto begin() const { return pieces_.begin(); }
+  auto end() const { return pieces_.end(); }
   std::size_t size() const { return pieces_.size(); }
 
  private:

@@ -13,8 +13,11 @@
 #include <pushpull/remote/options.hpp>
 #include <pushpull/remote/router.hpp>
 #include <pushpull/remote/served_store.hpp>
+#include <pushpull/remote/snapshot_keeper.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::remote {
+
+struct snapshots;
 
 /// Serves a kv_store to workers from a thread of its own. The store has integer keys and no keys yet; nobody else uses it
 /// meanwhile. It may have any devices, element policy and reduction; the rule takes no sums over keys or whole tensors.
@@ -28,15 +31,13 @@ class server {
   /// Listens when it returns. @param store  Borrowed. @throws comm_error if it cannot; invalid_argument
   template <class Store>
   explicit server(Store& store, server_options options = {})
-      : store_(std::make_unique<detail::served<Store>>(store)), router_(*store_, checked(std::move(options))) {
-    thread_ = std::thread([this] {
-      try {
-        router_.run();
-      } catch (...) {
-        failure_ = std::current_exception();
-      }
-    });
-  }
+      : server(std::make_unique<detail::served<Store>>(store), nullptr, checked(std::move(options))) {}
+  /// Same, but goes on from the newest snapshot in a folder, and writes further ones: include remote/snapshots.hpp.
+  /// @throws also file_error
+  template <class Store>
+  server(Store& store, snapshots const& where, server_options options = {})
+      : server(std::make_unique<detail::served<Store>>(store), keeper_of(store, where, options.number),
+               checked(std::move(options))) {}
   server(server const&) = delete;
   server& operator=(server const&) = delete;
   ~server() {
@@ -55,6 +56,18 @@ class server {
   void stop() noexcept { router_.stop(); }
 
  private:
+  server(std::unique_ptr<detail::served_store> store, std::unique_ptr<detail::snapshot_keeper> keeper,
+         server_options options)
+      : store_(std::move(store)), router_(*store_, std::move(options), std::move(keeper)) {
+    thread_ = std::thread([this] {
+      try {
+        router_.run();
+      } catch (...) {
+        failure_ = std::current_exception();
+      }
+    });
+  }
+
   static server_options checked(server_options options) {
     pushpull::detail::expects<invalid_argument>(
         options.workers >= 1, [] { return std::string("server: at least 1 worker expected, got 0"); });

@@ -1,0 +1,31 @@
+/// @file
+/// The snapshots of a server as its router sees them.
+#pragma once
+
+#include <chrono>
+
+#include <pushpull/config.hpp>
+#include <pushpull/remote/key_directory.hpp>
+#include <pushpull/remote/served_pieces.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::remote::detail {
+
+/// Writes what a server holds, and reads it back. See remote/snapshots.hpp.
+class snapshot_keeper {
+ public:
+  snapshot_keeper() = default;
+  snapshot_keeper(snapshot_keeper const&) = delete;
+  snapshot_keeper& operator=(snapshot_keeper const&) = delete;
+  virtual ~snapshot_keeper() = default;
+
+  /// Whether updates are acknowledged after the snapshot that has them.
+  virtual bool is_durable() const = 0;
+  virtual std::chrono::milliseconds every() const = 0;
+  /// Fills the server and its store, which are empty, from the newest whole snapshot, if there is one.
+  virtual void restore(served_pieces& pieces, key_directory& keys) = 0;
+  /// @throws file_error
+  virtual void save(served_pieces const& pieces) = 0;
+  virtual void save_keys(key_directory const& keys) = 0;
+};
+
+}  // namespace pushpull::remote::detail

@@ -1,0 +1,179 @@
+/// @file
+/// Snapshots of servers: a server that is started again goes on from the newest one.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <span>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include <pushpull/checkpoint/posix_file.hpp>
+#include <pushpull/checkpoint/sharded.hpp>
+#include <pushpull/checkpoint/step_folders.hpp>
+#include <pushpull/config.hpp>
+#include <pushpull/device/cpu_device.hpp>
+#include <pushpull/error.hpp>
+#include <pushpull/remote/key_directory.hpp>
+#include <pushpull/remote/pieces.hpp>
+#include <pushpull/remote/served_pieces.hpp>
+#include <pushpull/remote/snapshot_keeper.hpp>
+#include <pushpull/tensor/tensor_view.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::remote {
+
+/// Where and when a server writes snapshots: values, states, step counts, and which updates of which worker they have. Each is a
+/// checkpoint of the server's store, `<folder>/server-<n>/step-<i>`. A server that starts with the folder of an earlier one of the
+/// same number, rule and types goes on from the newest whole snapshot.
+struct snapshots {
+  std::filesystem::path folder = {};
+  std::chrono::milliseconds every{60'000};  ///< if anything has changed; and when a key is new
+  /// An update is acknowledged after a snapshot has it: none that was acknowledged is ever lost. Each answer waits for the disk.
+  bool durable = false;
+  std::size_t keep = 2;
+};
+
+namespace detail {
+
+/// The snapshots of a server whose store is a `Store`.
+template <class Store>
+class kept_snapshots final : public snapshot_keeper {
+  using T = typename Store::value_type;
+  using json = nlohmann::json;
+
+ public:
+  kept_snapshots(Store& store, snapshots const& options, std::uint32_t server)
+      : store_(store), options_(options), folder_(options.folder / ("server-" + std::to_string(server))) {
+    std::error_code failed;
+    std::filesystem::create_directories(folder_, failed);
+    pushpull::detail::expects<file_error>(
+        !failed, [&] { return folder_.string() + ": cannot make the folder: " + failed.message(); });
+  }
+
+  bool is_durable() const override { return options_.durable; }
+  std::chrono::milliseconds every() const override { return options_.every; }
+
+  void restore(served_pieces& pieces, key_directory& keys) override {
+    restore_keys(keys);
+    for (checkpoint::saved_step const& saved : checkpoint::list(folder_)) {
+      next_ = std::max(next_, saved.step + 1);
+      if (pieces.size() == 0) try_restore(saved, pieces);
+    }
+  }
+  void save(served_pieces const& pieces) override {
+    json all = json::array();
+    for (auto const& [name, piece] : pieces) {
+      json applied = json::array();
+      for (std::size_t worker = 0; worker < piece.applied.size(); ++worker) {
+        applied_updates const& a = piece.applied[worker];
+        applied.push_back({a.incarnation, a.sequence, a.clock});
+      }
+      all.push_back({{"key", name.first},
+                     {"piece", name.second},
+                     {"elements", piece.elements},
+                     {"row_length", piece.row_length},
+                     {"version", piece.version},
+                     {"applied", applied}});
+    }
+    write(registry(next_), all);
+    checkpoint::save(store_, folder_, {.step = next_, .keep = options_.keep});
+    std::error_code ignored;
+    std::filesystem::remove(registry(next_ - static_cast<std::int64_t>(options_.keep)), ignored);
+    ++next_;
+  }
+  void save_keys(key_directory const& keys) override {
+    json all = json::array();
+    for (auto const& entry : keys.entries()) {
+      std::vector<int> const name(entry.key.name.begin(), entry.key.name.end());  // any bytes
+      all.push_back({{"name", name},
+                     {"extents", entry.key.extents},
+                     {"row_length", entry.key.row_length},
+                     {"element", entry.key.element},
+                     {"ready", entry.is_ready}});
+    }
+    write(folder_ / "keys.json", all);
+  }
+
+ private:
+  std::filesystem::path registry(std::int64_t step) const {
+    return folder_ / ("pieces-" + std::to_string(step) + ".json");
+  }
+  static void write(std::filesystem::path const& path, json const& content) {
+    std::string const text = content.dump();
+    checkpoint::detail::replacement_file file(path);
+    file.write(std::as_bytes(std::span(text)));
+    file.commit();
+  }
+  static json read(std::filesystem::path const& path) {
+    std::ifstream file(path, std::ios::binary);
+    return json::parse(std::string(std::istreambuf_iterator<char>(file), {}));  // of an empty text: an exception
+  }
+
+  void restore_keys(key_directory& keys) const {
+    if (!std::filesystem::exists(folder_ / "keys.json")) return;
+    try {
+      for (json const& saved : read(folder_ / "keys.json")) {
+        registered_key key;
+        for (int const c : saved.at("name")) key.name += static_cast<char>(c);
+        key.extents = saved.at("extents").get<std::vector<std::int64_t>>();
+        key.row_length = saved.at("row_length");
+        key.element = saved.at("element");
+        keys.find(keys.number_of(key))->is_ready = saved.at("ready");
+      }
+    } catch (json::exception const& damaged) {
+      throw file_error((folder_ / "keys.json").string() + ": " + damaged.what());
+    }
+  }
+  /// All or nothing; a damaged snapshot is passed over.
+  void try_restore(checkpoint::saved_step const& saved, served_pieces& pieces) {
+    json all;
+    try {
+      checkpoint::detail::expect_checksum(saved.path, checkpoint::detail::manifest_of_whole(saved.path), 0);
+      all = read(registry(saved.step));
+    } catch (file_error const&) {
+      return;
+    } catch (json::exception const&) {
+      return;
+    }
+    for (json const& one : all) {
+      message_header h;
+      h.key = one.at("key");
+      h.piece = one.at("piece");
+      h.elements = one.at("elements");
+      h.row_length = one.at("row_length");
+      served_piece& piece = pieces.add(h, sizeof(T));
+      piece.version = one.at("version");
+      for (json const& a : one.at("applied"))
+        piece.applied.push_back(
+            {a.at(0).get<std::uint64_t>(), a.at(1).get<std::uint64_t>(), a.at(2).get<std::uint64_t>()});
+      std::vector<T> const zeros(static_cast<std::size_t>(h.elements));
+      store_.init(piece.number, tensor_view<T const>(zeros.data(), piece.shape));
+    }
+    if (pieces.size() > 0) checkpoint::load(store_, saved.path);
+  }
+
+  Store& store_;
+  snapshots options_;
+  std::filesystem::path folder_;
+  std::int64_t next_ = 1;
+};
+
+}  // namespace detail
+
+/// For remote::server. @throws file_error if the folder cannot be made
+template <class Store>
+std::unique_ptr<detail::snapshot_keeper> keeper_of(Store& store, snapshots const& options, std::uint32_t server) {
+  return std::make_unique<detail::kept_snapshots<Store>>(store, options, server);
+}
+
+}  // namespace pushpull::remote
