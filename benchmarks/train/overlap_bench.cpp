@@ -97,8 +97,8 @@ void overlap(benchmark::State& state) {
   auto const total = static_cast<double>(layers * elements);
   contest.run(state, total, 28 * total);
   double const update = contest.best(2) / static_cast<double>(layers);
-  double const best = contest.best(3) - static_cast<double>(layers) * (forward + backward) +
-                      ideal(layers, forward, backward, update);
+  double const best =
+      contest.best(3) - static_cast<double>(layers) * (forward + backward) + ideal(layers, forward, backward, update);
   state.counters["update ms"] = contest.best(2) * 1e3;
   state.counters["ideal ms"] = best * 1e3;
   state.counters["hidden"] = (contest.best(1) - contest.best(0)) / (contest.best(1) - best);

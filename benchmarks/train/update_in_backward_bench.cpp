@@ -36,8 +36,7 @@ void update_in_backward(benchmark::State& state) {
   bool const in_one_memory = state.range(2) != 0;
   std::vector<float> gradient(in_one_memory ? elements : 0);
   auto const add = [&](auto& parameters, bool keeps) {
-    for (auto const& name : names)
-      parameters.add(name, std::vector<float>(elements, 1.0F), {.keeps_gradient = keeps});
+    for (auto const& name : names) parameters.add(name, std::vector<float>(elements, 1.0F), {.keeps_gradient = keeps});
     parameters.materialize();
   };
   kv_store in_backward{cpu_devices(1), Rule{.learning_rate = 1e-3}}, after{cpu_devices(1), Rule{.learning_rate = 1e-3}};
@@ -75,8 +74,23 @@ void update_in_backward(benchmark::State& state) {
   contest.run(state, total, total * sizeof(float));
 }
 
-BENCHMARK_TEMPLATE(update_in_backward, update::sgd)->ArgNames({"layers", "KiB", "one memory"})->ArgsProduct({{100}, {1024}, {0, 1}})->UseManualTime()->Unit(benchmark::kMillisecond)->Iterations(60);
-BENCHMARK_TEMPLATE(update_in_backward, update::momentum)->ArgNames({"layers", "KiB", "one memory"})->ArgsProduct({{100}, {1024}, {0, 1}})->UseManualTime()->Unit(benchmark::kMillisecond)->Iterations(60);
-BENCHMARK_TEMPLATE(update_in_backward, update::adam)->ArgNames({"layers", "KiB", "one memory"})->ArgsProduct({{100}, {1024}, {0, 1}})->UseManualTime()->Unit(benchmark::kMillisecond)->Iterations(60);
+BENCHMARK_TEMPLATE(update_in_backward, update::sgd)
+    ->ArgNames({"layers", "KiB", "one memory"})
+    ->ArgsProduct({{100}, {1024}, {0, 1}})
+    ->UseManualTime()
+    ->Unit(benchmark::kMillisecond)
+    ->Iterations(60);
+BENCHMARK_TEMPLATE(update_in_backward, update::momentum)
+    ->ArgNames({"layers", "KiB", "one memory"})
+    ->ArgsProduct({{100}, {1024}, {0, 1}})
+    ->UseManualTime()
+    ->Unit(benchmark::kMillisecond)
+    ->Iterations(60);
+BENCHMARK_TEMPLATE(update_in_backward, update::adam)
+    ->ArgNames({"layers", "KiB", "one memory"})
+    ->ArgsProduct({{100}, {1024}, {0, 1}})
+    ->UseManualTime()
+    ->Unit(benchmark::kMillisecond)
+    ->Iterations(60);
 
 }  // namespace

@@ -420,3 +420,57 @@ TEST_CASE("Steps that begin in the backward pass give the same bits [D1] [A8-10]
     CHECK(trained([&](net& m) { m.init_optimizer(rule, train::in_backward); }) == after);
   }
 }
+
+TEST_CASE(
+    "Names choose multipliers; changed rates and groups of a store stay when batches change [C5.3] [C14-3] [C14-10]",
+    "[train][module]") {
+  linear_batch const batch{8, in, out}, rest{5, in, out};
+  auto const rule = update::weight_decay(0.1) | update::sgd{.learning_rate = 0.1};
+  using store_type = kv_store<float, cpu_device<>, decltype(update::rescale(1) | rule)>;
+  for (bool on_store : {true, false}) {
+    net m(linear_factory{out}, cpu_devices(2));
+    begin(m, batch);
+    m.init_optimizer(rule, {.update_on_store = on_store, .multipliers = train::decay_weights_only});
+    linear_reference expected(w0, b0);
+    auto const decayed = [&](linear_batch const& b, double rate) {
+      auto const before = expected.weight;
+      expected.step(b, rate);
+      for (std::size_t i = 0; i < before.size(); ++i) expected.weight[i] -= rate * 0.1 * before[i];
+    };
+    double rate = 0.1;
+    for (auto const* b : {&batch, &rest, &batch}) {
+      m.forward(b->view());
+      m.backward();
+      m.update();
+      decayed(*b, rate);
+      CHECK(m.optimizer().learning_rate() == rate);
+      if (!on_store || rate < 0.1) continue;
+      auto& store = *m.optimizer().store<store_type>();
+      CHECK(store.groups() == 2);
+      rate = 0.05;
+      for (std::size_t group = 0; group < 2; ++group) {
+        auto changed = store.updater(group);
+        get<update::sgd>(changed).learning_rate = rate;
+        store.set_hyperparameters(changed, group);
+      }
+    }
+    check_close(weight_of(m), expected.weight);
+    check_close(bias_of(m), expected.bias);
+  }
+}
+
+TEST_CASE("Row ids of dense parameters give a warning each [C8]", "[train][module]") {
+  linear_batch const batch{8, in, out};
+  warned warnings;
+  net m(linear_factory{out}, cpu_devices(2), warnings.options());
+  begin(m, batch);
+  auto const ids = [](auto const&) { return std::map<std::string, std::vector<std::int64_t>>{{"weight", {0, 1}}}; };
+  m.prepare(batch.view());
+  m.prepare(batch.view(), ids);
+  CHECK(warnings.texts.size() == 1);
+  m.init_optimizer(update::sgd{});
+  m.prepare(batch.view(), ids);
+  CHECK(warnings.texts.size() == 2);
+  auto const wrong = [](auto const&) { return std::map<std::string, std::vector<std::int64_t>>{{"w", {0}}}; };
+  CHECK_THROWS_AS(m.prepare(batch.view(), wrong), unknown_key);
+}

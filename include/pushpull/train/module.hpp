@@ -2,6 +2,7 @@
 /// Training of a user's model on several devices: MXNet's Module, for any executor and any store.
 #pragma once
 
+#include <algorithm>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include <pushpull/config.hpp>
+#include <pushpull/error.hpp>
 #include <pushpull/train/data/data_source.hpp>
 #include <pushpull/train/module/optimized_module.hpp>
 #include <pushpull/train/module/training_loop.hpp>
@@ -49,10 +51,26 @@ class module : public pushpull::detail::optimized_module<F, Slicing>,
     this->bind(std::move(descs.data), std::move(descs.labels), options);
   }
 
-  /// Gets the rows of parameters that the next batch needs. Without row ids it does nothing. @throws not_bound
+  /// The next batch comes. Here nothing has to be done; a bucketing_module binds its bucket. @throws not_bound
   template <class Batch>
   void prepare(Batch const&) {
     this->group_.expect_bound("prepare");
+  }
+  /// MXNet's call for row-sparse parameters: row_ids(batch) -> row ids by name. A module's parameters have mirrors of all rows, so a
+  /// warning says that nothing has to be pulled. Tables of which a step moves only some rows belong in a kv_store of their own: see
+  /// row_sparse_pull. @throws not_bound, unknown_key
+  template <class Batch, std::invocable<Batch const&> RowIds>
+  void prepare(Batch const& next, RowIds const& row_ids) {
+    this->group_.expect_bound("prepare");
+    if (this->optimizer_ == nullptr || !this->optimizer_->updates_on_store())
+      return this->options_.warn("prepare: updates do not run on a store, row ids are ignored");
+    auto const& names = this->group_.param_names();
+    for (auto const& [name, ids] : row_ids(next)) {
+      pushpull::detail::expects<unknown_key>(std::find(names.begin(), names.end(), name) != names.end(), [&] {
+        return "prepare: the model has no parameter \"" + std::string(name) + "\"";
+      });
+      this->options_.warn("prepare: parameter \"" + std::string(name) + "\" has all rows on all devices");
+    }
   }
 
   /// Counts the last forward in a metric. @param pad  So many rows at the end are no samples.

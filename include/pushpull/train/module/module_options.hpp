@@ -7,6 +7,8 @@
 #include <functional>
 #include <set>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include <pushpull/config.hpp>
@@ -64,10 +66,19 @@ enum class overlap {
 struct in_backward_t {};
 inline constexpr in_backward_t in_backward{};
 
+/// Multipliers of the learning rate and of the weight decay of a parameter.
+using name_multipliers = std::function<std::pair<double, double>(std::string_view)>;
+
+/// MXNet's: only parameters whose names end in "weight" or "gamma" decay.
+inline std::pair<double, double> decay_weights_only(std::string_view name) {
+  return {1, name.ends_with("weight") || name.ends_with("gamma") ? 1 : 0};
+}
+
 /// The options of module::init_optimizer.
 struct optimizer_options {
   rescale_policy rescale = rescale_policy::current_batch;
-  bool update_on_store = true;  ///< False: a store adds gradients up, and each device applies the rule.
+  bool update_on_store = true;     ///< False: a store adds gradients up, and each device applies the rule.
+  name_multipliers multipliers{};  ///< By name; parameters with equal ones make a parameter group. None: 1 for all.
   train::overlap overlap = train::overlap::automatic;
   bool force = false;  ///< Also if the module has an optimizer.
 };

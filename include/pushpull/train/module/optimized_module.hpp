@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -77,8 +78,8 @@ class optimized_module : public initialized_module<F, Slicing> {
     if (!expect_no_optimizer(options)) return;
     if (options.update_on_store) {
       using store_type = kv_store<value_type, device_type, rescaled_t<Rule>, Policies...>;
-      sample_scale<Rule> scale(rescaled(rule), options.rescale);
-      auto store = std::make_unique<store_type>(this->devices(), scale.rule(), policies...);
+      sample_scale<Rule> scale(options.rescale);
+      auto store = std::make_unique<store_type>(this->devices(), rescaled(rule), policies...);
       install(std::make_shared<store_optimizer<store_type, Rule>>(std::move(store), std::move(scale)), options);
     } else {
       using store_type = kv_store<value_type, device_type, Policies...>;
@@ -95,8 +96,8 @@ class optimized_module : public initialized_module<F, Slicing> {
                   "init_optimizer: in_backward needs a HookedExecutor: on_grad_ready is missing");
     if (!expect_no_optimizer(options)) return;
     using store_type = kv_store<value_type, device_type, rescaled_t<Rule>, Policies...>;
-    sample_scale<Rule> scale(rescaled(rule), options.rescale);
-    auto store = std::make_unique<store_type>(this->devices(), scale.rule(), policies...);
+    sample_scale<Rule> scale(options.rescale);
+    auto store = std::make_unique<store_type>(this->devices(), rescaled(rule), policies...);
     auto next = std::make_shared<store_optimizer<store_type, Rule>>(std::move(store), std::move(scale));
     next->parameters().update_in_backward();
     options.overlap = train::overlap::on;
@@ -125,8 +126,8 @@ class optimized_module : public initialized_module<F, Slicing> {
     expect_devices(store);
     if constexpr (requires { store.set_optimizer(rescaled(rule)); }) {
       if (options.update_on_store) {
-        sample_scale<Rule> scale(rescaled(rule), options.rescale);
-        store.set_optimizer(scale.rule());
+        sample_scale<Rule> scale(options.rescale);
+        store.set_optimizer(rescaled(rule));
         return install(std::make_shared<store_optimizer<S, Rule>>(store, std::move(scale)), options);
       }
     }
@@ -150,8 +151,8 @@ class optimized_module : public initialized_module<F, Slicing> {
     for (std::size_t i = 0; i < this->group_.param_names().size(); ++i)
       on_store = on_store && (name != "local" || this->group_.param(i, 0).size() <= std::size_t{1} << 24U);
     if (!on_store) return install_local(std::move(store), rule, options);
-    sample_scale<Rule> scale(rescaled(rule), options.rescale);
-    store->set_optimizer(scale.rule());
+    sample_scale<Rule> scale(options.rescale);
+    store->set_optimizer(rescaled(rule));
     install(std::make_shared<store_optimizer<store_type, Rule>>(std::move(store), std::move(scale)), options);
   }
   /// Uses the optimizer of another module, which shares the parameters. @throws no_optimizer if it has none
@@ -258,12 +259,15 @@ class optimized_module : public initialized_module<F, Slicing> {
   }
   template <class S, class Rule>
   void install_local(S&& store, Rule const& rule, train::optimizer_options const& options) {
-    sample_scale<Rule> scale(rescaled(rule), options.rescale);
+    sample_scale<Rule> scale(options.rescale);
     if constexpr (requires { typename std::remove_cvref_t<S>::element_type; }) {
       using store_type = typename std::remove_cvref_t<S>::element_type;
-      install(std::make_shared<local_optimizer<store_type, Rule>>(std::forward<S>(store), std::move(scale)), options);
+      install(
+          std::make_shared<local_optimizer<store_type, Rule>>(std::forward<S>(store), rescaled(rule), std::move(scale)),
+          options);
     } else {
-      install(std::make_shared<local_optimizer<std::remove_cvref_t<S>, Rule>>(store, std::move(scale)), options);
+      install(std::make_shared<local_optimizer<std::remove_cvref_t<S>, Rule>>(store, rescaled(rule), std::move(scale)),
+              options);
     }
   }
 
@@ -274,9 +278,12 @@ class optimized_module : public initialized_module<F, Slicing> {
     auto& group = this->group_;
     for (std::size_t i = 0; i < group.param_names().size(); ++i) {
       std::string const& name = group.param_names()[i];
-      next->add(name, values.args.find(name)->second.view(), group.request(i) != train::grad_request::none);
+      parameter_options registered{.requires_grad = group.request(i) != train::grad_request::none};
+      if (options.multipliers)
+        std::tie(registered.learning_rate_multiplier, registered.weight_decay_multiplier) = options.multipliers(name);
+      next->add(name, values.args.find(name)->second.view(), registered);
     }
-    next->materialize();
+    next->begin();
     if (preloaded_states_) next->load_states(*preloaded_states_);
     group.attach(*next);
     preloaded_states_.reset();

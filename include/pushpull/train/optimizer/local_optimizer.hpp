@@ -36,15 +36,18 @@ class local_optimizer final : public train::model_optimizer<typename S::value_ty
   using typename base::master_type;
   using typename base::view_type;
 
-  local_optimizer(S& store, sample_scale<Rule> scale) : store_(&store), scale_(std::move(scale)) { make(); }
-  local_optimizer(std::unique_ptr<S> store, sample_scale<Rule> scale)
+  local_optimizer(S& store, rescaled_t<Rule> const& rule, sample_scale<Rule> scale)
+      : store_(&store), scale_(std::move(scale)) {
+    make(rule);
+  }
+  local_optimizer(std::unique_ptr<S> store, rescaled_t<Rule> const& rule, sample_scale<Rule> scale)
       : own_(std::move(store)), store_(own_.get()), scale_(std::move(scale)) {
-    make();
+    make(rule);
   }
 
-  /// Registers a parameter. @throws duplicate_key
-  void add(std::string const& name, tensor_view<master_type const> const& value, bool requires_grad) {
-    if (requires_grad) {
+  void add(std::string const& name, tensor_view<master_type const> const& value,
+           parameter_options const& options) override {
+    if (options.requires_grad) {
       tensor<T> converted(cpu_device<>(), value.shape());
       auto const view = converted.view();
       copy(value, view);
@@ -52,10 +55,13 @@ class local_optimizer final : public train::model_optimizer<typename S::value_ty
       store_->wait();
       trained_.push_back(name);
     }
-    for (auto& device : local_) device->parameters.add(name, value, {.requires_grad = requires_grad});
+    for (auto& device : local_) device->parameters.add(name, value, options);
   }
-  void materialize() {
-    for (auto& device : local_) device->parameters.materialize();
+  void begin() override {
+    for (auto& device : local_) {
+      device->parameters.materialize();
+      if (has_multipliers(device->parameters)) add_multiplier_groups(device->parameters, device->store.updater(0));
+    }
     for (std::string const& name : trained_) {
       auto& list = gradients_.emplace_back();
       for (auto& device : local_) list.push_back(device->parameters.grad(name, std::size_t{0}));
@@ -96,11 +102,14 @@ class local_optimizer final : public train::model_optimizer<typename S::value_ty
     read_trained(first, name, first.requires_grad(name), out);
   }
   void set_samples(double samples) override {
-    scale_.set_samples(samples, [&](auto const& rule) {
-      for (auto& device : local_) device->store.set_hyperparameters(rule);
-    });
+    auto scale = scale_;
+    for (auto& device : local_) {
+      scale = scale_;
+      scale.set_samples(samples, device->store);
+    }
+    scale_ = scale;
   }
-  std::optional<double> learning_rate() const override { return scale_.learning_rate(); }
+  std::optional<double> learning_rate() const override { return learning_rate_of(local_.front()->store.updater(0)); }
   int num_workers() const override {
     if constexpr (requires { store_->num_workers(); }) return store_->num_workers();
     return 1;
@@ -127,8 +136,8 @@ class local_optimizer final : public train::model_optimizer<typename S::value_ty
     parameter_store<local_store> parameters;
   };
 
-  void make() {
-    for (D const& device : store_->devices()) local_.push_back(std::make_unique<local>(device, scale_.rule()));
+  void make(rescaled_t<Rule> const& rule) {
+    for (D const& device : store_->devices()) local_.push_back(std::make_unique<local>(device, rule));
   }
 
   std::unique_ptr<S> own_;

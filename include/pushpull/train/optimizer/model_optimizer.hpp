@@ -10,6 +10,7 @@
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/element/dtype.hpp>
+#include <pushpull/store/parameter_options.hpp>
 #include <pushpull/store/rule_states.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
@@ -30,6 +31,12 @@ class model_optimizer {
   model_optimizer& operator=(model_optimizer const&) = delete;
   virtual ~model_optimizer() = default;
 
+  /// Registers a parameter. Multipliers of its learning rate and its weight decay other than 1 make groups in `begin`.
+  /// @throws duplicate_key
+  virtual void add(std::string const& name, tensor_view<master_type const> const& value,
+                   parameter_options const& options) = 0;
+  /// All parameters are there.
+  virtual void begin() = 0;
   virtual view_type value(std::string const& name, std::size_t n) = 0;
   virtual view_type grad(std::string const& name, std::size_t n) = 0;
   /// One step over all parameters that require a gradient.
@@ -50,7 +57,7 @@ class model_optimizer {
   virtual void assign(std::string const& name, tensor_view<master_type const> const& value, rule_states states) = 0;
   /// The trained value.
   virtual void read(std::string const& name, tensor_view<master_type> const& out) = 0;
-  /// Gradients are sums over so many samples, of this process: the rule takes their mean, if it was told to.
+  /// Gradients are sums over so many samples, of all ranks: the rules of all groups take their mean, if they were told to.
   virtual void set_samples(double samples) = 0;
   /// Of the last step, if the rule has one that no schedule sets.
   virtual std::optional<double> learning_rate() const = 0;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <concepts>
+#include <cstddef>
 #include <optional>
 #include <utility>
 
@@ -61,47 +62,55 @@ std::optional<double> learning_rate_of(Rule const& rule) {
   }
 }
 
-/// Where and by how much a store divides gradients.
+/// The rule of a store's parameter group, as it is now. @tparam Rule  The type, which an any_store has to be told.
+template <class Rule, class S>
+Rule rule_of_group(S const& store, std::size_t group) {
+  if constexpr (requires { store.template updater<Rule>(group); }) {
+    return store.template updater<Rule>(group);
+  } else {
+    return store.updater(group);
+  }
+}
+
+/// Whether and by how much a store divides gradients.
+/// @tparam Rule  The rule that the module was given, void if the store brought its own.
 template <class Rule>
 class sample_scale {
  public:
-  sample_scale(rescaled_t<Rule> rule, train::rescale_policy policy)
-      : rule_(std::move(rule)), is_on_(policy != train::rescale_policy::none && !has_rescale<Rule>) {}
+  using rule_type = rescaled_t<Rule>;
 
-  rescaled_t<Rule> const& rule() const { return rule_; }
-  std::optional<double> learning_rate() const { return learning_rate_of(rule_); }
-  /// set(rule) if the number of samples has changed. @returns whether it has
-  template <class Set>
-  bool set_samples(double samples, Set const& set) {
-    if (!is_on_ || !(samples > 0)) return false;
+  explicit sample_scale(train::rescale_policy policy)
+      : is_on_(policy != train::rescale_policy::none && !has_rescale<Rule>) {}
+
+  /// In all parameter groups of the stores, whose other hyperparameters stay. Does nothing if the number is the last one.
+  template <class... S>
+  void set_samples(double samples, S&... stores) {
+    if (!is_on_ || !(samples > 0) || (!(samples < samples_) && !(samples > samples_))) return;
     if constexpr (!has_rescale<Rule>) {
-      auto& factor = update::get<update::rescale>(rule_).factor;
-      if (!(factor < 1 / samples) && !(factor > 1 / samples)) return false;
-      auto const before = factor;
-      factor = 1 / samples;
-      try {
-        set(std::as_const(rule_));
-      } catch (...) {
-        factor = before;
-        throw;
-      }
+      auto const set = [&](auto& store) {
+        for (std::size_t group = 0; group < store.groups(); ++group) {
+          auto rule = rule_of_group<rule_type>(store, group);
+          update::get<update::rescale>(rule).factor = 1 / samples;
+          store.set_hyperparameters(rule, group);
+        }
+      };
+      (set(stores), ...);
+      samples_ = samples;
     }
-    return true;
   }
+  /// The next set_samples acts: groups were added.
+  void forget() { samples_ = 0; }
 
  private:
-  rescaled_t<Rule> rule_;
   bool is_on_;
+  double samples_ = 0;
 };
-/// Of a store with a rule of its own.
 template <>
 class sample_scale<void> {
  public:
-  static std::optional<double> learning_rate() { return std::nullopt; }
-  template <class Set>
-  bool set_samples(double, Set const&) {
-    return false;
-  }
+  template <class... S>
+  void set_samples(double, S&...) {}
+  void forget() {}
 };
 
 }  // namespace detail

@@ -7,12 +7,15 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include <pushpull/checkpoint/optimizer_states.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/pass/copy.hpp>
+#include <pushpull/store/multiplier_groups.hpp>
+#include <pushpull/store/parameter_options.hpp>
 #include <pushpull/store/parameter_store.hpp>
 #include <pushpull/store/policies.hpp>
 #include <pushpull/tensor/tensor.hpp>
@@ -40,6 +43,15 @@ void read_trained(parameter_store<S>& parameters, std::string const& name, bool 
   }
 }
 
+/// Whether any parameter was registered with a multiplier.
+template <class Parameters>
+bool has_multipliers(Parameters const& parameters) {
+  auto const is_one = [](double x) { return !(x < 1) && !(x > 1); };
+  for (parameter_info const p : parameters)
+    if (!is_one(p.options.learning_rate_multiplier) || !is_one(p.options.weight_decay_multiplier)) return true;
+  return false;
+}
+
 /// @tparam S     The store. @tparam Rule  The rule that the module was given for it, void if the store brought its own.
 template <class S, class Rule>
 class store_optimizer final : public train::model_optimizer<typename S::value_type, typename S::device_type> {
@@ -55,11 +67,15 @@ class store_optimizer final : public train::model_optimizer<typename S::value_ty
   store_optimizer(std::unique_ptr<S> store, sample_scale<Rule> scale)
       : own_(std::move(store)), store_(own_.get()), scale_(std::move(scale)), parameters_(*store_) {}
 
-  /// Registers a parameter. @throws duplicate_key
-  void add(std::string const& name, tensor_view<master_type const> const& value, bool requires_grad) {
-    parameters_.add(name, value, {.requires_grad = requires_grad});
+  void add(std::string const& name, tensor_view<master_type const> const& value,
+           parameter_options const& options) override {
+    parameters_.add(name, value, options);
   }
-  void materialize() { parameters_.materialize(); }
+  void begin() override {
+    parameters_.materialize();
+    if constexpr (requires { add_multiplier_groups(parameters_, rule()); })
+      if (has_multipliers(parameters_)) add_multiplier_groups(parameters_, rule());
+  }
 
   view_type value(std::string const& name, std::size_t n) override { return parameters_.value(name, n); }
   view_type grad(std::string const& name, std::size_t n) override { return parameters_.grad(name, n); }
@@ -80,10 +96,11 @@ class store_optimizer final : public train::model_optimizer<typename S::value_ty
   void read(std::string const& name, tensor_view<master_type> const& out) override {
     read_trained(parameters_, name, parameters_.requires_grad(name), out);
   }
-  void set_samples(double samples) override {
-    scale_.set_samples(samples, [&](auto const& rule) { store_->set_hyperparameters(rule); });
+  void set_samples(double samples) override { scale_.set_samples(samples, *store_); }
+  std::optional<double> learning_rate() const override {
+    if constexpr (requires { rule(); }) return learning_rate_of(rule());
+    return std::nullopt;
   }
-  std::optional<double> learning_rate() const override { return scale_.learning_rate(); }
   int num_workers() const override {
     if constexpr (requires { parameters_.num_workers(); }) return parameters_.num_workers();
     return 1;
@@ -113,6 +130,17 @@ class store_optimizer final : public train::model_optimizer<typename S::value_ty
   void* target(void const* tag) const override { return tag == &base::template type_tag<S> ? store_ : nullptr; }
 
  private:
+  /// The store's rule, as it is now.
+  auto rule() const
+    requires(!std::is_void_v<Rule> || requires(S const& store) { store.updater(std::size_t{}); })
+  {
+    if constexpr (std::is_void_v<Rule>) {
+      return store_->updater(0);
+    } else {
+      return rule_of_group<rescaled_t<Rule>>(*store_, 0);
+    }
+  }
+
   std::unique_ptr<S> own_;
   S* store_;
   sample_scale<Rule> scale_;
