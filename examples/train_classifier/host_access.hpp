@@ -4,7 +4,9 @@
 
 #include <functional>
 #include <list>
+#include <memory>
 #include <pushpull/pushpull.hpp>
+#include <type_traits>
 #include <vector>
 
 namespace train_classifier {
@@ -13,19 +15,21 @@ namespace train_classifier {
 template <pushpull::Device Device>
 class host_access {
  public:
-  using view = pushpull::tensor_view<float, Device>;
-
   /// The elements of `tensor`, after all work that was enqueued on it.
-  float const* read(view const& tensor) {
-    buffers_.push_back(pushpull::to_vector(tensor));
-    return buffers_.back().data();
+  template <class T>
+  auto read(pushpull::tensor_view<T, Device> const& tensor) {
+    auto const buffer = std::make_shared<std::vector<std::remove_const_t<T>>>(pushpull::to_vector(tensor));
+    buffers_.push_back(buffer);
+    return static_cast<T const*>(buffer->data());
   }
 
   /// Where to put the elements of `tensor`; `flush` sends them to the device.
-  float* write(view const& tensor) {
-    auto& buffer = buffers_.emplace_back(tensor.size());
-    written_.push_back([&buffer, tensor] { pushpull::copy(buffer_view(buffer, tensor), tensor); });
-    return buffer.data();
+  template <class T>
+  T* write(pushpull::tensor_view<T, Device> const& tensor) {
+    auto const buffer = std::make_shared<std::vector<T>>(tensor.size());
+    written_.push_back(
+        [buffer, tensor] { pushpull::copy(pushpull::tensor_view<T const>(buffer->data(), tensor.shape()), tensor); });
+    return buffer->data();
   }
 
   void flush() {
@@ -35,11 +39,7 @@ class host_access {
   }
 
  private:
-  static auto buffer_view(std::vector<float> const& buffer, view const& tensor) {
-    return pushpull::tensor_view(buffer.data(), tensor.shape());
-  }
-
-  std::list<std::vector<float>> buffers_;  // a list: elements stay where they are
+  std::list<std::shared_ptr<void>> buffers_;
   std::vector<std::function<void()>> written_;
 };
 
@@ -47,10 +47,14 @@ class host_access {
 template <pushpull::HostDevice Device>
 class host_access<Device> {
  public:
-  using view = pushpull::tensor_view<float, Device>;
-
-  float const* read(view const& tensor) { return tensor.data(); }
-  float* write(view const& tensor) { return tensor.data(); }
+  template <class T>
+  T const* read(pushpull::tensor_view<T, Device> const& tensor) {
+    return tensor.data();
+  }
+  template <class T>
+  T* write(pushpull::tensor_view<T, Device> const& tensor) {
+    return tensor.data();
+  }
   void flush() {}
 };
 

@@ -34,6 +34,9 @@ struct options {
   std::size_t hidden = 128;
   std::uint64_t seed = 1;
   std::optional<std::filesystem::path> save_weights;
+  std::optional<std::filesystem::path> checkpoints;
+  bool resume = false;
+  std::optional<std::filesystem::path> history;
   bool quiet = false;
   int ranks = 1;  ///< processes that train together: what started the program decides
 };
@@ -108,6 +111,13 @@ inline std::optional<options> parse(int argc, char const* const* argv, options c
   app.add_option("--seed", chosen.seed, "decides the initial weights and the order of the images (default 1)")
       ->check(CLI::Range(std::int64_t{0}, std::numeric_limits<std::int64_t>::max()));
   app.add_option("--save-weights", chosen.save_weights, "write the final weights here, as little-endian float32");
+  app.add_option("--checkpoints", chosen.checkpoints,
+                 "after each epoch write weights and states to PREFIX-<epoch>.params, .states")
+      ->type_name("PREFIX");
+  app.add_flag("--resume", chosen.resume,
+               "continue from the newest of the --checkpoints, with the other options of that run");
+  app.add_option("--history", chosen.history,
+                 "write the figures of each epoch here: .csv or .jsonl, for examples/plot_history.py");
   app.add_flag("--quiet", chosen.quiet, "print the final accuracy only");
   try {
     app.parse(argc, argv);
@@ -122,6 +132,7 @@ inline std::optional<options> parse(int argc, char const* const* argv, options c
   if (chosen.batch < devices)
     throw input_error{"--batch: " + std::to_string(chosen.batch) + " images cannot be split over " +
                       std::to_string(devices) + " devices"};
+  if (chosen.resume && !chosen.checkpoints) throw input_error{"--resume: --checkpoints has to name the checkpoints"};
   if (learning_rate && !(std::isfinite(*learning_rate) && *learning_rate > 0))
     throw input_error{"--learning-rate: has to be a positive number"};
   chosen.learning_rate = learning_rate.value_or(default_learning_rate(chosen.updater));

@@ -17,6 +17,7 @@
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace train_classifier {
 
@@ -70,14 +71,15 @@ class perceptron {
     probability_.noalias() = hidden_ * block(parameters.output_weight, shape_.outputs, shape_.hidden).transpose();
     probability_.rowwise() += row(parameters.output_bias, shape_.outputs);
     batch_result result;
+    losses_.resize(rows);
     for (std::size_t i = 0; i < rows; ++i) softmax(i, labels[i], result);
     return result;
   }
 
-  /// As `forward`; also overwrites `gradients` with the gradients of the loss summed over the rows (zero for no rows).
-  batch_result backward(perceptron_pointers<float const> parameters, float const* images,
-                        std::span<std::uint8_t const> labels, perceptron_pointers<float> gradients) {
-    auto const result = forward(parameters, images, labels);
+  /// Overwrites `gradients` with the gradients of the loss summed over the rows of the last `forward` (zero for no rows), whose
+  /// arguments it gets again.
+  void gradients(perceptron_pointers<float const> parameters, float const* images, std::span<std::uint8_t const> labels,
+                 perceptron_pointers<float> gradients) {
     auto const rows = labels.size();
     matrix& output_error = probability_;  // softmax and cross-entropy together: error = probability - (1 at the label)
     for (std::size_t i = 0; i < rows; ++i) output_error(index(i), labels[i]) -= 1.0F;
@@ -89,8 +91,19 @@ class perceptron {
     block(gradients.hidden_weight, shape_.hidden, shape_.inputs).noalias() =
         hidden_error_.transpose() * block(images, rows, shape_.inputs);
     sum_rows(hidden_error_, row(gradients.hidden_bias, shape_.hidden));
+  }
+
+  /// `forward` and `gradients`.
+  batch_result backward(perceptron_pointers<float const> parameters, float const* images,
+                        std::span<std::uint8_t const> labels, perceptron_pointers<float> gradients) {
+    auto const result = forward(parameters, images, labels);
+    this->gradients(parameters, images, labels, gradients);
     return result;
   }
+
+  /// Of the last `forward`: probabilities (rows, outputs), row-major, and the loss of each row.
+  float const* probabilities() const { return probability_.data(); }
+  std::vector<float> const& losses() const { return losses_; }
 
  private:
   using matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
@@ -127,7 +140,8 @@ class perceptron {
     float sum = 0;
     for (float& output : outputs) sum += output = std::exp(output - shift);
     for (float& output : outputs) output /= sum;
-    result.loss += static_cast<double>(std::log(sum) - label_output);
+    losses_[i] = std::log(sum) - label_output;
+    result.loss += static_cast<double>(losses_[i]);
     ++result.rows;
   }
 
@@ -136,6 +150,7 @@ class perceptron {
   matrix slope_;         // (rows, hidden), the ReLU's derivative
   matrix hidden_error_;  // (rows, hidden)
   matrix probability_;   // (rows, outputs)
+  std::vector<float> losses_;
 };
 
 }  // namespace train_classifier

@@ -2,6 +2,7 @@
 /// The whole program but for its devices: each main file makes those that its compiler can use.
 #pragma once
 
+#include <cstdint>
 #include <exception>
 #include <fstream>
 #include <iomanip>
@@ -12,13 +13,13 @@
 #include <vector>
 
 #include "dataset.hpp"
+#include "executor.hpp"
 #include "input_error.hpp"
 #include "load.hpp"
+#include "metric.hpp"
 #include "model.hpp"
 #include "options.hpp"
 #include "perceptron.hpp"
-#include "progress.hpp"
-#include "random.hpp"
 #include "trainer.hpp"
 #include "updaters.hpp"
 
@@ -35,7 +36,8 @@ inline std::ofstream open_weights(options const& chosen) {
   return file;
 }
 
-inline void save_weights(options const& chosen, std::ofstream& file, model const& trained) {
+template <class Params>
+void save_weights(options const& chosen, std::ofstream& file, Params const& trained) {
   if (!chosen.save_weights) return;
   write_weights(trained, file);
   file.close();
@@ -53,6 +55,13 @@ void in_step([[maybe_unused]] Communicator const& ranks, F const& f) {
   }
 }
 
+inline void print_how_to_resume(options const& chosen) {
+  std::cout << "interrupted; "
+            << (chosen.checkpoints ? "the same command with --resume continues after the last whole epoch"
+                                   : "a run with --checkpoints PREFIX can be resumed")
+            << std::endl;
+}
+
 template <class Device, class Connect>
 void run(options const& chosen, std::vector<Device> const& devices, Connect const& connect) {
   auto const data = load(chosen);
@@ -62,19 +71,22 @@ void run(options const& chosen, std::vector<Device> const& devices, Connect cons
   bool const speaks = ranks.rank() == 0;
   in_step(ranks, [&] {
     auto weights_file = speaks ? open_weights(chosen) : std::ofstream{};
-    generator random{chosen.seed};
-    model weights = initial_model({data.training.features, chosen.hidden, classes}, random);
-    with_updater(chosen, [&](auto const& updater) {
-      progress report{progress::style_for_stdout(chosen.quiet || !speaks), chosen.epochs};
-      train(devices, ranks, updater, chosen, data.training, random, report, weights);
-    });
+    perceptron_shape const shape{data.training.features, chosen.hidden, classes};
+    classifier<Device> net{perceptron_factory<Device>{shape}, devices, {.seed = chosen.seed}};
+    bool complete = true;
+    with_updater(chosen, [&](auto const& updater) { complete = train(net, ranks, updater, chosen, data.training); });
     if (!speaks) return;
-    save_weights(chosen, weights_file, weights);
+    if (!complete) return print_how_to_resume(chosen);
+    save_weights(chosen, weights_file, net.params());
 
-    auto const test = perceptron{weights.shape}.forward(weights.pointers(), data.test.images.data(), data.test.labels);
-    std::cout << "test accuracy " << std::fixed << std::setprecision(4)
-              << static_cast<double>(test.correct) / static_cast<double>(test.rows) << " (" << test.correct << " of "
-              << test.rows << ")" << std::endl;
+    auto test = batches_of(data.test, {.batch = 1024, .last = pushpull::train::data::last_batch::partial});
+    auto const alone = pushpull::comm::single{};
+    loss_and_accuracy<Device, pushpull::comm::single> metric{alone};
+    net.score(test, metric);
+    auto const sums = metric.sums();
+    std::cout << "test accuracy " << std::fixed << std::setprecision(4) << sums.correct / sums.rows << " ("
+              << static_cast<std::int64_t>(sums.correct) << " of " << static_cast<std::int64_t>(sums.rows) << ")"
+              << std::endl;
     if (!std::cout) throw std::runtime_error{"the accuracy could not be written"};
   });
 }

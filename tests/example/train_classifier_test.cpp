@@ -1,5 +1,6 @@
 /// @file
 /// The built example, run as a user runs it.
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -56,7 +57,8 @@ TEST_CASE("what the user can mend ends with one line and exit code 2", "[example
       GENERATE(as<std::string>{}, "--devices 0", "--devices -1", "--devices x", "--batch -3", "--batch 3 --devices 4",
                "--batch 2000", "--epochs 0", "--hidden 0", "--seed -1", "--learning-rate 0", "--learning-rate nan",
                "--updater adagrad", "--dataset mnist", "--device tpu", "--unknown", "stray", "--data-dir /nowhere",
-               "--dataset fashion-mnist --data-dir /nowhere", "--save-weights /nowhere/weights");
+               "--dataset fashion-mnist --data-dir /nowhere", "--save-weights /nowhere/weights", "--resume",
+               "--resume --checkpoints /nowhere/run");
   auto const result = run(arguments);
   INFO(arguments << ": " << result.errors);
   CHECK(result.exit_code == 2);
@@ -78,4 +80,51 @@ TEST_CASE("training that diverges ends with exit code 1", "[example][train_class
   auto const result = run("--updater sgd --learning-rate 1e10");
   CHECK(result.exit_code == 1);
   CHECK(result.errors.find("diverged in epoch 1") != std::string::npos);
+}
+
+TEST_CASE("a run that is killed after any epoch, and resumed, ends with the weights of one that was not",
+          "[example][train_classifier]") {
+  auto const devices = GENERATE(as<std::string>{}, "1", "2", "4");
+  auto const updater = GENERATE(as<std::string>{}, "momentum", "adam");
+  auto const arguments = " --updater " + updater + " --devices " + devices;
+  auto const expected = trained_weights("--epochs 6" + arguments);
+  for (int const epoch : {1, 3, 5}) {
+    temporary_folder const folder;
+    auto const prefix = folder.file("run").string();
+    auto const file = [&](int number, std::string const& ending) {
+      auto const digits = std::to_string(number);
+      return prefix + "-" + std::string(4 - digits.size(), '0') + digits + ending;
+    };
+    auto const killed = run("--epochs 999 --checkpoints '" + prefix + "'" + arguments,
+                            "sh -c '\"$0\" \"$@\" & p=$!; until [ -e " + file(epoch, ".params") +
+                                " ] || ! kill -0 $p; do :; done; kill -KILL $p; wait $p'");
+    INFO(killed.output << killed.errors);
+    REQUIRE(killed.exit_code == 137);
+    for (int later = epoch + 1; later <= 999; ++later)  // it may have come further than that epoch
+      for (std::string const ending : {".params", ".states"}) std::filesystem::remove(file(later, ending));
+    CHECK(trained_weights("--epochs 6 --resume --checkpoints '" + prefix + "'" + arguments) == expected);
+  }
+}
+
+TEST_CASE("a run resumes on another number of devices, within rounding", "[example][train_classifier]") {
+  auto const expected = trained_weights("--epochs 4 --devices 4");
+  for (std::string const devices : {"1", "3"}) {
+    temporary_folder const folder;
+    auto const checkpoints = " --checkpoints '" + folder.file("run").string() + "'";
+    trained_weights("--epochs 2 --devices 4" + checkpoints);
+    auto const weights = trained_weights("--epochs 4 --resume --devices " + devices + checkpoints);
+    CHECK(relative_difference(weights, expected) <= 1e-4F);
+  }
+}
+
+TEST_CASE("the figures of each epoch go to a history, which a resumed run continues", "[example][train_classifier]") {
+  temporary_folder const folder;
+  auto const path = folder.file("history.csv");
+  auto const files = " --history '" + path.string() + "' --checkpoints '" + folder.file("run").string() + "'";
+  REQUIRE(run("--epochs 2" + files).exit_code == 0);
+  REQUIRE(run("--epochs 5 --resume" + files).exit_code == 0);
+  auto const text = read_file(path);
+  CHECK(lines(text) == 6);
+  CHECK(text.find("epoch,seconds,samples_per_second,learning_rate,loss,accuracy\n0,") == 0);
+  CHECK(text.find("\n4,") != std::string::npos);
 }
