@@ -151,6 +151,82 @@ TEST_CASE("a store of unknown rule takes its step in parts, or whole if its rule
   REQUIRE_THROWS_AS(parameters.make_part(std::vector<std::string>{}), pp::invalid_argument);
 }
 
+TEST_CASE("a step ends when all of its parts have been waited for", "[ready]") {
+  pp::kv_store store{pp::cpu_devices(2), update::sgd{.learning_rate = 1}};
+  pp::parameter_store parameters{store};
+  parameters.set_bucket_bytes(1);
+  for (bool const in_backward : {false, true}) {
+    parameters.update_in_backward(in_backward);
+    for (auto const* each : {"a", "b"})
+      if (!in_backward) parameters.add(each, std::vector<float>(5));
+    auto const before = in_backward ? store.steps("a") : 0;
+    for (auto const* each : {"b", "a"}) parameters.ready(each);
+    for (auto const* each : {"a", "b"}) parameters.wait(each);
+    parameters.update_all();  // another step
+    REQUIRE(store.steps("a") == before + 2);
+    for (auto const* each : {"b", "a"}) parameters.ready(each);
+    parameters.wait("a");
+    parameters.update_all();  // waits for b
+    REQUIRE(store.steps("a") == before + 3);
+    REQUIRE(store.steps("b") == before + 3);
+  }
+}
+
+TEST_CASE("an update in backward is made in the call that completes the gradients", "[ready]") {
+  static std::thread::id made_by;
+  struct rate {
+    double operator()(std::int64_t) const {
+      made_by = std::this_thread::get_id();
+      return 1;
+    }
+  };
+  pp::kv_store store{pp::cpu_devices(2), update::sgd{} | update::learning_rate(rate{})};
+  pp::parameter_store parameters{store};
+  parameters.update_in_backward();
+  parameters.set_bucket_bytes(1);
+  for (auto const* each : {"a", "b"}) parameters.add(each, std::vector<float>(5));
+  parameters.materialize();
+  parameters.ready("a", 0);
+  made_by = {};
+  std::fill_n(parameters.grad("a", 1).data(), 5, 1.0F);
+  parameters.ready("a", 1);
+  REQUIRE(made_by == std::this_thread::get_id());
+  REQUIRE(parameters.value("a", 1).data()[4] == -1.0F);
+  REQUIRE(store.steps("b") == 0);
+}
+
+TEST_CASE("over ranks the value of rank 0 is written to the mirrors of all", "[ranks][set_value]") {
+  test::for_each_reach(
+      3,
+      [](comm::threads_options const& options) {
+        comm::run_ranks(3, options, [](comm::threads const& c) {
+          auto store =
+              pp::make_kv_store<float>(pp::cpu_devices(2), update::sgd{.learning_rate = 1} | update::ema(0.5), c);
+          pp::parameter_store parameters{store};
+          for (auto const* each : {"a", "b"}) parameters.add(each, std::vector<float>(4099));
+          auto const of_rank = [&](float x) { return std::vector<float>(4099, x + static_cast<float>(10 * c.rank())); };
+          auto const expect_value = [&](char const* each, float x) {
+            for (std::size_t n = 0; n < 2; ++n)
+              test::expect(pp::to_vector(parameters.value(each, n)) == std::vector<float>(4099, x));
+          };
+          parameters.set_value("a", of_rank(1));
+          expect_value("a", 1);
+          for (auto const* each : {"a", "b"})
+            for (std::size_t n = 0; n < 2; ++n) std::fill_n(parameters.grad(each, n).data(), 4099, 0.5F);
+          parameters.update_all();
+          expect_value("a", -2);
+          parameters.set_value(std::vector<std::string>{"b", "a"}, std::vector{of_rank(2), of_rank(3)});
+          expect_value("a", 3);
+          expect_value("b", 2);
+          parameters.swap("ema");
+          test::expect_throws<pp::invalid_argument>([&] { parameters.set_value("a", of_rank(7)); });
+          parameters.swap("ema");
+          expect_value("a", 3);
+        });
+      },
+      false);
+}
+
 TEST_CASE("parameters that change their requests amid a step in parts do so after it", "[ready]") {
   pp::kv_store store{pp::cpu_devices(2), update::sgd{.learning_rate = 1}};
   pp::parameter_store parameters{store};
@@ -169,10 +245,15 @@ TEST_CASE("parameters that change their requests amid a step in parts do so afte
   REQUIRE(store.steps("b") == 1);
   REQUIRE(pp::to_vector(parameters.value("a", std::size_t{1})) == std::vector<float>(5, -2.0F));
   REQUIRE(parameters.begin_grad("b", 0) == pp::grad_request::write);  // the step has used the sum
+  REQUIRE(parameters.begin_grad("b", 0) == pp::grad_request::add);
   parameters.update_all();
   REQUIRE(store.steps("a") == 1);
   REQUIRE(store.steps("b") == 2);
   REQUIRE(store.steps("c") == 1);
+  REQUIRE(parameters.begin_grad("b", 0) == pp::grad_request::write);
+  for (auto const* each : {"c", "b"}) parameters.ready(each);
+  for (auto const* each : {"b", "c"}) parameters.wait(each);
+  REQUIRE(parameters.begin_grad("b", 0) == pp::grad_request::write);
 }
 
 TEST_CASE("parts of a model take steps apart from one another, as two models do", "[ranks][ready]") {
@@ -240,6 +321,10 @@ TEST_CASE("a gradient is complete once in a step, on each device", "[ready]") {
   parameters.update_all();  // whatever has not been reported
   parameters.ready("a", 1);
   REQUIRE(store.steps("a") == 2);
+  parameters.ready("a", 0);  // a whole step, for which nobody waits,
+  parameters.ready("a", 1);
+  parameters.update_all();  // and another
+  REQUIRE(store.steps("a") == 4);
 }
 
 TEST_CASE("a gradient is complete once in a step", "[ready]") {

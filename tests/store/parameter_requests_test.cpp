@@ -177,21 +177,25 @@ TEST_CASE("gradient requests change at any time, and reach all mirrors", "[param
   };
   REQUIRE(step(1) == -2);
   REQUIRE(step(1) == -4);
-  parameters.grad("w", 0).data()[0] += 100;
+  parameters.grad("w", 0).data()[2] += 100;
   parameters.discard_grad();
   REQUIRE(step(1) == -6);
+  parameters.grad("w", 0).data()[2] += 100;
+  parameters.freeze("w");
+  parameters.unfreeze("w");
+  REQUIRE(step(1) == -8);
   parameters.set_request("w", pp::grad_request::write);
   REQUIRE(parameters.begin_grad("w", 1) == pp::grad_request::write);
   parameters.zero_grad();  // the next backward pass overwrites
   REQUIRE(parameters.grad("w", 1).data()[2] == 1);
   parameters.update_all();
-  REQUIRE(parameters.value("w", 0).data()[2] == -8);
+  REQUIRE(parameters.value("w", 0).data()[2] == -10);
   parameters.set_request("w", pp::grad_request::none);
   parameters.update_all();
-  REQUIRE(parameters.value("w", 0).data()[2] == -8);
+  REQUIRE(parameters.value("w", 0).data()[2] == -10);
   parameters.set_request("w", pp::grad_request::add);
-  REQUIRE(step(1) == -10);
-  REQUIRE(store.steps("w") == 5);
+  REQUIRE(step(1) == -12);
+  REQUIRE(store.steps("w") == 6);
   REQUIRE_THROWS_AS(parameters.set_request("v", pp::grad_request::add), pp::unknown_key);
   REQUIRE_THROWS_AS(parameters.begin_grad("w", 2), pp::unknown_device);
 }
@@ -273,4 +277,28 @@ TEST_CASE("a value that a swap has put away is not written, and the sum of micro
   parameters.update_all();
   REQUIRE(parameters.value("a", 0).data()[0] == 19.0F);
   REQUIRE(parameters.value("b", 0).data()[0] == 19.5F);
+}
+
+TEST_CASE("a parameter without memory for gradients is stepped by those that come", "[parameter_store][requests]") {
+  pp::kv_store store{pp::cpu_devices(2), update::sgd{1.0}};
+  pp::parameter_store parameters{store};
+  parameters.add("own", std::vector<float>(1000), {.keeps_gradient = false});
+  parameters.add("frozen", std::vector<float>(1000), {.requires_grad = false, .keeps_gradient = false});
+  parameters.materialize();
+  REQUIRE(parameters.memory_report().total().gradients == 0);
+  REQUIRE_THROWS_WITH(parameters.grad("own", 0), Catch::Matchers::Contains("keeps no gradient"));
+  REQUIRE(parameters.begin_grad("own", 0) == pp::grad_request::none);
+  parameters.update_all();
+  std::vector<float> const ones(1000, 1.0F);
+  parameters.update("own", ones);
+  parameters.update("own", std::vector{ones, ones});
+  parameters.update("frozen", ones);
+  REQUIRE(parameters.value("own", 1).data()[999] == -3.0F);
+  REQUIRE(parameters.value("frozen", 1).data()[999] == 0.0F);
+  parameters.unfreeze("frozen");
+  parameters.update("frozen", ones);
+  REQUIRE(parameters.value("frozen", 0).data()[0] == -1.0F);
+  REQUIRE(parameters.memory_report().total().gradients == 0);
+  REQUIRE_THROWS_AS(parameters.update("own", std::vector<float>(999)), pp::shape_mismatch);
+  REQUIRE(store.steps("own") == 2);
 }
