@@ -49,7 +49,9 @@ inline replica_requests resolve(grad_requests const& given, input_descriptors co
     for (std::size_t i = 0; i < inputs.data.size(); ++i) result.inputs[i] = (*list)[i];
     for (std::size_t i = 0; i < params.size(); ++i) result.params[i] = (*list)[before + i];
   } else if (auto const* const map = std::get_if<std::map<std::string, grad_request, std::less<>>>(&given)) {
-    for (auto const& [name, request] : *map) {
+    for (auto const& entry : *map) {  // clang 14 captures no structured bindings
+      std::string const& name = entry.first;
+      grad_request const request = entry.second;
       bool known = false;
       auto const give = [&](bool is_named, grad_request& to) {
         known = known || is_named;

@@ -65,7 +65,8 @@ class module : public pushpull::detail::optimized_module<F, Slicing>,
     if (this->optimizer_ == nullptr || !this->optimizer_->updates_on_store())
       return this->options_.warn("prepare: updates do not run on a store, row ids are ignored");
     auto const& names = this->group_.param_names();
-    for (auto const& [name, ids] : row_ids(next)) {
+    for (auto const& entry : row_ids(next)) {  // clang 14 captures no structured bindings
+      auto const& name = entry.first;
       pushpull::detail::expects<unknown_key>(std::find(names.begin(), names.end(), name) != names.end(), [&] {
         return "prepare: the model has no parameter \"" + std::string(name) + "\"";
       });

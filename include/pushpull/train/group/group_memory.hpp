@@ -106,7 +106,9 @@ class group_memory {
     auto const& all = arrays(call);
     std::vector<std::string> extra;
     auto const check = [&](auto const& given, auto const& names, auto const& index, auto const& own) {
-      for (auto const& [name, value] : given) {
+      for (auto const& entry : given) {  // clang 14 captures no structured bindings
+        auto const& name = entry.first;
+        auto const& value = entry.second;
         auto const place = std::find(names.begin(), names.end(), name);
         if (place == names.end()) {
           extra.emplace_back(name);
@@ -131,7 +133,9 @@ class group_memory {
   void get_params(Params& params, Aux& aux) const {
     auto const& all = arrays("get_params");
     auto const read = [&](auto& out, auto const& names, auto const& index, auto const& own, bool identical) {
-      for (auto& [name, target] : out) {
+      for (auto& entry : out) {
+        auto const& name = entry.first;
+        auto& target = entry.second;
         auto const place = std::find(names.begin(), names.end(), name);
         expects<unknown_key>(place != names.end(),
                              [&] { return "get_params: the model has no parameter \"" + std::string(name) + "\""; });
