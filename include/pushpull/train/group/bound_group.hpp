@@ -57,6 +57,9 @@ class bound_group : public group_memory<F> {
     return bound_->layout;
   }
 
+  /// Whether all devices take equally many rows, as of batches that come in a list, whatever their work loads.
+  bool is_even() const { return bound_ && bound_->even; }
+
   /// Makes the executors. New parameters, gradients and auxiliary states are zero.
   /// @throws bad_option, also if gradients of the data are wanted for inference, or the executor is no InputGradExecutor;
   /// batch_mismatch, shape_mismatch, empty_slice, dtype_mismatch; the errors of the factory

@@ -91,7 +91,7 @@ class bound_module {
   template <class Data, class Label>
   void forward(train::batch<Data, Label> const& batch, std::optional<train::mode> run = {}) {
     expect_ready("forward");
-    group_.reshape(shapes_of(batch, 1), false);
+    if (!fits(batch)) group_.reshape(shapes_of(batch, 1), false);
     group_.forward(batch, run);
   }
   /// A batch for each device, all of the same shapes.
@@ -194,6 +194,19 @@ class bound_module {
   bool waits_ = false;     // the forward pass waits for each parameter's step
 
  private:
+  /// Whether the executors have the shapes of the batch: what nearly all steps ask, without an allocation.
+  template <class Batch>
+  bool fits(Batch const& batch) const {
+    auto const same = [](auto const& arrays, std::vector<train::descriptor> const& descs) {
+      if (arrays.size() != descs.size()) return false;
+      for (std::size_t i = 0; i < arrays.size(); ++i)
+        if (!(arrays[i].shape() == descs[i].shape)) return false;
+      return true;
+    };
+    auto const& whole = group_.layout().whole;
+    return batch.data_descs.empty() && batch.label_descs.empty() && !group_.is_even() && same(batch.data, whole.data) &&
+           (batch.labels.empty() || same(batch.labels, whole.labels));
+  }
   /// The shapes of a batch, of which `times` make the whole. Labels that did not come keep their descriptors.
   template <class Batch>
   train::input_descriptors shapes_of(Batch const& batch, std::int64_t times) const {

@@ -210,12 +210,13 @@ class optimized_module : public initialized_module<F, Slicing> {
 
   /// Writes `<prefix>-<epoch>.params`, a safetensors file with the tensors "arg:<name>" and "aux:<name>", and
   /// `<prefix>-<epoch>.states` if the module has an optimizer. Epochs have four digits or more.
-  /// Of several ranks all call it, and rank 0 writes. @throws not_initialized, file_error
+  /// Of several ranks all call it, rank 0 writes, and all return or throw; the parameters come last. @throws not_initialized, file_error
   void save_checkpoint(std::string const& prefix, std::int64_t epoch, train::checkpoint_options options = {}) {
     auto const values = this->params();
-    if (options.states && this->optimizer_ != nullptr) save_states(checkpoint_file(prefix, epoch, "states"));
-    if (this->optimizer_ == nullptr || this->optimizer_->rank() == 0)
-      write_params(checkpoint_file(prefix, epoch, "params"), values);
+    auto const path = checkpoint_file(prefix, epoch, "params");
+    if (this->optimizer_ == nullptr) return write_params(path, values);
+    if (options.states) save_states(checkpoint_file(prefix, epoch, "states"));
+    this->optimizer_->on_first_rank([&] { write_params(path, values); });
   }
   /// Takes parameters and auxiliary states of a checkpoint, and the states of the optimizer: at once, or those that the module
   /// cannot take yet in `bind` and `init_optimizer`. Any number of devices may have saved it.

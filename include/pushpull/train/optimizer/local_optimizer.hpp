@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -118,9 +119,10 @@ class local_optimizer final : public train::model_optimizer<typename S::value_ty
     if constexpr (requires { store_->rank(); }) return store_->rank();
     return 0;
   }
+  void on_first_rank(std::function<void()> const& f) override { call_on_first_rank(*store_, rank(), f); }
   bool updates_on_store() const override { return false; }
   void save_states(std::filesystem::path const& path) override {
-    checkpoint::save_optimizer_states(local_.front()->store, path);
+    on_first_rank([&] { checkpoint::save_optimizer_states(local_.front()->store, path); });
   }
   void load_states(std::filesystem::path const& path) override {
     for (auto& device : local_) checkpoint::load_optimizer_states(device->store, path);

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -63,6 +64,8 @@ class model_optimizer {
   virtual std::optional<double> learning_rate() const = 0;
   virtual int num_workers() const = 0;
   virtual int rank() const = 0;
+  /// Calls f on rank 0. All ranks make the call; it returns when f has, or throws on all of them.
+  virtual void on_first_rank(std::function<void()> const& f) = 0;
   /// Whether the store applies the rule, or only adds gradients up.
   virtual bool updates_on_store() const = 0;
   /// States and step counts, by parameter names: a file of any number of devices.

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -11,6 +12,7 @@
 #include <utility>
 
 #include <pushpull/checkpoint/optimizer_states.hpp>
+#include <pushpull/checkpoint/rank_agreement.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/pass/copy.hpp>
@@ -40,6 +42,18 @@ void read_trained(parameter_store<S>& parameters, std::string const& name, bool 
     store.pull(name, view);
     store.wait();
     copy(view, out);
+  }
+}
+
+/// Calls f on the first rank of a store; all ranks return or throw together, if the store can tell its ranks.
+template <class S>
+void call_on_first_rank(S const& store, int rank, std::function<void()> const& f) {
+  if constexpr (requires { store.owning_ranks(); }) {
+    checkpoint::detail::all_or_none(store.owning_ranks(), "save_checkpoint", [&] {
+      if (rank == 0) f();
+    });
+  } else if (rank == 0) {
+    f();
   }
 }
 
@@ -109,6 +123,7 @@ class store_optimizer final : public train::model_optimizer<typename S::value_ty
     if constexpr (requires { parameters_.rank(); }) return parameters_.rank();
     return 0;
   }
+  void on_first_rank(std::function<void()> const& f) override { call_on_first_rank(*store_, rank(), f); }
   bool updates_on_store() const override { return true; }
   void save_states([[maybe_unused]] std::filesystem::path const& path) override {
     if constexpr (checkpoint::OptimizerStateStore<S>) {

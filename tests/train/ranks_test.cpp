@@ -1,0 +1,54 @@
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <pushpull/comm/run_ranks.hpp>
+#include <pushpull/comm/threads.hpp>
+#include <pushpull/pushpull.hpp>
+#include <pushpull/train/module.hpp>
+#include <string>
+#include <vector>
+
+#include "support/catch.hpp"
+#include "support/expect.hpp"
+#include "support/temporary_folder.hpp"
+#include "train/models.hpp"
+
+using namespace pushpull;
+using namespace pushpull::test;
+
+TEST_CASE("Ranks train as one process does, with and without overlap, and save once [C5.2] [D3]", "[train][ranks]") {
+  std::int64_t const in = 3, out = 2;
+  linear_batch const whole{12, in, out};
+  std::vector<float> const w0 = numbers(6, 5), b0 = numbers(2, 6);
+  float const zero = 0;
+  std::map<std::string, tensor_view<float const>> const args{{"weight", tensor_view(w0.data(), shape{out, in})},
+                                                             {"bias", tensor_view(b0.data(), shape{out})}},
+      aux{{"seen", tensor_view(&zero, shape{1})}};
+  linear_reference expected(w0, b0);
+  for (int step = 0; step < 5; ++step) expected.step(whole, 0.1);
+  temporary_folder const folder;
+  for (train::overlap const overlap : {train::overlap::automatic, train::overlap::off})
+    comm::run_ranks(2, [&](comm::threads const& ranks) {
+      auto const first = static_cast<std::size_t>(ranks.rank()) * 6;  // each takes half of every batch
+      train::batch<> const own{
+          .data = {tensor_view<float const>(whole.x.data() + first * 3, shape{6, in})},
+          .labels = {tensor_view<float const>(whole.t.data() + first * 2, shape{6, out})}};
+      train::module model(linear_factory{out}, cpu_devices(2));
+      model.bind({{.name = "x", .shape = shape{6, in}}}, {{.name = "t", .shape = shape{6, out}}});
+      model.set_params(args, aux);
+      model.init_optimizer(update::sgd{.learning_rate = 0.1}, {.overlap = overlap}, ranks);
+      for (int step = 0; step < 5; ++step) {
+        model.forward(own);
+        model.backward();
+        model.update();
+      }
+      auto const trained = to_vector(model.params().args.find("weight")->second);
+      for (std::size_t i = 0; i < trained.size(); ++i) {
+        float const error = trained[i] - static_cast<float>(expected.weight[i]);
+        expect(error < 1e-5F && error > -1e-5F);
+      }
+      model.save_checkpoint(folder.file("model").string(), 5);
+      model.load_checkpoint(folder.file("model").string(), 5);
+      expect(to_vector(model.params().args.find("weight")->second) == trained);
+    });
+}
