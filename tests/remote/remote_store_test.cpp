@@ -104,6 +104,8 @@ TEST_CASE("one worker and servers give the bits of a local store", "[remote]") {
   REQUIRE(store.num_workers() == 1);
   REQUIRE(store.num_servers() == count);
   REQUIRE(store.has_updater());
+  REQUIRE(store.type() == "dist_async");
+  REQUIRE(store.is_capable("optimizer"));
   for (std::size_t const n : {0U, 1U, 7U, 1000U, 2048U, 2049U, 30011U}) {
     std::string const key = "w" + std::to_string(n);
     auto const initial = values(n, 1);
@@ -462,4 +464,65 @@ TEST_CASE("outer steps over servers are those of DiLoCo's pseudo-code", "[remote
     }
     for (std::size_t i = 0; i < n; ++i) expect(std::abs(weights[i] - theta[i]) < 1e-12);
   });
+}
+
+TEST_CASE("a message that comes again is answered again and not applied", "[remote]") {
+  using remote::message_kind;
+  constexpr std::size_t n = 8;
+  server_set<served_sgd> servers(1, update::sgd{.learning_rate = 1});
+  worker_store store(devices, servers.addresses, of_rank(0));
+  store.init("w", std::vector<float>(n));
+  std::vector<float> weights(n);
+  auto const weight = [&] {
+    store.pull("w", weights).wait();
+    return weights[0];
+  };
+
+  zmq::context_t context(1);
+  zmq::socket_t socket(context, zmq::socket_type::dealer);
+  socket.set(zmq::sockopt::linger, 0);
+  socket.connect(servers.addresses[0]);
+  std::vector<float> const ones(n, 1.0F);
+  remote::detail::received_message answer;
+  auto const ask = [&](remote::message_header h, bool has_payload) {
+    h.worker = h.kind == message_kind::hello ? remote::no_worker : h.worker;
+    std::span<float const> const payload = std::span(ones).first(has_payload ? n : 0);
+    REQUIRE(remote::detail::send_message(socket, h, zmq::message_t(payload.data(), payload.size_bytes())));
+    zmq::pollitem_t item{socket.handle(), 0, ZMQ_POLLIN, 0};
+    REQUIRE(zmq_poll(&item, 1, 5000) == 1);
+    REQUIRE(remote::detail::receive_message(socket, false, answer));
+    auto const header = remote::header_in(remote::detail::bytes_of(answer.head));
+    REQUIRE(header);
+    return *header;
+  };
+  remote::message_header h{.kind = message_kind::hello, .incarnation = 77};
+  REQUIRE(ask(h, false).kind == message_kind::welcome);
+  h.worker = 1;
+  h.element = remote::element_code<float>;
+  h.elements = n;
+  h.row_length = 1;
+  h.kind = message_kind::push;
+  h.sequence = 5;
+  for (int time = 0; time < 3; ++time) REQUIRE(ask(h, true).kind == message_kind::acknowledge);
+  REQUIRE(weight() == -1);
+  h.sequence = 4;
+  REQUIRE(ask(h, true).kind == message_kind::acknowledge);
+  REQUIRE(weight() == -1);
+  h.sequence = 6;
+  h.kind = message_kind::pushpull;
+  for (int time = 0; time < 2; ++time) {
+    REQUIRE(ask(h, true).version == 2);
+    float value = 0;
+    REQUIRE(answer.payload.size() == n * sizeof(float));
+    std::memcpy(&value, answer.payload.data(), sizeof value);
+    REQUIRE(value == -2);
+  }
+  h.sequence = 7;
+  h.incarnation = 78;
+  REQUIRE(ask(h, true).error == remote::message_error::unknown_worker);
+  h.incarnation = 77;
+  REQUIRE(ask(h, false).error == remote::message_error::invalid_argument);
+  h.piece = 1;
+  REQUIRE(ask(h, true).error == remote::message_error::unknown_key);
+  REQUIRE(weight() == -2);
 }

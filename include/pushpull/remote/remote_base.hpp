@@ -30,6 +30,7 @@
 #include <pushpull/schedule/operation_pool.hpp>
 #include <pushpull/schedule/task_schedule.hpp>
 #include <pushpull/store/keys.hpp>
+#include <pushpull/store/kv_store.hpp>
 #include <pushpull/tensor/row_sparse.hpp>
 #include <pushpull/update/hyperparameter_list.hpp>
 
@@ -101,6 +102,10 @@ class remote_base {
   bool has_rounds() const {
     return parts_->servers.facts().consistency == remote::consistency(remote::rounds()).index();
   }
+  /// MXNet's name of the servers' consistency.
+  std::string_view type() const { return has_rounds() ? "dist_sync" : "dist_async"; }
+  /// As kv_store's. @throws invalid_argument on another name than "optimizer"
+  static bool is_capable(std::string_view capability) { return kv_store<T, D>::is_capable(capability); }
   /// Returns when all living workers have called it. Does not wait for work under way.
   void barrier() const { call({.kind = message_kind::barrier}); }
 
