@@ -49,8 +49,9 @@ def main():
     parser.add_argument("--text", type=pathlib.Path, help="default: the King James Bible (Debian package bible-kjv)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=2, help="2 at least, for the two seeds")
     options = parser.parse_args()
+    options.rounds = max(options.rounds, 2)
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         text = options.text.read_text() if options.text else subprocess.run(
