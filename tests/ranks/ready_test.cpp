@@ -87,8 +87,9 @@ std::vector<std::vector<float>> train(Store& store, test::share const& own, way 
 /// @param in_parts  Whether the rule takes steps of some parameters.
 template <class Make>
 void require_same_bits(Make const& make, bool in_parts = true) {
-  for (std::size_t const count : {1, 2, 3, 4, 7}) {
-    auto const devices = pp::cpu_devices(static_cast<int>(count));
+  for (int const number : {1, 2, 3, 4, 7}) {
+    auto const count = static_cast<std::size_t>(number);
+    auto const devices = pp::cpu_devices(number);
     auto alone = make(devices, comm::single{});
     auto const expected = train(alone, {0, count}, way::whole);
     for (way const how : {way::in_parts, way::per_device, way::in_backward, way::own_memory}) {
@@ -285,13 +286,14 @@ TEST_CASE("parts of a model take steps apart from one another, as two models do"
       result.push_back(pp::to_vector(parameters.value(name(i), own.count - 1)));
     return result;
   };
-  for (std::size_t const count : {1, 2, 3, 7}) {
+  for (int const number : {1, 2, 3, 7}) {
+    auto const count = static_cast<std::size_t>(number);
     auto const make = [](auto const& devices, auto const& c) {
       return pp::make_kv_store<float>(devices, update::adam{.learning_rate = 0.1}, c);
     };
-    auto apart = make(pp::cpu_devices(static_cast<int>(count)), comm::single{});
+    auto apart = make(pp::cpu_devices(number), comm::single{});
     auto const expected = train_both(apart, {0, count}, false);
-    auto in_parts = make(pp::cpu_devices(static_cast<int>(count)), comm::single{});
+    auto in_parts = make(pp::cpu_devices(number), comm::single{});
     REQUIRE((train_both(in_parts, {0, count}, true) == expected));
     if (count != 2) continue;
     std::vector<std::vector<float>> found[2];

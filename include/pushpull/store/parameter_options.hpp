@@ -24,12 +24,9 @@ enum class grad_request {
 struct parameter_options {
   bool requires_grad = true;                   ///< False: mirrors, but no gradient and no update (running statistics).
   grad_request request = grad_request::write;  ///< Of a parameter that requires a gradient; none: it does not.
-  double learning_rate_multiplier = 1;         ///< See parameter_store::add_multiplier_groups.
-  double weight_decay_multiplier = 1;
-  bool keeps_gradient =
-      true;  ///< False: no memory for gradients. Each step of it brings them: update(name, gradients).
-
-  friend bool operator==(parameter_options const&, parameter_options const&) = default;
+  double learning_rate_multiplier = 1;         ///< See add_multiplier_groups.
+  double weight_decay_multiplier = 1;          ///< Same, of the weight decay.
+  bool keeps_gradient = true;                  ///< False: no memory for gradients; update(name, gradients) brings them.
 };
 
 /// A registered parameter: an element of a parameter_store, which is a range of them in the order of `add`.
