@@ -5,6 +5,7 @@
 #include <map>
 #include <pushpull/pushpull.hpp>
 #include <pushpull/train/data/array_source.hpp>
+#include <pushpull/train/data/prefetcher.hpp>
 #include <pushpull/train/metrics/composite.hpp>
 #include <pushpull/train/metrics/regression.hpp>
 #include <pushpull/train/module.hpp>
@@ -114,6 +115,35 @@ TEST_CASE("A6.1: fit needs an optimizer and a metric, and tells callbacks that t
   net.init_optimizer(update::sgd{.learning_rate = 0.1});
   net.fit(source, metric, options);
   CHECK(epochs == 2);
+}
+
+TEST_CASE("a module trains to the same weights over a prefetcher, and from where a source was",
+          "[train][module][data]") {
+  linear_batch const batch{23, 3, 2};
+  using source_type = train::data::array_source<float>;
+  auto const source = [&] {
+    return source_type({{"x", tensor_view(batch.x.data(), shape{23, 3})}},
+                       {{"t", tensor_view(batch.t.data(), shape{23, 2})}}, {.batch = 4, .shuffle = 9});
+  };
+  std::vector<float> const zeros(6);
+  auto const trained = [&](auto data, std::int64_t first, std::int64_t epochs, std::vector<float> weight) {
+    train::module net(linear_factory{2}, cpu_devices(2));
+    net.bind_to(data);
+    float const zero = 0;
+    net.set_params(std::map<std::string, tensor_view<float const>>{{"weight", tensor_view(weight.data(), shape{2, 3})},
+                                                                   {"bias", tensor_view(zeros.data(), shape{2})}},
+                   std::map<std::string, tensor_view<float const>>{{"seen", tensor_view(&zero, shape{1})}});
+    net.init_optimizer(update::sgd{.learning_rate = 0.1});
+    train::metrics::mse metric;
+    net.fit(data, metric, {.epochs = epochs, .begin_epoch = first});
+    return to_vector(net.params().args.find("weight")->second);
+  };
+  auto const expected = trained(source(), 0, 3, zeros);
+  CHECK(expected != zeros);
+  CHECK(trained(train::data::prefetcher<source_type>(source(), 3), 0, 3, zeros) == expected);
+  auto later = source();
+  later.seek({2, 0});
+  CHECK(trained(later, 2, 3, zeros) != trained(source(), 2, 3, zeros));  // another order
 }
 
 TEST_CASE("C6.4: pushed rows change the store's copy; what was pulled before stays until rows are pulled again",
