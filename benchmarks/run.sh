@@ -3,6 +3,7 @@
 # benchmarks/run.sh compare [options]: against other libraries, which are installed first; --help lists the options.
 # benchmarks/run.sh dist [MiB|bert-base [turns]]: a step over 2 and over 4 MPI ranks of this machine.
 # benchmarks/run.sh dist --compare [options]: BERT-base over 2 ranks, beside PyTorch's DDP, which is installed first.
+# benchmarks/run.sh servers [MiB [turns]]: a worker with a server, beside the bare exchange of their messages and the pass alone.
 # benchmarks/run.sh compile-time [options]: what compiling costs.
 # benchmarks/run.sh report: tables and plots from what was measured, inserted into docs/performance.md.
 set -euo pipefail
@@ -20,6 +21,7 @@ if [[ ${1:-} == report ]]; then
 fi
 
 [[ ${1:-} != dist ]] || need_packages libopenmpi-dev openmpi-bin
+[[ ${1:-} != servers ]] || need_packages libzmq3-dev cppzmq-dev
 need_build_packages libbenchmark-dev libeigen3-dev
 configure benchmarks -DCMAKE_BUILD_TYPE=Release -DPUSHPULL_BUILD_TESTS=OFF -DPUSHPULL_BUILD_EXAMPLES=OFF \
   -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
@@ -55,6 +57,12 @@ if [[ ${1:-} == dist ]]; then
     mpiexec -n "$ranks" "$programs/pushpull.bench.dist" "$@"
   done
   exit
+fi
+
+if [[ ${1:-} == servers ]]; then
+  shift
+  build benchmarks pushpull.bench.servers
+  exec "$programs/pushpull.bench.servers" "$@"
 fi
 
 if [[ ${1:-} == compile-time ]]; then

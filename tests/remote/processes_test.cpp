@@ -257,6 +257,10 @@ TEST_CASE("100,000 hostile messages are dropped or refused, and workers go on", 
     h.row_length = random() % 2;
     h.job = random() % 8 == 0 ? 1 : 0;
     if (h.kind == remote::message_kind::hello) h.job = 1;  // who says hello properly is no stranger
+    if (random() % 2 == 0) {                               // but half of them come from one who did
+      h.worker = 5;
+      h.incarnation = 99;
+    }
     auto frame = remote::to_frame(h);
     std::string const body = bytes(random() % 64);
     switch (random() % 8) {
@@ -270,6 +274,8 @@ TEST_CASE("100,000 hostile messages are dropped or refused, and workers go on", 
         hostile.send(zmq::buffer(frame.data(), frame.size() - (random() % 16 == 0 ? 1 : 0)), zmq::send_flags::sndmore);
         hostile.send(zmq::buffer(random() % 64 == 0 ? whole_push : body), zmq::send_flags::none);
     }
+    if (n % 100 == 0)  // again after a goodbye
+      remote::detail::send_message(hostile, {.kind = remote::message_kind::hello, .worker = 5, .incarnation = 99}, {});
     if (n % 1000 == 0) {  // bytes that are no ZeroMQ, and a message that is too long
       int const raw = ::socket(AF_INET, SOCK_STREAM, 0);
       sockaddr_in to{};
@@ -292,7 +298,7 @@ TEST_CASE("100,000 hostile messages are dropped or refused, and workers go on", 
   std::vector<float> weights(elements);
   for (int n = 0; n < 100; ++n) store.pushpull("w", gradient, weights).wait();
   for (float const w : weights) REQUIRE(w == -200);
-  REQUIRE(store.num_dead_node() == 0);
+  REQUIRE(store.num_dead_node() <= 1);  // the hostile one, when it has fallen silent
 }
 
 TEST_CASE("create connects to the servers of the job, if they work as the name says", "[remote]") {

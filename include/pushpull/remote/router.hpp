@@ -52,8 +52,9 @@ class router {
     }
     try {
       socket_.set(zmq::sockopt::router_mandatory, 1);
-      socket_.set(zmq::sockopt::sndhwm, 0);  // workers bound what is under way
-      socket_.set(zmq::sockopt::rcvhwm, 0);
+      // Messages of one connection. Further ones wait in its sender; answers beyond are dropped: nobody reads them.
+      socket_.set(zmq::sockopt::rcvhwm, 256);
+      socket_.set(zmq::sockopt::sndhwm, 65536);
       socket_.set(zmq::sockopt::linger, 200);
       socket_.set(zmq::sockopt::maxmsgsize, static_cast<std::int64_t>(options_.largest_payload) + 4096);
       if (!options_.curve.secret_key.empty()) {
