@@ -30,9 +30,8 @@ TEST_CASE("Ranks train as one process does, with and without overlap, and save o
   for (train::overlap const overlap : {train::overlap::automatic, train::overlap::off})
     comm::run_ranks(2, [&](comm::threads const& ranks) {
       auto const first = static_cast<std::size_t>(ranks.rank()) * 6;  // each takes half of every batch
-      train::batch<> const own{
-          .data = {tensor_view<float const>(whole.x.data() + first * 3, shape{6, in})},
-          .labels = {tensor_view<float const>(whole.t.data() + first * 2, shape{6, out})}};
+      train::batch<> const own{.data = {tensor_view<float const>(whole.x.data() + first * 3, shape{6, in})},
+                               .labels = {tensor_view<float const>(whole.t.data() + first * 2, shape{6, out})}};
       train::module model(linear_factory{out}, cpu_devices(2));
       model.bind({{.name = "x", .shape = shape{6, in}}}, {{.name = "t", .shape = shape{6, out}}});
       model.set_params(args, aux);

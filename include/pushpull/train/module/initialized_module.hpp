@@ -93,23 +93,20 @@ class initialized_module : public bound_module<F, Slicing> {
     auto& group = this->group_;
     for (std::size_t i = 0; i < group.param_names().size(); ++i)
       result.args.emplace(group.param_names()[i], tensor<master_type>(cpu_device<>(), group.param(i, 0).shape()));
-    for (std::size_t i = 0; i < group.aux_names().size(); ++i)
-      result.aux.emplace(group.aux_names()[i], tensor<master_type>(cpu_device<>(), group.aux(i, 0).shape()));
+    result.aux = mean_aux();
     if (this->optimizer_ != nullptr) {
       this->optimizer_->wait();
       for (auto& [name, value] : result.args) this->optimizer_->read(name, value.view());
-      train::tensor_map<master_type> none;
-      group.get_params(none, result.aux);
     } else {
-      group.get_params(result.args, result.aux);
+      train::tensor_map<master_type> none;
+      group.get_params(result.args, none);
     }
     return result;
   }
   /// Gives the mean of each auxiliary state to all devices: what an epoch ends with.
   void spread_aux() {
     this->expect_ready("spread_aux");
-    auto const all = params();
-    this->group_.set_params(train::tensor_map<master_type>(), all.aux);
+    this->group_.set_params(train::tensor_map<master_type>(), mean_aux());
   }
 
  protected:
@@ -169,6 +166,13 @@ class initialized_module : public bound_module<F, Slicing> {
   }
 
  private:
+  train::tensor_map<master_type> mean_aux() const {
+    train::tensor_map<master_type> result, none;
+    for (std::size_t i = 0; i < this->group_.aux_names().size(); ++i)
+      result.emplace(this->group_.aux_names()[i], tensor<master_type>(cpu_device<>(), this->group_.aux(i, 0).shape()));
+    this->group_.get_params(none, result);
+    return result;
+  }
   bool expect_uninitialized(char const* call, bool force) const {
     this->group_.expect_bound(call);
     if (!this->initialized_ || force) return true;
