@@ -237,7 +237,6 @@ class any_store_base : public sole_type<Ts...> {
   void key_waits_for(any_key_view key, D const& device) const {
     store_->key_waits_for(checked("key_waits_for", key), device);
   }
-
   /// 0 where there is no rule. @throws unknown_key
   std::int64_t steps(any_key_view key) const { return store_->steps(checked("steps", key)); }
   /// @throws unknown_key, invalid_argument; also where there is no rule
@@ -247,9 +246,8 @@ class any_store_base : public sole_type<Ts...> {
   }
   /// Pushes of the key since its last step; 0 where every push is a step. @throws unknown_key
   std::int64_t micro_batches(any_key_view key) const { return store_->micro_batches(checked("micro_batches", key)); }
-  /// Whether set_optimizer was given the policy `accumulate`.
+  /// Whether set_optimizer was given the policy `accumulate`; whether the present rule sums over no other keys of a step.
   bool accumulates() const { return store_->accumulates(); }
-  /// Whether the present rule sums over no other keys of a step.
   bool steps_in_parts() const { return store_->steps_in_parts(); }
   /// The bytes of the sum of these gradients, elements of the type that the key is computed in: float, or double for double.
   /// @throws as kv_store's; invalid_argument unless the store accumulates
