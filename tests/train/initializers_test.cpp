@@ -139,6 +139,11 @@ TEST_CASE("C4.4: by_suffix chooses by the name's ending, a name's own initialize
   CHECK(first("bias") == is(5));
   CHECK(first("fc1.weight") == is(7));
   check_uniform(values(by_suffix{}, large), 0.01);
+  chosen.set_otherwise(constant{6});
+  CHECK(first("other") == is(6));
+  CHECK(first("bias") == is(5));
+  CHECK(values(by_suffix_or_uniform(), large, "bias") == std::vector<float>(large.size(), 0));
+  check_uniform(values(by_suffix_or_uniform(), large, "other"), 0.01);
 }
 
 TEST_CASE("mixed takes the first pattern that has the name, from its start", "[train][initializers]") {

@@ -46,7 +46,13 @@ class by_suffix {
     return *this;
   }
 
-  /// @throws invalid_argument if the name has none of the endings
+  /// The initializer of names that have none of the endings, which are errors otherwise.
+  by_suffix& set_otherwise(initializer own) {
+    endings_.emplace_back("", std::move(own));
+    return *this;
+  }
+
+  /// @throws invalid_argument if the name has none of the endings, and there was no `set_otherwise`
   void operator()(parameter_target const& target, std::span<float> values) const {
     auto found = std::find_if(names_.rbegin(), names_.rend(), [&](auto const& n) { return n.first == target.name; });
     if (found != names_.rend()) return found->second(target, values);
@@ -63,6 +69,13 @@ class by_suffix {
  private:
   std::vector<std::pair<std::string, initializer>> names_, endings_;
 };
+
+/// The initializer of a module that is given none: `by_suffix`, and uniform in (-0.01, 0.01) for names without such an ending.
+inline by_suffix by_suffix_or_uniform() {
+  by_suffix chosen;
+  chosen.set_otherwise(uniform{});
+  return chosen;
+}
 
 /// The first pattern that has the parameter's name chooses: `mixed{{".*bias", constant{0}}, {".*", uniform{0.1}}}`.
 class mixed {

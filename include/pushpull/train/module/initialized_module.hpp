@@ -15,7 +15,7 @@
 #include <pushpull/pass/copy.hpp>
 #include <pushpull/tensor/tensor.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
-#include <pushpull/train/initializers/distributions.hpp>
+#include <pushpull/train/initializers/by_name.hpp>
 #include <pushpull/train/initializers/initializer.hpp>
 #include <pushpull/train/module/bound_module.hpp>
 
@@ -60,7 +60,7 @@ class initialized_module : public bound_module<F, Slicing> {
   /// Gives all parameters and auxiliary states values, in the order of their names. If the parameters have values it does
   /// nothing but a warning, unless forced.
   /// @throws not_bound; the initializer's errors. Nothing has changed then.
-  void init_params(train::initializer const& initializer = train::initializers::uniform{},
+  void init_params(train::initializer const& initializer = train::initializers::by_suffix_or_uniform(),
                    train::init_options options = {}) {
     if (!expect_uninitialized("init_params", options.force)) return;
     write(initial(params_type{}, false, &initializer, options));

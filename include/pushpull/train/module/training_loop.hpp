@@ -18,7 +18,7 @@
 #include <pushpull/train/batch.hpp>
 #include <pushpull/train/callbacks/callback.hpp>
 #include <pushpull/train/data/data_source.hpp>
-#include <pushpull/train/initializers/distributions.hpp>
+#include <pushpull/train/initializers/by_name.hpp>
 #include <pushpull/train/metrics/metric.hpp>
 #include <pushpull/train/module/collected_outputs.hpp>
 #include <pushpull/train/monitor.hpp>
@@ -30,8 +30,8 @@ struct fit_options {
   std::optional<std::int64_t> epochs{};  ///< The number of the last epoch and 1. Must be given.
   std::int64_t begin_epoch = 0;          ///< The number of epochs that were trained before: that of a checkpoint.
   callback_list callbacks{};
-  initializer initial = initializers::uniform{};         ///< Of parameters without values.
-  std::function<void(monitor_record const&)> records{};  ///< Gets what an installed monitor saw.
+  initializer initial = initializers::by_suffix_or_uniform();  ///< Of parameters without values.
+  std::function<void(monitor_record const&)> records{};        ///< Gets what an installed monitor saw.
 };
 
 /// The options of module::score.
