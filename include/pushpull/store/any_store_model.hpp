@@ -30,6 +30,7 @@
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/partitioned_store.hpp>
+#include <pushpull/store/pointed_to.hpp>
 #include <pushpull/store/rows/row_tables.hpp>
 #include <pushpull/tensor/row_sparse.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
@@ -47,37 +48,6 @@ using all_compressors =
                 compress::cast<float8_e4m3>, compress::cast<float8_e5m2>, compress::top_k>;
 
 namespace detail {
-
-/// The objects that a list of pointers points to, as a range. A view of the standard library does not compile with clang
-/// 14.
-template <class X>
-class pointed_to {
- public:
-  class iterator {
-   public:
-    using value_type = X;
-    using difference_type = std::ptrdiff_t;
-    iterator() = default;
-    explicit iterator(X* const* position) : position_(position) {}
-    X& operator*() const { return **position_; }
-    iterator& operator++() {
-      ++position_;
-      return *this;
-    }
-    iterator operator++(int) { return iterator(position_++); }
-    bool operator==(iterator const&) const = default;
-
-   private:
-    X* const* position_ = nullptr;
-  };
-
-  explicit pointed_to(std::span<X* const> pointers) : pointers_(pointers) {}
-  iterator begin() const { return iterator(pointers_.data()); }
-  iterator end() const { return iterator(pointers_.data() + pointers_.size()); }
-
- private:
-  std::span<X* const> pointers_;
-};
 
 /// f(view) for the tensor, on its device or in host memory.
 template <class T, Device D, class F>
