@@ -377,13 +377,14 @@ TEST_CASE("a server that is started again goes on from its newest whole snapshot
   worker_store store(devices, {address}, options);
   std::vector<float> weights(elements), gradient(elements, 1.0F);
   store.init("w", weights);
+  store.save_snapshots();
   for (int n = 0; n < 3; ++n) store.push("w", gradient).wait();
   store.save_snapshots();
   store.push("w", gradient).wait();  // acknowledged, and lost
   server->send(SIGKILL);
   server->wait();
   REQUIRE_THROWS_AS(store.push("w", gradient).wait(), pp::server_lost);
-  // If the newest snapshot is damaged, the one of the new key is taken.
+  // If the newest snapshot is damaged, the one before is taken.
   std::filesystem::path const newest = pp::checkpoint::list(folder.file("snapshots") / "server-0").front().path;
   bool const is_damaged = GENERATE(false, true);
   if (is_damaged) {

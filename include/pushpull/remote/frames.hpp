@@ -45,7 +45,9 @@ inline std::span<std::byte const> bytes_of(zmq::message_t const& frame) {
 inline std::string_view text_of(zmq::message_t const& frame) {
   return {static_cast<char const*>(frame.data()), frame.size()};
 }
-inline zmq::message_t frame_of(std::string_view text) { return zmq::message_t(text.data(), text.size()); }
+inline zmq::message_t frame_of(std::string_view text) {
+  return text.empty() ? zmq::message_t() : zmq::message_t(text.data(), text.size());
+}
 
 /// The payload of a message: a frame whose memory is aligned to 8 bytes. Frames of small messages may begin anywhere in the
 /// buffer that they came in; these are copied.

@@ -200,7 +200,7 @@ class link {
   void send(peer& p, request& r) {
     zmq::message_t payload;
     if (r.payload.size() < copied_below) {
-      payload.rebuild(r.payload.data(), r.payload.size());
+      if (!r.payload.empty()) payload.rebuild(r.payload.data(), r.payload.size());
     } else {
       r.group->open();
       payload.rebuild(
