@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -18,6 +19,7 @@
 #include <pushpull/train/batch.hpp>
 #include <pushpull/train/callbacks/callback.hpp>
 #include <pushpull/train/data/data_source.hpp>
+#include <pushpull/train/executor.hpp>
 #include <pushpull/train/initializers/by_name.hpp>
 #include <pushpull/train/metrics/metric.hpp>
 #include <pushpull/train/module/collected_outputs.hpp>
