@@ -11,30 +11,32 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// Short waits end within microseconds, and long ones hold no core: first no pause, then longer and longer ones. From some
-/// milliseconds on, a pause is at most 1/64 of the time waited, so that a wait is not much longer than its reason.
+/// Short waits end within microseconds, and long ones hold no core: first no pause, then longer and longer ones. A pause is at
+/// most 0.1 ms, or 1/64 of the time waited, so that a wait is not much longer than its reason.
 class backoff {
  public:
   /// Zero: let other threads run, and ask again.
   std::chrono::microseconds next() noexcept {
-    if (asked_ < without_pause) {
-      ++asked_;
-      return {};
+    auto const now = clock::now();
+    if (!begun_) {
+      begun_ = true;
+      start_ = now;
     }
-    waited_ += pause_;
-    return std::exchange(pause_, std::min(2 * pause_, std::clamp(waited_ / 64, medium, longest)));
+    // By the clock: if other programs keep the cores busy, each yield takes milliseconds, and a sleep is shorter.
+    if (now - start_ < without_pause) return {};
+    auto const longest = std::chrono::duration_cast<std::chrono::microseconds>((now - start_) / 64);
+    return std::exchange(pause_, std::min(2 * pause_, std::clamp(longest, medium_pause, longest_pause)));
   }
   /// Something has happened.
   void reset() noexcept { *this = backoff(); }
 
  private:
-  static constexpr int without_pause = 100;
-  static constexpr std::chrono::microseconds medium{100};
-  static constexpr std::chrono::microseconds longest{1000};
+  using clock = std::chrono::steady_clock;
+  static constexpr std::chrono::microseconds without_pause{500}, medium_pause{100}, longest_pause{1000};
 
-  int asked_ = 0;
+  bool begun_ = false;
+  clock::time_point start_{};
   std::chrono::microseconds pause_{20};
-  std::chrono::microseconds waited_{0};
 };
 
 /// Returns when event.ready(), and throws what that throws.

@@ -6,6 +6,7 @@
 #include <concepts>
 #include <cstddef>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -103,7 +104,8 @@ class parameter_steps : public parameter_gradients<S> {
     std::lock_guard const lock(steps_mutex_);
     memory_.parts().wait(find(name).name);
   }
-  /// Bytes of gradients in a part that `ready` begins: 2 MiB. Smaller parts overlap better, larger ones make fewer messages.
+  /// Bytes of gradients in a part that `ready` begins: 2 MiB, or 8 MiB over several ranks, which agree before and after each.
+  /// Smaller parts overlap better, larger ones make fewer messages.
   /// A bucket holds one parameter at least. Steps in parts that have begun are finished.
   void set_bucket_bytes(std::size_t bytes) {
     memory_.parts().forget();
@@ -172,7 +174,7 @@ class parameter_steps : public parameter_gradients<S> {
 
  protected:
   using base::find, base::prepare_step, base::weigh_gradient, base::weigh_gradients;
-  using base::memory_, base::parameters_, base::steps_mutex_;
+  using base::memory_, base::parameters_, base::steps_mutex_, base::store_;
 
   explicit parameter_steps(S& store) : base(store) {}
 
@@ -188,7 +190,7 @@ class parameter_steps : public parameter_gradients<S> {
   void begin_part(parameter& p) {
     prepare_step();
     this->weigh_gradient(p);
-    memory_.parts().ready(p.name, bucket_bytes_);
+    memory_.parts().ready(p.name, bucket_bytes());
     if (p.planned && this->adds(p)) this->mark_used(p);
   }
   /// @returns whether some devices have reported a gradient that others have not
@@ -203,7 +205,14 @@ class parameter_steps : public parameter_gradients<S> {
     return any;
   }
 
-  std::size_t bucket_bytes_ = std::size_t{2} << 20U;
+  std::size_t bucket_bytes() const {
+    if (bucket_bytes_) return *bucket_bytes_;
+    if constexpr (requires { store_->num_workers(); })
+      if (store_->num_workers() > 1) return std::size_t{8} << 20U;
+    return std::size_t{2} << 20U;
+  }
+
+  std::optional<std::size_t> bucket_bytes_;
   std::mutex arrivals_mutex_;
   bool any_arrived_ = false;  // since the last update_all
 };
