@@ -84,6 +84,11 @@ TEMPLATE_TEST_CASE("an import respects offsets, strides of single elements and e
     auto const empty = interop::from_dlpack<double>(&p.managed);
     REQUIRE(empty.size() == 0);
     REQUIRE(empty.data() == nullptr);
+    REQUIRE(*p.deleted == 0);
+    {
+      auto const ended = interop::from_dlpack<double>(&p.managed);
+    }
+    REQUIRE(*p.deleted == 1);  // also without memory
   }
   SECTION("a scalar") {
     producer<TestType> p(values.data(), {2, 64, 1}, {});
@@ -115,7 +120,8 @@ TEMPLATE_TEST_CASE("a refused import says why, and the tensor stays the caller's
     p.strides = {5, 1};
     t.strides = p.strides.data();
     REQUIRE(message() ==
-            "from_dlpack: contiguous elements expected, got stride 5 instead of 4 on axis 0 of shape (3, 4); make the "
+            "from_dlpack: contiguous elements in row-major order expected, got stride 5 instead of 4 on axis 0 of "
+            "shape (3, 4); make the "
             "tensor "
             "contiguous first");
     p.strides = {1, 3};  // column-major
@@ -137,6 +143,9 @@ TEMPLATE_TEST_CASE("a refused import says why, and the tensor stays the caller's
       REQUIRE(*p.deleted == 0);
       interop::from_dlpack<float const>(&p.managed);
       REQUIRE(*p.deleted == 1);
+      interop::visit_dlpack<double const, float const>(&p.managed,
+                                                       [](auto const& read) { REQUIRE(read.size() == 12); });
+      REQUIRE(*p.deleted == 2);
       *p.deleted = 0;
     }
     SECTION("a version that nobody here knows") {

@@ -21,7 +21,9 @@
 #include <pushpull/element/dtype.hpp>
 #include <pushpull/element/shape.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/interop/adopted_tensor.hpp>
 #include <pushpull/interop/detail/dlpack_header.hpp>
+#include <pushpull/interop/detail/row_major.hpp>
 #include <pushpull/tensor/tensor.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
@@ -90,15 +92,7 @@ inline shape compact_shape(DLTensor const& t) {
     return "from_dlpack: a shape expected, got " + std::to_string(t.ndim) + " dimensions without extents";
   });
   shape const result(std::span<std::int64_t const>(t.shape, static_cast<std::size_t>(t.ndim)));
-  std::int64_t expected = 1;
-  for (std::size_t axis = result.rank(); t.strides != nullptr && result.size() > 0 && axis-- > 0;) {
-    expects<shape_mismatch>(result[axis] == 1 || t.strides[axis] == expected, [&] {
-      return "from_dlpack: contiguous elements expected, got stride " + std::to_string(t.strides[axis]) +
-             " instead of " + std::to_string(expected) + " on axis " + std::to_string(axis) + " of shape " +
-             pushpull::to_string(result) + "; make the tensor contiguous first";
-    });
-    expected *= result[axis];
-  }
+  if (t.strides != nullptr) expect_row_major("from_dlpack", result, [&](std::size_t axis) { return t.strides[axis]; });
   return result;
 }
 
@@ -154,26 +148,28 @@ concept DlpackTensor = std::same_as<M, DLManagedTensor> || std::same_as<M, DLMan
 template <DlpackTensor M>
 using dlpack_pointer = std::unique_ptr<M, detail::call_deleter>;
 
-/// An imported tensor: a Tensor over the producer's memory, which it keeps alive. Move-only. Its destructor calls the producer's
-/// deleter, once, on the thread that destroys it, and does not wait: synchronize the device first if it still uses the memory.
-template <class T, Device D, DlpackTensor M>
-class dlpack_import {
- public:
-  using value_type = T;
-  using device_type = D;
+namespace detail {
 
-  dlpack_import(tensor_view<T, D> const& view, dlpack_pointer<M> owner) : view_(view), owner_(std::move(owner)) {}
-
-  T* data() const noexcept { return view_.data(); }
-  pushpull::shape const& shape() const noexcept { return view_.shape(); }
-  std::size_t size() const noexcept { return view_.size(); }
-  D const& device() const noexcept { return view_.device(); }
-  tensor_view<T, D> const& view() const noexcept { return view_; }
-
- private:
-  tensor_view<T, D> view_;
-  dlpack_pointer<M> owner_;
+/// Keeps a DLPack tensor until the tensor over its memory ends. Empty tensors have no memory to free, but an owner too.
+template <DlpackTensor M>
+struct keep_producer {
+  dlpack_pointer<M> producer;
+  void operator()(void const*) const noexcept {}
 };
+
+/// @throws as from_dlpack
+template <class T, class M, Device D>
+tensor_view<T, D> readable_view(M const& managed, D const& device) {
+  expect_readable(managed);
+  return view_of_dlpack<T>(managed.dl_tensor, device, is_read_only(managed));
+}
+
+}  // namespace detail
+
+/// An imported tensor: a Tensor over the producer's memory, which it keeps alive. Its destructor calls the producer's deleter,
+/// once, on the thread that destroys it, and does not wait: synchronize the device first if it still uses the memory.
+template <class T, Device D, DlpackTensor M>
+using dlpack_import = adopted_tensor<T, D, detail::keep_producer<M>>;
 
 /// Takes a tensor that another library exports. No copy: data() is the producer's address plus its offset.
 /// @tparam T   The element type, const for a read-only tensor.
@@ -184,38 +180,35 @@ class dlpack_import {
 template <class T, Device D = cpu_device<>, DlpackTensor M>
   requires ElementType<std::remove_const_t<T>>
 dlpack_import<T, D, M> from_dlpack(M* managed, D const& device = D()) {
-  detail::expect_readable(*managed);
-  auto const view = detail::view_of_dlpack<T>(managed->dl_tensor, device, detail::is_read_only(*managed));
-  return {view, dlpack_pointer<M>(managed)};
+  auto const view = detail::readable_view<T>(*managed, device);
+  return {view.data(), view.shape(), device, {dlpack_pointer<M>(managed)}};
 }
 /// The same; work on `device` begins after what `producer`, a device of the producer's stream, has enqueued.
 template <class T, Device D, DlpackTensor M>
   requires ElementType<std::remove_const_t<T>>
 dlpack_import<T, D, M> from_dlpack(M* managed, D const& device, std::type_identity_t<D> const& producer) {
-  auto result = from_dlpack<T>(managed, device);
+  static_cast<void>(detail::readable_view<T>(*managed, device));
   device.wait_for(producer);
-  return result;
+  return from_dlpack<T>(managed, device);
 }
-
-/// Calls f(imported) with a tensor of the element type that the producer chose: of each of T..., all types of the library if none
-/// is given. A tensor that is read-only arrives as const if `f` accepts that. @returns what f returns
-/// @throws as from_dlpack; dtype_mismatch if the type is none of them
-template <class... T, DlpackTensor M, class F, Device D = cpu_device<>>
-decltype(auto) visit_dlpack(M* managed, F&& f, D const& device = D());
 
 namespace detail {
 
 template <class First, class... Rest, class M, class F, class D>
 decltype(auto) visit_types(M* managed, F& f, D const& device) {
   if constexpr (sizeof...(Rest) > 0)
-    if (!same_type(managed->dl_tensor.dtype, dlpack_type<First>())) return visit_types<Rest...>(managed, f, device);
+    if (!same_type(managed->dl_tensor.dtype, dlpack_type<std::remove_const_t<First>>()))
+      return visit_types<Rest...>(managed, f, device);
   return f(from_dlpack<First>(managed, device));
 }
 
 }  // namespace detail
 
-template <class... T, DlpackTensor M, class F, Device D>
-decltype(auto) visit_dlpack(M* managed, F&& f, D const& device) {
+/// Calls f(imported) with a tensor of the element type that the producer chose: of each of T..., all types of the library if none
+/// is given. `visit_dlpack<float const, half const>` takes read-only tensors too. @returns what f returns, of one type
+/// @throws as from_dlpack; dtype_mismatch if the type is none of them
+template <class... T, DlpackTensor M, class F, Device D = cpu_device<>>
+decltype(auto) visit_dlpack(M* managed, F&& f, D const& device = D()) {
   if constexpr (sizeof...(T) > 0)
     return detail::visit_types<T...>(managed, f, device);
   else

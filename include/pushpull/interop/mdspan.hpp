@@ -7,7 +7,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <string>
 #include <type_traits>
 
 #include <cuda/std/mdspan>
@@ -18,7 +17,7 @@
 #include <pushpull/config.hpp>
 #include <pushpull/element/dtype.hpp>
 #include <pushpull/element/shape.hpp>
-#include <pushpull/error.hpp>
+#include <pushpull/interop/detail/row_major.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
@@ -49,22 +48,14 @@ shape shape_of_mdspan(S const& span) {
 }  // namespace detail
 
 /// The view of an mdspan over memory of `device`. No copy.
-/// @throws shape_mismatch unless the elements are row-major and without gaps; of layout_right they always are
+/// @throws shape_mismatch unless the elements are row-major and without gaps
 template <detail::Mdspan S, Device D>
 tensor_view<typename S::element_type, D> view_of(S const& span, D const& device) {
   shape const extents = detail::shape_of_mdspan(span);
-  if constexpr (!requires { requires S::is_always_exhaustive() && S::rank() <= 1; }) {
-    std::int64_t expected = 1;
-    for (std::size_t axis = S::rank(); extents.size() > 0 && axis-- > 0;) {
-      auto const stride = static_cast<std::int64_t>(span.stride(static_cast<typename S::rank_type>(axis)));
-      detail::expects<shape_mismatch>(extents[axis] == 1 || stride == expected, [&] {
-        return "view_of: an mdspan of contiguous elements in row-major order expected, got stride " +
-               std::to_string(stride) + " instead of " + std::to_string(expected) + " on axis " + std::to_string(axis) +
-               " of shape " + to_string(extents);
-      });
-      expected *= extents[axis];
-    }
-  }
+  if constexpr (S::rank() > 0)
+    interop::detail::expect_row_major("view_of", extents, [&](std::size_t axis) {
+      return static_cast<std::int64_t>(span.stride(static_cast<typename S::rank_type>(axis)));
+    });
   return {span.data_handle(), extents, device};
 }
 /// In host memory, on device 0.

@@ -70,19 +70,23 @@ class outer_steps {
     outer_step();
     return true;
   }
-  /// An outer step now.
+  /// An outer step now. After an error the next one counts from the worker's present weights. @throws what the store throws
   void outer_step() {
-    for (std::size_t i = 0; i < parts_.size();
-         ++i) {  // the value was the weights of the last outer step: w - 1 * own weights
-      part& p = parts_[i];
-      differences_.pushpull(static_cast<std::int64_t>(i), p.weights, p.difference);
-      std::vector<tensor_view<T const, D>> const gradients{std::as_const(p.difference).view()};
-      std::vector<tensor_view<T, D>> const outputs{p.weights};
-      store_.pushpull(p.name, gradients, outputs);
+    try {
+      for (std::size_t i = 0; i < parts_.size(); ++i) {
+        part& p = parts_[i];
+        // The value was the weights of the last outer step: w - 1 * own weights.
+        differences_.pushpull(static_cast<std::int64_t>(i), p.weights, p.difference);
+        std::vector<tensor_view<T const, D>> const gradients{std::as_const(p.difference).view()};
+        std::vector<tensor_view<T, D>> const outputs{p.weights};
+        store_.pushpull(p.name, gradients, outputs);
+      }
+      store_.wait();
+    } catch (...) {
+      restart();
+      throw;
     }
-    store_.wait();
-    for (std::size_t i = 0; i < parts_.size(); ++i)
-      differences_.assign(static_cast<std::int64_t>(i), parts_[i].weights);
+    restart();
   }
 
  private:
@@ -91,6 +95,12 @@ class outer_steps {
     tensor_view<T, D> weights;
     tensor<T, D> difference;
   };
+
+  /// The next differences count from the present weights.
+  void restart() {
+    for (std::size_t i = 0; i < parts_.size(); ++i)
+      differences_.assign(static_cast<std::int64_t>(i), parts_[i].weights);
+  }
 
   S& store_;
   std::size_t every_, inner_ = 0;

@@ -246,7 +246,7 @@ class any_store_base : public sole_type<Ts...> {
   }
   /// Pushes of the key since its last step; 0 where every push is a step. @throws unknown_key
   std::int64_t micro_batches(any_key_view key) const { return store_->micro_batches(checked("micro_batches", key)); }
-  /// Whether set_optimizer was given the policy `accumulate`; whether the present rule sums over no other keys of a step.
+  /// Whether set_optimizer was given the policy `accumulate`. steps_in_parts: whether its rule sums over no other keys of a step.
   bool accumulates() const { return store_->accumulates(); }
   bool steps_in_parts() const { return store_->steps_in_parts(); }
   /// The bytes of the sum of these gradients, elements of the type that the key is computed in: float, or double for double.

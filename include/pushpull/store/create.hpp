@@ -116,8 +116,7 @@ inline void expect_known_kind(std::string const& type, std::optional<comm::any_c
     expect(communicator.has_value(),
            "is a store of several processes and needs a communicator: create(name, devices, comm::mpi{}), "
            "from pushpull/comm/mpi.hpp and the target pushpull::mpi, or comm::single{} for this process alone; or "
-           "servers: "
-           "pushpull/remote/create.hpp and the target pushpull::zmq");
+           "servers: pushpull/remote/create.hpp and the target pushpull::zmq");
   } else {
     expect(!says("nccl"), "is a store over NCCL, which this version does not have yet");
     expect(!communicator || communicator->size() == 1 || communicator->ranks_are_independent() ||
@@ -135,8 +134,8 @@ using created_store_t = typename detail::created_store<D, Compressors, Ts...>::t
 
 /// A store by name, in any case: a name that was registered, else by its parts. With "dist" ("dist_sync",
 /// "dist_device_sync") it is a store of all ranks of the communicator, if only `comm::single`; without a communicator it is
-/// one of servers ("dist_async" too), where pushpull/remote/create.hpp is included. Every other name is a store of this process. The devices say what reduces and updates; of "local", "device" and any other word
-/// the name is only what `type()` returns.
+/// one of servers ("dist_async" too), where pushpull/remote/create.hpp is included. Every other name is a store of this process.
+/// The devices say what reduces and updates; of "local", "device" and any other word the name is only what `type()` returns.
 /// @tparam Ts  The element types that keys may have; none: float.
 /// The third argument names what set_gradient_compression may be asked for: all_compressors() or compressors<...>().
 /// rank(), num_workers() and barrier() ask the communicator; for a store of this process it may have several ranks if they

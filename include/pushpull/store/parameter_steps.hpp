@@ -174,7 +174,7 @@ class parameter_steps : public parameter_gradients<S> {
 
  protected:
   using base::find, base::prepare_step, base::weigh_gradient, base::weigh_gradients;
-  using base::memory_, base::parameters_, base::steps_mutex_, base::store_;
+  using base::memory_, base::parameters_, base::steps_mutex_;
 
   explicit parameter_steps(S& store) : base(store) {}
 
@@ -205,11 +205,8 @@ class parameter_steps : public parameter_gradients<S> {
     return any;
   }
 
-  std::size_t bucket_bytes() const {
-    if (bucket_bytes_) return *bucket_bytes_;
-    if constexpr (requires { store_->num_workers(); })
-      if (store_->num_workers() > 1) return std::size_t{8} << 20U;
-    return std::size_t{2} << 20U;
+  std::size_t bucket_bytes() {
+    return bucket_bytes_.value_or(std::size_t{memory_.parts().parts().has_ranks() ? 8U : 2U} << 20U);
   }
 
   std::optional<std::size_t> bucket_bytes_;
