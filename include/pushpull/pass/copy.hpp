@@ -4,6 +4,7 @@
 
 #include <concepts>
 #include <cstddef>
+#include <span>
 #include <type_traits>
 #include <vector>
 
@@ -19,19 +20,25 @@ namespace pushpull::inline PUSHPULL_ABI {
 
 namespace detail {
 
-/// Converts on one device: the pass with one source, one mirror and no stored value.
-template <Device D, class From, class To>
-void convert_on(D const& device, From const* from, To* to, std::size_t size) {
+/// Reduces on one device: the pass with sources, one mirror and no stored value. The sources are in its memory.
+template <class Reduction, Device D, class From, class To>
+void reduce_on(D const& device, std::span<From const* const> sources, To* to, std::size_t size) {
   using common = std::common_type_t<accumulation_t<From>, accumulation_t<To>>;
   using types = pass::element_types<From, common, To, common, To>;
   pass::plan<D, types, 0> plan;
   typename decltype(plan)::run_type run{};
   run.size = static_cast<std::int64_t>(size);
-  From const* const gradient[] = {from};
   To* const mirror[] = {to};
-  plan.add(run, gradient, mirror);
+  plan.add(run, sources, mirror);
   plan.commit(device);
-  plan.template launch<pass::forward, reduce::sum, pass::memory::foreign>(device, nullptr, nullptr);
+  plan.template launch<pass::forward, Reduction, pass::memory::foreign>(device, nullptr, nullptr);
+}
+
+/// Converts on one device.
+template <Device D, class From, class To>
+void convert_on(D const& device, From const* from, To* to, std::size_t size) {
+  From const* const source[] = {from};
+  reduce_on<reduce::sum>(device, std::span<From const* const>(source), to, size);
 }
 
 template <class From, Device FromDevice, class To, Device ToDevice>

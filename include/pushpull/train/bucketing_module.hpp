@@ -66,7 +66,7 @@ class bucketing_module : public training_loop<bucketing_module<F, Slicing>, outp
   /// Binds the default bucket. Forced, all other buckets are made again when their next batch comes; parameters stay.
   /// @throws as module::bind
   void bind(std::vector<descriptor> data, std::vector<descriptor> labels = {}, module_bind_options options = {}) {
-    bool const again = is_bound() && options.force_rebind;
+    bool const was_bound = is_bound(), again = was_bound && options.force_rebind;
     first().bind(std::move(data), std::move(labels), options);
     if (again) {
       auto own = buckets_.extract(default_key_);
@@ -74,6 +74,7 @@ class bucketing_module : public training_loop<bucketing_module<F, Slicing>, outp
       buckets_.insert(std::move(own));
     }
     if (again || current_ == default_key_) current_ = default_key_;
+    if (was_bound && !again) return;  // the call was ignored
     bind_options_ = options;
     bind_options_.force_rebind = false;
   }

@@ -308,12 +308,25 @@ class executor_group : public pushpull::detail::transferring_group<F, Slicing> {
   template <class M, class Labels>
   void update_metric(M& metric, Labels const& labels, std::size_t k, std::int64_t pad) {
     std::vector<tensor_view<output_type const, device_type>> const own = const_views(this->executor(k).outputs());
-    train::counted_rows counted{.axis = this->output_count() > 0 ? this->output_axis(0) : -1};
+    train::counted_rows counted{};
     if (auto const rows = this->layout().rows) {
       auto const slice = this->layout().slices[k];
       counted.rows = std::clamp<std::int64_t>(*rows - pad - slice.begin, 0, slice.size());
     }
+    // A label per output: otherwise the metric takes all of them together.
+    for (std::size_t i = 1; i < own.size() && labels.size() == own.size(); ++i)
+      if (this->output_axis(i) != this->output_axis(0)) return update_metric_by_output(metric, labels, own, counted);
+    counted.axis = own.empty() ? -1 : this->output_axis(0);
     metric.update(std::span(labels), std::span(own), counted);
+  }
+
+  /// Outputs whose samples are on different axes, each with its labels.
+  template <class M, class Labels, class Outputs>
+  void update_metric_by_output(M& metric, Labels const& labels, Outputs const& outputs, train::counted_rows counted) {
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+      counted.axis = this->output_axis(i);
+      metric.update(std::span(labels).subspan(i, 1), std::span(outputs).subspan(i, 1), counted);
+    }
   }
 
   std::vector<std::optional<tensor<output_type, device_type>>> merged_outputs_;

@@ -26,7 +26,8 @@ namespace pushpull::inline PUSHPULL_ABI::train {
 /// @tparam F        The factory of the model's executors.
 /// @tparam Slicing  How batches are cut over devices.
 /// After an exception the module is as it was. One thread calls at a time. Only params, saving, reading metrics, predict, fit and
-/// score wait for devices; on CPU devices all calls return when their work is done.
+/// score wait for devices. On CPU devices all calls return when their work is done, but an update beside which the next forward
+/// may begin: see overlap.
 template <ExecutorFactory F, SlicingPolicy Slicing = balanced>
 class module : public pushpull::detail::optimized_module<F, Slicing>,
                public training_loop<module<F, Slicing>, output_element<typename F::executor_type>> {
@@ -96,16 +97,18 @@ class module : public pushpull::detail::optimized_module<F, Slicing>,
     this->group_.install_tap([&observer](std::string_view name, auto const& view) { observer.tap(name, view); });
     monitor_ = &observer;
   }
-  /// A pass begins that a monitor may observe. Waits for the devices.
+  /// A pass begins that a monitor may observe. Waits for the devices, if it does.
   void tic() {
     if (monitor_ == nullptr) return;
-    this->group_.wait();
     monitor_->tic();
+    if (monitor_->active()) wait_for_all();
   }
-  /// Ends a pass that a monitor observes: parameters, gradients and auxiliary states of all devices are given to it first.
+  /// Ends a pass that a monitor observes: parameters and auxiliary states of all devices are given to it first, once a step that
+  /// is under way has ended.
   std::vector<monitor_record> toc() {
     if (monitor_ == nullptr) return {};
     if (monitor_->active()) {
+      wait_for_all();
       auto const& names = this->group_.param_names();
       for (std::size_t k = 0; k < this->devices().size(); ++k) {
         for (std::size_t i = 0; i < names.size(); ++i) monitor_->tap(names[i], this->group_.param(i, k));
@@ -117,6 +120,11 @@ class module : public pushpull::detail::optimized_module<F, Slicing>,
   }
 
  private:
+  void wait_for_all() {
+    if (this->optimizer_ != nullptr) this->optimizer_->wait();
+    this->group_.wait();
+  }
+
   struct loaded {
     std::string prefix;
     std::int64_t epoch;

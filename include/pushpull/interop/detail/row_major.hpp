@@ -20,9 +20,9 @@ void expect_row_major(char const* call, shape const& extents, Stride const& stri
   for (std::size_t axis = extents.rank(); extents.size() > 0 && axis-- > 0;) {
     std::int64_t const found = stride(axis);
     pushpull::detail::expects<shape_mismatch>(extents[axis] == 1 || found == expected, [&] {
-      return std::string(call) + ": contiguous elements in row-major order expected, got stride " + std::to_string(found) +
-             " instead of " + std::to_string(expected) + " on axis " + std::to_string(axis) + " of shape " +
-             to_string(extents) + "; make the tensor contiguous first";
+      return std::string(call) + ": contiguous elements in row-major order expected, got stride " +
+             std::to_string(found) + " instead of " + std::to_string(expected) + " on axis " + std::to_string(axis) +
+             " of shape " + to_string(extents) + "; make the tensor contiguous first";
     });
     expected *= extents[axis];
   }

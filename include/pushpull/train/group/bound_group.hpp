@@ -183,16 +183,14 @@ class bound_group : public group_memory<F> {
     for (std::size_t k = 0; k < this->devices().size(); ++k) {
       bool const idle = bound_->executors[k] == nullptr;
       active += idle ? 0 : 1;
-      bool const clear = idle && !cleared_[k];
       for (std::size_t i = 0; i < this->param_names_.size(); ++i) {
         auto const request = bound_->requests.params[i];
         bool const adds = request == train::grad_request::add;
-        if ((adds && this->arrays_->zero_first) || (request == train::grad_request::write && clear)) {
+        if ((adds && this->arrays_->zero_first) || (request == train::grad_request::write && idle)) {
           auto const view = this->grad(i, k);
           view.device().fill_zero(view.data(), view.size() * sizeof(value_type));
         }
       }
-      cleared_[k] = idle;
     }
     this->arrays_->zero_first = false;
     if (hook_) counter_.begin(this->param_names_.size(), active);
@@ -283,7 +281,6 @@ class bound_group : public group_memory<F> {
     this->param_index_ = std::move(params);
     this->aux_index_ = std::move(aux);
     version_ = this->arrays_->version;
-    cleared_.assign(this->devices().size(), false);
   }
 
   executors_type make_all(train::batch_layout const& layout, train::replica_requests const& requests) {
@@ -333,7 +330,6 @@ class bound_group : public group_memory<F> {
     prepare(next);
     bound_->executors = std::move(next);
     version_ = this->arrays_->version;
-    cleared_.assign(this->devices().size(), false);
   }
   void install_hook([[maybe_unused]] executor_type& e) {
     if constexpr (train::HookedExecutor<executor_type>) {
@@ -374,7 +370,6 @@ class bound_group : public group_memory<F> {
   train::group_options options_;
   std::optional<binding> bound_;
   std::uint64_t version_ = 0;
-  std::vector<bool> cleared_;  // the gradients of an idle device are 0
   std::vector<std::function<void(executor_type&)>> builders_;
   std::function<void(std::size_t)> hook_, needed_;
   ready_counter counter_;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -13,9 +14,11 @@
 
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/device/cpu_device.hpp>
 #include <pushpull/element/dtype.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/pass/copy.hpp>
+#include <pushpull/reduce/mean.hpp>
 #include <pushpull/tensor/tensor.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 #include <pushpull/train/executor_factory.hpp>
@@ -75,18 +78,18 @@ struct parameter_arrays {
   }
 };
 
-/// The mean of a tensor's values on several devices: a sum in device order in the accumulation type, in host memory.
+/// The mean of a tensor's values on several devices, in device order in the accumulation type, in host memory.
 template <class T, Device D>
 auto mean_over(std::vector<tensor_view<T, D>> const& devices) {
   using element = std::remove_const_t<T>;
-  using accumulation = accumulation_t<element>;
-  std::vector<accumulation> sum(devices.empty() ? 0 : devices.front().size());
-  for (auto const& view : devices) {
-    std::vector<element> const values = to_vector(view);
-    for (std::size_t i = 0; i < values.size(); ++i) sum[i] += convert<accumulation>(values[i]);
-  }
-  for (auto& value : sum) value /= static_cast<accumulation>(devices.size());
-  return sum;
+  std::vector<std::vector<element>> values;
+  std::vector<element const*> sources;
+  for (auto const& view : devices) sources.push_back(values.emplace_back(to_vector(view)).data());
+  std::vector<accumulation_t<element>> mean(devices.empty() ? 0 : devices.front().size());
+  if (!mean.empty())
+    pushpull::detail::reduce_on<reduce::mean>(cpu_device<>(), std::span<element const* const>(sources), mean.data(),
+                                              mean.size());
+  return mean;
 }
 
 }  // namespace pushpull::train

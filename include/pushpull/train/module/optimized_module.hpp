@@ -155,6 +155,13 @@ class optimized_module : public initialized_module<F, Slicing> {
     store->set_optimizer(rescaled(rule));
     install(std::make_shared<store_optimizer<store_type, Rule>>(std::move(store), std::move(scale)), options);
   }
+  using base::bind;
+  /// Binds with the parameters, the memory and the optimizer, if there is one, of another module. @throws as bind
+  void bind(std::vector<train::descriptor> data, std::vector<train::descriptor> labels,
+            train::module_bind_options const& options, optimized_module& shared) {
+    base::bind(std::move(data), std::move(labels), options, shared);
+    if (shared.optimizer_ != nullptr) share_optimizer(shared);
+  }
   /// Uses the optimizer of another module, which shares the parameters. @throws no_optimizer if it has none
   void share_optimizer(optimized_module& other) {
     expects<no_optimizer>(other.optimizer_ != nullptr,
@@ -325,6 +332,8 @@ class optimized_module : public initialized_module<F, Slicing> {
   template <class O>
   bool may_overlap(O& optimizer, train::optimizer_options const& options) const {
     if constexpr (train::HookedExecutor<typename F::executor_type>) {
+      for (std::size_t i = 0; i < this->group_.param_names().size(); ++i)
+        if (this->group_.request(i) == train::grad_request::add) return false;  // a step takes several backward passes
       return options.overlap != train::overlap::off && optimizer.steps_in_parts() &&
              (options.overlap == train::overlap::on || optimizer.num_workers() > 1);
     }

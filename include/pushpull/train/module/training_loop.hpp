@@ -82,8 +82,8 @@ class training_loop {
       result.next_epoch = epoch + 1;
       result.validation.clear();
       if (validation != nullptr)
-        result.validation =
-            score(*validation, metric, {.callbacks = options.callbacks, .epoch = epoch, .epochs = epochs});
+        result.validation = score_with(*validation, metric,
+                                       {.callbacks = options.callbacks, .epoch = epoch, .epochs = epochs}, control);
       data.reset();
       options.callbacks.on_epoch_end({epoch, epochs, samples, seconds, result.training, result.validation,
                                       self().optimizer().learning_rate(), control});
@@ -96,24 +96,8 @@ class training_loop {
   /// The metric over the batches of a source, in inference. Rows of padding do not count. @throws not_bound, not_initialized
   template <DataSource S, class M>
   std::vector<metric_value> score(S& data, M& metric, score_options const& options = {}) {
-    self().expect_ready("score");
-    if (options.reset) data.reset();
-    metric.reset();
-    metric_reader const reader(metric);
     training_control control;
-    std::int64_t n = 0;
-    for (; !options.batches || n < *options.batches; ++n) {
-      auto const batch = data.next();
-      if (!batch) break;
-      self().prepare(*batch);
-      self().forward(*batch, mode::inference);
-      self().update_metric(metric, batch->pad);
-      self().group().wait_loaded();
-      options.callbacks.on_validation_batch_end(
-          {options.epoch, options.epochs, n, batches_of(data), samples_of(*batch), reader, control});
-      if (control.stopped()) break;
-    }
-    return metric.global_values();
+    return score_with(data, metric, options, control);
   }
 
   /// f(outputs, batch number, batch) for each batch of a source: views of host memory without the rows of padding.
@@ -151,6 +135,28 @@ class training_loop {
 
  private:
   Derived& self() { return static_cast<Derived&>(*this); }
+
+  /// A callback that stops validation in `fit` stops the training.
+  template <class S, class M>
+  std::vector<metric_value> score_with(S& data, M& metric, score_options const& options, training_control& control) {
+    self().expect_ready("score");
+    if (options.reset) data.reset();
+    metric.reset();
+    metric_reader const reader(metric);
+    std::int64_t n = 0;
+    for (; !options.batches || n < *options.batches; ++n) {
+      auto const batch = data.next();
+      if (!batch) break;
+      self().prepare(*batch);
+      self().forward(*batch, mode::inference);
+      self().update_metric(metric, batch->pad);
+      self().group().wait_loaded();
+      options.callbacks.on_validation_batch_end(
+          {options.epoch, options.epochs, n, batches_of(data), samples_of(*batch), reader, control});
+      if (control.stopped()) break;
+    }
+    return metric.global_values();
+  }
 
   template <class S>
   static std::optional<std::int64_t> batches_of(S const& source) {

@@ -55,6 +55,15 @@ class local_optimizer final : public train::model_optimizer<typename S::value_ty
       store_->init(name, tensor_view<T const>(view));
       store_->wait();
       trained_.push_back(name);
+      if (num_workers() > 1) {  // the value of rank 0
+        store_->pull(name, view);
+        store_->wait();
+        tensor<master_type> agreed(cpu_device<>(), value.shape());
+        auto const from_first = agreed.view();
+        copy(view, from_first);
+        for (auto& device : local_) device->parameters.add(name, tensor_view<master_type const>(from_first), options);
+        return;
+      }
     }
     for (auto& device : local_) device->parameters.add(name, value, options);
   }
