@@ -421,6 +421,42 @@ TEST_CASE("Steps that begin in the backward pass give the same bits [D1] [A8-10]
   }
 }
 
+TEST_CASE("Gradients that are added begin no step in the backward pass [B4.1] [C14-11]", "[train][module]") {
+  linear_batch const batch{13, in, out};
+  auto const trained = [&](train::overlap overlap) {
+    net m(linear_factory{out}, cpu_devices(2));
+    begin(m, batch, {.requests = train::grad_request::add});
+    m.init_optimizer(update::sgd{.learning_rate = 0.1}, {.overlap = overlap});
+    for (int step = 0; step < 3; ++step) {
+      m.zero_grad();
+      for (int part = 0; part < 2; ++part) {
+        m.forward(batch.view());
+        m.backward();
+      }
+      m.update();
+    }
+    return weight_of(m);
+  };
+  CHECK(trained(train::overlap::on) == trained(train::overlap::off));
+}
+
+TEST_CASE("A device without rows adds nothing, in several batches one after the other [A8-12]", "[train][module]") {
+  linear_batch const full{13, in, out}, rest{2, in, out};
+  for (bool const on_store : {true, false}) {
+    net m(linear_factory{out}, cpu_devices(3), {.allow_idle = true});
+    begin(m, full);
+    m.init_optimizer(update::sgd{.learning_rate = 0.1}, {.update_on_store = on_store});
+    linear_reference expected(w0, b0);
+    for (auto const* batch : {&full, &rest, &rest, &rest}) {
+      m.forward(batch->view());
+      m.backward();
+      m.update();
+      expected.step(*batch, 0.1);
+    }
+    check_close(weight_of(m), expected.weight);
+  }
+}
+
 TEST_CASE(
     "Names choose multipliers; changed rates and groups of a store stay when batches change [C5.3] [C14-3] [C14-10]",
     "[train][module]") {

@@ -27,15 +27,24 @@ TEST_CASE("Ranks train as one process does, with and without overlap, and save o
   linear_reference expected(w0, b0);
   for (int step = 0; step < 5; ++step) expected.step(whole, 0.1);
   temporary_folder const folder;
-  for (train::overlap const overlap : {train::overlap::automatic, train::overlap::off})
+  std::vector<float> const others(6, 3);  // a rank's own values, which do not count
+  std::map<std::string, tensor_view<float const>> const args_of_others{
+      {"weight", tensor_view(others.data(), shape{out, in})}, {"bias", tensor_view(others.data(), shape{out})}};
+  struct way {
+    train::overlap overlap;
+    bool on_store;
+  };
+  for (way const chosen :
+       {way{train::overlap::automatic, true}, way{train::overlap::off, true}, way{train::overlap::off, false}})
     comm::run_ranks(2, [&](comm::threads const& ranks) {
       auto const first = static_cast<std::size_t>(ranks.rank()) * 6;  // each takes half of every batch
       train::batch<> const own{.data = {tensor_view<float const>(whole.x.data() + first * 3, shape{6, in})},
                                .labels = {tensor_view<float const>(whole.t.data() + first * 2, shape{6, out})}};
       train::module model(linear_factory{out}, cpu_devices(2));
       model.bind({{.name = "x", .shape = shape{6, in}}}, {{.name = "t", .shape = shape{6, out}}});
-      model.set_params(args, aux);
-      model.init_optimizer(update::sgd{.learning_rate = 0.1}, {.overlap = overlap}, ranks);
+      model.set_params(ranks.rank() == 0 ? args : args_of_others, aux);
+      model.init_optimizer(update::sgd{.learning_rate = 0.1},
+                           {.update_on_store = chosen.on_store, .overlap = chosen.overlap}, ranks);
       for (int step = 0; step < 5; ++step) {
         model.forward(own);
         model.backward();
