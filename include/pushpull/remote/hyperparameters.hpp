@@ -22,7 +22,7 @@
   number(learning_rate) number(weight_decay) number(momentum) number(beta1) number(beta2) number(beta) number(epsilon) \
       number(epsilon1) number(epsilon2) number(alpha) number(decay) number(rho) number(gamma) number(eta)              \
           number(lambda) number(lambda1) number(lambda2) number(dampening) number(momentum_decay) number(limit)        \
-              number(factor) number(rate) number(lr_decay)
+              number(factor) number(rate) number(lr_decay) number(initial_accumulator_value)
 
 namespace pushpull::inline PUSHPULL_ABI::remote::detail {
 

@@ -73,6 +73,8 @@ class link {
 
   /// Takes requests, in this order; their group has begun. From any thread.
   void submit(request_group& group) {
+    for (request const& r : group.requests)
+      if (r.payload.size() > facts_.largest_payload) return refuse_all(group, r.payload.size());
     {
       std::lock_guard const lock(mutex_);
       for (request& r : group.requests) {
@@ -177,6 +179,14 @@ class link {
     return h;
   }
 
+  /// The server would end the connection.
+  void refuse_all(request_group& group, std::size_t bytes) const {
+    group.fail(std::make_exception_ptr(
+        invalid_argument("remote_store: a message of at most " + std::to_string(facts_.largest_payload) +
+                         " bytes expected, which is the server's largest_payload, got " + std::to_string(bytes))));
+    std::size_t const open = group.requests.size() + 1;  // the last call may end the group
+    for (std::size_t i = 0; i < open; ++i) group.close();
+  }
   void take_submitted() {
     std::lock_guard const lock(mutex_);
     for (request* const r : submitted_) peers_[r->server]->queued.push_back(r);
@@ -255,8 +265,11 @@ class link {
     auto const header = message.frames == message_frames ? header_in(bytes_of(message.head)) : std::nullopt;
     if (!header || header->payload_bytes != message.payload.size()) return;
     if (header->incarnation != incarnation_) return;
-    p.heard = clock::now();
-    p.is_lost = false;
+    // Not a refusal: a worker that is refused again and again has lost its server.
+    if (header->error != message_error::unknown_worker && header->error != message_error::wrong_job) {
+      p.heard = clock::now();
+      p.is_lost = false;
+    }
     switch (header->kind) {
       case message_kind::welcome: return welcome(n, *header, message.payload);
       case message_kind::heartbeat:

@@ -65,7 +65,6 @@ class piece_service {
 
   /// A worker came, for the first time or back.
   void on_arrival(std::uint32_t worker, std::uint64_t incarnation) {
-    if (lost_ == worker) lost_ = no_worker;
     for (auto& [key, piece] : pieces_) {
       if (piece.of(worker).incarnation == incarnation) continue;  // it comes back
       std::uint64_t const clock = slowest(piece, worker);
@@ -73,11 +72,10 @@ class piece_service {
     }
   }
   /// A worker left, or died.
-  void on_departure(std::uint32_t worker, bool died) {
-    auto const* const in_rounds = std::get_if<remote::rounds>(&when_);
-    if (in_rounds != nullptr && died && !in_rounds->goes_on) lost_ = worker;
+  void on_departure() {
+    bool const in_rounds = std::holds_alternative<remote::rounds>(when_);
     for (auto& [key, piece] : pieces_) {
-      if (in_rounds != nullptr) try_round(piece);
+      if (in_rounds) try_round(piece);
       release_pulls(piece);
     }
   }
@@ -100,10 +98,14 @@ class piece_service {
              std::to_string(h.elements) + " in rows of " + std::to_string(h.row_length) + " came";
     });
     expect_payload(h, *piece, payload.size());
+    if (h.kind == message_kind::push_rows || h.kind == message_kind::pull_rows) {
+      payload = aligned(std::move(payload));
+      expect_ids(h, *piece, payload);
+    }
     switch (h.kind) {
       case message_kind::assign: return assign(*piece, h, aligned(std::move(payload)));
       case message_kind::pull: return pull(*piece, h, std::move(payload));
-      case message_kind::pull_rows: return pull_rows(*piece, h, aligned(std::move(payload)));
+      case message_kind::pull_rows: return pull_rows(*piece, h, std::move(payload));
       default: return push(*piece, h, aligned(std::move(payload)));
     }
   }
@@ -126,11 +128,27 @@ class piece_service {
     });
   }
 
+  /// Before anything waits or changes: a wrong id fails the message that brings it, and no other worker's.
+  static void expect_ids(message_header const& h, served_piece const& piece, zmq::message_t const& payload) {
+    bool const ascend = h.kind == message_kind::pull_rows;
+    std::span<std::int64_t const> const ids(static_cast<std::int64_t const*>(payload.data()),
+                                            static_cast<std::size_t>(h.rows));
+    auto const rows = static_cast<std::int64_t>(piece.elements / piece.row_length);
+    std::int64_t before = -1;
+    for (std::int64_t const id : ids) {
+      expect(id > (ascend ? before : -1) && id < rows, [&] {
+        return std::string(ascend ? "row_sparse_pull: ascending ids" : "push: ids of rows") + " below " +
+               std::to_string(rows) + " expected, " + std::to_string(id) + " came";
+      });
+      before = id;
+    }
+  }
+
   void init(message_header const& h, zmq::message_t&& payload) {
     std::size_t const size = store_.element_bytes();
     expect(h.key >= 0 && h.key < (std::int64_t{1} << 46) && h.piece < most_pieces && h.row_length >= 1 &&
-               h.elements % h.row_length == 0 && h.elements <= payload.size() / size &&
-               h.elements * size == payload.size(),
+               h.row_length <= std::max<std::uint64_t>(h.elements, 1) && h.elements % h.row_length == 0 &&
+               h.elements <= payload.size() / size && h.elements * size == payload.size(),
            [&] {
              return "init: " + std::to_string(h.elements) + " elements in rows of " + std::to_string(h.row_length) +
                     " do not make a payload of " + std::to_string(payload.size()) + " bytes";
@@ -217,10 +235,8 @@ class piece_service {
 
   void join_round(served_piece& piece, kept_request&& request) {
     message_header const h = request.header;
-    if (lost_ != no_worker) {
-      answers_.fail(h, message_error::worker_lost, lost_text());
-      return;
-    }
+    if (auto const dead = lost(); dead != no_worker)
+      return answers_.fail(h, message_error::worker_lost, lost_text(dead));
     for (auto const& other : piece.round)
       expect(!other || (other->header.kind == message_kind::push_rows) == (h.kind == message_kind::push_rows),
              [] { return std::string("push: dense and row-sparse gradients came for one round of a key"); });
@@ -231,14 +247,23 @@ class piece_service {
     own = std::move(request);
     try_round(piece);
   }
-  std::string lost_text() const {
-    return "push: worker " + std::to_string(lost_) + " died, and the round cannot be completed";
+  /// The first dead worker, if its death ends rounds.
+  std::uint32_t lost() const {
+    auto const* const in_rounds = std::get_if<remote::rounds>(&when_);
+    if (in_rounds != nullptr && !in_rounds->goes_on)
+      for (std::size_t rank = 0; rank < members_.size(); ++rank)
+        if (members_[rank].state == worker_state::dead) return static_cast<std::uint32_t>(rank);
+    return no_worker;
+  }
+  static std::string lost_text(std::uint32_t worker) {
+    return "push: worker " + std::to_string(worker) + " died, and the round cannot be completed";
   }
   /// Makes the step if all living workers have brought their gradients.
   void try_round(served_piece& piece) {
     if (!piece.has_round()) return;
     std::vector<kept_request> requests;
-    if (lost_ == no_worker) {
+    std::uint32_t const dead = lost();
+    if (dead == no_worker) {
       if (!members_.is_complete()) return;
       for (std::size_t rank = 0; rank < members_.size(); ++rank)
         if (members_.is_alive(rank) && (rank >= piece.round.size() || !piece.round[rank])) return;
@@ -246,9 +271,9 @@ class piece_service {
     for (auto& request : piece.round)
       if (request) requests.push_back(std::move(*request));
     piece.round.clear();
-    if (lost_ != no_worker) {
+    if (dead != no_worker) {
       for (kept_request const& request : requests)
-        answers_.fail(request.header, message_error::worker_lost, lost_text());
+        answers_.fail(request.header, message_error::worker_lost, lost_text(dead));
       return;
     }
     bool const pulls = std::any_of(requests.begin(), requests.end(), [](kept_request const& request) {
@@ -288,37 +313,26 @@ class piece_service {
     return own > bound->ahead && slowest(piece, h.worker) < own - bound->ahead;
   }
   void pull(served_piece& piece, message_header const& h, zmq::message_t&& payload) {
-    if (is_ahead(piece, h)) {
-      std::erase_if(piece.waiting, [&](kept_request const& kept) {
-        return kept.header.worker == h.worker && kept.header.sequence == h.sequence;
-      });
-      piece.waiting.push_back({h, std::move(payload)});
-      return;
-    }
+    if (is_ahead(piece, h)) return delay(piece, h, std::move(payload));
     zmq::message_t value(piece.bytes);
     store_.pull(piece.number, piece.shape, static_cast<std::byte*>(value.data()));
     if (h.kind == message_kind::pushpull) return answers_.send_update(h, std::move(value), piece.version);
     answers_.send(h, message_kind::acknowledge, std::move(value), 0, piece.version);
   }
   void pull_rows(served_piece& piece, message_header const& h, zmq::message_t&& payload) {
-    if (is_ahead(piece, h)) {
-      piece.waiting.push_back({h, std::move(payload)});
-      return;
-    }
+    if (is_ahead(piece, h)) return delay(piece, h, std::move(payload));
     std::span<std::int64_t const> const ids(static_cast<std::int64_t const*>(payload.data()),
                                             static_cast<std::size_t>(h.rows));
-    auto const rows = static_cast<std::int64_t>(piece.elements / piece.row_length);
-    std::int64_t before = -1;
-    for (std::int64_t const id : ids) {
-      expect(id > before && id < rows, [&] {
-        return "row_sparse_pull: ascending ids below " + std::to_string(rows) + " expected, " + std::to_string(id) +
-               " came";
-      });
-      before = id;
-    }
     zmq::message_t values(static_cast<std::size_t>(h.rows * piece.row_length) * store_.element_bytes());
     store_.pull_rows(piece.number, piece.shape, ids, static_cast<std::byte*>(values.data()));
     answers_.send(h, message_kind::acknowledge, std::move(values), 0, piece.version);
+  }
+  /// A message that comes again takes the place of the first.
+  static void delay(served_piece& piece, message_header const& h, zmq::message_t&& payload) {
+    std::erase_if(piece.waiting, [&](kept_request const& kept) {
+      return kept.header.worker == h.worker && kept.header.sequence == h.sequence;
+    });
+    piece.waiting.push_back({h, std::move(payload)});
   }
   /// Answers pulls whose workers are no longer ahead, and forgets those of workers that are gone.
   void release_pulls(served_piece& piece) {
@@ -332,10 +346,14 @@ class piece_service {
       zmq::message_t payload = std::move(piece.waiting[i].payload);
       piece.waiting.erase(piece.waiting.begin() + static_cast<std::ptrdiff_t>(i));
       if (gone) continue;
-      if (h.kind == message_kind::pull_rows) {
-        pull_rows(piece, h, std::move(payload));
-      } else {
-        pull(piece, h, std::move(payload));
+      try {
+        if (h.kind == message_kind::pull_rows) {
+          pull_rows(piece, h, std::move(payload));
+        } else {
+          pull(piece, h, std::move(payload));
+        }
+      } catch (std::exception const& thrown) {  // it is no fault of the worker whose message is being served
+        answers_.fail(h, message_error::failed, thrown.what());
       }
     }
   }
@@ -346,7 +364,6 @@ class piece_service {
   remote::consistency when_;
   served_pieces pieces_;
   std::vector<std::byte const*> gradients_;
-  std::uint32_t lost_ = no_worker;  // a worker whose death has ended the rounds
 };
 
 }  // namespace pushpull::remote::detail

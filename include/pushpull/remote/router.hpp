@@ -85,10 +85,8 @@ class router {
         if (!drained) handle(std::move(message));
       }
       // Not with messages waiting: what a worker has sent is a sign of life that was not read yet.
-      if (drained) {
-        bury();
-        save_if_due();
-      }
+      if (drained) bury();
+      save_if_due();
       if (ends_at_ && server_clock::now() >= *ends_at_) break;
     }
     if (keeper_ != nullptr && service_.changes > saved_changes_) save();
@@ -170,7 +168,7 @@ class router {
   }
   void depart(std::uint32_t worker, bool died) {
     std::erase_if(in_barrier_, [&](message_header const& h) { return h.worker == worker; });
-    service_.on_departure(worker, died);
+    service_.on_departure();
     leave_barrier();
     choose_senders();
     if (members_.has_ended())

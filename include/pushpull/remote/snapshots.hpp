@@ -36,11 +36,11 @@ namespace pushpull::inline PUSHPULL_ABI::remote {
 /// checkpoint of the server's store, `<folder>/server-<n>/step-<i>`. A server that starts with the folder of an earlier one of the
 /// same number, rule and types goes on from the newest whole snapshot.
 struct snapshots {
-  std::filesystem::path folder = {};
+  std::filesystem::path folder = {};        ///< Of all servers of the job; made if there is none.
   std::chrono::milliseconds every{60'000};  ///< if anything has changed; and when a key is new
   /// An update is acknowledged after a snapshot has it: none that was acknowledged is ever lost. Each answer waits for the disk.
   bool durable = false;
-  std::size_t keep = 2;
+  std::size_t keep = 2;  ///< The newest so many stay; 0: all.
 };
 
 namespace detail {
@@ -88,7 +88,7 @@ class kept_snapshots final : public snapshot_keeper {
     write(registry(next_), all);
     checkpoint::save(store_, folder_, {.step = next_, .keep = options_.keep});
     std::error_code ignored;
-    std::filesystem::remove(registry(next_ - static_cast<std::int64_t>(options_.keep)), ignored);
+    if (options_.keep > 0) std::filesystem::remove(registry(next_ - static_cast<std::int64_t>(options_.keep)), ignored);
     ++next_;
   }
   void save_keys(key_directory const& keys) override {
