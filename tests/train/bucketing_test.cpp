@@ -1,8 +1,13 @@
 #include <algorithm>
+#include <chrono>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <pushpull/pushpull.hpp>
 #include <pushpull/train.hpp>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -79,6 +84,87 @@ struct summing_factory {
 
 using buckets = bucketing_module<summing_factory>;
 
+/// Has some of the parameters "a", "b" and "c", which are numbers. The gradient of each is 1 per row.
+class counting_executor {
+ public:
+  using device_type = cpu_device<>;
+  using view = tensor_view<float>;
+  counting_executor(device_type const& device, train::input_descriptors const& descs,
+                    train::replica_requests const& requests, train::buffer_pool<device_type>& pool,
+                    train::replica_memory<float, device_type> const& memory)
+      : device_(device), requests_(requests), params_(memory.params), grads_(memory.grads) {
+    inputs_ = {pool.acquire<float>(descs.data[0].name, descs.data[0].shape)};
+    outputs_ = {pool.acquire<float>("y", descs.data[0].shape)};
+  }
+  device_type const& device() const { return device_; }
+  std::vector<view>& inputs() { return inputs_; }
+  std::vector<view> labels() { return {}; }
+  std::vector<view>& outputs() { return outputs_; }
+  std::vector<view>& params() { return params_; }
+  std::vector<view>& grads() { return grads_; }
+  std::vector<view> aux() { return {}; }
+  void on_grad_ready(std::function<void(std::size_t)> f) { ready_ = std::move(f); }
+  void on_param_needed(std::function<void(std::size_t)> f) { needed_ = std::move(f); }
+  void forward(train::mode) {
+    float sum = 0;
+    for (std::size_t i = 0; i < params_.size(); ++i) {
+      if (needed_) needed_(i);
+      sum += params_[i].data()[0];
+    }
+    for (std::size_t n = 0; n < outputs_[0].size(); ++n) outputs_[0].data()[n] = sum;
+  }
+  void backward(std::span<tensor_view<float const> const>) {
+    for (std::size_t i = grads_.size(); i-- > 0;) {
+      if (requests_.params[i] == grad_request::none) continue;
+      float const before = requests_.params[i] == grad_request::add ? grads_[i].data()[0] : 0;
+      grads_[i].data()[0] = before + static_cast<float>(outputs_[0].size());
+      if (ready_) ready_(i);
+    }
+  }
+
+ private:
+  device_type device_;
+  train::replica_requests requests_;
+  std::vector<view> inputs_, outputs_, params_, grads_;
+  std::function<void(std::size_t)> ready_, needed_;
+};
+
+struct counting_factory {
+  using executor_type = counting_executor;
+  std::vector<std::string> names;
+
+  std::vector<std::string> param_names() const { return names; }
+  std::vector<std::string> aux_names() const { return {}; }
+  std::vector<std::string> output_names() const { return {"y"}; }
+  int output_axis(std::size_t) const { return 0; }
+  train::inferred_shapes infer_shapes(train::input_descriptors const&) const {
+    return {std::vector<shape>(names.size(), shape{1}), {}};
+  }
+  counting_executor make(cpu_device<> const& device, train::input_descriptors const& descs,
+                         train::replica_requests const& requests, train::buffer_pool<cpu_device<>>& pool,
+                         train::replica_memory<float, cpu_device<>> const& memory) {
+    return {device, descs, requests, pool, memory};
+  }
+};
+
+using lesser_buckets = bucketing_module<counting_factory>;
+
+/// Bucket 3 has "a", "b", "c", bucket 2 has "c", "a", bucket 1 has "b".
+counting_factory lesser(train::bucket_key key) {
+  if (key == 3) return {{"a", "b", "c"}};
+  return key == 2 ? counting_factory{{"c", "a"}} : counting_factory{{"b"}};
+}
+std::vector<float> const four_rows(4, 0.0F);
+train::batch<> lesser_batch(train::bucket_key key) {
+  return {.data = {tensor_view(four_rows.data(), shape{4})}, .bucket = key};
+}
+std::vector<float> abc_of(lesser_buckets const& m) {
+  auto const all = m.params();
+  std::vector<float> result;
+  for (auto const& [name, value] : all.args) result.push_back(value.view().data()[0]);
+  return result;
+}
+
 /// All inputs 1, all labels 0.
 struct ones {
   std::int64_t rows, columns;
@@ -149,6 +235,96 @@ TEST_CASE(
     CHECK(weight_of(m) == Approx(w));
     m.forward(small.view());
     CHECK(to_vector(m.merged_outputs()[0])[0] == Approx(2 * w));
+  }
+}
+
+TEST_CASE("A step after a bucket with fewer parameters leaves the others alone [C6.1] [C10.2] [C10.3]",
+          "[train][bucketing]") {
+  // A parameter has the value that it has after as many steps as its buckets made, whatever steps came between.
+  auto const check = [](auto const& init) {
+    auto const trained = [&](std::vector<train::bucket_key> const& order) {
+      lesser_buckets m(lesser, 3, cpu_devices(2));
+      m.bind({{.name = "x", .shape = shape{4}}});
+      m.init_params(train::initializer(one));
+      init(m);
+      for (train::bucket_key const key : order) {
+        m.forward_backward(lesser_batch(key));
+        m.update();
+      }
+      return abc_of(m);
+    };
+    std::vector<std::vector<float>> after;  // [steps][parameter]
+    for (std::size_t steps = 0; steps <= 7; ++steps) after.push_back(trained(std::vector<train::bucket_key>(steps, 3)));
+    CHECK(after[7][0] != after[6][0]);
+    std::vector<train::bucket_key> const order{3, 2, 1, 2, 3, 3, 1, 2, 1, 3};  // a 7, b 7, c 7
+    auto const found = trained(order);
+    CHECK(found == std::vector<float>{after[7][0], after[7][1], after[7][2]});
+    CHECK(trained({2, 2, 2, 1}) == std::vector<float>{after[3][0], after[1][1], after[3][2]});
+    CHECK(trained({3, 1, 1}) == std::vector<float>{after[1][0], after[3][1], after[1][2]});
+  };
+  auto const rule = update::adam{.learning_rate = 0.1};
+  check([&](lesser_buckets& m) { m.init_optimizer(rule); });
+  check([&](lesser_buckets& m) { m.init_optimizer(rule, {.update_on_store = false}); });
+  check([&](lesser_buckets& m) { m.init_optimizer("device", rule); });
+  check([&](lesser_buckets& m) { m.init_optimizer(rule, {.overlap = train::overlap::on}); });
+  check([&](lesser_buckets& m) { m.init_optimizer(rule, train::in_backward); });
+}
+
+TEST_CASE("Gradients of parameters that a bucket lacks are in no norm [C6.1] [C10.2]", "[train][bucketing]") {
+  lesser_buckets m(lesser, 3, cpu_devices(1));
+  m.bind({{.name = "x", .shape = shape{4}}});
+  m.init_params(train::initializer(one));
+  m.init_optimizer(update::clip_global_norm{1.0} | update::sgd{.learning_rate = 1},
+                   {.rescale = train::rescale_policy::none});
+  m.forward_backward(lesser_batch(3));  // the norm of 4, 4, 4 becomes 1
+  m.update();
+  auto expected = std::vector<float>(3, 1 - 1 / std::sqrt(3.0F));
+  auto const close = [&] {
+    auto const found = abc_of(m);
+    for (std::size_t i = 0; i < 3; ++i) CHECK(found[i] == Approx(expected[i]));
+  };
+  close();
+  m.forward_backward(lesser_batch(1));  // of 4 alone
+  m.update();
+  expected[1] -= 1;
+  close();
+  m.forward_backward(lesser_batch(2));
+  m.update();
+  for (std::size_t const i : {0, 2}) expected[i] -= 1 / std::sqrt(2.0F);
+  close();
+}
+
+TEST_CASE("With add, a step is of the parameters of all buckets since the last one [C10.3] [C14-11]",
+          "[train][bucketing]") {
+  lesser_buckets m(lesser, 3, cpu_devices(2), {.fixed = {"c"}});
+  m.bind({{.name = "x", .shape = shape{4}}}, {}, {.requests = grad_request::add});
+  m.init_params(train::initializer(one));
+  m.init_optimizer(update::sgd{.learning_rate = 0.125}, {.rescale = train::rescale_policy::none});
+  auto const pass = [&](train::bucket_key key) { m.forward_backward(lesser_batch(key)); };
+  pass(2);
+  pass(1);
+  pass(1);
+  m.update();
+  CHECK(abc_of(m) == std::vector<float>{0.5F, 0, 1});  // 4 of a, 8 of b
+  m.zero_grad();
+  pass(1);  // the sums of all end, also that of "a", which this bucket has not
+  pass(3);
+  m.update();
+  CHECK(abc_of(m) == std::vector<float>{0, -1, 1});
+  // Requests by name and by position reach buckets that lack some of the names.
+  std::map<std::string, grad_request, std::less<>> const by_name{{"a", grad_request::none}, {"x", grad_request::none}};
+  std::vector<grad_request> const by_place{grad_request::none, grad_request::none, grad_request::write,
+                                           grad_request::write};
+  for (train::grad_requests const& requests : {train::grad_requests(by_name), train::grad_requests(by_place)}) {
+    lesser_buckets named(lesser, 3, cpu_devices(1));
+    named.bind({{.name = "x", .shape = shape{4}}}, {}, {.requests = requests});
+    named.init_params(train::initializer(one));
+    named.init_optimizer(update::sgd{.learning_rate = 1});
+    for (train::bucket_key const key : {1, 2, 3}) {
+      named.forward_backward(lesser_batch(key));
+      named.update();
+    }
+    CHECK(abc_of(named) == std::vector<float>{1, -1, -1});
   }
 }
 
@@ -295,6 +471,16 @@ TEST_CASE(
     CHECK(records.size() == (step == 0 ? 8U : 0U));  // two devices' y, weight, bias, seen
     if (step == 0) CHECK((records[0].name == "bias" && records[7].name == "y"));
   }
+  train::monitor with_inputs({.pattern = "x|t", .statistic = [](auto const& all) { return all; }, .inputs = true});
+  m.install_monitor(with_inputs);
+  m.tic();
+  m.forward(batch.view());
+  auto const inputs = m.toc();  // x and t of each device: together the batch
+  REQUIRE((inputs.size() == 4 && inputs[0].name == "x" && inputs[3].name == "t"));
+  CHECK(inputs[0].statistic == std::vector<double>(batch.x.begin(), batch.x.begin() + 12));
+  CHECK(inputs[2].statistic == std::vector<double>(batch.x.begin() + 12, batch.x.end()));
+  CHECK(inputs[3].statistic == std::vector<double>(batch.t.begin() + 8, batch.t.end()));
+  m.install_monitor(monitor);
   m.set_states(0.5);
   m.forward(batch.view());
   auto const with_state = to_vector(m.merged_outputs()[0]);
@@ -329,12 +515,25 @@ TEST_CASE("An error of one device comes after all devices have ended, and the mo
   m.bind(batch.descs().data, batch.descs().labels);
   m.init_params(train::initializer(one));
   m.init_optimizer(update::sgd{.learning_rate = 0.1});
-  factory.counts->fails_on_device = 1;
-  CHECK_THROWS_AS(m.forward(batch.view()), std::runtime_error);
-  factory.counts->fails_on_device = -1;
-  m.forward(batch.view());
-  m.backward();
-  m.update();
+  auto& counts = *factory.counts;
+  counts.pause = std::chrono::milliseconds(30);
+  for (int device : {0, 1, 2}) {
+    counts.fails_on_device = device;
+    counts.ended = 0;
+    CHECK_THROWS_AS(m.forward(batch.view()), std::runtime_error);
+    CHECK(counts.ended == 2);
+  }
+  counts.fails_on_device = -1;
+  counts.pause = {};
+  linear_reference expected(std::vector<float>(6, 1), std::vector<float>(2, 1));
+  for (int step = 0; step < 2; ++step) {
+    m.forward(batch.view());
+    m.backward();
+    m.update();
+    expected.step(batch, 0.1);
+  }
+  auto const trained = to_vector(m.params().args.find("weight")->second);
+  for (std::size_t i = 0; i < 6; ++i) CHECK(trained[i] == Approx(expected.weight[i]).margin(1e-5));
 }
 
 TEST_CASE("Auxiliary states are averaged, rescaling may follow the bound batch [B8.2] [B8.3] [B8.4] [C5.2] [C14-10]",

@@ -2,6 +2,8 @@
 /// Models for the tests of groups and modules: one whose step has a closed form, one that copies, one that has the least.
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -12,6 +14,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -20,7 +23,9 @@ namespace pushpull::test {
 /// What the executors of a factory did.
 struct counters {
   int made = 0, reshaped = 0;
-  int fails_on_device = -1;  ///< forward throws on this device
+  int fails_on_device = -1;            ///< forward throws on this device
+  std::chrono::milliseconds pause{0};  ///< that forward takes on the others
+  std::atomic<int> ended{0};           ///< passes forward that ended
 };
 
 /// y = x w' + b of n rows, with the loss sum((y - t)^2) / 2. The auxiliary state "seen" gains the sum of all inputs of a
@@ -69,6 +74,7 @@ class linear_executor {
 
   void forward(train::mode run) {
     if (counts_->fails_on_device == device_.id()) throw std::runtime_error("forward failed");
+    std::this_thread::sleep_for(counts_->pause);
     if (needed_) needed_(0);
     if (needed_) needed_(1);
     for (std::size_t n = 0; n < rows(); ++n)
@@ -80,6 +86,7 @@ class linear_executor {
     if (run == train::mode::training)
       for (std::size_t i = 0; i < inputs_[0].size(); ++i) aux_[0].data()[0] += inputs_[0].data()[i];
     if (tap_) tap_("y", outputs_[0]);
+    ++counts_->ended;
   }
 
   void backward(std::span<tensor_view<float const> const> heads) {

@@ -1,3 +1,4 @@
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -183,6 +184,45 @@ TEST_CASE("Parameters survive a forced bind, also for inference, without a copy 
   CHECK(weight_of(m) == weight_of(same));
 }
 
+TEST_CASE("A forced bind for which a parameter would have another shape is refused by its name [C3.1] [C3.2] [C14-2]",
+          "[train][module]") {
+  linear_batch const batch{8, in, out}, wider{8, in + 1, out};
+  for (bool with_optimizer : {false, true}) {
+    net m(linear_factory{out}, cpu_devices(2));
+    begin(m, batch);
+    if (with_optimizer) m.init_optimizer(update::sgd{.learning_rate = 0.1});
+    auto const text =
+        message_of<shape_mismatch>([&] { m.bind(wider.descs().data, wider.descs().labels, {.force_rebind = true}); });
+    CHECK(text.find("\"weight\"") != text.npos);
+    CHECK(weight_of(m) == w0);
+    m.forward(batch.view());  // as before
+    CHECK(m.data_descs()[0].shape == shape{8, in});
+  }
+  net without_values(linear_factory{out}, cpu_devices(2));
+  without_values.bind(batch.descs().data, batch.descs().labels);
+  without_values.bind(wider.descs().data, wider.descs().labels, {.force_rebind = true});
+  without_values.init_params(train::initializers::constant{1});
+  CHECK(weight_of(without_values) == std::vector<float>(8, 1));
+}
+
+TEST_CASE("Values of several parameters are written all or none [C4.3] [D3]", "[train][module]") {
+  linear_batch const batch{8, in, out};
+  net m(linear_factory{out}, cpu_devices(2));
+  begin(m, batch);
+  kv_store store{cpu_devices(2), update::adam{.learning_rate = 0.1}};
+  m.init_optimizer(store);
+  m.forward(batch.view());
+  m.backward();
+  m.update();
+  auto const bias = bias_of(m);
+  store.swap("weight", "exp_avg");  // a weight cannot be written now, a bias could
+  CHECK_THROWS_AS(m.set_params(args(w0, {7, 7}), seen(zero)), invalid_argument);
+  store.swap("weight", "exp_avg");
+  CHECK(bias_of(m) == bias);
+  m.set_params(args(w0, {7, 7}), seen(zero));
+  CHECK(bias_of(m) == std::vector<float>{7, 7});
+}
+
 TEST_CASE("init_params gives each name a value: given, or the initializer's [C4.1] [C4.2] [C4.4] [C14-6]",
           "[train][module]") {
   linear_batch const batch{8, in, out};
@@ -279,6 +319,18 @@ TEST_CASE("A rule with states steps once per key, and all devices hold the same 
   }
 }
 
+namespace {
+
+tensor<float> checkpoint_weight(std::string const& prefix) {
+  checkpoint::safetensors_file const file(prefix + "-0003.params");
+  tensor<float> result(cpu_device<>(), shape{out, in});
+  auto const view = result.view();
+  checkpoint::copy(file.find("arg:weight"), view);
+  return result;
+}
+
+}  // namespace
+
 TEST_CASE("A checkpoint resumes bit for bit, on any number of devices [C7] [C14-4] [C14-5] [C14-6]",
           "[train][module]") {
   temporary_folder const folder;
@@ -340,6 +392,26 @@ TEST_CASE("A checkpoint resumes bit for bit, on any number of devices [C7] [C14-
   CHECK(bias_of(other) == b0);
   CHECK_THROWS_AS(other.load_checkpoint(prefix, 12345, {.states = false, .allow_missing = true}), extra_param);
   other.load_checkpoint(prefix, 12345, {.states = false, .allow_missing = true, .allow_extra = true});
+  // A module that is not bound takes the values of a file whole, or refuses it.
+  auto const load = [&](std::int64_t epoch, train::checkpoint_options options) {
+    return net::load(prefix, epoch, linear_factory{out}, cpu_devices(2), {}, options);
+  };
+  CHECK_THROWS_AS(load(12345, {.states = false}), missing_param);
+  CHECK_THROWS_AS(load(12345, {.states = false, .allow_missing = true}), extra_param);
+  net unbound(linear_factory{out}, cpu_devices(2));
+  CHECK_THROWS_AS(unbound.load_checkpoint(prefix, 12345, {.states = false}), missing_param);
+  CHECK((!unbound.is_initialized() && !unbound.is_bound()));
+  net lenient = load(12345, {.states = false, .allow_missing = true, .allow_extra = true});
+  lenient.bind(batch.descs().data, batch.descs().labels);
+  CHECK(weight_of(lenient) == w0);
+  CHECK(bias_of(lenient) == std::vector<float>(2, 0));  // as init_params has it
+  float const seen_value = to_vector(lenient.params().aux.find("seen")->second)[0];
+  CHECK((seen_value != 0 && std::abs(seen_value) <= 0.01F));
+  net misshapen = load(3, {});
+  CHECK_THROWS_AS(misshapen.bind({{.name = "x", .shape = shape{12, in + 1}}}, batch.descs().labels), shape_mismatch);
+  CHECK(!misshapen.is_bound());
+  misshapen.bind(batch.descs().data, batch.descs().labels);  // the values wait for data that fit
+  CHECK(weight_of(misshapen) == to_vector(checkpoint_weight(prefix)));
   checkpoint::write_safetensors(prefix + "-0001.params", std::vector{entry("weight", w0, shape{out, in})});
   CHECK_THROWS_AS(other.load_checkpoint(prefix, 1), file_error);
   CHECK_THROWS_AS(other.load_checkpoint(prefix, 2), file_error);

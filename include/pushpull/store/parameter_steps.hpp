@@ -122,6 +122,8 @@ class parameter_steps : public parameter_gradients<S> {
     memory_.parts().forget();
     memory_.parts().step_at_once(on);
   }
+  /// Whether `make_part` and steps in the backward pass are possible: the rule sums over no other parameters' gradients.
+  bool can_make_parts() { return memory_.parts().parts().step_in_parts(); }
   /// Some parameters, by their names, that `update` steps apart from the others: those of one of two models that are trained in
   /// turns, for instance. Their step is laid out once. Does not compile if the rule sums over the gradients of all parameters.
   /// @throws unknown_key

@@ -2,6 +2,7 @@
 /// A model whose graph depends on the batch: one module per bucket, with the same parameters.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -11,7 +12,9 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include <pushpull/checkpoint/safetensors.hpp>
@@ -25,7 +28,8 @@ namespace pushpull::inline PUSHPULL_ABI::train {
 
 /// Modules for batches of several kinds, sequence lengths for instance. They share parameters, gradients, auxiliary states,
 /// memory of inputs and the optimizer. A batch names its bucket; the executors of a bucket are made for its first batch. Bind the
-/// largest bucket first, as the default: later ones then need no memory.
+/// largest bucket first, as the default: later ones then need no memory. A bucket's model may have fewer parameters than the
+/// default's: a step after its backward pass leaves the others alone. Of several ranks all then train the same bucket in a step.
 /// @tparam F  The type of all buckets' factories. @tparam Slicing  How batches are cut over devices.
 template <ExecutorFactory F, SlicingPolicy Slicing = balanced>
 class bucketing_module : public training_loop<bucketing_module<F, Slicing>, output_element<typename F::executor_type>> {
@@ -90,12 +94,16 @@ class bucketing_module : public training_loop<bucketing_module<F, Slicing>, outp
     first().group().expect_bound("select");
     auto found = buckets_.find(key);
     if (found == buckets_.end()) {
-      auto next = std::make_unique<module_type>(make_(key), devices_, options_);
-      if (first().is_initialized()) {
-        next->bind(std::move(data), std::move(labels), bind_options_, first());
-      } else {
-        pushpull::detail::raise<not_initialized>(std::string("select: init_params first"));
-      }
+      pushpull::detail::expects<not_initialized>(first().is_initialized(),
+                                                 [] { return std::string("select: init_params first"); });
+      F factory = make_(key);
+      module_options own = options_;
+      std::vector<std::string> const names = pushpull::detail::texts(factory.param_names());
+      std::erase_if(own.fixed, [&](std::string const& name) { return std::ranges::find(names, name) == names.end(); });
+      auto next = std::make_unique<module_type>(std::move(factory), devices_, std::move(own));
+      auto binding = bind_options_;
+      binding.requests = requests_of(names, data);
+      next->bind(std::move(data), std::move(labels), binding, first());
       if constexpr (MonitoredExecutor<typename F::executor_type>)
         if (monitor_ != nullptr) next->install_monitor(*monitor_);
       found = buckets_.emplace(key, std::move(next)).first;
@@ -104,23 +112,59 @@ class bucketing_module : public training_loop<bucketing_module<F, Slicing>, outp
     current_ = key;
   }
 
-  /// As those of module, for all buckets.
-  template <class... A>
-  void init_params(A const&... arguments) {
-    first().init_params(arguments...);
+  /// Gives all parameters and auxiliary states values: see module::init_params, whose initializer and options these are.
+  /// @throws not_bound; the initializer's errors
+  void init_params(initializer const& values = initializers::by_suffix_or_uniform(), init_options options = {}) {
+    first().init_params(values, options);
   }
-  template <class... A>
-  void set_params(A const&... arguments) {
-    first().set_params(arguments...);
+  /// From given values by name. @throws also missing_param, extra_param, shape_mismatch
+  template <class Args, class Aux>
+  void init_params(initializer const& others, Args const& args, Aux const& aux, init_options options = {}) {
+    first().init_params(others, args, aux, options);
   }
+  /// Replaces values by name, in all buckets and in the store. @throws as module::set_params
+  template <class Args, class Aux>
+  void set_params(Args const& args, Aux const& aux, param_options options = {}) {
+    first().set_params(args, aux, options);
+  }
+  /// A copy of all trained values and auxiliary states. Waits. @throws not_initialized
   params_type params() const { return first().params(); }
+  /// Gives the mean of each auxiliary state to all devices. @throws not_bound, not_initialized
   void spread_aux() { first().spread_aux(); }
-  template <class... A>
-  void init_optimizer(A&&... arguments) {
-    first().init_optimizer(std::forward<A>(arguments)...);
-    for (auto& [key, m] : buckets_)
-      if (key != default_key_) m->share_optimizer(first());
+
+  /// The optimizer of all buckets, those that are bound later included: the calls of module, with their arguments and errors.
+  template <Updater Rule, pushpull::detail::HasPolicyKind... Policies>
+  void init_optimizer(Rule const& rule, optimizer_options options = {}, Policies const&... policies) {
+    first().init_optimizer(rule, std::move(options), policies...);
+    share_optimizer();
   }
+  /// Steps in the backward pass, of buckets that compute all gradients.
+  template <Updater Rule, pushpull::detail::HasPolicyKind... Policies>
+  void init_optimizer(Rule const& rule, in_backward_t, optimizer_options options = {}, Policies const&... policies) {
+    first().init_optimizer(rule, in_backward, std::move(options), policies...);
+    share_optimizer();
+  }
+  /// Over a store with a rule.
+  template <Store S>
+  void init_optimizer(S& store, optimizer_options options = {}) {
+    first().init_optimizer(store, std::move(options));
+    share_optimizer();
+  }
+  /// Over a store that gets a rule.
+  template <Store S, Updater Rule>
+  void init_optimizer(S& store, Rule const& rule, optimizer_options options = {}) {
+    first().init_optimizer(store, rule, std::move(options));
+    share_optimizer();
+  }
+  /// Over a store by its name.
+  template <Updater Rule, class... C>
+    requires(Communicator<C> && ...)
+  void init_optimizer(std::string_view store_name, Rule const& rule, optimizer_options options = {},
+                      C const&... communicator) {
+    first().init_optimizer(store_name, rule, std::move(options), communicator...);
+    share_optimizer();
+  }
+  /// The optimizer. @throws no_optimizer
   auto& optimizer() { return first().optimizer(); }
 
   /// Selects the batch's bucket, which is the current one if the batch names none, and runs it.
@@ -200,10 +244,29 @@ class bucketing_module : public training_loop<bucketing_module<F, Slicing>, outp
   }
 
  private:
+  void share_optimizer() {
+    for (auto& [key, m] : buckets_)
+      if (key != default_key_) m->share_optimizer(first());
+  }
   module_type& first() const { return *buckets_.find(default_key_)->second; }
   void add(bucket_key key) {
     current_ = key;
     buckets_.emplace(key, std::make_unique<module_type>(make_(key), devices_, options_));
+  }
+  /// The requests of the default bucket, for the parameters and the data that another bucket has.
+  grad_requests requests_of(std::vector<std::string> const& names, std::vector<descriptor> const& data) const {
+    if (std::holds_alternative<grad_request>(bind_options_.requests)) return bind_options_.requests;
+    auto const& all = first().group().param_names();
+    input_descriptors const inputs{first().data_descs(), first().label_descs()};
+    auto const of_default = resolve(bind_options_.requests, inputs, all, options_.fixed, bind_options_.for_training,
+                                    bind_options_.inputs_need_grad);
+    std::map<std::string, grad_request, std::less<>> result;
+    for (std::size_t i = 0; i < all.size(); ++i)
+      if (std::ranges::find(names, all[i]) != names.end()) result.emplace(all[i], of_default.params[i]);
+    for (std::size_t i = 0; i < inputs.data.size(); ++i)
+      if (std::ranges::find(data, inputs.data[i].name, &descriptor::name) != data.end())
+        result.emplace(inputs.data[i].name, of_default.inputs[i]);
+    return result;
   }
   template <class Views>
   static std::vector<descriptor> shaped(std::vector<descriptor> descs, Views const& arrays) {

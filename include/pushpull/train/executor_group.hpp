@@ -273,6 +273,20 @@ class executor_group : public pushpull::detail::transferring_group<F, Slicing> {
     }
   }
 
+  /// Calls f(name, view) for the data and the labels that each executor has loaded. @throws not_bound
+  template <class G>
+  void for_each_input(G const& f) {
+    this->expect_bound("for_each_input");
+    auto const& whole = this->layout().whole;
+    for (std::size_t k = 0; k < this->devices().size(); ++k) {
+      if (this->layout().is_idle(k)) continue;
+      auto&& data = this->executor(k).inputs();
+      auto&& labels = this->executor(k).labels();
+      for (std::size_t i = 0; i < whole.data.size(); ++i) f(whole.data[i].name, data[i]);
+      for (std::size_t i = 0; i < whole.labels.size(); ++i) f(whole.labels[i].name, labels[i]);
+    }
+  }
+
   /// From now on every executor shows its intermediate tensors to tap(name, view).
   template <class Tap>
   void install_tap(Tap tap) {

@@ -103,12 +103,14 @@ class module : public pushpull::detail::optimized_module<F, Slicing>,
     monitor_->tic();
     if (monitor_->active()) wait_for_all();
   }
-  /// Ends a pass that a monitor observes: parameters and auxiliary states of all devices are given to it first, once a step that
-  /// is under way has ended.
+  /// Ends a pass that a monitor observes: parameters and auxiliary states of all devices, and data and labels if its options
+  /// ask for them, are given to it first, once a step that is under way has ended.
   std::vector<monitor_record> toc() {
     if (monitor_ == nullptr) return {};
     if (monitor_->active()) {
       wait_for_all();
+      if (monitor_->wants_inputs())
+        this->group_.for_each_input([this](std::string_view name, auto const& view) { monitor_->tap(name, view); });
       auto const& names = this->group_.param_names();
       for (std::size_t k = 0; k < this->devices().size(); ++k) {
         for (std::size_t i = 0; i < names.size(); ++i) monitor_->tap(names[i], this->group_.param(i, k));

@@ -56,7 +56,7 @@ struct monitor_options {
   name_pattern pattern = ".*";
   monitor_statistic statistic = root_mean_square;
   bool sort = false;    ///< Records by name, or else in the order of their arrival.
-  bool inputs = false;  ///< Inputs too, not only outputs.
+  bool inputs = false;  ///< The data and labels of the pass too, as MXNet's monitor_all has it.
 };
 
 /// Observes every some passes: `tic` before a pass; `tap` for each tensor in it, by several threads if need be; `toc` returns the
@@ -81,7 +81,7 @@ class monitor {
   }
   /// Whether this pass is observed.
   bool active() const { return active_; }
-  /// Whether executors call `tap` for their inputs.
+  /// Whether `toc` of a module gives data and labels to `tap`.
   bool wants_inputs() const { return options_.inputs; }
 
   /// A tensor of the pass, if its name is one of the pattern's.

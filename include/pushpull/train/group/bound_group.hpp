@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -64,7 +65,15 @@ class bound_group : public group_memory<F> {
   /// @throws bad_option, also if gradients of the data are wanted for inference, or the executor is no InputGradExecutor;
   /// batch_mismatch, shape_mismatch, empty_slice, dtype_mismatch; the errors of the factory
   void bind(train::input_descriptors inputs, train::bind_options options = {}) {
-    bind_with(std::move(inputs), std::move(options), nullptr);
+    bind_with(std::move(inputs), std::move(options), nullptr, [](train::inferred_shapes const&) {});
+  }
+  /// Same as bind, but before anything changes `check` gets the shapes of parameters and auxiliary states, and may refuse them by an
+  /// exception.
+  template <class Check>
+  void bind(train::input_descriptors inputs, train::bind_options options, Check const& check)
+    requires std::invocable<Check const&, train::inferred_shapes const&>
+  {
+    bind_with(std::move(inputs), std::move(options), nullptr, check);
   }
   /// Makes executors that use the parameters, gradients, auxiliary states and pools of another group of the same devices, of
   /// which one runs at a time. The model's names are among the other's.
@@ -73,7 +82,7 @@ class bound_group : public group_memory<F> {
     shared.expect_bound("bind with a shared group");
     expects<unknown_device>(shared.devices() == this->devices(),
                             [] { return std::string("bind: the shared group has other devices"); });
-    bind_with(std::move(inputs), std::move(options), &shared);
+    bind_with(std::move(inputs), std::move(options), &shared, [](train::inferred_shapes const&) {});
   }
 
   /// Other shapes of data and labels. Parameters, gradients and auxiliary states stay where they are. Nothing happens if the
@@ -134,6 +143,15 @@ class bound_group : public group_memory<F> {
     expect_bound("zero_grad");
     this->arrays_->zero_first = true;
   }
+  /// Whether a backward pass of this group computes all gradients of the groups that share memory. @throws not_bound
+  bool computes_all() const {
+    auto const& all = this->arrays("computes_all").grads.views;
+    std::size_t own = 0, count = 0;
+    for (std::size_t i = 0; i < this->param_names_.size(); ++i)
+      own += request(i) != train::grad_request::none ? 1U : 0U;
+    for (auto const& views : all) count += views.empty() ? 0U : 1U;
+    return own == count;
+  }
   /// The request of parameter i.
   train::grad_request request(std::size_t i) const {
     expect_bound("request");
@@ -179,20 +197,18 @@ class bound_group : public group_memory<F> {
     expects<not_training>(bound_->options.for_training,
                           [] { return std::string("backward: the group was bound for inference"); });
     refresh();
+    this->arrays_->begin_backward(this->param_index_, bound_->requests.params);
     int active = 0;
     for (std::size_t k = 0; k < this->devices().size(); ++k) {
       bool const idle = bound_->executors[k] == nullptr;
       active += idle ? 0 : 1;
       for (std::size_t i = 0; i < this->param_names_.size(); ++i) {
-        auto const request = bound_->requests.params[i];
-        bool const adds = request == train::grad_request::add;
-        if ((adds && this->arrays_->zero_first) || (request == train::grad_request::write && idle)) {
+        if (bound_->requests.params[i] == train::grad_request::write && idle) {
           auto const view = this->grad(i, k);
           view.device().fill_zero(view.data(), view.size() * sizeof(value_type));
         }
       }
     }
-    this->arrays_->zero_first = false;
     if (hook_) counter_.begin(this->param_names_.size(), active);
   }
 
@@ -241,12 +257,15 @@ class bound_group : public group_memory<F> {
     expect_shapes(this->aux_names_, shapes.aux, this->aux_index_, this->arrays_->aux);
   }
 
-  void bind_with(train::input_descriptors inputs, train::bind_options options, bound_group* shared) {
+  template <class Check>
+  void bind_with(train::input_descriptors inputs, train::bind_options options, bound_group* shared,
+                 Check const& check) {
     expect_options<executor_type>(inputs, options, this->param_names_);
     auto requests = train::resolve(options.requests, inputs, this->param_names_, options.fixed, options.for_training,
                                    options.inputs_need_grad);
     binding next{lay_out(std::move(inputs), false), std::move(options), std::move(requests)};
     auto const shapes = inferred_of(this->factory_, this->param_names_, this->aux_names_, next.layout);
+    check(shapes);
     auto arrays = shared != nullptr ? shared->arrays_ : this->arrays_;
     auto pools = shared != nullptr ? shared->pools_ : this->pools_;
     std::vector<std::size_t> params, aux;

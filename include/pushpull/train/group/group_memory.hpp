@@ -156,6 +156,25 @@ class group_memory {
   /// store makes them the same again.
   void set_identical(bool identical) { arrays("set_identical").identical = identical; }
 
+  /// The names of all parameters of the groups that share memory, and which of their gradients were computed since the last
+  /// `end_step`, in whichever of the groups. @throws not_bound
+  std::vector<std::string> const& shared_names() const { return arrays("shared_names").params.names; }
+  std::vector<char> const& fresh() const { return arrays("fresh").fresh; }
+  /// Whether some of the gradients were computed since then, but not all. @throws not_bound
+  bool computed_some() const {
+    auto const& all = arrays("computed_some");
+    bool some = false, lacks = false;
+    for (std::size_t i = 0; i < all.fresh.size(); ++i) {
+      some = some || all.fresh[i] != 0;
+      lacks = lacks || (all.fresh[i] == 0 && !all.grads.views[i].empty());
+    }
+    return some && lacks;
+  }
+  /// A step has used the gradients. @throws not_bound
+  void end_step() {
+    auto& all = arrays("end_step");
+    all.fresh.assign(all.params.names.size(), 0);
+  }
   /// The pool of a device.
   train::buffer_pool<device_type>& pool(std::size_t k) { return *(*pools_)[k]; }
 

@@ -67,7 +67,30 @@ struct parameter_arrays {
   std::uint64_t version = 0;  ///< Counts moves of the memory: executors that were made before are made again.
   bool identical = true;      ///< The parameters have the same values on all devices.
   bool zero_first = false;    ///< The next backward overwrites gradients that it would add to.
+  std::vector<char> fresh{};  ///< Of each parameter: whether a backward since the last step computed its gradient.
+  std::vector<char> sums{};   ///< Of each parameter: whether its gradient is a sum that only zero_grad ends.
 
+  /// A backward pass of the parameters of an index begins, with these requests. Gradients that earlier passes of other buckets
+  /// wrote belong to no step any more; those that passes add to stay, unless zero_grad has ended their sums.
+  void begin_backward(std::vector<std::size_t> const& index, std::vector<grad_request> const& requests) {
+    fresh.resize(params.views.size());
+    sums.resize(params.views.size());
+    for (std::size_t i = 0; i < index.size(); ++i)
+      if (requests[i] == grad_request::add) sums[index[i]] = 1;
+    for (std::size_t i = 0; i < fresh.size(); ++i) {
+      if (sums[i] != 0 && zero_first) {
+        for (auto const& view : grads.views[i]) view.device().fill_zero(view.data(), view.size() * sizeof(T));
+        sums[i] = 0;
+      }
+      if (sums[i] == 0) fresh[i] = 0;
+    }
+    zero_first = false;
+    for (std::size_t i = 0; i < index.size(); ++i) {
+      if (requests[i] == grad_request::none) continue;
+      fresh[index[i]] = 1;
+      sums[index[i]] = requests[i] == grad_request::add ? 1 : 0;
+    }
+  }
   /// Gives parameter i gradients if it has none.
   void require_gradient(std::size_t i) {
     grads.views.resize(params.views.size());

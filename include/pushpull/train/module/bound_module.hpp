@@ -130,6 +130,8 @@ class bound_module {
 
   /// Another bucket of the same parameters computed the gradients so far.
   void continue_from(bound_module& other) {
+    // This model may wait for fewer parameters than the step has that the other one's backward pass began.
+    if (other.overlaps_ && optimizer_ != nullptr) optimizer_->wait();
     has_gradients_ = std::exchange(other.has_gradients_, false);
     samples_ = std::exchange(other.samples_, 0);
   }

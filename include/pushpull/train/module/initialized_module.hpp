@@ -42,8 +42,11 @@ class initialized_module : public bound_module<F, Slicing> {
   using base::base;
 
   /// Makes the executors for these data and labels. Of a module that is bound it does nothing but a warning, unless forced.
-  /// Parameters that have values keep them. After an error the module is as it was.
-  /// @throws bad_option if the names of the data are not those of the model; as executor_group::bind
+  /// Parameters that have values keep them: data for which one would have another shape are refused. After an error the module is
+  /// as it was. The values of a checkpoint that was loaded before are taken; names that it lacks, if its options allow that, get
+  /// values as init_params gives them.
+  /// @throws bad_option if the names of the data are not those of the model; shape_mismatch, which names the parameter; as
+  /// executor_group::bind
   void bind(std::vector<train::descriptor> data, std::vector<train::descriptor> labels = {},
             train::module_bind_options options = {}) {
     bind_with({std::move(data), std::move(labels)}, options, nullptr);
@@ -113,15 +116,20 @@ class initialized_module : public bound_module<F, Slicing> {
   ~initialized_module() = default;
 
   /// Values for a module that is not bound: the next bind takes them.
-  void preload(params_type values, train::param_options options) {
+  void preload(params_type values) {
     preloaded_ = std::move(values);
-    preload_options_ = options;
     this->initialized_ = true;
   }
 
   /// @throws missing_param, extra_param; shape_mismatch
   template <class Args, class Aux>
   void expect_names(char const* call, Args const& args, Aux const& aux, train::param_options options) const {
+    compare_names(call, args, aux, options);
+    this->group_.expect_values(call, args, aux, true);
+  }
+  /// The checks of expect_names that need no bind. @throws missing_param, extra_param
+  template <class Args, class Aux>
+  void compare_names(char const* call, Args const& args, Aux const& aux, train::param_options options) const {
     std::vector<std::string> missing, extra;
     auto const compare = [&](auto const& values, std::vector<std::string> const& names) {
       for (std::string const& name : names)
@@ -137,7 +145,6 @@ class initialized_module : public bound_module<F, Slicing> {
     };
     expects<missing_param>(missing.empty() || options.allow_missing, text);
     expects<extra_param>(extra.empty() || options.allow_extra, text);
-    this->group_.expect_values(call, args, aux, true);
   }
   template <class Args, class Aux>
   static params_type given(Args const& args, Aux const& aux) {
@@ -148,14 +155,18 @@ class initialized_module : public bound_module<F, Slicing> {
   }
   static params_type copied(params_type const& values) { return given(values.args, values.aux); }
 
-  /// To every place that holds the values.
+  /// To every place that holds the values: all or none.
   void write(params_type const& values) {
     if (this->optimizer_ != nullptr) {
+      std::vector<std::string> names;
+      std::vector<tensor_view<master_type const>> views;
+      auto const& known = this->group_.param_names();
       for (auto const& [name, value] : values.args) {
-        auto const& names = this->group_.param_names();
-        if (std::find(names.begin(), names.end(), name) != names.end())
-          this->optimizer_->assign(name, value.view(), rule_states::keep);
+        if (std::find(known.begin(), known.end(), name) == known.end()) continue;
+        names.push_back(name);
+        views.push_back(value.view());
       }
+      this->optimizer_->assign(names, views, rule_states::keep);
       this->optimizer_->wait();
       this->group_.set_params(train::tensor_map<master_type>(), values.aux, true);
     } else {
@@ -223,16 +234,39 @@ class initialized_module : public bound_module<F, Slicing> {
       return;
     }
     bool const waiting = !this->is_bound() && this->initialized_;
-    this->group_.bind(std::move(inputs), chosen);
+    this->group_.bind(std::move(inputs), chosen,
+                      [&](train::inferred_shapes const& shapes) { expect_shapes_kept(shapes, waiting); });
     if (this->optimizer_ != nullptr) this->group_.attach(*this->optimizer_);
     if (!waiting) return;
-    expect_names("bind: the checkpoint", preloaded_.args, preloaded_.aux, preload_options_);
-    write(preloaded_);
+    train::initializer const others = train::initializers::by_suffix_or_uniform();
+    write(initial(copied(preloaded_), true, &others, {.allow_missing = true}));
     preloaded_ = {};
+  }
+  /// @throws shape_mismatch if a value, of a checkpoint or of a parameter, has another shape
+  void expect_shapes_kept(train::inferred_shapes const& shapes, bool waiting) const {
+    if (!this->initialized_) return;
+    auto const compare = [&](std::vector<std::string> const& names, std::vector<shape> const& wanted,
+                             auto const& loaded, auto const& own) {
+      for (std::size_t i = 0; i < names.size(); ++i) {
+        shape present = wanted[i];
+        if (!waiting) {
+          present = own(i).shape();
+        } else if (auto const found = loaded.find(names[i]); found != loaded.end()) {
+          present = found->second.shape();
+        }
+        expects<shape_mismatch>(present == wanted[i], [&] {
+          return "bind: \"" + names[i] + "\" has a value of shape " + to_string(present) + ", these data need " +
+                 to_string(wanted[i]);
+        });
+      }
+    };
+    compare(this->group_.param_names(), shapes.params, preloaded_.args,
+            [&](std::size_t i) { return this->group_.param(i, 0); });
+    compare(this->group_.aux_names(), shapes.aux, preloaded_.aux,
+            [&](std::size_t i) { return this->group_.aux(i, 0); });
   }
 
   params_type preloaded_;
-  train::param_options preload_options_;
 };
 
 }  // namespace pushpull::detail

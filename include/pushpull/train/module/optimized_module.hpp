@@ -155,7 +155,12 @@ class optimized_module : public initialized_module<F, Slicing> {
     store->set_optimizer(rescaled(rule));
     install(std::make_shared<store_optimizer<store_type, Rule>>(std::move(store), std::move(scale)), options);
   }
-  using base::bind;
+  /// As initialized_module's, which says more. The optimizer goes on with the executors that are made.
+  void bind(std::vector<train::descriptor> data, std::vector<train::descriptor> labels = {},
+            train::module_bind_options options = {}) {
+    base::bind(std::move(data), std::move(labels), std::move(options));
+    if (this->optimizer_ != nullptr) connect();
+  }
   /// Binds with the parameters, the memory and the optimizer, if there is one, of another module. @throws as bind
   void bind(std::vector<train::descriptor> data, std::vector<train::descriptor> labels,
             train::module_bind_options const& options, optimized_module& shared) {
@@ -169,7 +174,7 @@ class optimized_module : public initialized_module<F, Slicing> {
     this->optimizer_ = other.optimizer_;
     this->bound_samples_ = other.bound_samples_;
     this->rescale_ = other.rescale_;
-    this->overlaps_ = other.overlaps_;
+    may_overlap_ = other.may_overlap_;
     connect();
   }
   /// The optimizer: its store, for groups of parameters and the like. @throws no_optimizer
@@ -178,12 +183,13 @@ class optimized_module : public initialized_module<F, Slicing> {
     return *this->optimizer_;
   }
 
-  /// One step over all parameters with the gradients of the last backward. @throws not_bound, not_initialized, no_optimizer,
+  /// One step over all parameters with the gradients of the last backward; after one of a bucket with fewer parameters, or with
+  /// fewer requests than the optimizer was made for, over those: the others keep values, states and step counts. @throws not_bound, not_initialized, no_optimizer,
   /// not_training; stale_gradients if there was no backward since the last step, unless `ignore_stale`
   void update(bool ignore_stale = false) {
     begin_step("update", ignore_stale);
     if (!this->waits_ || !this->has_gradients_) this->optimizer_->update();
-    this->has_gradients_ = false;
+    end_step();
   }
   /// The first half of a step, where updates do not run on the store: gradients become sums over devices and ranks.
   /// @throws as update; bad_option where the store steps
@@ -202,7 +208,7 @@ class optimized_module : public initialized_module<F, Slicing> {
       return std::string("apply: the store adds and steps at once: set update_on_store to false");
     });
     this->optimizer_->apply();
-    this->has_gradients_ = false;
+    end_step();
   }
 
   /// The optimizer's states and step counts. @throws no_optimizer, file_error
@@ -232,12 +238,13 @@ class optimized_module : public initialized_module<F, Slicing> {
     auto values = read_params<master_type>(checkpoint_file(prefix, epoch, "params"));
     train::param_options const allowed{options.allow_missing, options.allow_extra, true};
     std::filesystem::path const states = checkpoint_file(prefix, epoch, "states");
+    this->compare_names("load_checkpoint", values.args, values.aux, allowed);
     if (this->is_bound()) {
       this->expect_names("load_checkpoint", values.args, values.aux, allowed);
       if (options.states && this->optimizer_ != nullptr) load_states(states);
       this->write(values);
     } else {
-      this->preload(std::move(values), allowed);
+      this->preload(std::move(values));
     }
     if (options.states && this->optimizer_ == nullptr) preloaded_states_ = states;
   }
@@ -298,8 +305,7 @@ class optimized_module : public initialized_module<F, Slicing> {
     auto const old = std::exchange(this->optimizer_, std::move(next));
     this->rescale_ = options.rescale;
     this->bound_samples_ = static_cast<double>(group.batch_size().value_or(1)) * this->optimizer_->num_workers();
-    this->overlaps_ = may_overlap(*this->optimizer_, options);
-    this->waits_ = false;
+    may_overlap_ = may_overlap(*this->optimizer_, options);
     connect();
   }
 
@@ -311,9 +317,22 @@ class optimized_module : public initialized_module<F, Slicing> {
     expects<stale_gradients>(this->has_gradients_ || ignore_stale,
                              [&] { return std::string(call) + ": no backward since the last step"; });
     if (!this->overlaps_) this->scale_step();
+    choose_parameters();
   }
-  /// Lets the executors begin steps, and wait for them.
+  /// The step is of the parameters whose gradients were computed since the last one. Of all, if none was.
+  void choose_parameters() {
+    static std::vector<char> const all;
+    this->optimizer_->choose(this->group_.shared_names(), this->group_.computed_some() ? this->group_.fresh() : all);
+  }
+  void end_step() {
+    this->has_gradients_ = false;
+    this->group_.end_step();
+  }
+  /// Lets the executors begin steps, and wait for them. A model that does not compute all gradients cannot: the step would never be
+  /// complete.
   void connect() {
+    this->overlaps_ = may_overlap_ && this->group_.computes_all();
+    this->waits_ = false;
     if constexpr (train::HookedExecutor<typename F::executor_type>) {
       auto& group = this->group_;
       if (!this->overlaps_) {
@@ -341,6 +360,7 @@ class optimized_module : public initialized_module<F, Slicing> {
   }
 
   std::optional<std::filesystem::path> preloaded_states_;
+  bool may_overlap_ = false;  // as the optimizer's options have it
 };
 
 }  // namespace pushpull::detail

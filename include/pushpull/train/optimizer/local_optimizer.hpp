@@ -84,6 +84,14 @@ class local_optimizer final : public train::model_optimizer<typename S::value_ty
   view_type grad(std::string const& name, std::size_t n) override {
     return local_[n]->parameters.grad(name, std::size_t{0});
   }
+  void choose(std::vector<std::string> const& names, std::vector<char> const& chosen) override {
+    left_out_.assign(trained_.size(), 0);
+    for (std::size_t i = 0; i < chosen.size(); ++i)
+      if (chosen[i] == 0)
+        for (std::size_t k = 0; k < trained_.size(); ++k)
+          if (trained_[k] == names[i]) left_out_[k] = 1;
+    for (auto& device : local_) device->steps.choose(names, chosen);
+  }
   void update() override {
     reduce();
     apply();
@@ -91,12 +99,13 @@ class local_optimizer final : public train::model_optimizer<typename S::value_ty
   bool reduce() override {
     wait_at_exit const finished(*store_);
     for (std::size_t i = 0; i < trained_.size(); ++i)
-      store_->pushpull(trained_[i], gradients_[i], gradients_[i], priority{-static_cast<int>(i)});
+      if (left_out_.empty() || left_out_[i] == 0)
+        store_->pushpull(trained_[i], gradients_[i], gradients_[i], priority{-static_cast<int>(i)});
     store_->wait();
     return true;
   }
   void apply() override {
-    for (auto& device : local_) device->parameters.update_all();
+    for (auto& device : local_) device->steps.update(device->parameters);
   }
   bool steps_in_parts() const override { return false; }
   void ready(std::string const&) override {}
@@ -104,8 +113,9 @@ class local_optimizer final : public train::model_optimizer<typename S::value_ty
   void wait() override {
     for (auto& device : local_) device->store.wait();
   }
-  void assign(std::string const& name, tensor_view<master_type const> const& value, rule_states states) override {
-    for (auto& device : local_) device->parameters.assign(name, value, states);
+  void assign(std::vector<std::string> const& names, std::vector<tensor_view<master_type const>> const& values,
+              rule_states states) override {
+    for (auto& device : local_) assign_all(device->parameters, names, values, states);
   }
   void read(std::string const& name, tensor_view<master_type> const& out) override {
     auto& first = local_.front()->parameters;
@@ -145,6 +155,7 @@ class local_optimizer final : public train::model_optimizer<typename S::value_ty
     local(D const& device, rescaled_t<Rule> const& rule) : store({device}, rule), parameters(store) {}
     local_store store;
     parameter_store<local_store> parameters;
+    chosen_steps<local_store> steps{};
   };
 
   void make(rescaled_t<Rule> const& rule) {
@@ -156,6 +167,7 @@ class local_optimizer final : public train::model_optimizer<typename S::value_ty
   sample_scale<Rule> scale_;
   std::vector<std::unique_ptr<local>> local_;  // of each device
   std::vector<std::string> trained_;
+  std::vector<char> left_out_;                     // of trained_, by the present choice
   std::vector<std::vector<view_type>> gradients_;  // [trained][device]
 };
 

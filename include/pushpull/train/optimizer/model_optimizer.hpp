@@ -7,6 +7,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
@@ -40,7 +41,10 @@ class model_optimizer {
   virtual void begin() = 0;
   virtual view_type value(std::string const& name, std::size_t n) = 0;
   virtual view_type grad(std::string const& name, std::size_t n) = 0;
-  /// One step over all parameters that require a gradient.
+  /// The next step, made at once or in halves, is of the parameters names[i] for which chosen[i] is not 0: the others keep values,
+  /// states and step counts. Of all parameters if `chosen` is empty. Of ranks, all make the same choice.
+  virtual void choose(std::vector<std::string> const& names, std::vector<char> const& chosen) = 0;
+  /// One step over all parameters that require a gradient, or over the chosen ones.
   virtual void update() = 0;
   /// Adds the gradients up over devices and ranks, and leaves the sums in the gradients. @returns false if steps do that themselves
   virtual bool reduce() = 0;
@@ -54,8 +58,9 @@ class model_optimizer {
   virtual void wait(std::string const& name) = 0;
   /// All work is done when it returns.
   virtual void wait() = 0;
-  /// A new value in every place that holds the parameter.
-  virtual void assign(std::string const& name, tensor_view<master_type const> const& value, rule_states states) = 0;
+  /// New values in every place that holds the parameters: of all, or of none if it throws.
+  virtual void assign(std::vector<std::string> const& names, std::vector<tensor_view<master_type const>> const& values,
+                      rule_states states) = 0;
   /// The trained value.
   virtual void read(std::string const& name, tensor_view<master_type> const& out) = 0;
   /// Gradients are sums over so many samples, of all ranks: the rules of all groups take their mean, if they were told to.

@@ -10,6 +10,7 @@
 #include <string>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include <pushpull/checkpoint/optimizer_states.hpp>
 #include <pushpull/checkpoint/rank_agreement.hpp>
@@ -22,6 +23,7 @@
 #include <pushpull/store/policies.hpp>
 #include <pushpull/tensor/tensor.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
+#include <pushpull/train/optimizer/chosen_steps.hpp>
 #include <pushpull/train/optimizer/model_optimizer.hpp>
 #include <pushpull/train/optimizer/rescaled.hpp>
 
@@ -42,6 +44,17 @@ void read_trained(parameter_store<S>& parameters, std::string const& name, bool 
     store.pull(name, view);
     store.wait();
     copy(view, out);
+  }
+}
+
+/// Writes values of several parameters: all or none, where the store takes lists.
+template <class S, class Values>
+void assign_all(parameter_store<S>& parameters, std::vector<std::string> const& names, Values const& values,
+                rule_states states) {
+  if constexpr (requires { parameters.set_value(names, values, states); }) {
+    parameters.set_value(names, values, states);
+  } else {
+    for (std::size_t i = 0; i < names.size(); ++i) parameters.set_value(names[i], values[i], states);
   }
 }
 
@@ -93,9 +106,12 @@ class store_optimizer final : public train::model_optimizer<typename S::value_ty
 
   view_type value(std::string const& name, std::size_t n) override { return parameters_.value(name, n); }
   view_type grad(std::string const& name, std::size_t n) override { return parameters_.grad(name, n); }
-  void update() override { parameters_.update_all(); }
+  void choose(std::vector<std::string> const& names, std::vector<char> const& chosen) override {
+    steps_.choose(names, chosen);
+  }
+  void update() override { steps_.update(parameters_); }
   bool reduce() override { return false; }
-  void apply() override { parameters_.update_all(); }
+  void apply() override { update(); }
   bool steps_in_parts() const override { return true; }
   void ready(std::string const& name) override { parameters_.ready(name); }
   void wait(std::string const& name) override { parameters_.wait(name); }
@@ -104,8 +120,9 @@ class store_optimizer final : public train::model_optimizer<typename S::value_ty
     store_->wait();
   }
   parameter_store<S>& parameters() { return parameters_; }
-  void assign(std::string const& name, tensor_view<master_type const> const& value, rule_states states) override {
-    parameters_.set_value(name, value, states);
+  void assign(std::vector<std::string> const& names, std::vector<tensor_view<master_type const>> const& values,
+              rule_states states) override {
+    assign_all(parameters_, names, values, states);
   }
   void read(std::string const& name, tensor_view<master_type> const& out) override {
     read_trained(parameters_, name, parameters_.requires_grad(name), out);
@@ -160,6 +177,7 @@ class store_optimizer final : public train::model_optimizer<typename S::value_ty
   S* store_;
   sample_scale<Rule> scale_;
   parameter_store<S> parameters_;
+  chosen_steps<S> steps_;
 };
 
 }  // namespace pushpull::detail
