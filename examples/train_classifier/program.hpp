@@ -62,22 +62,25 @@ inline void print_how_to_resume(options const& chosen) {
             << std::endl;
 }
 
+}  // namespace detail
+
+/// Loads, trains and tests, over the ranks of the communicator that connect() returns.
 template <class Device, class Connect>
-void run(options const& chosen, std::vector<Device> const& devices, Connect const& connect) {
+void train_and_test(options const& chosen, std::vector<Device> const& devices, Connect const& connect) {
   auto const data = load(chosen);
   if (chosen.batch > data.training.size())
     throw input_error{"--batch: there are only " + std::to_string(data.training.size()) + " training images"};
   auto const ranks = connect();
   bool const speaks = ranks.rank() == 0;
-  in_step(ranks, [&] {
-    auto weights_file = speaks ? open_weights(chosen) : std::ofstream{};
+  detail::in_step(ranks, [&] {
+    auto weights_file = speaks ? detail::open_weights(chosen) : std::ofstream{};
     perceptron_shape const shape{data.training.features, chosen.hidden, classes};
     classifier<Device> net{perceptron_factory<Device>{shape}, devices, {.seed = chosen.seed}};
     bool complete = true;
     with_updater(chosen, [&](auto const& updater) { complete = train(net, ranks, updater, chosen, data.training); });
     if (!speaks) return;
-    if (!complete) return print_how_to_resume(chosen);
-    save_weights(chosen, weights_file, net.params());
+    if (!complete) return detail::print_how_to_resume(chosen);
+    detail::save_weights(chosen, weights_file, net.params());
 
     auto test = batches_of(data.test, {.batch = 1024, .last = pushpull::train::data::last_batch::partial});
     auto const alone = pushpull::comm::single{};
@@ -90,8 +93,6 @@ void run(options const& chosen, std::vector<Device> const& devices, Connect cons
     if (!std::cout) throw std::runtime_error{"the accuracy could not be written"};
   });
 }
-
-}  // namespace detail
 
 /// This process alone: the `connect` of programs without ranks.
 inline pushpull::comm::single alone() { return {}; }
@@ -108,7 +109,8 @@ int program(int argc, char const* const* argv, WithDevices with_devices, options
   };
   try {
     if (auto const chosen = parse(argc, argv, defaults))
-      with_devices(*chosen, [&](auto const& devices, auto const& connect) { detail::run(*chosen, devices, connect); });
+      with_devices(*chosen,
+                   [&](auto const& devices, auto const& connect) { train_and_test(*chosen, devices, connect); });
     return 0;
   } catch (input_error const& error) {
     return failed(error, 2);

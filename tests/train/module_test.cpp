@@ -52,6 +52,11 @@ void check_close(std::vector<float> const& found, std::vector<double> const& exp
   for (std::size_t i = 0; i < found.size(); ++i) CHECK(found[i] == Approx(expected[i]).margin(2e-5));
 }
 
+void init_sgd(net& m, bool on_store) {
+  update::sgd const rule{.learning_rate = 0.1};
+  on_store ? m.init_optimizer(rule) : m.init_optimizer(rule, train::on_each_device);
+}
+
 /// Bound, with values w0 and b0.
 void begin(net& m, linear_batch const& batch, train::module_bind_options options = {}) {
   m.bind(batch.descs().data, batch.descs().labels, options);
@@ -84,7 +89,7 @@ TEST_CASE(
     };
     update::sgd const rule{.learning_rate = 0.1};
     check([&](net& m) { m.init_optimizer(rule); });
-    check([&](net& m) { m.init_optimizer(rule, {.update_on_store = false}); });
+    check([&](net& m) { m.init_optimizer(rule, train::on_each_device); });
     check([&](net& m) { m.init_optimizer("local", rule); });
   }
 }
@@ -271,7 +276,7 @@ TEST_CASE(
   for (bool on_store : {true, false}) {
     net m(linear_factory{out}, cpu_devices(2));
     begin(m, batch);
-    m.init_optimizer(update::sgd{.learning_rate = 0.1}, {.update_on_store = on_store});
+    init_sgd(m, on_store);
     m.forward(batch.view());
     m.backward();
     m.update();
@@ -377,7 +382,8 @@ TEST_CASE("A checkpoint resumes bit for bit, on any number of devices [C7] [C14-
   CHECK(file.names() == std::vector<std::string>{"arg:bias", "arg:weight", "aux:seen"});
   net local = net::load(prefix, 3, linear_factory{out}, cpu_devices(2));
   local.bind(batch.descs().data, batch.descs().labels);
-  local.init_optimizer(rule, {.update_on_store = false});
+  CHECK_THROWS_AS(local.init_optimizer(rule, {.update_on_store = false}), bad_option);
+  local.init_optimizer(rule, train::on_each_device);
   steps(local, 4);
 
   net other(linear_factory{out}, cpu_devices(2));
@@ -517,7 +523,7 @@ TEST_CASE("A device without rows adds nothing, in several batches one after the 
   for (bool const on_store : {true, false}) {
     net m(linear_factory{out}, cpu_devices(3), {.allow_idle = true});
     begin(m, full);
-    m.init_optimizer(update::sgd{.learning_rate = 0.1}, {.update_on_store = on_store});
+    init_sgd(m, on_store);
     linear_reference expected(w0, b0);
     for (auto const* batch : {&full, &rest, &rest, &rest}) {
       m.forward(batch->view());
@@ -538,7 +544,8 @@ TEST_CASE(
   for (bool on_store : {true, false}) {
     net m(linear_factory{out}, cpu_devices(2));
     begin(m, batch);
-    m.init_optimizer(rule, {.update_on_store = on_store, .multipliers = train::decay_weights_only});
+    train::optimizer_options const by_name{.multipliers = train::decay_weights_only};
+    on_store ? m.init_optimizer(rule, by_name) : m.init_optimizer(rule, train::on_each_device, by_name);
     linear_reference expected(w0, b0);
     auto const decayed = [&](linear_batch const& b, double rate) {
       auto const before = expected.weight;

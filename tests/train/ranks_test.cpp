@@ -43,8 +43,10 @@ TEST_CASE("Ranks train as one process does, with and without overlap, and save o
       train::module model(linear_factory{out}, cpu_devices(2));
       model.bind({{.name = "x", .shape = shape{6, in}}}, {{.name = "t", .shape = shape{6, out}}});
       model.set_params(ranks.rank() == 0 ? args : args_of_others, aux);
-      model.init_optimizer(update::sgd{.learning_rate = 0.1},
-                           {.update_on_store = chosen.on_store, .overlap = chosen.overlap}, ranks);
+      update::sgd const rule{.learning_rate = 0.1};
+      train::optimizer_options const options{.overlap = chosen.overlap};
+      chosen.on_store ? model.init_optimizer(rule, options, ranks)
+                      : model.init_optimizer(rule, train::on_each_device, options, ranks);
       for (int step = 0; step < 5; ++step) {
         model.forward(own);
         model.backward();

@@ -66,6 +66,11 @@ enum class overlap {
 struct in_backward_t {};
 inline constexpr in_backward_t in_backward{};
 
+/// A store adds gradients up, and each device applies the rule to all parameters, with all of the states. A tag, because most
+/// modules step in their store, and should not compile both.
+struct on_each_device_t {};
+inline constexpr on_each_device_t on_each_device{};
+
 /// Multipliers of the learning rate and of the weight decay of a parameter.
 using name_multipliers = std::function<std::pair<double, double>(std::string_view)>;
 
@@ -77,7 +82,7 @@ inline std::pair<double, double> decay_weights_only(std::string_view name) {
 /// The options of module::init_optimizer.
 struct optimizer_options {
   rescale_policy rescale = rescale_policy::current_batch;
-  bool update_on_store = true;     ///< False: a store adds gradients up, and each device applies the rule.
+  bool update_on_store = true;     ///< Of a store given by name or as an any_store; false: as with `on_each_device`.
   name_multipliers multipliers{};  ///< By name; parameters with equal ones make a parameter group. None: 1 for all.
   train::overlap overlap = train::overlap::automatic;
   bool force = false;  ///< Also if the module has an optimizer.

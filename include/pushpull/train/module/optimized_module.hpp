@@ -71,21 +71,25 @@ class optimized_module : public initialized_module<F, Slicing> {
 
   /// Steps by a rule in a store of the module's own, over all of its devices, with the policies of a kv_store: element::master,
   /// a communicator, and so on. Unless the rule has a stage `rescale`, gradients become means over the samples of a step.
-  /// @throws not_bound, not_initialized, not_training; the errors of kv_store. If the module has an optimizer it does nothing but
-  /// a warning, unless forced: states then start again.
+  /// @throws not_bound, not_initialized, not_training; the errors of kv_store; bad_option if `update_on_store` is false. If the
+  /// module has an optimizer it does nothing but a warning, unless forced: states then start again.
   template <Updater Rule, HasPolicyKind... Policies>
   void init_optimizer(Rule const& rule, train::optimizer_options options = {}, Policies const&... policies) {
+    expects<bad_option>(options.update_on_store, [] {
+      return std::string(
+          "init_optimizer: the module's own store steps: for steps on each device pass train::on_each_device");
+    });
     if (!expect_no_optimizer(options)) return;
-    if (options.update_on_store) {
-      using store_type = kv_store<value_type, device_type, rescaled_t<Rule>, Policies...>;
-      sample_scale<Rule> scale(options.rescale);
-      auto store = std::make_unique<store_type>(this->devices(), rescaled(rule), policies...);
-      install(std::make_shared<store_optimizer<store_type, Rule>>(std::move(store), std::move(scale)), options);
-    } else {
-      using store_type = kv_store<value_type, device_type, Policies...>;
-      auto store = std::make_unique<store_type>(this->devices(), policies...);
-      install_local(std::move(store), rule, options);
-    }
+    install(own_store<Rule>(rule, options, policies...), options);
+  }
+  /// Steps on each device, with gradients that a store of the module's own adds up over devices and ranks. Masters and states
+  /// exist once per device, and a step has the halves `reduce_grads` and `apply`. @throws as above, but for bad_option
+  template <Updater Rule, HasPolicyKind... Policies>
+  void init_optimizer(Rule const& rule, train::on_each_device_t, train::optimizer_options options = {},
+                      Policies const&... policies) {
+    if (!expect_no_optimizer(options)) return;
+    using store_type = kv_store<value_type, device_type, Policies...>;
+    install_local(std::make_unique<store_type>(this->devices(), policies...), rule, options);
   }
   /// Steps in the backward pass. The executor is a HookedExecutor. Does not compile with a rule that sums over all parameters,
   /// such as clip_global_norm: its step begins when the last gradient is complete. @throws as above
@@ -95,10 +99,7 @@ class optimized_module : public initialized_module<F, Slicing> {
     static_assert(train::HookedExecutor<typename F::executor_type>,
                   "init_optimizer: in_backward needs a HookedExecutor: on_grad_ready is missing");
     if (!expect_no_optimizer(options)) return;
-    using store_type = kv_store<value_type, device_type, rescaled_t<Rule>, Policies...>;
-    sample_scale<Rule> scale(options.rescale);
-    auto store = std::make_unique<store_type>(this->devices(), rescaled(rule), policies...);
-    auto next = std::make_shared<store_optimizer<store_type, Rule>>(std::move(store), std::move(scale));
+    auto next = own_store<Rule>(rule, options, policies...);
     next->parameters().update_in_backward();
     options.overlap = train::overlap::on;
     install(std::move(next), options);
@@ -144,7 +145,8 @@ class optimized_module : public initialized_module<F, Slicing> {
     if (!expect_no_optimizer(options)) return;
     std::string const name = lower_case(store_name);
     bool const distributed = name.find("dist") != name.npos;
-    if (!distributed && sizeof...(C) == 0 && this->devices().size() == 1) return init_optimizer(rule, options);
+    if (!distributed && sizeof...(C) == 0 && this->devices().size() == 1 && options.update_on_store)
+      return init_optimizer(rule, options);
     using store_type = created_store_t<device_type, compressors<>, value_type>;
     auto store = std::make_unique<store_type>(create<value_type>(store_name, this->devices(), communicator...));
     bool on_store = options.update_on_store;
@@ -196,7 +198,7 @@ class optimized_module : public initialized_module<F, Slicing> {
   void reduce_grads() {
     expect_optimizer("reduce_grads");
     expects<bad_option>(!this->optimizer_->updates_on_store(), [] {
-      return std::string("reduce_grads: the store adds and steps at once: set update_on_store to false");
+      return std::string("reduce_grads: the store adds and steps at once: init_optimizer(rule, train::on_each_device)");
     });
     begin_step("reduce_grads", false);
     this->optimizer_->reduce();
@@ -205,7 +207,7 @@ class optimized_module : public initialized_module<F, Slicing> {
   void apply() {
     expect_optimizer("apply");
     expects<bad_option>(!this->optimizer_->updates_on_store(), [] {
-      return std::string("apply: the store adds and steps at once: set update_on_store to false");
+      return std::string("apply: the store adds and steps at once: init_optimizer(rule, train::on_each_device)");
     });
     this->optimizer_->apply();
     end_step();
@@ -271,6 +273,14 @@ class optimized_module : public initialized_module<F, Slicing> {
     expects<unknown_device>(store.devices() == this->devices(), [] {
       return std::string("init_optimizer: a store on the module's devices, in their order, expected");
     });
+  }
+  /// The rule in a new store on the module's devices.
+  template <class Rule, class... Policies>
+  auto own_store(Rule const& rule, train::optimizer_options const& options, Policies const&... policies) {
+    using store_type = kv_store<value_type, device_type, rescaled_t<Rule>, Policies...>;
+    return std::make_shared<store_optimizer<store_type, Rule>>(
+        std::make_unique<store_type>(this->devices(), rescaled(rule), policies...),
+        sample_scale<Rule>(options.rescale));
   }
   template <class S, class Rule>
   void install_local(S&& store, Rule const& rule, train::optimizer_options const& options) {

@@ -1,5 +1,5 @@
-/// @file
-/// As main.cpp, and on GPUs: they reduce, update and mirror, while forward and backward stay on the host.
+#include "on_cuda.hpp"
+
 #include <cuda_runtime_api.h>
 
 #include <pushpull/pushpull.cuh>
@@ -7,8 +7,9 @@
 #include <vector>
 
 #include "input_error.hpp"
-#include "options.hpp"
 #include "program.hpp"
+
+namespace train_classifier {
 
 namespace {
 
@@ -21,10 +22,9 @@ std::string what_is_missing() {
 }
 
 /// `count` devices, dealt out over all GPUs in turn. Those that share a GPU are distinct: each has a stream of its own.
-/// @throws train_classifier::input_error if CUDA finds no GPU.
 std::vector<pushpull::cuda_device> cuda_devices(int count) {
   auto const gpus = static_cast<int>(pushpull::cuda_devices().size());
-  if (gpus == 0) throw train_classifier::input_error{"--device: cuda found no GPU: " + what_is_missing()};
+  if (gpus == 0) throw input_error{"--device: cuda found no GPU: " + what_is_missing()};
   std::vector<pushpull::cuda_device> devices;
   for (int k = 0; k < count; ++k) devices.emplace_back(k % gpus);
   return devices;
@@ -32,13 +32,6 @@ std::vector<pushpull::cuda_device> cuda_devices(int count) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  using namespace train_classifier;
-  return program(argc, argv, [](options const& chosen, auto use) {
-    if (chosen.device == device_kind::cuda) {
-      use(cuda_devices(chosen.devices), alone);
-    } else {
-      use(pushpull::cpu_devices(chosen.devices), alone);
-    }
-  });
-}
+void run_on_cuda(options const& chosen) { train_and_test(chosen, cuda_devices(chosen.devices), alone); }
+
+}  // namespace train_classifier
