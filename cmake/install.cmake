@@ -4,7 +4,7 @@ include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
 
 set(package_directory ${CMAKE_INSTALL_DATADIR}/cmake/pushpull)
-foreach(target pushpull pushpull_cuda pushpull_openmp pushpull_mpi pushpull_checkpoint pushpull_zmq)
+foreach(target pushpull pushpull_cuda pushpull_openmp pushpull_mpi pushpull_checkpoint pushpull_profile pushpull_zmq)
   install(TARGETS ${target} EXPORT ${target} FILE_SET HEADERS)
   install(EXPORT ${target} NAMESPACE pushpull:: FILE ${target}_targets.cmake DESTINATION ${package_directory})
 endforeach()

@@ -6,7 +6,7 @@ cmake_minimum_required(VERSION 3.25)
 # From the ground up; folders of one floor are joined by a comma and do not include each other.
 set(floors
     "detail"                  # what no user names, and config.hpp and error.hpp
-    "element"                 # element types, shapes, counts of bytes
+    "element,profile"         # element types, shapes, counts of bytes; counters and traces
     "registers"               # packs and blocks of elements, and how they reach memory
     "concepts"                # what types must do
     "device"                  # memory, streams and loops over task numbers

@@ -21,6 +21,7 @@
 #include <pushpull/pass/step_control.hpp>
 #include <pushpull/pass/step_memory.hpp>
 #include <pushpull/pass/sum_tree.hpp>
+#include <pushpull/profile/tracing.hpp>
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/tensor/buffer.hpp>
 
@@ -303,7 +304,10 @@ class fused_step {
   void factored_phase(std::vector<D> const& devices, std::vector<control_type> const& controls, Rule const* rules) {
     for (std::size_t n = 0; n < devices.size(); ++n) {
       auto const* const r = controls[n].rules(rules);
-      matrices_[n].template sum<Phase>(devices[n], r, controls[n].clocks());
+      {
+        profile::detail::pass_span const traced("pre_reduce", devices[n].id(), plans_[n].gradient_bytes());
+        matrices_[n].template sum<Phase>(devices[n], r, controls[n].clocks());
+      }
       if constexpr (pass::detail::has_shared_sums<Rule> && Phase + 1 == phase_count<Rule>) {
         auto* const shared = controls[n].shared();
         devices[n].for_each(1, pass::detail::settle_phase<Rule, Phase>{r, shared, nullptr});

@@ -117,6 +117,17 @@ inline constexpr bool reads_weight = !requires { requires !Rule::reads_weight; }
 template <class Rule>
 inline constexpr bool writes_weight = !requires { requires !Rule::writes_weight; };
 
+/// Bytes per element of master and states that a pass of the rule reads and writes.
+template <class Rule, class Types, std::size_t States>
+inline constexpr std::int64_t stored_bytes = [] {
+  if constexpr (requires { requires Rule::leaves_reduced; }) {
+    return static_cast<std::int64_t>(sizeof(typename Types::accumulation));
+  } else {
+    return static_cast<std::int64_t>((reads_weight<Rule> + writes_weight<Rule>)*sizeof(typename Types::master) +
+                                     2 * States * sizeof(typename Types::state));
+  }
+}();
+
 /// The operations below depend on no step and have no members: a launch of theirs needs neither rule nor clocks.
 template <class Rule>
 inline constexpr bool is_timeless = requires { requires Rule::timeless; };

@@ -16,6 +16,7 @@
 #include <pushpull/pass/may_fail.hpp>
 #include <pushpull/pass/operands.hpp>
 #include <pushpull/pass/step_control.hpp>
+#include <pushpull/profile/tracing.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::pass {
 
@@ -38,7 +39,7 @@ class plan {
     gradients_.rows.clear();
     mirrors_.rows.clear();
     overflow_.clear();
-    elements_ = 0;
+    elements_ = sourced_ = mirrored_ = added_ = reduced_ = 0;
   }
 
   bool empty() const { return runs_.rows.empty(); }
@@ -70,6 +71,10 @@ class plan {
     mirrors_.rows.insert(mirrors_.rows.end(), mirrors.begin() + static_cast<std::ptrdiff_t>(inline_mirrors),
                          mirrors.end());
     elements_ += r.size;
+    sourced_ += r.size * r.gradients;
+    mirrored_ += r.size * r.mirrors;
+    if (r.accumulated) added_ += r.size;
+    if (r.reduced != nullptr) reduced_ += r.size;
   }
 
   /// Names a clock that a step with this plan advances; `lead` if runs refer to it.
@@ -91,6 +96,18 @@ class plan {
     std::int64_t total = 0;
     for (run_type const& r : runs_.rows) total += leaves_of(r);
     return total;
+  }
+
+  /// Bytes that the pass of a rule moves.
+  template <class Rule>
+  std::int64_t bytes() const {
+    return (reads_gradient<Rule> ? gradient_bytes() : 0) + elements_ * stored_bytes<Rule, Types, States> +
+           mirrored_ * static_cast<std::int64_t>(sizeof(mirror_type));
+  }
+  /// Bytes of all sources.
+  std::int64_t gradient_bytes() const {
+    return pushpull::detail::encoded_bytes<typename Types::gradient>(sourced_) +
+           added_ * static_cast<std::int64_t>(sizeof(typename Types::accumulation));
   }
 
   /// Makes the plan visible to the device. Once after the last `add`, before any launch.
@@ -143,6 +160,9 @@ class plan {
   void pre_reduce(D const& device, Rule const* rules, clock_of<Rule, Types> const* clocks,
                   detail::phase_sums<Rule, Phase>* partials) const {
     if (empty()) return;
+    profile::detail::pass_span const traced(
+        "pre_reduce", device.id(),
+        gradient_bytes() + reduced_ * static_cast<std::int64_t>(sizeof(typename Types::accumulation)));
     if (size() == 1) {
       device.for_each_leaf(
           leaves(),
@@ -160,6 +180,7 @@ class plan {
   template <class Rule, class Reduction, memory Memory>
   void launch(D const& device, Rule const* rules, clock_of<Rule, Types> const* clocks) const {
     if (empty()) return;
+    profile::detail::pass_span const traced("pass", device.id(), bytes<Rule>());
     std::int64_t const tasks = task_ends_.rows.back();
     if (size() == 1) {
       device.for_each(tasks, body<Rule, Reduction, Types, execution, Memory>{rules, clocks, {runs_.rows[0]}});
@@ -194,6 +215,8 @@ class plan {
   std::vector<overflow> overflow_;
   committed committed_;
   std::int64_t elements_ = 0;
+  // Elements of all sources, of all outputs, of sums that are sources, and of reduced gradients that a phase writes.
+  std::int64_t sourced_ = 0, mirrored_ = 0, added_ = 0, reduced_ = 0;
 };
 
 }  // namespace pushpull::pass

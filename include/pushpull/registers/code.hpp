@@ -97,6 +97,20 @@ using source_of = typename source<T>::type;
 template <class T>
 concept Encoded = Code<T> || requires { typename T::source_type; };
 
+/// Bytes of `elements` gradients of type T: of a sparse_code without its values, whose number is the device's.
+template <class T>
+constexpr std::int64_t encoded_bytes(std::int64_t elements) {
+  if constexpr (Code<T>) {
+    return elements / static_cast<std::int64_t>(T::elements);
+  } else if constexpr (std::same_as<T, compress::sparse_code>) {
+    return elements / T::block * 12;
+  } else if constexpr (Encoded<T>) {
+    return elements;  // scaled_code: of 8 bits
+  } else {
+    return elements * static_cast<std::int64_t>(sizeof(T));
+  }
+}
+
 /// Bytes per element that choose a GPU thread's share.
 template <class T>
 inline constexpr std::size_t block_bytes = sizeof(T);

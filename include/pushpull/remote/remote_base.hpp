@@ -18,6 +18,7 @@
 #include <pushpull/element/dtype.hpp>
 #include <pushpull/element/shape.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/profile/statistics.hpp>
 #include <pushpull/remote/hyperparameters.hpp>
 #include <pushpull/remote/key_directory.hpp>
 #include <pushpull/remote/message.hpp>
@@ -157,6 +158,8 @@ class remote_base {
   void wait(any_key_view key) const { schedule_->wait(parts_->keys.find("wait", key).order); }
   /// As wait, but errors stay for the next wait.
   void drain() const { schedule_->drain(); }
+  /// The worker's operations, and the time in which it waited for them. Does not wait.
+  profile::statistics statistics() const { return schedule_->counters.values(); }
 
  protected:
   std::unique_ptr<remote_key> make_key(any_key_view name, pushpull::shape const& s, bool has_rows) const {

@@ -89,6 +89,10 @@ class remote_operation final : public pushpull::detail::gathered_operation<D> {
     }
   }
   std::int64_t work() const override { return 0; }
+  char const* name() const override { return gathered.caller(); }
+  void list_keys(profile::detail::key_list& list) const override {
+    for (entry const& e : entries_) list.add(any_key_view(e.key->key));
+  }
 
   /// First sends all requests; runs again when all are answered.
   pushpull::detail::progress run() override {

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include <pushpull/config.hpp>
+#include <pushpull/profile/statistics.hpp>
 #include <pushpull/schedule/awaited.hpp>
 #include <pushpull/schedule/backoff.hpp>
 #include <pushpull/schedule/operation.hpp>
@@ -22,7 +23,13 @@ class immediate_schedule final : public schedule {
     op.accesses_.clear();
     std::lock_guard const lock(mutex_);
     activity const running(*this, op.callers_);
-    while (awaited* const event = op.advance()) wait_for(*event, op);
+    try {
+      while (awaited* const event = op.advance()) wait_for(*event, op);
+    } catch (...) {
+      counters.take(op.tally_);
+      throw;
+    }
+    counters.take(op.tally_);
     op.done_.store(true, std::memory_order_release);
   }
 
@@ -38,6 +45,7 @@ class immediate_schedule final : public schedule {
 
  private:
   void wait_for(awaited& event, operation& op) {
+    profile::detail::waiting_in const call(counters);
     if (event.will_resume(op)) {
       std::unique_lock lock(resumed_mutex_);
       resumed_.wait(lock, [&] { return std::exchange(is_resumed_, false); });

@@ -8,10 +8,12 @@
 #include <exception>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/profile/tracing.hpp>
 #include <pushpull/schedule/awaited.hpp>
 #include <pushpull/schedule/reentrance.hpp>
 
@@ -74,6 +76,9 @@ class schedule : public identity {
   /// which is the same in every process, whatever their keys and priorities.
   variable collectives;
 
+  /// The work of its operations.
+  profile::detail::counters counters;
+
  protected:
   ~schedule() = default;
 };
@@ -91,6 +96,10 @@ class operation {
   /// The work itself, or as much of it as need not wait for something outside: it is run again then. What it enqueues on
   /// devices may end later.
   virtual progress run() = 0;
+  /// For traces; null for what is no call's work.
+  virtual char const* name() const { return nullptr; }
+  /// For traces: the keys that it reads or changes.
+  virtual void list_keys(profile::detail::key_list&) const {}
   /// Where all of its stages run.
   virtual lane runs_in() const { return lane::compute; }
   /// Whether what `run` enqueued on devices is finished. Called by one thread at a time.
@@ -153,6 +162,21 @@ class operation {
   /// Runs the next stage, if what it waits for is ready. @returns what it waits for now; null if it is done
   awaited* advance() {
     if (event_ != nullptr && !event_->ready()) return event_;
+    profile::detail::working_for const counted(tally_);
+    char const* const called = name();
+    if (called != nullptr) tally_.operations = 1;
+    if (auto const* const hook = profile::detail::current_hook(); hook != nullptr && called != nullptr)
+      return advance_traced(*hook, called);
+    return run_stage();
+  }
+  awaited* advance_traced(profile::detail::hook const& hook, char const* called) {
+    profile::detail::key_list list;
+    list_keys(list);
+    std::string const keys = std::move(list).text();
+    profile::detail::span const traced(&hook, {profile::activity::operation, profile::phase::begin, called, keys});
+    return run_stage();
+  }
+  awaited* run_stage() {
     if (!is_prepared_) prepare();
     is_prepared_ = true;
     return event_ = run().event();
@@ -167,7 +191,8 @@ class operation {
   std::shared_ptr<failure> failure_;  // made before it is needed: a failure must not ask for memory
   bool has_failed_ = false;
   bool is_prepared_ = false;
-  awaited* event_ = nullptr;   // between two stages
+  awaited* event_ = nullptr;  // between two stages
+  profile::detail::tally tally_;
   operation* next_ = nullptr;  // in a list of the communication lane
   std::atomic<bool> done_{false};
   std::atomic<int> references_{0};

@@ -18,6 +18,7 @@
 #include <oneapi/tbb/task_group.h>
 #include <pushpull/config.hpp>
 #include <pushpull/detail/thread_sanitizer.hpp>
+#include <pushpull/profile/statistics.hpp>
 #include <pushpull/schedule/awaited.hpp>
 #include <pushpull/schedule/communication_lane.hpp>
 #include <pushpull/schedule/exit_list.hpp>
@@ -104,12 +105,14 @@ class task_schedule final : public schedule, private exit_list_entry, private co
       if (!ready_.empty()) {
         run_ready(lock, stays::yes);
       } else if (threads_ > 0 && !joined_) {  // takes part in what the others run
+        profile::detail::waiting_in const call(counters);
         joined_ = true;
         lock.unlock();
         join();
         lock.lock();
         joined_ = false;
       } else {
+        profile::detail::waiting_in const call(counters);
         changed_.wait(lock);
       }
     }
@@ -291,6 +294,7 @@ class task_schedule final : public schedule, private exit_list_entry, private co
       if (op.has_failed_ && failed == nullptr) failed = op.failure_;
     }
     op.accesses_.clear();
+    counters.take(op.tally_);
     --pending_;
     if (ready > 0) call_threads(after == stays::yes ? ready - 1 : ready);
     op.done_.store(true, std::memory_order_release);
@@ -304,6 +308,7 @@ class task_schedule final : public schedule, private exit_list_entry, private co
       if (!ready_.empty()) {
         run_ready(lock, stays::no);
       } else {
+        profile::detail::waiting_in const call(counters);
         ++waiting_;
         changed_.wait(lock);
         --waiting_;

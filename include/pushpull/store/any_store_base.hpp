@@ -309,6 +309,7 @@ class any_store_base : public sole_type<Ts...> {
   }
   std::string swapped(any_key_view key) const { return store_->swapped(checked("swapped", key)); }
   pushpull::memory_report memory_report() const { return store_->memory_report(); }
+  profile::statistics statistics() const { return store_->statistics(); }  ///< `set_optimizer` begins anew.
   std::size_t bytes(std::size_t n) const { return memory_report().devices[n].total(); }
 
  protected:
@@ -361,7 +362,6 @@ class any_store_base : public sole_type<Ts...> {
   void expect_replaceable(char const* call) const {
     if (!store_->replaceable()) refuse_call(call, "any_store was made of a user's store, which updates as it does");
   }
-
   /// The result of prepare(). Ranks that train together all make the call, with the same arguments, of which `what` is the
   /// text: all throw or none.
   template <class Prepare, class More = no_texts>

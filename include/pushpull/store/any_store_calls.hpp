@@ -21,6 +21,7 @@
 #include <pushpull/device/cpu_device.hpp>
 #include <pushpull/element/shape.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/profile/statistics.hpp>
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/key_options.hpp>
@@ -149,6 +150,7 @@ class erased_store : public typed_calls<Ts, D>... {
   virtual void device_waits_for(D const& device, any_key_view key) const = 0;
   virtual void key_waits_for(any_key_view key, D const& device) const = 0;
   virtual pushpull::memory_report memory_report() const = 0;
+  virtual profile::statistics statistics() const = 0;
 
   virtual bool has_updater() const = 0;
   virtual bool accumulates() const = 0;

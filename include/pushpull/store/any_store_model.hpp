@@ -241,6 +241,7 @@ class store_model<Updater, Compressor, Compressors, policy_list<Policies...>, D,
   void device_waits_for(D const& device, any_key_view key) const override { store.device_waits_for(device, key); }
   void key_waits_for(any_key_view key, D const& device) const override { store.key_waits_for(key, device); }
   pushpull::memory_report memory_report() const override { return store.memory_report(); }
+  profile::statistics statistics() const override { return store.statistics(); }
 
   bool has_updater() const override { return has_rule; }
   bool accumulates() const override { return store_type::accumulates; }

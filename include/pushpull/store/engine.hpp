@@ -20,6 +20,7 @@
 #include <pushpull/config.hpp>
 #include <pushpull/element/dtype.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/profile/statistics.hpp>
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/schedule/operation.hpp>
 #include <pushpull/schedule/reentrance.hpp>
@@ -279,6 +280,8 @@ class engine : public call_drafts<Types> {
     return factor_of_rank<reduction>(std::span(&weight, 1), 0);
   }
 
+  profile::statistics statistics() const { return schedule_->counters.values(); }
+
   void on_command(command_handler handler) { commands_.set(std::move(handler)); }
   /// See kv_store::command.
   void command(std::int64_t head, std::string_view body) {
@@ -359,6 +362,8 @@ class engine : public call_drafts<Types> {
     synchronize();
   }
   void synchronize() const {
+    if constexpr (HostDevice<D>) return;
+    profile::detail::waiting_in const call(schedule_->counters);
     for (D const& device : devices()) device.synchronize();
   }
 

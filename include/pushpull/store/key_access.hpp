@@ -19,6 +19,7 @@
 #include <pushpull/config.hpp>
 #include <pushpull/element/dtype.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/profile/statistics.hpp>
 #include <pushpull/store/exchange/agreement.hpp>
 #include <pushpull/store/exchange/command.hpp>
 #include <pushpull/store/gather.hpp>
@@ -236,6 +237,8 @@ class key_access : public store_face<Derived, Traits> {
     });
     return result;
   }
+  /// The work of this rank since the store was made. Does not wait: work under way is counted as far as it is known.
+  profile::statistics statistics() const { return first().statistics(); }
   /// The bytes of memory_report on device number n. Waits.
   std::size_t bytes(std::size_t n) const { return memory_report().devices[n].total(); }
 

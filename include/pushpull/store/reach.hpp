@@ -9,6 +9,7 @@
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/pass/fused_step.hpp>
+#include <pushpull/profile/tracing.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
@@ -75,7 +76,10 @@ struct staged_copy {
 /// Enqueues the copies.
 template <Device D>
 void copy_all(std::vector<D> const& devices, std::vector<staged_copy> const& copies) {
-  for (auto const& [n, to, from, bytes] : copies) devices[n].copy(to, from, bytes);
+  for (auto const& [n, to, from, bytes] : copies) {
+    profile::detail::copy_span const traced(devices[n].id(), bytes);
+    devices[n].copy(to, from, bytes);
+  }
 }
 
 /// Enqueues copies that read the results of earlier work of other devices.

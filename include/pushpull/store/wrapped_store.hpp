@@ -142,6 +142,10 @@ class wrapped_store final
     if constexpr (requires { pushpull::memory_report(store_->memory_report()); }) return store_->memory_report();
     refuse("memory_report");
   }
+  profile::statistics statistics() const override {
+    if constexpr (requires { profile::statistics(store_->statistics()); }) return store_->statistics();
+    refuse("statistics");
+  }
 
   bool has_updater() const override {
     if constexpr (requires { store_->has_updater(); }) {

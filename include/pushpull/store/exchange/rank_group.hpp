@@ -16,6 +16,7 @@
 #include <pushpull/concepts/communicator.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/profile/tracing.hpp>
 #include <pushpull/schedule/awaited.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
@@ -218,13 +219,13 @@ class ranks_of final : public rank_group {
     explicit requests(ranks_of& all) : all_(all) {}
 
     void start_exchange() override {
-      start([&](C const& c, group_type& g) {
+      start("exchange", out_, [&](C const& c, group_type& g) {
         exchange_.emplace(c.exchange(g, out_, in_));  // also of nothing: other ranks may have something
         arrive(c, g);
       });
     }
     void start_gathers() override {
-      start([&](C const& c, group_type& g) {
+      start("gather", results_out_, [&](C const& c, group_type& g) {
         for (gathered_array const& array : gathers_)
           gather_.push_back(c.gather(g, array.whole, ranges(array, all_.size())));
         if (!all_.shares_memory()) return;
@@ -236,10 +237,10 @@ class ranks_of final : public rank_group {
       });
     }
     void start_arrival() override {
-      start([&](C const& c, group_type& g) { arrive(c, g); });
+      start("arrival", {}, [&](C const& c, group_type& g) { arrive(c, g); });
     }
     void start_sum(std::span<double> numbers) override {
-      start([&](C const& c, group_type& g) { sum_.emplace(c.sum(g, numbers.data(), numbers.size())); });
+      start("sum", {}, [&](C const& c, group_type& g) { sum_.emplace(c.sum(g, numbers.data(), numbers.size())); });
     }
 
     bool ready() override {
@@ -256,6 +257,7 @@ class ranks_of final : public rank_group {
           if (!gather_.back().ready()) return false;
           gather_.pop_back();
         }
+        traced_.end();
         return true;
       } catch (...) {
         all_.note(std::current_exception());
@@ -263,6 +265,7 @@ class ranks_of final : public rank_group {
         sum_.reset();
         arrival_.reset();
         gather_.clear();
+        traced_.end();
         throw;
       }
     }
@@ -273,7 +276,11 @@ class ranks_of final : public rank_group {
         if (all_.shares_memory()) arrival_.emplace(c.arrive(g));
     }
     template <class F>
-    void start(F const& f) {
+    void start(char const* name, std::span<comm::transfer const> sent, F const& f) {
+      std::int64_t bytes = 0;
+      for (comm::transfer const& t : sent) bytes += static_cast<std::int64_t>(t.bytes);
+      if (auto* const tally = profile::detail::current_tally) tally->sent_bytes += bytes;
+      traced_.begin(name, bytes);
       group_type g = all_.communicator_.group();
       f(all_.communicator_, g);
       g.end();
@@ -284,6 +291,7 @@ class ranks_of final : public rank_group {
     std::optional<sum_request> sum_;
     std::vector<gather_request> gather_;
     std::optional<arrival_request> arrival_;
+    profile::detail::message_span traced_;
   };
 
   template <class Memory>

@@ -60,6 +60,10 @@ class assign final : public gathered_operation<typename Types::device_type> {
     for (record* const r : keys) this->writes(r->order);
   }
   std::int64_t work() const override { return call_.work(); }
+  char const* name() const override { return gathered.caller(); }
+  void list_keys(profile::detail::key_list& list) const override {
+    call_.for_each_key([&](record const& r) { list.add(typename Types::key_view(r.key)); });
+  }
 
   void prepare() override {
     call_.for_each_key([](record& r) { expect_weights("assign", typename Types::key_view(r.key), r); });

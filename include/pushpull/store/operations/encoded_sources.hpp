@@ -78,9 +78,15 @@ class encoded_sources {
       }
       G const* gradient = data;
       if (staged != nullptr) {
-        source.device.copy(staged, gradient, static_cast<std::size_t>(key->size()) * sizeof(G));
+        std::size_t const size = static_cast<std::size_t>(key->size()) * sizeof(G);
+        profile::detail::copy_span const traced(source.device.id(), size);
+        source.device.copy(staged, gradient, size);
         gradient = static_cast<G const*>(staged);
       }
+      constexpr auto bytes =
+          static_cast<std::int64_t>(sizeof(G) + 2 * sizeof(float));  // the residual is read and written
+      profile::detail::pass_span const traced("encode", source.device.id(),
+                                              key->size() * bytes + encoded_bytes<encoded>(key->size()));
       encoder::encode(source.device, compressor_, gradient, key->size(), source.residual.data(), source.codes.data());
     }
   }

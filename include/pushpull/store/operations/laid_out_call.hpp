@@ -247,6 +247,7 @@ class laid_out_call : public call_sources<Table, D, G, M, C> {
       for (std::size_t k = x.output; what != effect::accumulates && k < x.output + x.outputs; ++k)
         mirrors_.push_back(staged_.writable(shard.device(), n, outputs_[k], shard.offset(), shard.size()));
     }
+    if (what == effect::reads && mirrors_.empty()) return;  // a push of a micro-batch without outputs
     if constexpr (std::is_same_v<M, typename Table::T>)
       if (changes_mirrors(what) && shard.resident()) {
         table.add_mirrors(mirrors_, shard);

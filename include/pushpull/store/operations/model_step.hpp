@@ -88,6 +88,11 @@ class model_step final : public operation {
     for (record* const r : keys_) f(*r);
   }
 
+  char const* name() const override { return "update"; }
+  void list_keys(profile::detail::key_list& list) const override {
+    for (record const* const r : keys_) list.add(typename Types::key_view(r->key));
+  }
+
   progress run() override {
     return contents_.in_step([&] {
       if (next_ == 0) begin_run();

@@ -70,6 +70,11 @@ class joint_operation final : public operation {
     parts_.push_back(&part);
   }
 
+  char const* name() const override { return parts_.front()->name(); }
+  void list_keys(profile::detail::key_list& list) const override {
+    for (operation const* const part : parts_) part->list_keys(list);
+  }
+
   void prepare() override {
     for (operation* const part : parts_) part->prepare();
   }

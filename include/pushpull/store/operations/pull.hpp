@@ -67,6 +67,10 @@ class pull final : public gathered_operation<typename Types::device_type> {
     if (gathers_) contents_.write_collectives(*this);
   }
   std::int64_t work() const override { return call_.work(); }
+  char const* name() const override { return gathered.caller(); }
+  void list_keys(profile::detail::key_list& list) const override {
+    call_.for_each_key([&](record const& r) { list.add(typename Types::key_view(r.key)); });
+  }
 
   void prepare() override {
     auto const& table = contents_.keys;

@@ -62,6 +62,10 @@ class gradient_operation : public gathered_operation<typename Types::device_type
     name_keys();
   }
   std::int64_t work() const override { return call_.work(); }
+  char const* name() const override { return gathered.caller(); }
+  void list_keys(profile::detail::key_list& list) const override {
+    call_.for_each_key([&](record const& r) { list.add(key_view(r.key)); });
+  }
 
  protected:
   /// Runs what was laid out by `run()`, as far as it goes without other ranks: see laid_out_call::launch_part.

@@ -78,6 +78,11 @@ class swap final : public operation {
     for (record* const r : keys_) writes(r->order);
   }
 
+  char const* name() const override { return "swap"; }
+  void list_keys(profile::detail::key_list& list) const override {
+    for (record const* const r : keys_) list.add(typename Types::key_view(r->key));
+  }
+
   void prepare() override {
     for (record* const r : keys_)
       if (r->swapped != &name_) expect_weights("swap", typename Types::key_view(r->key), *r);

@@ -100,6 +100,9 @@ class pull_rows final : public device_operation<typename Types::device_type> {
 
   std::int64_t work() const { return work_; }
 
+  char const* name() const override { return "row_sparse_pull"; }
+  void list_keys(profile::detail::key_list& list) const override { list.add(typename Types::key_view(key_->key)); }
+
   progress run() override {
     if constexpr (table_type::collective)
       if (asks_owners()) return contents_.in_step([&] { return run_over_ranks(); });

@@ -144,6 +144,9 @@ class push_rows final : public device_operation<typename Types::device_type> {
     outputs_.lay_out(table_, output_step_, effect::reads);
   }
 
+  char const* name() const override { return "push"; }
+  void list_keys(profile::detail::key_list& list) const override { list.add(typename Types::key_view(key_->key)); }
+
   progress run() override {
     if constexpr (Types::collective)
       if (table_.is_distributed()) return contents_.in_step([&] { return run_over_ranks(); });

@@ -17,6 +17,7 @@
 #include <pushpull/pass/body.hpp>
 #include <pushpull/pass/row_schedule.hpp>
 #include <pushpull/pass/step_control.hpp>
+#include <pushpull/profile/tracing.hpp>
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/store/keys/key_table.hpp>
 #include <pushpull/store/keys/shard.hpp>
@@ -31,6 +32,12 @@ template <class Rule, class Reduction, class Types, template <class> class Sched
 void launch_rows(D const& device, pass::row_operands<pass::run<Types, state_count<Rule>>> const& operands,
                  Rule const* rules, Clocks const* clocks, std::int64_t rows) {
   using body = pass::body<Rule, Reduction, Types, typename D::execution, pass::memory::rows, Schedule>;
+  constexpr auto gradient =
+      static_cast<std::int64_t>(pass::reads_gradient<Rule> ? sizeof(typename Types::gradient) : 0);
+  std::int64_t const mirrors = operands.slice.mirrors * static_cast<std::int64_t>(sizeof(typename Types::mirror));
+  profile::detail::pass_span const traced(
+      "rows", device.id(),
+      rows * operands.row_length * (gradient + mirrors + pass::stored_bytes<Rule, Types, state_count<Rule>>));
   pass::row_tasks const tasks(operands.row_length, body::grain, body::block_type::size);
   device.for_each(tasks.count(rows), body{rules, clocks, {{operands}}});
 }
