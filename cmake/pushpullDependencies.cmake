@@ -2,8 +2,8 @@
 # machine of its user: no path of the machine that made the package is ever in it.
 #
 # Defines pushpull::cccl, pushpull::xsimd, pushpull::range_v3_for_nvcc, and through their own packages TBB::tbb,
-# Threads::Threads and, where they exist, CUDA::cudart, OpenMP::OpenMP_CXX, MPI::MPI_CXX, nlohmann_json::nlohmann_json
-# and pushpull::libzmq.
+# Threads::Threads and, where they exist, CUDA::cudart, OpenMP::OpenMP_CXX, MPI::MPI_CXX, nlohmann_json::nlohmann_json,
+# pushpull::libzmq and pushpull::libnccl.
 # Sets pushpull_missing to a list of what has to be installed first; empty if there is nothing.
 
 set(pushpull_missing "")
@@ -29,6 +29,25 @@ find_package(CUDAToolkit QUIET)
 set(CMAKE_MINIMUM_REQUIRED_VERSION "${pushpull_minimum}")
 
 find_package(nlohmann_json 3.11 CONFIG QUIET)
+
+# NCCL 2.28 or newer, which has no package of CMake's.
+find_path(PUSHPULL_NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+find_library(PUSHPULL_NCCL_LIBRARY nccl HINTS "${CUDAToolkit_LIBRARY_DIR}")
+mark_as_advanced(PUSHPULL_NCCL_INCLUDE_DIR PUSHPULL_NCCL_LIBRARY)
+set(PUSHPULL_NCCL_HEADER FALSE)  # whether there is one that is new enough
+if(PUSHPULL_NCCL_INCLUDE_DIR)
+  file(STRINGS "${PUSHPULL_NCCL_INCLUDE_DIR}/nccl.h" pushpull_lines REGEX "^#define NCCL_(MAJOR|MINOR) ")
+  string(REGEX MATCHALL "[0-9]+" pushpull_lines "${pushpull_lines}")
+  string(JOIN "." pushpull_version ${pushpull_lines})
+  if(pushpull_version VERSION_GREATER_EQUAL 2.28)
+    set(PUSHPULL_NCCL_HEADER TRUE)
+  endif()
+endif()
+if(PUSHPULL_NCCL_HEADER AND PUSHPULL_NCCL_LIBRARY AND NOT TARGET pushpull::libnccl)
+  add_library(pushpull::libnccl UNKNOWN IMPORTED GLOBAL)
+  set_target_properties(pushpull::libnccl PROPERTIES
+    IMPORTED_LOCATION "${PUSHPULL_NCCL_LIBRARY}" INTERFACE_INCLUDE_DIRECTORIES "${PUSHPULL_NCCL_INCLUDE_DIR}")
+endif()
 
 # ZeroMQ: libzmq, and its C++ header cppzmq, whose packages not every system has.
 find_path(PUSHPULL_CPPZMQ_INCLUDE_DIR zmq.hpp)

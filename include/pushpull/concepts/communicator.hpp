@@ -33,7 +33,8 @@ struct byte_range {
 ///            policy_kind = communicator_tag. All are const; copies refer to the same processes.
 /// May have:  ranks_are_independent() -> bool: true if every rank trains a store of its own. A store of several ranks
 ///            that neither say so nor exchange slices is refused.
-/// Models:    comm::single, comm::threads, comm::mpi, comm::checked, comm::any_communicator.
+///            expect_devices(devices), which throws invalid_argument unless a store may have these devices.
+/// Models:    comm::single, comm::threads, comm::mpi, comm::nccl, comm::checked, comm::any_communicator.
 /// Each capability below is a concept of its own. All ranks make the same calls in the same order; the order holds for
 /// each of two families by itself, so that one thread may be in a call of each: calls that take a group, and barrier,
 /// broadcast, gather_all and allocate_shared.
@@ -48,6 +49,7 @@ concept Communicator = requires(C const& c) {
 /// A call that takes a group, once it is started. Dropped before it is ready, it waits, or fails the communicator.
 /// Needs:     ready() -> bool, which may be asked again and again, from one thread at a time; true stays true;
 ///            wait(), which returns when it is ready. Both throw comm_error, and comm_timeout after the deadline.
+///            Where devices have streams, ready calls are enqueued: later work on the device's stream comes after them.
 template <class R>
 concept CommunicationRequest = std::movable<R> && requires(R& r) {
   { r.ready() } -> std::convertible_to<bool>;
@@ -107,7 +109,8 @@ concept GathersBytes = Communicator<C> && requires(C const& c, std::span<std::by
   { c.gather_all(bytes) } -> std::same_as<std::vector<std::vector<std::byte>>>;
 };
 
-/// The capabilities that a store over several ranks asks for.
+/// The capabilities that a store over several ranks asks for. If D is no HostDevice it also needs host() -> a
+/// CollectiveCommunicator for memory of the host, for states, weights and texts.
 template <class C, class D>
 concept CollectiveCommunicator =
     ExchangesSlices<C, D> && GathersSlices<C, D> && SumsDoubles<C, D> && BroadcastsBytes<C> && GathersBytes<C>;

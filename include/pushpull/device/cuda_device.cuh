@@ -180,6 +180,8 @@ class cuda_device {
   int id() const noexcept { return queue_->ordinal; }
   cudaStream_t stream() const noexcept { return queue_->stream; }
   std::string name() const { return "cuda:" + std::to_string(queue_->ordinal); }
+  /// Makes the GPU the calling thread's current one until the result goes. @throws cuda_error
+  [[nodiscard]] detail::current_device activate() const { return detail::current_device(id()); }
 
   void* allocate(std::size_t bytes) const {
     detail::current_device const current(id());

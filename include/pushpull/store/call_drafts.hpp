@@ -80,7 +80,7 @@ class call_drafts {
       : communicator_(communicator),
         compressor_(compressor),
         accumulation_(accumulation),
-        ranks_(make_ranks(communicator_)),
+        ranks_(make_ranks(communicator_, device_list)),
         contents_(device_list, owners_of<D>(communicator_, device_list.size()), ranks_.get(), updater,
                   std::move(shared.directory), number, rule_of(placement, Types::whole_keys)),
         schedule_(std::move(shared.schedule)) {
@@ -151,6 +151,7 @@ class call_drafts {
       expects<invalid_argument>(!function_.filled(), [&] {
         return std::string(caller) + ": a function updates " + key_text(key) + " and takes dense gradients, rows came";
       });
+    contents_.keys.expect_rows(caller);
     auto& op = row_pushes_->take([&] { return std::make_unique<push_rows<Types>>(contents_); });
     push_rows_draft result{completion(op), op};
     if constexpr (Types::has_updater) op.rules = contents_.groups.rules();
@@ -178,7 +179,9 @@ class call_drafts {
     return *op.release();
   }
 
-  static std::unique_ptr<rank_group> make_ranks([[maybe_unused]] communicator_type const& communicator) {
+  static std::unique_ptr<rank_group> make_ranks([[maybe_unused]] communicator_type const& communicator,
+                                                [[maybe_unused]] std::vector<D> const& devices) {
+    if constexpr (requires { communicator.expect_devices(devices); }) communicator.expect_devices(devices);
     if constexpr (Types::collective)
       return std::make_unique<ranks_of<communicator_type, D>>(communicator, Types::hierarchy_type::reaches_node);
     return nullptr;

@@ -46,7 +46,7 @@ std::int64_t read_steps(Table const& table, Controls const& controls, typename T
   if constexpr (Table::collective)
     if (table.is_distributed() && r.size() > 0 &&
         !controls.empty())  // ranks without a part of the key count on device 0
-      t = controls.front().clocks()[r.index].t;
+      copy_bytes(cpu_device<>(), &t, table.devices().front(), &controls.front().clocks()[r.index].t, sizeof(t));
   for_each_shard(table, r, [&](auto const& shard) {
     copy_bytes(cpu_device<>(), &t, shard.device(), &controls[shard.device_number()].clocks()[r.index].t, sizeof(t));
   });
@@ -106,10 +106,16 @@ void add_rank_sums(Table const& table, typename Table::record const& r, typename
   topology const& all = table.owners();
   slice const own = part_of_rank(table, r, all.rank());
   auto const count = static_cast<std::size_t>(std::max<std::int64_t>(own.size(), 0));
-  A const* const sum = r.arena->rank_sum(table.devices().front()) + r.offset;
+  A const* sum = r.arena->rank_sum(table.devices().front()) + r.offset;
+  std::vector<A> on_host;
+  if constexpr (!HostDevice<typename Table::device_type>) {
+    on_host.resize(r.shape.size());
+    copy_bytes(cpu_device<>(), on_host.data(), table.devices().front(), sum, on_host.size() * sizeof(A));
+    sum = on_host.data();
+  }
   std::vector<A> received(count * all.ranks());
   std::vector<A const*> sums;
-  auto const call = table.ranks().make_messages();
+  auto const call = table.ranks().make_host_messages();
   for (std::size_t rank = 0; rank < all.ranks(); ++rank) {
     sums.push_back(rank == all.rank() ? sum + own.begin : received.data() + rank * count);
     if (rank == all.rank()) continue;
@@ -121,14 +127,14 @@ void add_rank_sums(Table const& table, typename Table::record const& r, typename
   call->start_exchange();
   wait_until_ready(*call);
   if (count == 0) return;
-  fused_step<typename Table::device_type, pass::forward, reduce::sum, pass::element_types<A, A, A, A, A>,
-             pass::memory::foreign>
-      step(1);
+  std::vector<cpu_device<>> const host(1);
+  fused_step<cpu_device<>, pass::forward, reduce::sum, pass::element_types<A, A, A, A, A>, pass::memory::foreign> step(
+      1);
   typename decltype(step)::run_type run{};
   run.size = own.size();
   step.add(0, run, sums, std::span<A* const>(&to, 1));
-  step.commit({table.devices().front()});
-  step.run({table.devices().front()});
+  step.commit(host);
+  step.run(host);
 }
 
 /// Same as copy_local_state, of the sum of the key's micro-batches, which has some. All ranks call it.
@@ -161,7 +167,7 @@ void gather_parts([[maybe_unused]] Table const& table, [[maybe_unused]] typename
       auto const bytes = [](std::int64_t count) { return static_cast<std::size_t>(count) * sizeof(E); };
       ranges.push_back(part.size() > 0 ? comm::byte_range{bytes(part.begin), bytes(part.end)} : comm::byte_range{});
     }
-    auto const call = table.ranks().make_messages();
+    auto const call = table.ranks().make_host_messages();
     call->gather(elements.data(), ranges);
     call->start_gathers();
     wait_until_ready(*call);

@@ -114,6 +114,12 @@ struct operand {
       0;  ///< Elements of the tensor before `data`: of one that came from another rank, a part is there.
 };
 
+/// Whether the operand is in the device's own memory, whoever else reaches it.
+template <class T, Device D>
+bool lies_on(D const& device, operand<T, D> const& x) {
+  return x.device ? x.device->id() == device.id() : HostDevice<D>;
+}
+
 template <class T, Device D, class View>
 operand<T, D> operand_of(View const& view) {
   using device_type = typename View::device_type;

@@ -171,7 +171,7 @@ auto values_of_rank_0(Table const& table, std::span<View const> values) {
       }
       if (!is_mirrored) return;
       auto const& device = table.devices().front();
-      buffer<D> const masters(device, r.shape.size() * sizeof(W));
+      buffer<D> const masters(device, static_cast<std::size_t>(padded(r.shape.size())) * sizeof(W));  // read by blocks
       auto* const whole = static_cast<W*>(masters.data());
       copy(tensor_view<U const, cpu_device<>>(elements.data(), r.shape), tensor_view<W, D>(whole, r.shape, device));
       fill_distant_mirrors(table, r, whole);

@@ -150,7 +150,7 @@ class call_exchange {
   /// An output's parts that the pass of this rank does not write: they come from the mirror, or from the other ranks where
   /// there is none.
   template <class M>
-  void add_output(Table const& table, record const& key, operand<M, D> const& output) {
+  void add_output(Table const& table, record const& key, operand<M, D>& output) {
     if (!key.arena->resident()) return outputs_.add(table, key, output, *messages_);
     for_each_distant_rank(table, key, [&](std::size_t, slice const& part) {
       after_.push_back({0, output.data + part.begin, Table::mirror(key, 0) + part.begin,

@@ -41,28 +41,28 @@ class function_exchange {
   /// @param for_each_key  for_each_key(f) calls f(record). @param whole  whole(record): memory of rank 0 for the key's masters.
   template <class ForEachKey, class Whole>
   awaited& start_masters(Table const& table, ForEachKey const& for_each_key, Whole const& whole) {
-    begin(table);
+    messages& to = begin(masters_, [&] { return table.ranks().make_messages(); });
     bool const collects = table.owners().rank() == 0;
     for_each_key([&](record& r) {
       for_each_owner(
           table, r,
           [&](auto const& shard) {
-            if (!collects) messages_->send(shard.master(), bytes(shard.size()), 0);
+            if (!collects) to.send(shard.master(), bytes(shard.size()), 0);
           },
           [&](distant_part const& part) {
-            if (collects) messages_->receive(whole(r) + part.offset, bytes(part.size), static_cast<int>(part.rank));
+            if (collects) to.receive(whole(r) + part.offset, bytes(part.size), static_cast<int>(part.rank));
           });
     });
-    messages_->start_exchange();
-    return *messages_;
+    to.start_exchange();
+    return to;
   }
 
   /// @param thrown  By the function, on rank 0; null if it has returned.
   awaited& start_outcome(Table const& table, std::exception_ptr thrown) {
-    begin(table);
+    messages& to = begin(outcomes_, [&] { return table.ranks().make_host_messages(); });
     thrown_ = std::move(thrown);
     if (table.owners().rank() != 0) {
-      messages_->receive(&outcome_, sizeof(outcome_), 0);
+      to.receive(&outcome_, sizeof(outcome_), 0);
     } else {
       outcome_ = {};
       if (thrown_ != nullptr) {
@@ -71,10 +71,10 @@ class function_exchange {
         std::copy_n(text.begin(), std::min(text.size(), outcome_.text.size()), outcome_.text.begin());
       }
       for (std::size_t rank = 1; rank < table.owners().ranks(); ++rank)
-        messages_->send(&outcome_, sizeof(outcome_), static_cast<int>(rank));
+        to.send(&outcome_, sizeof(outcome_), static_cast<int>(rank));
     }
-    messages_->start_exchange();
-    return *messages_;
+    to.start_exchange();
+    return to;
   }
   /// @throws what the function has thrown; on other ranks error with the same text
   void expect_success() {
@@ -92,12 +92,14 @@ class function_exchange {
   };
 
   static std::size_t bytes(std::int64_t elements) { return static_cast<std::size_t>(elements) * sizeof(W); }
-  void begin(Table const& table) {
-    if (messages_ == nullptr) messages_ = table.ranks().make_messages();
-    messages_->clear();
+  template <class Make>
+  static messages& begin(std::unique_ptr<messages>& kept, Make const& make) {
+    if (kept == nullptr) kept = make();
+    kept->clear();
+    return *kept;
   }
 
-  std::unique_ptr<messages> messages_;
+  std::unique_ptr<messages> masters_, outcomes_;
   outcome outcome_;
   std::exception_ptr thrown_;
 };

@@ -10,10 +10,12 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include <pushpull/concepts/communicator.hpp>
+#include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/profile/tracing.hpp>
@@ -115,7 +117,10 @@ class rank_group {
   bool has_levels() const { return shares_memory() && nodes().nodes > 1; }
   /// Zeros. Collective, on the calling thread; each rank asks for as many bytes.
   virtual std::unique_ptr<shared_blocks> allocate_shared(std::size_t bytes) = 0;
+  /// Of memory of the store's devices.
   virtual std::unique_ptr<messages> make_messages() = 0;
+  /// Of memory of the host.
+  virtual std::unique_ptr<messages> make_host_messages() = 0;
   /// Collective, on the calling thread.
   virtual std::vector<std::vector<std::byte>> gather_all(std::span<std::byte const> bytes) = 0;
   /// Collective, on the calling thread: the bytes of rank 0.
@@ -172,9 +177,9 @@ struct owning_ranks {
   std::size_t rank = 0, size = 1;
 };
 
-/// The rank_group of a communicator that exchanges memory of devices D.
+/// The messages of a communicator that exchanges memory of devices D.
 template <class C, class D>
-class ranks_of final : public rank_group {
+class messages_of final : public messages {
   using group_type = typename C::group_type;
   using exchange_request = decltype(std::declval<C const&>().exchange(
       std::declval<group_type&>(), std::span<comm::transfer const>(), std::span<comm::transfer const>()));
@@ -192,6 +197,89 @@ class ranks_of final : public rank_group {
   using sum_request = decltype(std::declval<C const&>().sum(std::declval<group_type&>(), nullptr, 0));
 
  public:
+  messages_of(rank_group& all, C const& communicator) : all_(all), communicator_(communicator) {}
+
+  void start_exchange() override {
+    start("exchange", out_, [&](C const& c, group_type& g) {
+      exchange_.emplace(c.exchange(g, out_, in_));  // also of nothing: other ranks may have something
+      arrive(c, g);
+    });
+  }
+  void start_gathers() override {
+    start("gather", results_out_, [&](C const& c, group_type& g) {
+      for (gathered_array const& array : gathers_)
+        gather_.push_back(c.gather(g, array.whole, ranges(array, all_.size())));
+      if (!all_.shares_memory()) return;
+      if (all_.has_levels()) {
+        exchange_.emplace(c.exchange(g, results_out_, results_in_));
+      } else {
+        arrive(c, g);
+      }
+    });
+  }
+  void start_arrival() override {
+    start("arrival", {}, [&](C const& c, group_type& g) { arrive(c, g); });
+  }
+  void start_sum(std::span<double> numbers) override {
+    start("sum", {}, [&](C const& c, group_type& g) { sum_.emplace(c.sum(g, numbers.data(), numbers.size())); });
+  }
+
+  bool ready() override {
+    try {
+      if (exchange_ && !exchange_->ready()) return false;
+      exchange_.reset();
+      if (sum_ && !sum_->ready()) return false;
+      sum_.reset();
+      if constexpr (SharesMemory<C, D>) {
+        if (arrival_ && !arrival_->ready()) return false;
+        arrival_.reset();
+      }
+      while (!gather_.empty()) {  // the last first: erasing it moves nothing
+        if (!gather_.back().ready()) return false;
+        gather_.pop_back();
+      }
+      traced_.end();
+      return true;
+    } catch (...) {
+      all_.note(std::current_exception());
+      exchange_.reset();
+      sum_.reset();
+      arrival_.reset();
+      gather_.clear();
+      traced_.end();
+      throw;
+    }
+  }
+
+ private:
+  void arrive([[maybe_unused]] C const& c, [[maybe_unused]] group_type& g) {
+    if constexpr (SharesMemory<C, D>)
+      if (all_.shares_memory()) arrival_.emplace(c.arrive(g));
+  }
+  template <class F>
+  void start(char const* name, std::span<comm::transfer const> sent, F const& f) {
+    std::int64_t bytes = 0;
+    for (comm::transfer const& t : sent) bytes += static_cast<std::int64_t>(t.bytes);
+    if (auto* const tally = profile::detail::current_tally) tally->sent_bytes += bytes;
+    traced_.begin(name, bytes);
+    group_type g = communicator_.group();
+    f(communicator_, g);
+    g.end();
+  }
+
+  rank_group& all_;
+  C communicator_;
+  std::optional<exchange_request> exchange_;
+  std::optional<sum_request> sum_;
+  std::vector<gather_request> gather_;
+  std::optional<arrival_request> arrival_;
+  profile::detail::message_span traced_;
+};
+
+/// The rank_group of a communicator that exchanges memory of devices D.
+template <class C, class D>
+class ranks_of final : public rank_group {
+ public:
   /// @param reaches_node  Whether the ranks of a node share memory.
   ranks_of(C const& communicator, bool reaches_node)
       : communicator_(communicator), nodes_(layout_of(communicator, reaches_node)) {}
@@ -204,7 +292,17 @@ class ranks_of final : public rank_group {
       return std::make_unique<shared_memory_blocks<typename C::shared_memory>>(communicator_.allocate_shared(bytes));
     return nullptr;
   }
-  std::unique_ptr<messages> make_messages() override { return std::make_unique<requests>(*this); }
+  std::unique_ptr<messages> make_messages() override {
+    return std::make_unique<messages_of<C, D>>(*this, communicator_);
+  }
+  std::unique_ptr<messages> make_host_messages() override {
+    if constexpr (HostDevice<D>) {
+      return make_messages();
+    } else {
+      using host_type = std::remove_cvref_t<decltype(communicator_.host())>;
+      return std::make_unique<messages_of<host_type, host_device_probe>>(*this, communicator_.host());
+    }
+  }
   std::vector<std::vector<std::byte>> gather_all(std::span<std::byte const> bytes) override {
     return communicator_.gather_all(bytes);
   }
@@ -214,86 +312,6 @@ class ranks_of final : public rank_group {
   void tell(char const* reason) noexcept override { communicator_.fail(reason); }
 
  private:
-  class requests final : public messages {
-   public:
-    explicit requests(ranks_of& all) : all_(all) {}
-
-    void start_exchange() override {
-      start("exchange", out_, [&](C const& c, group_type& g) {
-        exchange_.emplace(c.exchange(g, out_, in_));  // also of nothing: other ranks may have something
-        arrive(c, g);
-      });
-    }
-    void start_gathers() override {
-      start("gather", results_out_, [&](C const& c, group_type& g) {
-        for (gathered_array const& array : gathers_)
-          gather_.push_back(c.gather(g, array.whole, ranges(array, all_.size())));
-        if (!all_.shares_memory()) return;
-        if (all_.has_levels()) {
-          exchange_.emplace(c.exchange(g, results_out_, results_in_));
-        } else {
-          arrive(c, g);
-        }
-      });
-    }
-    void start_arrival() override {
-      start("arrival", {}, [&](C const& c, group_type& g) { arrive(c, g); });
-    }
-    void start_sum(std::span<double> numbers) override {
-      start("sum", {}, [&](C const& c, group_type& g) { sum_.emplace(c.sum(g, numbers.data(), numbers.size())); });
-    }
-
-    bool ready() override {
-      try {
-        if (exchange_ && !exchange_->ready()) return false;
-        exchange_.reset();
-        if (sum_ && !sum_->ready()) return false;
-        sum_.reset();
-        if constexpr (SharesMemory<C, D>) {
-          if (arrival_ && !arrival_->ready()) return false;
-          arrival_.reset();
-        }
-        while (!gather_.empty()) {  // the last first: erasing it moves nothing
-          if (!gather_.back().ready()) return false;
-          gather_.pop_back();
-        }
-        traced_.end();
-        return true;
-      } catch (...) {
-        all_.note(std::current_exception());
-        exchange_.reset();
-        sum_.reset();
-        arrival_.reset();
-        gather_.clear();
-        traced_.end();
-        throw;
-      }
-    }
-
-   private:
-    void arrive([[maybe_unused]] C const& c, [[maybe_unused]] group_type& g) {
-      if constexpr (SharesMemory<C, D>)
-        if (all_.shares_memory()) arrival_.emplace(c.arrive(g));
-    }
-    template <class F>
-    void start(char const* name, std::span<comm::transfer const> sent, F const& f) {
-      std::int64_t bytes = 0;
-      for (comm::transfer const& t : sent) bytes += static_cast<std::int64_t>(t.bytes);
-      if (auto* const tally = profile::detail::current_tally) tally->sent_bytes += bytes;
-      traced_.begin(name, bytes);
-      group_type g = all_.communicator_.group();
-      f(all_.communicator_, g);
-      g.end();
-    }
-
-    ranks_of& all_;
-    std::optional<exchange_request> exchange_;
-    std::optional<sum_request> sum_;
-    std::vector<gather_request> gather_;
-    std::optional<arrival_request> arrival_;
-    profile::detail::message_span traced_;
-  };
-
   template <class Memory>
   struct shared_memory_blocks final : shared_blocks {
     explicit shared_memory_blocks(Memory given) : memory(std::move(given)) {}

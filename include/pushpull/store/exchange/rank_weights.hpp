@@ -32,7 +32,7 @@ class rank_weights {
  public:
   /// Waits. All ranks call it.
   std::span<double const> gather(rank_group& ranks, double own) {
-    if (messages_ == nullptr) messages_ = ranks.make_messages();
+    if (messages_ == nullptr) messages_ = ranks.make_host_messages();
     weights_.assign(ranks.size(), 0);
     weights_[ranks.rank()] = own;
     messages_->clear();

@@ -50,7 +50,7 @@ class topology {
 /// Whether a store on devices D asks the communicator for its owners: one that exchanges slices of their memory, which
 /// the ranks then own together.
 template <class C, class D>
-inline constexpr bool is_collective = !std::same_as<C, comm::single> && HostDevice<D> && CollectiveCommunicator<C, D>;
+inline constexpr bool is_collective = !std::same_as<C, comm::single> && CollectiveCommunicator<C, D>;
 
 /// Whether the communicator exchanges slices; one that holds another says so at run time.
 template <class C>

@@ -129,6 +129,7 @@ class call_sources : public call_tensors<Table, D, G, M> {
               });
             });
           } else {
+            if (!is_received(k)) bring_to_messages(table, sources_[k]);
             exchange_.add_source(table, *x.key, k, sources_[k], staged_.memory(0));
           }
         if constexpr (std::is_same_v<M, typename Table::T>)
@@ -138,6 +139,15 @@ class call_sources : public call_tensors<Table, D, G, M> {
       return false;
     });
     exchange_.commit(table.devices());
+  }
+  /// Messages of GPUs move memory of device number 0: a source that lies elsewhere is copied there first.
+  void bring_to_messages([[maybe_unused]] Table const& table, [[maybe_unused]] operand<G const, D>& source) {
+    if constexpr (!HostDevice<D>) {
+      D const& device = table.devices().front();
+      if (source.size == 0 || lies_on(device, source)) return;
+      source.data = staged_.copied(device, 0, source);
+      if (!source.device) source.device = device;  // else its stream still orders the copy
+    }
   }
   awaited* start_exchange(Table const& table) {
     exchange_.pack(table.devices());

@@ -99,7 +99,7 @@ class call_tensors {
   /// Calls f(record) for each key once, in the order of their registration, and g(output) for each of its
   /// outputs.
   template <class F, class G2>
-  void for_each_key_and_output(F const& f, G2 const& g) const {
+  void for_each_key_and_output(F const& f, G2 const& g) {
     any_key([&](std::span<item const> same) {
       f(*same.front().key);
       for (item const& x : same)

@@ -123,7 +123,7 @@ class function_push final : public gradient_operation<Types> {
     return nullptr;
   }
   template <class F>
-  void for_each_key(F const& f) const {
+  void for_each_key(F const& f) {
     this->call_.for_each_key_and_output(f, [](auto const&) {});
   }
 

@@ -120,10 +120,10 @@ class pull final : public gathered_operation<typename Types::device_type> {
     if (messages_ == nullptr) messages_ = table.ranks().make_messages();
     messages_->clear();
     outputs_.clear();
-    call_.lay_out(table, step_, effect::reads);
     record const* key = nullptr;
     call_.for_each_key_and_output([&](record const& r) { key = &r; },
-                                  [&](operand<U, D> const& output) { outputs_.add(table, *key, output, *messages_); });
+                                  [&](operand<U, D>& output) { outputs_.add(table, *key, output, *messages_); });
+    call_.lay_out(table, step_, effect::reads);
   }
 
   struct no_step {

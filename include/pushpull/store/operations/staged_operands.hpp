@@ -51,6 +51,15 @@ class staged_operands {
     return static_cast<U*>(staged);
   }
 
+  /// Memory of device number n for the whole operand, copied before the pass even if the device could read it.
+  template <class U>
+  U* copied(D const& device, std::size_t n, operand<U, D> const& x) {
+    std::size_t const bytes = x.size * sizeof(U);
+    void* const staged = memory_[n].take(device, bytes);
+    copies_in_.push_back({n, staged, x.data, bytes});
+    return static_cast<U*>(staged);
+  }
+
   /// Memory of device number n, for the call.
   staging<D>& memory(std::size_t n) { return memory_[n]; }
   std::vector<staged_copy> const& copies_in() const { return copies_in_; }

@@ -59,7 +59,9 @@ class pull_rows final : public device_operation<typename Types::device_type> {
     work_ = 0;
     stage_ = stage::own_rows;
     this->reads(r.order);
-    if (asks_owners()) contents_.write_collectives(*this);
+    if (!asks_owners()) return;
+    table_.expect_rows("row_sparse_pull");
+    contents_.write_collectives(*this);
   }
 
   /// Rows that the outputs named next receive. Ids in host memory are read before this returns.
@@ -104,7 +106,7 @@ class pull_rows final : public device_operation<typename Types::device_type> {
   void list_keys(profile::detail::key_list& list) const override { list.add(typename Types::key_view(key_->key)); }
 
   progress run() override {
-    if constexpr (table_type::collective)
+    if constexpr (exchanges_rows)
       if (asks_owners()) return contents_.in_step([&] { return run_over_ranks(); });
     read_own_rows();
     return progress::done();
@@ -121,6 +123,7 @@ class pull_rows final : public device_operation<typename Types::device_type> {
     explicit request(table_type const& table) : tables(table.devices(), table.staged()) {}
   };
 
+  static constexpr bool exchanges_rows = table_type::collective && HostDevice<D>;
   bool asks_owners() const { return table_.is_distributed() && !key_->arena->resident(); }
 
   void read_own_rows() {
@@ -145,7 +148,7 @@ class pull_rows final : public device_operation<typename Types::device_type> {
   }
   /// Runs as far as it goes without other ranks.
   progress run_over_ranks()
-    requires(table_type::collective)
+    requires(exchanges_rows)
   {
     switch (stage_) {
       case stage::own_rows:
@@ -230,7 +233,7 @@ class pull_rows final : public device_operation<typename Types::device_type> {
   std::vector<T*> mirrors_;
   stage stage_ = stage::own_rows;
   struct no_exchange {};
-  [[no_unique_address]] std::conditional_t<table_type::collective, row_requests<table_type>, no_exchange> asked_;
+  [[no_unique_address]] std::conditional_t<exchanges_rows, row_requests<table_type>, no_exchange> asked_;
   std::vector<std::int64_t> distinct_;  // rows of one request
   shared_row_tables<T, D> answered_;    // of rows that another rank asks for
 };

@@ -148,7 +148,7 @@ class push_rows final : public device_operation<typename Types::device_type> {
   void list_keys(profile::detail::key_list& list) const override { list.add(typename Types::key_view(key_->key)); }
 
   progress run() override {
-    if constexpr (Types::collective)
+    if constexpr (exchanges_rows)
       if (table_.is_distributed()) return contents_.in_step([&] { return run_over_ranks(); });
     if (pulls_) {
       outputs_.launch(table_, effect::reads, [&] {
@@ -172,6 +172,7 @@ class push_rows final : public device_operation<typename Types::device_type> {
     });
   }
 
+  static constexpr bool exchanges_rows = Types::collective && HostDevice<D>;
   /// What `run_over_ranks` does next.
   enum class stage { counts, rows, pass, gathered, changed, mirrors, outputs, end };
   progress wait(stage next, awaited& event) {
@@ -179,7 +180,9 @@ class push_rows final : public device_operation<typename Types::device_type> {
     return progress::waiting_for(event);
   }
   /// Runs as far as it goes without other ranks.
-  progress run_over_ranks() {
+  progress run_over_ranks()
+    requires(exchanges_rows)
+  {
     if (key_->size() == 0) stage_ = stage::end;
     switch (stage_) {
       case stage::counts: return wait(stage::rows, exchange_.start_counts(table_, *key_, sources_, given_));
@@ -222,10 +225,10 @@ class push_rows final : public device_operation<typename Types::device_type> {
     messages_->clear();
     gathered_.clear();
     outputs_.begin(table_, effect::reads);
+    outputs_.for_each_key_and_output([](record const&) {},
+                                     [&](auto& output) { gathered_.add(table_, *key_, output, *messages_); });
     outputs_.lay_out(table_, output_step_, effect::reads);
     outputs_.launch(table_, effect::reads, [&] { output_step_.run(table_.devices()); });
-    outputs_.for_each_key_and_output([](record const&) {},
-                                     [&](auto const& output) { gathered_.add(table_, *key_, output, *messages_); });
     messages_->start_gathers();
     return *messages_;
   }
@@ -314,7 +317,7 @@ class push_rows final : public device_operation<typename Types::device_type> {
   typename table_type::pull_step output_step_;
   stage stage_ = stage::counts;
   struct no_exchange {};
-  [[no_unique_address]] std::conditional_t<Types::collective, row_exchange<table_type>, no_exchange> exchange_;
+  [[no_unique_address]] std::conditional_t<exchanges_rows, row_exchange<table_type>, no_exchange> exchange_;
   [[no_unique_address]] std::conditional_t<Types::collective, gathered_outputs<table_type>, no_exchange> gathered_;
   std::unique_ptr<messages> messages_;  // of outputs of a key without mirrors
   std::vector<row_source<T, D>> all_sources_;
@@ -324,6 +327,7 @@ class push_rows final : public device_operation<typename Types::device_type> {
 /// the rows of rank 0 count.
 template <class Types, class Rows>
 void fill_rows(store_contents<Types>& contents, typename Types::record& key, Rows const& rows) {
+  contents.keys.expect_rows("init");
   if constexpr (Types::collective)
     if (contents.keys.is_distributed()) return fill_rows_of_rank_0(contents, key, rows);
   push_rows<Types, pass::assign, reduce::sum> op(contents);

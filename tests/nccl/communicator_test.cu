@@ -1,0 +1,358 @@
+/// @file
+/// comm::nccl over the stand-in for libnccl: its calls, their results on devices, and its failures.
+#include <pushpull/comm/nccl.hpp>
+#include <pushpull/comm/run_ranks.hpp>
+#include <pushpull/device/cuda_device.cuh>
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "nccl/stand_in.hpp"
+#include "support/catch.hpp"
+#include "support/cuda_devices.cuh"
+#include "support/expect.hpp"
+
+namespace {
+
+namespace pp = pushpull;
+namespace comm = pushpull::comm;
+namespace stand_in = pushpull::test::stand_in;
+using namespace std::chrono_literals;
+using communicator = comm::nccl<pp::cuda_device>;
+
+/// Numbers in memory of a device.
+template <class T>
+class numbers {
+ public:
+  numbers(pp::cuda_device const& device, std::vector<T> const& values)
+      : device_(device), size_(values.size()), memory_(static_cast<T*>(device.allocate(size_ * sizeof(T)))) {
+    device.copy(memory_, values.data(), size_ * sizeof(T));
+    device.synchronize();
+  }
+  numbers(numbers const&) = delete;
+  numbers& operator=(numbers const&) = delete;
+  ~numbers() { device_.deallocate(memory_, size_ * sizeof(T)); }
+
+  T* data() const { return memory_; }
+  std::vector<T> values() const {
+    std::vector<T> result(size_);
+    device_.copy(result.data(), memory_, size_ * sizeof(T));
+    device_.synchronize();
+    return result;
+  }
+
+ private:
+  pp::cuda_device device_;
+  std::size_t size_;
+  T* memory_;
+};
+
+/// f(communicator) on each of `ranks` ranks. All are gone afterwards.
+template <class F>
+void on_ranks(int ranks, comm::nccl_options const& options, F const& f) {
+  auto const devices = pp::test::logical_devices(ranks);
+  if (devices.empty()) return;
+  stand_in::reset();
+  comm::run_ranks(ranks, [&](comm::threads const& host) {
+    communicator const c(devices[static_cast<std::size_t>(host.rank())], host, options);
+    f(c);
+  });
+}
+
+/// Waits until the stand-in has no communicator: those that failed are aborted on threads of their own.
+bool all_are_gone() {
+  for (int k = 0; k < 2000 && stand_in::live_communicators() > 0; ++k) std::this_thread::sleep_for(1ms);
+  return stand_in::live_communicators() == 0;
+}
+
+/// The kind and the text of what f throws.
+enum class thrown { nothing, comm_error, timeout };
+template <class F>
+std::pair<thrown, std::string> result_of(F const& f) {
+  try {
+    f();
+  } catch (pp::comm_timeout const& e) {
+    return {thrown::timeout, e.what()};
+  } catch (pp::comm_error const& e) {
+    return {thrown::comm_error, e.what()};
+  }
+  return {thrown::nothing, ""};
+}
+bool contains(std::string const& text, std::string const& part) { return text.find(part) != std::string::npos; }
+
+/// An exchange of one float with the next rank, with `more` floats beyond the one that is expected.
+void pass_on(communicator const& c, float* out, float* in, std::size_t more = 0) {
+  int const next = (c.rank() + 1) % c.size(), before = (c.rank() + c.size() - 1) % c.size();
+  comm::transfer const to{out, (1 + more) * sizeof(float), next}, from{in, sizeof(float), before};
+  auto group = c.group();
+  auto request = c.exchange(group, std::span(&to, 1), std::span(&from, 1));
+  group.end();
+  request.wait();
+}
+
+}  // namespace
+
+static_assert(pp::CollectiveCommunicator<communicator, pp::cuda_device>);
+static_assert(!pp::MovesMemoryOf<communicator, pp::detail::host_device_probe>);
+
+TEST_CASE("nccl on a stand-in: slices travel, ranges are gathered, doubles are summed") {
+  for (int const ranks : {1, 2, 3, 4})
+    on_ranks(ranks, {}, [&](communicator const& c) {
+      pp::cuda_device const& device = c.device();
+      auto const own = static_cast<float>(c.rank());
+      auto const size = static_cast<std::size_t>(ranks), rank = static_cast<std::size_t>(c.rank());
+      if (ranks > 1) {
+        numbers<float> const out(device, {own + 10}), in(device, {-1});
+        pass_on(c, out.data(), in.data());
+        pp::test::expect(in.values() == std::vector<float>{static_cast<float>((c.rank() + ranks - 1) % ranks) + 10});
+      }
+      std::vector<float> part(5 * size, -1), expected;
+      std::vector<comm::byte_range> alike, different;
+      std::size_t first = 0;
+      for (std::size_t r = 0; r < size; ++r) {
+        for (std::size_t i = 0; i < 5; ++i) expected.push_back(static_cast<float>(10 * r + i));
+        alike.push_back({20 * r, 20 * r + 20});
+        std::size_t const elements = r + 1 == size ? 5 * size - first : r;  // the first has none
+        different.push_back({4 * first, 4 * (first + elements)});
+        first += elements;
+      }
+      for (auto const* const ranges : {&alike, &different}) {
+        auto values = part;
+        for (std::size_t i = (*ranges)[rank].begin / 4; i < (*ranges)[rank].end / 4; ++i) values[i] = expected[i];
+        numbers<float> const whole(device, values);
+        numbers<double> const sums(device, {1.0 + c.rank(), rank == 0 ? 0.1 : 0.0});
+        auto group = c.group();
+        auto gathered = c.gather(group, whole.data(), *ranges);
+        auto summed = c.sum(group, sums.data(), 2);
+        group.end();
+        gathered.wait();
+        summed.wait();
+        pp::test::expect(whole.values() == expected);
+        pp::test::expect(sums.values() == std::vector<double>{ranks * (ranks + 1) / 2.0, 0.1});
+      }
+      c.barrier();
+    });
+  CHECK(stand_in::live_communicators() == 0);
+  CHECK(stand_in::aborts() == 0);
+  CHECK(stand_in::refusals().empty());
+}
+
+TEST_CASE("nccl on a stand-in: devices of one process are ranks, each with a thread") {
+  auto const devices = pp::test::logical_devices(3);
+  if (devices.empty()) return;
+  stand_in::reset();
+  stand_in::slow_initialisation(5);
+  {
+    auto const all = communicator::make(devices);
+    std::vector<std::thread> threads;
+    std::atomic<int> right = 0;
+    for (communicator const& c : all)
+      threads.emplace_back([&right, c] {
+        numbers<float> const out(c.device(), {static_cast<float>(c.rank())}), in(c.device(), {-1});
+        pass_on(c, out.data(), in.data());
+        if (in.values() == std::vector<float>{static_cast<float>((c.rank() + 2) % 3)}) ++right;
+        c.barrier();
+      });
+    for (auto& each : threads) each.join();
+    CHECK(right == 3);
+  }
+  CHECK(stand_in::live_communicators() == 0);
+  CHECK(stand_in::refusals().empty());
+}
+
+TEST_CASE("nccl on a stand-in: initialisation that is slow is waited for, one that does not end meets the deadline") {
+  if (pp::test::logical_devices(1).empty()) return;
+  for (bool const ends : {true, false}) {
+    auto const devices = pp::test::logical_devices(2);
+    stand_in::reset();
+    stand_in::slow_initialisation(ends ? 100 : stand_in::never);
+    std::atomic<int> timeouts = 0;
+    comm::run_ranks(2, [&](comm::threads const& host) {
+      auto const [kind, text] = result_of([&] {
+        communicator const c(devices[static_cast<std::size_t>(host.rank())], host,
+                             {.deadline = ends ? 20000ms : 100ms});
+        numbers<float> const out(c.device(), {1}), in(c.device(), {-1});
+        pass_on(c, out.data(), in.data());
+        host.barrier();
+      });
+      pp::test::expect((kind == thrown::nothing) == ends);
+      if (kind != thrown::timeout) return;  // the other's abort may come first
+      pp::test::expect_text(text, "initialisation: not every rank came in 100 ms");
+      ++timeouts;
+    });
+    CHECK((timeouts > 0) == !ends);
+    CHECK(all_are_gone());
+    CHECK(stand_in::refusals().empty());
+  }
+}
+
+TEST_CASE("nccl on a stand-in: a silent rank is a timeout on the others, also if aborts hang") {
+  for (bool const aborts_hang : {false, true}) {
+    stand_in::hang_aborts(aborts_hang);
+    on_ranks(3, {.deadline = 100ms}, [&](communicator const& c) {
+      if (c.rank() == 0) stand_in::silence(1);
+      c.barrier();
+      numbers<float> const out(c.device(), {1}), in(c.device(), {-1});
+      auto const [kind, text] = result_of([&] {
+        pass_on(c, out.data(), in.data());  // rank 0 has sent to the silent rank, and waits
+        pass_on(c, out.data(), in.data());
+      });
+      pp::test::expect(kind != thrown::nothing);
+      if (aborts_hang) pp::test::expect(kind == thrown::timeout);  // nobody learns of the others' ends
+      auto const [again, same] = result_of([&] { pass_on(c, out.data(), in.data()); });
+      pp::test::expect(again == kind);
+      pp::test::expect_text(same, text.substr(text.rfind(": ")));
+      c.host().barrier();
+    });
+    if (aborts_hang) CHECK(stand_in::live_communicators() > 0);
+    stand_in::hang_aborts(false);
+    CHECK(all_are_gone());
+    CHECK(stand_in::aborts() >= (pp::test::logical_devices(1).empty() ? 0 : 1));
+  }
+}
+
+namespace pushpull::test {
+
+/// A GPU whose events wait until `finishes` is set, as they do on a stream in which a kernel of NCCL waits for its peer.
+struct stuck_device : cuda_device {
+  struct event {
+    std::shared_ptr<std::atomic<bool>> finishes;
+    bool ready() const { return *finishes; }
+    void wait() const {}
+  };
+  std::shared_ptr<std::atomic<bool>> finishes = std::make_shared<std::atomic<bool>>(true);
+
+  explicit stuck_device(cuda_device const& device) : cuda_device(device) {}
+  event record() const { return {finishes}; }
+  friend bool operator==(stuck_device const& a, stuck_device const& b) {
+    return static_cast<cuda_device const&>(a) == b;
+  }
+};
+
+}  // namespace pushpull::test
+
+TEST_CASE("nccl on a stand-in: the watchdog sees work that does not end on the stream, and late errors") {
+  if (pp::test::logical_devices(1).empty()) return;
+  for (bool const is_stuck : {true, false}) {
+    stand_in::reset();
+    pp::test::stuck_device const device(pp::test::logical_devices(1)[0]);
+    *device.finishes = false;
+    {
+      comm::nccl<pp::test::stuck_device> const c(device, comm::single{}, {.deadline = is_stuck ? 200ms : 60000ms});
+      numbers<double> const sums(device, {1});
+      auto const add = [&] {
+        auto group = c.group();
+        auto request = c.sum(group, sums.data(), 1);
+        group.end();
+        request.wait();
+      };
+      add();  // the request is ready: the work is on the stream
+      if (!is_stuck) stand_in::fail_asynchronously(0, ncclSystemError);
+      for (int k = 0; k < 5000 && stand_in::aborts() == 0; ++k) std::this_thread::sleep_for(1ms);
+      CHECK(stand_in::aborts() == 1);  // though nobody has called
+      auto const [kind, text] = result_of(add);
+      CHECK(kind == (is_stuck ? thrown::timeout : thrown::comm_error));
+      CHECK(contains(text, is_stuck ? "does not end" : "unhandled system error (stand-in)"));
+    }
+    CHECK(all_are_gone());
+  }
+}
+
+TEST_CASE("nccl on a stand-in: a code of any call is an error with its text, of this rank and of the others") {
+  struct failing {
+    char const* call;
+    ncclResult_t result;
+    char const* text;
+  };
+  for (failing const& f : {failing{"ncclSend", ncclUnhandledCudaError, "ncclSend: unhandled cuda error (stand-in)"},
+                           failing{"ncclRecv", ncclInternalError, "ncclRecv: internal error"},
+                           failing{"ncclAllReduce", ncclSystemError, "ncclAllReduce: unhandled system error"}}) {
+    on_ranks(2, {.deadline = 5000ms}, [&](communicator const& c) {
+      if (c.rank() == 1) stand_in::fail_call(f.call, 1, f.result);
+      c.barrier();
+      numbers<float> const out(c.device(), {1}), in(c.device(), {-1});
+      numbers<double> const sums(c.device(), {1});
+      std::string text;
+      int of_rank = -2;
+      try {
+        auto group = c.group();
+        comm::transfer const to{out.data(), 4, 1 - c.rank()}, from{in.data(), 4, 1 - c.rank()};
+        auto request = c.exchange(group, std::span(&to, 1), std::span(&from, 1));
+        auto summed = c.sum(group, sums.data(), 1);
+        group.end();
+        request.wait();
+        summed.wait();
+      } catch (pp::comm_error const& e) {
+        text = e.what();
+        of_rank = e.rank();
+      }
+      pp::test::expect_text(text, c.rank() == 1 ? f.text : "remote process exited");
+      pp::test::expect(of_rank == (c.rank() == 1 ? 1 : -1));
+    });
+    CHECK(all_are_gone());
+    CHECK(stand_in::refusals().empty());
+  }
+  if (pp::test::logical_devices(1).empty()) return;
+  for (char const* const call : {"ncclGetUniqueId", "ncclCommInitRankConfig"}) {
+    stand_in::reset();
+    stand_in::fail_call(call, 0, ncclUnhandledCudaError);  // as if memory runs out
+    auto const [kind, text] =
+        result_of([&] { communicator const c(pp::test::logical_devices(1)[0], comm::single{}, {}); });
+    CHECK(kind == thrown::comm_error);
+    CHECK(contains(text, std::string(call)));
+    CHECK(contains(text, "unhandled cuda error"));
+    CHECK(stand_in::live_communicators() == 0);
+  }
+}
+
+TEST_CASE("nccl on a stand-in: sizes that differ, groups that are dropped, ranks that throw") {
+  on_ranks(2, {.deadline = 5000ms}, [&](communicator const& c) {
+    numbers<float> const out(c.device(), {1, 2}), in(c.device(), {-1});
+    auto const [kind, text] = result_of([&] { pass_on(c, out.data(), in.data(), c.rank() == 0 ? 1 : 0); });
+    pp::test::expect(kind == thrown::comm_error);
+    pp::test::expect_text(text, "invalid usage");
+  });
+  CHECK(all_are_gone());
+  CHECK(stand_in::refusals().size() == (pp::test::logical_devices(1).empty() ? 0 : 1));
+
+  on_ranks(2, {.deadline = 5000ms}, [&](communicator const& c) {
+    numbers<float> const out(c.device(), {1}), in(c.device(), {-1});
+    if (c.rank() == 0) {
+      {
+        auto const dropped = c.group();
+      }
+      pp::test::expect_throws<pp::comm_error>([&] { static_cast<void>(c.group()); });
+    } else {
+      pp::test::expect_throws<pp::comm_error>([&] { pass_on(c, out.data(), in.data()); });
+    }
+  });
+  CHECK(all_are_gone());
+  CHECK(stand_in::refusals().empty());
+
+  on_ranks(2, {.deadline = 5000ms}, [&](communicator const& c) {
+    numbers<float> const out(c.device(), {1}), in(c.device(), {-1});
+    if (c.rank() == 0) c.fail("a rank threw");
+    auto const [kind, text] = result_of([&] { pass_on(c, out.data(), in.data()); });
+    pp::test::expect(kind == thrown::comm_error);
+    if (c.rank() == 0) pp::test::expect_text(text, "a rank threw");
+    pp::test::expect_throws<pp::comm_error>([&] { c.barrier(); });
+  });
+  CHECK(all_are_gone());
+
+  auto const devices = pp::test::logical_devices(1);
+  if (devices.empty()) return;
+  CHECK_THROWS_AS(communicator(devices[0], comm::single{}, {.deadline = 0ms}), pp::invalid_argument);
+  communicator const c(devices[0], comm::single{});
+  auto group = c.group();
+  comm::transfer const itself{nullptr, 4, 0};
+  CHECK_THROWS_AS(c.exchange(group, std::span(&itself, 1), {}), pp::invalid_argument);
+  CHECK_THROWS_AS(c.gather(group, nullptr, {}), pp::invalid_argument);
+  group.end();
+}

@@ -1,0 +1,190 @@
+/// @file
+/// Stores of ranks with a GPU each, over comm::nccl and the stand-in for libnccl: the weights are those of one process with
+/// as many devices, bit for bit.
+#include <pushpull/comm/nccl.hpp>
+#include <pushpull/comm/run_ranks.hpp>
+#include <pushpull/pushpull.cuh>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "nccl/stand_in.hpp"
+#include "support/catch.hpp"
+#include "support/cuda_devices.cuh"
+#include "support/expect.hpp"
+
+namespace {
+
+namespace pp = pushpull;
+namespace comm = pushpull::comm;
+namespace update = pushpull::update;
+namespace stand_in = pushpull::test::stand_in;
+using communicator = comm::nccl<pp::cuda_device>;
+using lists = std::vector<std::vector<float>>;
+
+/// Sizes that are 0, 1, prime, and of more than a leaf per rank.
+std::vector<std::size_t> const sizes{5, 4099, 1, 0, 1031};
+
+std::vector<float> gradient(std::size_t key, std::size_t step, std::size_t source) {
+  std::mt19937 random(static_cast<unsigned>(1 + key + 100 * step + 10000 * source));
+  std::vector<float> result(sizes[key]);
+  for (float& x : result) x = static_cast<float>(static_cast<int>(random() % 4001) - 2000) / 997.0F;
+  return result;
+}
+
+std::vector<std::string> keys() {
+  std::vector<std::string> result;
+  for (std::size_t i = 0; i < sizes.size(); ++i) result.push_back("key " + std::to_string(i));
+  return result;
+}
+
+/// Weights after each step, of a store whose rank brings source number `own` of each key, or of one that has all `sources`.
+template <class Store>
+lists train(Store& store, std::size_t own, std::size_t sources, std::size_t steps, pp::key_options options = {}) {
+  lists values, result;
+  for (std::size_t i = 0; i < sizes.size(); ++i)
+    values.push_back(own == 0 ? gradient(i, 99, 0) : std::vector<float>(sizes[i], 7));  // those of rank 0 count
+  store.init(keys(), values, options);
+  for (std::size_t step = 0; step < steps; ++step) {
+    std::vector<lists> gradients(sizes.size());
+    for (std::size_t i = 0; i < sizes.size(); ++i)
+      for (std::size_t k = own; k < own + sources; ++k) gradients[i].push_back(gradient(i, step, k));
+    store.pushpull(keys(), gradients, values);
+    store.wait();
+    result.insert(result.end(), values.begin(), values.end());
+  }
+  store.pull(keys(), values);
+  store.wait();
+  result.insert(result.end(), values.begin(), values.end());
+  return result;
+}
+
+/// Same, of resident parameters on the store's devices.
+template <class Store>
+lists train_parameters(Store& store, std::size_t own, std::size_t sources, std::size_t steps, pp::key_options) {
+  pp::parameter_store parameters{store};
+  for (std::size_t i = 0; i < sizes.size(); ++i)
+    parameters.add(keys()[i], own == 0 ? gradient(i, 99, 0) : std::vector<float>(sizes[i], 7));
+  lists result;
+  for (std::size_t step = 0; step < steps; ++step) {
+    for (std::size_t i = 0; i < sizes.size(); ++i)
+      for (std::size_t n = 0; n < sources; ++n) pp::copy(gradient(i, step, own + n), parameters.grad(keys()[i], n));
+    parameters.update_all();
+  }
+  store.wait();
+  for (auto const& key : keys()) result.push_back(pp::to_vector(parameters.value(key, sources - 1)));
+  return result;
+}
+constexpr auto push_and_pull = [](auto&... x) { return train(x...); };
+constexpr auto with_states = [](auto& store, auto&... x) {
+  lists result = train(store, x...);
+  for (auto const& key : keys()) result.push_back(pp::to_vector(store.state(key, "exp_avg")));
+  return result;
+};
+constexpr auto update_all = [](auto&... x) { return train_parameters(x...); };
+
+/// @param make  make(devices, communicator) -> a store. @param options  On several ranks.
+template <class Make, class Train>
+void require_same_bits(std::size_t steps, Make const& make, Train const& run, pp::key_options options = {}) {
+  for (int const ranks : {2, 4}) {
+    CAPTURE(ranks);
+    auto const devices = pp::test::logical_devices(ranks);
+    if (devices.empty()) return;
+    auto alone = make(devices, comm::single{});
+    std::size_t const none = 0, all = devices.size(), one = 1;
+    pp::key_options const mirrored{};
+    auto const expected = run(alone, none, all, steps, mirrored);
+    stand_in::reset();
+    std::vector<lists> found(devices.size());
+    comm::run_ranks(ranks, [&](comm::threads const& host) {
+      auto const rank = static_cast<std::size_t>(host.rank());
+      auto store = make(std::vector{devices[rank]}, communicator(devices[rank], host));
+      found[rank] = run(store, rank, one, steps, options);
+    });
+    for (std::size_t rank = 0; rank < found.size(); ++rank)
+      for (std::size_t i = 0; i < expected.size(); ++i)
+        if (found[rank][i] != expected[i]) FAIL_CHECK("rank " << rank << ", list " << i << " of " << expected.size());
+    REQUIRE(stand_in::refusals().empty());
+    REQUIRE(stand_in::live_communicators() == 0);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("nccl on a stand-in: pushes over ranks give the bits of one process") {
+  auto const adam = [](auto const& devices, auto const& c) {
+    return pp::make_kv_store<float>(devices, update::adam{.learning_rate = 0.1}, c);
+  };
+  require_same_bits(3, adam, with_states);
+  require_same_bits(2, adam, push_and_pull, {.mirrored = false});
+  require_same_bits(3, adam, update_all);
+}
+
+TEST_CASE("nccl on a stand-in: norms over ranks give the bits of one process") {
+  auto const clipped = [](auto const& devices, auto const& c) {
+    return pp::make_kv_store<float>(devices, update::clip_global_norm(3) | update::momentum{.learning_rate = 0.1}, c);
+  };
+  require_same_bits(2, clipped, push_and_pull);
+  require_same_bits(2, clipped, update_all);
+}
+
+TEST_CASE("nccl on a stand-in: compressed means over ranks give the bits of one process") {
+  require_same_bits(
+      3,
+      [](auto const& devices, auto const& c) {
+        return pp::make_kv_store<float>(devices, update::sgd{.learning_rate = 0.5}, pp::reduce::mean{},
+                                        pp::compress::two_bit{.threshold = 0.5F}, c);
+      },
+      push_and_pull);
+}
+
+TEST_CASE("nccl on a stand-in: a function over ranks of GPUs gives the bits of one process") {
+  require_same_bits(
+      2,
+      [](auto const& devices, auto const& c) {
+        auto store = pp::make_kv_store<float>(devices, c);
+        store.set_updater([](auto const&, auto const& received, auto const& stored) {
+          auto weights = pp::to_vector(stored);
+          auto const gradients = pp::to_vector(received);
+          for (std::size_t i = 0; i < weights.size(); ++i) weights[i] -= gradients[i] / 4;
+          pp::copy(weights, stored);
+        });
+        return store;
+      },
+      push_and_pull);
+}
+
+TEST_CASE("nccl on a stand-in: after a failure a store says so, and refuses other devices and rows") {
+  auto const devices = pp::test::logical_devices(2);
+  if (devices.empty()) return;
+  stand_in::reset();
+  comm::run_ranks(2, [&](comm::threads const& host) {
+    auto const& device = devices[static_cast<std::size_t>(host.rank())];
+    communicator const c(device, host, {.deadline = std::chrono::seconds(20)});
+    pp::test::expect_throws<pp::invalid_argument>(
+        [&] { auto const store = pp::make_kv_store<float>(devices, update::sgd{}, c); });
+    auto store = pp::make_kv_store<float>(std::vector{device}, update::sgd{.learning_rate = 1}, c);
+    std::vector<float> weights(5000, 1);
+    std::vector<float> const gradient(5000, 0.25F);
+    store.init("a", weights);
+    store.pushpull("a", gradient, weights);
+    store.wait();
+    pp::test::expect(weights == std::vector<float>(5000, 0.5F));
+    if (host.rank() == 1) stand_in::fail_call("ncclSend", 1, ncclSystemError);
+    host.barrier();
+    for (char const* const text : {"ncc", "an earlier call to other ranks failed"}) {
+      std::string message;
+      try {
+        store.push("a", gradient);
+      } catch (pp::comm_error const& e) {
+        message = e.what();
+      }
+      pp::test::expect_text(message, text);
+    }
+    pp::test::expect_throws<pp::comm_error>([&] { host.barrier(); });
+  });
+}
