@@ -49,6 +49,7 @@ class bucketing_module : public training_loop<bucketing_module<F, Slicing>, outp
     add(default_key);
   }
 
+  /// Whether bind was called; for training; whether parameters have values; whether there is an optimizer. Of all buckets.
   bool is_bound() const { return first().is_bound(); }
   bool is_for_training() const { return first().is_for_training(); }
   bool is_initialized() const { return first().is_initialized(); }
@@ -61,10 +62,13 @@ class bucketing_module : public training_loop<bucketing_module<F, Slicing>, outp
       if (m->is_bound()) result.push_back(key);
     return result;
   }
+  /// The bucket of the last batch or select.
   bucket_key current_key() const { return current_; }
   /// The module of the current bucket.
   module_type& current() { return *buckets_.find(current_)->second; }
+  /// The executors of the current bucket.
   auto& group() { return current().group(); }
+  /// Names and shapes of its outputs. @throws not_bound
   auto output_shapes() { return current().output_shapes(); }
 
   /// Binds the default bucket. Forced, all other buckets are made again when their next batch comes; parameters stay.
@@ -82,6 +86,7 @@ class bucketing_module : public training_loop<bucketing_module<F, Slicing>, outp
     bind_options_ = options;
     bind_options_.force_rebind = false;
   }
+  /// For the shapes of a source's batches: those of the default bucket. @throws as bind
   template <DataSource S>
   void bind_to(S const& source, module_bind_options options = {}) {
     auto descs = source.descs();
@@ -176,20 +181,26 @@ class bucketing_module : public training_loop<bucketing_module<F, Slicing>, outp
     if (of.bucket) select(*of.bucket, {}, {});
     current().forward(of, run);
   }
+  /// The gradients of the last forward, in the current bucket: see module::backward. @throws as module::backward
   template <class... A>
   void backward(A const&... head_grads) {
     current().backward(head_grads...);
   }
+  /// forward, for training, and backward. @throws as these
   template <class Batch>
   void forward_backward(Batch const& of) {
     forward(of, mode::training);
     backward();
   }
+  /// One step over the parameters whose gradients buckets have computed since the last one. @throws as module::update
   void update(bool ignore_stale = false) { current().update(ignore_stale); }
+  /// The next backward of any bucket overwrites gradients whose request is `add`.
   void zero_grad() { current().zero_grad(); }
+  /// The outputs of the last forward, and the gradients of its data: see module.
   auto outputs() { return current().outputs(); }
   auto merged_outputs() { return current().merged_outputs(); }
   auto merged_input_grads() { return current().merged_input_grads(); }
+  /// Counts the last forward in a metric: see module::update_metric.
   template <class M, class... A>
   void update_metric(M& metric, A const&... arguments) {
     current().update_metric(metric, arguments...);
@@ -216,18 +227,21 @@ class bucketing_module : public training_loop<bucketing_module<F, Slicing>, outp
     monitor_ = &observer;
     for (auto& [key, m] : buckets_) m->install_monitor(observer);
   }
+  /// A pass of the current bucket that a monitor may observe begins and ends: see module.
   void tic() { current().tic(); }
   std::vector<monitor_record> toc() { return current().toc(); }
 
+  /// The optimizer's states and step counts, in a file. @throws no_optimizer, file_error
   void save_states(std::filesystem::path const& path) { first().save_states(path); }
   void load_states(std::filesystem::path const& path) { first().load_states(path); }
   /// As module::save_checkpoint, and `<prefix>.buckets`, a safetensors file with the keys of all buckets.
+  /// @throws not_initialized, file_error
   void save_checkpoint(std::string const& prefix, std::int64_t epoch, checkpoint_options options = {}) {
     first().save_checkpoint(prefix, epoch, options);
     auto const all = keys();
     checkpoint::write_safetensors(prefix + ".buckets", std::vector{checkpoint::entry_of("keys", all)});
   }
-  /// As module::load_checkpoint. Buckets are bound when their batches come.
+  /// As module::load_checkpoint. Buckets are bound when their batches come. @throws as module::load_checkpoint
   void load_checkpoint(std::string const& prefix, std::int64_t epoch, checkpoint_options options = {}) {
     first().load_checkpoint(prefix, epoch, options);
   }
@@ -238,6 +252,7 @@ class bucketing_module : public training_loop<bucketing_module<F, Slicing>, outp
     pushpull::detail::expects<not_initialized>(is_initialized(),
                                                [&] { return std::string(call) + ": init_params first"; });
   }
+  /// @throws no_optimizer
   void expect_optimizer(char const* call) const {
     pushpull::detail::expects<no_optimizer>(has_optimizer(),
                                             [&] { return std::string(call) + ": init_optimizer first"; });

@@ -100,7 +100,7 @@ class mixed {
 /// The kinds of parameters that DJL knows.
 enum class parameter_kind { weight, bias, gamma, beta, running_mean, running_variance, other };
 
-/// DJL's initializer of a kind: weights are normal of deviation sqrt(2 / fan-in), gamma and running variances 1, all others 0.
+/// DJL's initializer of a kind: weights are normal of standard deviation sqrt(2 / fan-in), gamma and running variances 1, all others 0.
 /// @throws invalid_argument for `other`, which has none
 inline initializer default_of(parameter_kind kind) {
   detail::expects<invalid_argument>(kind != parameter_kind::other, [] {

@@ -62,7 +62,7 @@ inline void fill_uniform(parameter_target const& target, double scale, std::span
   });
 }
 
-/// Normal numbers of mean 0 and the given deviation.
+/// Normal numbers of mean 0 and the given standard deviation.
 inline void fill_normal(parameter_target const& target, double deviation, std::span<float> values) {
   fill(values, [key = random_key(target), deviation](std::size_t i) {
     return deviation * update::standard_normal<pack<double>>(key, 0, static_cast<std::int64_t>(i)).value;
@@ -88,7 +88,7 @@ struct uniform {
   }
 };
 
-/// Normal of mean 0 and deviation `sigma`. @throws invalid_argument if sigma is negative or infinite
+/// Normal of mean 0 and standard deviation `sigma`. @throws invalid_argument if sigma is negative or infinite
 struct normal {
   double sigma = 0.01;
   void operator()(parameter_target const& target, std::span<float> values) const {

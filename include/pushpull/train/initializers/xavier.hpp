@@ -18,7 +18,7 @@ namespace pushpull::inline PUSHPULL_ABI::train::initializers {
 /// The distribution of an initializer.
 enum class distribution { uniform, gaussian };
 
-/// The number of connections that an initializer's scale is for.
+/// The fan that an initializer's scale is for: so many inputs or outputs of a unit.
 enum class fan {
   in,      ///< inputs of a unit: extent 1 times those from 2 on
   out,     ///< outputs: extent 0 times those from 2 on
@@ -28,7 +28,7 @@ enum class fan {
 namespace detail {
 
 /// @throws invalid_argument if the shape has rank 0 or 1, or the number is 0
-inline double connections(char const* initializer, parameter_target const& target, fan chosen) {
+inline double fan_of(char const* initializer, parameter_target const& target, fan chosen) {
   auto const of_target = [&] {
     return std::string(initializer) + ": parameter \"" + std::string(target.name) + "\" of shape " +
            to_string(target.shape);
@@ -44,7 +44,7 @@ inline double connections(char const* initializer, parameter_target const& targe
 
 }  // namespace detail
 
-/// scale = sqrt(magnitude / connections): uniform in (-scale, scale), or normal of deviation `scale` (Glorot & Bengio 2010).
+/// scale = sqrt(magnitude / fan): uniform in (-scale, scale), or normal of standard deviation `scale` (Glorot & Bengio 2010).
 /// The defaults are MXNet's; DJL has {gaussian, in, 2}.
 /// @throws invalid_argument for shapes of rank 0 and 1, extents of 0, and negative magnitudes
 struct xavier {
@@ -54,7 +54,7 @@ struct xavier {
 
   void operator()(parameter_target const& target, std::span<float> values) const {
     detail::expect_scale("xavier", "a magnitude", magnitude);
-    double const scale = std::sqrt(magnitude / detail::connections("xavier", target, factor));
+    double const scale = std::sqrt(magnitude / detail::fan_of("xavier", target, factor));
     if (distribution == initializers::distribution::uniform)
       detail::fill_uniform(target, scale, values);
     else
@@ -62,7 +62,7 @@ struct xavier {
   }
 };
 
-/// Normal of variance 2 / ((1 + slope^2) connections), for layers before a leaky ReLU of that slope (He et al. 2015).
+/// Normal of variance 2 / ((1 + slope^2) fan), for layers before a leaky ReLU of that slope (He et al. 2015).
 /// @throws as xavier
 struct msra {
   double slope = 0.25;

@@ -66,10 +66,12 @@ class bound_module {
   bound_module(bound_module const&) = delete;
   bound_module& operator=(bound_module const&) = delete;
 
+  /// Whether bind was called; for training; whether parameters have values; whether there is an optimizer.
   bool is_bound() const { return group_.is_bound(); }
   bool is_for_training() const { return group_.is_for_training(); }
   bool is_initialized() const { return initialized_; }
   bool has_optimizer() const { return optimizer_ != nullptr; }
+  /// The devices, in the order of the constructor.
   std::vector<device_type> const& devices() const { return group_.devices(); }
   /// The executors, for what the module has no call for.
   group_type& group() { return group_; }
@@ -117,6 +119,7 @@ class bound_module {
     group_.backward(head_grads);
     has_gradients_ = true;
   }
+  /// forward, for training, and backward. @throws as these
   template <class Batch>
   void forward_backward(Batch const& batch) {
     forward(batch, train::mode::training);
@@ -151,6 +154,7 @@ class bound_module {
     expect_ready("input_grads");
     return group_.input_grads();
   }
+  /// As of one device, on the first device. @throws as input_grads
   auto merged_input_grads() {
     expect_ready("merged_input_grads");
     return group_.merged_input_grads();
@@ -160,6 +164,7 @@ class bound_module {
     expect_ready("states");
     return group_.states();
   }
+  /// Of nested tensors [state][device], or one number for all elements. @throws not_bound, not_initialized; shape_mismatch
   template <class Values>
   void set_states(Values const& values) {
     expect_ready("set_states");

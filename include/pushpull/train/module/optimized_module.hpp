@@ -218,6 +218,7 @@ class optimized_module : public initialized_module<F, Slicing> {
     expect_optimizer("save_states");
     this->optimizer_->save_states(path);
   }
+  /// Of a file of save_states, of any number of devices. @throws no_optimizer, file_error
   void load_states(std::filesystem::path const& path) {
     expect_optimizer("load_states");
     this->optimizer_->load_states(path);

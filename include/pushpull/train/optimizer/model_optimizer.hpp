@@ -39,6 +39,7 @@ class model_optimizer {
                    parameter_options const& options) = 0;
   /// All parameters are there.
   virtual void begin() = 0;
+  /// The mirror of a parameter on device number n, and its gradient, which executors write. @throws unknown_key, unknown_device
   virtual view_type value(std::string const& name, std::size_t n) = 0;
   virtual view_type grad(std::string const& name, std::size_t n) = 0;
   /// The next step, made at once or in halves, is of the parameters names[i] for which chosen[i] is not 0: the others keep values,
@@ -61,19 +62,21 @@ class model_optimizer {
   /// New values in every place that holds the parameters: of all, or of none if it throws.
   virtual void assign(std::vector<std::string> const& names, std::vector<tensor_view<master_type const>> const& values,
                       rule_states states) = 0;
-  /// The trained value.
+  /// Copies the trained value, of the store's masters. Waits. @throws unknown_key, shape_mismatch
   virtual void read(std::string const& name, tensor_view<master_type> const& out) = 0;
   /// Gradients are sums over so many samples, of all ranks: the rules of all groups take their mean, if they were told to.
   virtual void set_samples(double samples) = 0;
   /// Of the last step, if the rule has one that no schedule sets.
   virtual std::optional<double> learning_rate() const = 0;
+  /// The number of ranks that train together, and this one's; 1 and 0 of a store without ranks.
   virtual int num_workers() const = 0;
   virtual int rank() const = 0;
   /// Calls f on rank 0. All ranks make the call; it returns when f has, or throws on all of them.
   virtual void on_first_rank(std::function<void()> const& f) = 0;
   /// Whether the store applies the rule, or only adds gradients up.
   virtual bool updates_on_store() const = 0;
-  /// States and step counts, by parameter names: a file of any number of devices.
+  /// States and step counts, by parameter names: a file of any number of devices. @throws file_error; invalid_argument if the store
+  /// cannot save states
   virtual void save_states(std::filesystem::path const& path) = 0;
   virtual void load_states(std::filesystem::path const& path) = 0;
 
