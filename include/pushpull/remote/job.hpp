@@ -53,7 +53,12 @@ void run_server(Store& store, server_options options = {}, launch::process const
   options.workers = static_cast<std::uint32_t>(p.ranks);
   server served(store, where..., options);
   scheduler.ask(message_kind::server_address, number, served.address());
-  served.wait();
+  try {
+    served.wait();
+  } catch (...) {
+    scheduler.say_goodbye(number);  // else the scheduler waits for this server for ever
+    throw;
+  }
   scheduler.say_goodbye(number);
 }
 

@@ -21,7 +21,8 @@ namespace pushpull::inline PUSHPULL_ABI::remote {
 struct asynchronous {};
 
 /// Same as `asynchronous`, but a worker waits for slower ones: a pull of a worker that has pushed a key c times waits until all
-/// living workers have pushed it c - `ahead` times.
+/// living workers have pushed it c - `ahead` times. Stale synchronous parallel: Ho et al. 2013, "More Effective Distributed ML via
+/// a Stale Synchronous Parallel Parameter Server".
 struct bounded {
   std::uint64_t ahead = 0;
 };
@@ -64,7 +65,7 @@ enum class server_placement {
 /// Options of a remote_store, the same on all workers of a job, but for the rank.
 struct worker_options {
   std::int64_t rank = -1;  ///< -1: the first that is free
-  std::uint64_t job = 0;
+  std::uint64_t job = 0;   ///< Of its servers, which refuse workers of another job.
   server_placement placement = server_placement::in_turn;
   std::int64_t bound = 1'000'000;                  ///< of server_placement::mxnet, in elements
   std::size_t piece_bytes = std::size_t{1} << 20;  ///< a multiple of 4 KiB is best

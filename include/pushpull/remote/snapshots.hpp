@@ -134,29 +134,43 @@ class kept_snapshots final : public snapshot_keeper {
       throw file_error((folder_ / "keys.json").string() + ": " + damaged.what());
     }
   }
+  struct saved_piece {
+    message_header name;
+    std::uint64_t version;
+    std::vector<applied_updates> applied;
+  };
+  /// @throws json::exception if the file is damaged
+  std::vector<saved_piece> saved_pieces(std::int64_t step) const {
+    std::vector<saved_piece> all;
+    for (json const& one : read(registry(step))) {
+      saved_piece& piece = all.emplace_back();
+      piece.name.key = one.at("key");
+      piece.name.piece = one.at("piece");
+      piece.name.elements = one.at("elements");
+      piece.name.row_length = one.at("row_length");
+      piece.version = one.at("version");
+      for (json const& a : one.at("applied"))
+        piece.applied.push_back(
+            {a.at(0).get<std::uint64_t>(), a.at(1).get<std::uint64_t>(), a.at(2).get<std::uint64_t>()});
+    }
+    return all;
+  }
   /// All or nothing; a damaged snapshot is passed over.
   void try_restore(checkpoint::saved_step const& saved, served_pieces& pieces) {
-    json all;
+    std::vector<saved_piece> all;
     try {
       checkpoint::detail::expect_checksum(saved.path, checkpoint::detail::manifest_of_whole(saved.path), 0);
-      all = read(registry(saved.step));
+      all = saved_pieces(saved.step);
     } catch (file_error const&) {
       return;
     } catch (json::exception const&) {
       return;
     }
-    for (json const& one : all) {
-      message_header h;
-      h.key = one.at("key");
-      h.piece = one.at("piece");
-      h.elements = one.at("elements");
-      h.row_length = one.at("row_length");
-      served_piece& piece = pieces.add(h, sizeof(T));
-      piece.version = one.at("version");
-      for (json const& a : one.at("applied"))
-        piece.applied.push_back(
-            {a.at(0).get<std::uint64_t>(), a.at(1).get<std::uint64_t>(), a.at(2).get<std::uint64_t>()});
-      std::vector<T> const zeros(static_cast<std::size_t>(h.elements));
+    for (saved_piece& one : all) {
+      served_piece& piece = pieces.add(one.name, sizeof(T));
+      piece.version = one.version;
+      piece.applied = std::move(one.applied);
+      std::vector<T> const zeros(static_cast<std::size_t>(piece.elements));
       store_.init(piece.number, tensor_view<T const>(zeros.data(), piece.shape));
     }
     if (pieces.size() > 0) checkpoint::load(store_, saved.path);
