@@ -391,17 +391,17 @@ TEST_CASE("a server that is started again goes on from its newest whole snapshot
   server->wait();
   REQUIRE_THROWS_AS(store.push("w", gradient).wait(), pp::server_lost);
   // If the newest snapshot is damaged, the one before is taken.
-  std::filesystem::path const newest = pp::checkpoint::list(folder.file("snapshots") / "server-0").front().path;
+  auto const newest = pp::checkpoint::list(folder.file("snapshots") / "server-0").front();
   enum class damage { none, of_values, of_pieces };
   damage const done = GENERATE(damage::none, damage::of_values, damage::of_pieces);
   if (done == damage::of_values) {
-    std::fstream file(newest / pp::checkpoint::detail::rank_file_name(0),
+    std::fstream file(newest.path / pp::checkpoint::detail::rank_file_name(0),
                       std::ios::in | std::ios::out | std::ios::binary);
     file.seekp(-1, std::ios::end);
     file.put('x');
     REQUIRE(file.good());
   } else if (done == damage::of_pieces) {
-    auto const path = folder.file("snapshots") / "server-0" / "pieces-2.json";
+    auto const path = folder.file("snapshots") / "server-0" / ("pieces-" + std::to_string(newest.step) + ".json");
     REQUIRE(std::filesystem::exists(path));
     std::ofstream(path) << R"([{"key": 0, "piece": 0, "elements": )" << elements
                         << R"(, "row_length": 1, "applied": []}])";  // no version
