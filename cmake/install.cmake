@@ -1,4 +1,4 @@
-# Installs the headers and a CMake package. Export sets of their own for what needs CUDA, OpenMP, MPI, NCCL,
+# Installs the headers, a CMake package and a pkg-config file. Export sets of their own for what needs CUDA, OpenMP, MPI, NCCL,
 # ZeroMQ or nlohmann-json, which the user's machine may lack.
 include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
@@ -17,3 +17,6 @@ install(
   FILES "${PROJECT_BINARY_DIR}/pushpullConfig.cmake" "${PROJECT_BINARY_DIR}/pushpullConfigVersion.cmake"
         cmake/pushpullDependencies.cmake cmake/pushpullRangeV3ForNvcc.cmake
   DESTINATION ${package_directory})
+
+configure_file(packaging/pushpull.pc.in "${PROJECT_BINARY_DIR}/pushpull.pc" @ONLY)
+install(FILES "${PROJECT_BINARY_DIR}/pushpull.pc" DESTINATION ${CMAKE_INSTALL_DATADIR}/pkgconfig)

@@ -1,0 +1,13 @@
+# `cpack` makes archives of what is installed. Headers alone: one for all processors.
+set(CPACK_GENERATOR TGZ DEB)
+set(CPACK_PACKAGE_NAME libpushpull-dev)
+set(CPACK_PACKAGE_VENDOR "the authors of pushpull")
+set(CPACK_PACKAGE_CONTACT "the authors of pushpull")
+set(CPACK_PACKAGE_FILE_NAME "pushpull-${PROJECT_VERSION}")
+set(CPACK_RESOURCE_FILE_LICENSE "${PROJECT_SOURCE_DIR}/LICENSE")
+set(CPACK_DEBIAN_PACKAGE_ARCHITECTURE all)
+set(CPACK_DEBIAN_PACKAGE_SECTION libdevel)
+set(CPACK_DEBIAN_PACKAGE_DEPENDS "libtbb-dev (>= 2021.8), libxsimd-dev (>= 8.1)")
+set(CPACK_DEBIAN_PACKAGE_SUGGESTS "nlohmann-json3-dev (>= 3.11), libopenmpi-dev, libzmq3-dev, cppzmq-dev")
+set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
+include(CPack)
