@@ -44,6 +44,7 @@ auto gradient(Options const& o) {
 
 }  // namespace detail
 
+/// The hyperparameters of `sgd`, with the defaults of DJL.
 struct sgd_options {
   double learning_rate;
   double weight_decays = 0, rescale_grad = 1, clip_grad = -1;
@@ -51,6 +52,7 @@ struct sgd_options {
 /// w = (1 - lr wd) w - lr clip(s g).
 inline auto sgd(sgd_options const& o = {}) { return detail::gradient(o) | update::sgd{o.learning_rate}; }
 
+/// The hyperparameters of `sgd_momentum`, with the defaults of DJL.
 struct sgd_momentum_options {
   double learning_rate, momentum;
   double weight_decays = 0, rescale_grad = 1, clip_grad = -1;
@@ -60,6 +62,7 @@ inline auto sgd_momentum(sgd_momentum_options const& o = {}) {
   return detail::gradient(o) | rated_momentum{o.learning_rate, o.momentum};
 }
 
+/// The hyperparameters of `nag`, with the defaults of DJL.
 struct nag_options {
   double learning_rate, momentum;
   double weight_decays = 0, rescale_grad = 1, clip_grad = -1;
@@ -67,6 +70,7 @@ struct nag_options {
 /// d = lr (clip(s g) + wd w);  w += momentum^2 m - (1 + momentum) d;  m = momentum m - d. The state is -m.
 inline auto nag(nag_options const& o = {}) { return detail::gradient(o) | rated_nesterov{o.learning_rate, o.momentum}; }
 
+/// The hyperparameters of `adam`, with the defaults of DJL.
 struct adam_options {
   double learning_rate = 0.001, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
   double weight_decays = 0, rescale_grad = 1, clip_grad = -1;
@@ -78,6 +82,7 @@ auto adam(adam_options const& o = {}) {
   return detail::gradient<Order>(o) | folded_correction<update::adam>{{o.learning_rate, o.beta1, o.beta2, o.epsilon}};
 }
 
+/// The hyperparameters of `adamw`, with the defaults of DJL.
 struct adamw_options {
   double learning_rate = 0.001, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
   double weight_decays = 0.01, rescale_grad = 1, clip_grad = -1;
@@ -88,6 +93,7 @@ inline auto adamw(adamw_options const& o = {}) {
   return detail::clipped(o) | rated_decay{rule{{o.learning_rate, o.beta1, o.beta2, o.epsilon}}, o.weight_decays};
 }
 
+/// The hyperparameters of `adagrad`, with the defaults of DJL.
 struct adagrad_options {
   double learning_rate = 0.001, epsilon = 1e-8;
   double rescale_grad = 1, clip_grad = -1;
@@ -98,6 +104,7 @@ inline auto adagrad(adagrad_options const& o = {}) {
   return detail::clipped(o) | rule{.learning_rate = o.learning_rate, .epsilon = o.epsilon};
 }
 
+/// The hyperparameters of `rmsprop`, with the defaults of DJL.
 struct rmsprop_options {
   double learning_rate = 0.001, rho = 0.9, epsilon = 1e-8;
   double weight_decays = 0, rescale_grad = 1, clip_grad = -1;
@@ -108,6 +115,7 @@ inline auto rmsprop(rmsprop_options const& o = {}) {
   return detail::gradient<decay_order::before_clip>(o) | scale{o.rho, o.epsilon} | update::sgd{o.learning_rate};
 }
 
+/// The hyperparameters of `rmsprop_centered`, with the defaults of DJL.
 struct rmsprop_centered_options {
   double learning_rate = 0.001, rho = 0.9, momentum = 0.9, epsilon = 1e-8;
   double weight_decays = 0, rescale_grad = 1, clip_grad = -1;
@@ -119,6 +127,7 @@ inline auto rmsprop_centered(rmsprop_centered_options const& o = {}) {
          rated_momentum{o.learning_rate, o.momentum};
 }
 
+/// The hyperparameters of `adadelta`, with the defaults of DJL.
 struct adadelta_options {
   double rho = 0.9, epsilon = 1e-8;
   double weight_decays = 0, rescale_grad = 1, clip_grad = -1;

@@ -35,6 +35,7 @@
 
 namespace pushpull::inline PUSHPULL_ABI::compat::mxnet1 {
 
+/// The hyperparameters of `sgd`, with the defaults of MXNet 1.x.
 struct sgd_options {
   double learning_rate = 0.01;
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
@@ -42,6 +43,7 @@ struct sgd_options {
 /// w -= lr (clip(s g) + wd w).
 inline auto sgd(sgd_options const& o = {}) { return detail::clipped_then_decayed(o) | update::sgd{o.learning_rate}; }
 
+/// The hyperparameters of `sgd_momentum`, with the defaults of MXNet 1.x.
 struct sgd_momentum_options {
   double learning_rate = 0.01, momentum = 0;
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
@@ -51,6 +53,7 @@ inline auto sgd_momentum(sgd_momentum_options const& o = {}) {
   return detail::clipped_then_decayed(o) | rated_momentum{o.learning_rate, o.momentum};
 }
 
+/// The hyperparameters of `nag`, with the defaults of MXNet 1.x.
 struct nag_options {
   double learning_rate = 0.01, momentum = 0;
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
@@ -60,6 +63,7 @@ inline auto nag(nag_options const& o = {}) {
   return detail::clipped_then_decayed(o) | rated_nesterov{o.learning_rate, o.momentum};
 }
 
+/// The hyperparameters of `signum`, with the defaults of MXNet 1.x.
 struct signum_options {
   double learning_rate = 0.01, momentum = 0.9, wd_lh = 0;
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
@@ -69,6 +73,7 @@ inline auto signum(signum_options const& o = {}) {
   return detail::clipped_then_decayed(o) | update::signum{o.learning_rate, o.momentum, o.wd_lh};
 }
 
+/// The hyperparameters of `signsgd`, with the defaults of MXNet 1.x.
 struct signsgd_options {
   double learning_rate = 0.01;
   double wd = 0;
@@ -76,6 +81,7 @@ struct signsgd_options {
 /// Signum with momentum 0: w = (1 - lr wd) w - lr sign(g). Rescaling and clipping change no sign.
 inline auto signsgd(signsgd_options const& o = {}) { return update::signsgd{o.learning_rate, o.wd}; }
 
+/// The hyperparameters of `sgld`, with the defaults of MXNet 1.x.
 struct sgld_options {
   double learning_rate = 0.01;
   std::uint64_t seed = 0;
@@ -86,6 +92,7 @@ inline auto sgld(sgld_options const& o = {}) {
   return detail::clipped_then_decayed(o) | update::sgld{o.learning_rate, o.seed};
 }
 
+/// The hyperparameters of `dcasgd`, with the defaults of MXNet 1.x.
 struct dcasgd_options {
   double learning_rate = 0.01, lamda = 0.04;
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
@@ -96,6 +103,7 @@ inline auto dcasgd(dcasgd_options const& o = {}) {
          update::sgd{o.learning_rate};
 }
 
+/// The hyperparameters of `adam`, with the defaults of MXNet 1.x.
 struct adam_options {
   double learning_rate = 0.001, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
@@ -106,6 +114,7 @@ inline auto adam(adam_options const& o = {}) {
          folded_correction<update::adam>{{o.learning_rate, o.beta1, o.beta2, o.epsilon}};
 }
 
+/// The hyperparameters of `adamax`, with the defaults of MXNet 1.x.
 struct adamax_options {
   double learning_rate = 0.002, beta1 = 0.9, beta2 = 0.999;
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
@@ -117,6 +126,7 @@ inline auto adamax(adamax_options const& o = {}) {
          update::basic_adamax<update::adamax_epsilon::denominator>{o.learning_rate, o.beta1, o.beta2, smallest};
 }
 
+/// The hyperparameters of `nadam`, with the defaults of MXNet 1.x.
 struct nadam_options {
   double learning_rate = 0.001, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, schedule_decay = 0.004;
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
@@ -127,6 +137,7 @@ inline auto nadam(nadam_options const& o = {}) {
          update::nadam{o.learning_rate, o.beta1, o.beta2, o.epsilon, o.schedule_decay};
 }
 
+/// The hyperparameters of `adagrad`, with the defaults of MXNet 1.x.
 struct adagrad_options {
   double learning_rate = 0.01, eps = 1e-7;
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
@@ -147,6 +158,7 @@ inline auto group_adagrad(group_adagrad_options const& o = {}) {
   return detail::clipped(o) | update::group_adagrad{.learning_rate = o.learning_rate, .epsilon = o.eps};
 }
 
+/// The hyperparameters of `rmsprop`, with the defaults of MXNet 1.x.
 struct rmsprop_options {
   double learning_rate = 0.001, gamma1 = 0.9, epsilon = 1e-8, clip_weights = 0;
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
@@ -158,6 +170,7 @@ inline auto rmsprop(rmsprop_options const& o = {}) {
          update::clip_weights{update::sgd{o.learning_rate}, detail::clip(o.clip_weights > 0, o.clip_weights).limit};
 }
 
+/// The hyperparameters of `rmsprop_centered`, with the defaults of MXNet 1.x.
 struct rmsprop_centered_options {
   double learning_rate = 0.001, gamma1 = 0.9, gamma2 = 0.9, epsilon = 1e-8, clip_weights = 0;
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
@@ -170,6 +183,7 @@ inline auto rmsprop_centered(rmsprop_centered_options const& o = {}) {
                               detail::clip(o.clip_weights > 0, o.clip_weights).limit};
 }
 
+/// The hyperparameters of `adadelta`, with the defaults of MXNet 1.x.
 struct adadelta_options {
   double rho = 0.9, epsilon = 1e-5;
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
@@ -179,6 +193,7 @@ inline auto adadelta(adadelta_options const& o = {}) {
   return detail::clipped(o) | update::decoupled_decay{update::adadelta{1, o.rho, o.epsilon}, o.wd};
 }
 
+/// The hyperparameters of `ftrl`, with the defaults of MXNet 1.x.
 struct ftrl_options {
   double learning_rate = 0.1, lamda1 = 0.01, beta = 1;
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
@@ -188,6 +203,7 @@ inline auto ftrl(ftrl_options const& o = {}) {
   return detail::clipped(o) | update::ftrl{o.learning_rate, o.lamda1, o.wd, o.beta};
 }
 
+/// The hyperparameters of `ftml`, with the defaults of MXNet 1.x.
 struct ftml_options {
   double learning_rate = 0.01, beta1 = 0.6, beta2 = 0.999, epsilon = 1e-8;
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
@@ -197,6 +213,7 @@ inline auto ftml(ftml_options const& o = {}) {
   return detail::decayed_then_clipped(o) | update::ftml{o.learning_rate, o.beta1, o.beta2, o.epsilon};
 }
 
+/// The hyperparameters of `lars`, with the defaults of MXNet 1.x.
 struct lars_options {
   double learning_rate = 0.01, momentum = 0, eta = 0.001, epsilon = 0;
   bool adapts = true;
@@ -207,6 +224,7 @@ struct lars_options {
 /// parameter group with adapts = false have. Without momentum_correction, which changes nothing while the rate stays.
 inline auto lars(lars_options const& o = {}) { return detail::lars(o); }
 
+/// The hyperparameters of `lamb`, with the defaults of MXNet 1.x.
 struct lamb_options {
   double learning_rate = 0.001, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-6;
   double lower_bound = 0, upper_bound = std::numeric_limits<double>::infinity();
@@ -219,6 +237,7 @@ inline auto lamb(lamb_options const& o = {}) {
                                            o.lower_bound,   o.upper_bound, o.bias_correction};
 }
 
+/// The hyperparameters of `lbsgd`, with the defaults of MXNet 1.x.
 struct lbsgd_options {
   double learning_rate = 0.01, momentum = 0;
   lr_schedule::ramp warmup_strategy = lr_schedule::ramp::linear;
@@ -236,6 +255,7 @@ inline auto lbsgd(lbsgd_options const& o = {}) {
          update::learning_rate(lr_schedule::product{lr_schedule::constant{o.learning_rate}, multiplier});
 }
 
+/// The hyperparameters of `lbsgd_lars`, with the defaults of MXNet 1.x.
 struct lbsgd_lars_options {
   double learning_rate = 0.01, momentum = 0;
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
@@ -247,6 +267,7 @@ inline auto lbsgd_lars(lbsgd_lars_options const& o = {}) {
                                             detail::clip(o.clip_gradient > 0, o.clip_gradient).limit};
 }
 
+/// The hyperparameters of `test`, with the defaults of MXNet 1.x.
 struct test_options {
   double rescale_grad = 1;
 };

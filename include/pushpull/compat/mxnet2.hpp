@@ -34,6 +34,7 @@
 
 namespace pushpull::inline PUSHPULL_ABI::compat::mxnet2 {
 
+/// The hyperparameters of `sgd`, with the defaults of MXNet 2.0.
 struct sgd_options {
   double learning_rate = 0.1;
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
@@ -41,6 +42,7 @@ struct sgd_options {
 /// w -= lr (clip(s g) + wd w).
 inline auto sgd(sgd_options const& o = {}) { return detail::clipped_then_decayed(o) | update::sgd{o.learning_rate}; }
 
+/// The hyperparameters of `sgd_momentum`, with the defaults of MXNet 2.0.
 struct sgd_momentum_options {
   double learning_rate = 0.1, momentum = 0;
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
@@ -50,6 +52,7 @@ inline auto sgd_momentum(sgd_momentum_options const& o = {}) {
   return detail::clipped_then_decayed(o) | rated_momentum{o.learning_rate, o.momentum};
 }
 
+/// The hyperparameters of `nag`, with the defaults of MXNet 2.0.
 struct nag_options {
   double learning_rate = 0.1, momentum = 0.9;
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
@@ -59,6 +62,7 @@ inline auto nag(nag_options const& o = {}) {
   return detail::clipped_then_decayed(o) | rated_nesterov{o.learning_rate, o.momentum};
 }
 
+/// The hyperparameters of `signum`, with the defaults of MXNet 2.0.
 struct signum_options {
   double learning_rate = 0.01, momentum = 0.9, wd_lh = 0;
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
@@ -68,6 +72,7 @@ inline auto signum(signum_options const& o = {}) {
   return detail::clipped_then_decayed(o) | update::signum{o.learning_rate, o.momentum, o.wd_lh};
 }
 
+/// The hyperparameters of `signsgd`, with the defaults of MXNet 2.0.
 struct signsgd_options {
   double learning_rate = 0.01, wd_lh = 0;
   double wd = 0;
@@ -75,6 +80,7 @@ struct signsgd_options {
 /// Signum with momentum 0: w = (1 - lr (wd + wd_lh)) w - lr sign(g). Rescaling and clipping change no sign.
 inline auto signsgd(signsgd_options const& o = {}) { return update::signsgd{o.learning_rate, o.wd + o.wd_lh}; }
 
+/// The hyperparameters of `sgld`, with the defaults of MXNet 2.0.
 struct sgld_options {
   double learning_rate = 0.1;
   std::uint64_t seed = 0;
@@ -85,6 +91,7 @@ inline auto sgld(sgld_options const& o = {}) {
   return detail::clipped_then_decayed(o) | update::sgld{o.learning_rate, o.seed};
 }
 
+/// The hyperparameters of `dcasgd`, with the defaults of MXNet 2.0.
 struct dcasgd_options {
   double learning_rate = 0.1, lamda = 0.04;
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
@@ -94,6 +101,7 @@ inline auto dcasgd(dcasgd_options const& o = {}) {
   return detail::clipped_then_decayed(o) | update::delay_compensation{o.lamda} | update::sgd{o.learning_rate};
 }
 
+/// The hyperparameters of `dcasgd_momentum`, with the defaults of MXNet 2.0.
 struct dcasgd_momentum_options {
   double learning_rate = 0.1, momentum = 0, lamda = 0.04;
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
@@ -104,6 +112,7 @@ inline auto dcasgd_momentum(dcasgd_momentum_options const& o = {}) {
          rated_momentum{o.learning_rate, o.momentum};
 }
 
+/// The hyperparameters of `adam`, with the defaults of MXNet 2.0.
 struct adam_options {
   double learning_rate = 0.001, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
@@ -114,6 +123,7 @@ inline auto adam(adam_options const& o = {}) {
          folded_correction<update::adam>{{o.learning_rate, o.beta1, o.beta2, o.epsilon}};
 }
 
+/// The hyperparameters of `adamw`, with the defaults of MXNet 2.0.
 struct adamw_options {
   double learning_rate = 0.001, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-6;
   bool correct_bias = true;
@@ -124,6 +134,7 @@ inline auto adamw(adamw_options const& o = {}) {
   return detail::clipped(o) | corrected_decay{{{o.learning_rate, o.beta1, o.beta2, o.epsilon}, o.correct_bias}, o.wd};
 }
 
+/// The hyperparameters of `adabelief`, with the defaults of MXNet 2.0.
 struct adabelief_options {
   double learning_rate = 0.001, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-6;
   bool correct_bias = true;
@@ -135,6 +146,7 @@ inline auto adabelief(adabelief_options const& o = {}) {
          folded_correction<update::adabelief>{{o.learning_rate, o.beta1, o.beta2, o.epsilon}, o.correct_bias};
 }
 
+/// The hyperparameters of `adamax`, with the defaults of MXNet 2.0.
 struct adamax_options {
   double learning_rate = 0.002, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
@@ -145,6 +157,7 @@ inline auto adamax(adamax_options const& o = {}) {
          update::basic_adamax<update::adamax_epsilon::denominator>{o.learning_rate, o.beta1, o.beta2, o.epsilon};
 }
 
+/// The hyperparameters of `nadam`, with the defaults of MXNet 2.0.
 struct nadam_options {
   double learning_rate = 0.001, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, schedule_decay = 0.004;
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
@@ -155,6 +168,7 @@ inline auto nadam(nadam_options const& o = {}) {
          update::nadam{o.learning_rate, o.beta1, o.beta2, o.epsilon, o.schedule_decay};
 }
 
+/// The hyperparameters of `adagrad`, with the defaults of MXNet 2.0.
 struct adagrad_options {
   double learning_rate = 0.01, epsilon = 1e-6;
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
@@ -175,6 +189,7 @@ inline auto group_adagrad(group_adagrad_options const& o = {}) {
   return detail::clipped(o) | rule{.learning_rate = o.learning_rate, .epsilon = o.epsilon};
 }
 
+/// The hyperparameters of `rmsprop`, with the defaults of MXNet 2.0.
 struct rmsprop_options {
   double learning_rate = 0.001, rho = 0.9, epsilon = 1e-8, clip_weights = 0;
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
@@ -185,6 +200,7 @@ inline auto rmsprop(rmsprop_options const& o = {}) {
                                                                 detail::clip(o.clip_weights > 0, o.clip_weights).limit};
 }
 
+/// The hyperparameters of `rmsprop_centered`, with the defaults of MXNet 2.0.
 struct rmsprop_centered_options {
   double learning_rate = 0.001, rho = 0.9, momentum = 0.9, epsilon = 1e-8, clip_weights = 0;
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
@@ -197,6 +213,7 @@ inline auto rmsprop_centered(rmsprop_centered_options const& o = {}) {
                               detail::clip(o.clip_weights > 0, o.clip_weights).limit};
 }
 
+/// The hyperparameters of `adadelta`, with the defaults of MXNet 2.0.
 struct adadelta_options {
   double learning_rate = 1, rho = 0.9, epsilon = 1e-6;
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
@@ -206,6 +223,7 @@ inline auto adadelta(adadelta_options const& o = {}) {
   return detail::clipped_then_decayed(o) | update::adadelta{o.learning_rate, o.rho, o.epsilon};
 }
 
+/// The hyperparameters of `ftrl`, with the defaults of MXNet 2.0.
 struct ftrl_options {
   double learning_rate = 0.1, lamda1 = 0.01, beta = 1;
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
@@ -215,6 +233,7 @@ inline auto ftrl(ftrl_options const& o = {}) {
   return detail::clipped(o) | update::ftrl{o.learning_rate, o.lamda1, o.wd, o.beta};
 }
 
+/// The hyperparameters of `ftml`, with the defaults of MXNet 2.0.
 struct ftml_options {
   double learning_rate = 0.0025, beta1 = 0.6, beta2 = 0.999, epsilon = 1e-8;
   double wd = 0, rescale_grad = 1, clip_gradient = 0;
@@ -224,6 +243,7 @@ inline auto ftml(ftml_options const& o = {}) {
   return detail::clipped_then_decayed(o) | update::ftml{o.learning_rate, o.beta1, o.beta2, o.epsilon};
 }
 
+/// The hyperparameters of `lars`, with the defaults of MXNet 2.0.
 struct lars_options {
   double learning_rate = 0.1, momentum = 0, eta = 0.001, epsilon = 1e-8;
   bool adapts = true;
@@ -237,6 +257,7 @@ inline auto lars(lars_options const& o = {}) { return detail::lars(o); }
 using mxnet1::lamb;  // the same in both generations
 using mxnet1::lamb_options;
 
+/// The hyperparameters of `lans`, with the defaults of MXNet 2.0.
 struct lans_options {
   double learning_rate = 0.001, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-6;
   double lower_bound = 0, upper_bound = std::numeric_limits<double>::infinity();
@@ -249,6 +270,7 @@ inline auto lans(lans_options const& o = {}) {
          update::lans{o.learning_rate, o.beta1, o.beta2, o.epsilon, o.wd, o.lower_bound, o.upper_bound};
 }
 
+/// The hyperparameters of `test`, with the defaults of MXNet 2.0.
 struct test_options {
   double learning_rate = 0.01;
   double wd = 0, rescale_grad = 1;

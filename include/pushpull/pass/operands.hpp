@@ -109,11 +109,14 @@ struct shared_sums {
 template <class Rule, class Types>
 using clock_of = clock<Rule, typename Types::accumulation>;
 
-/// Rules that read no gradient, no weight, or write none say so; the pass then leaves that memory alone.
+/// Whether the pass reads gradients. Rules that read no gradient, no weight, or write none say so; the pass then leaves that
+/// memory alone.
 template <class Rule>
 inline constexpr bool reads_gradient = !requires { requires !Rule::reads_gradient; };
+/// Whether it reads the weight.
 template <class Rule>
 inline constexpr bool reads_weight = !requires { requires !Rule::reads_weight; };
+/// Whether it writes the weight.
 template <class Rule>
 inline constexpr bool writes_weight = !requires { requires !Rule::writes_weight; };
 

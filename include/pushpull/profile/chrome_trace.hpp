@@ -30,6 +30,7 @@ class chrome_trace {
   /// @param rank  The number of the process in the trace: traces of several ranks can be read as one.
   explicit chrome_trace(int rank = 0) : state_(std::make_unique<state>()) { state_->rank = rank; }
 
+  /// Keeps an event. For `tracing`.
   void operator()(event const& e) const {
     auto const time = std::chrono::steady_clock::now() - state_->start;
     std::lock_guard const lock(state_->mutex);

@@ -37,6 +37,7 @@ class nvtx_ranges {
     if (domain_ != nullptr) nvtxDomainDestroy(domain_);
   }
 
+  /// Begins or ends a range. For `tracing`.
   void operator()(event const& e) const {
     if (e.what == activity::message) return;  // NVTX's ids would have to be kept until the messages end
     if (e.phase == phase::end) {

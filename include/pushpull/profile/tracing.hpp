@@ -15,6 +15,7 @@
 
 namespace pushpull::inline PUSHPULL_ABI::profile {
 
+/// The kind of an activity.
 enum class activity {
   operation,  ///< The work of a call, or a stage of it: where it waits for messages, its thread is free.
   pass,       ///< One loop over elements on one device. On a GPU its launch, which does not wait for the loop.
@@ -22,6 +23,7 @@ enum class activity {
   message     ///< To and from other ranks. Begins and ends on different threads, while others run.
 };
 
+/// Whether an activity begins or ends.
 enum class phase { begin, end };
 
 /// The beginning or the end of an activity. The texts are valid during the call.

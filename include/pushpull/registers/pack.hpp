@@ -211,6 +211,7 @@ PUSHPULL_DEVICE_INLINE pack<A, R> select(mask<M> const& m, pack<A, R> const& a,
     return {detail::simd_select(m.value, a.value, b.value)};
   }
 }
+/// Same, with a number in the place of the first pack.
 PUSHPULL_EXEC_CHECK_DISABLE
 template <class M, class A, class R, class T>
   requires std::is_arithmetic_v<T>
@@ -288,12 +289,14 @@ PUSHPULL_DEVICE_INLINE pack<A, R> min(pack<A, R> const& a, std::type_identity_t<
   }
 }
 
+/// The greater of a number and each element.
 PUSHPULL_EXEC_CHECK_DISABLE
 template <class A, class R, class T>
   requires std::is_arithmetic_v<T>
 PUSHPULL_DEVICE_INLINE pack<A, R> max(T a, pack<A, R> const& b) {
   return max(pack<A, R>(a), b);
 }
+/// The lesser of a number and each element.
 PUSHPULL_EXEC_CHECK_DISABLE
 template <class A, class R, class T>
   requires std::is_arithmetic_v<T>

@@ -79,6 +79,7 @@ PUSHPULL_DEVICE_INLINE pack<A, R> pow(pack<A, R> const& x, std::type_identity_t<
     return {detail::simd_pow(x.value, y.value)};
   }
 }
+/// The number x to the power of each element.
 PUSHPULL_EXEC_CHECK_DISABLE
 template <class A, class R, class T>
   requires std::is_arithmetic_v<T>

@@ -42,6 +42,7 @@ enum class message_kind : std::uint16_t {
   acknowledge,      ///< The request is done.
   error             ///< The request is not done. Payload: a text.
 };
+/// The greatest number of a message_kind.
 inline constexpr std::uint16_t last_message_kind = static_cast<std::uint16_t>(message_kind::error);
 
 /// The reason of an error message.
@@ -84,6 +85,7 @@ struct message_header {
 
 /// The bytes of a header.
 inline constexpr std::size_t header_bytes = 96;
+/// A header as it travels.
 using header_frame = std::array<std::byte, header_bytes>;
 
 namespace detail {

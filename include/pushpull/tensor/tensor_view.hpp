@@ -65,6 +65,7 @@ auto view_of(T&& t) {
   return tensor_view<std::remove_pointer_t<decltype(data)>, typename std::remove_cvref_t<T>::device_type>(
       data, t.shape(), t.device());
 }
+/// The view itself.
 template <class T, Device D>
 tensor_view<T, D> view_of(tensor_view<T, D> const& t) {
   return t;

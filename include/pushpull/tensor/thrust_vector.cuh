@@ -17,6 +17,7 @@ template <ElementType T, class Allocator>
 tensor_view<T, cuda_device> view_of(thrust::device_vector<T, Allocator>& vector, cuda_device const& device) {
   return {thrust::raw_pointer_cast(vector.data()), shape{static_cast<std::int64_t>(vector.size())}, device};
 }
+/// Same, of a vector that is only read.
 template <ElementType T, class Allocator>
 tensor_view<T const, cuda_device> view_of(thrust::device_vector<T, Allocator> const& vector,
                                           cuda_device const& device) {

@@ -57,13 +57,16 @@ struct tap_probe {
 
 namespace train {
 
-/// The element types of an executor's parameters, inputs, labels and outputs.
+/// The element type of an executor's parameters.
 template <class E>
 using param_element = pushpull::detail::element_of_range<decltype(std::declval<E&>().params())>;
+/// That of its inputs.
 template <class E>
 using input_element = pushpull::detail::element_of_range<decltype(std::declval<E&>().inputs())>;
+/// That of its labels.
 template <class E>
 using label_element = pushpull::detail::element_of_range<decltype(std::declval<E&>().labels())>;
+/// That of its outputs.
 template <class E>
 using output_element = pushpull::detail::element_of_range<decltype(std::declval<E&>().outputs())>;
 

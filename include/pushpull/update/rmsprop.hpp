@@ -67,7 +67,9 @@ struct basic_scale_by_centered_rms {
   }
 };
 
+/// With the epsilon outside of the root.
 using scale_by_rms = basic_scale_by_rms<epsilon_outside_root>;
+/// Same, of the centered form.
 using scale_by_centered_rms = basic_scale_by_centered_rms<epsilon_outside_root>;
 
 /// Tieleman & Hinton 2012, as PyTorch defines it: w = w - learning_rate g / (sqrt(v) + epsilon) with v as in

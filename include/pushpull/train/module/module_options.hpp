@@ -64,11 +64,13 @@ enum class overlap {
 /// Makes each step in the backward pass itself, on the processors that have just written the gradient, while it is in their
 /// caches. A tag, because a rule that sums over all parameters does not compile with it.
 struct in_backward_t {};
+/// The tag.
 inline constexpr in_backward_t in_backward{};
 
 /// A store adds gradients up, and each device applies the rule to all parameters, with all of the states. A tag, because most
 /// modules step in their store, and should not compile both.
 struct on_each_device_t {};
+/// The tag.
 inline constexpr on_each_device_t on_each_device{};
 
 /// Multipliers of the learning rate and of the weight decay of a parameter.
