@@ -79,6 +79,46 @@ lists train_parameters(Store& store, std::size_t own, std::size_t sources, std::
   for (auto const& key : keys()) result.push_back(pp::to_vector(parameters.value(key, sources - 1)));
   return result;
 }
+/// Same, of keys that rows update: of the host, and of the store's devices. Rows are cut by slices.
+template <class Store>
+lists train_rows(Store& store, std::size_t own, std::size_t sources, std::size_t steps, pp::key_options options) {
+  pp::shape const whole{67, 61};
+  auto const rows_of = [&](std::size_t step, std::size_t source) {
+    std::mt19937 random(static_cast<unsigned>(1 + step + 100 * source));
+    pp::row_sparse<float> rows(pp::cpu_device<>(), whole, static_cast<std::int64_t>((step + source) % 3 * 9));
+    for (std::int64_t i = 0; i < rows.rows(); ++i) rows.row_ids()[i] = static_cast<std::int64_t>(random() % 67);
+    for (std::int64_t i = 0; i < rows.rows() * 61; ++i)
+      rows.values()[i] = static_cast<float>(static_cast<int>(random() % 4001) - 2000) / 997.0F;
+    return rows;
+  };
+  store.init("rows", rows_of(1, own == 0 ? 1 : 0), options);  // those of rank 0 count
+  std::vector<float> weights(67 * 61);
+  pp::tensor_view<float, pp::cpu_device<>> const view(weights.data(), whole);
+  for (std::size_t step = 0; step < steps; ++step) {
+    std::vector<pp::row_sparse<float>> on_host;
+    std::vector<pp::row_sparse<float, pp::cuda_device>> on_devices;
+    for (std::size_t n = 0; n < sources; ++n) {
+      on_host.push_back(rows_of(step, own + n));
+      auto const& rows = on_host.back();
+      pp::cuda_device const& device = store.devices()[n];
+      auto& there = on_devices.emplace_back(device, whole, rows.rows());
+      device.copy(there.row_ids(), rows.row_ids(), static_cast<std::size_t>(rows.rows()) * sizeof(std::int64_t));
+      device.copy(there.values(), rows.values(), static_cast<std::size_t>(rows.rows()) * 61 * sizeof(float));
+    }
+    auto const updates = step == 2 ? pp::row_updates::standard : pp::row_updates::lazy;
+    if (step % 2 == 0)
+      store.pushpull("rows", on_host, view, updates);
+    else
+      store.push("rows", on_devices, updates);
+    store.wait();
+  }
+  lists result{weights};
+  store.pull("rows", view);
+  store.wait();
+  result.push_back(weights);
+  return result;
+}
+constexpr auto push_rows = [](auto&... x) { return train_rows(x...); };
 constexpr auto push_and_pull = [](auto&... x) { return train(x...); };
 constexpr auto with_states = [](auto& store, auto&... x) {
   lists result = train(store, x...);
@@ -122,6 +162,8 @@ TEST_CASE("nccl on a stand-in: pushes over ranks give the bits of one process") 
   require_same_bits(3, adam, with_states);
   require_same_bits(2, adam, push_and_pull, {.mirrored = false});
   require_same_bits(3, adam, update_all);
+  require_same_bits(5, adam, push_rows);
+  require_same_bits(5, adam, push_rows, {.mirrored = false});
 }
 
 TEST_CASE("nccl on a stand-in: norms over ranks give the bits of one process") {

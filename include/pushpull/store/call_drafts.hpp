@@ -151,7 +151,6 @@ class call_drafts {
       expects<invalid_argument>(!function_.filled(), [&] {
         return std::string(caller) + ": a function updates " + key_text(key) + " and takes dense gradients, rows came";
       });
-    contents_.keys.expect_rows(caller);
     auto& op = row_pushes_->take([&] { return std::make_unique<push_rows<Types>>(contents_); });
     push_rows_draft result{completion(op), op};
     if constexpr (Types::has_updater) op.rules = contents_.groups.rules();

@@ -93,7 +93,7 @@ void fill_rows_of_rank_0(store_contents<Types>& contents, typename Types::record
   if (!key.arena->resident())
     return for_each_shard(table, key,
                           [&](auto const& shard) { write(shard.template row_operands<operands_type>(row_length)); });
-  buffer<D> const masters(device, key.shape.size() * sizeof(W));
+  buffer<D> const masters(device, static_cast<std::size_t>(padded(key.shape.size())) * sizeof(W));  // read by blocks
   device.fill_zero(masters.data(), masters.bytes());
   auto* const whole = static_cast<W*>(masters.data());
   write(whole_key_row_operands<operands_type>(key, whole, row_length));

@@ -148,7 +148,7 @@ class push_rows final : public device_operation<typename Types::device_type> {
   void list_keys(profile::detail::key_list& list) const override { list.add(typename Types::key_view(key_->key)); }
 
   progress run() override {
-    if constexpr (exchanges_rows)
+    if constexpr (Types::collective)
       if (table_.is_distributed()) return contents_.in_step([&] { return run_over_ranks(); });
     if (pulls_) {
       outputs_.launch(table_, effect::reads, [&] {
@@ -172,7 +172,6 @@ class push_rows final : public device_operation<typename Types::device_type> {
     });
   }
 
-  static constexpr bool exchanges_rows = Types::collective && HostDevice<D>;
   /// What `run_over_ranks` does next.
   enum class stage { counts, rows, pass, gathered, changed, mirrors, outputs, end };
   progress wait(stage next, awaited& event) {
@@ -181,7 +180,7 @@ class push_rows final : public device_operation<typename Types::device_type> {
   }
   /// Runs as far as it goes without other ranks.
   progress run_over_ranks()
-    requires(exchanges_rows)
+    requires(Types::collective)
   {
     if (key_->size() == 0) stage_ = stage::end;
     switch (stage_) {
@@ -215,6 +214,7 @@ class push_rows final : public device_operation<typename Types::device_type> {
                                          table_.devices().front().copy(output.data, table_type::mirror(*key_, 0),
                                                                        output.size * sizeof(T));
                                        });
+    order_before(table_.devices(), sources_);
     ++key_->updates;
     return progress::done();
   }
@@ -317,7 +317,7 @@ class push_rows final : public device_operation<typename Types::device_type> {
   typename table_type::pull_step output_step_;
   stage stage_ = stage::counts;
   struct no_exchange {};
-  [[no_unique_address]] std::conditional_t<exchanges_rows, row_exchange<table_type>, no_exchange> exchange_;
+  [[no_unique_address]] std::conditional_t<Types::collective, row_exchange<table_type>, no_exchange> exchange_;
   [[no_unique_address]] std::conditional_t<Types::collective, gathered_outputs<table_type>, no_exchange> gathered_;
   std::unique_ptr<messages> messages_;  // of outputs of a key without mirrors
   std::vector<row_source<T, D>> all_sources_;
@@ -327,7 +327,6 @@ class push_rows final : public device_operation<typename Types::device_type> {
 /// the rows of rank 0 count.
 template <class Types, class Rows>
 void fill_rows(store_contents<Types>& contents, typename Types::record& key, Rows const& rows) {
-  contents.keys.expect_rows("init");
   if constexpr (Types::collective)
     if (contents.keys.is_distributed()) return fill_rows_of_rank_0(contents, key, rows);
   push_rows<Types, pass::assign, reduce::sum> op(contents);
