@@ -412,7 +412,7 @@ TEST_CASE("A checkpoint resumes bit for bit, on any number of devices [C7] [C14-
   CHECK(weight_of(lenient) == w0);
   CHECK(bias_of(lenient) == std::vector<float>(2, 0));  // as init_params has it
   float const seen_value = to_vector(lenient.params().aux.find("seen")->second)[0];
-  CHECK((seen_value != 0 && std::abs(seen_value) <= 0.01F));
+  CHECK((std::abs(seen_value) > 0 && std::abs(seen_value) <= 0.01F));
   net misshapen = load(3, {});
   CHECK_THROWS_AS(misshapen.bind({{.name = "x", .shape = shape{12, in + 1}}}, batch.descs().labels), shape_mismatch);
   CHECK(!misshapen.is_bound());

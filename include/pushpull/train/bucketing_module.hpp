@@ -149,6 +149,12 @@ class bucketing_module : public training_loop<bucketing_module<F, Slicing>, outp
     first().init_optimizer(rule, in_backward, std::move(options), policies...);
     share_optimizer();
   }
+  /// The store adds gradients up, and each device applies the rule.
+  template <Updater Rule, pushpull::detail::HasPolicyKind... Policies>
+  void init_optimizer(Rule const& rule, on_each_device_t, optimizer_options options = {}, Policies const&... policies) {
+    first().init_optimizer(rule, on_each_device, std::move(options), policies...);
+    share_optimizer();
+  }
   /// Over a store with a rule.
   template <Store S>
   void init_optimizer(S& store, optimizer_options options = {}) {
