@@ -40,4 +40,5 @@
 #include <pushpull/train/module.hpp>
 #include <pushpull/train/monitor.hpp>
 #include <pushpull/train/name_pattern.hpp>
+#include <pushpull/train/optimizer/table_optimizer.hpp>
 #include <pushpull/train/slicing.hpp>

@@ -57,9 +57,9 @@ class module : public pushpull::detail::optimized_module<F, Slicing>,
   void prepare(Batch const&) {
     this->group_.expect_bound("prepare");
   }
-  /// MXNet's call for row-sparse parameters: row_ids(batch) -> row ids by name. A module's parameters have mirrors of all rows, so a
-  /// warning says that nothing has to be pulled. Tables of which a step moves only some rows belong in a kv_store of their own: see
-  /// row_sparse_pull. @throws not_bound, unknown_key
+  /// For tables of rows: row_ids(batch) -> row ids by name, in any order. Their rows on all devices are those of the store when it
+  /// returns. One call before each forward pass. Names of other parameters give a warning: all of their rows are on all devices.
+  /// @throws not_bound, unknown_key; invalid_argument if a row does not exist
   template <class Batch, std::invocable<Batch const&> RowIds>
   void prepare(Batch const& next, RowIds const& row_ids) {
     this->group_.expect_bound("prepare");
@@ -71,7 +71,8 @@ class module : public pushpull::detail::optimized_module<F, Slicing>,
       pushpull::detail::expects<unknown_key>(std::find(names.begin(), names.end(), name) != names.end(), [&] {
         return "prepare: the model has no parameter \"" + std::string(name) + "\"";
       });
-      this->options_.warn("prepare: parameter \"" + std::string(name) + "\" has all rows on all devices");
+      if (!this->optimizer_->prepare(name, std::vector<std::int64_t>(entry.second.begin(), entry.second.end())))
+        this->options_.warn("prepare: parameter \"" + std::string(name) + "\" has all rows on all devices");
     }
   }
 

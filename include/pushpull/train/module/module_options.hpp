@@ -73,6 +73,11 @@ struct on_each_device_t {};
 /// The tag.
 inline constexpr on_each_device_t on_each_device{};
 
+/// Parameters that are tables of rows, of which a batch needs some: see table_optimizer.hpp.
+struct tables {
+  std::set<std::string> names{};
+};
+
 /// Multipliers of the learning rate and of the weight decay of a parameter.
 using name_multipliers = std::function<std::pair<double, double>(std::string_view)>;
 

@@ -2,6 +2,7 @@
 /// The part of a module that steps its parameters and saves them.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -57,6 +58,9 @@ train::model_params<P> read_params(std::filesystem::path const& path) {
   return result;
 }
 
+template <class S, class Rule>
+class table_optimizer;  // only programs with tables of rows pay for it: table_optimizer.hpp
+
 /// The optimizer, the steps and the checkpoints of a module.
 template <train::ExecutorFactory F, train::SlicingPolicy Slicing>
 class optimized_module : public initialized_module<F, Slicing> {
@@ -103,6 +107,25 @@ class optimized_module : public initialized_module<F, Slicing> {
     next->parameters().update_in_backward();
     options.overlap = train::overlap::on;
     install(std::move(next), options);
+  }
+  /// Steps in a store of the module's own, in which some parameters are tables of rows: `prepare(batch, row_ids)` before each
+  /// forward pass pulls the rows that it needs, and the step moves those rows alone. Backward adds to the rows of the table's
+  /// gradient, which `prepare` has zeroed, and touches no others. Needs `pushpull/train/optimizer/table_optimizer.hpp`.
+  /// @throws also bad_option if a name is none of the model's, or a table has multipliers
+  template <Updater Rule, HasPolicyKind... Policies>
+  void init_optimizer(Rule const& rule, train::tables const& tables, train::optimizer_options options = {},
+                      Policies const&... policies) {
+    if (!expect_no_optimizer(options)) return;
+    auto const& names = this->group_.param_names();
+    for (std::string const& name : tables.names)
+      expects<bad_option>(std::find(names.begin(), names.end(), name) != names.end(), [&] {
+        return "init_optimizer: the model has no parameter \"" + name + "\" to be a table of rows";
+      });
+    using store_type = kv_store<value_type, device_type, rescaled_t<Rule>, Policies...>;
+    sample_scale<Rule> scale(options.rescale);
+    auto store = std::make_unique<store_type>(this->devices(), rescaled(rule), policies...);
+    install(std::make_shared<table_optimizer<store_type, Rule>>(std::move(store), std::move(scale), tables.names),
+            options);
   }
   /// Steps by the rule of a store, which outlives the module, on the module's devices. The rule is not changed: it gets sums over
   /// samples and devices. @throws also unknown_device; duplicate_key if the store has a parameter's name

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <optional>
@@ -79,6 +80,10 @@ class model_optimizer {
   /// cannot save states
   virtual void save_states(std::filesystem::path const& path) = 0;
   virtual void load_states(std::filesystem::path const& path) = 0;
+
+  /// The next batch needs these rows of a table: its mirrors on all devices get them, and its gradients are zero there.
+  /// @returns false if the parameter is no table: all of its rows are in its mirrors
+  virtual bool prepare(std::string const& /*name*/, std::vector<std::int64_t> const& /*row_ids*/) { return false; }
 
   /// The store, if its type is S; else null.
   template <class S>

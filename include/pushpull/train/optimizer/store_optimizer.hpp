@@ -29,13 +29,10 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// The trained value of a parameter, in any element type.
+/// The value of a store's key, in any element type.
 template <class S, class M>
-void read_trained(parameter_store<S>& parameters, std::string const& name, bool trained, tensor_view<M> const& out) {
-  S& store = parameters.store();
-  if (!trained) {
-    copy(parameters.value(name, std::size_t{0}), out);
-  } else if constexpr (requires { store.pull(name, out); }) {
+void read_key(S& store, std::string const& name, tensor_view<M> const& out) {
+  if constexpr (requires { store.pull(name, out); }) {
     store.pull(name, out);
     store.wait();
   } else {
@@ -44,6 +41,17 @@ void read_trained(parameter_store<S>& parameters, std::string const& name, bool 
     store.pull(name, view);
     store.wait();
     copy(view, out);
+  }
+}
+
+/// The trained value of a parameter, in any element type.
+template <class S, class M>
+void read_trained(parameter_store<S>& parameters, std::string const& name, bool trained, tensor_view<M> const& out) {
+  S& store = parameters.store();
+  if (!trained) {
+    copy(parameters.value(name, std::size_t{0}), out);
+  } else {
+    read_key(store, name, out);
   }
 }
 
@@ -81,7 +89,7 @@ bool has_multipliers(Parameters const& parameters) {
 
 /// @tparam S     The store. @tparam Rule  The rule that the module was given for it, void if the store brought its own.
 template <class S, class Rule>
-class store_optimizer final : public train::model_optimizer<typename S::value_type, typename S::device_type> {
+class store_optimizer : public train::model_optimizer<typename S::value_type, typename S::device_type> {
   using base = train::model_optimizer<typename S::value_type, typename S::device_type>;
 
  public:
@@ -160,6 +168,7 @@ class store_optimizer final : public train::model_optimizer<typename S::value_ty
 
  protected:
   void* target(void const* tag) const override { return tag == &base::template type_tag<S> ? store_ : nullptr; }
+  S& store_of_rule() const { return *store_; }
 
  private:
   /// The store's rule, as it is now.
