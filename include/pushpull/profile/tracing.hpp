@@ -95,7 +95,7 @@ class key_list {
   void add(std::int64_t key) { add(std::string_view(count_ < shown ? std::to_string(key) : std::string())); }
   template <class Key>
   void add(Key const& key)
-    requires requires { key.visit([](auto const&) {}); }
+    requires(!std::convertible_to<Key const&, std::string_view> && !std::convertible_to<Key const&, std::int64_t>)
   {
     key.visit([this](auto const& k) { this->add(k); });
   }
