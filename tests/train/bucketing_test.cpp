@@ -667,6 +667,35 @@ TEST_CASE("A table of rows is trained as a dense parameter, and moves the rows o
   }
 }
 
+TEST_CASE("Buckets share tables of rows [C6.4] [C8] [C10.2]", "[train][bucketing]") {
+  auto const first = numbers(40, 3);
+  auto const trained = [&](bool dense) {
+    bucketing_module<lookup_factory> m([&](train::bucket_key) { return lookup_factory{20, 2, dense}; }, 3,
+                                       cpu_devices(2));
+    m.bind({{.name = "id", .shape = shape{4, 3}}});
+    std::map<std::string, tensor_view<float const>> const values{{"table", tensor_view(first.data(), shape{20, 2})}},
+        none;
+    m.init_params(train::initializers::constant{1}, values, none, {.allow_missing = true});
+    update::adagrad const rule{.learning_rate = 0.1};
+    dense ? m.init_optimizer(rule) : m.init_optimizer(rule, train::tables{{"table"}});
+    for (std::int64_t const columns : {3, 1, 2, 1, 3}) {
+      std::vector<float> ids;
+      for (std::int64_t i = 0; i < 4 * columns; ++i) ids.push_back(static_cast<float>((i * 5 + columns) % 9));
+      train::batch<> const batch{.data = {tensor_view(ids.data(), shape{4, columns})}, .bucket = columns};
+      if (!dense)
+        m.prepare(batch, [&](auto const&) {
+          return std::map<std::string, std::vector<std::int64_t>>{{"table", {ids.begin(), ids.end()}}};
+        });
+      m.forward_backward(batch);
+      m.update();
+    }
+    return to_vector(m.params().args.find("table")->second);
+  };
+  auto const dense = trained(true), sparse = trained(false);
+  for (std::size_t i = 0; i < dense.size(); ++i) CHECK(sparse[i] == Approx(dense[i]).margin(1e-6));
+  CHECK(sparse != first);
+}
+
 TEST_CASE("Auxiliary states are averaged, rescaling may follow the bound batch [B8.2] [B8.3] [B8.4] [C5.2] [C14-10]",
           "[train][module]") {
   ones const full{6, 2}, rest{3, 2};

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -149,6 +150,13 @@ class bucketing_module : public training_loop<bucketing_module<F, Slicing>, outp
     first().init_optimizer(rule, in_backward, std::move(options), policies...);
     share_optimizer();
   }
+  /// Some parameters are tables of rows: see module::init_optimizer. Call `prepare(batch, row_ids)` before each forward pass.
+  template <Updater Rule, pushpull::detail::HasPolicyKind... Policies>
+  void init_optimizer(Rule const& rule, tables const& of_rows, optimizer_options options = {},
+                      Policies const&... policies) {
+    first().init_optimizer(rule, of_rows, std::move(options), policies...);
+    share_optimizer();
+  }
   /// The store adds gradients up, and each device applies the rule.
   template <Updater Rule, pushpull::detail::HasPolicyKind... Policies>
   void init_optimizer(Rule const& rule, on_each_device_t, optimizer_options options = {}, Policies const&... policies) {
@@ -225,6 +233,13 @@ class bucketing_module : public training_loop<bucketing_module<F, Slicing>, outp
       buckets_.find(back)->second->continue_from(current());
       current_ = back;
     }
+  }
+
+  /// Also pulls the rows of tables that the batch needs: row_ids(batch) -> row ids by name. @throws also as module::prepare
+  template <class Batch, std::invocable<Batch const&> RowIds>
+  void prepare(Batch const& of, RowIds const& row_ids) {
+    prepare(of);
+    first().prepare(of, row_ids);
   }
 
   /// On all buckets, also those that are bound later.
