@@ -360,7 +360,7 @@ TEST_CASE("Gradients of parameters that a bucket lacks are in no norm [C6.1] [C1
   close();
   m.forward_backward(lesser_batch(2));
   m.update();
-  for (std::size_t const i : {0, 2}) expected[i] -= 1 / std::sqrt(2.0F);
+  for (std::size_t const i : {std::size_t{0}, std::size_t{2}}) expected[i] -= 1 / std::sqrt(2.0F);
   close();
 }
 
