@@ -308,7 +308,7 @@ TEST_CASE("an any_store and a function in the place of the rule have statistics;
   std::atomic<bool> runs{false};
   slow.set_updater([&](auto const&, auto const&, auto const&) {
     runs = true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
   });
   pp::completion const done = slow.push("w", weight);
   while (!runs) std::this_thread::yield();  // another thread runs it: this one waits

@@ -32,8 +32,8 @@ class chrome_trace {
 
   /// Keeps an event. For `tracing`.
   void operator()(event const& e) const {
-    auto const time = std::chrono::steady_clock::now() - state_->start;
     std::lock_guard const lock(state_->mutex);
+    auto const time = std::chrono::steady_clock::now() - state_->start;  // events are in the order of their times
     auto const [thread, is_new] = state_->threads.try_emplace(std::this_thread::get_id(), state_->threads.size());
     state_->events.push_back({std::string(e.name), std::string(e.keys), e.what, e.phase, e.bytes, e.device, e.number,
                               thread->second, std::chrono::duration<double, std::micro>(time).count()});
