@@ -76,6 +76,7 @@ library& all() {
 struct thread_group {
   int depth = 0;
   std::vector<operation> operations;
+  ncclResult_t error = ncclSuccess;  // of a call in it: then nothing of it is carried out
 };
 thread_local thread_group group;
 
@@ -229,8 +230,7 @@ std::size_t size_of(ncclDataType_t type) {
   }
 }
 
-ncclResult_t issue(operation o) {
-  std::lock_guard const lock(all().mutex);
+ncclResult_t take(operation o) {
   if (!is_live(o.of)) return refuse(o.name + " of a communicator that has ended");
   if (ncclResult_t const r = begin(o.name, o.of->rank, o.peer, o.bytes); r != ncclSuccess) return r;
   if (o.of->error != ncclSuccess) return o.of->error;
@@ -240,6 +240,12 @@ ncclResult_t issue(operation o) {
   if (!is_on_device(o)) return refuse(o.name + " with memory that is not the device's");
   group.operations.push_back(std::move(o));
   return group.depth == 0 ? submit() : ncclSuccess;
+}
+ncclResult_t issue(operation o) {
+  std::lock_guard const lock(all().mutex);
+  ncclResult_t const result = take(std::move(o));
+  if (group.depth > 0 && result != ncclSuccess) group.error = result;
+  return result;
 }
 
 void leave(ncclComm_t c) {
@@ -401,7 +407,10 @@ ncclResult_t ncclGroupStart() {
 ncclResult_t ncclGroupEnd() {
   std::lock_guard const lock(all().mutex);
   if (group.depth == 0) return refuse("ncclGroupEnd without a group");
-  return --group.depth == 0 ? submit() : ncclSuccess;
+  if (--group.depth > 0) return ncclSuccess;
+  if (group.error == ncclSuccess) return submit();
+  group.operations.clear();
+  return std::exchange(group.error, ncclSuccess);
 }
 
 ncclResult_t ncclSend(void const* from, std::size_t n, ncclDataType_t type, int peer, ncclComm_t c, cudaStream_t s) {
