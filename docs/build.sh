@@ -18,6 +18,8 @@ done
 cp docs/site/wide.css "$site/pages"
 find "$site/pages" -name README.md -execdir mv {} index.md \;
 find "$site/pages" -name '*.md' -exec sed -i 's|\(]([^):]*\)README\.md|\1index.md|g' {} +
+# A bar in the code of a table is escaped for other readers of Markdown; this one would show the backslash.
+find "$site/pages" -name '*.md' -exec perl -pi -e 's/(`[^`]*`)/$1 =~ s{\\\|}{|}gr/ge' {} +
 
 tool=build/mkdocs
 if [[ ! -x $tool/bin/mkdocs ]]; then
