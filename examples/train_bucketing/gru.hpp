@@ -153,7 +153,7 @@ class gru {
     s.gates.rightCols(index(hidden)) = s.gates.rightCols(index(hidden)).array().tanh();
     auto const z = s.gates.middleCols(index(hidden), index(hidden)).array();
     auto const n = s.gates.rightCols(index(hidden)).array();
-    states_.middleRows(index((t + 1) * rows_), index(rows_)) = ((1 - z) * n + z * state(t).array()).matrix();
+    states_.middleRows(index((t + 1) * rows_), index(rows_)) = ((T{1} - z) * n + z * state(t).array()).matrix();
   }
 
   void softmax(T const* logits, T const* bias, T* probability) const {

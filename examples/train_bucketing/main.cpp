@@ -51,9 +51,11 @@ std::optional<std::int64_t> newest_checkpoint(std::filesystem::path const& prefi
 struct save_steps {
   network& net;
   std::string prefix;
+  std::int64_t steps_before = 0;  // of the epoch in which the run was resumed
+  std::int64_t resumed_epoch = 0;
 
   void on_batch_end(pp::train::batch_end const& e) const {
-    if (e.control.stopped()) save(e.epoch * *e.batches + e.batch + 1);
+    if (e.control.stopped()) save(e.epoch * *e.batches + (e.epoch == resumed_epoch ? steps_before : 0) + e.batch + 1);
   }
   void save(std::int64_t steps) const { net.save_checkpoint(prefix, steps); }
 };
@@ -103,20 +105,21 @@ int program(options chosen) {
               chosen.buckets.back(),
               pp::cpu_devices(chosen.devices),
               {.allow_idle = true, .seed = chosen.seed}};
-  std::int64_t first_epoch = 0;
+  std::int64_t first_epoch = 0, steps_before = 0;
   if (chosen.resume) {
     auto const steps = newest_checkpoint(chosen.prefix());
     if (!steps) throw input_error{"--resume: there is no checkpoint " + chosen.prefix() + "-0001.params or later"};
     net.load_checkpoint(chosen.prefix(), *steps);
     first_epoch = *steps / source.batches();
-    source.seek({first_epoch, *steps % source.batches()});
+    steps_before = *steps % source.batches();
+    source.seek({first_epoch, steps_before});
   }
   net.bind_to(source);
   if (!net.is_initialized()) net.init_params(pp::train::initializers::by_suffix{pp::train::initializers::xavier{}});
   net.init_optimizer(pp::update::clip_global_norm{chosen.max_norm} |
                      pp::update::adam{.learning_rate = chosen.learning_rate});
 
-  save_steps const saver{net, chosen.prefix()};
+  save_steps const saver{net, chosen.prefix(), steps_before, first_epoch};
   callbacks::stop_on_signal const interrupt;
   pp::train::callback_list calls;
   calls.add(callbacks::progress_bar{

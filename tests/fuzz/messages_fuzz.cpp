@@ -184,7 +184,7 @@ extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size
       service.on_arrival(h.worker, h.incarnation);
     } else if (in.once_in(16) && h.worker < members.size()) {
       members[h.worker].state = remote::detail::worker_state::dead;
-      service.on_departure(h.worker, true);
+      service.on_departure();
     }
     zmq::message_t body = payload(in, h);
     h.payload_bytes = body.size();

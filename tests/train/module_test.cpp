@@ -518,6 +518,20 @@ TEST_CASE("Gradients that are added begin no step in the backward pass [B4.1] [C
   CHECK(trained(train::overlap::on) == trained(train::overlap::off));
 }
 
+TEST_CASE("A shared bind that is ignored leaves the optimizer alone", "[train][module]") {
+  linear_batch const batch{8, in, out};
+  warned seen_texts;
+  net other(linear_factory{out}, cpu_devices(2)), m(linear_factory{out}, cpu_devices(2), seen_texts.options());
+  for (net* each : {&other, &m}) {
+    begin(*each, batch);
+    init_sgd(*each, true);
+  }
+  auto const* const own = &m.optimizer();
+  m.bind(batch.descs().data, batch.descs().labels, {}, other);
+  CHECK(seen_texts.texts.size() == 1);
+  CHECK(&m.optimizer() == own);
+}
+
 TEST_CASE("A device without rows adds nothing, in several batches one after the other [A8-12]", "[train][module]") {
   linear_batch const full{13, in, out}, rest{2, in, out};
   for (bool const on_store : {true, false}) {

@@ -44,8 +44,12 @@ class nccl_group {
   nccl_group(std::shared_ptr<pushpull::detail::nccl_handle> handle,
              std::shared_ptr<pushpull::detail::nccl_watchdog<D>> watchdog)
       : handle_(std::move(handle)), watchdog_(std::move(watchdog)) {
-    handle_->wait_until_settled();
-    lock_ = handle_->lock("group");
+    for (;;) {  // a group of another thread may have come between
+      handle_->wait_until_settled();
+      lock_ = handle_->lock("group");
+      if (handle_->settled(lock_)) break;
+      lock_.unlock();
+    }
     handle_->check("ncclGroupStart", ncclGroupStart());
     is_open_ = true;
   }
@@ -80,10 +84,23 @@ class nccl_group {
 };
 
 /// A call of comm::nccl. Ready when NCCL has put its work on the device's stream: what is enqueued there afterwards comes
-/// after it. The host sees the memory when the device has been synchronized.
+/// after it. The host sees the memory when the device has been synchronized. Dropped before it is ready, it waits.
 class nccl_request {
  public:
   explicit nccl_request(std::shared_ptr<pushpull::detail::nccl_handle> handle) : handle_(std::move(handle)) {}
+  nccl_request(nccl_request&& other) noexcept
+      : handle_(std::move(other.handle_)), is_ready_(std::exchange(other.is_ready_, true)) {}
+  nccl_request& operator=(nccl_request&& other) noexcept {
+    std::swap(handle_, other.handle_);
+    std::swap(is_ready_, other.is_ready_);
+    return *this;
+  }
+  ~nccl_request() {
+    try {
+      wait();
+    } catch (...) {  // noted, and the communicator is aborted
+    }
+  }
 
   /// @throws comm_error, comm_timeout
   bool ready() {
@@ -147,6 +164,9 @@ class nccl {
   D const& device() const noexcept { return state_->device; }
   /// The communicator that moves memory of the host.
   any_communicator const& host() const noexcept { return state_->host; }
+
+  /// @throws comm_error, comm_timeout if a call or work on the device's stream has failed: what it should have written is undefined
+  void expect_alive() const { state_->handle->throw_if_failed(); }
 
   void barrier() const { state_->host.barrier(); }
   void broadcast(std::span<std::byte> bytes, int root) const { state_->host.broadcast(bytes, root); }

@@ -72,8 +72,8 @@ class nccl_handle {
 
   /// Whether NCCL has finished the last call: what it does on the stream comes before later work there.
   /// @throws comm_error; comm_timeout after the deadline
-  bool settled() {
-    lock_type const held = lock(call_);
+  bool settled() { return settled(lock("a call")); }
+  bool settled([[maybe_unused]] lock_type const& held) {
     ncclResult_t state = ncclSuccess;
     check("ncclCommGetAsyncError", ncclCommGetAsyncError(communicator(), &state));
     check(call_, state);

@@ -53,7 +53,8 @@ class chrome_trace {
     for (auto const& [id, number] : state_->threads)
       events.push_back(metadata("thread_name", number, "thread " + std::to_string(number)));
     for (kept_event const& e : state_->events) events.push_back(entry(e));
-    return nlohmann::json{{"traceEvents", std::move(events)}, {"displayTimeUnit", "ms"}}.dump();
+    return nlohmann::json{{"traceEvents", std::move(events)}, {"displayTimeUnit", "ms"}}.dump(
+        -1, ' ', false, nlohmann::json::error_handler_t::replace);  // keys are any bytes
   }
 
   /// @throws file_error

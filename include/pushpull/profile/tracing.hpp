@@ -54,7 +54,7 @@ inline hook const* current_hook() noexcept { return installed_hook.load(std::mem
 }  // namespace detail
 
 /// Calls f(event) at the begin and the end of the activities of all stores of the process, from the threads that run them.
-/// One at a time; a second one takes the place of the first until it ends. Made and ended while no store has work: after
+/// One at a time; a second one takes the place of the first until it ends, which it does before the first. Made and ended while no store has work: after
 /// `store.wait()`. f is called by several threads at once, and must not throw or call a store. Activities of one thread
 /// are nested, but for messages.
 /// Cost without one: a load and a branch per operation, pass and transfer.
@@ -71,7 +71,10 @@ class tracing {
   }
   tracing(tracing const&) = delete;
   tracing& operator=(tracing const&) = delete;
-  ~tracing() { detail::installed_hook.store(before_); }
+  ~tracing() {
+    detail::hook const* own = &hook_;
+    detail::installed_hook.compare_exchange_strong(own, before_);
+  }
 
   /// The function.
   F& function() noexcept { return function_; }

@@ -7,8 +7,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <memory>
 #include <span>
 #include <string>
@@ -18,6 +16,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include <pushpull/checkpoint/manifest.hpp>
 #include <pushpull/checkpoint/posix_file.hpp>
 #include <pushpull/checkpoint/sharded.hpp>
 #include <pushpull/checkpoint/step_folders.hpp>
@@ -85,7 +84,7 @@ class kept_snapshots final : public snapshot_keeper {
                      {"version", piece.version},
                      {"applied", applied}});
     }
-    write(registry(next_), all);
+    write(registry(next_), checkpoint::detail::signed_text({{"pieces", std::move(all)}}));
     checkpoint::save(store_, folder_, {.step = next_, .keep = options_.keep});
     std::error_code ignored;
     if (options_.keep > 0) std::filesystem::remove(registry(next_ - static_cast<std::int64_t>(options_.keep)), ignored);
@@ -101,28 +100,28 @@ class kept_snapshots final : public snapshot_keeper {
                      {"element", entry.key.element},
                      {"ready", entry.is_ready}});
     }
-    write(folder_ / "keys.json", all);
+    write(folder_ / "keys.json", checkpoint::detail::signed_text({{"keys", std::move(all)}}));
   }
 
  private:
   std::filesystem::path registry(std::int64_t step) const {
     return folder_ / ("pieces-" + std::to_string(step) + ".json");
   }
-  static void write(std::filesystem::path const& path, json const& content) {
-    std::string const text = content.dump();
+  static void write(std::filesystem::path const& path, std::string const& text) {
     checkpoint::detail::replacement_file file(path);
     file.write(std::as_bytes(std::span(text)));
     file.commit();
   }
+  /// @throws file_error if the file is damaged
   static json read(std::filesystem::path const& path) {
-    std::ifstream file(path, std::ios::binary);
-    return json::parse(std::string(std::istreambuf_iterator<char>(file), {}));  // of an empty text: an exception
+    return checkpoint::detail::checked_object(path, checkpoint::detail::read_text(path));
   }
 
   void restore_keys(key_directory& keys) const {
     if (!std::filesystem::exists(folder_ / "keys.json")) return;
     try {
-      for (json const& saved : read(folder_ / "keys.json")) {
+      json const object = read(folder_ / "keys.json");
+      for (json const& saved : object.at("keys")) {
         registered_key key;
         for (int const c : saved.at("name")) key.name += static_cast<char>(c);
         key.extents = saved.at("extents").get<std::vector<std::int64_t>>();
@@ -139,10 +138,11 @@ class kept_snapshots final : public snapshot_keeper {
     std::uint64_t version;
     std::vector<applied_updates> applied;
   };
-  /// @throws json::exception if the file is damaged
+  /// @throws file_error if the file is damaged, json::exception if it is foreign
   std::vector<saved_piece> saved_pieces(std::int64_t step) const {
     std::vector<saved_piece> all;
-    for (json const& one : read(registry(step))) {
+    json const object = read(registry(step));
+    for (json const& one : object.at("pieces")) {
       saved_piece& piece = all.emplace_back();
       piece.name.key = one.at("key");
       piece.name.piece = one.at("piece");

@@ -118,7 +118,9 @@ inline void expect_known_kind(std::string const& type, std::optional<comm::any_c
            "from pushpull/comm/mpi.hpp and the target pushpull::mpi, or comm::single{} for this process alone; or "
            "servers: pushpull/remote/create.hpp and the target pushpull::zmq");
   } else {
-    expect(!says("nccl"), "is a store over NCCL, which this version does not have yet");
+    expect(
+        !says("nccl"),
+        "is no store by name: a kv_store takes comm::nccl, from pushpull/comm/nccl.hpp and the target pushpull::nccl");
     expect(!communicator || communicator->size() == 1 || communicator->ranks_are_independent() ||
                !communicator->exchanges(),
            "is a store of this process, and a communicator of several ranks came; \"dist_sync\" and "
@@ -141,7 +143,7 @@ using created_store_t = typename detail::created_store<D, Compressors, Ts...>::t
 /// rank(), num_workers() and barrier() ask the communicator; for a store of this process it may have several ranks if they
 /// are independent.
 /// @throws invalid_argument on "dist" without a communicator or servers, on other names with one whose ranks would train
-/// together; on "nccl", which this version does not have yet; on no devices; on a name that was registered for other
+/// together; on "nccl", since stores by name do not move memory of GPUs between ranks; on no devices; on a name that was registered for other
 /// types than those of this call
 template <ElementType... Ts, Device D, class... Cs>
 created_store_t<D, compressors<Cs...>, Ts...> create(std::string_view name, std::vector<D> const& devices,

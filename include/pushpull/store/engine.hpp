@@ -297,10 +297,12 @@ class engine : public call_drafts<Types> {
   void wait(record& r) {
     schedule_->wait(r.order);
     synchronize();
+    expect_alive();
   }
   void wait() {
     schedule_->wait();
     synchronize();
+    expect_alive();
   }
   /// As wait, without the errors of what failed.
   /// @throws invalid_argument in a function of the user that the store's work calls: it would wait for itself
@@ -365,6 +367,18 @@ class engine : public call_drafts<Types> {
     if constexpr (HostDevice<D>) return;
     profile::detail::waiting_in const call(schedule_->counters);
     for (D const& device : devices()) device.synchronize();
+  }
+
+  /// Where devices move messages, what a device has done says whether they came.
+  void expect_alive() const {
+    if constexpr (Types::collective && !HostDevice<D>) {
+      try {
+        ranks_->expect_alive();
+      } catch (...) {
+        ranks_->note(std::current_exception());
+        throw;
+      }
+    }
   }
 
   rank_weights weights_;  // of the call of join that is under way

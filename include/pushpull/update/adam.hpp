@@ -15,7 +15,7 @@ namespace pushpull::inline PUSHPULL_ABI::update {
 /// Kingma & Ba 2015, algorithm 1, as PyTorch defines it:
 ///   m = beta1 m + (1 - beta1) g;   v = beta2 v + (1 - beta2) g^2;
 ///   w = w - learning_rate m' / (sqrt(v') + epsilon),  m' = m / (1 - beta1^t),  v' = v / (1 - beta2^t).
-/// MXNet's folds the corrections into the rate, so that its epsilon counts sqrt(1 - beta2^t) times as much less.
+/// MXNet's folds the corrections into the rate, so that its epsilon counts 1 / sqrt(1 - beta2^t) times as much.
 /// 28 bytes per float parameter.
 struct adam {
   double learning_rate = 1e-3;

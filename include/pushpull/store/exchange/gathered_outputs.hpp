@@ -40,8 +40,10 @@ class gathered_outputs {
   void add(Table const& table, record const& key, operand<M, D>& output, messages& to) {
     if (key.size() == 0) return;
     M* const target = output.data;
-    devices_.push_back(output.device);
-    if (!lies_on(table.devices().front(), output)) move(table, key, output);
+    if constexpr (!HostDevice<D>) {
+      devices_.push_back(output.device);
+      if (!lies_on(table.devices().front(), output)) move(table, key, output);
+    }
     gather(table, key, output, to);
     if (output.data != target)
       copies_.push_back({0, target, output.data, static_cast<std::size_t>(key.size()) * sizeof(M)});

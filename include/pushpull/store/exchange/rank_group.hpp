@@ -134,7 +134,10 @@ class rank_group {
                                           ": an earlier call to other ranks failed, so that ranks may "
                                           "hold different weights; load the last checkpoint. It failed with: " +
                                           failed_->text);
+    expect_alive();
   }
+  /// Of messages that a device moves, errors come after the calls that sent them. @throws comm_error if there was one
+  virtual void expect_alive() const {}
   /// Notes the error that an operation fails with, and tells the other ranks, unless it is one that every rank meets alike.
   void note(std::exception_ptr const& error) noexcept {
     try {
@@ -262,9 +265,14 @@ class messages_of final : public messages {
     for (comm::transfer const& t : sent) bytes += static_cast<std::int64_t>(t.bytes);
     if (auto* const tally = profile::detail::current_tally) tally->sent_bytes += bytes;
     traced_.begin(name, bytes);
-    group_type g = communicator_.group();
-    f(communicator_, g);
-    g.end();
+    try {
+      group_type g = communicator_.group();
+      f(communicator_, g);
+      g.end();
+    } catch (...) {
+      traced_.end();
+      throw;
+    }
   }
 
   rank_group& all_;
@@ -291,6 +299,9 @@ class ranks_of final : public rank_group {
     if constexpr (SharesMemory<C, D>)
       return std::make_unique<shared_memory_blocks<typename C::shared_memory>>(communicator_.allocate_shared(bytes));
     return nullptr;
+  }
+  void expect_alive() const override {
+    if constexpr (requires { communicator_.expect_alive(); }) communicator_.expect_alive();
   }
   std::unique_ptr<messages> make_messages() override {
     return std::make_unique<messages_of<C, D>>(*this, communicator_);

@@ -111,12 +111,6 @@ class key_table {
   /// Whether there are owners in other processes. Every process then has mirrors of all keys but those without.
   bool is_distributed() const { return Collective && topology_.ranks() > 1; }
   rank_group& ranks() const { return *ranks_; }
-  /// @throws invalid_argument if ranks would have to ask others for rows, which those of GPUs do not
-  void expect_rows(char const* caller) const {
-    expects<invalid_argument>(HostDevice<D> || !is_distributed(), [&] {
-      return std::string(caller) + ": ranks of GPUs do not ask others for rows; a key with mirrors expected";
-    });
-  }
   /// Which devices reach the memory of which.
   device_reach const& reach() const { return reach_; }
   placement_rule const& placement() const { return placement_; }

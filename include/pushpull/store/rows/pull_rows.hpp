@@ -60,7 +60,9 @@ class pull_rows final : public device_operation<typename Types::device_type> {
     stage_ = stage::own_rows;
     this->reads(r.order);
     if (!asks_owners()) return;
-    table_.expect_rows("row_sparse_pull");
+    expects<invalid_argument>(HostDevice<D> || !table_.is_distributed(), [] {
+      return std::string("row_sparse_pull: ranks of GPUs do not ask others for rows; a key with mirrors expected");
+    });
     contents_.write_collectives(*this);
   }
 

@@ -211,8 +211,10 @@ class push_rows final : public device_operation<typename Types::device_type> {
     if (key_->arena->resident())
       outputs_.for_each_key_and_output([](record const&) {},
                                        [&](operand<T, D> const& output) {
+                                         order_after(table_.devices(), output.device);
                                          table_.devices().front().copy(output.data, table_type::mirror(*key_, 0),
                                                                        output.size * sizeof(T));
+                                         order_before(table_.devices(), output.device);
                                        });
     order_before(table_.devices(), sources_);
     ++key_->updates;

@@ -79,10 +79,7 @@ class optimized_module : public initialized_module<F, Slicing> {
   /// module has an optimizer it does nothing but a warning, unless forced: states then start again.
   template <Updater Rule, HasPolicyKind... Policies>
   void init_optimizer(Rule const& rule, train::optimizer_options options = {}, Policies const&... policies) {
-    expects<bad_option>(options.update_on_store, [] {
-      return std::string(
-          "init_optimizer: the module's own store steps: for steps on each device pass train::on_each_device");
-    });
+    expect_own_store(options);
     if (!expect_no_optimizer(options)) return;
     install(own_store<Rule>(rule, options, policies...), options);
   }
@@ -102,6 +99,7 @@ class optimized_module : public initialized_module<F, Slicing> {
                       Policies const&... policies) {
     static_assert(train::HookedExecutor<typename F::executor_type>,
                   "init_optimizer: in_backward needs a HookedExecutor: on_grad_ready is missing");
+    expect_own_store(options);
     if (!expect_no_optimizer(options)) return;
     auto next = own_store<Rule>(rule, options, policies...);
     next->parameters().update_in_backward();
@@ -115,6 +113,7 @@ class optimized_module : public initialized_module<F, Slicing> {
   template <Updater Rule, HasPolicyKind... Policies>
   void init_optimizer(Rule const& rule, train::tables const& tables, train::optimizer_options options = {},
                       Policies const&... policies) {
+    expect_own_store(options);
     if (!expect_no_optimizer(options)) return;
     auto const& names = this->group_.param_names();
     for (std::string const& name : tables.names)
@@ -122,9 +121,9 @@ class optimized_module : public initialized_module<F, Slicing> {
         return "init_optimizer: the model has no parameter \"" + name + "\" to be a table of rows";
       });
     using store_type = kv_store<value_type, device_type, rescaled_t<Rule>, Policies...>;
-    sample_scale<Rule> scale(options.rescale);
     auto store = std::make_unique<store_type>(this->devices(), rescaled(rule), policies...);
-    install(std::make_shared<table_optimizer<store_type, Rule>>(std::move(store), std::move(scale), tables.names),
+    install(std::make_shared<table_optimizer<store_type, Rule>>(std::move(store), sample_scale<Rule>(options.rescale),
+                                                                tables.names),
             options);
   }
   /// Steps by the rule of a store, which outlives the module, on the module's devices. The rule is not changed: it gets sums over
@@ -150,9 +149,8 @@ class optimized_module : public initialized_module<F, Slicing> {
     expect_devices(store);
     if constexpr (requires { store.set_optimizer(rescaled(rule)); }) {
       if (options.update_on_store) {
-        sample_scale<Rule> scale(options.rescale);
         store.set_optimizer(rescaled(rule));
-        return install(std::make_shared<store_optimizer<S, Rule>>(store, std::move(scale)), options);
+        return install(std::make_shared<store_optimizer<S, Rule>>(store, sample_scale<Rule>(options.rescale)), options);
       }
     }
     install_local(store, rule, options);
@@ -176,9 +174,9 @@ class optimized_module : public initialized_module<F, Slicing> {
     for (std::size_t i = 0; i < this->group_.param_names().size(); ++i)
       on_store = on_store && (name != "local" || this->group_.param(i, 0).size() <= std::size_t{1} << 24U);
     if (!on_store) return install_local(std::move(store), rule, options);
-    sample_scale<Rule> scale(options.rescale);
     store->set_optimizer(rescaled(rule));
-    install(std::make_shared<store_optimizer<store_type, Rule>>(std::move(store), std::move(scale)), options);
+    install(std::make_shared<store_optimizer<store_type, Rule>>(std::move(store), sample_scale<Rule>(options.rescale)),
+            options);
   }
   /// As initialized_module's, which says more. The optimizer goes on with the executors that are made.
   void bind(std::vector<train::descriptor> data, std::vector<train::descriptor> labels = {},
@@ -189,8 +187,9 @@ class optimized_module : public initialized_module<F, Slicing> {
   /// Binds with the parameters, the memory and the optimizer, if there is one, of another module. @throws as bind
   void bind(std::vector<train::descriptor> data, std::vector<train::descriptor> labels,
             train::module_bind_options const& options, optimized_module& shared) {
+    bool const ignored = this->is_bound() && !options.force_rebind;
     base::bind(std::move(data), std::move(labels), options, shared);
-    if (shared.optimizer_ != nullptr) share_optimizer(shared);
+    if (!ignored && shared.optimizer_ != nullptr) share_optimizer(shared);
   }
   /// Uses the optimizer of another module, which shares the parameters. @throws no_optimizer if it has none
   void share_optimizer(optimized_module& other) {
@@ -219,19 +218,13 @@ class optimized_module : public initialized_module<F, Slicing> {
   /// The first half of a step, where updates do not run on the store: gradients become sums over devices and ranks.
   /// @throws as update; bad_option where the store steps
   void reduce_grads() {
-    expect_optimizer("reduce_grads");
-    expects<bad_option>(!this->optimizer_->updates_on_store(), [] {
-      return std::string("reduce_grads: the store adds and steps at once: init_optimizer(rule, train::on_each_device)");
-    });
+    expect_halves("reduce_grads");
     begin_step("reduce_grads", false);
     this->optimizer_->reduce();
   }
   /// The second half of a step: the rule on each device. @throws as reduce_grads
   void apply() {
-    expect_optimizer("apply");
-    expects<bad_option>(!this->optimizer_->updates_on_store(), [] {
-      return std::string("apply: the store adds and steps at once: init_optimizer(rule, train::on_each_device)");
-    });
+    expect_halves("apply");
     this->optimizer_->apply();
     end_step();
   }
@@ -284,6 +277,18 @@ class optimized_module : public initialized_module<F, Slicing> {
   ~optimized_module() = default;
 
  private:
+  static void expect_own_store(train::optimizer_options const& options) {
+    expects<bad_option>(options.update_on_store, [] {
+      return std::string(
+          "init_optimizer: a store of its own steps: for steps on each device pass train::on_each_device");
+    });
+  }
+  void expect_halves(char const* call) const {
+    expect_optimizer(call);
+    expects<bad_option>(!this->optimizer_->updates_on_store(), [&] {
+      return std::string(call) + ": the store adds and steps at once: init_optimizer(rule, train::on_each_device)";
+    });
+  }
   bool expect_no_optimizer(train::optimizer_options const& options) {
     this->expect_ready("init_optimizer");
     expects<not_training>(this->is_for_training(),
@@ -307,17 +312,15 @@ class optimized_module : public initialized_module<F, Slicing> {
         sample_scale<Rule>(options.rescale));
   }
   template <class S, class Rule>
-  void install_local(S&& store, Rule const& rule, train::optimizer_options const& options) {
-    sample_scale<Rule> scale(options.rescale);
-    if constexpr (requires { typename std::remove_cvref_t<S>::element_type; }) {
-      using store_type = typename std::remove_cvref_t<S>::element_type;
-      install(
-          std::make_shared<local_optimizer<store_type, Rule>>(std::forward<S>(store), rescaled(rule), std::move(scale)),
-          options);
-    } else {
-      install(std::make_shared<local_optimizer<std::remove_cvref_t<S>, Rule>>(store, rescaled(rule), std::move(scale)),
-              options);
-    }
+  void install_local(std::unique_ptr<S> store, Rule const& rule, train::optimizer_options const& options) {
+    install(std::make_shared<local_optimizer<S, Rule>>(std::move(store), rescaled(rule),
+                                                       sample_scale<Rule>(options.rescale)),
+            options);
+  }
+  template <class S, class Rule>
+  void install_local(S& store, Rule const& rule, train::optimizer_options const& options) {
+    install(std::make_shared<local_optimizer<S, Rule>>(store, rescaled(rule), sample_scale<Rule>(options.rescale)),
+            options);
   }
 
   /// Parameters are registered first to last, which is the order of a forward pass, so the first have the highest priority.
@@ -339,7 +342,9 @@ class optimized_module : public initialized_module<F, Slicing> {
     auto const old = std::exchange(this->optimizer_, std::move(next));
     this->rescale_ = options.rescale;
     this->bound_samples_ = static_cast<double>(group.batch_size().value_or(1)) * this->optimizer_->num_workers();
-    may_overlap_ = may_overlap(*this->optimizer_, options);
+    may_overlap_ = train::HookedExecutor<typename F::executor_type> && this->optimizer_->steps_in_parts() &&
+                   (options.overlap == train::overlap::on ||
+                    (options.overlap == train::overlap::automatic && this->optimizer_->num_workers() > 1));
     connect();
   }
 
@@ -363,9 +368,11 @@ class optimized_module : public initialized_module<F, Slicing> {
     this->group_.end_step();
   }
   /// Lets the executors begin steps, and wait for them. A model that does not compute all gradients cannot: the step would never be
-  /// complete.
+  /// complete. Neither can one that adds gradients up: a step takes several backward passes.
   void connect() {
     this->overlaps_ = may_overlap_ && this->group_.computes_all();
+    for (std::size_t i = 0; i < this->group_.param_names().size(); ++i)
+      this->overlaps_ = this->overlaps_ && this->group_.request(i) != train::grad_request::add;
     this->waits_ = false;
     if constexpr (train::HookedExecutor<typename F::executor_type>) {
       auto& group = this->group_;
@@ -381,16 +388,6 @@ class optimized_module : public initialized_module<F, Slicing> {
       this->waits_ =
           group.on_param_needed([this](std::size_t i) { this->optimizer_->wait(this->group_.param_names()[i]); });
     }
-  }
-  template <class O>
-  bool may_overlap(O& optimizer, train::optimizer_options const& options) const {
-    if constexpr (train::HookedExecutor<typename F::executor_type>) {
-      for (std::size_t i = 0; i < this->group_.param_names().size(); ++i)
-        if (this->group_.request(i) == train::grad_request::add) return false;  // a step takes several backward passes
-      return options.overlap != train::overlap::off && optimizer.steps_in_parts() &&
-             (options.overlap == train::overlap::on || optimizer.num_workers() > 1);
-    }
-    return false;
   }
 
   std::optional<std::filesystem::path> preloaded_states_;

@@ -143,6 +143,7 @@ class training_loop {
     if (options.reset) data.reset();
     metric.reset();
     metric_reader const reader(metric);
+    bool const stopped_before = control.stopped();  // by the last batch of an epoch: its validation is whole
     std::int64_t n = 0;
     for (; !options.batches || n < *options.batches; ++n) {
       auto const batch = data.next();
@@ -153,7 +154,7 @@ class training_loop {
       self().group().wait_loaded();
       options.callbacks.on_validation_batch_end(
           {options.epoch, options.epochs, n, batches_of(data), samples_of(*batch), reader, control});
-      if (control.stopped()) break;
+      if (control.stopped() && !stopped_before) break;
     }
     return metric.global_values();
   }
