@@ -118,9 +118,9 @@ inline void expect_known_kind(std::string const& type, std::optional<comm::any_c
            "from pushpull/comm/mpi.hpp and the target pushpull::mpi, or comm::single{} for this process alone; or "
            "servers: pushpull/remote/create.hpp and the target pushpull::zmq");
   } else {
-    expect(
-        !says("nccl"),
-        "is no store by name: a kv_store takes comm::nccl, from pushpull/comm/nccl.hpp and the target pushpull::nccl");
+    expect(!says("nccl"),
+           "is a store over NCCL, which has no name: a kv_store takes comm::nccl, from pushpull/comm/nccl.hpp and the "
+           "target pushpull::nccl");
     expect(!communicator || communicator->size() == 1 || communicator->ranks_are_independent() ||
                !communicator->exchanges(),
            "is a store of this process, and a communicator of several ranks came; \"dist_sync\" and "
