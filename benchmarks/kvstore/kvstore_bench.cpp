@@ -24,16 +24,12 @@ namespace {
 using namespace pushpull;
 using view = tensor_view<float>;
 
-/// Tensors of the given sizes in one arena, `count` sets of them.
+/// Tensors of the given sizes in one allocation, `count` sets of them.
 class tensors {
  public:
   tensors(cpu_device<> const& device, std::vector<std::int64_t> const& sizes, std::size_t count, float value)
-      : sizes_(sizes) {
-    std::int64_t total = 0;
-    for (std::int64_t const size : sizes) total += padded(size);
-    arena_ =
-        detail::arena<cpu_device<>>(device, std::vector(count, static_cast<std::size_t>(total) * sizeof(float)), 3);
-    for (std::size_t set = 0; set < count; ++set) std::fill_n(arena_.array<float>(set), total, value);
+      : sizes_(sizes), arrays_(device, std::vector(count, static_cast<std::size_t>(total(sizes)) * sizeof(float)), 3) {
+    for (std::size_t set = 0; set < count; ++set) std::fill_n(arrays_.array<float>(set), total(sizes), value);
   }
 
   /// One range per key, with one view per set.
@@ -42,7 +38,7 @@ class tensors {
     std::int64_t first = 0;
     for (std::int64_t const size : sizes_) {
       std::vector<view> key;
-      for (std::size_t set = 0; set < sets; ++set) key.emplace_back(arena_.array<float>(set) + first, shape{size});
+      for (std::size_t set = 0; set < sets; ++set) key.emplace_back(arrays_.array<float>(set) + first, shape{size});
       result.push_back(std::move(key));
       first += padded(size);
     }
@@ -51,9 +47,14 @@ class tensors {
 
  private:
   static std::int64_t padded(std::int64_t size) { return detail::padded(static_cast<std::size_t>(size)); }
+  static std::int64_t total(std::vector<std::int64_t> const& sizes) {
+    std::int64_t sum = 0;
+    for (std::int64_t const size : sizes) sum += padded(size);
+    return sum;
+  }
 
   std::vector<std::int64_t> sizes_;
-  detail::arena<cpu_device<>> arena_;
+  detail::staggered_arrays<cpu_device<>> arrays_;
 };
 
 /// pushpull of keys with the given sizes, `replicas` gradients and outputs each, in one list and key by key, against the

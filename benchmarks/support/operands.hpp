@@ -65,7 +65,7 @@ struct operands {
     return result;
   }
 
-  detail::arena<cpu_device<>> arrays_;
+  detail::staggered_arrays<cpu_device<>> arrays_;
 };
 
 }  // namespace pushpull::bench
