@@ -32,21 +32,6 @@ using namespace train_bucketing;
 namespace callbacks = pp::train::callbacks;
 using network = pp::train::bucketing_module<gru_factory>;
 
-/// The number of steps of the newest checkpoint, "<prefix>-0012.params", or nothing.
-std::optional<std::int64_t> newest_checkpoint(std::filesystem::path const& prefix) {
-  std::optional<std::int64_t> newest;
-  auto const folder = prefix.has_parent_path() ? prefix.parent_path() : std::filesystem::path{"."};
-  std::error_code ignored;
-  for (auto const& entry : std::filesystem::directory_iterator{folder, ignored}) {
-    auto const name = entry.path().filename().string(), begin = prefix.filename().string() + "-";
-    if (!name.starts_with(begin) || !name.ends_with(".params")) continue;
-    auto const digits = name.substr(begin.size(), name.size() - begin.size() - 7);
-    if (digits.empty() || digits.find_first_not_of("0123456789") != digits.npos || digits.size() > 9) continue;
-    newest = std::max<std::int64_t>(newest.value_or(0), std::stoll(digits));
-  }
-  return newest;
-}
-
 /// Saves after each epoch, and where a signal ends the run, under the number of steps that were made.
 struct save_steps {
   network& net;
@@ -107,7 +92,7 @@ int program(options chosen) {
               {.allow_idle = true, .seed = chosen.seed}};
   std::int64_t first_epoch = 0, steps_before = 0;
   if (chosen.resume) {
-    auto const steps = newest_checkpoint(chosen.prefix());
+    auto const steps = pp::train::newest_checkpoint(chosen.prefix());
     if (!steps) throw input_error{"--resume: there is no checkpoint " + chosen.prefix() + "-0001.params or later"};
     net.load_checkpoint(chosen.prefix(), *steps);
     first_epoch = *steps / source.batches();

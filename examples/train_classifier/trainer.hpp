@@ -96,21 +96,6 @@ struct progress_of_ranks {
   }
 };
 
-/// The number of the newest checkpoint, "<prefix>-0012.params", or nothing.
-inline std::optional<std::int64_t> newest_checkpoint(std::filesystem::path const& prefix) {
-  std::optional<std::int64_t> newest;
-  auto const folder = prefix.has_parent_path() ? prefix.parent_path() : std::filesystem::path{"."};
-  std::error_code ignored;
-  for (auto const& entry : std::filesystem::directory_iterator{folder, ignored}) {
-    auto const name = entry.path().filename().string(), begin = prefix.filename().string() + "-";
-    if (!name.starts_with(begin) || !name.ends_with(".params")) continue;
-    auto const digits = name.substr(begin.size(), name.size() - begin.size() - 7);
-    if (digits.empty() || digits.find_first_not_of("0123456789") != digits.npos || digits.size() > 9) continue;
-    newest = std::max<std::int64_t>(newest.value_or(0), std::stoll(digits));
-  }
-  return newest;
-}
-
 /// Trains the classifier by the rule, from its initial weights or from the newest checkpoint. If there are several ranks, each
 /// makes this call, and each of their devices takes its share of every batch.
 /// The rows that do not fill a batch sit out the epoch; the order of rows does not depend on the devices.
@@ -127,7 +112,7 @@ bool train(classifier<Device>& net, Communicator const& ranks, Updater const& up
                       ranks.rank(), ranks.size()};
   std::int64_t first_epoch = 0;
   if (chosen.resume) {
-    auto const newest = newest_checkpoint(*chosen.checkpoints);
+    auto const newest = pp::train::newest_checkpoint(*chosen.checkpoints);
     if (!newest) throw input_error{"--resume: there is no checkpoint " + chosen.checkpoints->string() + "-0001.params"};
     first_epoch = *newest;
     net.load_checkpoint(chosen.checkpoints->string(), first_epoch);

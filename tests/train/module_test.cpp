@@ -2,6 +2,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <pushpull/pushpull.hpp>
 #include <pushpull/train/data/array_source.hpp>
@@ -378,6 +379,11 @@ TEST_CASE("A checkpoint resumes bit for bit, on any number of devices [C7] [C14-
   }
   CHECK(std::filesystem::exists(prefix + "-0003.params"));
   CHECK(std::filesystem::exists(prefix + "-0003.states"));
+  for (char const* other : {"-12.states", "-x4.params", "-.params", "-0002.params", "er-0050.params"})
+    std::ofstream(prefix + other).put('x');
+  CHECK(train::newest_checkpoint(prefix) == 3);
+  CHECK_FALSE(train::newest_checkpoint(prefix + "/none").has_value());
+  CHECK_FALSE(train::newest_checkpoint(prefix + "s").has_value());
   checkpoint::safetensors_file const file(prefix + "-0003.params");
   CHECK(file.names() == std::vector<std::string>{"arg:bias", "arg:weight", "aux:seen"});
   net local = net::load(prefix, 3, linear_factory{out}, cpu_devices(2));

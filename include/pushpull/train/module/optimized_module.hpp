@@ -15,48 +15,16 @@
 #include <utility>
 #include <vector>
 
-#include <pushpull/checkpoint/safetensors.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/store/create.hpp>
 #include <pushpull/store/kv_store.hpp>
+#include <pushpull/train/module/checkpoint_files.hpp>
 #include <pushpull/train/module/initialized_module.hpp>
 #include <pushpull/train/optimizer/local_optimizer.hpp>
 #include <pushpull/train/optimizer/store_optimizer.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
-
-/// `<prefix>-0042.<ending>`.
-inline std::filesystem::path checkpoint_file(std::string const& prefix, std::int64_t epoch, char const* ending) {
-  std::string const digits = std::to_string(epoch);
-  return prefix + "-" + std::string(digits.size() < 4 ? 4 - digits.size() : 0, '0') + digits + "." + ending;
-}
-
-/// Writes parameters as "arg:<name>" and auxiliary states as "aux:<name>".
-template <class P>
-void write_params(std::filesystem::path const& path, train::model_params<P> const& values) {
-  std::vector<checkpoint::entry> entries;
-  for (auto const& [name, value] : values.args) entries.push_back(checkpoint::entry_of("arg:" + name, value));
-  for (auto const& [name, value] : values.aux) entries.push_back(checkpoint::entry_of("aux:" + name, value));
-  checkpoint::write_safetensors(path, entries);
-}
-/// @throws file_error, also on a tensor whose name begins otherwise
-template <class P>
-train::model_params<P> read_params(std::filesystem::path const& path) {
-  checkpoint::safetensors_file const file(path);
-  train::model_params<P> result;
-  for (auto const& entry : file.entries()) {
-    bool const is_arg = entry.name.starts_with("arg:");
-    expects<file_error>(is_arg || entry.name.starts_with("aux:"), [&] {
-      return path.string() + ": names \"arg:...\" or \"aux:...\" expected, got \"" + entry.name + "\"";
-    });
-    tensor<P> value(cpu_device<>(), entry.shape);
-    auto const view = value.view();
-    checkpoint::copy(entry, view);
-    (is_arg ? result.args : result.aux).emplace(entry.name.substr(4), std::move(value));
-  }
-  return result;
-}
 
 template <class S, class Rule>
 class table_optimizer;  // only programs with tables of rows pay for it: table_optimizer.hpp

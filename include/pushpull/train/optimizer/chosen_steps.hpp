@@ -44,8 +44,7 @@ class chosen_steps {
         return parameters.update(*of->part);
       }
     }
-    thawed const frozen(parameters, of->others);
-    parameters.update_all();
+    update_without(parameters, of->others);
   }
 
  private:
@@ -61,24 +60,26 @@ class chosen_steps {
     std::vector<std::string> names{}, others{};
     decltype(part_of<parameter_store<S>>()) part{};
   };
-  /// Freezes parameters, and unfreezes them again.
-  class thawed {
-   public:
-    thawed(parameter_store<S>& parameters, std::vector<std::string> const& names) : parameters_(parameters) {
-      for (std::string const& name : names)
-        if (parameters.requires_grad(name)) names_.push_back(name);
-      for (std::string const& name : names_) parameters.freeze(name);
+  /// The others are frozen during the step, and not after it, whether it throws or not.
+  static void update_without(parameter_store<S>& parameters, std::vector<std::string> const& others) {
+    std::vector<std::string const*> frozen;
+    auto const unfreeze = [&] {
+      for (; !frozen.empty(); frozen.pop_back()) parameters.unfreeze(*frozen.back());
+    };
+    frozen.reserve(others.size());
+    try {
+      for (std::string const& name : others) {
+        if (!parameters.requires_grad(name)) continue;
+        parameters.freeze(name);
+        frozen.push_back(&name);
+      }
+      parameters.update_all();
+    } catch (...) {
+      unfreeze();
+      throw;
     }
-    thawed(thawed const&) = delete;
-    thawed& operator=(thawed const&) = delete;
-    ~thawed() {
-      for (std::string const& name : names_) parameters_.unfreeze(name);
-    }
-
-   private:
-    parameter_store<S>& parameters_;
-    std::vector<std::string> names_;
-  };
+    unfreeze();
+  }
 
   std::map<std::vector<char>, choice> choices_;
   choice* current_ = nullptr;
