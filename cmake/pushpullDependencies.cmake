@@ -3,7 +3,7 @@
 #
 # Defines pushpull::cccl, pushpull::xsimd, pushpull::range_v3_for_nvcc, and through their own packages TBB::tbb,
 # Threads::Threads and, where they exist, CUDA::cudart, OpenMP::OpenMP_CXX, MPI::MPI_CXX, nlohmann_json::nlohmann_json,
-# pushpull::libzmq and pushpull::libnccl.
+# pushpull::libzmq, pushpull::libnccl and pushpull::libtorch.
 # Sets pushpull_missing to a list of what has to be installed first; empty if there is nothing.
 
 set(pushpull_missing "")
@@ -59,6 +59,18 @@ if(PUSHPULL_CPPZMQ_INCLUDE_DIR AND PUSHPULL_ZMQ_INCLUDE_DIR AND PUSHPULL_ZMQ_LIB
   set_target_properties(pushpull::libzmq PROPERTIES
     IMPORTED_LOCATION "${PUSHPULL_ZMQ_LIBRARY}"
     INTERFACE_INCLUDE_DIRECTORIES "${PUSHPULL_CPPZMQ_INCLUDE_DIR};${PUSHPULL_ZMQ_INCLUDE_DIR}")
+endif()
+
+# LibTorch, whose package configures much and may end with an error of its own: only where somebody asks for it.
+if((PUSHPULL_TORCH OR TARGET torch OR "torch" IN_LIST pushpull_FIND_COMPONENTS) AND NOT TARGET pushpull::libtorch)
+  find_package(Torch 1.13 QUIET)
+  if(Torch_FOUND AND TARGET torch)
+    add_library(pushpull::libtorch INTERFACE IMPORTED GLOBAL)
+    separate_arguments(pushpull_flags NATIVE_COMMAND "${TORCH_CXX_FLAGS}")
+    set_target_properties(pushpull::libtorch PROPERTIES
+      INTERFACE_INCLUDE_DIRECTORIES "${TORCH_INCLUDE_DIRS}" INTERFACE_LINK_LIBRARIES "${TORCH_LIBRARIES}"
+      INTERFACE_COMPILE_OPTIONS "${pushpull_flags}")
+  endif()
 endif()
 
 # xsimd: only its headers. Its target in Debian 12 links xtl, which its package does not bring.

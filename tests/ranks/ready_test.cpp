@@ -33,7 +33,7 @@ std::vector<pp::tensor_view<float>> own_gradients(auto& parameters, test::share 
   return result;
 }
 
-enum class way { whole, in_parts, per_device, in_backward, own_memory };
+enum class way { whole, in_parts, per_device, in_backward, own_memory, own_list };
 
 /// The weights after each of six steps.
 template <class Store>
@@ -44,7 +44,7 @@ std::vector<std::vector<float>> train(Store& store, test::share const& own, way 
     if (how == way::in_backward) parameters.update_in_backward();
   auto const sizes = test::sizes_of_keys();
   for (std::size_t i = 0; i < sizes.size(); ++i)
-    parameters.add(name(i), test::initial_value<float>(i, sizes[i]), {.keeps_gradient = how != way::own_memory});
+    parameters.add(name(i), test::initial_value<float>(i, sizes[i]), {.keeps_gradient = how < way::own_memory});
   parameters.materialize();
   std::vector<std::vector<float>> result;
   for (std::size_t step = 0; step < 6; ++step) {
@@ -67,6 +67,18 @@ std::vector<std::vector<float>> train(Store& store, test::share const& own, way 
           gradients.push_back(test::gradient_of<float>(i, step, own.first + n, sizes[i]));
         if constexpr (requires { parameters.update(name(i), gradients); }) parameters.update(name(i), gradients);
       }
+    } else if (how == way::own_list) {
+      std::vector<std::string> names;
+      std::vector<std::vector<std::vector<float>>> gradients(sizes.size());
+      std::vector<std::vector<pp::tensor_view<float const>>> views(sizes.size());
+      for (std::size_t i = 0; i < sizes.size(); ++i) {
+        names.push_back(name(i));
+        for (std::size_t n = 0; n < own.count; ++n)
+          gradients[i].push_back(test::gradient_of<float>(i, step, own.first + n, sizes[i]));
+        for (auto const& gradient : gradients[i])
+          views[i].emplace_back(gradient.data(), pp::shape{static_cast<std::int64_t>(gradient.size())});
+      }
+      parameters.update(names, views);
     } else {
       for (std::size_t i = sizes.size(); i-- > 0;) {
         set_gradients(parameters, own, i, step, sizes[i]);
@@ -92,7 +104,7 @@ void require_same_bits(Make const& make, bool in_parts = true) {
     auto const devices = pp::cpu_devices(number);
     auto alone = make(devices, comm::single{});
     auto const expected = train(alone, {0, count}, way::whole);
-    for (way const how : {way::in_parts, way::per_device, way::in_backward, way::own_memory}) {
+    for (way const how : {way::in_parts, way::per_device, way::in_backward, way::own_memory, way::own_list}) {
       if (how == way::own_memory && !in_parts) continue;
       auto store = make(devices, comm::single{});
       REQUIRE((train(store, {0, count}, how) == expected));
@@ -101,7 +113,7 @@ void require_same_bits(Make const& make, bool in_parts = true) {
     test::for_each_reach(
         2,
         [&](comm::threads_options const& options) {
-          for (way const how : {way::in_parts, way::in_backward, way::own_memory}) {
+          for (way const how : {way::in_parts, way::in_backward, way::own_memory, way::own_list}) {
             if (how == way::own_memory && !in_parts) continue;
             std::vector<std::vector<std::vector<float>>> found(2);
             comm::run_ranks(2, options, [&](comm::threads const& c) {

@@ -151,6 +151,16 @@ class parameter_memory {
     store_->pushpull(name, gradients, views(memory_.find(name)->second.mirrors));
     store_->wait();
   }
+  /// One step of a list of keys, from gradients of the caller's. Returns when it is done.
+  void update(std::vector<std::string> const& names, std::vector<std::vector<tensor_view<T const, D>>> const& gradients)
+    requires(listed_keys_of<S>::takes_lists)
+  {
+    wait_at_exit const finished(*store_);
+    std::vector<std::vector<tensor_view<T, D>>> mirrors;
+    for (std::string const& name : names) mirrors.push_back(views(memory_.find(name)->second.mirrors));
+    store_->pushpull(names, gradients, mirrors);
+    store_->wait();
+  }
   /// The keys, and what each brings and receives: for parts of a step.
   listed_keys_of<S> list(std::span<std::string const> names) {
     listed_keys_of<S> keys;
@@ -246,10 +256,10 @@ class parameter_memory<S> {
     store_->swap(names, state);
   }
   void update() { store_->update(*plan_); }
-  /// One step of a key, from gradients of the caller's; its mirrors follow. Returns when it is done.
-  template <class Gradients>
-    requires requires(S& store, std::string const& name, Gradients const& gradients) { store.push(name, gradients); }
-  void update(std::string const& name, Gradients const& gradients) {
+  /// One step of a key, or of a list of keys, from gradients of the caller's; mirrors follow. Returns when it is done.
+  template <class Keys, class Gradients>
+    requires requires(S& store, Keys const& name, Gradients const& gradients) { store.push(name, gradients); }
+  void update(Keys const& name, Gradients const& gradients) {
     if constexpr (requires { store_->push(name, gradients).wait(); }) {
       store_->push(name, gradients).wait();
     } else {

@@ -22,6 +22,7 @@
 #include <pushpull/store/parameter_part.hpp>
 #include <pushpull/store/refusal.hpp>
 #include <pushpull/store/step_parts.hpp>
+#include <pushpull/tensor/tensor_view.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
@@ -166,6 +167,36 @@ class parameter_steps : public parameter_gradients<S> {
              "\": its gradients are the caller's, and this step has a weight of join: update_all";
     });
     if (p.requires_grad) memory_.update(p.name, gradients);
+  }
+  /// One step of a list of parameters, each listed once, from gradients of the caller's: for each name one per device. One pass
+  /// per device for all of them, in which a rule that sums over the gradients of all parameters sums over those of the list.
+  /// Frozen parameters are left out. The rest is as for one parameter.
+  /// @throws also invalid_argument if the lists differ in length
+  void update(
+      std::vector<std::string> const& names,
+      std::vector<std::vector<tensor_view<typename S::value_type const, typename S::device_type>>> const& gradients)
+    requires requires(parameter_memory<S>& memory) { memory.update(names, gradients); }
+  {
+    std::lock_guard const lock(steps_mutex_);
+    prepare_step();
+    expects<invalid_argument>(names.size() == gradients.size(), [&] {
+      return "update: a list of gradients for each of " + std::to_string(names.size()) + " parameters expected, got " +
+             std::to_string(gradients.size());
+    });
+    expects<invalid_argument>(!this->is_weighted(), [] {
+      return std::string("update: its gradients are the caller's, and this step has a weight of join: update_all");
+    });
+    bool all = true;
+    for (auto const& name : names) all = find(name).requires_grad && all;
+    if (all && !names.empty()) return memory_.update(names, gradients);
+    std::vector<std::string> chosen;
+    std::remove_cvref_t<decltype(gradients)> chosen_gradients;
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      if (!find(names[i]).requires_grad) continue;
+      chosen.push_back(names[i]);
+      chosen_gradients.push_back(gradients[i]);
+    }
+    if (!chosen.empty()) memory_.update(chosen, chosen_gradients);
   }
   template <class... A, refusal Why = may_step_in_parts<S> ? refusal::none : refusal::pre_reduction,
             class Because = typename refused<Why>::type>
