@@ -131,6 +131,14 @@ TEST_CASE("every rule and stage has a name in files that does not depend on the 
                            "sgd",       "sgld",
                            "signsgd",   "signum",
                            "test",      "yogi"});
+  REQUIRE(name(ademamix{}) == "ademamix");
+  REQUIRE(name(adopt{}) == "adopt");
+  REQUIRE(name(adan{}) == "adan");
+  REQUIRE(name(mars{}) == "mars");
+  REQUIRE(name(prodigy{}) == "prodigy");
+  REQUIRE(name(dadapt_adam{}) == "dadapt_adam");
+  REQUIRE(name(schedule_free_sgd{} | swa(3, 2)) == "swa(schedule_free_sgd)");
+  REQUIRE(name(schedule_free_adamw{}) == "schedule_free_adamw");
   REQUIRE(name(add_noise(0.1) | centralize{} | clip_global_norm(1) | clip_norm(1) | delay_compensation{} |
                apply_if_finite{} | dynamic_loss_scale{} | trace(0.9) | rescale(1) | clip_value(1) | weight_decay(1) |
                scale_by_rms{} | scale_by_centered_rms{} | sgd{}) ==

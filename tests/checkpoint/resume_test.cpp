@@ -53,6 +53,20 @@ TEST_CASE("wrappers resume bit for bit", "[optimizer_states][resume]") {
   check("clip_weights", update::clip_weights{update::lookahead{update::sgld{}, 4, 0.5}, 0.9});
 }
 
+TEST_CASE("rules since 2022 resume bit for bit", "[optimizer_states][resume]") {
+  check("ademamix", update::ademamix{.warmup = 15});
+  check("adopt", update::adopt{} | update::swa(4, 3));
+  check("adan", update::adan{});
+  check("mars", update::mars{});
+  check("schedule_free_sgd", update::schedule_free_sgd{.learning_rate = 0.1, .warmup = 13});
+  check("schedule_free_adamw", update::schedule_free_adamw{.warmup = 13});
+}
+
+TEST_CASE("rules that find their rates resume bit for bit", "[optimizer_states][resume]") {
+  check("prodigy", update::clip_global_norm(50) | update::weight_decay(4) | update::prodigy{.d0 = 1e-3});
+  check("dadapt_adam", update::weight_decay(4) | update::dadapt_adam{.beta2 = 0.99, .d0 = 1e-3, .growth_rate = 2});
+}
+
 TEST_CASE("forms of other libraries resume bit for bit", "[optimizer_states][resume]") {
   check("mxnet1::rmsprop_centered", mxnet1::rmsprop_centered({.epsilon = 1e-3}));
   check("mxnet1::lbsgd",

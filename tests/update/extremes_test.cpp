@@ -167,6 +167,43 @@ TEST_CASE("adaptive rules leave no NaN at any extreme", "[update][extremes]") {
   }
 }
 
+TEST_CASE("rules since 2022 leave no NaN at any extreme", "[update][extremes]") {
+  {
+    using rule_type = update::ademamix;
+    adaptive<rule_type>("ademamix", {MEMBER(beta3), MEMBER(alpha), MEMBER(weight_decay)});
+    at_extremes<rule_type>("ademamix, rising", {.warmup = 2}, {MEMBER(beta1), MEMBER(beta3)});
+  }
+  {
+    using rule_type = update::adopt;
+    adaptive<rule_type>("adopt", {MEMBER(clip_exponent), MEMBER(weight_decay)});
+  }
+  {
+    using rule_type = update::adan;
+    adaptive<rule_type>("adan", {MEMBER(beta3), MEMBER(weight_decay)});
+  }
+  {
+    using rule_type = update::mars;
+    adaptive<rule_type>("mars", {MEMBER(weight_decay), MEMBER(gamma)});
+  }
+  {
+    using rule_type = update::schedule_free_sgd;
+    at_extremes<rule_type>("schedule_free_sgd", {}, {MEMBER(learning_rate), MEMBER(momentum), MEMBER(weight_decay)});
+  }
+  {
+    using rule_type = update::schedule_free_adamw;
+    adaptive<rule_type>("schedule_free_adamw", {MEMBER(weight_decay)});
+  }
+  {
+    using rule_type = update::prodigy;
+    adaptive<rule_type>("prodigy", {MEMBER(weight_decay), MEMBER(d0), MEMBER(d_coef), MEMBER(growth_rate)});
+    at_extremes<rule_type>("prodigy, guarded", {.correct_bias = true, .safeguard_warmup = true}, {MEMBER(beta2)});
+  }
+  {
+    using rule_type = update::dadapt_adam;
+    adaptive<rule_type>("dadapt_adam", {MEMBER(weight_decay), MEMBER(d0), MEMBER(growth_rate)});
+  }
+}
+
 TEST_CASE("rules with sums of squares leave no NaN at any extreme", "[update][extremes]") {
   {
     using rule_type = update::adagrad;

@@ -33,10 +33,11 @@ void scale(tensor& x, double factor) {
   for (double& e : x) e *= factor;
 }
 
-/// The state of a model in the formulas below: weights and two states per element.
+/// The state of a model in the formulas below: weights and states per element; numbers that last.
 struct reference {
-  tensors w, m, v;
+  tensors w, m, v, s, old;
   int t = 0;
+  double d = 0, most = 0, r = 0;
 };
 
 // Each changes the model by one step with gradients g, which it may use up.
@@ -82,6 +83,60 @@ void lans_step(update::lans const& rule, reference& r, tensors g) {
     for (std::size_t i = 0; i < u.size(); ++i)
       r.w[k][i] -= rule.learning_rate * (rule.beta1 * a * u[i] + (1 - rule.beta1) * b * e[i]);
   }
+}
+void mars_step(update::mars const& rule, reference& r, tensors g) {
+  double const c1 = 1 - std::pow(rule.beta1, r.t), c2 = 1 - std::pow(rule.beta2, r.t);
+  auto const given = g;
+  for (std::size_t k = 0; k < g.size(); ++k) {
+    for (std::size_t i = 0; r.t > 1 && i < g[k].size(); ++i)
+      g[k][i] += rule.gamma * rule.beta1 / (1 - rule.beta1) * (g[k][i] - r.old[k][i]);
+    scale(g[k], 1 / std::max(1.0, norm(g[k])));
+    for (std::size_t i = 0; i < g[k].size(); ++i) {
+      r.m[k][i] = rule.beta1 * r.m[k][i] + (1 - rule.beta1) * g[k][i];
+      r.v[k][i] = rule.beta2 * r.v[k][i] + (1 - rule.beta2) * g[k][i] * g[k][i];
+      double const u = r.m[k][i] / c1 / (std::sqrt(r.v[k][i] / c2) + rule.epsilon);
+      r.w[k][i] -= rule.learning_rate * (u + rule.weight_decay * r.w[k][i]);
+    }
+  }
+  r.old = given;
+}
+void prodigy_step(update::prodigy const& rule, reference& r, tensors const& g) {
+  if (r.t == 1) {
+    r.old = r.w;
+    r.d = r.most = rule.d0;
+  }
+  double const b3 = std::sqrt(rule.beta2), d = r.d, rate = d * rule.learning_rate;
+  double moved = 0, size = 0;
+  for (std::size_t k = 0; k < g.size(); ++k)
+    for (std::size_t i = 0; i < g[k].size(); ++i) {
+      moved += d / rule.d0 * rate * g[k][i] * (r.old[k][i] - r.w[k][i]);
+      r.m[k][i] = rule.beta1 * r.m[k][i] + d * (1 - rule.beta1) * g[k][i];
+      r.v[k][i] = rule.beta2 * r.v[k][i] + d * d * (1 - rule.beta2) * g[k][i] * g[k][i];
+      r.s[k][i] = b3 * r.s[k][i] + d / rule.d0 * rate * g[k][i];
+      size += std::abs(r.s[k][i]);
+    }
+  r.r = b3 * r.r + moved;
+  r.most = std::max(r.most, rule.d_coef * r.r / size);
+  r.d = std::min(r.most, d * rule.growth_rate);
+  for (std::size_t k = 0; k < g.size(); ++k)
+    for (std::size_t i = 0; i < g[k].size(); ++i)
+      r.w[k][i] -= rate * (rule.weight_decay * r.w[k][i] + r.m[k][i] / (std::sqrt(r.v[k][i]) + r.d * rule.epsilon));
+}
+void dadapt_step(update::dadapt_adam const& rule, reference& r, tensors const& g) {
+  if (r.t == 1) r.d = rule.d0;
+  double const b3 = std::sqrt(rule.beta2), rate = r.d * rule.learning_rate;
+  double moved = 0, size = 0;
+  for (std::size_t k = 0; k < g.size(); ++k)
+    for (std::size_t i = 0; i < g[k].size(); ++i) {
+      moved += rate * g[k][i] * r.s[k][i] / (std::sqrt(r.v[k][i]) + rule.epsilon);
+      r.m[k][i] = rule.beta1 * r.m[k][i] + rate * (1 - rule.beta1) * g[k][i];
+      r.v[k][i] = rule.beta2 * r.v[k][i] + (1 - rule.beta2) * g[k][i] * g[k][i];
+      r.s[k][i] = b3 * r.s[k][i] + rate * (1 - b3) * g[k][i];
+      size += std::abs(r.s[k][i]);
+      r.w[k][i] -= rate * rule.weight_decay * r.w[k][i] + r.m[k][i] / (std::sqrt(r.v[k][i]) + rule.epsilon);
+    }
+  r.r = b3 * r.r + (1 - b3) * moved;
+  r.d = std::max(r.d, std::min(r.r / ((1 - b3) * size), r.d * rule.growth_rate));
 }
 void sgd_step(double rate, reference& r, tensors const& g) {
   for (std::size_t k = 0; k < g.size(); ++k)
@@ -135,6 +190,8 @@ void compare(Rule const& rule, Advance const& advance, double tolerance) {
       for (T const& x : w) r.w.back().push_back(pp::convert<double>(x));
       r.m.emplace_back(w.size());
       r.v.emplace_back(w.size());
+      r.s.emplace_back(w.size());
+      r.old.emplace_back(w.size());
     }
     std::vector<std::vector<std::vector<T>>> results;
     for (int const devices : {1, 2, 3, 7}) {
@@ -199,6 +256,36 @@ TEST_CASE("clip_norm goes by key, clip_global_norm over all", "[update][norms]")
         sgd_step(0.5, r, g);
       },
       1e-12);
+}
+
+TEST_CASE("rules with the gradient or weight before follow their papers, on any number of devices", "[update][norms]") {
+  update::mars const mars{.learning_rate = 0.05, .weight_decay = 0.02, .gamma = 0.1};
+  compare<float>(mars, [&](reference& r, tensors const& g) { mars_step(mars, r, g); }, 1e-10);
+  // Gradients towards 0: the rates rise.
+  auto const pulled = [](reference const& r, tensors g) {
+    for (std::size_t k = 0; k < g.size(); ++k)
+      for (std::size_t i = 0; i < g[k].size(); ++i) g[k][i] += 4 * r.w[k][i];
+    return g;
+  };
+  double rate = 0;
+  update::prodigy const prodigy{.learning_rate = 2, .weight_decay = 0.02, .d0 = 1e-3, .growth_rate = 3};
+  compare<float>(
+      update::weight_decay(4) | prodigy,
+      [&](reference& r, tensors const& g) {
+        prodigy_step(prodigy, r, pulled(r, g));
+        rate = r.d;
+      },
+      1e-9);
+  REQUIRE(rate > 2e-3);
+  update::dadapt_adam const dadapt{.beta2 = 0.99, .weight_decay = 0.02, .d0 = 1e-3, .growth_rate = 2};
+  compare<float>(
+      update::weight_decay(4) | dadapt,
+      [&](reference& r, tensors const& g) {
+        dadapt_step(dadapt, r, pulled(r, g));
+        rate = r.d;
+      },
+      1e-9);
+  REQUIRE(rate > 2e-3);
 }
 
 TEST_CASE("phases follow one another: each sees the gradient as the stages before leave it", "[update][norms]") {

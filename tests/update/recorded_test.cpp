@@ -1,5 +1,5 @@
 /// @file
-/// Rules against 50 steps that PyTorch and optax recorded: see reference/README.md.
+/// Rules against 50 steps that PyTorch, optax and packages of rules' authors recorded: see reference/README.md.
 #include <pushpull/pushpull.hpp>
 #include <type_traits>
 
@@ -42,4 +42,39 @@ TEMPLATE_TEST_CASE("rules follow optax for 50 steps", "[update]", float, double)
   optax.compare<T>("trace_nesterov", update::trace(0.8, true) | update::sgd{0.1}, most<T>);
   optax.compare<T>("ema", update::adam{0.02} | update::ema(0.9), most<T>);
   optax.compare<T>("lookahead", update::adam{0.02} | update::lookahead(6, 0.4), most<T>);
+}
+
+TEMPLATE_TEST_CASE("rules follow packages of their authors, or of collections, for 50 steps", "[update]", float,
+                   double) {
+  using T = TestType;
+  pushpull::test::recording const packages("packages");
+  packages.compare<T>(
+      "ademamix",
+      update::ademamix{
+          .learning_rate = 0.02, .beta2 = 0.99, .beta3 = 0.995, .alpha = 3, .weight_decay = 0.1, .warmup = 20},
+      most<T>);
+  packages.compare<T>("adopt", update::adopt{.learning_rate = 0.02, .beta2 = 0.99, .weight_decay = 0.1}, most<T>);
+  packages.compare<T>("adan", update::adan{.learning_rate = 0.02, .weight_decay = 0.1}, most<T>);
+  packages.compare<T>("mars", update::mars{.learning_rate = 0.02, .weight_decay = 0.1}, most<T>);
+  packages.compare<T>("schedule_free_sgd", update::schedule_free_sgd{0.1, 0.9, 0.1, 6}, most<T>);
+  packages.compare<T>("schedule_free_adamw",
+                      update::schedule_free_adamw{.learning_rate = 0.02, .weight_decay = 0.1, .warmup = 6}, most<T>);
+  packages.compare<T>("swa", update::adam{0.02} | update::swa(5, 3), most<T>);
+  auto const pull = update::weight_decay(4);
+  // Its rate is found from differences of weights, in which digits cancel.
+  packages.compare<T>("prodigy_pulled", pull | update::prodigy{.weight_decay = 0.1, .d0 = 1e-2}, 10 * most<T>);
+  packages.compare<T>("prodigy_guarded_pulled",
+                      pull | update::prodigy{.learning_rate = 0.5,
+                                             .d0 = 1e-3,
+                                             .d_coef = 2,
+                                             .growth_rate = 1.1,
+                                             .correct_bias = true,
+                                             .safeguard_warmup = true},
+                      10 * most<T>);
+  packages.compare<T>("dadapt_adam_pulled",
+                      pull | update::dadapt_adam{.beta2 = 0.99, .weight_decay = 0.1, .d0 = 1e-3, .growth_rate = 1.5},
+                      most<T>);
+  packages.compare<T>("dadapt_adam_corrected_pulled",
+                      pull | update::dadapt_adam{.learning_rate = 0.5, .beta2 = 0.9, .d0 = 1e-4, .correct_bias = true},
+                      most<T>);
 }

@@ -40,6 +40,13 @@ class rule_runner {
       [&]<std::size_t... P>(std::index_sequence<P...>) {
         (sum_phase<P>(), ...);
       }(std::make_index_sequence<detail::phase_count<Rule>>());
+      if constexpr (detail::Carries<Rule>) {
+        sums_ = clock_.sums;
+        detail::carry(rule_, sums_);
+        [&]<std::size_t... P>(std::index_sequence<P...>) {
+          (clear_sums<P>(), ...);
+        }(std::make_index_sequence<detail::phase_count<Rule>>());
+      }
     }
     for (std::size_t n = 0; n < slices_; ++n) {
       auto const part = detail::slice_of(static_cast<std::int64_t>(size_), n, slices_);
@@ -90,6 +97,13 @@ class rule_runner {
       for (std::size_t k = 0; k < detail::sums_in<Rule, Phase>; ++k) detail::sum(clock_.sums, first + k) += sums[k];
     }
     clock_.prepared = detail::prepare(rule_, pushpull::step<A>{clock_.t}, clock_.sums);
+  }
+
+  /// No sums of a phase are left for the next step, whose carried values stay.
+  template <std::size_t Phase>
+  void clear_sums() {
+    for (std::size_t k = 0; k < detail::sums_in<Rule, Phase>; ++k)
+      detail::sum(sums_, detail::first_sum<Rule, Phase>() + k) = 0;
   }
 
   Stored* array(std::size_t s) const { return static_cast<Stored*>(stored_[s].data()); }

@@ -51,9 +51,26 @@ TEST_CASE("every rule refuses what its formula cannot use", "[update]") {
   adaptive<update::adabelief>("adabelief");
   adaptive<update::yogi>("yogi");
   adaptive<update::ftml>("ftml");
+  adaptive<update::ademamix>("ademamix");
+  adaptive<update::adopt>("adopt");
+  adaptive<update::adan>("adan");
+  adaptive<update::mars>("mars");
+  adaptive<update::prodigy>("prodigy");
+  adaptive<update::dadapt_adam>("dadapt_adam");
+  adaptive<update::schedule_free_adamw>("schedule_free_adamw");
   refused(update::nadam{.momentum_decay = -1}, "nadam: momentum_decay");
   refused(update::adafactor{.beta2_decay = 0.1}, "adafactor: beta2_decay");
   refused(update::adafactor{.d = 0.9}, "adafactor: d");
+  refused(update::ademamix{.beta3 = 1}, "ademamix: beta3");
+  refused(update::ademamix{.warmup = -1}, "ademamix: warmup");
+  refused(update::adopt{.clip_exponent = 1.5}, "adopt: clip_exponent");
+  refused(update::adan{.beta3 = -0.5}, "adan: beta3");
+  refused(update::mars{.gamma = -1}, "mars: gamma");
+  refused(update::prodigy{.d0 = 0}, "prodigy: d0");
+  refused(update::prodigy{.growth_rate = 0.5}, "prodigy: growth_rate");
+  refused(update::dadapt_adam{.d0 = 0}, "dadapt_adam: d0");
+  refused(update::schedule_free_sgd{.momentum = 1}, "schedule_free_sgd: momentum");
+  refused(update::schedule_free_adamw{.warmup = -1}, "schedule_free_adamw: warmup");
   refused(update::lamb{.lower_bound = 2, .upper_bound = 1}, "lamb: upper_bound");
   refused(update::ftml{.epsilon = 0}, "ftml: epsilon");
   for (double const wrong : {-1.0, not_a_number}) {
@@ -83,6 +100,8 @@ TEST_CASE("every rule refuses what its formula cannot use", "[update]") {
   }
   refused(update::sgd{} | update::lookahead(0), "lookahead: k");
   refused(update::sgd{} | update::lookahead(5, 0), "lookahead: alpha");
+  refused(update::sgd{} | update::swa(0), "swa: start");
+  refused(update::sgd{} | update::swa(1, 0), "swa: every");
   refused(update::sgd{-1} | update::lookahead(5), "sgd: learning_rate");
   refused(update::clip_norm(1) | update::sgd{-1} | update::ema(0.9), "sgd: learning_rate");
   refused(update::sgd{1e300}, "sgd: learning_rate");  // infinite in float

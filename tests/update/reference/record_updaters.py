@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Records what the optimizers of PyTorch, optax and MXNet make of 50 known gradients, for this library's tests.
+"""Records what the optimizers of PyTorch, optax, MXNet and smaller packages make of 50 known gradients, for this library's
+tests.
 
-Usage: record_updaters.py pytorch|optax|mxnet [OUTPUT]    (OUTPUT: <library>_updaters.txt beside this script unless given)
+Usage: record_updaters.py pytorch|optax|mxnet|packages [OUTPUT]
+(OUTPUT: <library>_updaters.txt beside this script unless given)
 
 Inputs are those of record_pytorch.py, which states their formula, for one parameter of the elements i = 0 ... 6. A line of
 the output is: trajectory, element type, step, tensor ("weight" or the name that this library gives the state), values. An
@@ -190,10 +192,95 @@ def mxnet():
                 print(f"{name} {dtype}: {str(error).splitlines()[0]}", file=sys.stderr)
 
 
+def packages():
+    """Optimizers of packages for PyTorch: their authors' (schedulefree, prodigyopt, dadaptation), or those of collections."""
+    from importlib.metadata import version
+
+    import dadaptation
+    import prodigyopt
+    import pytorch_optimizer
+    import schedulefree
+    import timm.optim
+    import torch
+
+    torch.set_num_threads(1)
+    moments = dict(exp_avg="exp_avg", exp_avg_sq="exp_avg_sq")
+
+    # Each trajectory: class, arguments, the states under the names that this library gives them.
+    trajectories = {
+        "ademamix": (pytorch_optimizer.AdEMAMix,
+                     dict(lr=0.02, betas=(0.9, 0.99, 0.995), alpha=3.0, t_alpha_beta3=20, weight_decay=0.1,
+                          weight_decouple=True, foreach=False),
+                     dict(exp_avg_slow="exp_avg_slow", **moments)),
+        "adopt": (timm.optim.Adopt,
+                  dict(lr=0.02, betas=(0.9, 0.99), clip_exp=0.25, weight_decay=0.1, decoupled=True, foreach=False), moments),
+        "adan": (timm.optim.Adan, dict(lr=0.02, weight_decay=0.1, foreach=False),
+                 {"exp_avg_diff": "exp_avg_diff", "-neg_pre_grad": "previous_gradient", **moments}),
+        "mars": (timm.optim.Mars, dict(lr=0.02, betas=(0.95, 0.99), weight_decay=0.1, optimize_1d=True), dict(last_grad="previous_gradient", **moments)),
+        "schedule_free_sgd": (schedulefree.SGDScheduleFree,
+                              dict(lr=0.1, weight_decay=0.1, warmup_steps=6, foreach=False), dict(z="z")),
+        "schedule_free_adamw": (schedulefree.AdamWScheduleFreeReference, dict(lr=0.02, weight_decay=0.1, warmup_steps=6),
+                                dict(z="z", x="x", exp_avg_sq="exp_avg_sq")),
+        "prodigy_pulled": (prodigyopt.Prodigy, dict(lr=1.0, d0=1e-2, weight_decay=0.1), dict(s="s", p0="p0", **moments)),
+        "prodigy_guarded_pulled": (prodigyopt.Prodigy,
+                                   dict(lr=0.5, d0=1e-3, growth_rate=1.1, d_coef=2.0, use_bias_correction=True,
+                                        safeguard_warmup=True),
+                                   dict(s="s", p0="p0", **moments)),
+        "dadapt_adam_pulled": (dadaptation.DAdaptAdam,
+                               dict(lr=1.0, betas=(0.9, 0.99), d0=1e-3, growth_rate=1.5, weight_decay=0.1, decouple=True),
+                               dict(s="s", **moments)),
+        "dadapt_adam_corrected_pulled": (dadaptation.DAdaptAdam,
+                                         dict(lr=0.5, betas=(0.9, 0.9), d0=1e-4, use_bias_correction=True),
+                                         dict(s="s", **moments)),
+    }
+    names = ("dadaptation", "prodigyopt", "pytorch_optimizer", "schedulefree", "timm")
+    yield ", ".join(f"{name} {version(name)}" for name in names) + f", PyTorch {torch.__version__.split('+')[0]}, CPU"
+
+    def train(optimizer_class, arguments, dtype, pull=0.0):
+        torch.set_default_dtype(dtype)
+        parameter = torch.nn.Parameter(torch.tensor(weights(), dtype=dtype))
+        optimizer = optimizer_class([parameter], **arguments)
+        if hasattr(optimizer, "train"):
+            optimizer.train()
+        for step in range(1, STEPS + 1):
+            parameter.grad = torch.tensor(gradients(step), dtype=dtype) + pull * parameter.detach()
+            optimizer.step()
+            yield step, parameter, optimizer
+
+    types = ((torch.float64, "float64"), (torch.float32, "float32"))
+    for name, (optimizer_class, arguments, states) in trajectories.items():
+        # A rate that follows the distance to a solution needs one: gradients of a quadratic function, and the formula's.
+        pull = 4.0 if name.endswith("_pulled") else 0.0
+        for dtype, dtype_name in types:
+            for step, parameter, optimizer in train(optimizer_class, arguments, dtype, pull):
+                if step not in RECORDED_STEPS:
+                    continue
+                yield name, dtype_name, step, "weight", parameter.tolist()
+                for theirs, ours in states.items():
+                    tensor = optimizer.state[parameter][theirs.lstrip("-")]
+                    yield name, dtype_name, step, ours, (-tensor if theirs.startswith("-") else tensor).tolist()
+                if name == "schedule_free_sgd":  # what its eval() makes of the parameter
+                    x = parameter.detach().lerp(optimizer.state[parameter]["z"], weight=1 - 1 / 0.9)
+                    yield name, dtype_name, step, "x", x.tolist()
+
+    # AveragedModel averages what it is given: here the weights of updates 5, 8, 11, ...
+    for dtype, dtype_name in types:
+        average = None
+        for step, parameter, _ in train(torch.optim.Adam, dict(lr=0.02, foreach=False), dtype):
+            model = torch.nn.ParameterList([parameter])
+            if average is None:
+                average = torch.optim.swa_utils.AveragedModel(model)
+            if step >= 5 and (step - 5) % 3 == 0:
+                average.update_parameters(model)
+            if step >= 5 and step in RECORDED_STEPS:
+                yield "swa", dtype_name, step, "weight", parameter.tolist()
+                yield "swa", dtype_name, step, "swa", average.module[0].tolist()
+
+
 def main():
     library = sys.argv[1]
     output = Path(sys.argv[2]) if len(sys.argv) > 2 else Path(__file__).with_name(f"{library}_updaters.txt")
-    records = {"pytorch": pytorch, "optax": optax, "mxnet": mxnet}[library]()
+    records = {"pytorch": pytorch, "optax": optax, "mxnet": mxnet, "packages": packages}[library]()
     lines = [f"# Written by record_updaters.py, which see; do not edit. Recorded with {next(records)}."]
     for trajectory, dtype, step, tensor, values in records:
         digits = 17 if dtype == "float64" else 9
