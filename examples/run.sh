@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds and runs an example: examples/run.sh [train_classifier|train_word2vec|train_bucketing] [its arguments], for instance
-# examples/run.sh --help or examples/run.sh train_word2vec --epochs 5
+# Builds and runs an example: examples/run.sh [train_classifier|train_word2vec|train_bucketing|train_torch] [its arguments],
+# for instance examples/run.sh --help or examples/run.sh train_word2vec --epochs 5
 # As several processes over MPI: examples/run.sh --ranks 4 [its arguments]
 set -euo pipefail
 # shellcheck source=cmake/setup.sh
@@ -12,6 +12,11 @@ case ${1:-} in
   train_word2vec | train_bucketing)
     program=$1
     packages=(bible-kjv)
+    shift
+    ;;
+  train_torch)
+    program=$1
+    packages=(libtorch-dev)  # 643 MB with all that it brings
     shift
     ;;
 esac

@@ -37,6 +37,7 @@ struct options {
   std::optional<std::filesystem::path> checkpoints;
   bool resume = false;
   std::optional<std::filesystem::path> history;
+  std::optional<std::filesystem::path> trace;
   bool quiet = false;
   int ranks = 1;  ///< processes that train together: what started the program decides
 };
@@ -118,6 +119,9 @@ inline std::optional<options> parse(int argc, char const* const* argv, options c
                "continue from the newest of the --checkpoints, with the other options of that run");
   app.add_option("--history", chosen.history,
                  "write the figures of each epoch here: .csv or .jsonl, for examples/plot_history.py");
+  app.add_option("--trace", chosen.trace,
+                 "write the operations of the store here, for https://ui.perfetto.dev; of rank n > 0 to FILE.n")
+      ->type_name("FILE");
   app.add_flag("--quiet", chosen.quiet, "print the final accuracy only");
   try {
     app.parse(argc, argv);

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <iomanip>
 #include <iostream>
+#include <pushpull/profile/chrome_trace.hpp>
 #include <pushpull/pushpull.hpp>
 #include <stdexcept>
 #include <string>
@@ -55,6 +56,17 @@ void in_step([[maybe_unused]] Communicator const& ranks, F const& f) {
   }
 }
 
+/// train(), with a trace of it where the options ask for one. The file is opened before.
+template <class Train>
+void traced(options const& chosen, int rank, Train const& train) {
+  if (!chosen.trace) return train();
+  auto const path = chosen.trace->string() + (rank == 0 ? "" : "." + std::to_string(rank));
+  if (!std::ofstream{path}) throw input_error{"--trace: " + path + " cannot be written"};
+  pushpull::profile::tracing trace{pushpull::profile::chrome_trace{rank}};
+  train();
+  trace.function().write(path);
+}
+
 inline void print_how_to_resume(options const& chosen) {
   std::cout << "interrupted; "
             << (chosen.checkpoints ? "the same command with --resume continues after the last whole epoch"
@@ -77,7 +89,9 @@ void train_and_test(options const& chosen, std::vector<Device> const& devices, C
     perceptron_shape const shape{data.training.features, chosen.hidden, classes};
     classifier<Device> net{perceptron_factory<Device>{shape}, devices, {.seed = chosen.seed}};
     bool complete = true;
-    with_updater(chosen, [&](auto const& updater) { complete = train(net, ranks, updater, chosen, data.training); });
+    with_updater(chosen, [&](auto const& updater) {
+      detail::traced(chosen, ranks.rank(), [&] { complete = train(net, ranks, updater, chosen, data.training); });
+    });
     if (!speaks) return;
     if (!complete) return detail::print_how_to_resume(chosen);
     detail::save_weights(chosen, weights_file, net.params());

@@ -1,5 +1,5 @@
 /// @file
-/// Runs the built examples, whose paths are macros: TRAIN_CLASSIFIER, TRAIN_WORD2VEC, TRAIN_BUCKETING.
+/// Runs the built examples, whose paths are macros: TRAIN_CLASSIFIER, TRAIN_WORD2VEC, TRAIN_BUCKETING, TRAIN_TORCH.
 #pragma once
 
 #include <sys/wait.h>

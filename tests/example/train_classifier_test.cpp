@@ -1,6 +1,8 @@
 /// @file
 /// The built example, run as a user runs it.
 #include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -58,7 +60,7 @@ TEST_CASE("what the user can mend ends with one line and exit code 2", "[example
                "--batch 2000", "--epochs 0", "--hidden 0", "--seed -1", "--learning-rate 0", "--learning-rate nan",
                "--updater adagrad", "--dataset mnist", "--device tpu", "--unknown", "stray", "--data-dir /nowhere",
                "--dataset fashion-mnist --data-dir /nowhere", "--save-weights /nowhere/weights", "--resume",
-               "--resume --checkpoints /nowhere/run");
+               "--resume --checkpoints /nowhere/run", "--trace /nowhere/trace");
   auto const result = run(arguments);
   INFO(arguments << ": " << result.errors);
   CHECK(result.exit_code == 2);
@@ -115,6 +117,38 @@ TEST_CASE("a run resumes on another number of devices, within rounding", "[examp
     auto const weights = trained_weights("--epochs 4 --resume --devices " + devices + checkpoints);
     CHECK(relative_difference(weights, expected) <= 1e-4F);
   }
+}
+
+TEST_CASE("a trace of a run names the keys of each operation and the bytes of each pass",
+          "[example][train_classifier]") {
+  temporary_folder const folder;
+  auto const path = folder.file("trace.json");
+  REQUIRE(run("--quiet --epochs 1 --trace '" + path.string() + "'").exit_code == 0);
+  auto const trace = nlohmann::json::parse(read_file(path));
+  std::map<std::string, std::vector<std::string>> open;  // by track
+  std::map<std::string, int> begun;
+  double time = 0;
+  for (auto const& e : trace.at("traceEvents")) {
+    std::string const phase = e.at("ph"), name = e.at("name");
+    if (phase == "M") continue;
+    CHECK(e.at("ts").get<double>() >= time);
+    time = e.at("ts");
+    auto& track = open[e.at("pid").dump() + "/" + e.at("tid").dump()];
+    if (phase == "E") {
+      REQUIRE((!track.empty() && track.back() == name));
+      track.pop_back();
+      continue;
+    }
+    REQUIRE(phase == "B");
+    track.push_back(name);
+    ++begun[name];
+    auto const& details = e.at("args");
+    if (e.at("cat") == "pass") CHECK((details.at("bytes") >= 0 && details.at("device") >= 0));
+    if (name == "update") CHECK(details.at("keys") == "fc1.weight, fc1.bias, fc2.weight and 1 more");
+  }
+  for (auto const& [track, names] : open) CHECK(names.empty());
+  CHECK(begun["update"] == 1437 / 64);
+  CHECK(begun["pass"] >= 4 * begun["update"]);
 }
 
 TEST_CASE("the figures of each epoch go to a history, which a resumed run continues", "[example][train_classifier]") {
