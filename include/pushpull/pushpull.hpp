@@ -59,12 +59,14 @@
 #include <pushpull/update/adafactor.hpp>
 #include <pushpull/update/adagrad.hpp>
 #include <pushpull/update/adam.hpp>
+#include <pushpull/update/adam_mini.hpp>
 #include <pushpull/update/adamax.hpp>
 #include <pushpull/update/adan.hpp>
 #include <pushpull/update/add_noise.hpp>
 #include <pushpull/update/ademamix.hpp>
 #include <pushpull/update/adopt.hpp>
 #include <pushpull/update/amsgrad.hpp>
+#include <pushpull/update/cautious.hpp>
 #include <pushpull/update/centralize.hpp>
 #include <pushpull/update/clip_norm.hpp>
 #include <pushpull/update/dadapt_adam.hpp>
@@ -96,6 +98,7 @@
 #include <pushpull/update/sgd.hpp>
 #include <pushpull/update/sgld.hpp>
 #include <pushpull/update/signum.hpp>
+#include <pushpull/update/sophia.hpp>
 #include <pushpull/update/swa.hpp>
 #include <pushpull/update/test.hpp>
 #include <pushpull/update/trace.hpp>

@@ -135,6 +135,9 @@ TEST_CASE("every rule and stage has a name in files that does not depend on the 
   REQUIRE(name(adopt{}) == "adopt");
   REQUIRE(name(adan{}) == "adan");
   REQUIRE(name(mars{}) == "mars");
+  REQUIRE(name(sophia_g{}) == "sophia_g");
+  REQUIRE(name(adam_mini{}) == "adam_mini");
+  REQUIRE(name(cautious{adam{}}) == "cautious(adam)");
   REQUIRE(name(prodigy{}) == "prodigy");
   REQUIRE(name(dadapt_adam{}) == "dadapt_adam");
   REQUIRE(name(schedule_free_sgd{} | swa(3, 2)) == "swa(schedule_free_sgd)");

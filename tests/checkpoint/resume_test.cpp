@@ -58,6 +58,9 @@ TEST_CASE("rules since 2022 resume bit for bit", "[optimizer_states][resume]") {
   check("adopt", update::adopt{} | update::swa(4, 3));
   check("adan", update::adan{});
   check("mars", update::mars{});
+  check("sophia_g", update::sophia_g{.rho = 1, .batch = 10, .interval = 3});
+  check("adam_mini", update::adam_mini{});
+  check("cautious", update::decoupled_decay{update::adam{} | update::cautious(), 0.01});
   check("schedule_free_sgd", update::schedule_free_sgd{.learning_rate = 0.1, .warmup = 13});
   check("schedule_free_adamw", update::schedule_free_adamw{.warmup = 13});
 }

@@ -40,6 +40,7 @@ using averaged =
     decltype(update::clip_global_norm(1) | update::trace(0.9, true) | update::adam{} | update::lookahead(5) |
              update::ema(0.999) | update::learning_rate(pushpull::lr_schedule::cosine{}));
 using averaged_late = decltype(update::schedule_free_sgd{} | update::swa(100, 10));
+using cautious_adam = decltype(update::adam{} | update::cautious());
 using noisy_sgd = decltype(update::add_noise(0.1) | update::sgd{});
 using mxnet_lars = decltype(pushpull::compat::mxnet1::lars());
 using mxnet_adagrad = decltype(pushpull::compat::mxnet1::adagrad());
@@ -55,7 +56,7 @@ auto const launches =
                 update::dcasgd, update::ftrl, update::ftml, update::test, update::sgld, mxnet_rmsprop, mxnet_adamw,
                 scheduled_adamw, update::lars, update::lans, scaled_and_clipped, clipped_lamb, averaged, noisy_sgd,
                 mxnet_lars, mxnet_adagrad, update::ademamix, update::adopt, update::adan, update::mars, update::prodigy,
-                update::dadapt_adam, update::schedule_free_adamw, averaged_late>;
+                update::dadapt_adam, update::sophia_g, cautious_adam, update::schedule_free_adamw, averaged_late>;
 auto const rounding = &launch<rounding_pass>;
 void const* pushpull_test_launches[] = {reinterpret_cast<void const*>(launches),
                                         reinterpret_cast<void const*>(rounding)};

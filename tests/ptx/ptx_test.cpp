@@ -88,7 +88,7 @@ TEST_CASE("the Adam pass neither spills nor has a stack", "[ptx]") {
 TEST_CASE("the pass of no rule spills or has a stack", "[ptx]") {
   std::string const usage = contents(PUSHPULL_RULES_USAGE);
   std::size_t const rules = count(usage, "Compiling entry function '[^']*pushpull[^']*body");
-  REQUIRE(rules == 2 * 41 + 1);
+  REQUIRE(rules == 2 * 43 + 1);
   REQUIRE(count(usage, "bytes stack frame") >= rules);
   REQUIRE(count(usage, "bytes stack frame") ==
           count(usage, "\\b0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads"));

@@ -194,6 +194,15 @@ TEST_CASE("rules since 2022 leave no NaN at any extreme", "[update][extremes]") 
     adaptive<rule_type>("schedule_free_adamw", {MEMBER(weight_decay)});
   }
   {
+    using rule_type = update::sophia_g;
+    adaptive<rule_type>("sophia_g", {MEMBER(rho), MEMBER(weight_decay), MEMBER(batch)});
+    at_extremes<rule_type>("sophia_g, often", {.interval = 1}, {MEMBER(beta2), MEMBER(epsilon), MEMBER(batch)});
+  }
+  {
+    using rule_type = update::cautious<update::adam>;
+    at_extremes<rule_type>("cautious", {}, {INSIDE(learning_rate, rule), INSIDE(beta1, rule)});
+  }
+  {
     using rule_type = update::prodigy;
     adaptive<rule_type>("prodigy", {MEMBER(weight_decay), MEMBER(d0), MEMBER(d_coef), MEMBER(growth_rate)});
     at_extremes<rule_type>("prodigy, guarded", {.correct_bias = true, .safeguard_warmup = true}, {MEMBER(beta2)});

@@ -50,6 +50,22 @@ TEMPLATE_TEST_CASE("rules since 2022 equal their formulas", "[update]", float, d
       double const u = s[0] / (1 - pow(0.98, t)) + 0.92 * s[2] / (1 - pow(0.92, t));
       w = (w - 0.01 * u / (sqrt(s[1] / (1 - pow(0.99, t))) + 1e-3)) / (1 + 0.01 * 0.1);
     });
+  f("sophia_g",
+    update::sophia_g{.learning_rate = 0.01,
+                     .beta1 = 0.9,
+                     .epsilon = 0.1,
+                     .rho = 0.5,
+                     .weight_decay = 0.1,
+                     .batch = 20,
+                     .interval = 4},
+    [](double& w, double g, double* s, double t) {
+      if (static_cast<int>(t) % 5 == 0) {
+        s[1] = 0.99 * s[1] + 0.01 * 20 * g * g;
+      } else {
+        s[0] = 0.9 * s[0] + 0.1 * g;
+        w -= 0.01 * (0.1 * w + std::clamp(s[0] / max(0.5 * s[1], 0.1), -1.0, 1.0));
+      }
+    });
   // The share of an update in the average: its squared rate's in the sum of all so far.
   auto const share = [](double t) {
     double sum = 0;

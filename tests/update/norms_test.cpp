@@ -288,6 +288,31 @@ TEST_CASE("rules with the gradient or weight before follow their papers, on any 
   REQUIRE(rate > 2e-3);
 }
 
+TEST_CASE("a cautious rule moves weights with their gradients alone, by the share of such in each tensor",
+          "[update][norms]") {
+  update::adam const adam{.learning_rate = 0.05};
+  compare<float>(
+      update::clip_global_norm(0.7) | adam | update::cautious(),
+      [&](reference& r, tensors g) {
+        clip(0.7, g);
+        for (std::size_t k = 0; k < g.size(); ++k) {
+          tensor u(g[k].size());
+          double count = 0;
+          for (std::size_t i = 0; i < u.size(); ++i) {
+            r.m[k][i] = 0.9 * r.m[k][i] + 0.1 * g[k][i];
+            r.v[k][i] = 0.999 * r.v[k][i] + 0.001 * g[k][i] * g[k][i];
+            double const v = std::sqrt(r.v[k][i] / (1 - std::pow(0.999, r.t)));
+            u[i] = r.m[k][i] / (1 - std::pow(0.9, r.t)) / (v + adam.epsilon);
+            if (!(u[i] * g[k][i] > 0)) u[i] = 0;
+            count += u[i] * g[k][i] > 0 ? 1 : 0;
+          }
+          double const mean = std::max(count / static_cast<double>(u.size()), 1e-3);
+          for (std::size_t i = 0; i < u.size(); ++i) r.w[k][i] -= 0.05 * u[i] / mean;
+        }
+      },
+      1e-10);
+}
+
 TEST_CASE("phases follow one another: each sees the gradient as the stages before leave it", "[update][norms]") {
   update::lamb const lamb{.learning_rate = 0.05, .weight_decay = 0.02};
   compare<float>(

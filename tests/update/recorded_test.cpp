@@ -60,6 +60,17 @@ TEMPLATE_TEST_CASE("rules follow packages of their authors, or of collections, f
   packages.compare<T>("schedule_free_adamw",
                       update::schedule_free_adamw{.learning_rate = 0.02, .weight_decay = 0.1, .warmup = 6}, most<T>);
   packages.compare<T>("swa", update::adam{0.02} | update::swa(5, 3), most<T>);
+  packages.compare<T>("sophia_g",
+                      update::sophia_g{.learning_rate = 0.5 * 0.04,
+                                       .beta1 = 0.9,
+                                       .epsilon = 1e-6 * 0.04,
+                                       .weight_decay = 0.1 / 0.04,
+                                       .batch = 30,
+                                       .interval = 3},
+                      most<T>);
+  packages.compare<T>("cautious_adamw", update::decoupled_decay{update::adam{0.02} | update::cautious(), 0.02 * 0.1},
+                      most<T>);
+  packages.compare<T>("cautious_lion", update::cautious{update::lion{0.01, 0.5, 0.9, 0}}, most<T>);
   auto const pull = update::weight_decay(4);
   // Its rate is found from differences of weights, in which digits cancel.
   packages.compare<T>("prodigy_pulled", pull | update::prodigy{.weight_decay = 0.1, .d0 = 1e-2}, 10 * most<T>);

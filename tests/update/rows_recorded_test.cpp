@@ -1,5 +1,5 @@
 /// @file
-/// Rules with numbers of rows and columns against 50 steps that PyTorch and optax recorded: see reference/README.md.
+/// Rules with numbers of rows and columns against 50 steps that PyTorch, optax and packages recorded: see reference/README.md.
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -96,4 +96,9 @@ TEMPLATE_TEST_CASE("adafactor follows PyTorch for 50 steps", "[update][rows]", f
 
 TEMPLATE_TEST_CASE("centralize follows optax for 50 steps", "[update][rows]", float, double) {
   compare<TestType>("optax", "centralize", update::centralize{} | update::sgd{0.1}, most<TestType>);
+}
+
+TEMPLATE_TEST_CASE("adam_mini follows its authors' package for 50 steps", "[update][rows]", float, double) {
+  update::adam_mini const rule{.learning_rate = 0.02, .beta2 = 0.99, .weight_decay = 0.1};
+  compare<TestType>("packages", "adam_mini", rule, most<TestType>);
 }

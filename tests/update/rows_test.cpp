@@ -200,6 +200,28 @@ TEST_CASE("group_adagrad has a rate per row", "[update][rows]") {
   compare(rule, [&](reference& r, vec const& g) { group_adagrad_step(rule, r, g); }, 1e-12);
 }
 
+TEST_CASE("adam_mini has a second moment per row", "[update][rows]") {
+  update::adam_mini const rule{.learning_rate = 0.05, .beta2 = 0.99, .epsilon = 1e-3, .weight_decay = 0.1};
+  compare(
+      rule,
+      [&](reference& r, vec const& g) {
+        std::size_t const rows = first_extent(r), columns = g.size() / rows;
+        r.rows.resize(rows);
+        r.columns.resize(g.size());  // the first moment
+        for (std::size_t row = 0; row < rows; ++row) {
+          r.rows[row] *= 0.99;
+          for (std::size_t c = row * columns; c < (row + 1) * columns; ++c)
+            r.rows[row] += 0.01 * g[c] * g[c] / static_cast<double>(columns);
+          double const size = std::sqrt(r.rows[row] / (1 - std::pow(0.99, r.t))) + 1e-3;
+          for (std::size_t c = row * columns; c < (row + 1) * columns; ++c) {
+            r.columns[c] = 0.9 * r.columns[c] + 0.1 * g[c];
+            r.w[c] -= 0.05 * (0.1 * r.w[c] + r.columns[c] / (1 - std::pow(0.9, r.t)) / size);
+          }
+        }
+      },
+      1e-12);
+}
+
 TEST_CASE("adafactor has a rate per row and column", "[update][rows]") {
   update::adafactor const rule{.learning_rate = 0.05};
   compare(rule, [&](reference& r, vec const& g) { adafactor_step(rule, r, g); }, 1e-11);

@@ -34,7 +34,7 @@ class rule_runner {
   void step(std::vector<double> const& gradient) {
     for (std::size_t i = 0; i < size_; ++i) gradient_[i] = convert<T>(gradient[i]);
     ++clock_.t;
-    clock_.prepared = detail::prepare(rule_, pushpull::step<A>{clock_.t}, sums_);
+    clock_.prepared = detail::prepare(rule_, step_of_clock(), sums_);
     if constexpr (PreReduction<Rule>) {
       clock_.sums = sums_;
       [&]<std::size_t... P>(std::index_sequence<P...>) {
@@ -96,9 +96,12 @@ class rule_runner {
       auto const sums = pass(leaf, 0, 1);
       for (std::size_t k = 0; k < detail::sums_in<Rule, Phase>; ++k) detail::sum(clock_.sums, first + k) += sums[k];
     }
-    clock_.prepared = detail::prepare(rule_, pushpull::step<A>{clock_.t}, clock_.sums);
+    clock_.prepared = detail::prepare(rule_, step_of_clock(), clock_.sums);
   }
 
+  pushpull::step<A> step_of_clock() const {
+    return {clock_.t, detail::is_per_tensor<Rule> ? static_cast<std::int64_t>(size_) : 0};
+  }
   /// No sums of a phase are left for the next step, whose carried values stay.
   template <std::size_t Phase>
   void clear_sums() {

@@ -55,6 +55,8 @@ TEST_CASE("every rule refuses what its formula cannot use", "[update]") {
   adaptive<update::adopt>("adopt");
   adaptive<update::adan>("adan");
   adaptive<update::mars>("mars");
+  adaptive<update::adam_mini>("adam_mini");
+  adaptive<update::sophia_g>("sophia_g");
   adaptive<update::prodigy>("prodigy");
   adaptive<update::dadapt_adam>("dadapt_adam");
   adaptive<update::schedule_free_adamw>("schedule_free_adamw");
@@ -66,6 +68,9 @@ TEST_CASE("every rule refuses what its formula cannot use", "[update]") {
   refused(update::adopt{.clip_exponent = 1.5}, "adopt: clip_exponent");
   refused(update::adan{.beta3 = -0.5}, "adan: beta3");
   refused(update::mars{.gamma = -1}, "mars: gamma");
+  refused(update::sophia_g{.interval = 0}, "sophia_g: interval");
+  refused(update::sophia_g{.rho = -1}, "sophia_g: rho");
+  refused(update::sgd{-1} | update::cautious(), "sgd: learning_rate");
   refused(update::prodigy{.d0 = 0}, "prodigy: d0");
   refused(update::prodigy{.growth_rate = 0.5}, "prodigy: growth_rate");
   refused(update::dadapt_adam{.d0 = 0}, "dadapt_adam: d0");

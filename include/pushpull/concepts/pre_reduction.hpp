@@ -48,6 +48,7 @@ template <class U>
   requires requires { U::phases; }
 struct phases_of<U> : std::integral_constant<std::size_t, U::phases> {};
 template <Wrapping U>
+  requires(!requires { U::phases; })
 struct phases_of<U> : phases_of<typename U::wraps> {};
 template <class U>
 inline constexpr std::size_t phase_count = phases_of<U>::value;
@@ -269,7 +270,8 @@ constexpr bool expect_terms() {
 ///         prepare(step<A>, double sum) -> S: called with 0 before that phase and with the sum of all terms after it.
 /// May:    ask for several sums: using sums_type = cuda::std::array<double, N>, which prepare takes in place of a
 ///         double, while pre_reduce returns a cuda::std::array<V, N>;
-///         ask for those of each tensor: static constexpr bool per_tensor = true;
+///         ask for those of each tensor: static constexpr bool per_tensor = true; `elements` of the step is then the
+///         tensor's size;
 ///         ask for several phases, each of which knows the sums of those before: static constexpr std::size_t phases =
 ///         N, with pre_reduce(phase<P>, s, w, g, state...) for each, and as first_sums[P] the place of the phase's
 ///         sums among all;

@@ -21,7 +21,8 @@ namespace pushpull::inline PUSHPULL_ABI {
 template <class A>
 struct step {
   using value_type = A;
-  std::int64_t t;  ///< Updates of this key so far, this one included: the first update sees 1.
+  std::int64_t t;             ///< Updates of this key so far, this one included: the first update sees 1.
+  std::int64_t elements = 0;  ///< Of the key's tensor, for a rule with sums of each tensor: see PreReduction. Else 0.
 };
 
 /// The largest count of steps that a key can be given: rules and schedules compute with t in double, which is exact up
@@ -76,6 +77,7 @@ using sums_t = typename sums_of<U>::type;
 template <class U>
 concept Wrapping = requires { typename U::wraps; };
 template <Wrapping U>
+  requires(!requires { typename U::sums_type; })
 struct sums_of<U> : sums_of<typename U::wraps> {};
 
 /// The statistics of rows and columns that the stages of `U` need, in the order of their phases.
@@ -107,7 +109,7 @@ PUSHPULL_HOST_DEVICE step<A> behind(step<A> const& s) {
 }
 template <class First, class A>
 PUSHPULL_HOST_DEVICE factored_step<A> behind(factored_step<A> const& s) {
-  return {{s.t}, s.matrices + factored_count<First>};
+  return {{s.t, s.elements}, s.matrices + factored_count<First>};
 }
 
 template <class U, class S, class Sums>

@@ -72,6 +72,13 @@ class control {
     device.for_each(1, pass::set_value<std::int32_t>{&clocks()[key].parameter_group, group});
   }
 
+  /// Key number `key` has a tensor of so many elements.
+  void set_elements([[maybe_unused]] D const& device, [[maybe_unused]] std::int32_t key,
+                    [[maybe_unused]] std::int64_t elements) {
+    if constexpr (is_per_tensor<Rule>)
+      device.for_each(1, pass::set_value<std::int64_t>{&clocks()[key].elements, elements});
+  }
+
   /// Whether there is room for `keys` clocks.
   bool has_room(std::size_t keys) const { return keys * sizeof(clock_type) <= clocks_.bytes(); }
 

@@ -93,7 +93,8 @@ template <PreReduction Rule, class A>
 struct clock<Rule, A> {
   std::int64_t t;
   std::int32_t parameter_group;
-  bool skipped;  ///< The step is skipped.
+  bool skipped;           ///< The step is skipped.
+  std::int64_t elements;  ///< Of the key's tensor, where sums are those of each tensor; else 0.
   pushpull::detail::prepared_t<Rule, A> prepared;
   pushpull::detail::sums_t<Rule> sums;
 };

@@ -39,15 +39,15 @@ struct clock_list {
 /// The argument of `prepare` of a rule for clock number i of a list.
 template <class Rule, class A>
 struct steps_of {
-  PUSHPULL_HOST_DEVICE step<A> at(std::int64_t, std::int64_t t) const { return {t}; }
+  PUSHPULL_HOST_DEVICE step<A> at(std::int64_t, clock<Rule, A> const& c) const { return {c.t, c.elements}; }
 };
 template <class Rule, class A>
   requires(pushpull::detail::factored_count<Rule> > 0)
 struct steps_of<Rule, A> {
   matrix<A> const* matrices = nullptr;  ///< Those of every clock's tensor.
 
-  PUSHPULL_HOST_DEVICE factored_step<A> at(std::int64_t i, std::int64_t t) const {
-    return {{t}, matrices + i * static_cast<std::int64_t>(pushpull::detail::factored_count<Rule>)};
+  PUSHPULL_HOST_DEVICE factored_step<A> at(std::int64_t i, clock<Rule, A> const& c) const {
+    return {{c.t, c.elements}, matrices + i * static_cast<std::int64_t>(pushpull::detail::factored_count<Rule>)};
   }
 };
 
@@ -72,7 +72,7 @@ struct begin_step {
       } else {
         c.sums = {};
       }
-      c.prepared = pushpull::detail::prepare(rule, steps.at(i, c.t), c.sums);
+      c.prepared = pushpull::detail::prepare(rule, steps.at(i, c), c.sums);
     } else {
       c.prepared = pushpull::detail::prepare(rule, step<A>{c.t}, 0.0);
     }
@@ -147,7 +147,7 @@ struct finish_pre_reduction {
       for (std::size_t k = 0; k < pushpull::detail::sums_in<Rule, Phase>; ++k)
         pushpull::detail::sum(c.sums, first + k) = own[k];
     }
-    c.prepared = pushpull::detail::prepare(rules[c.parameter_group], steps.at(i, c.t), c.sums);
+    c.prepared = pushpull::detail::prepare(rules[c.parameter_group], steps.at(i, c), c.sums);
     if constexpr (pushpull::detail::MaySkip<Rule> && Phase + 1 == pushpull::detail::phase_count<Rule>)
       if (c.skipped) --c.t;
   }

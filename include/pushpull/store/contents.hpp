@@ -153,8 +153,10 @@ struct store_contents {
   }
   void commit(new_keys& made) {
     made.keys.for_each([&](record& r) {
-      for (std::size_t n = 0; r.parameter_group != 0 && n < controls.size(); ++n)
-        controls[n].assign(devices()[n], r.index, r.parameter_group);
+      for (std::size_t n = 0; n < controls.size(); ++n) {
+        controls[n].set_elements(devices()[n], r.index, r.size());
+        if (r.parameter_group != 0) controls[n].assign(devices()[n], r.index, r.parameter_group);
+      }
     });
     keys.commit(made.keys);
   }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Records what optimizers with numbers per row and column make of 50 known gradients, for this library's tests.
 
-Usage: record_rows.py pytorch|optax [OUTPUT]    (OUTPUT: <library>_rows.txt beside this script unless given)
+Usage: record_rows.py pytorch|optax|packages [OUTPUT]    (OUTPUT: <library>_rows.txt beside this script unless given)
 
 Inputs and lines are those of record_updaters.py, with as many elements as the tensor has, whose shape stands behind the name
 of the trajectory: adafactor_3x5. States are written under the names that this library gives them.
@@ -73,10 +73,37 @@ def optax():
                     yield f"centralize_{'x'.join(map(str, shape))}", dtype_name, step, "weight", parameter.flatten().tolist()
 
 
+def packages():
+    """Adam-mini by its authors, whose rows are those of matrices: tensors of more dimensions are given as such."""
+    from importlib.metadata import version
+
+    import adam_mini
+    import torch
+
+    torch.set_num_threads(1)
+    yield f"adam-mini {version('adam-mini')}, PyTorch {torch.__version__.split('+')[0]}, CPU"
+    for shape in SHAPES:
+        for dtype, dtype_name in ((torch.float64, "float64"), (torch.float32, "float32")):
+            size = size_of(shape)
+            values = torch.tensor([formula(i, 0) for i in range(size)], dtype=dtype).reshape(shape[0], -1)
+            parameter = torch.nn.Parameter(values)
+            optimizer = adam_mini.Adam_mini([("mlp.weight", parameter)], lr=0.02, betas=(0.9, 0.99), weight_decay=0.1,
+                                            verbose=False)
+            for step in range(1, STEPS + 1):
+                parameter.grad = torch.tensor(gradient(size, step), dtype=dtype).reshape(shape[0], -1)
+                optimizer.step()
+                if step not in RECORDED_STEPS:
+                    continue
+                at = f"adam_mini_{'x'.join(map(str, shape))}"
+                yield at, dtype_name, step, "weight", parameter.flatten().tolist()
+                for theirs, ours in dict(m="exp_avg", vmean="exp_avg_sq").items():
+                    yield at, dtype_name, step, ours, optimizer.state[parameter][theirs].flatten().tolist()
+
+
 def main():
     library = sys.argv[1]
     output = Path(sys.argv[2]) if len(sys.argv) > 2 else Path(__file__).with_name(f"{library}_rows.txt")
-    records = {"pytorch": pytorch, "optax": optax}[library]()
+    records = {"pytorch": pytorch, "optax": optax, "packages": packages}[library]()
     lines = [f"# Written by record_rows.py, which see; do not edit. Recorded with {next(records)}."]
     for trajectory, dtype, step, tensor, values in records:
         digits = 17 if dtype == "float64" else 9

@@ -232,6 +232,9 @@ def packages():
         "dadapt_adam_corrected_pulled": (dadaptation.DAdaptAdam,
                                          dict(lr=0.5, betas=(0.9, 0.9), d0=1e-4, use_bias_correction=True),
                                          dict(s="s", **moments)),
+        "cautious_adamw": (timm.optim.AdamWLegacy, dict(lr=0.02, weight_decay=0.1, caution=True, foreach=False), moments),
+        "cautious_lion": (timm.optim.Lion, dict(lr=0.01, betas=(0.5, 0.9), caution=True, foreach=False),
+                          dict(exp_avg="exp_avg")),
     }
     names = ("dadaptation", "prodigyopt", "pytorch_optimizer", "schedulefree", "timm")
     yield ", ".join(f"{name} {version(name)}" for name in names) + f", PyTorch {torch.__version__.split('+')[0]}, CPU"
@@ -262,6 +265,26 @@ def packages():
                 if name == "schedule_free_sgd":  # what its eval() makes of the parameter
                     x = parameter.detach().lerp(optimizer.state[parameter]["z"], weight=1 - 1 / 0.9)
                     yield name, dtype_name, step, "x", x.tolist()
+
+    # SophiaH is given its estimate by its caller, as the step after it: every fourth gradient is for one, of 30 samples.
+    for dtype, dtype_name in types:
+        torch.set_default_dtype(dtype)
+        parameter = torch.nn.Parameter(torch.tensor(weights(), dtype=dtype))
+        optimizer = pytorch_optimizer.SophiaH([parameter], lr=0.5, betas=(0.9, 0.99), p=0.04, weight_decay=0.1, eps=1e-6,
+                                              weight_decouple=True, foreach=False, update_period=10**9)
+        estimate = [torch.zeros_like(parameter)]
+        for step in range(1, STEPS + 1):
+            gradient = torch.tensor(gradients(step), dtype=dtype)
+            if step % 4 == 0:
+                estimate = [30 * gradient * gradient]
+                continue
+            parameter.grad = gradient
+            optimizer.step(hessian=estimate)
+            estimate = None
+            if step in RECORDED_STEPS:
+                yield "sophia_g", dtype_name, step, "weight", parameter.tolist()
+                for theirs, ours in (("momentum", "exp_avg"), ("hessian_moment", "hessian")):
+                    yield "sophia_g", dtype_name, step, ours, optimizer.state[parameter][theirs].tolist()
 
     # AveragedModel averages what it is given: here the weights of updates 5, 8, 11, ...
     for dtype, dtype_name in types:
