@@ -11,7 +11,7 @@ rm -rf "$site/pages" "$site/html"
 mkdir -p "$site"
 
 # Every page keeps its place, so that links between pages hold; an index of a folder is its index.html.
-git ls-files -z '*.md' 'benchmarks/results/*' 'LICENSE' | while IFS= read -r -d '' page; do
+git ls-files -z '*.md' 'docs/*.svg' 'benchmarks/results/*' 'LICENSE' | while IFS= read -r -d '' page; do
   mkdir -p "$site/pages/$(dirname "$page")"
   cp "$page" "$site/pages/$page"
 done
