@@ -1,8 +1,10 @@
 /// @file
-/// The half of cross_check.py that uses pushpull:
+/// The half of cross_check.py and adamw_check.py that uses pushpull:
 ///   cross_check write <file>   writes the tensors that the script expects
 ///   cross_check states <file>  writes a store's optimizer states
 ///   cross_check read <file>    prints what is in a file, as JSON
+///   cross_check step <weights> <states> <gradients> <new weights> <new states>
+///                              a step of AdamW on two devices; states "-" are those of the first step
 #include <pushpull/checkpoint/optimizer_states.hpp>
 
 #include <algorithm>
@@ -85,11 +87,43 @@ void states(std::string const& path) {
   cp::save_optimizer_states(store, path);
 }
 
+/// The matrix of that name in a file.
+pp::tensor<float> read_tensor(cp::safetensors_file const& file, std::string const& name) {
+  pp::tensor<float> result(pp::cpu_device<>(), file.find(name).shape);
+  cp::copy(file.find(name), result.view());
+  return result;
+}
+
+/// One step with the gradients of a file, on the second device; those of the first are zeros.
+void step(std::vector<std::string> const& files) {
+  cp::safetensors_file const weights(files[0]), gradients(files[2]);
+  pp::kv_store<float, pp::cpu_device<>, pp::update::adamw, pp::synchronous> store{pp::cpu_devices(2)};
+  for (std::string const& name : weights.names()) store.init(name, read_tensor(weights, name));
+  if (files[1] != "-") cp::load_optimizer_states(store, files[1]);
+  std::vector<pp::tensor<float>> results;
+  std::vector<cp::entry> entries;
+  results.reserve(weights.names().size());
+  for (std::string const& name : weights.names()) {
+    std::vector<pp::tensor<float>> sources;
+    sources.emplace_back(pp::cpu_device<>(), weights.find(name).shape);
+    sources.push_back(read_tensor(gradients, name));
+    results.emplace_back(pp::cpu_device<>(), weights.find(name).shape);
+    store.pushpull(name, sources, results.back());
+    entries.push_back(cp::entry_of(name, results.back()));
+  }
+  cp::write_safetensors(files[3], entries, {});
+  cp::save_optimizer_states(store, files[4]);
+}
+
 }  // namespace
 
 int main(int argc, char* argv[]) try {
   std::vector<std::string> const arguments(argv, argv + argc);
-  if (argc != 3) throw pp::invalid_argument("write <file>, states <file> or read <file> expected");
+  if (argc == 7 && arguments[1] == "step") {
+    step({arguments.begin() + 2, arguments.end()});
+    return 0;
+  }
+  if (argc != 3) throw pp::invalid_argument("write <file>, states <file>, read <file> or step and five files expected");
   arguments[1] == "write" ? write(arguments[2]) : arguments[1] == "states" ? states(arguments[2]) : read(arguments[2]);
 } catch (std::exception const& error) {
   std::fprintf(stderr, "%s\n", error.what());

@@ -56,7 +56,8 @@ def check_states(program, path):
     """Python reads a store's optimizer states."""
     subprocess.run([program, "states", str(path)], check=True)
     with safetensors.safe_open(path, framework="numpy") as file:
-        metadata = {"format": "pushpull.optimizer_states", "version": "1", "fc1.weight/steps": "2"}
+        metadata = {"format": "pushpull.optimizer_states", "version": "1", "rule": "momentum", "rule.states": "momentum",
+                    "fc1.weight/steps": "2"}
         assert file.metadata() == metadata, file.metadata()
         assert list(file.keys()) == ["fc1.weight/momentum_buffer"], file.keys()
         momentum = file.get_tensor("fc1.weight/momentum_buffer")
