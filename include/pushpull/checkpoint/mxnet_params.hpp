@@ -61,7 +61,7 @@ class mxnet_params_reader {
   mxnet_params_reader(std::filesystem::path const& path, std::uint64_t max_dense_bytes)
       : result_(path), max_dense_bytes_(max_dense_bytes) {
     input_file file(path);
-    auto const size = static_cast<std::size_t>(file.size());
+    std::size_t const size = file.size();
     auto* const data = allocate(size);
     file.read({data, size});
     data_ = {data, size};
@@ -76,9 +76,8 @@ class mxnet_params_reader {
   }
   /// Memory of the result's.
   std::byte* allocate(std::uint64_t size) {
-    auto* const data = size > std::numeric_limits<std::size_t>::max() / 2
-                           ? nullptr
-                           : new (std::nothrow) std::byte[static_cast<std::size_t>(size)];
+    auto* const data =
+        size > std::numeric_limits<std::size_t>::max() / 2 ? nullptr : new (std::nothrow) std::byte[size];
     pushpull::detail::expects<out_of_memory>(data != nullptr, [&] {
       return result_.path().string() + ": cannot allocate " + std::to_string(size) + " bytes";
     });
@@ -88,8 +87,8 @@ class mxnet_params_reader {
 
   std::span<std::byte const> bytes(std::uint64_t count) {
     if (count > data_.size() - at_) expect(false, std::to_string(count) + " more bytes");
-    auto const found = data_.subspan(at_, static_cast<std::size_t>(count));
-    at_ += static_cast<std::size_t>(count);
+    auto const found = data_.subspan(at_, count);
+    at_ += count;
     return found;
   }
   template <class T>
@@ -167,7 +166,7 @@ class mxnet_params_reader {
              " bytes as dense ones expected, got " + std::to_string(size) + ": raise max_dense_bytes";
     });
     auto* const to = allocate(size);
-    if (size > 0) std::memset(to, 0, static_cast<std::size_t>(size));
+    if (size > 0) std::memset(to, 0, size);
     auto const rows = static_cast<std::size_t>(ids_shape[0]);
     std::size_t const length = rows == 0 ? 0 : values.size() / rows;
     for (std::size_t i = 0; i < rows; ++i) {
@@ -176,7 +175,7 @@ class mxnet_params_reader {
       if (row < 0 || row >= e.shape[0]) expect(false, "row numbers below " + std::to_string(e.shape[0]));
       if (length > 0) std::memcpy(to + static_cast<std::size_t>(row) * length, values.data() + i * length, length);
     }
-    e.bytes = {to, static_cast<std::size_t>(size)};
+    e.bytes = {to, size};
   }
 
   void read_list() {
