@@ -67,7 +67,7 @@ inline constexpr auto all_state_names = [] {
 ///         template <class V> V pre_reduce(phase<0>, S, V w, V g) const noexcept: the term that is summed over rows
 ///         and columns. Where it has no other phase: using sums_type = cuda::std::array<double, 0>. Further phases are
 ///         those of a PreReduction. static constexpr bool per_tensor = true.
-/// Models: update::centralize, group_adagrad, adafactor, and every pipeline or wrapper that holds one.
+/// Models: update::centralize, group_adagrad, adam_mini, adafactor, and every pipeline or wrapper that holds one.
 template <class U>
 concept Factored = PreReduction<U> && (detail::factored_count<U> > 0);
 

@@ -24,6 +24,7 @@
 #include <pushpull/concepts/reduction.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/element/shape.hpp>
+#include <pushpull/pass/row_numbers.hpp>
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/store/any_store_calls.hpp>
 #include <pushpull/store/key_options.hpp>
@@ -156,7 +157,8 @@ class typed_model : public Base {
   static constexpr bool takes_rows = [] {
     using types = typename Model::template types_of<T>;
     return !types::compressed && !types::accumulates && AdditiveReduction<typename types::reduction_type> &&
-           !PreReduction<typename types::rule_type>;
+           (!PreReduction<typename types::rule_type> ||
+            pass::takes_rows<typename types::rule_type, typename types::types>);
   }();
 
   Model& self() { return static_cast<Model&>(*this); }

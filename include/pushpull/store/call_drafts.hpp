@@ -14,6 +14,7 @@
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/pass/row_numbers.hpp>
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/schedule/operation_pool.hpp>
 #include <pushpull/schedule/reentrance.hpp>
@@ -143,8 +144,9 @@ class call_drafts {
     static_assert(AdditiveReduction<typename Types::reduction_type>,
                   "kv_store: row-sparse gradients need an AdditiveReduction: reduce::sum or reduce::mean");
     static_assert(!Types::accumulates, "kv_store: accumulate takes dense gradients, not row-sparse ones");
-    static_assert(!PreReduction<rule_type>,
-                  "kv_store: row-sparse gradients take no PreReduction such as clip_global_norm, and no Factored rule");
+    static_assert(!PreReduction<rule_type> || pass::keeps_rows_alone<rule_type>,
+                  "kv_store: row-sparse gradients take no PreReduction such as clip_global_norm, and no Factored rule "
+                  "but those that keep a number per row: group_adagrad, adam_mini");
     contents_.expect_in_step(caller);
     record& r = find(caller, key);
     if constexpr (!Types::has_updater)

@@ -23,6 +23,7 @@
 #include <pushpull/pass/body.hpp>
 #include <pushpull/pass/fused_step.hpp>
 #include <pushpull/pass/may_fail.hpp>
+#include <pushpull/pass/row_numbers.hpp>
 #include <pushpull/pass/step_control.hpp>
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/schedule/awaited.hpp>
@@ -237,10 +238,30 @@ class push_rows final : public device_operation<typename Types::device_type> {
 
   void update() {
     join(table_.devices());
+    if constexpr (has_numbers) find_numbers();
     if constexpr (!pass::is_timeless<Rule>) begin_step();
     for_each_shard(table_, *key_, [&](auto const& shard) { update(shard); });
     join(table_.devices());
     copy_behind(table_.devices(), copies_);
+  }
+
+  /// Of a rule with a number per row, whose key has one owner.
+  void find_numbers() {
+    using S = typename types::state;
+    bool any = false;
+    for_each_shard(table_, *key_, [&](auto const& shard) {
+      any = true;
+      numbers_.set(shard.device(), key_->shape, key_->first_element, factor_states<Rule, S>(shard.device(), *key_));
+    });
+    if (!any) numbers_.set(table_.devices().front(), key_->shape, key_->first_element, nullptr);
+  }
+  /// The argument of the rule's `prepare`.
+  auto steps() const {
+    if constexpr (has_numbers) {
+      return numbers_.steps();
+    } else {
+      return pass::detail::steps_of<Rule, typename types::accumulation>();
+    }
   }
 
   /// Counts the step on every owner, or on none if the rule's `prepare` throws.
@@ -254,9 +275,12 @@ class push_rows final : public device_operation<typename Types::device_type> {
       for_each_counting_device([&](std::size_t n) {
         begun = n;
         if constexpr (may_fail) before = clock(n).t;
-        pass::for_each_step<may_fail>(
-            table_.devices()[n], 1,
-            begin{contents_.controls[n].rules(rules->data()), contents_.controls[n].clocks(), {key_->index, nullptr}});
+        pass::for_each_step<may_fail>(table_.devices()[n], 1,
+                                      begin{contents_.controls[n].rules(rules->data()),
+                                            contents_.controls[n].clocks(),
+                                            {key_->index, nullptr},
+                                            nullptr,
+                                            steps()});
       });
     } catch (...) {
       if constexpr (may_fail)
@@ -295,6 +319,13 @@ class push_rows final : public device_operation<typename Types::device_type> {
       given = contents_.controls[n].rules(rules->data());
       clocks = contents_.controls[n].clocks();
     }
+    if constexpr (has_numbers) {
+      if (whole_) {
+        numbers_.template move<Reduction, pass::all_rows>(device, operands, given, clocks, end - begin);
+      } else {
+        numbers_.template move<Reduction, pass::present_rows>(device, operands, given, clocks, tables.size());
+      }
+    }
     if (whole_) {
       launch_rows<Rule, Reduction, types, pass::all_rows>(device, operands, given, clocks, end - begin);
       pass_.template copy_rows<pass::all_rows>(*key_, shard, tables, mirrors, false, end - begin);
@@ -318,6 +349,17 @@ class push_rows final : public device_operation<typename Types::device_type> {
   laid_out_call<table_type, D, T, T> outputs_;
   typename table_type::pull_step output_step_;
   stage stage_ = stage::counts;
+  static constexpr bool has_numbers = pass::keeps_rows_alone<Rule>;
+  struct no_numbers {};
+  template <class R, bool>
+  struct numbers_of {
+    using type = no_numbers;
+  };
+  template <class R>
+  struct numbers_of<R, true> {
+    using type = pass::row_numbers<D, R, types>;
+  };
+  [[no_unique_address]] typename numbers_of<Rule, has_numbers>::type numbers_;
   struct no_exchange {};
   [[no_unique_address]] std::conditional_t<Types::collective, row_exchange<table_type>, no_exchange> exchange_;
   [[no_unique_address]] std::conditional_t<Types::collective, gathered_outputs<table_type>, no_exchange> gathered_;
