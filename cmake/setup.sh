@@ -72,7 +72,16 @@ configure_examples() {
   configure examples-release -DCMAKE_BUILD_TYPE=Release -DPUSHPULL_BUILD_TESTS=OFF -DPUSHPULL_BUILD_BENCHMARKS=OFF
 }
 
+# jobs <GiB>: how many compilers may run at once: one per processor, if each finds that much memory.
+jobs() {
+  local processors memory
+  processors=$(nproc)
+  memory=$(awk -v each="$1" '/^MemAvailable:/ { print int($2 / (each * 1048576)) }' /proc/meminfo 2> /dev/null || true)
+  memory=${memory:-$processors}
+  echo $((memory < 1 ? 1 : memory < processors ? memory : processors))
+}
+
 # build <build folder> [<target>]
 build() {
-  cmake --build "$root/build/$1" --parallel "$(nproc)" ${2:+--target "$2"} >&2
+  cmake --build "$root/build/$1" --parallel "$(jobs "${gib_per_compiler:-3}")" ${2:+--target "$2"} >&2
 }

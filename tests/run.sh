@@ -10,7 +10,7 @@ configure_examples
 build examples-release
 # Compiling is nearly all of the time: -Og takes two thirds of that of -O2.
 configure tests -DCMAKE_BUILD_TYPE=Release "-DCMAKE_CXX_FLAGS_RELEASE=-Og -DNDEBUG" \
-  "-DCMAKE_CUDA_FLAGS_RELEASE=-O1 -DNDEBUG" -DPUSHPULL_BUILD_BENCHMARKS=OFF \
+  "-DCMAKE_CUDA_FLAGS_RELEASE=-O1 -DNDEBUG" -DPUSHPULL_BUILD_BENCHMARKS=OFF -DPUSHPULL_TEST_FILES_PER_UNIT=8 \
   "-DPUSHPULL_BUILT_EXAMPLES=$root/build/examples-release/examples"
-build tests
+gib_per_compiler=6 build tests
 exec ctest --test-dir "$root/build/tests" --output-on-failure -j2 "$@"

@@ -1,0 +1,21 @@
+# cmake -D "sources=<file>;..." -D unit=<file> -P write_unit.cmake
+# Writes a unit that compiles several test files at once, each in a namespace of its own, since their helpers share names.
+# The unit includes first all that the files include. Inside the namespaces these headers then add nothing.
+set(includes "")
+set(parts "")
+foreach(source IN LISTS sources)
+  cmake_path(GET source PARENT_PATH folder)
+  cmake_path(GET source STEM name)
+  file(STRINGS "${source}" lines REGEX "^#include ")
+  foreach(line IN LISTS lines)
+    string(REGEX REPLACE "^#include \"(.+)\"" "${folder}/\\1" beside "${line}")
+    if(EXISTS "${beside}")
+      set(line "#include \"${beside}\"")
+    endif()
+    list(APPEND includes "${line}")
+  endforeach()
+  string(APPEND parts "namespace unit_of_${name} {\n#include \"${source}\"\n}\n")
+endforeach()
+list(REMOVE_DUPLICATES includes)
+list(JOIN includes "\n" includes)
+file(CONFIGURE OUTPUT "${unit}" CONTENT "@includes@\n@parts@" @ONLY)
