@@ -185,6 +185,28 @@ TEST_CASE("a step ends when all of its parts have been waited for", "[ready]") {
   }
 }
 
+TEST_CASE("an update of a list leaves frozen parameters out", "[ready]") {
+  pp::kv_store store{pp::cpu_devices(2), update::sgd{.learning_rate = 1}};
+  pp::parameter_store parameters{store};
+  for (auto const* each : {"a", "b"}) parameters.add(each, std::vector<float>(5), {.keeps_gradient = false});
+  std::vector<float> const gradient(5, 1.0F);
+  std::vector<std::vector<pp::tensor_view<float const>>> gradients(
+      2, {{gradient.data(), pp::shape{5}}, {gradient.data(), pp::shape{5}}});
+  std::vector<std::string> const names{"a", "b"};
+  auto const value = [&](char const* name) { return static_cast<double>(parameters.value(name, 1).data()[4]); };
+  parameters.freeze("a");
+  parameters.update(names, gradients);
+  REQUIRE((value("a") == Approx(0) && value("b") == Approx(-2)));
+  parameters.unfreeze("a");
+  parameters.freeze("b");
+  parameters.update(names, gradients);
+  REQUIRE((value("a") == Approx(-2) && value("b") == Approx(-2)));
+  gradients.pop_back();
+  REQUIRE_THROWS_AS(parameters.update(names, gradients), pp::invalid_argument);
+  REQUIRE_THROWS_AS(parameters.update({"c"}, gradients), pp::unknown_key);
+  REQUIRE((value("a") == Approx(-2) && store.steps("a") == 1));
+}
+
 TEST_CASE("an update in backward is made in the call that completes the gradients", "[ready]") {
   static std::thread::id made_by;
   struct rate {
