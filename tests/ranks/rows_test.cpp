@@ -182,6 +182,12 @@ TEST_CASE("rows over ranks give the bits of one process: adam", "[ranks][row_spa
       true);
 }
 
+TEST_CASE("rows over ranks give the bits of one process: a number per row", "[ranks][row_sparse]") {
+  require_same_bits<float>([](auto const& devices, auto const& c) {
+    return pp::make_kv_store<float>(devices, update::clip_value(1.5) | update::adam_mini{.learning_rate = 0.1}, c);
+  });
+}
+
 TEST_CASE("rows over ranks give the bits of one process: a rule that starts states, and a mean",
           "[ranks][row_sparse]") {
   require_same_bits<float>([](auto const& devices, auto const& c) {

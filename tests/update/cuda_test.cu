@@ -2,7 +2,9 @@
 /// Rules on GPUs against the same rules on CPUs. Without a GPU every case reports that it was skipped.
 #include <pushpull/pushpull.cuh>
 
+#include <algorithm>
 #include <cmath>
+#include <type_traits>
 #include <vector>
 
 #include "support/catch.hpp"
@@ -87,6 +89,7 @@ TEST_CASE("transforms with states and wrappers equal those on CPUs", "[cuda]") {
   same_store_on_gpus("add_noise", update::add_noise(0.01, 0.5, 3) | update::sgd{0.1});
   same_store_on_gpus("lookahead",
                      update::clip_global_norm(1) | update::adam{0.01} | update::lookahead(2) | update::ema(0.9));
+  same_on_gpus("cautious", update::adan{0.01} | update::cautious() | update::swa(2, 2));
 }
 
 TEST_CASE("weights and averages change places on GPUs, and back", "[cuda]") {
@@ -120,6 +123,13 @@ TEST_CASE("numbers of rows and columns on GPUs are those on CPUs", "[cuda]") {
     for (std::size_t t = 1; t <= 5; ++t) {
       for (std::size_t i = 0; i < g.size(); ++i) g.data()[i] = static_cast<float>((i * 31 + t) % 17) / 8 - 1.03F;
       store.pushpull("w", g, w).wait();
+    }
+    if constexpr (pp::pass::keeps_rows_alone<std::remove_cvref_t<decltype(updater)>>) {
+      pp::row_sparse<float> rows(host, w.shape(), 1);
+      rows.row_ids()[0] = 1;
+      std::copy_n(g.data(), rows.row_length(), rows.values());
+      store.push("w", rows).wait();
+      store.pull("w", w).wait();
     }
     return pp::to_vector(w.view());
   };
