@@ -696,6 +696,42 @@ TEST_CASE("Buckets share tables of rows [C6.4] [C8] [C10.2]", "[train][bucketing
   CHECK(sparse != first);
 }
 
+TEST_CASE("fit, score and predict pull the rows of tables that their batches need [C6.4] [C9.1]", "[train][module]") {
+  std::int64_t const words = 30, samples = 22, columns = 3;
+  std::vector<float> ids;
+  for (std::int64_t i = 0; i < samples * columns; ++i) ids.push_back(static_cast<float>(i * i % 13 * 2));  // even rows
+  auto const row_ids = [](train::batch<> const& batch) {
+    auto const& values = batch.data.front();
+    return std::map<std::string, std::vector<std::int64_t>>{{"table", {values.data(), values.data() + values.size()}}};
+  };
+  auto const first = numbers(static_cast<std::size_t>(words) * 2, 5);
+  auto const trained = [&](bool dense, auto const&... rows) {
+    train::data::array_source<> source({{"id", tensor_view<float const>(ids.data(), shape{samples, columns})}}, {},
+                                       {.batch = 6, .shuffle = 7, .last = train::data::last_batch::partial});
+    train::module m(lookup_factory{words, 2, dense}, cpu_devices(2));
+    m.bind_to(source);
+    std::map<std::string, tensor_view<float const>> const values{{"table", tensor_view(first.data(), shape{words, 2})}},
+        none;
+    m.init_params(train::initializers::constant{1}, values, none, {.allow_missing = true});
+    update::adagrad const rule{.learning_rate = 0.1};
+    dense ? m.init_optimizer(rule) : m.init_optimizer(rule, train::tables{{"table"}});
+    if (!dense)  // no row counts that no batch has asked for
+      for (std::size_t k : {0U, 1U}) std::fill_n(m.group().param(0, k).data(), first.size(), NAN);
+    train::metrics::loss metric;
+    auto const result = m.fit(source, metric, {.epochs = 2}, &source, rows...);
+    std::vector<float> all{static_cast<float>(result.training[0].value),
+                           static_cast<float>(result.validation[0].value)};
+    source.reset();
+    all.push_back(static_cast<float>(m.score(source, metric, {}, rows...)[0].value));
+    for (float const y : to_vector(m.predict(source, true, rows...).front())) all.push_back(y);
+    for (float const x : to_vector(m.params().args.find("table")->second)) all.push_back(x);
+    return all;
+  };
+  auto const dense = trained(true), sparse = trained(false, row_ids);
+  REQUIRE(dense.size() == sparse.size());
+  for (std::size_t i = 0; i < dense.size(); ++i) CHECK(sparse[i] == Approx(dense[i]).margin(1e-5));
+}
+
 TEST_CASE("Auxiliary states are averaged, rescaling may follow the bound batch [B8.2] [B8.3] [B8.4] [C5.2] [C14-10]",
           "[train][module]") {
   ones const full{6, 2}, rest{3, 2};

@@ -51,7 +51,11 @@ struct fit_result {
   std::vector<metric_value> training{}, validation{};  ///< Of the last epoch.
 };
 
-/// fit, score and predict of a module.
+/// The rows of tables that batches need: none, since the module has no tables.
+struct no_row_ids {};
+
+/// fit, score and predict of a module. If some parameters are tables of rows, each takes row_ids(batch) -> row ids by name, and
+/// prepares each batch with them before its forward pass: see module::prepare.
 /// @tparam Derived  module, bucketing_module.
 template <class Derived, class Output>
 class training_loop {
@@ -61,8 +65,8 @@ class training_loop {
   /// validation data if there are any, with the same metric, and the sources begin another epoch.
   /// @param validation  A DataSource, or nullptr.
   /// @throws bad_option without `epochs`; no_optimizer; the errors of callbacks and of the source
-  template <DataSource S, class M, class V = S>
-  fit_result fit(S& data, M& metric, fit_options const& options, V* validation = nullptr) {
+  template <DataSource S, class M, class V = S, class RowIds = no_row_ids>
+  fit_result fit(S& data, M& metric, fit_options const& options, V* validation = nullptr, RowIds const& row_ids = {}) {
     pushpull::detail::expects<bad_option>(options.epochs.has_value(),
                                           [] { return std::string("fit: a number of epochs expected"); });
     if (!self().is_bound()) self().bind_to(data);
@@ -74,7 +78,7 @@ class training_loop {
     options.callbacks.on_begin({options.begin_epoch, epochs});
     for (std::int64_t epoch = options.begin_epoch; epoch < epochs && !control.stopped(); ++epoch) {
       auto const start = std::chrono::steady_clock::now();
-      auto const [samples, completed] = train_epoch(data, metric, options, epoch, control);
+      auto const [samples, completed] = train_epoch(data, metric, options, row_ids, epoch, control);
       self().spread_aux();
       result.training = metric.global_values();
       double const seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -82,8 +86,8 @@ class training_loop {
       result.next_epoch = epoch + 1;
       result.validation.clear();
       if (validation != nullptr)
-        result.validation = score_with(*validation, metric,
-                                       {.callbacks = options.callbacks, .epoch = epoch, .epochs = epochs}, control);
+        result.validation = score_with(
+            *validation, metric, {.callbacks = options.callbacks, .epoch = epoch, .epochs = epochs}, row_ids, control);
       data.reset();
       options.callbacks.on_epoch_end({epoch, epochs, samples, seconds, result.training, result.validation,
                                       self().optimizer().learning_rate(), control});
@@ -94,21 +98,22 @@ class training_loop {
   }
 
   /// The metric over the batches of a source, in inference. Rows of padding do not count. @throws not_bound, not_initialized
-  template <DataSource S, class M>
-  std::vector<metric_value> score(S& data, M& metric, score_options const& options = {}) {
+  template <DataSource S, class M, class RowIds = no_row_ids>
+  std::vector<metric_value> score(S& data, M& metric, score_options const& options = {}, RowIds const& row_ids = {}) {
     training_control control;
-    return score_with(data, metric, options, control);
+    return score_with(data, metric, options, row_ids, control);
   }
 
   /// f(outputs, batch number, batch) for each batch of a source: views of host memory without the rows of padding.
   /// @throws not_bound, not_initialized
-  template <DataSource S, class G>
-  void predict_each(S& data, G&& f, bool reset = true) {
+  template <DataSource S, class G, class RowIds = no_row_ids>
+  void predict_each(S& data, G&& f, bool reset = true, RowIds const& row_ids = {}) {
     self().expect_ready("predict");
     if (reset) data.reset();
     for (std::int64_t n = 0;; ++n) {
       auto const batch = data.next();
       if (!batch) return;
+      prepare_batch(*batch, row_ids);
       self().forward(*batch, mode::inference);
       auto const own = host_outputs(batch->pad);
       std::vector<tensor_view<Output const>> views;
@@ -118,10 +123,10 @@ class training_loop {
   }
   /// The outputs of all batches, of each output one after the other on its axis of samples, without the rows of padding. An output
   /// without samples is that of the last batch. Empty if there is no batch.
-  template <DataSource S>
-  std::vector<tensor<Output>> predict(S& data, bool reset = true) {
+  template <DataSource S, class RowIds = no_row_ids>
+  std::vector<tensor<Output>> predict(S& data, bool reset = true, RowIds const& row_ids = {}) {
     pushpull::detail::collected_outputs<Output> all(axes());
-    predict_each(data, [&](auto const& outputs, std::int64_t, auto const&) { all.add(outputs); }, reset);
+    predict_each(data, [&](auto const& outputs, std::int64_t, auto const&) { all.add(outputs); }, reset, row_ids);
     return all.joined();
   }
   /// The first output for one array of data, in the mode of the bind. @throws not_bound, not_initialized
@@ -136,9 +141,19 @@ class training_loop {
  private:
   Derived& self() { return static_cast<Derived&>(*this); }
 
+  /// A batch whose forward pass comes, with its rows of tables.
+  template <class Batch, class RowIds>
+  void prepare_batch(Batch const& next, RowIds const& row_ids) {
+    if constexpr (std::same_as<RowIds, no_row_ids>)
+      self().prepare(next);
+    else
+      self().prepare(next, row_ids);
+  }
+
   /// A callback that stops validation in `fit` stops the training.
-  template <class S, class M>
-  std::vector<metric_value> score_with(S& data, M& metric, score_options const& options, training_control& control) {
+  template <class S, class M, class RowIds>
+  std::vector<metric_value> score_with(S& data, M& metric, score_options const& options, RowIds const& row_ids,
+                                       training_control& control) {
     self().expect_ready("score");
     if (options.reset) data.reset();
     metric.reset();
@@ -148,7 +163,7 @@ class training_loop {
     for (; !options.batches || n < *options.batches; ++n) {
       auto const batch = data.next();
       if (!batch) break;
-      self().prepare(*batch);
+      prepare_batch(*batch, row_ids);
       self().forward(*batch, mode::inference);
       self().update_metric(metric, batch->pad);
       self().group().wait_loaded();
@@ -173,13 +188,14 @@ class training_loop {
   }
 
   /// @returns the samples, and whether no callback ended the epoch early
-  template <class S, class M>
-  std::pair<std::int64_t, bool> train_epoch(S& data, M& metric, fit_options const& options, std::int64_t epoch,
-                                            training_control& control) {
+  template <class S, class M, class RowIds>
+  std::pair<std::int64_t, bool> train_epoch(S& data, M& metric, fit_options const& options, RowIds const& row_ids,
+                                            std::int64_t epoch, training_control& control) {
     metric.reset();
     metric_reader const reader(metric);
     std::int64_t samples = 0;
     auto next = data.next();
+    if (next) prepare_batch(*next, row_ids);
     for (std::int64_t n = 0; next; ++n) {
       self().tic();
       self().forward_backward(*next);
@@ -189,7 +205,7 @@ class training_loop {
       samples += own;
       self().group().wait_loaded();
       next = data.next();
-      if (next) self().prepare(*next);
+      if (next) prepare_batch(*next, row_ids);
       for (auto const& record : self().toc())
         if (options.records) options.records(record);
       options.callbacks.on_batch_end({epoch, *options.epochs, n, batches_of(data), own, reader, control});
