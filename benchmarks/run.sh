@@ -3,7 +3,7 @@
 # benchmarks/run.sh compare [options]: against other libraries, which are installed first; --help lists the options.
 # benchmarks/run.sh dist [MiB|bert-base [turns]]: a step over 2 and over 4 MPI ranks of this machine.
 # benchmarks/run.sh dist --compare [options]: BERT-base over 2 ranks, beside PyTorch's DDP, which is installed first.
-# benchmarks/run.sh servers [MiB [turns]]: a worker with a server, beside the bare exchange of their messages and the pass alone.
+# benchmarks/run.sh servers [MiB [turns]]: a worker with a server, beside the bare exchange of messages, TCP and the pass alone.
 # benchmarks/run.sh compile-time [options]: what compiling costs.
 # benchmarks/run.sh report: tables and plots from what was measured, inserted into docs/performance.md.
 set -euo pipefail
