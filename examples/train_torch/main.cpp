@@ -1,5 +1,5 @@
 /// @file
-/// A trainer in LibTorch whose optimizer is a pushpull store over several replicas, beside torch::optim::AdamW.
+/// A trainer in LibTorch whose optimizer is a pushpull store over several replicas, in comparison with torch::optim::AdamW.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -12,10 +12,11 @@
 #include <pushpull/interop/torch_module.hpp>
 #include <pushpull/pushpull.hpp>
 #include <stdexcept>
-#include <train_classifier/load.hpp>
 #include <vector>
 
-#include "net.hpp"
+#include "convolutional.hpp"
+#include "gpt.hpp"
+#include "network.hpp"
 #include "options.hpp"
 
 namespace {
@@ -73,12 +74,12 @@ class their_optimizer {
 template <class Optimizer>
 class trainer {
  public:
-  trainer(options const& chosen, std::int64_t side) : group_{chosen, side}, optimizer_{chosen, group_} {}
+  trainer(options const& chosen, task const& learned) : group_{chosen, learned}, optimizer_{chosen, group_} {}
 
-  /// One step on some rows. @returns the mean loss before it @throws std::runtime_error if that is no number
-  double step(labelled_images const& data, torch::Tensor const& rows) {
+  /// One step. @returns the mean loss of the batch before it @throws std::runtime_error if that is no number
+  double step(samples const& batch) {
     optimizer_.zero_grad();
-    double const loss = group_.backward(data, rows);
+    double const loss = group_.backward(batch);
     if (!std::isfinite(loss)) throw std::runtime_error{"training diverged: try a smaller --learning-rate"};
     auto const begin = std::chrono::steady_clock::now();
     optimizer_.step();
@@ -121,17 +122,18 @@ class running_mean {
 
 void run(options const& chosen) {
   if (chosen.threads > 0) torch::set_num_threads(chosen.threads);
-  auto const loaded = train_classifier::load(chosen.data);
-  auto const training = tensors_of(loaded.training), test = tensors_of(loaded.test);
-  auto const side = training.images.size(2), steps_per_epoch = training.rows() / chosen.batch;
+  auto const learned = chosen.model == model_name::gpt ? learn_text(chosen) : learn_images(chosen);
+  auto const& training = learned.training;
+  auto const steps_per_epoch = training.rows() / chosen.batch;
   if (steps_per_epoch == 0)
-    throw input_error{"--batch: there are only " + std::to_string(training.rows()) + " training images"};
+    throw input_error{"--batch: there are only " + std::to_string(training.rows()) + " rows to train with"};
 
-  trainer<our_optimizer> ours{chosen, side};
+  trainer<our_optimizer> ours{chosen, learned};
   std::optional<trainer<their_optimizer>> theirs;
-  if (chosen.compare) theirs.emplace(chosen, side);
+  if (chosen.compare) theirs.emplace(chosen, learned);
 
   auto const all = chosen.steps > 0 ? chosen.steps : chosen.epochs * steps_per_epoch;
+  auto const reported = theirs ? 20 : std::min<std::int64_t>(steps_per_epoch, 100);
   running_mean our_mean, their_mean;
   double difference = 0;
   torch::Tensor order;
@@ -141,16 +143,15 @@ void run(options const& chosen) {
       torch::manual_seed(chosen.seed + static_cast<std::uint64_t>(step) + 1);
       order = torch::randperm(training.rows());
     }
-    auto const rows = order.slice(0, place * chosen.batch, (place + 1) * chosen.batch);
-    double const loss = ours.step(training, rows);
+    auto const batch = training.select(order.slice(0, place * chosen.batch, (place + 1) * chosen.batch));
+    double const loss = ours.step(batch);
     our_mean.add(loss);
     if (theirs) {
-      double const their_loss = theirs->step(training, rows);
+      double const their_loss = theirs->step(batch);
       their_mean.add(their_loss);
       difference = std::max(difference, std::abs(loss - their_loss) / std::abs(their_loss));
     }
-    bool const epoch_ends = place + 1 == steps_per_epoch;
-    if (chosen.quiet || !(step + 1 == all || (theirs ? (step + 1) % 20 == 0 : epoch_ends))) continue;
+    if (chosen.quiet || (step + 1 != all && (step + 1) % reported != 0)) continue;
     std::printf("step %lld/%lld  loss %.7f", static_cast<long long>(step + 1), static_cast<long long>(all),
                 our_mean.take());
     if (theirs) std::printf("  torch::optim %.7f", their_mean.take());
@@ -168,9 +169,9 @@ void run(options const& chosen) {
         "optimizer's part of a step, %lld parameters on %d replicas: %.4f ms, torch::optim::AdamW %.4f ms: %.2f\n",
         static_cast<long long>(elements), chosen.replicas, our_time, their_time, our_time / their_time);
   }
-  auto const correct = ours.group().correct(test);
-  std::printf("test accuracy %.4f (%lld of %lld)\n", static_cast<double>(correct) / static_cast<double>(test.rows()),
-              static_cast<long long>(correct), static_cast<long long>(test.rows()));
+  auto const correct = ours.group().correct(learned.test), labels = learned.test.labels.numel();
+  std::printf("test accuracy %.4f (%lld of %lld)\n", static_cast<double>(correct) / static_cast<double>(labels),
+              static_cast<long long>(correct), static_cast<long long>(labels));
 }
 
 }  // namespace
