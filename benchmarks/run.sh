@@ -4,6 +4,7 @@
 # benchmarks/run.sh dist [MiB|bert-base [turns]]: a step over 2 and over 4 MPI ranks of this machine.
 # benchmarks/run.sh dist --compare [options]: BERT-base over 2 ranks, beside PyTorch's DDP, which is installed first.
 # benchmarks/run.sh servers [MiB [turns]]: a worker with a server, beside the bare exchange of messages, TCP and the pass alone.
+# benchmarks/run.sh servers --compare [options]: beside MXNet's dist_async, which is installed first.
 # benchmarks/run.sh compile-time [options]: what compiling costs.
 # benchmarks/run.sh report: tables and plots from what was measured, inserted into docs/performance.md.
 set -euo pipefail
@@ -62,6 +63,14 @@ fi
 if [[ ${1:-} == servers ]]; then
   shift
   build benchmarks pushpull.bench.servers
+  if [[ ${1:-} == --compare ]]; then
+    shift
+    "$root/benchmarks/baselines/install.sh" mxnet
+    mxnet_python="$root/build/baselines/mxnet/venv/bin/python"
+    [[ -x $mxnet_python ]] || fail "the comparison needs MXNet: see build/baselines/mxnet/install.log"
+    exec python3 "$root/benchmarks/servers/compare.py" --program "$programs/pushpull.bench.servers" \
+      --mxnet-python "$mxnet_python" "$@"
+  fi
   exec "$programs/pushpull.bench.servers" "$@"
 fi
 

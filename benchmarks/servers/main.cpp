@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,24 @@ double seconds(F const& f) {
   auto const begin = std::chrono::steady_clock::now();
   f();
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+/// Seconds of the best turn in which `workers` remote stores push and pull at once.
+double together(std::string const& address, std::size_t workers, std::vector<float> const& gradient, int turns) {
+  std::vector<std::unique_ptr<pp::remote_store<float, device>>> stores;
+  std::vector<std::vector<float>> weights(workers, std::vector<float>(gradient.size(), 1.0F));
+  for (std::size_t i = 0; i < workers; ++i)
+    stores.push_back(std::make_unique<pp::remote_store<float, device>>(pp::cpu_devices(1), std::vector{address}));
+  for (auto const& store : stores) store->init("w", weights[0]);
+  double best = 1e9;
+  for (int turn = 0; turn < turns; ++turn)
+    best = std::min(best, seconds([&] {
+                      std::vector<pp::completion> calls;
+                      for (std::size_t i = 0; i < workers; ++i)
+                        calls.push_back(stores[i]->pushpull("w", gradient, weights[i]));
+                      for (auto const& call : calls) call.wait();
+                    }));
+  return best;
 }
 
 }  // namespace
@@ -70,4 +89,8 @@ int main(int argc, char** argv) {
               both * 1e3, exchange * 1e3, pass * 1e3, both / (exchange + pass));
   std::printf("the same bytes over plain TCP: %.1f ms; the link's speed is %.2f of it, with the pass %.2f\n", raw * 1e3,
               raw / exchange, (raw + pass) / both);
+  constexpr std::size_t workers = 3;
+  double const all = together(server.address(), workers, gradient, turns);
+  std::printf("%zu workers at once: %.1f ms, %.0f MiB/s of gradients and as many of weights\n", workers, all * 1e3,
+              static_cast<double>(workers * mib) / all);
 }
