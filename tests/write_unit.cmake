@@ -1,3 +1,4 @@
+cmake_minimum_required(VERSION 3.25)
 # cmake -D "sources=<file>;..." -D unit=<file> -P write_unit.cmake
 # Writes a unit that compiles several test files at once, each in a namespace of its own, since their helpers share names.
 # The unit includes first all that the files include. Inside the namespaces these headers then add nothing.
