@@ -3,7 +3,7 @@
 #
 # Defines pushpull::cccl, pushpull::xsimd, pushpull::range_v3_for_nvcc, and through their own packages TBB::tbb,
 # Threads::Threads and, where they exist, CUDA::cudart, OpenMP::OpenMP_CXX, MPI::MPI_CXX, nlohmann_json::nlohmann_json,
-# pushpull::libzmq, pushpull::libnccl and pushpull::libtorch.
+# pushpull::libzmq, pushpull::libnccl, pushpull::libcblas and pushpull::libtorch.
 # Sets pushpull_missing to a list of what has to be installed first; empty if there is nothing.
 
 set(pushpull_missing "")
@@ -59,6 +59,26 @@ if(PUSHPULL_CPPZMQ_INCLUDE_DIR AND PUSHPULL_ZMQ_INCLUDE_DIR AND PUSHPULL_ZMQ_LIB
   set_target_properties(pushpull::libzmq PROPERTIES
     IMPORTED_LOCATION "${PUSHPULL_ZMQ_LIBRARY}"
     INTERFACE_INCLUDE_DIRECTORIES "${PUSHPULL_CPPZMQ_INCLUDE_DIR};${PUSHPULL_ZMQ_INCLUDE_DIR}")
+endif()
+
+# A BLAS with its C interface, whose header is not always there: BLA_VENDOR chooses among several (see CMake's FindBLAS).
+find_package(BLAS QUIET)
+find_path(PUSHPULL_CBLAS_INCLUDE_DIR cblas.h PATH_SUFFIXES openblas)
+mark_as_advanced(PUSHPULL_CBLAS_INCLUDE_DIR)
+if(TARGET BLAS::BLAS AND PUSHPULL_CBLAS_INCLUDE_DIR AND NOT TARGET pushpull::libcblas)
+  include(CheckCXXSymbolExists)
+  include(CMakePushCheckState)
+  cmake_push_check_state(RESET)
+  set(CMAKE_REQUIRED_QUIET TRUE)
+  set(CMAKE_REQUIRED_INCLUDES "${PUSHPULL_CBLAS_INCLUDE_DIR}")
+  set(CMAKE_REQUIRED_LIBRARIES BLAS::BLAS)
+  check_cxx_symbol_exists(cblas_dgemm cblas.h PUSHPULL_CBLAS_LINKS)
+  cmake_pop_check_state()
+  if(PUSHPULL_CBLAS_LINKS)
+    add_library(pushpull::libcblas INTERFACE IMPORTED GLOBAL)
+    set_target_properties(pushpull::libcblas PROPERTIES
+      INTERFACE_INCLUDE_DIRECTORIES "${PUSHPULL_CBLAS_INCLUDE_DIR}" INTERFACE_LINK_LIBRARIES "${BLAS_LIBRARIES};${BLAS_LINKER_FLAGS}")
+  endif()
 endif()
 
 # LibTorch, whose package configures much and may end with an error of its own: only where somebody asks for it.

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 
 #include <pushpull/concepts/pre_reduction.hpp>
@@ -35,6 +36,26 @@ template <class U, std::size_t P>
 inline constexpr std::size_t factored_number = []<std::size_t... Q>(std::index_sequence<Q...>) {
   return (std::size_t{is_factored<U, Q>()} + ... + std::size_t{0});
 }(std::make_index_sequence<P>());
+
+/// The stage of `U` whose statistics are number `Stage` of those that it needs.
+template <std::size_t Stage, class U>
+auto const& factored_stage(U const& u) {
+  if constexpr (requires {
+                  u.first;
+                  u.rest;
+                }) {
+    constexpr std::size_t of_first = factored_count<std::remove_cvref_t<decltype(u.first)>>;
+    if constexpr (Stage < of_first) {
+      return factored_stage<Stage>(u.first);
+    } else {
+      return factored_stage<Stage - of_first>(u.rest);
+    }
+  } else if constexpr (Wrapping<U>) {
+    return factored_stage<Stage>(inside(u));
+  } else {
+    return u;
+  }
+}
 
 /// How many of the numbers of rows and columns have names.
 template <class U>
@@ -67,6 +88,10 @@ inline constexpr auto all_state_names = [] {
 ///         template <class V> V pre_reduce(phase<0>, S, V w, V g) const noexcept: the term that is summed over rows
 ///         and columns. Where it has no other phase: using sums_type = cuda::std::array<double, 0>. Further phases are
 ///         those of a PreReduction. static constexpr bool per_tensor = true.
+/// May:    say .elements = true. Nothing is summed then: the terms, which may be of the states too, are kept for all
+///         elements, and void transform(matrix<A> const& m) const noexcept changes m.terms, which are the elements of
+///         m.rows x m.columns in order; m.scratch has room for m.scratch_size() numbers. The operator finds them by
+///         `elements<V>(outside)`. On CPUs only.
 /// Models: update::centralize, group_adagrad, adam_mini, adafactor, and every pipeline or wrapper that holds one.
 template <class U>
 concept Factored = PreReduction<U> && (detail::factored_count<U> > 0);

@@ -162,6 +162,44 @@ struct matrix_terms {
   }
 };
 
+/// The terms of all elements: a task is a part of a tensor.
+template <class Rule, class Types, class Execution, std::size_t Phase>
+struct write_terms : matrix_terms<Rule, Types, Execution, Phase> {
+  using base = matrix_terms<Rule, Types, Execution, Phase>;
+  using typename base::block_type;
+  static constexpr std::int64_t part = leaf_size * 4;  ///< Elements of a task.
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  PUSHPULL_HOST_DEVICE void operator()(std::int64_t task) const {
+    std::int32_t const n = this->table.find(task);
+    auto const& m = this->table.matrix_of(n);
+    std::int64_t const begin = task * part, end = begin + part < m.size ? begin + part : m.size;
+    for (std::int64_t i = begin; i < end; i += block_type::size) {
+      std::int64_t const valid = end - i < block_type::size ? end - i : block_type::size;
+      block_type block;
+      this->terms(block, this->table.runs[n], m.first, i, valid);
+      store_stored<memory::rows>(block, m.terms + i, false, valid);
+    }
+  }
+};
+
+/// Has the rule rewrite the terms of each tensor.
+template <class Rule, class Types, std::size_t Stage>
+struct transform_terms {
+  using A = typename Types::accumulation;
+
+  Rule const* rules;
+  clock<Rule, A> const* clocks;
+  matrix_table<matrix_run<Types, pushpull::detail::state_count<Rule>, pushpull::detail::factored_count<Rule>>, A> table;
+
+  void operator()(std::int64_t n) const noexcept {
+    auto const& m = table.matrix_of(static_cast<std::int32_t>(n));
+    if (m.size == 0) return;
+    Rule const& rule = rules[clocks[table.runs[n].clock].parameter_group];
+    pushpull::detail::factored_stage<Stage>(rule).transform(m);
+  }
+};
+
 /// Sums over parts of rows: a leaf each.
 template <class Rule, class Types, class Execution, std::size_t Phase>
 struct row_sums : matrix_terms<Rule, Types, Execution, Phase> {

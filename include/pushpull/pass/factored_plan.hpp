@@ -132,6 +132,14 @@ class matrix_plan {
     constexpr std::size_t stage = pushpull::detail::factored_number<Rule, Phase>;
     constexpr bool with_columns = !pushpull::detail::factors_of<Rule>[stage].columns.empty();
     constexpr bool keep = !keeps_late;
+    if constexpr (pushpull::detail::factors_of<Rule>[stage].elements) {
+      static_assert(HostDevice<D>, "Factored: a stage with .elements transforms whole matrices on CPUs only");
+      device.for_each(tasks(stage, of_parts),
+                      detail::write_terms<Rule, Types, execution, Phase>{{rules, clocks, table(stage, of_parts)}});
+      device.for_each(static_cast<std::int64_t>(runs_.rows.size()),
+                      detail::transform_terms<Rule, Types, stage>{rules, clocks, table(stage, of_parts)});
+      return;
+    }
     device.for_each_leaf(tasks(stage, of_rows),
                          detail::row_sums<Rule, Types, execution, Phase>{{rules, clocks, table(stage, of_rows)}},
                          partials_);
@@ -161,7 +169,7 @@ class matrix_plan {
   }
 
  private:
-  enum kind : std::size_t { of_rows, of_short_rows, of_columns, of_numbers, of_means, of_batches, kinds };
+  enum kind : std::size_t { of_rows, of_short_rows, of_columns, of_numbers, of_means, of_batches, of_parts, kinds };
 
   static bool has_columns(std::size_t stage, matrix<A> const& m) {
     return !pushpull::detail::factors_of<Rule>[stage].columns.empty() && m.is_matrix;
@@ -181,13 +189,16 @@ class matrix_plan {
       bool const columns = has_columns(stage, m);
       std::int64_t const all_columns = columns ? m.batches * m.columns : 0;
       std::array<std::int64_t, kinds> own{};
-      if (detail::matrix_cuts::has_short_rows(m)) {
+      if (pushpull::detail::factors_of<Rule>[stage].elements) {
+        constexpr std::int64_t part = detail::write_terms<Rule, Types, typename D::execution, 0>::part;
+        own[of_parts] = (m.size + part - 1) / part;
+      } else if (detail::matrix_cuts::has_short_rows(m)) {
         std::int64_t const group = detail::short_row_sums<Rule, Types, typename D::execution, 0>::rows(m.columns);
         own[of_short_rows] = (m.all_rows() + group - 1) / group;
       } else {
         own[of_rows] = m.all_rows() * cuts.row_chunks;
       }
-      own[of_numbers] = m.all_rows() + all_columns;
+      own[of_numbers] = pushpull::detail::factors_of<Rule>[stage].elements ? 0 : m.all_rows() + all_columns;
       if (columns) {
         own[of_columns] = m.batches * cuts.column_chunks * ((m.columns + block - 1) / block);
         own[of_means] = m.batches * cuts.mean_chunks;
@@ -216,6 +227,11 @@ class matrix_plan {
       for (std::size_t i = 0; i < matrices_.rows.size(); ++i) {
         auto& m = matrices_.rows[i];
         take(m.motion, 2);
+        if (pushpull::detail::factors_of<Rule>[i % stages].elements) {
+          take(m.terms, m.size);
+          take(m.scratch, m.scratch_size());
+          continue;
+        }
         take(m.row, m.all_rows());
         if (!has_columns(i % stages, m)) continue;
         take(m.column, m.batches * m.columns);

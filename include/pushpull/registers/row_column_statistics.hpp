@@ -17,8 +17,9 @@ struct factors {
   std::string_view rows = {};     ///< The state of each row, by its name; without one its number lasts for a step.
   std::string_view columns = {};  ///< The state of each column; without one nothing is asked of columns.
   bool last_dimensions =
-      false;  ///< A matrix per index of the dimensions before the last two; else one of all elements,
-              ///< whose rows are the indexes of the first dimension.
+      false;              ///< A matrix per index of the dimensions before the last two; else one of all elements,
+                          ///< whose rows are the indexes of the first dimension.
+  bool elements = false;  ///< The terms of all elements go to the stage's `transform`, in place of sums: see Factored.
 };
 
 template <class A>
@@ -62,6 +63,16 @@ class matrix_numbers {
     if (of_->batches == 1) return V(static_cast<A>(of_->mean[0]));
     return gather<V>(A(1), [m = of_](std::int64_t row, std::int64_t)
                                PUSHPULL_INLINE_LAMBDA { return static_cast<A>(m->mean[m->batch_of(row)]); });
+  }
+  /// Each element of what `transform` left, `outside` where the tensor has ended.
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class V>
+  PUSHPULL_DEVICE_INLINE V elements(A outside) const {
+    if (element_ + width<V> <= of_->size) return load<V>(of_->terms + element_);
+    V result(outside);
+    for (std::int64_t lane = 0; element_ + lane < of_->size; ++lane)
+      reinterpret_cast<A*>(&result)[lane] = of_->terms[element_ + lane];
+    return result;
   }
   /// Whether the tensor has two dimensions or more.
   PUSHPULL_DEVICE_INLINE bool of_matrix() const { return of_->is_matrix; }
@@ -120,6 +131,14 @@ struct matrix {
   A* column;              ///< A number per column, or null.
   double* mean;           ///< The mean of each matrix's row numbers, where columns have numbers.
   double* motion;         ///< How numbers move in this step: see factored_step.
+  A* terms;               ///< A number per element, of which `transform` makes others, or null.
+  A* scratch;             ///< Room for `transform`: size + 2 min(rows, columns)^2 numbers.
+
+  /// How many numbers `scratch` has.
+  PUSHPULL_HOST_DEVICE std::int64_t scratch_size() const {
+    std::int64_t const least = rows < columns ? rows : columns;
+    return size + 2 * least * least;
+  }
 
   PUSHPULL_DEVICE_INLINE matrix_numbers<A> at(std::int64_t number) const noexcept { return {this, number - first}; }
 

@@ -7,6 +7,7 @@ Inputs and lines are those of record_updaters.py, with as many elements as the t
 of the trajectory: adafactor_3x5. States are written under the names that this library gives them.
 """
 
+import inspect
 import sys
 from pathlib import Path
 
@@ -50,6 +51,29 @@ def pytorch():
                     for theirs, ours in names.items():
                         if theirs in optimizer.state[parameter]:
                             yield at, dtype_name, step, ours, optimizer.state[parameter][theirs].flatten().tolist()
+
+
+    # Muon computes its products in bfloat16; here in the type of the parameter.
+    source = inspect.getsource(torch.optim._muon._zeropower_via_newtonschulz)
+    exec(source.replace("torch.bfloat16", "grad.dtype"), torch.optim._muon.__dict__)
+    arguments = {"muon": dict(lr=0.02), "muon_plain": dict(lr=0.02, momentum=0.8, nesterov=False, weight_decay=0.5, ns_steps=3,
+                                                           adjust_lr_fn="match_rms_adamw")}
+    for name, given in arguments.items():
+        for shape in SHAPES:
+            for dtype, dtype_name in ((torch.float64, "float64"), (torch.float32, "float32")):
+                size = size_of(shape)
+                values = torch.tensor([formula(i, 0) for i in range(size)], dtype=dtype).reshape(shape[0], -1)
+                parameter = torch.nn.Parameter(values)
+                optimizer = torch.optim.Muon([parameter], **given)
+                for step in range(1, STEPS + 1):
+                    parameter.grad = torch.tensor(gradient(size, step), dtype=dtype).reshape(shape[0], -1)
+                    optimizer.step()
+                    if step not in RECORDED_STEPS:
+                        continue
+                    at = f"{name}_{'x'.join(map(str, shape))}"
+                    yield at, dtype_name, step, "weight", parameter.flatten().tolist()
+                    buffer = optimizer.state[parameter]["momentum_buffer"]
+                    yield at, dtype_name, step, "momentum_buffer", buffer.flatten().tolist()
 
 
 def optax():
