@@ -78,7 +78,12 @@ class torch_model {
     other.tensors_.clear();
   }
   torch_model& operator=(torch_model&&) = delete;
-  ~torch_model() { release(); }
+  ~torch_model() {
+    try {
+      release();
+    } catch (...) {  // no memory: the tensors that have none of their own stay in the store's
+    }
+  }
 
   /// The names of the parameters, in the order of the first replica.
   std::vector<std::string> const& names() const { return names_; }
