@@ -19,7 +19,7 @@ namespace train_classifier {
 
 enum class dataset_name { digits, fashion_mnist };
 enum class device_kind { cpu, cuda };
-enum class updater_name { sgd, momentum, nesterov, adam, adamw };
+enum class updater_name { sgd, momentum, nesterov, adam, adamw, adam8 };
 
 /// Options with their defaults; those that depend on other options are filled in by `parse`.
 struct options {
@@ -100,10 +100,11 @@ inline std::optional<options> parse(int argc, char const* const* argv, options c
                             {"momentum", updater_name::momentum},
                             {"nesterov", updater_name::nesterov},
                             {"adam", updater_name::adam},
-                            {"adamw", updater_name::adamw}},
-                           "rule that applies the gradients (default adam)");
+                            {"adamw", updater_name::adamw},
+                            {"adam8", updater_name::adam8}},
+                           "rule that applies the gradients (default adam); adam8: with states of 8 bits, on CPUs");
   app.add_option("--learning-rate", learning_rate,
-                 "default 0.2 for sgd, 0.02 for momentum and nesterov, 0.001 for adam and adamw");
+                 "default 0.2 for sgd, 0.02 for momentum and nesterov, 0.001 for the others");
   app.add_option("--epochs", epochs, "passes over the training images (default 20 for digits, 10 for fashion-mnist)")
       ->check(CLI::Range(1, 1'000'000));
   app.add_option("--batch", chosen.batch, "images per step, over all devices (default 64)")

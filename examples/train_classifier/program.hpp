@@ -89,8 +89,13 @@ void train_and_test(options const& chosen, std::vector<Device> const& devices, C
     perceptron_shape const shape{data.training.features, chosen.hidden, classes};
     classifier<Device> net{perceptron_factory<Device>{shape}, devices, {.seed = chosen.seed}};
     bool complete = true;
-    with_updater(chosen, [&](auto const& updater) {
-      detail::traced(chosen, ranks.rank(), [&] { complete = train(net, ranks, updater, chosen, data.training); });
+    with_updater(chosen, [&](auto const& updater, auto const&... policies) {
+      if constexpr (sizeof...(policies) == 0 || pushpull::HostDevice<Device>) {
+        detail::traced(chosen, ranks.rank(),
+                       [&] { complete = train(net, ranks, updater, chosen, data.training, policies...); });
+      } else {
+        throw input_error{"--updater adam8: for CPU devices"};
+      }
     });
     if (!speaks) return;
     if (!complete) return detail::print_how_to_resume(chosen);

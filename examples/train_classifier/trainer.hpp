@@ -99,11 +99,12 @@ struct progress_of_ranks {
 /// Trains the classifier by the rule, from its initial weights or from the newest checkpoint. If there are several ranks, each
 /// makes this call, and each of their devices takes its share of every batch.
 /// The rows that do not fill a batch sit out the epoch; the order of rows does not depend on the devices.
+/// @param policies  Of the rule's store.
 /// @returns false if a signal ended it
 /// @throws std::runtime_error if the loss stops being a number
-template <class Device, class Communicator, class Updater>
+template <class Device, class Communicator, class Updater, class... Policies>
 bool train(classifier<Device>& net, Communicator const& ranks, Updater const& updater, options const& chosen,
-           dataset const& data) {
+           dataset const& data, Policies const&... policies) {
   namespace callbacks = pp::train::callbacks;
   namespace initializers = pp::train::initializers;
   rank_source batches{batches_of(data, {.batch = static_cast<std::int64_t>(chosen.batch),
@@ -123,7 +124,7 @@ bool train(classifier<Device>& net, Communicator const& ranks, Updater const& up
   if (!net.is_initialized())
     net.init_params(
         initializers::by_suffix{initializers::xavier{initializers::distribution::uniform, initializers::fan::in, 6}});
-  net.init_optimizer(updater, {}, ranks);
+  net.init_optimizer(updater, {}, ranks, policies...);
 
   pp::train::callback_list calls;
   bool const speaks = ranks.rank() == 0 && !chosen.quiet;

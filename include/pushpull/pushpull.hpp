@@ -49,6 +49,7 @@
 #include <pushpull/store/parameter_store.hpp>
 #include <pushpull/store/partitioned_store.hpp>
 #include <pushpull/store/policies.hpp>
+#include <pushpull/store/state_codecs.hpp>
 #include <pushpull/store/typed_parameter_store.hpp>
 #include <pushpull/store/wait_at_exit.hpp>
 #include <pushpull/tensor/row_sparse.hpp>

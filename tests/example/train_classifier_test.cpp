@@ -12,7 +12,7 @@
 using namespace pushpull::test;
 
 TEST_CASE("the example learns the digits and says how well", "[example][train_classifier]") {
-  auto const updater = GENERATE(as<std::string>{}, "sgd", "momentum", "nesterov", "adam", "adamw");
+  auto const updater = GENERATE(as<std::string>{}, "sgd", "momentum", "nesterov", "adam", "adamw", "adam8");
   auto const result = run("--updater " + updater);
   CHECK(result.exit_code == 0);
   CHECK(accuracy(result) >= 0.95);

@@ -45,3 +45,12 @@ TEST_CASE("statistics of rows and columns over ranks are those of one process", 
   };
   test::require_same_bits<float>(3, 1, 5, make, test::push_and_pull);
 }
+
+TEST_CASE("states of 8 bits over ranks are those of one process", "[ranks][state_codecs]") {
+  auto const make = [](auto const& devices, auto const& c) {
+    using codecs = pp::state_codecs<256, pp::codec::linear, pp::codec::of<"exp_avg_sq", pp::codec::unsigned_float8>>;
+    return pp::make_kv_store<float>(devices, update::adam{.learning_rate = 0.1}, codecs{}, c);
+  };
+  test::require_same_bits<float>(3, 1, 5, make, test::push_and_pull);
+  test::require_same_bits<float>(2, 2, 5, make, test::push_and_pull);
+}

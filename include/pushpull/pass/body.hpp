@@ -9,176 +9,16 @@
 
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
-#include <pushpull/detail/static_for.hpp>
+#include <pushpull/pass/block_operands.hpp>
+#include <pushpull/pass/coded_states.hpp>
 #include <pushpull/pass/operands.hpp>
 #include <pushpull/pass/run_table.hpp>
 #include <pushpull/registers/block.hpp>
-#include <pushpull/registers/code.hpp>
 #include <pushpull/registers/stochastic_rounding.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::pass {
 
-/// The layout of the operands of a launch.
-enum class memory {
-  arenas,   ///< All aligned, all whole blocks.
-  foreign,  ///< Gradients and mirrors belong to the caller: any length, any alignment.
-  rows      ///< Masters and states too: runs are rows of a tensor, and blocks also hold other rows.
-};
-
 namespace detail {
-
-/// f(operand) for operands first to count - 1. On GPUs guarded constants index the near ones: a run-time index would
-/// put the array of pointers into local memory.
-PUSHPULL_EXEC_CHECK_DISABLE
-template <bool Unrolled, class Pointer, class F>
-PUSHPULL_DEVICE_INLINE void for_each_operand(Pointer const (&near)[inline_operands], Pointer const* far,
-                                             std::int32_t first, std::int32_t count, F const& f) {
-  if constexpr (Unrolled) {
-    static_for<inline_operands>([&](auto k) PUSHPULL_INLINE_LAMBDA {
-      constexpr auto index = static_cast<std::int32_t>(decltype(k)::value);
-      if (index >= first && index < count) f(near[index]);
-    });
-    PUSHPULL_NO_UNROLL
-    for (std::int32_t k = inline_operands; k < count; ++k) f(far[k - inline_operands]);
-  } else {
-    for (std::int32_t k = first; k < count; ++k) f(k < inline_operands ? near[k] : far[k - inline_operands]);
-  }
-}
-
-/// Sources whose loads a GPU has in flight together: more cost registers, fewer leave memory waiting.
-inline constexpr std::size_t grouped_loads = 4;
-
-/// add(block) for each source behind the first, which `load(block, source)` reads; in source order.
-PUSHPULL_EXEC_CHECK_DISABLE
-template <class Block, class Run, class Load, class Add>
-PUSHPULL_DEVICE_INLINE void add_sources(Run const& r, Load const& load, Add const& add) {
-  auto const one = [&](typename Run::source_type from) PUSHPULL_INLINE_LAMBDA {
-    Block next;
-    load(next, from);
-    add(next);
-  };
-  if constexpr (Block::access::unrolled) {
-    static_for<inline_operands / grouped_loads>([&](auto group) PUSHPULL_INLINE_LAMBDA {
-      constexpr auto base = static_cast<std::int32_t>(group * grouped_loads);
-      if (base != 0 && base >= r.gradients) return;
-      Block next[grouped_loads];
-      static_for<grouped_loads>([&](auto k) PUSHPULL_INLINE_LAMBDA {
-        constexpr auto index = base + static_cast<std::int32_t>(k);
-        if (index != 0 && index < r.gradients) load(next[k], r.gradient[index]);
-      });
-      static_for<grouped_loads>([&](auto k) PUSHPULL_INLINE_LAMBDA {
-        constexpr auto index = base + static_cast<std::int32_t>(k);
-        if (index != 0 && index < r.gradients) add(next[k]);
-      });
-    });
-    for_each_operand<true>(r.gradient, r.more_gradients, inline_operands, r.gradients, one);
-  } else {
-    for_each_operand<false>(r.gradient, r.more_gradients, 1, r.gradients, one);
-  }
-}
-
-/// The reduction of a block over all sources, in source order. A GPU asks once whether the block is whole: a branch at
-/// each source would keep their loads apart.
-PUSHPULL_EXEC_CHECK_DISABLE
-template <class Reduction, memory Memory, class Block, class Run>
-PUSHPULL_DEVICE_INLINE void reduce(Block& total, Run const& r, std::int64_t i, std::int64_t valid) {
-  using element = typename Run::gradient_type;
-  using source = typename Run::source_type;
-  if constexpr (Memory != memory::arenas && Block::access::unrolled && !pushpull::detail::Encoded<element>)
-    if (!Block::by_element(valid, r.aligned)) return reduce<Reduction, memory::arenas>(total, r, i, valid);
-  auto const load = [&](Block& to, source from) PUSHPULL_INLINE_LAMBDA {
-    if constexpr (pushpull::detail::Encoded<element>) {
-      to.template load_encoded<element>(from, i, r.unit);
-      if constexpr (pushpull::detail::Code<element>)  // elsewhere the gap is zero when decoded
-        if (valid < Block::size) to.clear_from(valid);
-    } else {
-      if constexpr (Memory != memory::arenas)
-        if (Block::by_element(valid, r.aligned)) return to.load_partial(from + i, valid);
-      to.load(from + i);
-    }
-  };
-  load(total, r.gradient[0]);
-  add_sources<Block>(r, load, [&](Block const& next) PUSHPULL_INLINE_LAMBDA {
-    static_for<Block::count>([&](auto j) PUSHPULL_INLINE_LAMBDA { total.x[j] = Reduction{}(total.x[j], next.x[j]); });
-  });
-  static_for<Block::count>([&](auto j)
-                               PUSHPULL_INLINE_LAMBDA { total.x[j] = Reduction{}.finish(total.x[j], r.sources); });
-}
-
-/// Adds what earlier micro-batches left.
-PUSHPULL_EXEC_CHECK_DISABLE
-template <class Types, class Block, class Run>
-PUSHPULL_DEVICE_INLINE void add_accumulated(Block& total, Run const& r, std::int64_t i) {
-  if constexpr (Types::accumulates) {
-    if (!r.accumulated) return;
-    Block earlier;
-    earlier.load(static_cast<typename Types::accumulation const*>(r.reduced) + i);
-    static_for<Block::count>([&](auto j) PUSHPULL_INLINE_LAMBDA { total.x[j] += earlier.x[j]; });
-  }
-}
-
-/// Prefetches the operands of a later block if they are in memory rather than in caches.
-PUSHPULL_EXEC_CHECK_DISABLE
-template <class Execution, class Block, bool Gradients, bool Weight, bool States, class Run>
-PUSHPULL_DEVICE_INLINE void fetch_ahead(Run const& r, std::int64_t i) {
-  if constexpr (requires { Execution::fetched_ahead; }) {
-    i += Execution::fetched_ahead;
-    if (!r.distant || i + Block::size > r.size) return;
-    auto const fetch = [&](auto const* from)
-                           PUSHPULL_INLINE_LAMBDA { pushpull::detail::simd_fetch(from + i, Block::size); };
-    if constexpr (Gradients && !pushpull::detail::Encoded<typename Run::gradient_type>) {
-      fetch(r.gradient[0]);
-      for_each_operand<false>(r.gradient, r.more_gradients, 1, r.gradients, fetch);
-    }
-    if constexpr (Weight) fetch(r.master);
-    if constexpr (States) static_for<Run::states>([&](auto s) PUSHPULL_INLINE_LAMBDA { fetch(r.state[s]); });
-  }
-}
-
-/// Prefetches the master and the states of the own block, which are read after the gradients: ptxas moves a load to its
-/// first use, so the thread would wait for memory twice. A block of several accesses has enough of them in flight.
-PUSHPULL_EXEC_CHECK_DISABLE
-template <class Block, bool Weight, class Run>
-PUSHPULL_DEVICE_INLINE void fetch_stored(Run const& r, std::int64_t i) {
-  if constexpr (requires { Block::access::fetch(r.master); } && sizeof(Block) <= 16) {
-    if constexpr (Weight) Block::access::fetch(r.master + i);
-    static_for<Run::states>([&](auto s) PUSHPULL_INLINE_LAMBDA { Block::access::fetch(r.state[s] + i); });
-  }
-}
-
-/// Reads and writes masters and states: whole blocks, except where other rows share them.
-PUSHPULL_EXEC_CHECK_DISABLE
-template <memory Memory, class Block, class T>
-PUSHPULL_DEVICE_INLINE void load_stored(Block& to, T const* from, bool aligned, std::int64_t valid) {
-  if constexpr (Memory == memory::rows) {
-    if (Block::by_element(valid, aligned)) return to.load_partial(from, valid);
-  }
-  to.load(from);
-}
-PUSHPULL_EXEC_CHECK_DISABLE
-template <memory Memory, class Block, class T>
-PUSHPULL_DEVICE_INLINE void store_stored(Block const& from, T* to, bool aligned, std::int64_t valid) {
-  if constexpr (Memory == memory::rows) {
-    if (Block::by_element(valid, aligned)) return from.store_partial(to, valid);
-  }
-  from.store(to);
-}
-
-/// Writes a block to every mirror.
-PUSHPULL_EXEC_CHECK_DISABLE
-template <memory Memory, class Block, class Run>
-PUSHPULL_DEVICE_INLINE void mirror(Block const& w, Run const& r, std::int64_t i, std::int64_t valid) {
-  if constexpr (Memory != memory::arenas && Block::access::unrolled)
-    if (!Block::by_element(valid, r.aligned)) return mirror<memory::arenas>(w, r, i, valid);
-  for_each_operand<Block::access::unrolled>(r.mirror, r.more_mirrors, 0, r.mirrors,
-                                            [&](typename Run::mirror_type* to) PUSHPULL_INLINE_LAMBDA {
-                                              if constexpr (Memory != memory::arenas) {
-                                                if (Block::by_element(valid, r.aligned))
-                                                  return w.store_partial(to + i, valid);
-                                              }
-                                              w.store(to + i, r.streaming);
-                                            });
-}
 
 /// One pack through the rule; lane by lane where the rule cannot take a register.
 PUSHPULL_EXEC_CHECK_DISABLE
@@ -210,6 +50,7 @@ template <class Rule, class Reduction, class Types, class Execution, memory Memo
           template <class> class Schedule = detail::one_run>
 struct body {
   using A = typename Types::accumulation;
+  using S = typename Types::state;
   static constexpr std::size_t states = pushpull::detail::state_count<Rule>;
   using run_type = run<Types, states>;
   using prepared_type = pushpull::detail::prepared_t<Rule, A>;
@@ -219,6 +60,7 @@ struct body {
   /// Whether the master and the states are read before the gradients, on GPUs: they are in flight together. Three states
   /// would cost registers that are not there.
   static constexpr bool loads_early = block_type::access::unrolled && states <= 2;
+  static constexpr bool is_coded = pushpull::detail::CodedStates<S> && states > 0;
   static constexpr bool only_reduces = requires { requires Rule::leaves_reduced; };
 
   Rule const* rules;             ///< On the device, so that hyperparameters can change under a replayed graph.
@@ -269,7 +111,7 @@ struct body {
       if constexpr (pushpull::detail::MaySkip<Rule>) given.skipped = own_clock.skipped;
       if constexpr (pushpull::detail::MayRefuse<prepared_type>)
         given.skipped = given.skipped || given.prepared.is_refused();
-      if constexpr (Types::stochastic) given.t = own_clock.t;
+      if constexpr (Types::stochastic || is_coded) given.t = own_clock.t;
       return given;
     }
   }
@@ -286,18 +128,23 @@ struct body {
     Execution::end_task();
   }
 
+  template <class Block = block_type>
   PUSHPULL_DEVICE_INLINE static std::int64_t valid_from(run_type const& r, std::int64_t i) {
-    if constexpr (Memory == memory::arenas) return block_type::size;
-    return r.size - i < block_type::size ? r.size - i : block_type::size;
+    if constexpr (Memory == memory::arenas) return Block::size;
+    return r.size - i < Block::size ? r.size - i : Block::size;
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   PUSHPULL_DEVICE_INLINE void elements(run_type const& r, parameters const& given, std::int64_t first,
                                        std::int64_t last) const {
-    for (std::int64_t i = first; i < last; i += block_type::size) {
-      detail::fetch_ahead<Execution, block_type, reads_gradient<Rule>, reads_weight<Rule> && !only_reduces,
-                          !only_reduces>(r, i);
-      element_block(r, [&]() PUSHPULL_INLINE_LAMBDA -> parameters const& { return given; }, i, valid_from(r, i));
+    if constexpr (is_coded) {
+      coded_elements(r, given, first, last);
+    } else {
+      for (std::int64_t i = first; i < last; i += block_type::size) {
+        detail::fetch_ahead<Execution, block_type, reads_gradient<Rule>, reads_weight<Rule> && !only_reduces,
+                            !only_reduces>(r, i);
+        element_block(r, [&]() PUSHPULL_INLINE_LAMBDA -> parameters const& { return given; }, i, valid_from(r, i));
+      }
     }
   }
 
@@ -331,7 +178,7 @@ struct body {
                                                  std::int64_t i, std::int64_t valid) {
     if constexpr (reads_weight<Rule>) detail::load_stored<Memory>(w, r.master + i, r.aligned, valid);
     detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA {
-      detail::load_stored<Memory>(state[s], r.state[s] + i, r.aligned, valid);
+      detail::load_state<Memory, S, s>(state[s], r.state[s] + i, r.aligned, valid);
     });
   }
 
@@ -339,27 +186,124 @@ struct body {
   PUSHPULL_DEVICE_INLINE void update_block(run_type const& r, parameters const& given, block_type& w,
                                            block_type const& g, block_type (&state)[states + 1], std::int64_t i,
                                            std::int64_t valid) const {
-    using V = typename block_type::pack_type;
-    detail::static_for<block_type::count>([&](auto j) PUSHPULL_INLINE_LAMBDA {
-      V lanes[states + 1];
-      detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA { lanes[s] = state[s].x[j]; });
-      std::int64_t const number = r.first_element + i + static_cast<std::int64_t>(j * V::size);
-      if constexpr (pushpull::detail::MayLeaveAlone<Rule, A>)
-        if (given.skipped) return;
-      detail::apply(given.rule, given.prepared, number, w.x[j], g.x[j], lanes, std::make_index_sequence<states>{});
-      if constexpr (Types::stochastic) {
-        w.x[j] = round_stochastically<typename Types::master>(w.x[j], given.t, 0, number);
-        detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA {
-          lanes[s] = round_stochastically<typename Types::state>(lanes[s], given.t, std::uint32_t{s} + 1, number);
-        });
-      }
-      detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA { state[s].x[j] = lanes[s]; });
-    });
+    apply_rule(r, given, w, g, state, i);
     if constexpr (writes_weight<Rule>) detail::store_stored<Memory>(w, r.master + i, r.aligned, valid);
     detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA {
       detail::store_stored<Memory>(state[s], r.state[s] + i, r.aligned, valid);
     });
     detail::mirror<Memory>(w, r, i, valid);
+  }
+
+  using coded_buffer = detail::coded_buffer<typename block_type::pack_type, S, states>;
+  using random_type = pushpull::detail::random_words<decltype(block_type::pack_type::value)>;
+  using coded_memory = detail::coded_memory<typename block_type::pack_type, S, states>;
+  using coded_rest = detail::coded_rest<typename block_type::pack_type, S, states>;
+
+  /// Elements whose states are codes, from the first of a block of codes on.
+  PUSHPULL_EXEC_CHECK_DISABLE
+  PUSHPULL_DEVICE_INLINE void coded_elements(run_type const& r, parameters const& given, std::int64_t first,
+                                             std::int64_t last) const {
+    constexpr auto width = static_cast<std::int64_t>(block_type::pack_type::size);
+    coded_buffer buffer[2] = {};
+    std::uint8_t unused[S::block];
+    coded_rest rest;
+    rest.from = &buffer[1];
+    rest.random = random_type(0);
+    detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA {
+      rest.codes[s] = unused;
+      rest.factor[s] = decltype(block_type::pack_type::value)(0.0F);
+    });
+    std::size_t current = 0;
+    for (; first < last; first += S::block, current ^= 1)
+      rest = coded_block(r, given, first, buffer[current], rest, unused);
+    for (std::int64_t j = 0; j < S::block; j += width) rest.encode(j);
+  }
+
+  /// A block of codes. @param before  The block before it, which is encoded meanwhile: a processor does so while it waits for
+  /// the rule's roots and quotients. @returns  The rest of its own work.
+  PUSHPULL_EXEC_CHECK_DISABLE
+  PUSHPULL_DEVICE_INLINE coded_rest coded_block(run_type const& r, parameters const& all_given, std::int64_t first,
+                                                coded_buffer& buffer, coded_rest before, std::uint8_t* unused) const {
+    using V = typename block_type::pack_type;
+    parameters const given = all_given;
+    coded_memory const memory(r, first);
+    auto* const master = r.master + first;
+    pushpull::detail::greatest_magnitude<decltype(V::value)> greatest[states];
+    for (std::int64_t j = 0; j < S::block; j += block_type::size) {
+      std::int64_t const i = first + j;
+      std::int64_t const valid = valid_from(r, i);
+      using one = block<V, 1, typename block_type::access>;
+      block_type w, g;
+      // Elements pass by faster than those with states of four bytes.
+      detail::fetch_ahead<Execution, block_type, reads_gradient<Rule>, reads_weight<Rule>, true>(
+          r, i + Execution::fetched_ahead);
+      if (reads_gradient<Rule> && valid > 0) {
+        detail::reduce<Reduction, Memory>(g, r, i, valid);
+        detail::add_accumulated<Types>(g, r, i);
+      } else {
+        detail::static_for<block_type::count>([&](auto k) PUSHPULL_INLINE_LAMBDA { g.x[k] = 0; });
+      }
+      detail::static_for<block_type::count>([&](auto k) PUSHPULL_INLINE_LAMBDA {
+        V lanes[states + 1];
+        constexpr auto at = static_cast<std::int64_t>(decltype(k)::value * V::size);
+        detail::static_for<states>([&](auto s)
+                                       PUSHPULL_INLINE_LAMBDA { lanes[s].value = memory.template load<s>(j + at); });
+        if constexpr (reads_weight<Rule>) {
+          one stored;
+          stored.load(master + (j + at));
+          w.x[k] = stored.x[0];
+        }
+        apply_to_pack(r, given, w.x[k], g.x[k], lanes, i + at);
+        detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA {
+          if constexpr (S::widths[s] == 1) {
+            one{{lanes[s]}}.store(buffer.elements[s] + j + at);
+            greatest[s].add(lanes[s].value);
+          } else {
+            one{{lanes[s]}}.store(memory.elements[s] + j + at);
+          }
+        });
+        before.encode(j + at);
+      });
+      if constexpr (writes_weight<Rule>) w.store(master + j);
+      if (valid > 0) detail::mirror<Memory>(w, r, i, valid);
+    }
+    coded_rest rest;
+    rest.from = &buffer;
+    if constexpr (S::random)
+      rest.random = random_type(detail::mix(detail::mix(static_cast<std::uint64_t>(given.t)) ^
+                                            static_cast<std::uint64_t>(r.first_element + first)));
+    detail::static_for<states>(
+        [&](auto s) PUSHPULL_INLINE_LAMBDA { rest.template finish<s>(r.state[s] + first, greatest[s], unused); });
+    return rest;
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  PUSHPULL_DEVICE_INLINE void apply_rule(run_type const& r, parameters const& given, block_type& w, block_type const& g,
+                                         block_type (&state)[states + 1], std::int64_t i) const {
+    using V = typename block_type::pack_type;
+    detail::static_for<block_type::count>([&](auto j) PUSHPULL_INLINE_LAMBDA {
+      V lanes[states + 1];
+      detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA { lanes[s] = state[s].x[j]; });
+      apply_to_pack(r, given, w.x[j], g.x[j], lanes, i + static_cast<std::int64_t>(j * V::size));
+      detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA { state[s].x[j] = lanes[s]; });
+    });
+  }
+
+  /// The rule, for the pack whose first element is number i of the run.
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class V>
+  PUSHPULL_DEVICE_INLINE void apply_to_pack(run_type const& r, parameters const& given, V& w, V const& g,
+                                            V (&state)[states + 1], std::int64_t i) const {
+    std::int64_t const number = r.first_element + i;
+    if constexpr (pushpull::detail::MayLeaveAlone<Rule, A>)
+      if (given.skipped) return;
+    detail::apply(given.rule, given.prepared, number, w, g, state, std::make_index_sequence<states>{});
+    if constexpr (Types::stochastic) {
+      w = round_stochastically<typename Types::master>(w, given.t, 0, number);
+      detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA {
+        state[s] = round_stochastically<typename Types::state>(state[s], given.t, std::uint32_t{s} + 1, number);
+      });
+    }
   }
 };
 

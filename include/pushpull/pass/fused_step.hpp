@@ -122,7 +122,7 @@ class fused_step {
   /// After `add` of a run that is a whole key, where the rule asks for numbers of its rows and columns.
   /// @param kept  The states of rows and columns; see factor_shapes.
   void add_matrices(std::size_t device, run_type const& r, std::span<typename run_type::source_type const> gradients,
-                    pushpull::shape const& shape, typename Types::state* kept) {
+                    pushpull::shape const& shape, pushpull::detail::state_value<typename Types::state>* kept) {
     A const* gradient = r.reduced;
     if constexpr (!always_reduced)
       if (gradient == nullptr) gradient = gradients.front();

@@ -14,6 +14,7 @@
 #include <pushpull/config.hpp>
 #include <pushpull/registers/block.hpp>
 #include <pushpull/registers/code.hpp>
+#include <pushpull/registers/state_codec.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::pass {
 
@@ -57,6 +58,7 @@ struct run {
   using gradient_type = typename Types::gradient;
   using source_type = pushpull::detail::source_of<gradient_type>;
   using mirror_type = typename Types::mirror;
+  using state_type = typename Types::state;
 
   std::int64_t size;           ///< Elements. In arenas a multiple of `padding`.
   std::int64_t first_element;  ///< The number of the run's first element among all elements of the store.
@@ -77,7 +79,7 @@ struct run {
   bool accumulated;                   ///< `reduced` holds the sum of earlier micro-batches, a source beside the others.
   typename Types::accumulation* reduced;  ///< Where a phase before the pass leaves the reduced gradient, or null.
   typename Types::master* master;
-  typename Types::state* state[States == 0 ? 1 : States];
+  pushpull::detail::state_pointer<state_type> state[States == 0 ? 1 : States];
 };
 
 /// Per key and owner: updates so far, the number of the key's parameter group, and what that computed from their
@@ -121,16 +123,19 @@ inline constexpr bool reads_weight = !requires { requires !Rule::reads_weight; }
 template <class Rule>
 inline constexpr bool writes_weight = !requires { requires !Rule::writes_weight; };
 
-/// Bytes per element of master and states that a pass of the rule reads and writes.
+/// Bytes of master and states that a pass of the rule over so many elements reads and writes.
 template <class Rule, class Types, std::size_t States>
-inline constexpr std::int64_t stored_bytes = [] {
+constexpr std::int64_t stored_bytes(std::int64_t elements) {
+  using S = typename Types::state;
   if constexpr (requires { requires Rule::leaves_reduced; }) {
-    return static_cast<std::int64_t>(sizeof(typename Types::accumulation));
+    return elements * static_cast<std::int64_t>(sizeof(typename Types::accumulation));
   } else {
-    return static_cast<std::int64_t>((reads_weight<Rule> + writes_weight<Rule>)*sizeof(typename Types::master) +
-                                     2 * States * sizeof(typename Types::state));
+    constexpr auto moved = (reads_weight<Rule> + writes_weight<Rule>)*sizeof(typename Types::master);
+    std::int64_t bytes = elements * static_cast<std::int64_t>(moved);
+    for (std::size_t s = 0; s != States; ++s) bytes += 2 * pushpull::detail::state_bytes<S>(s, elements);
+    return bytes;
   }
-}();
+}
 
 /// The operations below depend on no step and have no members: a launch of theirs needs neither rule nor clocks.
 template <class Rule>

@@ -101,7 +101,7 @@ class plan {
   /// Bytes that the pass of a rule moves.
   template <class Rule>
   std::int64_t bytes() const {
-    return (reads_gradient<Rule> ? gradient_bytes() : 0) + elements_ * stored_bytes<Rule, Types, States> +
+    return (reads_gradient<Rule> ? gradient_bytes() : 0) + stored_bytes<Rule, Types, States>(elements_) +
            mirrored_ * static_cast<std::int64_t>(sizeof(mirror_type));
   }
   /// Bytes of all sources.

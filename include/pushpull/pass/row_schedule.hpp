@@ -7,6 +7,7 @@
 
 #include <pushpull/config.hpp>
 #include <pushpull/detail/static_for.hpp>
+#include <pushpull/pass/coded_states.hpp>
 #include <pushpull/pass/operands.hpp>
 #include <pushpull/registers/detail/memory.hpp>
 
@@ -113,8 +114,8 @@ struct row_schedule {
     std::int64_t const offset = id(u) * operands.row_length - operands.begin;
     if (offset < 0) return;
     ask(operands.slice.master + offset);
-    pushpull::detail::static_for<Run::states>([&](auto s)
-                                                  PUSHPULL_INLINE_LAMBDA { ask(operands.slice.state[s] + offset); });
+    pushpull::detail::static_for<Run::states>(
+        [&](auto s) PUSHPULL_INLINE_LAMBDA { fetch_state<typename Run::state_type, s>(operands.slice, offset, size); });
     if (operands.gradients != nullptr) ask(operands.gradients[operands.first[u]]);
   }
 

@@ -306,7 +306,9 @@ struct pre_reduction_body {
     w.load(r.master + i);
     block_type state[states + 1];
     if constexpr (of_states)
-      detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA { state[s].load(r.state[s] + i); });
+      detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA {
+        detail::load_state<memory::arenas, typename Types::state, s>(state[s], r.state[s] + i, true, block_type::size);
+      });
     V total[count];
     for (std::size_t k = 0; k < count; ++k) total[k] = V(0);
     detail::static_for<block_type::count>([&](auto j) PUSHPULL_INLINE_LAMBDA {

@@ -83,7 +83,8 @@ class call_drafts {
         accumulation_(accumulation),
         ranks_(make_ranks(communicator_, device_list)),
         contents_(device_list, owners_of<D>(communicator_, device_list.size()), ranks_.get(), updater,
-                  std::move(shared.directory), number, rule_of(placement, Types::whole_keys)),
+                  std::move(shared.directory), number,
+                  rule_of(placement, Types::whole_keys, Types::table_type::arena_type::padding)),
         schedule_(std::move(shared.schedule)) {
     contents_.collectives = &schedule_->collectives;
     detail::validate_policy(compressor_);
@@ -152,6 +153,12 @@ class call_drafts {
     if constexpr (!Types::has_updater)
       expects<invalid_argument>(!function_.filled(), [&] {
         return std::string(caller) + ": a function updates " + key_text(key) + " and takes dense gradients, rows came";
+      });
+    if constexpr (Types::coded)
+      expects<invalid_argument>(row_length_of(r.shape) % Types::stored_state::block == 0, [&] {
+        return std::string(caller) + ": " + key_text(key) + ": rows of whole blocks of " +
+               std::to_string(Types::stored_state::block) + " states expected, as its states are codes, got rows of " +
+               std::to_string(row_length_of(r.shape)) + " elements";
       });
     auto& op = row_pushes_->take([&] { return std::make_unique<push_rows<Types>>(contents_); });
     push_rows_draft result{completion(op), op};

@@ -16,6 +16,7 @@
 #include <pushpull/pass/fused_step.hpp>
 #include <pushpull/pass/operands.hpp>
 #include <pushpull/reduce/sum.hpp>
+#include <pushpull/registers/detail/state_codes.hpp>
 #include <pushpull/schedule/backoff.hpp>
 #include <pushpull/store/exchange/mirror_exchange.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
@@ -93,8 +94,13 @@ void copy_local_state(Table const& table, typename Table::record& r, std::size_t
                       std::int64_t begin = 0) {
   using S = typename Table::state_type;
   for_each_part_of_state<Rule>(
-      table, r, s, [&](auto const& device, S const* from, std::int64_t first, std::int64_t size) {
-        copy_bytes(cpu_device<>(), to + (first - begin), device, from, static_cast<std::size_t>(size) * sizeof(S));
+      table, r, s, [&](auto const& device, auto const& from, std::int64_t first, std::int64_t size) {
+        if constexpr (CodedStates<typename Table::stored_state>) {
+          decode_state<typename Table::stored_state, state_count<Rule>>(s, from, size, to + (first - begin));
+        } else {
+          copy_bytes(cpu_device<>(), to + (first - begin), device, static_cast<S const*>(from),
+                     static_cast<std::size_t>(size) * sizeof(S));
+        }
       });
 }
 /// The part of a sum of micro-batches that this process owns: the total of the sums of all ranks, in their order. All ranks
@@ -188,9 +194,14 @@ auto read_state(Table const& table, typename Table::record& r, std::size_t s) {
 template <class Rule, class Table>
 void write_state(Table const& table, typename Table::record& r, std::size_t s, saved_range const& from) {
   using S = typename Table::state_type;
-  for_each_part_of_state<Rule>(table, r, s, [&](auto const& device, S* to, std::int64_t first, std::int64_t size) {
-    copy_bytes(device, to, cpu_device<>(), from.at(first, sizeof(S)), static_cast<std::size_t>(size) * sizeof(S));
-  });
+  for_each_part_of_state<Rule>(
+      table, r, s, [&](auto const& device, auto const& to, std::int64_t first, std::int64_t size) {
+        if constexpr (CodedStates<typename Table::stored_state>) {
+          encode_state<typename Table::stored_state, state_count<Rule>>(s, from.at(first, sizeof(S)), size, to);
+        } else {
+          copy_bytes(device, to, cpu_device<>(), from.at(first, sizeof(S)), static_cast<std::size_t>(size) * sizeof(S));
+        }
+      });
 }
 /// The memory that this takes. It may fail for lack of it.
 template <class Rule, class Table>

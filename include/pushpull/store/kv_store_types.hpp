@@ -9,6 +9,7 @@
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/pass/operands.hpp>
+#include <pushpull/registers/state_codec.hpp>
 #include <pushpull/registers/stochastic_rounding.hpp>
 #include <pushpull/schedule/immediate_schedule.hpp>
 #include <pushpull/schedule/task_schedule.hpp>
@@ -17,6 +18,7 @@
 #include <pushpull/store/keys/placement.hpp>
 #include <pushpull/store/keys/topology.hpp>
 #include <pushpull/store/policies.hpp>
+#include <pushpull/store/state_codecs.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
@@ -61,13 +63,24 @@ struct kv_store_types {
                 "kv_store: an Updater needs floating-point elements of at least 16 bits");
 
   using rule_type = std::conditional_t<has_updater, updater_type, pass::assign>;
+  using codec_policy = pick_t<state_codec_tag, plain_states, Policies...>;
+  /// What states are in memory: elements, or codes.
+  using stored_state = typename stored_states<codec_policy, rule_type, state_type>::type;
+  static constexpr bool coded = CodedStates<stored_state>;
+  static_assert(!coded || HostDevice<D>,
+                "kv_store: state_codecs are for CPU devices; CUDA devices do not have them yet");
+  static_assert(
+      !coded || (std::same_as<accumulation_type, float> && std::same_as<state_type, float>),
+      "kv_store: state_codecs need a store that computes in float and whose states are floats: element::master<float>");
+  static_assert(!coded || factored_count<rule_type> == 0,
+                "kv_store: state_codecs do not take Factored rules, such as adafactor and centralize");
   /// Whether keys are not cut: a rule that asks for numbers of rows and columns finds them on one device.
   static constexpr bool whole_keys = placement_type::whole_keys || factored_count<rule_type> != 0;
   static constexpr bool stochastic = requires { requires element_policy::stochastic_rounding; };
   static_assert(!stochastic || pass::can_round_stochastically<master_type, accumulation_type> ||
                     pass::can_round_stochastically<state_type, accumulation_type>,
                 "kv_store: element::stochastic rounds masters or states of type half or bfloat16, computed in float");
-  using types = pass::element_types<T, accumulation_type, master_type, state_type, T, stochastic, accumulates>;
+  using types = pass::element_types<T, accumulation_type, master_type, stored_state, T, stochastic, accumulates>;
   /// Whether the ranks of a communicator own the keys together.
   static constexpr bool collective = is_collective<communicator_type, D>;
   using table_type = key_table<key_policy, D, types, state_count<rule_type>, collective>;
@@ -80,7 +93,7 @@ struct kv_store_types {
   static_assert(!compressed || std::same_as<accumulation_type, float>,
                 "kv_store: a Compressor needs a store that computes in float");
   using step_types =
-      pass::element_types<encoded_type, accumulation_type, master_type, state_type, T, stochastic, accumulates>;
+      pass::element_types<encoded_type, accumulation_type, master_type, stored_state, T, stochastic, accumulates>;
   /// Of a pass that adds to the sums of micro-batches.
   using accumulation_types =
       pass::element_types<encoded_type, accumulation_type, accumulation_type, accumulation_type, T>;

@@ -103,7 +103,7 @@ template <class P>
 inline constexpr bool is_known_policy =
     is_kind<P, reduction_tag> || is_kind<P, compressor_tag> || is_kind<P, communicator_tag> || is_kind<P, key_tag> ||
     is_kind<P, element_tag> || is_kind<P, execution_tag> || is_kind<P, placement_tag> || is_kind<P, accumulation_tag> ||
-    is_kind<P, hierarchy_tag>;
+    is_kind<P, hierarchy_tag> || is_kind<P, state_codec_tag>;
 
 template <class Tag, class Default, class... Policies>
 struct pick {
@@ -220,6 +220,7 @@ struct check_policies {
   static_assert((int(is_kind<Policies, element_tag>) + ... + 0) <= 1, "store: more than one element policy");
   static_assert((int(is_kind<Policies, accumulation_tag>) + ... + 0) <= 1, "store: more than one accumulation policy");
   static_assert((int(is_kind<Policies, placement_tag>) + ... + 0) <= 1, "store: more than one placement policy");
+  static_assert((int(is_kind<Policies, state_codec_tag>) + ... + 0) <= 1, "store: more than one list of state_codecs");
   static_assert((int(is_kind<Policies, hierarchy_tag>) + ... + 0) <= 1, "store: more than one hierarchy policy");
   static_assert((int(is_kind<Policies, execution_tag>) + ... + 0) <= 1,
                 "store: asynchronous and synchronous exclude each other");

@@ -24,8 +24,7 @@ template <class Table, class Controls>
 void reset_states(Table const& table, Controls const& controls, typename Table::record& r) {
   for_each_shard(table, r, [&](auto const& shard) {
     for (std::size_t s = 0; s != Table::state_count; ++s)
-      shard.device().fill_zero(shard.state(s),
-                               static_cast<std::size_t>(shard.size()) * sizeof(typename Table::state_type));
+      Table::arena_type::clear_state(shard.device(), shard.state(s), s, shard.size());
     if (r.rare != nullptr && r.rare->factors.bytes() > 0)
       shard.device().fill_zero(r.rare->factors.data(), r.rare->factors.bytes());
   });

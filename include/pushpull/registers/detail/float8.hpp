@@ -21,6 +21,7 @@ namespace pushpull::inline PUSHPULL_ABI::detail {
 template <std::size_t Bytes>
 struct compiler_vector {
   typedef std::int32_t words __attribute__((vector_size(Bytes)));
+  typedef std::uint32_t unsigned_words __attribute__((vector_size(Bytes)));
   typedef float floats __attribute__((vector_size(Bytes)));
 };
 template <class Batch>
@@ -64,6 +65,15 @@ PUSHPULL_HOST_INLINE words_of<Batch> floats_to_float8(Batch const& x) {
 /// One byte in each word.
 template <class Batch>
 PUSHPULL_HOST_INLINE words_of<Batch> load_bytes(void const* from) {
+#if PUSHPULL_HAS_AVX512
+  if constexpr (sizeof(Batch) == 64)
+    return std::bit_cast<words_of<Batch>>(
+        _mm512_maskz_cvtepu8_epi32(0xFFFF, _mm_loadu_si128(static_cast<__m128i const*>(from))));
+#endif
+#if PUSHPULL_HAS_AVX2
+  if constexpr (sizeof(Batch) == 32)
+    return std::bit_cast<words_of<Batch>>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(static_cast<__m128i const*>(from))));
+#endif
 #if PUSHPULL_HAS_SSE2
   if constexpr (sizeof(Batch) == 16) {
     int four;

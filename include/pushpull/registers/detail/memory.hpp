@@ -186,6 +186,9 @@ template <class T>
 PUSHPULL_HOST_INLINE void simd_fetch([[maybe_unused]] T const* from, [[maybe_unused]] std::int64_t size) {
 #if defined(__GNUC__)
   auto const* const bytes = reinterpret_cast<char const*>(from);
+#if !defined(__CUDACC__)
+#pragma GCC unroll 8
+#endif
   for (std::int64_t b = 0; b < size * std::int64_t{sizeof(T)}; b += 64) __builtin_prefetch(bytes + b);
 #endif
 }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -15,6 +16,8 @@
 
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/registers/block.hpp>
+#include <pushpull/registers/state_codec.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/keys/placement.hpp>
 #include <pushpull/store/keys/topology.hpp>
@@ -72,6 +75,11 @@ class key_arena {
   using S = typename Types::state;
   using M = typename Types::mirror;
   static constexpr bool mirror_is_master = std::is_same_v<W, M>;
+  /// Each key takes a multiple of so many elements: blocks of the pass, and of states that are encoded.
+  static constexpr std::int64_t padding = std::max(pass::padding, state_memory<S>::block);
+  static std::int64_t padded(std::integral auto size) {
+    return detail::padded(static_cast<std::size_t>(size), padding);
+  }
 
   /// @param element_count   Elements, padding between keys included.
   /// @param all_parts       What each owner holds of them.
@@ -95,7 +103,7 @@ class key_arena {
       auto const own = static_cast<std::size_t>(part(n).size());
       auto const whole = static_cast<std::size_t>(size_);
       std::array<std::size_t, States + 3> bytes{};
-      for (std::size_t s = 0; s != States; ++s) bytes[s] = own * sizeof(S);
+      for (std::size_t s = 0; s != States; ++s) bytes[s] = static_cast<std::size_t>(state_bytes<S>(s, part(n).size()));
       bytes[States] = resident_ && mirror_is_master ? 0 : own * sizeof(W);
       bytes[States + 1] = resident_ ? whole * sizeof(M) : 0;
       bytes[States + 2] = resident_ ? static_cast<std::size_t>(gradients_) * sizeof(G) : 0;
@@ -127,7 +135,7 @@ class key_arena {
       slice const own = common({begin, end}, part(n));
       if (own.size() > 0) {
         std::int64_t const local = own.begin - part(n).begin;
-        for (std::size_t s = 0; s != States; ++s) zero(state(n, s) + local, own.size());
+        for (std::size_t s = 0; s != States; ++s) clear_state(devices[n], state(n, s) + local, s, own.size());
         zero(master(n) + local, own.size());
       }
       if (!resident_) continue;
@@ -152,7 +160,29 @@ class key_arena {
     }
     return arrays_[n].template array<W>(States);
   }
-  S* state(std::size_t n, std::size_t s) const { return arrays_[n].template array<S>(s); }
+  state_pointer<S> state(std::size_t n, [[maybe_unused]] std::size_t s) const {
+    if constexpr (CodedStates<S>) {
+      auto* const first = arrays_[n].template array<std::byte>(s);
+      return {first, reinterpret_cast<float*>(first + part(n).size()), 0};
+    } else {
+      return arrays_[n].template array<S>(s);
+    }
+  }
+  /// Enqueues zeros for elements of a state, from one on that begins a block of codes.
+  static void clear_state(D const& device, state_pointer<S> const& first, [[maybe_unused]] std::size_t s,
+                          std::int64_t count) {
+    if constexpr (CodedStates<S>) {
+      std::int64_t const blocks = (count + S::block - 1) / S::block;
+      if (S::widths[s] == 1) {
+        device.fill_zero(first.codes(), static_cast<std::size_t>(blocks * S::block));
+        device.fill_zero(first.unit(), static_cast<std::size_t>(blocks) * sizeof(float));
+      } else {
+        device.fill_zero(first.elements(), static_cast<std::size_t>(count) * sizeof(float));
+      }
+    } else {
+      device.fill_zero(first, static_cast<std::size_t>(count) * sizeof(S));
+    }
+  }
   /// The arena's first element, on local device n.
   M* mirror(std::size_t n) const { return shared_ ? mirror(rank_, n) : arrays_[n].template array<M>(States + 1); }
   G* gradient(std::size_t n) const { return shared_ ? gradient(rank_, n) : arrays_[n].template array<G>(States + 2); }
@@ -207,7 +237,9 @@ class key_arena {
   /// The bytes that the arena holds on local device n.
   memory_use use(std::size_t n) const {
     auto const own = static_cast<std::size_t>(part(n).size());
-    memory_use result{.masters = own * sizeof(W), .states = States * own * sizeof(S)};
+    memory_use result{.masters = own * sizeof(W)};
+    for (std::size_t s = 0; s != States; ++s)
+      result.states += static_cast<std::size_t>(state_bytes<S>(s, part(n).size()));
     if (resident_) {
       result.mirrors = static_cast<std::size_t>(size_) * sizeof(M) - (mirror_is_master ? result.masters : 0);
       result.gradients = static_cast<std::size_t>(gradients_) * sizeof(G);

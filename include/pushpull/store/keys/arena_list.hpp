@@ -83,7 +83,7 @@ class arena_list {
                 std::vector<bool> const& has_gradient, bool resident, std::span<numbered_key const> numbered = {}) {
     place result;
     result.begins_leaves_ = rule_.begins_leaves_with_keys();
-    result.numbers_ = lay_out_slices(sizes, has_gradient, 1);
+    result.numbers_ = lay_out_slices(sizes, has_gradient, 1, rule_.padding);
     result.loads_ = loads_;
     result.offsets_.resize(sizes.size());
     result.piece_of_.resize(sizes.size());
@@ -92,8 +92,8 @@ class arena_list {
       if (rule_.bound && static_cast<std::int64_t>(sizes[i]) >= *rule_.bound) {
         key_group alone;
         alone.add(i, sizes[i], has_gradient[i]);
-        auto parts = mxnet_parts(sizes[i], numbered[i].unit, topology_.owners());
-        make_arena(result, devices, alone, {{0}, std::move(parts), padded(sizes[i])}, resident);
+        auto parts = mxnet_parts(sizes[i], numbered[i].unit, topology_.owners(), rule_.padding);
+        make_arena(result, devices, alone, {{0}, std::move(parts), padded(sizes[i], rule_.padding)}, resident);
       } else {
         together.add(i, sizes[i], has_gradient[i]);
         if (rule_.bound) together.owners.push_back(mxnet_owner(numbered[i].number, topology_.owners()));
@@ -144,15 +144,17 @@ class arena_list {
   void place_together(place& result, std::vector<D> const& devices, key_group const& group, bool resident) {
     bool const cuts = !rule_.whole_keys && !rule_.bound;
     if (cuts || group.keys.size() == 1) {
-      layout const packed = lay_out_slices(group.sizes, group.gradients, 1);
+      layout const packed = lay_out_slices(group.sizes, group.gradients, 1, rule_.padding);
       if (packed.size <= pass::leaf_size && group.alike()) return share(result, devices, group, packed, resident);
     }
     if (rule_.bound) {
-      make_arena(result, devices, group, lay_out_by_owner(group.sizes, group.owners, topology_.owners()), resident);
+      make_arena(result, devices, group, lay_out_by_owner(group.sizes, group.owners, topology_.owners(), rule_.padding),
+                 resident);
     } else if (rule_.whole_keys) {
-      make_arena(result, devices, group, lay_out_owners(group.sizes, result.loads_), resident);
+      make_arena(result, devices, group, lay_out_owners(group.sizes, result.loads_, rule_.padding), resident);
     } else {
-      make_arena(result, devices, group, lay_out_slices(group.sizes, group.gradients, topology_.owners()), resident);
+      make_arena(result, devices, group,
+                 lay_out_slices(group.sizes, group.gradients, topology_.owners(), rule_.padding), resident);
     }
   }
 
@@ -161,7 +163,7 @@ class arena_list {
                   bool resident) {
     std::int64_t gradients = 0;
     for (std::size_t i = 0; i < group.keys.size(); ++i)
-      if (group.gradients[i]) gradients = std::max(gradients, where.offsets[i] + padded(group.sizes[i]));
+      if (group.gradients[i]) gradients = std::max(gradients, where.offsets[i] + padded(group.sizes[i], rule_.padding));
     auto made = new_arena(result, devices, where.size, where.parts, resident, gradients);
     Arena* const arena = made.get();
     add_piece(result, group, {arena, {0, where.size}, std::move(made)}, where);
@@ -187,7 +189,7 @@ class arena_list {
     std::unique_ptr<Arena> made;
     if (open.arena == nullptr || open.arena->size() - open.used < packed.size) {
       std::int64_t const room = std::clamp(shared_elements_ / 4, pass::leaf_size, std::int64_t{1} << 20);
-      std::int64_t const whole = padded(static_cast<std::size_t>(room));
+      std::int64_t const whole = padded(static_cast<std::size_t>(room), rule_.padding);
       made = new_arena(result, devices, whole, whole_part(whole, owner, topology_.owners()), resident,
                        gradients ? whole : 0);
       result.opened_ = {made.get(), 0};

@@ -64,7 +64,8 @@ class key_table {
   using T = typename Types::gradient;
   using W = typename Types::master;
   using device_type = D;
-  using state_type = typename Types::state;
+  using state_type = state_value<typename Types::state>;
+  using stored_state = typename Types::state;
   using accumulation_type = typename Types::accumulation;
   using key_type = typename Keys::key_type;
   using key_view = typename Keys::key_view;
@@ -245,7 +246,7 @@ class key_table {
     if (r.has_gradient) return;
     std::vector<buffer<D>> memory;
     for (D const& device : devices_) {
-      memory.emplace_back(device, static_cast<std::size_t>(padded(r.shape.size())) * sizeof(T));
+      memory.emplace_back(device, static_cast<std::size_t>(arena_type::padded(r.shape.size())) * sizeof(T));
       device.fill_zero(memory.back().data(), memory.back().bytes());
     }
     r.with_rare().own_gradient = std::move(memory);
@@ -315,7 +316,7 @@ class key_table {
       expects<duplicate_key>(!contains(keys[i]),
                              [&] { return "init: " + key_text(keys[i]) + " was given to init before"; });
       auto const size = static_cast<std::int64_t>(values[i].size());
-      expects<out_of_memory>(size < max_elements && (elements += padded(values[i].size())) < max_elements, [&] {
+      expects<out_of_memory>(size < max_elements && (elements += arena_type::padded(size)) < max_elements, [&] {
         return "init: " + key_text(keys[i]) + " has shape " + to_string(values[i].shape()) + " of " +
                std::string(place_.dtype) + ": a store holds less than 2^48 elements";
       });

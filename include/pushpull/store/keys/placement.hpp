@@ -66,15 +66,17 @@ namespace detail {
 struct placement_rule {
   bool whole_keys = false;                 ///< Keys are not cut: see placement::owners.
   std::optional<std::int64_t> bound = {};  ///< See placement::mxnet; none where keys are placed otherwise.
+  std::int64_t padding = pass::padding;    ///< Each key takes a multiple of so many elements.
 
   /// Whether norms' leaves begin with each key, not with the keys of an init, which follow one another on their owners.
   bool begins_leaves_with_keys() const { return whole_keys || bound; }
 };
 
 /// @param whole_keys  Whether the policy or the rule forbids to cut keys.
+/// @param padding     See placement_rule.
 template <class Placement>
-placement_rule rule_of(Placement const& policy, bool whole_keys) {
-  placement_rule result{.whole_keys = whole_keys};
+placement_rule rule_of(Placement const& policy, bool whole_keys, std::int64_t padding = pass::padding) {
+  placement_rule result{.whole_keys = whole_keys, .padding = padding};
   if constexpr (requires { policy.bound; }) {
     policy.validate();
     result.bound = whole_keys ? std::numeric_limits<std::int64_t>::max() : policy.bound;
@@ -83,8 +85,8 @@ placement_rule rule_of(Placement const& policy, bool whole_keys) {
 }
 
 /// Elements from the first of a key to the first of the next: whole blocks.
-inline std::int64_t padded(std::size_t size) {
-  return (static_cast<std::int64_t>(size) + pass::padding - 1) / pass::padding * pass::padding;
+inline std::int64_t padded(std::size_t size, std::int64_t padding = pass::padding) {
+  return (static_cast<std::int64_t>(size) + padding - 1) / padding * padding;
 }
 
 /// Elements since the last boundary of a norm's leaf, `elements` after an element where there are `phase`.
@@ -124,8 +126,9 @@ inline std::size_t mxnet_owner(std::int64_t number, std::size_t owners) {
 }
 
 /// The slices of a key that is not below the bound, which lies alone in an arena: MXNet's cuts, moved to leaves.
-inline std::vector<slice> mxnet_parts(std::size_t size, std::int64_t unit, std::size_t owners) {
-  std::int64_t const end = padded(size);
+inline std::vector<slice> mxnet_parts(std::size_t size, std::int64_t unit, std::size_t owners,
+                                      std::int64_t padding = pass::padding) {
+  std::int64_t const end = padded(size, padding);
   auto const units = static_cast<double>(static_cast<std::int64_t>(size) / std::max<std::int64_t>(unit, 1));
   auto const cut = [&](std::size_t i) {
     if (i == owners) return end;
@@ -147,14 +150,14 @@ struct layout {
 
 /// Keys that come first lie first, one after the other; parts are equal.
 inline layout lay_out_slices(std::span<std::size_t const> sizes, std::vector<bool> const& comes_first,
-                             std::size_t owners) {
+                             std::size_t owners, std::int64_t padding = pass::padding) {
   layout result;
   result.offsets.resize(sizes.size());
   for (bool const first : {true, false})
     for (std::size_t i = 0; i < sizes.size(); ++i)
       if (comes_first[i] == first) {
         result.offsets[i] = result.size;
-        result.size += padded(sizes[i]);
+        result.size += padded(sizes[i], padding);
       }
   for (std::size_t owner = 0; owner < owners; ++owner) result.parts.push_back(slice_of(result.size, owner, owners));
   return result;
@@ -162,7 +165,7 @@ inline layout lay_out_slices(std::span<std::size_t const> sizes, std::vector<boo
 
 /// Each owner's keys lie together, in the order of the list.
 inline layout lay_out_by_owner(std::span<std::size_t const> sizes, std::span<std::size_t const> owner_of,
-                               std::size_t owners) {
+                               std::size_t owners, std::int64_t padding = pass::padding) {
   layout result;
   result.offsets.resize(sizes.size());
   for (std::size_t owner = 0; owner < owners; ++owner) {
@@ -170,7 +173,7 @@ inline layout lay_out_by_owner(std::span<std::size_t const> sizes, std::span<std
     for (std::size_t i = 0; i < sizes.size(); ++i)
       if (owner_of[i] == owner) {
         result.offsets[i] = result.size;
-        result.size += padded(sizes[i]);
+        result.size += padded(sizes[i], padding);
       }
     result.parts.push_back({begin, result.size});
   }
@@ -179,7 +182,8 @@ inline layout lay_out_by_owner(std::span<std::size_t const> sizes, std::span<std
 
 /// The largest first, each key goes to the owner with least.
 /// @param loads  Elements that each owner holds, which grow.
-inline layout lay_out_owners(std::span<std::size_t const> sizes, std::vector<std::int64_t>& loads) {
+inline layout lay_out_owners(std::span<std::size_t const> sizes, std::vector<std::int64_t>& loads,
+                             std::int64_t padding = pass::padding) {
   std::vector<std::size_t> order(sizes.size()), owner_of(sizes.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
   std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return sizes[a] > sizes[b]; });
@@ -188,7 +192,7 @@ inline layout lay_out_owners(std::span<std::size_t const> sizes, std::vector<std
     owner_of[i] = static_cast<std::size_t>(least - loads.begin());
     *least += static_cast<std::int64_t>(sizes[i]);
   }
-  return lay_out_by_owner(sizes, owner_of, loads.size());
+  return lay_out_by_owner(sizes, owner_of, loads.size(), padding);
 }
 
 /// An arena of `size` elements that one owner holds whole.

@@ -76,7 +76,7 @@ struct key_record {
   /// Its elements in the arena.
   slice range() const { return {offset, offset + size()}; }
   /// Its elements in the arena, with the padding after them.
-  slice padded_range() const { return {offset, offset + padded(shape.size())}; }
+  slice padded_range() const { return {offset, offset + Arena::padded(shape.size())}; }
   /// Whether the owners hold a sum of micro-batches.
   bool accumulated() const { return micro_batches > 0; }
 };

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include <pushpull/config.hpp>
+#include <pushpull/registers/state_codec.hpp>
 #include <pushpull/store/keys/placement.hpp>
 #include <pushpull/store/keys/topology.hpp>
 
@@ -62,7 +63,7 @@ class shard {
 
   /// Its first element.
   W* master() const { return arena_->master(device_number_) + local(); }
-  S* state(std::size_t s) const { return arena_->state(device_number_, s) + local(); }
+  auto state(std::size_t s) const { return arena_->state(device_number_, s) + local(); }
   /// Where a phase before the pass leaves the reduced gradient, or pushes leave the sum of micro-batches; allocated when
   /// first asked for.
   A* reduced() const { return arena_->reduced(*device_, device_number_) + local(); }
@@ -92,7 +93,11 @@ class shard {
   Run swap_run(std::size_t s) const {
     Run result = numbered<Run>();
     result.master = master();
-    result.state[0] = state(s);
+    if constexpr (CodedStates<S>) {
+      result.state[0] = state(s).elements();
+    } else {
+      result.state[0] = state(s);
+    }
     return result;
   }
 

@@ -73,6 +73,10 @@ class swap final : public operation {
   swap(store_contents<Types>& contents, std::vector<record*> keys, std::size_t state, std::string const& name)
       : contents_(contents), keys_(std::move(keys)), state_(state), name_(name), step_(contents.devices().size()) {
     expect_different("swap", keys_);
+    if constexpr (Types::coded)
+      expects<invalid_argument>(Types::stored_state::widths[state] > 1, [&] {
+        return "swap: the state \"" + name + "\" is stored as codes, which weights would be rounded to";
+      });
     contents.expect_in_step("swap");
     contents.write_collectives(*this);
     for (record* const r : keys_) writes(r->order);
@@ -123,7 +127,11 @@ class swap final : public operation {
   }
 
  private:
-  using step_type = fused_step<D, exchange, reduce::sum, typename Types::types, pass::memory::foreign>;
+  using W = typename Types::master_type;
+  using step_type = fused_step<D, exchange, reduce::sum,
+                               pass::element_types<T, typename Types::accumulation_type, W, typename Types::state_type,
+                                                   T, Types::stochastic, Types::accumulates>,
+                               pass::memory::foreign>;
 
   /// A key without updates has no state yet; the host does not know of steps that were skipped.
   bool has_state(record const& r) const {

@@ -37,7 +37,8 @@ void launch_rows(D const& device, pass::row_operands<pass::run<Types, state_coun
   std::int64_t const mirrors = operands.slice.mirrors * static_cast<std::int64_t>(sizeof(typename Types::mirror));
   profile::detail::pass_span const traced(
       "rows", device.id(),
-      rows * operands.row_length * (gradient + mirrors + pass::stored_bytes<Rule, Types, state_count<Rule>>));
+      rows * operands.row_length * (gradient + mirrors) +
+          pass::stored_bytes<Rule, Types, state_count<Rule>>(rows * operands.row_length));
   pass::row_tasks const tasks(operands.row_length, body::grain, body::block_type::size);
   device.for_each(tasks.count(rows), body{rules, clocks, {{operands}}});
 }

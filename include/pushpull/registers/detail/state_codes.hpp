@@ -1,0 +1,270 @@
+/// @file
+/// Codes of states from and to vector registers of floats.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include <pushpull/config.hpp>
+#include <pushpull/detail/finite.hpp>
+#include <pushpull/detail/static_for.hpp>
+#include <pushpull/registers/detail/float8.hpp>
+#include <pushpull/registers/detail/memory.hpp>
+#include <pushpull/registers/detail/register.hpp>
+#include <pushpull/registers/state_codec.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::detail {
+
+#if defined(__CUDA_ARCH__)
+
+// See register.hpp: declared for the device pass, never used there.
+template <class Codec, class Batch>
+__host__ __device__ Batch decode_states(std::uint8_t const*, Batch const&);
+template <class Batch>
+struct greatest_magnitude {
+  __host__ __device__ void add(Batch const&);
+  __host__ __device__ float value() const;
+};
+template <class Codec, class Batch>
+__host__ __device__ void encode_states(std::uint8_t*, Batch const&, Batch const&, int);
+template <class Batch>
+struct random_words {
+  random_words() = default;
+  __host__ __device__ explicit random_words(std::uint64_t);
+  __host__ __device__ void advance();
+  __host__ __device__ int upper(int) const;
+};
+template <CodedStates S, std::size_t States>
+void decode_state(std::size_t, coded_pointer<S::block>, std::int64_t, float*);
+template <CodedStates S, std::size_t States>
+void encode_state(std::size_t, void const*, std::int64_t, coded_pointer<S::block>);
+
+#else
+
+/// The nearest integers, of numbers of small magnitude.
+template <class Batch>
+PUSHPULL_HOST_INLINE words_of<Batch> nearest_words(Batch const& x) {
+#if PUSHPULL_HAS_AVX512
+  if constexpr (sizeof(Batch) == 64)
+    return std::bit_cast<words_of<Batch> >(_mm512_maskz_cvtps_epi32(0xFFFF, std::bit_cast<__m512>(x.data)));
+#endif
+#if PUSHPULL_HAS_AVX2
+  if constexpr (sizeof(Batch) == 32)
+    return std::bit_cast<words_of<Batch> >(_mm256_cvtps_epi32(std::bit_cast<__m256>(x.data)));
+#endif
+#if PUSHPULL_HAS_SSE2
+  if constexpr (sizeof(Batch) == 16)
+    return std::bit_cast<words_of<Batch> >(_mm_cvtps_epi32(std::bit_cast<__m128>(x.data)));
+#endif
+  words_of<Batch> result;
+  for (std::size_t i = 0; i < Batch::size; ++i) result[i] = to_integer<std::int32_t>(std::nearbyint(x.get(i)));
+  return result;
+}
+/// One signed byte in each word.
+template <class Batch>
+PUSHPULL_HOST_INLINE words_of<Batch> load_signed_bytes(void const* from) {
+#if PUSHPULL_HAS_AVX512
+  if constexpr (sizeof(Batch) == 64)
+    return std::bit_cast<words_of<Batch> >(
+        _mm512_maskz_cvtepi8_epi32(0xFFFF, _mm_loadu_si128(static_cast<__m128i const*>(from))));
+#endif
+#if PUSHPULL_HAS_AVX2
+  if constexpr (sizeof(Batch) == 32)
+    return std::bit_cast<words_of<Batch> >(_mm256_cvtepi8_epi32(_mm_loadl_epi64(static_cast<__m128i const*>(from))));
+#endif
+  return load_bytes<Batch>(from) << 24 >> 24;
+}
+
+/// Stores words as signed bytes, the nearest that there are.
+template <class Batch>
+PUSHPULL_HOST_INLINE void store_signed_bytes(std::uint8_t* to, words_of<Batch> const& words) {
+#if PUSHPULL_HAS_AVX512
+  if constexpr (sizeof(Batch) == 64)
+    return _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
+                            _mm512_maskz_cvtsepi32_epi8(0xFFFF, std::bit_cast<__m512i>(words)));
+#endif
+#if PUSHPULL_HAS_AVX2
+  if constexpr (sizeof(Batch) == 32) {
+    __m256i const all = std::bit_cast<__m256i>(words);
+    __m128i const pairs = _mm_packs_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+    return _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packs_epi16(pairs, pairs));
+  }
+#endif
+#if PUSHPULL_HAS_SSE2
+  if constexpr (sizeof(Batch) == 16) {
+    __m128i const pairs = _mm_packs_epi32(std::bit_cast<__m128i>(words), std::bit_cast<__m128i>(words));
+    int const four = _mm_cvtsi128_si32(_mm_packs_epi16(pairs, pairs));
+    std::memcpy(to, &four, 4);
+    return;
+  }
+#endif
+  for (std::size_t i = 0; i < Batch::size; ++i)
+    to[i] = static_cast<std::uint8_t>(std::clamp<std::int32_t>(words[i], -128, 127));
+}
+
+/// A register of numbers of `Vector`.
+template <class Batch, class Vector>
+PUSHPULL_HOST_INLINE Batch batch_of(Vector const& x) {
+  return Batch(std::bit_cast<typename Batch::register_type>(x));
+}
+template <class Batch>
+PUSHPULL_HOST_INLINE Batch floats_from(words_of<Batch> const& words) {
+  return batch_of<Batch>(__builtin_convertvector(words, floats_of<Batch>));
+}
+
+/// Decodes a register of states of one block. @param unit  Of the block, in all places.
+template <class Codec, class Batch>
+PUSHPULL_HOST_INLINE Batch decode_states(std::uint8_t const* from, Batch const& unit) {
+  if constexpr (std::same_as<Codec, codec::linear>) {
+    return floats_from<Batch>(load_signed_bytes<Batch>(from)) * unit;
+  } else if constexpr (std::same_as<Codec, codec::unsigned_linear>) {
+    return floats_from<Batch>(load_signed_bytes<Batch>(from) + Codec::middle) * unit;
+  } else if constexpr (std::same_as<Codec, codec::float8>) {
+    return load_float8<Batch>(reinterpret_cast<float8_e4m3 const*>(from)) * unit;
+  } else {
+    static_assert(std::same_as<Codec, codec::unsigned_float8>);
+    return batch_of<Batch>((load_signed_bytes<Batch>(from) << Codec::dropped) +
+                           std::bit_cast<words_of<Batch> >(unit.data));
+  }
+}
+
+/// Random words, a register of them at a time, that depend on the seed alone. Each is uniform over the seeds, which is what
+/// rounding needs; those of one seed are a Weyl sequence per lane.
+template <class Batch>
+struct random_words {
+  using words = typename compiler_vector<sizeof(Batch)>::unsigned_words;
+  words state;
+
+  random_words() = default;
+  PUSHPULL_HOST_INLINE explicit random_words(std::uint64_t seed) {
+    words lane;
+    for (std::size_t i = 0; i < Batch::size; ++i) lane[i] = static_cast<std::uint32_t>(i) * 0x9E3779B9U;
+    state = (lane + static_cast<std::uint32_t>(seed)) ^ static_cast<std::uint32_t>(seed >> 32);
+    state = (state ^ (state >> 16)) * 0x7FEB352DU;
+    state = (state ^ (state >> 15)) * 0x846CA68BU;
+  }
+  PUSHPULL_HOST_INLINE void advance() { state += 0x9E3779B9U; }
+  /// Numbers from 0 to 2^bits - 1.
+  PUSHPULL_HOST_INLINE words_of<Batch> upper(int bits) const {
+    words const shifted = state >> (32 - bits);
+    return std::bit_cast<words_of<Batch> >(shifted);
+  }
+};
+
+/// Encodes a register of finite states of one block. @param factor  The block's, in all places. @param rounding  Numbers
+/// below 2^20, by which a codec rounds at random; 2^19 rounds to the nearest code.
+template <class Codec, class Batch>
+PUSHPULL_HOST_INLINE void encode_states(std::uint8_t* to, Batch const& x, Batch const& factor,
+                                        [[maybe_unused]] words_of<Batch> const& rounding) {
+  if constexpr (std::same_as<Codec, codec::linear>) {
+    store_signed_bytes<Batch>(to, nearest_words(x * factor));
+  } else if constexpr (std::same_as<Codec, codec::unsigned_linear>) {
+    store_signed_bytes<Batch>(to, nearest_words(x * factor) - Codec::middle);
+  } else if constexpr (std::same_as<Codec, codec::float8>) {
+    store_float8<false>(reinterpret_cast<float8_e4m3*>(to), x * factor);
+  } else {
+    static_assert(std::same_as<Codec, codec::unsigned_float8>);
+    auto const bits = std::bit_cast<words_of<Batch> >(simd_max(x, Batch(0.0F)).data);
+    auto const from_unit = std::bit_cast<words_of<Batch> >(factor.data);
+    store_signed_bytes<Batch>(to, (bits + rounding + from_unit) >> Codec::dropped);
+  }
+}
+
+/// The greatest of the numbers in a vector.
+template <std::size_t Bytes>
+PUSHPULL_HOST_INLINE std::int32_t greatest_of(typename compiler_vector<Bytes>::words const& x) {
+  using half [[maybe_unused]] = typename compiler_vector<Bytes / 2>::words;
+#if PUSHPULL_HAS_AVX512
+  if constexpr (Bytes == 64) {
+    __m512i const all = std::bit_cast<__m512i>(x);
+    half const low = std::bit_cast<half>(_mm512_maskz_extracti64x4_epi64(0xF, all, 0));
+    half const high = std::bit_cast<half>(_mm512_maskz_extracti64x4_epi64(0xF, all, 1));
+    return greatest_of<Bytes / 2>(low > high ? low : high);
+  }
+#endif
+#if PUSHPULL_HAS_AVX2
+  if constexpr (Bytes == 32) {
+    __m256i const all = std::bit_cast<__m256i>(x);
+    half const low = std::bit_cast<half>(_mm256_castsi256_si128(all));
+    half const high = std::bit_cast<half>(_mm256_extracti128_si256(all, 1));
+    return greatest_of<Bytes / 2>(low > high ? low : high);
+  }
+#endif
+  std::int32_t result = x[0];
+  for (std::size_t i = 1; i < Bytes / sizeof(std::int32_t); ++i) result = x[i] > result ? x[i] : result;
+  return result;
+}
+
+/// The greatest magnitude so far, by bits: a NaN is greater than infinity.
+template <class Batch>
+struct greatest_magnitude {
+  words_of<Batch> bits{};
+
+  PUSHPULL_HOST_INLINE void add(Batch const& x) {
+    words_of<Batch> const magnitude = std::bit_cast<words_of<Batch> >(x.data) & 0x7FFFFFFF;
+    bits = magnitude > bits ? magnitude : bits;
+  }
+  PUSHPULL_HOST_INLINE float value() const { return std::bit_cast<float>(greatest_of<sizeof(Batch)>(bits)); }
+};
+
+/// Encodes the block of states that `to` begins. @param x  Aligned to a register. @param greatest  The magnitude.
+template <class Codec, std::int64_t Block>
+PUSHPULL_HOST_INLINE void encode_block(coded_pointer<Block> const& to, float const* x, float greatest) {
+  using batch = simd_register<float>;
+  *to.unit() = block_unit<Codec>(greatest);
+  std::memset(to.codes(), 0, Block);
+  if (!is_finite(greatest)) return;
+  batch const factor(block_factor<Codec>(*to.unit()));
+  words_of<batch> const half = words_of<batch>{} + (1 << 19);
+  for (std::int64_t i = 0; i < Block; i += static_cast<std::int64_t>(batch::size))
+    encode_states<Codec>(to.codes() + i, batch::load_aligned(x + i), factor, half);
+}
+
+/// Elements of state number s, from one on that begins a block, as floats.
+template <CodedStates S, std::size_t States>
+void decode_state(std::size_t s, coded_pointer<S::block> from, std::int64_t size, float* to) {
+  using batch = simd_register<float>;
+  if (S::widths[s] != 1) return void(std::memcpy(to, from.elements(), static_cast<std::size_t>(size) * sizeof(float)));
+  alignas(64) float block[S::block];
+  static_for<States>([&](auto number) {
+    using codec = typename S::template codec<number>;
+    if constexpr (StateCodec<codec>)
+      for (std::int64_t i = 0; s == number && i < size; i += S::block) {
+        auto const at = from + i;
+        for (std::int64_t j = 0; j < S::block; j += static_cast<std::int64_t>(batch::size))
+          decode_states<codec>(at.codes() + j, batch(*at.unit())).store_aligned(block + j);
+        std::memcpy(to + i, block, static_cast<std::size_t>(std::min(size - i, S::block)) * sizeof(float));
+      }
+  });
+}
+
+/// Sets elements of state number s, from one on that begins a block; what is left of the last block becomes zero.
+/// @param from  Floats, of any alignment.
+template <CodedStates S, std::size_t States>
+void encode_state(std::size_t s, void const* from, std::int64_t size, coded_pointer<S::block> to) {
+  using batch = simd_register<float>;
+  auto const* const bytes = static_cast<std::byte const*>(from);
+  if (S::widths[s] != 1) return void(std::memcpy(to.elements(), bytes, static_cast<std::size_t>(size) * sizeof(float)));
+  static_for<States>([&](auto number) {
+    using codec = typename S::template codec<number>;
+    if constexpr (StateCodec<codec>)
+      for (std::int64_t i = 0; s == number && i < size; i += S::block) {
+        alignas(64) float block[S::block] = {};
+        std::memcpy(block, bytes + static_cast<std::size_t>(i) * sizeof(float),
+                    static_cast<std::size_t>(std::min(size - i, S::block)) * sizeof(float));
+        greatest_magnitude<batch> greatest;
+        for (std::int64_t j = 0; j < S::block; j += static_cast<std::int64_t>(batch::size))
+          greatest.add(batch::load_aligned(block + j));
+        encode_block<codec>(to + i, static_cast<float const*>(block), greatest.value());
+      }
+  });
+}
+
+#endif
+
+}  // namespace pushpull::detail

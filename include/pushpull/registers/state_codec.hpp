@@ -1,0 +1,187 @@
+/// @file
+/// Codecs: states of a rule as codes of 8 bits, with one scale for each block of elements.
+#pragma once
+
+#include <array>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <tuple>
+#include <type_traits>
+
+#include <cuda/std/bit>
+#include <pushpull/config.hpp>
+#include <pushpull/detail/finite.hpp>
+#include <pushpull/element/float8.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI {
+
+/// How states of a rule are stored: as codes of 8 bits, and a number for each block of elements that gives their unit. The
+/// codes of decoded states are the same codes with the same unit, so states that were saved and loaded continue bit for bit.
+/// A block that holds an infinity or a NaN is NaN.
+namespace codec {
+
+/// 255 equal steps from the block's greatest magnitude to its negative. For momentum; of states by whose root a rule divides
+/// use unsigned_float8. The unit is a 127th of the greatest magnitude, of which 16 bits are kept.
+struct linear {
+  static constexpr float greatest = 127;
+  static constexpr float value(std::uint8_t code, float unit) {
+    return static_cast<float>(static_cast<std::int8_t>(code)) * unit;
+  }
+};
+
+/// 256 equal steps from 0 to the block's greatest state. Codes are signed, and -128 is 0.
+struct unsigned_linear {
+  static constexpr float greatest = 255;
+  static constexpr int middle = 128;  ///< What code 0 stands for.
+  static constexpr float value(std::uint8_t code, float unit) {
+    return static_cast<float>(static_cast<std::int8_t>(code) + middle) * unit;
+  }
+};
+
+/// OCP's E4M3: a sign, four bits of exponent, three of mantissa. Steps of 1/8 to 1/16 of a magnitude over 15 octaves, finer
+/// ones below, and 0.
+struct float8 {
+  static constexpr float greatest = 448;
+  static float value(std::uint8_t code, float unit) {
+    return detail::float8_to_float(cuda::std::bit_cast<float8_e4m3>(code)) * unit;
+  }
+};
+
+/// Five bits of exponent, three of mantissa, no sign: steps of 1/8 to 1/16 over the 32 octaves below the block's greatest
+/// state. No element is 0 unless its block is, or the element is below 2^-126: what is less becomes the least. For second
+/// moments, by whose root rules divide. They change by a thousandth in a step, so a step of the pass rounds at random, with
+/// the exact value as the mean. Codes are signed; the unit holds the bits that a code's are added to.
+struct unsigned_float8 {
+  static constexpr bool rounds_at_random = true;
+  static constexpr int dropped = 20;  ///< Bits of a float's mantissa beyond the code's.
+  static constexpr int step = 1 << dropped;
+  static constexpr float value(std::uint8_t code, float unit) {
+    int const bits = static_cast<int>(static_cast<std::int8_t>(code)) * step;
+    return cuda::std::bit_cast<float>(bits + cuda::std::bit_cast<int>(unit));
+  }
+};
+
+/// A code's name, where a rule's states have several: `codec::of<"exp_avg", codec::linear>`.
+template <std::size_t N>
+struct state_name {
+  char text[N];
+  consteval state_name(char const (&given)[N]) {
+    for (std::size_t i = 0; i < N; ++i) text[i] = given[i];
+  }
+};
+
+/// The state of this name is stored by `Codec`.
+template <state_name Name, class Codec>
+struct of {
+  static constexpr auto name = Name;
+  using codec = Codec;
+};
+
+/// Not encoded: elements of the type that the store computes in.
+struct none {};
+
+}  // namespace codec
+
+namespace detail {
+
+/// Stores states as codes of 8 bits.
+template <class C>
+concept StateCodec = requires(std::uint8_t code, float unit) {
+  { C::value(code, unit) } -> std::same_as<float>;
+};
+
+/// Whether codes of the codec are rounded at random.
+template <class C>
+inline constexpr bool rounds_at_random = requires { requires C::rounds_at_random; };
+
+/// The type of states of which some are codes, in blocks of `Block` elements: one codec or codec::none for each.
+template <std::int64_t Block, class... Codecs>
+struct coded_states {
+  static constexpr std::int64_t block = Block;
+  template <std::size_t S>
+  using codec = std::tuple_element_t<S, std::tuple<Codecs...>>;
+  /// Bytes of an element of state number s, without its share of a unit.
+  static constexpr std::array<std::int64_t, sizeof...(Codecs)> widths{(StateCodec<Codecs> ? 1 : 4)...};
+
+  static constexpr bool random = (rounds_at_random<Codecs> || ...);
+
+  /// Bytes that `elements` elements, a multiple of `block`, take: those of the codes first, then a unit for each block.
+  static constexpr std::int64_t bytes(std::size_t s, std::int64_t elements) {
+    return elements * widths[s] + (widths[s] == 1 ? elements / block * 4 : 0);
+  }
+};
+
+template <class S>
+concept CodedStates = requires { S::widths; };
+
+/// Memory of a state that may be encoded, from an element on that begins a block.
+template <std::int64_t Block>
+struct coded_pointer {
+  std::byte* data;      ///< Codes, or floats.
+  float* units;         ///< One per block of codes.
+  std::int64_t number;  ///< Of the element, behind `data`.
+
+  PUSHPULL_DEVICE_INLINE friend coded_pointer operator+(coded_pointer p, std::int64_t elements) {
+    p.number += elements;
+    return p;
+  }
+  PUSHPULL_DEVICE_INLINE std::uint8_t* codes() const { return reinterpret_cast<std::uint8_t*>(data) + number; }
+  PUSHPULL_DEVICE_INLINE float* elements() const { return reinterpret_cast<float*>(data) + number; }
+  PUSHPULL_DEVICE_INLINE float* unit() const { return units + static_cast<std::uint64_t>(number) / Block; }
+};
+
+/// The memory of a state of type `S`, and the type of its elements when they are read.
+template <class S>
+struct state_memory {
+  using pointer = S*;
+  using value_type = S;
+  static constexpr std::int64_t block = 1;
+};
+template <CodedStates S>
+struct state_memory<S> {
+  using pointer = coded_pointer<S::block>;
+  using value_type = float;
+  static constexpr std::int64_t block = S::block;
+};
+template <class S>
+using state_pointer = typename state_memory<S>::pointer;
+template <class S>
+using state_value = typename state_memory<S>::value_type;
+
+/// Bytes of elements of state number s.
+template <class S>
+constexpr std::int64_t state_bytes([[maybe_unused]] std::size_t s, std::int64_t elements) {
+  if constexpr (CodedStates<S>) {
+    return S::bytes(s, elements);
+  } else {
+    return elements * static_cast<std::int64_t>(sizeof(S));
+  }
+}
+
+/// The unit of a block's codes, by the greatest magnitude in it. Where that is not finite, NaN: codes of 0 then are NaN. What
+/// follows the 16 first significant bits is rounded off: the greatest decoded magnitude then gives the same unit.
+template <class Codec>
+PUSHPULL_DEVICE_INLINE float block_unit(float greatest) {
+  if (!is_finite(greatest)) return cuda::std::bit_cast<float>(0x7FC00000U);
+  if constexpr (requires { Codec::greatest; }) {
+    std::uint32_t const bits = cuda::std::bit_cast<std::uint32_t>(greatest * (1 / Codec::greatest));
+    return cuda::std::bit_cast<float>(bits < 0x00800000U ? 0U : (bits + 0x80U) & 0xFFFFFF00U);
+  } else {  // the upper bits of the greatest state, rounded up, have code 127
+    int const top = (cuda::std::bit_cast<int>(greatest) + Codec::step - 1) >> Codec::dropped;
+    return cuda::std::bit_cast<float>(((top < 255 ? 255 : top) - 127) * Codec::step);
+  }
+}
+/// The operand that encodes the elements of a block of that unit.
+template <class Codec>
+PUSHPULL_DEVICE_INLINE float block_factor(float unit) {
+  if constexpr (requires { Codec::greatest; }) {
+    return unit > 0 ? 1 / unit : 0;
+  } else {
+    return cuda::std::bit_cast<float>(-cuda::std::bit_cast<int>(unit));
+  }
+}
+
+}  // namespace detail
+
+}  // namespace pushpull

@@ -1,0 +1,342 @@
+/// @file
+/// States that are stored as codes, against the codecs and Adam written out in double, for any sizes, devices and rules.
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <pushpull/pushpull.hpp>
+#include <random>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "support/catch.hpp"
+#include "support/message_of.hpp"
+
+namespace {
+
+namespace update = pushpull::update;
+namespace codec = pushpull::codec;
+using pushpull::state_codecs;
+using floats = std::vector<float>;
+
+floats random_floats(std::size_t size, unsigned seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  floats result(size);
+  for (float& x : result) x = random() % 7 == 0 ? 0 : normal(random) * std::pow(10.0F, float(random() % 5) - 3);
+  return result;
+}
+
+/// The values that a codec has for a block of that greatest magnitude.
+template <class Codec>
+std::vector<double> values(double greatest) {
+  std::vector<double> result;
+  if constexpr (std::same_as<Codec, codec::linear>) {
+    for (int k = -127; k <= 127; ++k) result.push_back(k / 127.0 * greatest);
+  } else if constexpr (std::same_as<Codec, codec::unsigned_linear>) {
+    for (int k = 0; k <= 255; ++k) result.push_back(k / 255.0 * greatest);
+  } else if constexpr (std::same_as<Codec, codec::float8>) {
+    for (int k = 0; k < 127; ++k) {
+      double const fraction = k % 8 / 8.0;
+      double const x = k < 8 ? std::ldexp(fraction, -6) : std::ldexp(1 + fraction, k / 8 - 7);
+      for (int const sign : {-1, 1}) result.push_back(sign * x / 448 * greatest);
+    }
+  } else {  // 256 floats with three bits of mantissa: the least that is not below the greatest, and those below it
+    int exponent = 0;
+    double const fraction = std::frexp(greatest * (1 - 1e-6), &exponent);
+    auto const top = std::int64_t{8} * exponent + static_cast<std::int64_t>(std::ceil(fraction * 16)) - 8;
+    for (std::int64_t k = top - 255; k <= top; ++k) {
+      auto const octave = static_cast<int>(std::floor(static_cast<double>(k) / 8));
+      result.push_back(std::ldexp(8 + static_cast<double>(k - 8 * octave), octave - 4));
+    }
+  }
+  return result;
+}
+
+/// Whether the decoded states of a block are the codec's values that are nearest to the exact ones; one of the two nearest, if
+/// it rounds at random.
+template <class Codec>
+void expect_nearest(std::span<double const> exact, std::span<float const> decoded) {
+  double greatest = 0;
+  for (double const x : exact) greatest = std::max(greatest, std::abs(x));
+  std::vector<double> const table = greatest > 0 ? values<Codec>(greatest) : std::vector<double>{0.0};
+  for (std::size_t i = 0; i < exact.size(); ++i) {
+    double least = std::numeric_limits<double>::infinity(), above = least, below = least;
+    for (double const v : table) {
+      least = std::min(least, std::abs(v - exact[i]));
+      (v < exact[i] ? below : above) = std::min(v < exact[i] ? below : above, std::abs(v - exact[i]));
+    }
+    if (std::same_as<Codec, codec::unsigned_float8> && above < greatest && below < greatest)
+      least = std::max(above, below);
+    INFO("element " << i << ": " << exact[i] << " became " << decoded[i] << ", the nearest value is " << least
+                    << " away");
+    // 16 bits of the unit, float against double
+    REQUIRE(std::abs(double{decoded[i]} - exact[i]) <= least + 3e-5 * (std::abs(exact[i]) + greatest * 1e-3));
+  }
+}
+
+/// Adam over several steps, each of which begins with the states that the store has decoded.
+template <std::int64_t Block, class First, class Second>
+void expect_adam(std::vector<std::size_t> const& sizes, bool resident) {
+  update::adam const rule{.learning_rate = 0.01};
+  pushpull::kv_store store{pushpull::cpu_devices(2), rule,
+                           state_codecs<Block, First, codec::of<"exp_avg_sq", Second>>{}};
+  pushpull::parameter_store parameters{store};
+  std::vector<std::string> names;
+  std::vector<floats> weights;
+  for (std::size_t k = 0; k < sizes.size(); ++k) {
+    names.push_back("w" + std::to_string(k));
+    weights.push_back(random_floats(sizes[k], unsigned(k)));
+    if (resident) parameters.add(names.back(), weights.back());
+  }
+  if (!resident) store.init(names, weights);
+  if (resident) parameters.value(names.front(), std::size_t{0});  // keys are made when first needed
+  for (int t = 1; t <= 4; ++t) {
+    std::vector<floats> gradients, before = weights, m, v;
+    for (std::size_t k = 0; k < sizes.size(); ++k) {
+      gradients.push_back(random_floats(sizes[k], unsigned(100 * t) + unsigned(k)));
+      m.push_back(store.state(names[k], "exp_avg"));
+      v.push_back(store.state(names[k], "exp_avg_sq"));
+    }
+    if (resident) {
+      for (std::size_t k = 0; k < sizes.size(); ++k) {
+        std::ranges::copy(gradients[k], parameters.grad(names[k], std::size_t{0}).data());
+        std::ranges::fill(std::span(parameters.grad(names[k], std::size_t{1}).data(), sizes[k]), 0.0F);
+      }
+      parameters.update_all();
+      store.wait();
+      for (std::size_t k = 0; k < sizes.size(); ++k)
+        std::copy_n(parameters.value(names[k], std::size_t{1}).data(), sizes[k], weights[k].begin());
+    } else {
+      store.pushpull(names, gradients, weights);
+      store.wait();
+    }
+    double const rate = 0.01 / (1 - std::pow(0.9, t)), root = 1 / std::sqrt(1 - std::pow(0.999, t));
+    for (std::size_t k = 0; k < sizes.size(); ++k) {
+      std::vector<double> exact_m(sizes[k]), exact_v(sizes[k]);
+      for (std::size_t i = 0; i < sizes[k]; ++i) {
+        double const g = gradients[k][i];
+        exact_m[i] = 0.9 * m[k][i] + 0.1 * g;
+        exact_v[i] = 0.999 * v[k][i] + 0.001 * g * g;
+        double const w = before[k][i] - rate * exact_m[i] / (std::sqrt(exact_v[i]) * root + 1e-8);
+        INFO("step " << t << ", size " << sizes[k] << ", element " << i);
+        REQUIRE(double{weights[k][i]} == Approx(w).epsilon(1e-5).margin(1e-6));
+      }
+      floats const new_m = store.state(names[k], "exp_avg"), new_v = store.state(names[k], "exp_avg_sq");
+      for (std::size_t i = 0; i < sizes[k]; i += Block) {
+        std::size_t const count = std::min<std::size_t>(Block, sizes[k] - i);
+        expect_nearest<First>(std::span(exact_m).subspan(i, count), std::span(new_m).subspan(i, count));
+        expect_nearest<Second>(std::span(exact_v).subspan(i, count), std::span(new_v).subspan(i, count));
+      }
+    }
+  }
+}
+
+/// A rule of a user's, with a third state that no codec claims.
+struct three_states {
+  static constexpr auto state_names = pushpull::states("fast", "slow", "count");
+  template <class S, class V>
+  PUSHPULL_HOST_DEVICE void operator()(S const&, V& w, V const& g, V& fast, V& slow, V& count) const noexcept {
+    fast = 0.5 * fast + g;
+    slow = 0.75 * slow + fast;
+    count += 1;
+    w -= 0.125 * slow / count;
+  }
+};
+
+/// The weights and all states after some steps.
+template <class Rule, class... Policies>
+std::vector<floats> trained(int devices, std::vector<std::size_t> const& sizes, Rule const& rule,
+                            Policies const&... policies) {
+  pushpull::kv_store store{pushpull::cpu_devices(devices), rule, policies...};
+  std::vector<std::string> names;
+  std::vector<floats> weights;
+  for (std::size_t k = 0; k < sizes.size(); ++k) {
+    names.push_back("w" + std::to_string(k));
+    weights.push_back(random_floats(sizes[k], unsigned(k)));
+  }
+  store.init(names, weights);
+  for (unsigned t = 0; t < 5; ++t) {
+    std::vector<floats> gradients;
+    for (std::size_t k = 0; k < sizes.size(); ++k) gradients.push_back(random_floats(sizes[k], 10 * t + unsigned(k)));
+    store.pushpull(names, gradients, weights);
+    store.wait();
+  }
+  for (auto const& key : names)
+    for (auto const& state : store.state_names()) weights.push_back(store.state(key, state));
+  return weights;
+}
+
+}  // namespace
+
+TEST_CASE("Adam's states become the nearest codes of their blocks, in keys of any sizes", "[state_codecs]") {
+  std::vector<std::size_t> sizes{0, 1, 2, 63, 64, 65, 251, 255, 256, 257, 1021, 3001};
+  bool const resident = GENERATE(false, true);
+  CAPTURE(resident);
+  SECTION("blocks of 256") { expect_adam<256, codec::linear, codec::unsigned_float8>(sizes, resident); }
+  SECTION("blocks of 64") { expect_adam<64, codec::float8, codec::unsigned_linear>(sizes, resident); }
+  SECTION("a task and a bit more") {
+    expect_adam<128, codec::linear, codec::unsigned_float8>({(std::size_t{1} << 15) + 131}, resident);
+  }
+}
+
+TEST_CASE("weights and codes do not depend on the number of devices", "[state_codecs]") {
+  std::vector<std::size_t> const sizes{9001, 257, 1, 5000, 64};
+  auto const expect_same = [&](auto const& rule, auto const&... policies) {
+    auto const expected = trained(1, sizes, rule, policies...);
+    for (int const devices : {2, 4, 7}) {
+      CAPTURE(devices);
+      auto const found = trained(devices, sizes, rule, policies...);
+      for (std::size_t k = 0; k < expected.size(); ++k) {
+        CAPTURE(k);
+        auto const differs = std::ranges::mismatch(found[k], expected[k]).in1 - found[k].begin();
+        CHECK(differs == std::ptrdiff_t(expected[k].size()));
+      }
+    }
+  };
+  expect_same(update::adam{}, state_codecs<256, codec::linear, codec::of<"exp_avg_sq", codec::unsigned_float8>>{});
+  expect_same(update::lamb{}, state_codecs<64, codec::float8>{});
+  expect_same(three_states{}, state_codecs<128, codec::of<"fast", codec::float8>, codec::of<"slow", codec::linear>>{});
+}
+
+TEST_CASE("a state that no codec claims is stored as it is", "[state_codecs]") {
+  std::size_t const size = 1000;
+  auto const coded = trained(2, {size}, three_states{}, state_codecs<64, codec::of<"fast", codec::float8>>{});
+  auto const plain = trained(2, {size}, three_states{});
+  for (std::size_t i = 0; i < size; ++i) CHECK(coded[3][i] == Approx(5.0F));
+  CHECK((coded[1] != plain[1]));
+  double error = 0, total = 0;
+  for (std::size_t i = 0; i < size; ++i) {
+    error += std::abs(double{coded[0][i]} - double{plain[0][i]});
+    total += std::abs(double{plain[0][i]});
+  }
+  CHECK(error < 0.05 * total);
+}
+
+TEST_CASE("states that were read and set continue bit for bit, on other numbers of devices", "[state_codecs]") {
+  using both = state_codecs<256, codec::linear, codec::of<"exp_avg_sq", codec::unsigned_float8>>;
+  using others = state_codecs<64, codec::float8, codec::of<"exp_avg_sq", codec::unsigned_linear>>;
+  auto const resume = [](auto const& policy) {
+    std::size_t const size = 4099;
+    floats w = random_floats(size, 1), resumed;
+    pushpull::kv_store first{pushpull::cpu_devices(3), update::adam{}, policy};
+    pushpull::kv_store second{pushpull::cpu_devices(2), update::adam{}, policy};
+    first.init("w", w);
+    for (unsigned t = 0; t < 6; ++t) {
+      if (t == 3) {
+        first.wait();
+        resumed = w;
+        second.init("w", w);
+        for (auto const& name : first.state_names()) {
+          second.set_state("w", name, first.state("w", name));
+          CHECK((second.state("w", name) == first.state("w", name)));
+        }
+        second.set_steps("w", 3);
+      }
+      auto const g = random_floats(size, 50 + t);
+      first.pushpull("w", g, w).wait();
+      if (t >= 3) second.pushpull("w", g, resumed).wait();
+    }
+    CHECK((w == resumed));
+    for (auto const& name : first.state_names()) CHECK((second.state("w", name) == first.state("w", name)));
+  };
+  resume(both{});
+  resume(others{});
+}
+
+TEST_CASE("blocks with an infinity are NaN, others and tiny ones are not", "[state_codecs]") {
+  pushpull::kv_store store{pushpull::cpu_devices(1), update::adam{},
+                           state_codecs<64, codec::linear, codec::of<"exp_avg_sq", codec::unsigned_float8>>{}};
+  floats w(256, 1.0F), g(256, 0.5F);
+  g[3] = std::numeric_limits<float>::infinity();
+  for (std::size_t i = 64; i < 128; ++i) g[i] = i % 2 == 0 ? 1e-22F : 0;
+  g[130] = std::numeric_limits<float>::quiet_NaN();
+  for (std::size_t i = 192; i < 256; ++i) g[i] = 0;
+  store.init("w", w);
+  store.push("w", g).wait();
+  for (char const* const name : {"exp_avg", "exp_avg_sq"}) {
+    auto const state = store.state("w", name);
+    for (std::size_t i = 0; i < 256; ++i) {
+      CAPTURE(name, i, state[i]);
+      CHECK(std::isnan(state[i]) == (i / 64 == 0 || i / 64 == 2));
+      if (i / 64 == 3) CHECK(std::fpclassify(state[i]) == FP_ZERO);
+      if (i / 64 == 1) CHECK(std::abs(state[i]) < 1e-22F);
+    }
+  }
+  store.assign("w", w, pushpull::rule_states::reset);
+  for (float const x : store.state("w", "exp_avg")) CHECK(std::fpclassify(x) == FP_ZERO);
+  g.assign(256, 1.0F);
+  store.push("w", g).wait();
+  for (float const x : store.state("w", "exp_avg")) CHECK(x == Approx(0.1F).epsilon(1e-4));
+}
+
+TEST_CASE("unsigned_float8 rounds at random, with the exact value as the mean", "[state_codecs]") {
+  pushpull::kv_store store{pushpull::cpu_devices(1), update::adam{.beta2 = 0.999},
+                           state_codecs<256, codec::of<"exp_avg_sq", codec::unsigned_float8>>{}};
+  std::size_t const size = 64 * 256;
+  store.init("w", floats(size));
+  floats const g(size, 1.0F);
+  for (int t = 0; t < 100; ++t) store.push("w", g).wait();
+  double total = 0;
+  auto const v = store.state("w", "exp_avg_sq");
+  for (float const x : v) total += double{x};
+  CHECK(total / double(size) == Approx(1 - std::pow(0.999, 100)).epsilon(0.01));
+  CHECK((*std::ranges::max_element(v) > 1.05F * *std::ranges::min_element(v)));
+}
+
+TEST_CASE("a skipped step leaves codes alone", "[state_codecs]") {
+  pushpull::kv_store store{pushpull::cpu_devices(2), update::dynamic_loss_scale{1} | update::adam{},
+                           state_codecs<64, codec::linear>{}};
+  floats w = random_floats(300, 1), g = random_floats(300, 2);
+  store.init("w", w);
+  store.push("w", g).wait();
+  auto const before = store.state("w", "exp_avg");
+  g[7] = std::numeric_limits<float>::infinity();
+  store.push("w", g).wait();
+  CHECK((store.state("w", "exp_avg") == before));
+}
+
+TEST_CASE("rows of whole blocks update codes, other rows are refused; weights are not swapped for codes",
+          "[state_codecs][errors]") {
+  using policy = state_codecs<64, codec::of<"exp_avg", codec::linear>, codec::of<"exp_avg_sq", codec::unsigned_linear>>;
+  pushpull::kv_store store{pushpull::cpu_devices(2), update::adam{} | update::ema(0.5), policy{}};
+  pushpull::kv_store dense{pushpull::cpu_devices(1), update::adam{} | update::ema(0.5), policy{}};
+  floats const w = random_floats(std::size_t{40} * 128, 3), g = random_floats(std::size_t{3} * 128, 4);
+  store.init("table", pushpull::tensor_view(w.data(), pushpull::shape{40, 128}));
+  std::vector<std::int64_t> const ids{0, 17, 39};
+  store.push("table", pushpull::row_sparse_view<float const>(g.data(), ids.data(), 3, pushpull::shape{40, 128})).wait();
+  auto const state = store.state("table", "exp_avg_sq");
+  for (std::size_t k = 0; k < 3; ++k) {
+    auto const row = static_cast<std::size_t>(ids[k]);
+    std::string const key = std::to_string(k);
+    dense.init(key, floats(w.begin() + std::ptrdiff_t(row * 128), w.begin() + std::ptrdiff_t(row * 128 + 128)));
+    floats const own(g.begin() + std::ptrdiff_t(k * 128), g.begin() + std::ptrdiff_t(k * 128 + 128));
+    dense.push(key, own).wait();
+    auto const expected = dense.state(key, "exp_avg_sq");
+    CHECK(std::equal(expected.begin(), expected.end(), state.begin() + std::ptrdiff_t(row * 128)));
+  }
+  CHECK(std::all_of(state.begin() + 128, state.begin() + 17 * 128,
+                    [](float x) { return std::fpclassify(x) == FP_ZERO; }));
+
+  store.init("odd", pushpull::tensor_view(w.data(), pushpull::shape{40, 100}));
+  floats const odd(300, 1.0F);
+  CHECK_THROWS_WITH(
+      store.push("odd", pushpull::row_sparse_view<float const>(odd.data(), ids.data(), 3, pushpull::shape{40, 100})),
+      Catch::Contains("rows of whole blocks of 64 states expected"));
+  CHECK_THROWS_WITH(store.swap("exp_avg"), Catch::Contains("stored as codes"));
+  store.swap("table", "ema");
+  store.swap("table", "ema");
+}
+
+TEST_CASE("two states of codes take 2.03 bytes per element", "[state_codecs]") {
+  std::int64_t const size = std::int64_t{1} << 16;
+  pushpull::kv_store store{pushpull::cpu_devices(1), update::adam{}, state_codecs<256, codec::linear>{}};
+  store.init("w", floats(static_cast<std::size_t>(size)));
+  CHECK(store.memory_report().devices[0].states == static_cast<std::size_t>(2 * (size + size / 256 * 4)));
+  using types = pushpull::pass::element_types<float, float, float,
+                                              pushpull::detail::coded_states<256, codec::linear, codec::linear>, float>;
+  CHECK(pushpull::pass::stored_bytes<update::adam, types, 2>(size) == 12 * size + size / 16);
+}
