@@ -183,7 +183,7 @@ struct write_terms : matrix_terms<Rule, Types, Execution, Phase> {
   }
 };
 
-/// Has the rule rewrite the terms of each tensor.
+/// Has the rule rewrite the terms of each tensor, one after another: a BLAS has threads of its own.
 template <class Rule, class Types, std::size_t Stage>
 struct transform_terms {
   using A = typename Types::accumulation;
@@ -192,11 +192,11 @@ struct transform_terms {
   clock<Rule, A> const* clocks;
   matrix_table<matrix_run<Types, pushpull::detail::state_count<Rule>, pushpull::detail::factored_count<Rule>>, A> table;
 
-  void operator()(std::int64_t n) const noexcept {
-    auto const& m = table.matrix_of(static_cast<std::int32_t>(n));
-    if (m.size == 0) return;
-    Rule const& rule = rules[clocks[table.runs[n].clock].parameter_group];
-    pushpull::detail::factored_stage<Stage>(rule).transform(m);
+  void operator()(std::int64_t) const noexcept {
+    for (std::int32_t n = 0; n < table.size; ++n) {
+      Rule const& rule = rules[clocks[table.runs[n].clock].parameter_group];
+      if (auto const& m = table.matrix_of(n); m.size > 0) pushpull::detail::factored_stage<Stage>(rule).transform(m);
+    }
   }
 };
 

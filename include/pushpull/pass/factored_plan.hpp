@@ -136,8 +136,7 @@ class matrix_plan {
       static_assert(HostDevice<D>, "Factored: a stage with .elements transforms whole matrices on CPUs only");
       device.for_each(tasks(stage, of_parts),
                       detail::write_terms<Rule, Types, execution, Phase>{{rules, clocks, table(stage, of_parts)}});
-      device.for_each(static_cast<std::int64_t>(runs_.rows.size()),
-                      detail::transform_terms<Rule, Types, stage>{rules, clocks, table(stage, of_parts)});
+      device.for_each(1, detail::transform_terms<Rule, Types, stage>{rules, clocks, table(stage, of_parts)});
       return;
     }
     device.for_each_leaf(tasks(stage, of_rows),
