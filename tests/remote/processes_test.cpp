@@ -371,6 +371,40 @@ TEST_CASE("20 servers that are killed at any time lose no push that they acknowl
   }
 }
 
+TEST_CASE("a server that is stopped is waited for, or lost if it is silent for too long, until it continues",
+          "[remote]") {
+  pp::test::temporary_folder const folder;
+  child_process server("child: server",
+                       {{"ADDRESS", "tcp://127.0.0.1:*"}, {"FOLDER", folder.file("snapshots").string()}});
+  auto options = options_of(0);
+  options.patience = milliseconds(2000);
+  worker_store store(devices, {server.line()}, options);
+  std::vector<float> before(elements), after(elements), gradient(elements, 1.0F);
+  store.init("w", after);
+  store.push("w", gradient).wait();
+  server.send(SIGSTOP);
+  auto const pushed = store.push("w", gradient);
+  std::this_thread::sleep_for(milliseconds(600));
+  server.send(SIGCONT);
+  pushed.wait();
+  store.pull("w", after).wait();
+  REQUIRE(after == std::vector<float>(elements, -2.0F));
+  server.send(SIGSTOP);
+  REQUIRE_THROWS_AS(store.push("w", gradient).wait(), pp::server_lost);  // the server may find its pieces in the socket
+  server.send(SIGCONT);
+  REQUIRE(soon([&] {
+    try {
+      store.pull("w", before).wait();
+      return true;
+    } catch (pp::server_lost const&) {
+      return false;
+    }
+  }));
+  for (float const weight : before) REQUIRE((weight == -2 || weight == -3));
+  store.pushpull("w", gradient, after).wait();
+  for (std::size_t i = 0; i < elements; ++i) REQUIRE(after[i] == before[i] - 1);
+}
+
 TEST_CASE("a server that is started again goes on from its newest whole snapshot", "[remote]") {
   pp::test::temporary_folder const folder;
   std::map<std::string, std::string> variables{{"ADDRESS", "tcp://127.0.0.1:*"},
