@@ -13,6 +13,7 @@
 #include <pushpull/pushpull.hpp>
 
 #include "checkpoint/resume.hpp"
+#include "ranks/same_bits.hpp"
 #include "support/catch.hpp"
 #include "update/rows_recorded.hpp"
 
@@ -84,6 +85,13 @@ TEST_CASE("muon's step has singular values near 1, of matrices tall and wide, an
     REQUIRE(size > 0.6);
     REQUIRE(size < 1.2);
   }
+}
+
+TEST_CASE("muon over ranks has the bits of one process", "[update][muon][ranks]") {
+  auto const make = [](auto const& devices, auto const& c) {
+    return pp::make_kv_store<float>(devices, update::muon{.learning_rate = 0.1}, c);
+  };
+  pp::test::require_same_bits<float>(3, 1, 5, make, pp::test::push_and_pull);
 }
 
 TEST_CASE("muon resumes bit for bit", "[update][muon]") { pp::test::resumable::check("muon", update::muon{}); }

@@ -49,8 +49,8 @@ void compare_rows(std::string const& library, std::string const& name, Rule cons
     REQUIRE(steps.size() == 4);
     pushpull::shape const shape = shape_of_trajectory(trajectory);
     std::vector<T> weight(shape.size()), gradient(shape.size());
-    cpu_device<> const host;
-    auto const view = [&](std::vector<T>& x) { return tensor_view<T, cpu_device<>>(x.data(), shape, host); };
+    cpu_device<> const where;
+    auto const view = [&](std::vector<T>& x) { return tensor_view<T, cpu_device<>>(x.data(), shape, where); };
     for (std::uint32_t i = 0; i < weight.size(); ++i) weight[i] = static_cast<T>(pytorch_reference::initial_weight(i));
     kv_store<T, cpu_device<>, Rule, synchronous> store{cpu_devices(2), rule};
     store.init("w", view(weight));

@@ -81,7 +81,7 @@ struct muon {
     checks.finite("muon: c", c);
     checks.in_range("muon: iterations", static_cast<double>(iterations), 0, 100);
     checks.any("muon: nesterov", nesterov);
-    checks.any("muon: rate", rate);
+    checks.any("muon: rate", static_cast<std::int64_t>(rate));
   }
 
   template <class A, class Numbers>
