@@ -234,9 +234,7 @@ struct body {
       std::int64_t const valid = valid_from(r, i);
       using one = block<V, 1, typename block_type::access>;
       block_type w, g;
-      // Elements pass by faster than those with states of four bytes.
-      detail::fetch_ahead<Execution, block_type, reads_gradient<Rule>, reads_weight<Rule>, true>(
-          r, i + Execution::fetched_ahead);
+      detail::fetch_ahead<Execution, block_type, reads_gradient<Rule>, reads_weight<Rule>, true>(r, i);
       if (reads_gradient<Rule> && valid > 0) {
         detail::reduce<Reduction, Memory>(g, r, i, valid);
         detail::add_accumulated<Types>(g, r, i);
