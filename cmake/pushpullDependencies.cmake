@@ -70,6 +70,10 @@ if(TARGET BLAS::BLAS AND PUSHPULL_CBLAS_INCLUDE_DIR AND NOT TARGET pushpull::lib
   include(CMakePushCheckState)
   cmake_push_check_state(RESET)
   set(CMAKE_REQUIRED_QUIET TRUE)
+  if(NOT "${PUSHPULL_CBLAS_OF}" STREQUAL "${BLAS_LIBRARIES}")  # the answer for another BLAS
+    unset(PUSHPULL_CBLAS_LINKS CACHE)
+    set(PUSHPULL_CBLAS_OF "${BLAS_LIBRARIES}" CACHE INTERNAL "")
+  endif()
   set(CMAKE_REQUIRED_INCLUDES "${PUSHPULL_CBLAS_INCLUDE_DIR}")
   set(CMAKE_REQUIRED_LIBRARIES BLAS::BLAS)
   check_cxx_symbol_exists(cblas_dgemm cblas.h PUSHPULL_CBLAS_LINKS)

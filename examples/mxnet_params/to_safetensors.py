@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Converts a file of arrays that MXNet or DJL wrote (.params) to a safetensors file, which pushpull's checkpoint::safetensors_file,
+"""Converts a file of arrays that MXNet wrote (.params) to a safetensors file, which pushpull's checkpoint::safetensors_file,
 PyTorch, JAX and others read. Needs nothing but Python.
 
     to_safetensors.py model-0010.params model.safetensors [--strip]

@@ -122,6 +122,7 @@ TEST_CASE("all layouts of MXNet's arrays are read", "[checkpoint][mxnet]") {
   for (auto const& empty : {raw(u32{0}), raw(v1, i32{0}), raw(v2, i32{0}, i32{0}), raw(v3, i32{0}, i32{-1})})
     CHECK(read(listed(empty)).find("arg:w").shape == pp::shape{0});
   CHECK(read(raw(u64{0x112}, u64{0}, u64{0}, u64{0})).entries().empty());
+  CHECK(read(raw(u64{0x112}, u64{0}, u64{3}, u32{0}, u32{0}, u32{0}, u64{0})).entries().size() == 3);
 }
 
 TEST_CASE("damaged and hostile files of arrays are refused", "[checkpoint][mxnet]") {
@@ -160,5 +161,9 @@ TEST_CASE("damaged and hostile files of arrays are refused", "[checkpoint][mxnet
   CHECK(refused(rows(3, 1, -1), "row numbers below 3"));
   CHECK(refused(rows(3, 2, 0), "as many rows as row numbers"));
   CHECK(refused(rows(i64{1} << 50, 1, 0), "row-sparse arrays of at most 1048576 bytes as dense ones expected"));
+  auto const large =
+      raw(v2, i32{1}, i32{1}, i64{0}, i32{1}, i64{150000}) + on_a_gpu + raw(i32{0}, i32{6}, i32{1}, i64{0});
+  CHECK(refused(head + raw(u64{2}) + large + large + raw(u64{0}), "got 600000 after 600000: raise max_dense_bytes"));
+  CHECK(refused("DJL@" + std::string(40, 'x'), "arrays of MXNet expected, got a model of DJL"));
   CHECK_THROWS_AS(cp::read_mxnet_params("/nowhere/x.params"), pp::file_error);
 }

@@ -69,12 +69,13 @@ void expect_nearest(std::span<double const> exact, std::span<float const> decode
       least = std::min(least, std::abs(v - exact[i]));
       (v < exact[i] ? below : above) = std::min(v < exact[i] ? below : above, std::abs(v - exact[i]));
     }
-    if (std::same_as<Codec, codec::unsigned_float8> && above < greatest && below < greatest)
+    bool const random = std::same_as<Codec, codec::unsigned_float8> || std::same_as<Codec, codec::linear>;
+    if (random && above < std::numeric_limits<double>::infinity() && below < std::numeric_limits<double>::infinity())
       least = std::max(above, below);
     INFO("element " << i << ": " << exact[i] << " became " << decoded[i] << ", the nearest value is " << least
                     << " away");
     // 16 bits of the unit, float against double
-    REQUIRE(std::abs(double{decoded[i]} - exact[i]) <= least + 3e-5 * (std::abs(exact[i]) + greatest * 1e-3));
+    REQUIRE(std::abs(double{decoded[i]} - exact[i]) <= least + 3e-5 * (std::abs(exact[i]) + greatest * 1e-2));
   }
 }
 
@@ -270,7 +271,7 @@ TEST_CASE("blocks with an infinity are NaN, others and tiny ones are not", "[sta
   for (float const x : store.state("w", "exp_avg")) CHECK(std::fpclassify(x) == FP_ZERO);
   g.assign(256, 1.0F);
   store.push("w", g).wait();
-  for (float const x : store.state("w", "exp_avg")) CHECK(x == Approx(0.1F).epsilon(1e-4));
+  for (float const x : store.state("w", "exp_avg")) CHECK(x == Approx(0.1F).epsilon(0.01));
 }
 
 TEST_CASE("unsigned_float8 rounds at random, with the exact value as the mean", "[state_codecs]") {
@@ -285,6 +286,52 @@ TEST_CASE("unsigned_float8 rounds at random, with the exact value as the mean", 
   for (float const x : v) total += double{x};
   CHECK(total / double(size) == Approx(1 - std::pow(0.999, 100)).epsilon(0.01));
   CHECK((*std::ranges::max_element(v) > 1.05F * *std::ranges::min_element(v)));
+}
+
+TEST_CASE("the momentum of an element without gradients decays to 0, and its weight stays", "[state_codecs]") {
+  update::adam const rule{.learning_rate = 0.01};
+  pushpull::kv_store coded{pushpull::cpu_devices(1), rule,
+                           state_codecs<256, codec::linear, codec::of<"exp_avg_sq", codec::unsigned_float8>>{}};
+  pushpull::kv_store plain{pushpull::cpu_devices(1), rule};
+  floats gradient(256, 1.0F), weight(256), expected(256);
+  coded.init("w", weight);
+  plain.init("w", weight);
+  for (int t = 0; t < 3000; ++t) {
+    if (t == 100) std::fill_n(gradient.begin() + 128, 128, 0.0F);  // the others keep the unit of the block
+    coded.pushpull("w", gradient, weight).wait();
+    plain.pushpull("w", gradient, expected).wait();
+  }
+  auto const momentum = coded.state("w", "exp_avg");
+  for (std::size_t i = 0; i < 256; ++i) {
+    REQUIRE(momentum[i] == (i < 128 ? Approx(1).epsilon(0.02) : Approx(0).margin(1e-9)));
+    REQUIRE(weight[i] == Approx(expected[i]).epsilon(0.15));
+  }
+}
+
+TEST_CASE("linear rounds at random, with the exact value as the mean, and a codec may be none", "[state_codecs]") {
+  pushpull::kv_store store{pushpull::cpu_devices(1), update::momentum{.learning_rate = 0, .momentum = 0.5},
+                           state_codecs<256, codec::linear>{}};
+  floats const values(100 * 256, 0.01F);
+  store.init("w", values);
+  floats state(values);
+  for (std::size_t i = 0; i < state.size(); i += 256) state[i] = 2;
+  floats gradient(state.size());
+  store.set_state("w", "momentum_buffer", state);
+  for (std::size_t i = 0; i < state.size(); i += 256) gradient[i] = 1;  // 2 again
+  auto const before = store.state("w", "momentum_buffer");
+  store.push("w", gradient).wait();
+  double sum = 0, exact = 0;
+  auto const after = store.state("w", "momentum_buffer");
+  for (std::size_t i = 0; i < after.size(); ++i) {
+    if (i % 256 == 0) continue;
+    sum += after[i];
+    exact += 0.5 * before[i];
+  }
+  REQUIRE(sum == Approx(exact).epsilon(0.03));
+  pushpull::kv_store kept{pushpull::cpu_devices(1), update::adam{} | update::ema(0.9),
+                          state_codecs<256, codec::linear, codec::of<"ema", codec::none>>{}};
+  kept.init("w", values);
+  kept.swap("ema");
 }
 
 TEST_CASE("a skipped step leaves codes alone", "[state_codecs]") {

@@ -106,6 +106,7 @@ TEST_CASE("every rule refuses what its formula cannot use", "[update]") {
   refused(update::sgd{} | update::lookahead(0), "lookahead: k");
   refused(update::sgd{} | update::lookahead(5, 0), "lookahead: alpha");
   refused(update::sgd{} | update::swa(0), "swa: start");
+  refused(update::sgd{} | update::swa(std::int64_t{0}, 1), "swa: start");
   refused(update::sgd{} | update::swa(1, 0), "swa: every");
   refused(update::sgd{-1} | update::lookahead(5), "sgd: learning_rate");
   refused(update::clip_norm(1) | update::sgd{-1} | update::ema(0.9), "sgd: learning_rate");

@@ -1,5 +1,5 @@
 /// @file
-/// Files of arrays that MXNet or DJL wrote (.params). Needs nlohmann-json and a POSIX system.
+/// Files of arrays that MXNet wrote (.params). Needs nlohmann-json and a POSIX system.
 #pragma once
 
 #include <algorithm>
@@ -65,6 +65,10 @@ class mxnet_params_reader {
     auto* const data = allocate(size);
     file.read({data, size});
     data_ = {data, size};
+    constexpr std::string_view of_djl = "DJL@";
+    pushpull::detail::expects<file_error>(
+        size < of_djl.size() || std::memcmp(data, of_djl.data(), of_djl.size()) != 0,
+        [&] { return path.string() + ": arrays of MXNet expected, got a model of DJL"; });
   }
 
   template <class Text>
@@ -76,13 +80,12 @@ class mxnet_params_reader {
   }
   /// Memory of the result's.
   std::byte* allocate(std::uint64_t size) {
-    auto* const data =
-        size > std::numeric_limits<std::size_t>::max() / 2 ? nullptr : new (std::nothrow) std::byte[size];
-    pushpull::detail::expects<out_of_memory>(data != nullptr, [&] {
+    std::unique_ptr<std::byte[]> memory(
+        size > std::numeric_limits<std::size_t>::max() / 2 ? nullptr : new (std::nothrow) std::byte[size]);
+    pushpull::detail::expects<out_of_memory>(memory != nullptr, [&] {
       return result_.path().string() + ": cannot allocate " + std::to_string(size) + " bytes";
     });
-    result_.memory_.emplace_back(data);
-    return data;
+    return result_.memory_.emplace_back(std::move(memory)).get();
   }
 
   std::span<std::byte const> bytes(std::uint64_t count) {
@@ -161,10 +164,12 @@ class mxnet_params_reader {
     auto const values = bytes(bytes_of(e, stored));
     auto const ids = bytes(bytes_of({{}, "I64", {}, {}}, ids_shape));
     std::uint64_t const size = bytes_of(e, e.shape);
-    pushpull::detail::expects<file_error>(size <= max_dense_bytes_, [&] {
+    pushpull::detail::expects<file_error>(size <= max_dense_bytes_ - dense_bytes_, [&] {
       return result_.path().string() + ": row-sparse arrays of at most " + std::to_string(max_dense_bytes_) +
-             " bytes as dense ones expected, got " + std::to_string(size) + ": raise max_dense_bytes";
+             " bytes as dense ones expected, got " + std::to_string(size) + " after " + std::to_string(dense_bytes_) +
+             ": raise max_dense_bytes";
     });
+    dense_bytes_ += size;
     auto* const to = allocate(size);
     if (size > 0) std::memset(to, 0, size);
     auto const rows = static_cast<std::size_t>(ids_shape[0]);
@@ -179,7 +184,7 @@ class mxnet_params_reader {
   }
 
   void read_list() {
-    constexpr std::uint64_t list = 0x112, least_bytes_of_array = 8;
+    constexpr std::uint64_t list = 0x112, least_bytes_of_array = 4;
     expect(number<std::uint64_t>() == list && number<std::uint64_t>() == 0, "a list of arrays");
     auto const count = number<std::uint64_t>();
     if (count > (data_.size() - at_) / least_bytes_of_array) expect(false, std::to_string(count) + " arrays");
@@ -205,15 +210,16 @@ class mxnet_params_reader {
 
   mxnet_params result_;
   std::uint64_t max_dense_bytes_;
+  std::uint64_t dense_bytes_ = 0;  // of the row-sparse arrays so far
   std::span<std::byte const> data_;
   std::size_t at_ = 0;
 };
 
 }  // namespace detail
 
-/// Reads a file of arrays of MXNet 0.x to 2.0 or DJL: every version of the format, of dense and row-sparse arrays. Values keep
+/// Reads a file of arrays of MXNet 0.x to 2.0: every version of the format, of dense and row-sparse arrays. Values keep
 /// their bits. Row-sparse arrays become dense: rows that are not stored are zero. The file may be hostile.
-/// @param max_dense_bytes  A row-sparse array that is larger as a dense one is refused: its size is not bounded by the file's.
+/// @param max_dense_bytes  Row-sparse arrays that are larger together as dense ones are refused: the file's size does not bound theirs.
 /// @throws file_error if it cannot be read, breaks a rule of the format, or has an array in compressed rows (CSR) or of more
 ///         than 8 extents; out_of_memory
 /// Memory: the file's size and that of row-sparse arrays as dense ones.

@@ -45,8 +45,8 @@ class torch_model {
 
   /// Registers the parameters of one replica per device of the store, in the order of its devices. All replicas then have the
   /// values of the first. A parameter that requires no gradient is added as such, and steps leave it as it is.
-  /// @throws invalid_argument if there are more or fewer replicas than devices, or their names differ; shape_mismatch if their
-  ///         shapes differ; duplicate_key; as torch_view for each parameter. Then nothing has changed.
+  /// @throws invalid_argument if there are more or fewer replicas than devices, their names or ties differ, or they share a tensor;
+  ///         shape_mismatch if their shapes differ; duplicate_key; as torch_view for each parameter. Then nothing has changed.
   torch_model(P& parameters, std::vector<torch_parameters> const& replicas) : parameters_(&parameters) {
     pushpull::detail::expects<invalid_argument>(replicas.size() == parameters.devices().size(), [&] {
       return "register_module: a replica for each of the store's " + std::to_string(parameters.devices().size()) +
@@ -60,14 +60,16 @@ class torch_model {
     }
     parameters.materialize();
     at::NoGradGuard const silent;
+    std::vector<std::vector<at::Tensor>> mirrors(tensors_.size());
     for (std::size_t n = 0; n < tensors_.size(); ++n) {
       auto& weights = weights_.emplace_back();
-      for (std::size_t i = 0; i < names_.size(); ++i) {
-        auto const mirror = parameters.value(names_[i], n);
-        tensors_[n][i].set_data(to_torch(mirror));
-        weights.push_back(tensors_[n][i].data_ptr());
+      for (auto const& name : names_) {
+        mirrors[n].push_back(to_torch(parameters.value(name, n)));
+        weights.push_back(mirrors[n].back().data_ptr());
       }
     }
+    for (std::size_t n = 0; n < tensors_.size(); ++n)
+      for (std::size_t i = 0; i < names_.size(); ++i) tensors_[n][i].set_data(mirrors[n][i]);
   }
 
   torch_model(torch_model&& other) noexcept
@@ -92,7 +94,8 @@ class torch_model {
 
   /// One step: reduces the gradients of all replicas where they are, updates, and writes the weights of all replicas. Parameters
   /// without a gradient on any replica are left out, as by torch::optim. If some replicas have one, those of the others are set
-  /// to zeros. Graphs that were recorded before refuse a backward pass afterwards, as after a step of torch::optim.
+  /// to zeros. Over ranks every rank must have gradients of the same parameters: it sets those that it lacks to zeros first.
+  /// Graphs that were recorded before refuse a backward pass afterwards, as after a step of torch::optim.
   /// @throws as torch_view, for gradients; invalid_argument if the memory of a weight was replaced, by to() or set_data()
   void step() {
     stepped_.clear();
@@ -134,8 +137,8 @@ class torch_model {
   /// Sets names_ and tensors_, without repetitions, and checks every tensor.
   void collect(std::vector<torch_parameters> const& replicas) {
     using pushpull::detail::expects;
-    std::unordered_set<c10::TensorImpl const*> known;
-    std::vector<std::string> listed;  // those of the first replica, tied ones included
+    std::unordered_set<c10::TensorImpl const*> known;  // of all replicas
+    std::vector<std::string> listed;                   // those of the first replica, tied ones included
     std::vector<bool> is_new;
     for (auto const& item : replicas[0]) {
       listed.push_back(item.key());
@@ -148,8 +151,15 @@ class torch_model {
                " do not have the names of those of replica 0: replicas of one model expected";
       });
       auto& tensors = tensors_.emplace_back();
-      for (std::size_t j = 0; j < listed.size(); ++j)
-        if (is_new[j]) tensors.push_back(replicas[n][j].value());
+      for (std::size_t j = 0; j < listed.size(); ++j) {
+        bool const fresh = n == 0 ? is_new[j] : known.insert(replicas[n][j].value().unsafeGetTensorImpl()).second;
+        expects<invalid_argument>(fresh == is_new[j], [&] {
+          return "register_module: parameter \"" + listed[j] + "\" of replica " + std::to_string(n) +
+                 (fresh ? " is not tied, that of replica 0 is" : " is a tensor of another name or replica") +
+                 ": replicas with tensors of their own, tied alike, expected";
+        });
+        if (fresh) tensors.push_back(replicas[n][j].value());
+      }
       for (std::size_t i = 0; i < tensors.size(); ++i) {
         auto const shape = as_const(i, n).shape();
         expects<shape_mismatch>(shape == as_const(i, 0).shape(), [&] {

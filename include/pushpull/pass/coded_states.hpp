@@ -101,7 +101,7 @@ struct coded_rest {
   coded_buffer<V, S, States> const* from;
   std::uint8_t* codes[States];
   R factor[States];
-  pushpull::detail::random_words<R> random;
+  pushpull::detail::random_words<R> random{};  // zeros if no codec rounds at random
 
   /// Encodes the pack that begins with element j, of all states. Packs come in order.
   PUSHPULL_EXEC_CHECK_DISABLE
@@ -111,8 +111,9 @@ struct coded_rest {
       if constexpr (S::widths[s] == 1) {
         block<V, 1, simd_access> x;
         x.load(static_cast<float const*>(from->elements[s]) + j);
-        pushpull::detail::encode_states<typename S::template codec<s>>(codes[s] + j, x.x[0].value, factor[s],
-                                                                       random.upper(20));
+        // States of one element are rounded independently.
+        pushpull::detail::encode_states<typename S::template codec<s>>(
+            codes[s] + j, x.x[0].value, factor[s], s % 2 == 0 ? random.lower(20) : random.upper(20));
       }
     });
   }

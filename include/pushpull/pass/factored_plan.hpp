@@ -223,12 +223,18 @@ class matrix_plan {
         if (known) to = reinterpret_cast<T*>(static_cast<char*>(memory_.data()) + at);
         at += aligned(static_cast<std::size_t>(count) * sizeof(T));
       };
+      A* scratch = nullptr;  // matrices are transformed one after another
+      std::int64_t most = 0;
+      for (std::size_t i = 0; i < matrices_.rows.size(); ++i)
+        if (pushpull::detail::factors_of<Rule>[i % stages].elements)
+          most = std::max(most, matrices_.rows[i].scratch_size());
+      take(scratch, most);
       for (std::size_t i = 0; i < matrices_.rows.size(); ++i) {
         auto& m = matrices_.rows[i];
         take(m.motion, 2);
         if (pushpull::detail::factors_of<Rule>[i % stages].elements) {
           take(m.terms, m.size);
-          take(m.scratch, m.scratch_size());
+          m.scratch = scratch;
           continue;
         }
         take(m.row, m.all_rows());

@@ -24,7 +24,7 @@
 namespace pushpull::inline PUSHPULL_ABI::pass {
 
 /// Whether the only sums of `Rule` are those of the rows of each tensor, which it keeps: group_adagrad, adam_mini, and
-/// transforms before them. Such a rule takes row-sparse gradients, since a row that came with none keeps its number.
+/// transforms without sums and states before them. Such a rule takes row-sparse gradients, since a row that came with none keeps its number.
 template <class Rule>
 inline constexpr bool keeps_rows_alone = [] {
   if constexpr (pushpull::detail::factored_count<Rule> == 1) {

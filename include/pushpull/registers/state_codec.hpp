@@ -22,8 +22,10 @@ namespace pushpull::inline PUSHPULL_ABI {
 namespace codec {
 
 /// 255 equal steps from the block's greatest magnitude to its negative. For momentum; of states by whose root a rule divides
-/// use unsigned_float8. The unit is a 127th of the greatest magnitude, of which 16 bits are kept.
+/// use unsigned_float8. A step of the pass rounds at random, with the exact value as the mean: rounded to nearest, small codes would
+/// never decay. The unit is a 127th of the greatest magnitude, of which 16 bits are kept.
 struct linear {
+  static constexpr bool rounds_at_random = true;
   static constexpr float greatest = 127;
   static constexpr float value(std::uint8_t code, float unit) {
     return static_cast<float>(static_cast<std::int8_t>(code)) * unit;
@@ -87,9 +89,8 @@ namespace detail {
 
 /// Stores states as codes of 8 bits.
 template <class C>
-concept StateCodec = requires(std::uint8_t code, float unit) {
-  { C::value(code, unit) } -> std::same_as<float>;
-};
+concept StateCodec = std::same_as<C, codec::linear> || std::same_as<C, codec::unsigned_linear> ||
+                     std::same_as<C, codec::float8> || std::same_as<C, codec::unsigned_float8>;
 
 /// Whether codes of the codec are rounded at random.
 template <class C>
@@ -168,7 +169,8 @@ PUSHPULL_DEVICE_INLINE float block_unit(float greatest) {
     std::uint32_t const bits = cuda::std::bit_cast<std::uint32_t>(greatest * (1 / Codec::greatest));
     return cuda::std::bit_cast<float>(bits < 0x00800000U ? 0U : (bits + 0x80U) & 0xFFFFFF00U);
   } else {  // the upper bits of the greatest state, rounded up, have code 127
-    int const top = (cuda::std::bit_cast<int>(greatest) + Codec::step - 1) >> Codec::dropped;
+    int const above = (cuda::std::bit_cast<int>(greatest) + Codec::step - 1) >> Codec::dropped;
+    int const top = above < 0x7F7 ? above : 0x7F7;  // 0x7F8 would be infinity
     return cuda::std::bit_cast<float>(((top < 255 ? 255 : top) - 127) * Codec::step);
   }
 }

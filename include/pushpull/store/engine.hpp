@@ -320,6 +320,7 @@ class engine : public call_drafts<Types> {
       if (std::size_t const groups = contents_.groups.rules()->size(); groups > 1)
         text += " and " + counted(groups, "parameter group");
     }
+    if constexpr (Types::coded) text += " with states in blocks of " + std::to_string(Types::stored_state::block);
     if (auto const& bound = contents_.keys.placement().bound) text += " placed by the bound " + std::to_string(*bound);
     return text;
   }

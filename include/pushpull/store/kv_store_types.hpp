@@ -72,7 +72,7 @@ struct kv_store_types {
   static_assert(
       !coded || (std::same_as<accumulation_type, float> && std::same_as<state_type, float>),
       "kv_store: state_codecs need a store that computes in float and whose states are floats: element::master<float>");
-  static_assert(!coded || factored_count<rule_type> == 0,
+  static_assert(std::same_as<codec_policy, plain_states> || factored_count<rule_type> == 0,
                 "kv_store: state_codecs do not take Factored rules, such as adafactor and centralize");
   /// Whether keys are not cut: a rule that asks for numbers of rows and columns finds them on one device.
   static constexpr bool whole_keys = placement_type::whole_keys || factored_count<rule_type> != 0;

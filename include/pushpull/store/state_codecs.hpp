@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -88,9 +89,19 @@ struct stored_states<state_codecs<Block, Codecs...>, Rule, S> {
       if (state == name) return true;
     return false;
   };
-  static_assert((StateCodec<typename codec_type<Codecs>::type> && ...),
+  static_assert(((StateCodec<typename codec_type<Codecs>::type> ||
+                  std::same_as<typename codec_type<Codecs>::type, codec::none>) &&
+                 ...),
                 "state_codecs: a codec of namespace codec expected, or codec::of<\"state\", codec>");
   static_assert((int(codec_name<Codecs>.empty()) + ... + 0) <= 1, "state_codecs: more than one codec without a name");
+  static constexpr bool different = [] {
+    std::array<std::string_view, sizeof...(Codecs)> const names{codec_name<Codecs>...};
+    for (std::size_t i = 0; i < names.size(); ++i)
+      for (std::size_t j = 0; j < i; ++j)
+        if (!names[i].empty() && names[i] == names[j]) return false;
+    return true;
+  }();
+  static_assert(different, "state_codecs: two codecs for one state");
   static_assert((has_name(codec_name<Codecs>) && ...),
                 "state_codecs: the rule has no state of this name; its names are in its state_names");
 

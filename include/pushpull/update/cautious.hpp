@@ -26,6 +26,9 @@ template <class Rule = void>
 struct cautious {
   static_assert(Updater<Rule>, "cautious: an Updater expected");
   static_assert(!PreReduction<Rule>, "cautious: a rule without sums expected; transforms with sums stand before it");
+  static_assert(
+      !requires { requires Rule::state_names.size() > Rule::wraps::state_names.size(); },
+      "cautious: ema, swa and lookahead average weights: they stand behind it, rule | cautious() | ema(0.999)");
   using wraps = Rule;
 
   Rule rule;

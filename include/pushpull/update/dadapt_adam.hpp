@@ -25,7 +25,7 @@ namespace pushpull::inline PUSHPULL_ABI::update {
 ///   m = beta1 m + rate (1 - beta1) g;   v = beta2 v + (1 - beta2) g^2;   s = beta3 s + rate (1 - beta3) g;
 ///   w = (1 - rate weight_decay) w - m / (sqrt(v) + epsilon);
 ///   d = max(d, min(d', growth_rate d)),  d' = r / ((1 - beta3) sum of |s|), for the next step.
-/// While all gradients are 0 d and r stay. d is of the store: one step is what one call updates, so give it all keys.
+/// As long as all gradients have been 0, d and r stay. d is of the store: one step is what one call updates, so give it all keys.
 /// Carried numbers of checkpoints: d, r. 56 bytes per float parameter: a phase before the pass reads g, w and all states.
 struct dadapt_adam {
   double learning_rate = 1;
@@ -41,7 +41,7 @@ struct dadapt_adam {
   using sums_type = cuda::std::array<double, 4>;  ///< rate g s / (sqrt(v) + epsilon), |s|; d, r.
   static constexpr std::size_t carried = 2;
 
-  /// @throws invalid_argument as adam's, on a negative weight_decay, a d0 of 0 or less, and a growth_rate below 1.
+  /// @throws invalid_argument as adam's, on a negative weight_decay, a d0 outside [1e-12, 1], and a growth_rate below 1.
   void validate() const { detail::validate(*this); }
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class Checks>

@@ -50,8 +50,10 @@ enum class muon_rate {
 ///   X = u / max(|u|, epsilon);  `iterations` times X = a X + (b G + c G^2) X, G = X X^T;
 ///   w = (1 - learning_rate weight_decay) w - learning_rate f X,  f by `rate`.
 /// Rows are the indexes of the first dimension, columns all others: kernels of convolutions are flattened. Give vectors and
-/// embeddings another rule: `rules{muon{}, where(is_vector, adamw{})}`. On CPUs. A key has one owner, which makes its products.
-/// One state; workspaces of the step: 2 R C + 2 min(R, C)^2 numbers per key.
+/// embeddings another rule: `rules{muon{}, where(is_no_matrix, adamw{})}`, with a predicate of
+/// yours. On CPUs. A key has one owner, which makes its products; the BLAS bounds R and C by 2^31 - 1. learning_rate, momentum and
+/// weight_decay may be scheduled, the others are those of the struct.
+/// One state; workspaces of the step: R C numbers per key, and R C + 2 min(R, C)^2 of the key that needs most.
 struct muon {
   double learning_rate = 1e-3;
   double momentum = 0.95;

@@ -24,8 +24,8 @@ namespace pushpull::inline PUSHPULL_ABI::update {
 ///   m = beta1 m + d (1 - beta1) g;   v = beta2 v + d^2 (1 - beta2) g^2;
 ///   s = beta3 s + d / d0 (safeguard_warmup ? d : rate) g;   r = beta3 r + sum of d / d0 rate g (p0 - w);
 ///   d' = d_coef r / sum of |s|,  and the next d is the largest d' so far, at least d0, at most growth_rate d;
-///   w = (1 - rate weight_decay) w - rate m / (sqrt(v) + d epsilon), with the next d in this line.
-/// While all gradients are 0 d and r stay. d is of the store: one step is what one call updates, so give it all keys.
+///   w = (1 - rate weight_decay) w - rate m / (sqrt(v) + e epsilon),  e the next d.
+/// As long as all gradients have been 0, d and r stay. d is of the store: one step is what one call updates, so give it all keys.
 /// Carried numbers of checkpoints: d, the largest d', r.
 /// 68 bytes per float parameter: a phase before the pass reads g, w and all states.
 struct prodigy {
@@ -47,7 +47,7 @@ struct prodigy {
   /// p0 is the weight before the first update.
   constexpr bool starts_states() const { return true; }
 
-  /// @throws invalid_argument as adam's, on a negative weight_decay or d_coef, a d0 of 0 or less, and a growth_rate
+  /// @throws invalid_argument as adam's, on a negative weight_decay or d_coef, a d0 outside [1e-12, 1], and a growth_rate
   /// below 1.
   void validate() const { detail::validate(*this); }
   PUSHPULL_EXEC_CHECK_DISABLE

@@ -55,8 +55,8 @@ struct sophia_g {
 
   template <class A>
   PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s) const noexcept {
-    return {s.t % (interval + 1) == 0, static_cast<A>(learning_rate), detail::kept<A>(learning_rate, weight_decay),
-            detail::to_finite<A>((1 - beta2) * batch)};
+    return {interval < s.t && s.t % (interval + 1) == 0, static_cast<A>(learning_rate),
+            detail::kept<A>(learning_rate, weight_decay), detail::to_finite<A>((1 - beta2) * batch)};
   }
 
   // The branch goes one way for all elements of a pass.

@@ -2,6 +2,7 @@
 /// An average of weights in which all samples count the same: stochastic weight averaging.
 #pragma once
 
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -100,10 +101,10 @@ struct swa<void> {
   }
 };
 
-swa(std::int64_t) -> swa<>;
-swa(int) -> swa<>;
-swa(std::int64_t, std::int64_t) -> swa<>;
-swa(int, int) -> swa<>;
+template <std::integral Start>
+swa(Start) -> swa<>;
+template <std::integral Start, std::integral Every>
+swa(Start, Every) -> swa<>;
 template <class Rule>
 swa(Rule, std::int64_t, std::int64_t) -> swa<Rule>;
 

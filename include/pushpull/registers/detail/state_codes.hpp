@@ -38,6 +38,7 @@ struct random_words {
   __host__ __device__ explicit random_words(std::uint64_t);
   __host__ __device__ void advance();
   __host__ __device__ int upper(int) const;
+  __host__ __device__ int lower(int) const;
 };
 template <CodedStates S, std::size_t States>
 void decode_state(std::size_t, coded_pointer<S::block>, std::int64_t, float*);
@@ -138,7 +139,7 @@ PUSHPULL_HOST_INLINE Batch decode_states(std::uint8_t const* from, Batch const& 
 template <class Batch>
 struct random_words {
   using words = typename compiler_vector<sizeof(Batch)>::unsigned_words;
-  words state;
+  words state{};
 
   random_words() = default;
   PUSHPULL_HOST_INLINE explicit random_words(std::uint64_t seed) {
@@ -154,7 +155,19 @@ struct random_words {
     words const shifted = state >> (32 - bits);
     return std::bit_cast<words_of<Batch> >(shifted);
   }
+  /// Others of that kind.
+  PUSHPULL_HOST_INLINE words_of<Batch> lower(int bits) const {
+    words const rest = state & ((1U << bits) - 1);
+    return std::bit_cast<words_of<Batch> >(rest);
+  }
 };
+
+/// Numbers between -1/2 and 1/2 from those below 2^20, 0 from 2^19. They round no integer away, nor what is within 2^-14 of one:
+/// a product of a decoded state.
+template <class Batch>
+PUSHPULL_HOST_INLINE Batch dither(words_of<Batch> const& rounding) {
+  return floats_from<Batch>(rounding - (1 << 19)) * Batch(0x1p-20F * (1 - 0x1p-13F));
+}
 
 /// Encodes a register of finite states of one block. @param factor  The block's, in all places. @param rounding  Numbers
 /// below 2^20, by which a codec rounds at random; 2^19 rounds to the nearest code.
@@ -162,7 +175,9 @@ template <class Codec, class Batch>
 PUSHPULL_HOST_INLINE void encode_states(std::uint8_t* to, Batch const& x, Batch const& factor,
                                         [[maybe_unused]] words_of<Batch> const& rounding) {
   if constexpr (std::same_as<Codec, codec::linear>) {
-    store_signed_bytes<Batch>(to, nearest_words(x * factor));
+    words_of<Batch> const code = nearest_words(x * factor + dither<Batch>(rounding));
+    words_of<Batch> const least = words_of<Batch>{} - 127;
+    store_signed_bytes<Batch>(to, code < least ? least : code);
   } else if constexpr (std::same_as<Codec, codec::unsigned_linear>) {
     store_signed_bytes<Batch>(to, nearest_words(x * factor) - Codec::middle);
   } else if constexpr (std::same_as<Codec, codec::float8>) {

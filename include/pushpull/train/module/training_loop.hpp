@@ -97,6 +97,12 @@ class training_loop {
     return result;
   }
 
+  /// Same, without validation.
+  template <DataSource S, class M, class RowIds = no_row_ids>
+  fit_result fit(S& data, M& metric, fit_options const& options, std::nullptr_t, RowIds const& row_ids = {}) {
+    return fit(data, metric, options, static_cast<S*>(nullptr), row_ids);
+  }
+
   /// The metric over the batches of a source, in inference. Rows of padding do not count. @throws not_bound, not_initialized
   template <DataSource S, class M, class RowIds = no_row_ids>
   std::vector<metric_value> score(S& data, M& metric, score_options const& options = {}, RowIds const& row_ids = {}) {
