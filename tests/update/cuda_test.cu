@@ -128,10 +128,15 @@ TEST_CASE("numbers of rows and columns on GPUs are those on CPUs", "[cuda]") {
       pp::row_sparse<float> rows(host, w.shape(), 1);
       rows.row_ids()[0] = 1;
       std::copy_n(g.data(), rows.row_length(), rows.values());
+      store.init("of another owner", w);
       store.push("w", rows).wait();
+      store.push("of another owner", rows).wait();
+      store.pull("of another owner", g).wait();
       store.pull("w", w).wait();
     }
-    return pp::to_vector(w.view());
+    auto result = pp::to_vector(w.view());
+    for (float const x : pp::to_vector(g.view())) result.push_back(x);
+    return result;
   };
   auto const compare = [&](auto const& updater) {
     auto const one = train(std::vector{pp::cuda_device(0)}, updater);

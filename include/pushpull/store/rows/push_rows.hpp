@@ -248,17 +248,21 @@ class push_rows final : public device_operation<typename Types::device_type> {
   /// Of a rule with a number per row, whose key has one owner.
   void find_numbers() {
     using S = typename types::state;
+    numbers_.of_device.resize(table_.devices().size());
+    numbers_.owner = 0;
     bool any = false;
     for_each_shard(table_, *key_, [&](auto const& shard) {
       any = true;
-      numbers_.set(shard.device(), key_->shape, key_->first_element, factor_states<Rule, S>(shard.device(), *key_));
+      numbers_.owner = shard.device_number();
+      numbers_.now().set(shard.device(), key_->shape, key_->first_element,
+                         factor_states<Rule, S>(shard.device(), *key_));
     });
-    if (!any) numbers_.set(table_.devices().front(), key_->shape, key_->first_element, nullptr);
+    if (!any) numbers_.now().set(table_.devices().front(), key_->shape, key_->first_element, nullptr);
   }
   /// The argument of the rule's `prepare`.
   auto steps() const {
     if constexpr (has_numbers) {
-      return numbers_.steps();
+      return numbers_.now().steps();
     } else {
       return pass::detail::steps_of<Rule, typename types::accumulation>();
     }
@@ -321,9 +325,9 @@ class push_rows final : public device_operation<typename Types::device_type> {
     }
     if constexpr (has_numbers) {
       if (whole_) {
-        numbers_.template move<Reduction, pass::all_rows>(device, operands, given, clocks, end - begin);
+        numbers_.now().template move<Reduction, pass::all_rows>(device, operands, given, clocks, end - begin);
       } else {
-        numbers_.template move<Reduction, pass::present_rows>(device, operands, given, clocks, tables.size());
+        numbers_.now().template move<Reduction, pass::present_rows>(device, operands, given, clocks, tables.size());
       }
     }
     if (whole_) {
@@ -357,7 +361,14 @@ class push_rows final : public device_operation<typename Types::device_type> {
   };
   template <class R>
   struct numbers_of<R, true> {
-    using type = pass::row_numbers<D, R, types>;
+    /// The operation serves keys of any owner: each device reads tables in memory of its own.
+    struct type {
+      std::vector<pass::row_numbers<D, R, types>> of_device;
+      std::size_t owner = 0;  // of the key
+
+      auto& now() { return of_device[owner]; }
+      auto const& now() const { return of_device[owner]; }
+    };
   };
   [[no_unique_address]] typename numbers_of<Rule, has_numbers>::type numbers_;
   struct no_exchange {};
