@@ -76,6 +76,7 @@ if(TARGET BLAS::BLAS AND PUSHPULL_CBLAS_INCLUDE_DIR AND NOT TARGET pushpull::lib
   endif()
   set(CMAKE_REQUIRED_INCLUDES "${PUSHPULL_CBLAS_INCLUDE_DIR}")
   set(CMAKE_REQUIRED_LIBRARIES BLAS::BLAS)
+  set(CMAKE_REQUIRED_FLAGS -w)  # CMake's program has casts that somebody's flags may refuse
   check_cxx_symbol_exists(cblas_dgemm cblas.h PUSHPULL_CBLAS_LINKS)
   cmake_pop_check_state()
   if(PUSHPULL_CBLAS_LINKS)

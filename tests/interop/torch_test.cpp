@@ -270,10 +270,6 @@ TEST_CASE("register_module refuses what is no list of replicas, and adds nothing
     replicas[1] = replicas[0];
     CHECK(contains(refused(argument), "\"first.weight\" of replica 1 is a tensor of another name or replica"));
   }
-  SECTION("tied in one replica alone") {
-    replicas[0]->unused->bias = replicas[0]->unused->register_parameter("bias", replicas[0]->second->bias);
-    CHECK(contains(refused(argument), "of replica 1 is not tied, that of replica 0 is"));
-  }
   SECTION("another element type") {
     replicas[1]->to(at::kDouble);
     CHECK(contains(refused(dtype), "parameter \"first.weight\" of replica 1: elements of type Float expected"));
