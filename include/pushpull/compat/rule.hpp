@@ -46,10 +46,7 @@ struct folded_correction {
 
   template <class A>
   PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s) const noexcept {
-    update::adam::scalars<A> result = rule.prepare(s);
-    result.step_size = update::detail::to_finite<A>(rate(s.t));
-    result.root_scale = A(1);
-    return result;
+    return update::adam::scalars<A>{update::detail::to_finite<A>(rate(s.t)), A(1)};
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
