@@ -25,8 +25,7 @@ TEST_CASE("a store over replicas trains a LibTorch network as torch::optim::Adam
   REQUIRE(result.exit_code == 0);
   CHECK(lines(result.output) == 8);
   CHECK(number_after(result.output, "step 20/100  loss ") > number_after(result.output, "step 100/100  loss "));
-  // 1e-7 in most runs: training amplifies other orders of LibTorch's sums over threads.
-  CHECK(number_after(result.output, "largest relative difference of losses ") <= 1e-2);
+  CHECK(number_after(result.output, "largest relative difference of losses ") <= 1e-4);
   CHECK(result.output.find("22602 parameters on " + replicas + " replicas: ") != std::string::npos);
 }
 
@@ -40,7 +39,7 @@ TEST_CASE("a store trains a transformer with shared weights as torch::optim::Ada
   INFO(result.output << result.errors);
   REQUIRE(result.exit_code == 0);
   CHECK(number_after(result.output, "step 20/100  loss ") > number_after(result.output, "step 100/100  loss "));
-  CHECK(number_after(result.output, "largest relative difference of losses ") <= 1e-2);
+  CHECK(number_after(result.output, "largest relative difference of losses ") <= 1e-4);
 }
 
 TEST_CASE("train_torch learns the digits", "[example][train_torch]") {
