@@ -41,7 +41,7 @@ struct dadapt_adam {
   using sums_type = cuda::std::array<double, 4>;  ///< rate g s / (sqrt(v) + epsilon), |s|; d, r.
   static constexpr std::size_t carried = 2;
 
-  /// @throws invalid_argument as adam's, on a negative weight_decay, a d0 outside [1e-12, 1], and a growth_rate below 1.
+  /// @throws invalid_argument as adam's, on a negative weight_decay, a d0 outside (0, 1], and a growth_rate below 1.
   void validate() const { detail::validate(*this); }
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class Checks>
