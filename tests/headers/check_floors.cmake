@@ -6,12 +6,12 @@ cmake_minimum_required(VERSION 3.25)
 # From the ground up; folders of one floor are joined by a comma and do not include each other.
 set(floors
     "detail"                  # what no user names, and config.hpp and error.hpp
-    "element,profile"         # element types, shapes, counts of bytes; counters and traces
+    "element,launch,profile"  # element types, shapes, counts of bytes; places of processes; counters and traces
     "registers"               # packs and blocks of elements, and how they reach memory
     "concepts"                # what types must do
     "device"                  # memory, streams and loops over task numbers
     "tensor"                  # elements on a device
-    "comm,launch,reduce,schedule"    # between processes; their places; between sources; when operations run
+    "comm,reduce,schedule"    # between processes; between sources; when operations run
     "pass"                    # the one pass, and what it reads
     "update"                  # rules and transforms
     "compress,lr_schedule"    # gradients on their way; hyperparameters over time

@@ -73,6 +73,12 @@ TEST_CASE("launchers number their processes", "[launch]") {
   REQUIRE(p.launcher == "torchrun");
   REQUIRE((p.rank == 1 && p.ranks == 8 && p.local_rank == 1 && p.local_ranks == 4));
   REQUIRE((p.address == "node0" && p.port == 29500));
+
+  auto script = torchrun;
+  script.insert({{"PUSHPULL_RANK", "2"}, {"PUSHPULL_RANKS", "3"}, {"TORCHELASTIC_RUN_ID", "none"}});
+  p = read(script);
+  REQUIRE(p.launcher == "pushpull");
+  REQUIRE((p.rank == 2 && p.ranks == 3 && p.local_rank == -1 && p.local_ranks == 0));
 }
 
 TEST_CASE("a launcher inside of the job of another one counts", "[launch]") {

@@ -1,12 +1,15 @@
 /// @file
-/// comm::nccl over the stand-in for libnccl: its calls, their results on devices, and its failures.
+/// comm::nccl: its calls, their results on devices, and its failures. Over the stand-in for libnccl, or over NCCL itself, which
+/// has no faults to ask for: on_card.sh.
 #include <pushpull/comm/nccl.hpp>
 #include <pushpull/comm/run_ranks.hpp>
 #include <pushpull/device/cuda_device.cuh>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <filesystem>
 #include <memory>
 #include <span>
 #include <string>
@@ -14,10 +17,13 @@
 #include <utility>
 #include <vector>
 
+#include "nccl/ranks_of_a_file.cuh"
 #include "nccl/stand_in.hpp"
 #include "support/catch.hpp"
+#include "support/communicator_contract.hpp"
 #include "support/cuda_devices.cuh"
 #include "support/expect.hpp"
+#include "support/temporary_folder.hpp"
 
 namespace {
 
@@ -105,8 +111,8 @@ void pass_on(communicator const& c, float* out, float* in, std::size_t more = 0)
 static_assert(pp::CollectiveCommunicator<communicator, pp::cuda_device>);
 static_assert(!pp::MovesMemoryOf<communicator, pp::detail::host_device_probe>);
 
-TEST_CASE("nccl on a stand-in: slices travel, ranges are gathered, doubles are summed") {
-  for (int const ranks : {1, 2, 3, 4})
+TEST_CASE("nccl: slices travel, ranges are gathered, doubles are summed") {
+  for (int ranks = 1; ranks <= stand_in::most_ranks(); ++ranks)
     on_ranks(ranks, {}, [&](communicator const& c) {
       pp::cuda_device const& device = c.device();
       auto const own = static_cast<float>(c.rank());
@@ -147,9 +153,10 @@ TEST_CASE("nccl on a stand-in: slices travel, ranges are gathered, doubles are s
   CHECK(stand_in::refusals().empty());
 }
 
-TEST_CASE("nccl on a stand-in: devices of one process are ranks, each with a thread") {
-  auto const devices = pp::test::logical_devices(3);
+TEST_CASE("nccl: devices of one process are ranks, each with a thread") {
+  auto const devices = pp::test::logical_devices(std::min(3, stand_in::most_ranks()));
   if (devices.empty()) return;
+  int const before = static_cast<int>(devices.size()) - 1;  // the rank before, modulo the ranks
   stand_in::reset();
   stand_in::slow_initialisation(5);
   {
@@ -157,20 +164,94 @@ TEST_CASE("nccl on a stand-in: devices of one process are ranks, each with a thr
     std::vector<std::thread> threads;
     std::atomic<int> right = 0;
     for (communicator const& c : all)
-      threads.emplace_back([&right, c] {
+      threads.emplace_back([&right, before, c] {
         numbers<float> const out(c.device(), {static_cast<float>(c.rank())}), in(c.device(), {-1});
-        pass_on(c, out.data(), in.data());
-        if (in.values() == std::vector<float>{static_cast<float>((c.rank() + 2) % 3)}) ++right;
+        if (c.size() > 1) pass_on(c, out.data(), in.data());
+        if (in.values() ==
+            std::vector<float>{c.size() > 1 ? static_cast<float>((c.rank() + before) % c.size()) : -1.0F})
+          ++right;
         c.barrier();
       });
     for (auto& each : threads) each.join();
-    CHECK(right == 3);
+    CHECK(right == static_cast<int>(devices.size()));
   }
   CHECK(stand_in::live_communicators() == 0);
   CHECK(stand_in::refusals().empty());
 }
 
-TEST_CASE("nccl on a stand-in: initialisation that is slow is waited for, one that does not end meets the deadline") {
+TEST_CASE("nccl: ranks meet at a file, and memory of the host travels by NCCL") {
+  for (int ranks = 1; ranks <= stand_in::most_ranks(); ++ranks) {
+    stand_in::on_ranks_of_a_file(ranks, {.deadline = 60000ms}, [&](communicator const& c) {
+      pp::test::expect(c.size() == ranks);
+      numbers<double> const sums(c.device(), {1.0 + c.rank()});
+      auto group = c.group();
+      auto summed = c.sum(group, sums.data(), 1);
+      group.end();
+      summed.wait();
+      pp::test::expect(sums.values() == std::vector<double>{ranks * (ranks + 1) / 2.0});
+      pp::test::contract_exchange(c.host());
+      pp::test::contract_order(c.host());
+      pp::test::contract_in_flight(c.host());
+      pp::test::contract_gather(c.host());
+      pp::test::contract_sum(c.host());
+      pp::test::contract_broadcast(c.host());
+      pp::test::contract_gather_all(c.host());
+      pp::test::contract_barrier(c.host());
+      pp::test::contract_two_families(c.host());
+    });
+    CHECK(stand_in::live_communicators() == 0);
+    CHECK(stand_in::aborts() == 0);
+    CHECK(stand_in::refusals().empty());
+  }
+}
+
+TEST_CASE("nccl: a rank that does not come to the file, or to a call, is a timeout on the others") {
+  auto const devices = pp::test::logical_devices(1);
+  if (devices.empty()) return;
+  stand_in::reset();
+  pp::test::temporary_folder const folder;
+  std::string const path = folder.file("meeting").string();
+  for (int const rank : {0, 1}) {
+    auto const [kind, text] = result_of(
+        [&] { communicator const c(devices[0], comm::nccl_file{path, "job", rank, 2}, {.deadline = 300ms}); });
+    CHECK(kind == thrown::timeout);
+    CHECK(contains(text, rank == 0 ? "no rank 1 came to the file \"" + path + "\" of the job \"job\" in 300 ms"
+                                   : "rank 0 did not answer in the file"));
+    CHECK(!std::filesystem::exists(path));
+    CHECK(!std::filesystem::exists(path + ".1"));
+  }
+  CHECK(result_of([&] {
+          communicator const c(devices[0], comm::nccl_file{folder.file("none/x").string(), "", 0, 1});
+        }).first == thrown::comm_error);
+  CHECK_THROWS_AS(communicator(devices[0], comm::nccl_file{"", "", 0, 1}), pp::invalid_argument);
+  CHECK_THROWS_AS(communicator(devices[0], comm::nccl_file{path, "", 2, 2}), pp::invalid_argument);
+  CHECK(all_are_gone());
+
+  if (stand_in::most_ranks() < 2) return;
+  std::atomic<int> came = 0;
+  stand_in::on_ranks_of_a_file(2, {.deadline = 1500ms}, [&](communicator const& c) {
+    numbers<double> const sums(c.device(), {1});
+    ++came;
+    while (came < 2) std::this_thread::yield();
+    auto const [kind, text] = result_of([&] {
+      if (c.rank() == 0) return;
+      auto group = c.group();
+      auto request = c.sum(group, sums.data(), 1);
+      group.end();
+      request.wait();
+      for (;; std::this_thread::sleep_for(1ms)) c.expect_alive();
+    });
+    ++came;
+    while (came < 4) std::this_thread::yield();
+    if (c.rank() == 0) return;
+    pp::test::expect(kind == thrown::timeout);
+    pp::test::expect_text(text, "not every rank came in 1500 ms");
+    pp::test::expect_throws<pp::comm_error>([&] { static_cast<void>(c.group()); });
+  });
+  CHECK(all_are_gone());
+}
+
+TEST_CASE("nccl: initialisation that is slow is waited for, one that does not end meets the deadline", "[faults]") {
   if (pp::test::logical_devices(1).empty()) return;
   for (bool const ends : {true, false}) {
     auto const devices = pp::test::logical_devices(2);
@@ -196,7 +277,7 @@ TEST_CASE("nccl on a stand-in: initialisation that is slow is waited for, one th
   }
 }
 
-TEST_CASE("nccl on a stand-in: a silent rank is a timeout on the others, also if aborts hang") {
+TEST_CASE("nccl: a silent rank is a timeout on the others, also if aborts hang", "[faults]") {
   for (bool const aborts_hang : {false, true}) {
     stand_in::hang_aborts(aborts_hang);
     on_ranks(3, {.deadline = 100ms}, [&](communicator const& c) {
@@ -241,7 +322,7 @@ struct stuck_device : cuda_device {
 
 }  // namespace pushpull::test
 
-TEST_CASE("nccl on a stand-in: the watchdog sees work that does not end on the stream, and late errors") {
+TEST_CASE("nccl: the watchdog sees work that does not end on the stream, and late errors", "[faults]") {
   if (pp::test::logical_devices(1).empty()) return;
   for (bool const is_stuck : {true, false}) {
     stand_in::reset();
@@ -268,7 +349,7 @@ TEST_CASE("nccl on a stand-in: the watchdog sees work that does not end on the s
   }
 }
 
-TEST_CASE("nccl on a stand-in: a code of any call is an error with its text, of this rank and of the others") {
+TEST_CASE("nccl: a code of any call is an error with its text, of this rank and of the others", "[faults]") {
   struct failing {
     char const* call;
     ncclResult_t result;
@@ -315,7 +396,7 @@ TEST_CASE("nccl on a stand-in: a code of any call is an error with its text, of 
   }
 }
 
-TEST_CASE("nccl on a stand-in: sizes that differ, groups that are dropped, ranks that throw") {
+TEST_CASE("nccl: sizes that differ, groups that are dropped, ranks that throw", "[faults]") {
   on_ranks(2, {.deadline = 5000ms}, [&](communicator const& c) {
     numbers<float> const out(c.device(), {1, 2}), in(c.device(), {-1});
     auto const [kind, text] = result_of([&] { pass_on(c, out.data(), in.data(), c.rank() == 0 ? 1 : 0); });

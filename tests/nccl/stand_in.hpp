@@ -17,6 +17,10 @@ struct call {
   std::size_t bytes = 0;
 };
 
+/// How many ranks a test may have: with NCCL itself in the place of the stand-in as many as there are GPUs, or as
+/// NCCL_MULTI_RANK_GPU_ENABLE allows. Then nothing is recorded, and tests that ask for faults have the tag [faults].
+int most_ranks();
+
 /// Forgets calls, refusals and faults. No communicator may be left.
 void reset();
 /// Of a rank, in its order, since `reset`.

@@ -1,6 +1,6 @@
 /// @file
-/// Stores of ranks with a GPU each, over comm::nccl and the stand-in for libnccl: the weights are those of one process with
-/// as many devices, bit for bit.
+/// Stores of ranks with a GPU each, over comm::nccl and the stand-in for libnccl, or NCCL itself: the weights are those of one
+/// process with as many devices, bit for bit.
 #include <pushpull/comm/nccl.hpp>
 #include <pushpull/comm/run_ranks.hpp>
 #include <pushpull/pushpull.cuh>
@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "nccl/ranks_of_a_file.cuh"
 #include "nccl/stand_in.hpp"
 #include "support/catch.hpp"
 #include "support/cuda_devices.cuh"
@@ -129,11 +130,15 @@ constexpr auto with_states = [](auto& store, auto&... x) {
 };
 constexpr auto update_all = [](auto&... x) { return train_parameters(x...); };
 
+enum class met { as_threads, at_a_file };
+
 /// @param make  make(devices, communicator) -> a store. @param options  On several ranks.
 template <class Make, class Train>
-void require_same_bits(std::size_t steps, Make const& make, Train const& run, pp::key_options options = {}) {
-  for (int const ranks : {2, 4}) {
+void require_same_bits(std::size_t steps, Make const& make, Train const& run, pp::key_options options = {},
+                       met how = met::as_threads) {
+  for (int const ranks : {1, 2, 4}) {
     CAPTURE(ranks);
+    if (ranks > stand_in::most_ranks() || (ranks == 1 && how == met::as_threads)) continue;
     auto const devices = pp::test::logical_devices(ranks);
     if (devices.empty()) return;
     auto alone = make(devices, comm::single{});
@@ -142,11 +147,17 @@ void require_same_bits(std::size_t steps, Make const& make, Train const& run, pp
     auto const expected = run(alone, none, all, steps, mirrored);
     stand_in::reset();
     std::vector<lists> found(devices.size());
-    comm::run_ranks(ranks, [&](comm::threads const& host) {
-      auto const rank = static_cast<std::size_t>(host.rank());
-      auto store = make(std::vector{devices[rank]}, communicator(devices[rank], host));
+    auto const of_rank = [&](communicator const& c) {
+      auto const rank = static_cast<std::size_t>(c.rank());
+      auto store = make(std::vector{c.device()}, c);
       found[rank] = run(store, rank, one, steps, options);
-    });
+    };
+    if (how == met::at_a_file)
+      stand_in::on_ranks_of_a_file(ranks, {.deadline = std::chrono::minutes(1)}, of_rank);
+    else
+      comm::run_ranks(ranks, [&](comm::threads const& host) {
+        of_rank(communicator(devices[static_cast<std::size_t>(host.rank())], host));
+      });
     for (std::size_t rank = 0; rank < found.size(); ++rank)
       for (std::size_t i = 0; i < expected.size(); ++i)
         if (found[rank][i] != expected[i]) FAIL_CHECK("rank " << rank << ", list " << i << " of " << expected.size());
@@ -157,7 +168,7 @@ void require_same_bits(std::size_t steps, Make const& make, Train const& run, pp
 
 }  // namespace
 
-TEST_CASE("nccl on a stand-in: pushes over ranks give the bits of one process") {
+TEST_CASE("nccl: pushes over ranks give the bits of one process") {
   auto const adam = [](auto const& devices, auto const& c) {
     return pp::make_kv_store<float>(devices, update::adam{.learning_rate = 0.1}, c);
   };
@@ -168,7 +179,20 @@ TEST_CASE("nccl on a stand-in: pushes over ranks give the bits of one process") 
   require_same_bits(5, adam, push_rows, {.mirrored = false});
 }
 
-TEST_CASE("nccl on a stand-in: norms over ranks give the bits of one process") {
+TEST_CASE("nccl: stores of ranks that meet at a file give the bits of one process") {
+  auto const clipped = [](auto const& devices, auto const& c) {
+    return pp::make_kv_store<float>(devices, update::clip_global_norm(3) | update::momentum{.learning_rate = 0.1}, c);
+  };
+  require_same_bits(2, clipped, push_and_pull, {.mirrored = false}, met::at_a_file);
+  require_same_bits(2, clipped, update_all, {}, met::at_a_file);
+  auto const adam = [](auto const& devices, auto const& c) {
+    return pp::make_kv_store<float>(devices, update::adam{.learning_rate = 0.1}, c);
+  };
+  require_same_bits(3, adam, with_states, {}, met::at_a_file);
+  require_same_bits(5, adam, push_rows, {}, met::at_a_file);
+}
+
+TEST_CASE("nccl: norms over ranks give the bits of one process") {
   auto const clipped = [](auto const& devices, auto const& c) {
     return pp::make_kv_store<float>(devices, update::clip_global_norm(3) | update::momentum{.learning_rate = 0.1}, c);
   };
@@ -176,7 +200,7 @@ TEST_CASE("nccl on a stand-in: norms over ranks give the bits of one process") {
   require_same_bits(2, clipped, update_all);
 }
 
-TEST_CASE("nccl on a stand-in: compressed means over ranks give the bits of one process") {
+TEST_CASE("nccl: compressed means over ranks give the bits of one process") {
   require_same_bits(
       3,
       [](auto const& devices, auto const& c) {
@@ -186,7 +210,7 @@ TEST_CASE("nccl on a stand-in: compressed means over ranks give the bits of one 
       push_and_pull);
 }
 
-TEST_CASE("nccl on a stand-in: a function over ranks of GPUs gives the bits of one process") {
+TEST_CASE("nccl: a function over ranks of GPUs gives the bits of one process") {
   require_same_bits(
       2,
       [](auto const& devices, auto const& c) {
@@ -202,7 +226,7 @@ TEST_CASE("nccl on a stand-in: a function over ranks of GPUs gives the bits of o
       push_and_pull);
 }
 
-TEST_CASE("nccl on a stand-in: after a failure a store says so, and refuses other devices and rows") {
+TEST_CASE("nccl: after a failure a store says so, and refuses other devices and rows", "[faults]") {
   auto const devices = pp::test::logical_devices(2);
   if (devices.empty()) return;
   stand_in::reset();

@@ -40,11 +40,13 @@ class nccl_handle {
   int size() const noexcept { return size_; }
   comm::nccl_options const& options() const noexcept { return options_; }
 
-  /// Starts the initialisation, on the current device. `settled` says when it is done. @throws comm_error
-  void start(ncclUniqueId const& id) {
+  /// Starts the initialisation, on the current device. `settled` says when it is done.
+  /// @param blocks_of_threads  Its kernels have at most so many; 0: as NCCL likes. @throws comm_error
+  void start(ncclUniqueId const& id, int blocks_of_threads = 0) {
     lock_type const held = lock("initialisation");
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
+    if (blocks_of_threads > 0) config.minCTAs = config.maxCTAs = blocks_of_threads;
     check("ncclCommInitRankConfig", ncclCommInitRankConfig(&core_->communicator, size_, id, rank_, &config));
     waits_for("initialisation");
   }

@@ -23,7 +23,7 @@ enum class process_role { worker, server, scheduler };
 
 /// The place of a process in its job.
 struct process {
-  std::string launcher = {};  ///< "open_mpi", "pmi", "torchrun", "slurm", "dmlc"; empty if there is none
+  std::string launcher = {};  ///< "pushpull", "open_mpi", "pmi", "torchrun", "slurm", "dmlc"; empty if there is none
   int rank = 0;               ///< -1 if the launcher does not number this process
   int ranks = 1;
   int local_rank = 0;        ///< among the ranks of this machine; -1 if the launcher does not say
@@ -82,9 +82,10 @@ struct launcher_names {
   char const* local_ranks;
 };
 
-/// In the order in which they are asked: torchrun may run inside of a job of another launcher. Slurm comes last, since it
-/// also sets its variables for a script that starts the processes by other means.
-inline constexpr std::array<launcher_names, 5> launchers{{
+/// In the order in which they are asked: a script's own variables come first; torchrun may run inside of a job of another
+/// launcher. Slurm comes last, since it also sets its variables for a script that starts the processes by other means.
+inline constexpr std::array<launcher_names, 6> launchers{{
+    {"pushpull", "PUSHPULL_RANK", "PUSHPULL_RANK", "PUSHPULL_RANKS", "PUSHPULL_LOCAL_RANK", "PUSHPULL_LOCAL_RANKS"},
     {"torchrun", "TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"},
     {"open_mpi", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK",
      "OMPI_COMM_WORLD_LOCAL_SIZE"},
@@ -148,7 +149,8 @@ void read_dmlc(launch_variables<Lookup> const& variables, launch::process& p) {
 
 namespace launch {
 
-/// Reads what Open MPI, MPICH and others that speak PMI, torchrun, Slurm or MXNet's launchers have set. Without a launcher:
+/// Reads what a script (PUSHPULL_RANK, PUSHPULL_RANKS, PUSHPULL_LOCAL_RANK), Open MPI, MPICH and others that speak PMI,
+/// torchrun, Slurm or MXNet's launchers have set. Without a launcher:
 /// rank 0 of 1. `lookup(name)` returns the value of a variable, or null. Variables that are empty count as not set.
 /// @throws invalid_argument naming the variable and its value
 template <class Lookup>

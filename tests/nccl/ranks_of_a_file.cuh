@@ -1,0 +1,52 @@
+/// @file
+/// Ranks of comm::nccl that only a file connects.
+#pragma once
+
+#include <pushpull/comm/nccl.hpp>
+#include <pushpull/device/cuda_device.cuh>
+
+#include <cstddef>
+#include <exception>
+#include <filesystem>
+#include <fstream>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "nccl/stand_in.hpp"
+#include "support/catch.hpp"
+#include "support/cuda_devices.cuh"
+#include "support/temporary_folder.hpp"
+
+namespace pushpull::test::stand_in {
+
+/// f(communicator) on each of `ranks` ranks, which meet at a file in a folder that former runs have left files in.
+template <class F>
+void on_ranks_of_a_file(int ranks, comm::nccl_options const& options, F const& f) {
+  auto const devices = logical_devices(ranks);
+  if (devices.empty()) return;
+  reset();
+  temporary_folder const folder;
+  std::string const path = folder.file("meeting").string();
+  for (char const* const end : {"", ".1"})
+    std::ofstream(path + end) << "pushpull 1 " << ranks << " \"job\"\n1.2.3\n00\n";
+  std::mutex mutex;
+  std::exception_ptr thrown;
+  std::vector<std::thread> threads;
+  for (int rank = ranks - 1; rank >= 0; --rank)
+    threads.emplace_back([&, rank] {
+      try {
+        f(comm::nccl(devices[static_cast<std::size_t>(rank)], comm::nccl_file{path, "job", rank, ranks}, options));
+      } catch (...) {
+        std::lock_guard const lock(mutex);
+        if (!thrown) thrown = std::current_exception();
+      }
+    });
+  for (auto& each : threads) each.join();
+  if (thrown) std::rethrow_exception(thrown);
+  CHECK(!std::filesystem::exists(path));
+  if (ranks > 1) CHECK(!std::filesystem::exists(path + ".1"));
+}
+
+}  // namespace pushpull::test::stand_in
