@@ -59,6 +59,12 @@ class out_of_memory : public error {
   using error::error;
 };
 
+/// A table whose capacity is less than the rows that a call needs, and that evicts none, or not enough.
+class table_full : public error {
+ public:
+  using error::error;
+};
+
 /// A file that cannot be read or written, or that is damaged, truncated or foreign. The message names its path.
 class file_error : public error {
  public:

@@ -1,8 +1,10 @@
 /// @file
 /// The code that the README and docs/ show, compiled and run.
 #include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <pushpull/pushpull.hpp>
+#include <pushpull/store/table/embedding_table.hpp>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -59,6 +61,24 @@ TEST_CASE("the README's spelled-out store takes bfloat16 gradients over a float 
   std::vector<float> weight(10);
   store.pull(7, weight).wait();
   REQUIRE(weight[9] == Approx(1 - 3e-4 * 1e-2 - 3e-4));
+}
+
+TEST_CASE("docs/embedding_tables.md trains rows of ids that come as they come", "[readme]") {
+  // example-begin embedding_table
+  pushpull::kv_store store{pushpull::cpu_devices(2), update::adam{}};
+  pushpull::embedding_table words{
+      store, "words", 16, {.capacity = 1'000'000, .evicts = pushpull::eviction::least_recently_used}};
+
+  std::vector<std::int64_t> const ids{7, -1, 7, 0x7FFF'FFFF'FFFF'FFFF};  // any; they may repeat
+  std::vector<float> rows(ids.size() * 16), gradients(rows.size(), 0.5F);
+  words.pull(ids, rows);       // row i is of ids[i]; a new id gets a row from the initializer
+  words.push(ids, gradients);  // one step; the gradients of equal ids are added
+  // example-end embedding_table
+  std::vector<float> after(rows.size());
+  words.find(ids, after);
+  REQUIRE(words.size() == 3);
+  REQUIRE(after[0] == Approx(rows[0] - 1e-3).epsilon(1e-4));
+  REQUIRE(after[0] == after[2 * 16]);
 }
 
 TEST_CASE("docs/stores.md creates a store by name", "[readme]") {

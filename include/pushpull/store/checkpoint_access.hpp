@@ -1,18 +1,23 @@
 /// @file
-/// The calls of a store for checkpoints: what this process holds of a key, and values that all keys take together.
+/// The calls of a store for checkpoints and for tables: what this process holds of a key, values that all keys take together, and
+/// single rows.
 #pragma once
 
 #include <cstddef>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <type_traits>
+#include <vector>
 
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/store/array_parts.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/inspection.hpp>
+#include <pushpull/store/operations/operation.hpp>
+#include <pushpull/store/rows/key_rows.hpp>
 #include <pushpull/store/saved_values.hpp>
 #include <pushpull/store/state_access.hpp>
 
@@ -72,6 +77,27 @@ class checkpoint_access : public state_access<Derived, Traits> {
         });
       });
     });
+  }
+
+  /// For tables: f(rows), with a key_rows for each key of a list, between the earlier and the later operations on them. Keys have
+  /// no mirrors and are on host devices; the store is of one process, one element type and one rule. Returns when done.
+  /// @param changes  Else f only reads, and other readers run at the same time. @throws unknown_key, what f throws
+  template <class Keys, class F>
+  void with_rows(Keys const& keys, bool changes, F const& f) const {
+    auto& engine = this->first();
+    using engine_type = std::remove_reference_t<decltype(engine)>;
+    using rows_type = key_rows<typename engine_type::rule_type, typename engine_type::table_type>;
+    std::vector<typename engine_type::record*> records;
+    for (auto const& key : keys) records.push_back(&engine.find("with_rows", key));
+    auto const& table = *engine.with_keys([](auto const& known) { return &known; });
+    auto const run = [&] {
+      std::vector<rows_type> rows;
+      for (auto* const r : records) rows.emplace_back(table, *r);
+      f(std::span<rows_type const>(rows));
+    };
+    function_operation op(run);
+    for (auto* const r : records) changes ? op.writes(r->order) : op.reads(r->order);
+    engine.run_in_order(op);
   }
 
  protected:
