@@ -5,6 +5,7 @@
 #include <pushpull/config.hpp>  // first: it refuses what the library cannot be compiled with
 
 #include <pushpull/comm/any_communicator.hpp>
+#include <pushpull/comm/any_device_communicator.hpp>
 #include <pushpull/comm/single.hpp>
 #include <pushpull/compat/djl.hpp>
 #include <pushpull/compat/gradient.hpp>

@@ -24,11 +24,13 @@
 
 namespace pushpull::inline PUSHPULL_ABI::comm {
 
-/// Holds any Communicator: the one that any_store has. Copies share it. It has the capabilities of communicators for memory
-/// of a HostDevice. A call that the held communicator cannot make throws invalid_argument, unless it has one rank only, for
-/// which there is nothing to do.
-class any_communicator {
-  using host = pushpull::detail::host_device_probe;
+/// Holds any Communicator. Copies share it. It has the capabilities of communicators for memory of the devices `Memory`. A call
+/// that the held communicator cannot make throws invalid_argument, unless it has one rank only, for which there is nothing to
+/// do. See any_communicator and any_device_communicator.
+/// @tparam Memory  host_device_probe for memory of every HostDevice.
+template <class Memory>
+class basic_any_communicator {
+  static constexpr bool is_of_host = HostDevice<Memory>;
   struct erased_group {
     virtual ~erased_group() = default;
     virtual void end() = 0;
@@ -41,7 +43,7 @@ class any_communicator {
   using request = any_request;
   using shared_memory = any_shared_memory;
   template <class D>
-  static constexpr bool moves_memory_of = HostDevice<D>;
+  static constexpr bool moves_memory_of = is_of_host ? HostDevice<D> : std::same_as<D, Memory>;
 
   /// The held communicator's group.
   class group_type {
@@ -51,27 +53,31 @@ class any_communicator {
     }
 
    private:
-    friend any_communicator;
+    friend basic_any_communicator;
     explicit group_type(any_group held) : held_(std::move(held)) {}
 
     any_group held_;  // empty: the communicator has no groups
   };
 
   /// This process alone.
-  any_communicator() : any_communicator(single{}) {}
+  basic_any_communicator() : basic_any_communicator(single{}) {}
   template <class C>
-    requires(!std::same_as<C, any_communicator> && Communicator<C>)
-  any_communicator(C communicator) : model_(std::make_shared<model<C>>(std::move(communicator))) {}
+    requires(!std::derived_from<C, basic_any_communicator> && Communicator<C>)
+  basic_any_communicator(C communicator) : model_(std::make_shared<model<C>>(std::move(communicator))) {}
 
   int rank() const { return model_->rank(); }
   int size() const { return model_->size(); }
   void barrier() const { model_->barrier(); }
   bool ranks_are_independent() const { return model_->ranks_are_independent(); }
 
-  /// Whether the held communicator is a CollectiveCommunicator for memory of a HostDevice.
+  /// Whether the held communicator is a CollectiveCommunicator for this memory.
   bool exchanges() const { return model_->exchanges(); }
   /// Whether the held communicator shares memory. If not, each rank is a node.
-  bool shares_memory() const { return model_->shares_memory(); }
+  bool shares_memory() const
+    requires is_of_host
+  {
+    return model_->shares_memory();
+  }
 
   group_type group() const { return group_type(model_->group()); }
   /// Does nothing if the held communicator has no groups.
@@ -89,9 +95,21 @@ class any_communicator {
   std::vector<std::vector<std::byte>> gather_all(std::span<std::byte const> bytes) const {
     return model_->gather_all(bytes);
   }
-  int node_of(int rank) const { return model_->node_of(rank); }
-  shared_memory allocate_shared(std::size_t bytes) const { return model_->allocate_shared(bytes); }
-  request arrive(group_type& group) const { return model_->arrive(group.held_.get()); }
+  int node_of(int rank) const
+    requires is_of_host
+  {
+    return model_->node_of(rank);
+  }
+  shared_memory allocate_shared(std::size_t bytes) const
+    requires is_of_host
+  {
+    return model_->allocate_shared(bytes);
+  }
+  request arrive(group_type& group) const
+    requires is_of_host
+  {
+    return model_->arrive(group.held_.get());
+  }
 
  private:
   struct erased {
@@ -130,8 +148,8 @@ class any_communicator {
     int size() const override { return communicator.size(); }
     void barrier() const override { communicator.barrier(); }
     bool ranks_are_independent() const override { return detail::has_independent_ranks(communicator); }
-    bool exchanges() const override { return CollectiveCommunicator<C, host>; }
-    bool shares_memory() const override { return SharesMemory<C, host>; }
+    bool exchanges() const override { return CollectiveCommunicator<C, Memory>; }
+    bool shares_memory() const override { return SharesMemory<C, Memory>; }
 
     any_group group() const override {
       if constexpr (GroupsCalls<C>)
@@ -144,7 +162,7 @@ class any_communicator {
     }
     request exchange([[maybe_unused]] erased_group* g, std::span<transfer const> out,
                      std::span<transfer const> in) const override {
-      if constexpr (ExchangesSlices<C, host>) {
+      if constexpr (ExchangesSlices<C, Memory>) {
         return communicator.exchange(held(g), out, in);
       } else {
         expect_nothing_to_do("exchange", out.empty() && in.empty());
@@ -153,7 +171,7 @@ class any_communicator {
     }
     request gather([[maybe_unused]] erased_group* g, [[maybe_unused]] void* whole,
                    [[maybe_unused]] std::span<byte_range const> of_rank) const override {
-      if constexpr (GathersSlices<C, host>) {
+      if constexpr (GathersSlices<C, Memory>) {
         return communicator.gather(held(g), whole, of_rank);
       } else {
         expect_nothing_to_do("gather");
@@ -162,7 +180,7 @@ class any_communicator {
     }
     request sum([[maybe_unused]] erased_group* g, [[maybe_unused]] double* numbers,
                 [[maybe_unused]] std::size_t count) const override {
-      if constexpr (SumsDoubles<C, host>) {
+      if constexpr (SumsDoubles<C, Memory>) {
         return communicator.sum(held(g), numbers, count);
       } else {
         expect_nothing_to_do("sum");
@@ -184,19 +202,19 @@ class any_communicator {
       }
     }
     int node_of(int rank) const override {
-      if constexpr (SharesMemory<C, host>)
+      if constexpr (SharesMemory<C, Memory>)
         return communicator.node_of(rank);
       else
         return rank;
     }
     shared_memory allocate_shared(std::size_t bytes) const override {
-      if constexpr (SharesMemory<C, host>)
+      if constexpr (SharesMemory<C, Memory>)
         return shared_memory(communicator.allocate_shared(bytes));
       else
         return shared_memory(rank(), bytes);
     }
     request arrive([[maybe_unused]] erased_group* g) const override {
-      if constexpr (SharesMemory<C, host>)
+      if constexpr (SharesMemory<C, Memory>)
         return communicator.arrive(held(g));
       else
         return {};
@@ -206,7 +224,8 @@ class any_communicator {
     void expect_nothing_to_do(char const* call, bool nothing_given = true) const {
       pushpull::detail::expects<invalid_argument>(size() == 1 && nothing_given, [&] {
         return std::string(call) + ": any_communicator holds rank " + std::to_string(rank()) + " of " +
-               std::to_string(size()) + " of a communicator that has no such call for memory of the host";
+               std::to_string(size()) + " of a communicator that has no such call for " +
+               (is_of_host ? "memory of the host" : "memory of these devices");
       });
     }
 
@@ -215,6 +234,9 @@ class any_communicator {
 
   std::shared_ptr<erased const> model_;
 };
+
+/// Holds any Communicator for memory of a HostDevice: the one that any_store has on CPUs.
+using any_communicator = basic_any_communicator<pushpull::detail::host_device_probe>;
 
 static_assert(Communicator<any_communicator>);
 

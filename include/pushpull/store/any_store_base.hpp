@@ -18,6 +18,7 @@
 #include <vector>
 
 #include <pushpull/comm/any_communicator.hpp>
+#include <pushpull/comm/any_device_communicator.hpp>
 #include <pushpull/compress/by_name.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/updater.hpp>
@@ -41,6 +42,17 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
+/// The communicator of any_store<D, Compressors, ...>: without several ranks memory of devices does not travel.
+template <Device D, class Compressors>
+struct communicator_of_any_store {
+  using type = comm::any_communicator;
+};
+template <Device D, class... Cs>
+  requires(!HostDevice<D>)
+struct communicator_of_any_store<D, compressors_over_ranks<Cs...>> {
+  using type = comm::any_device_communicator<D>;
+};
+
 /// The part of any_store<D, Compressors, Ts...> that it inherits.
 template <Device D, class Compressors, ElementType... Ts>
 class any_store_base : public sole_type<Ts...> {
@@ -63,9 +75,10 @@ class any_store_base : public sole_type<Ts...> {
   using device_type = D;
   using key_type = any_key;
   using key_view = any_key_view;
+  using communicator_type = typename communicator_of_any_store<D, Compressors>::type;
 
   /// Without a rule. @param type  The name that `type()` returns. @throws as kv_store
-  any_store_base(std::string type, std::vector<D> const& devices, comm::any_communicator communicator = {})
+  any_store_base(std::string type, std::vector<D> const& devices, communicator_type communicator = {})
       : type_(std::move(type)),
         communicator_(std::move(communicator)),
         store_(make(devices, no_updater{}, compress::none{})) {}
@@ -353,7 +366,7 @@ class any_store_base : public sole_type<Ts...> {
   std::unique_ptr<erased> make(std::vector<D> const& devices, Updater const& updater,
                                compress::any_compressor const& compressor, Policies const&... policies) const {
     return make_model<D, Ts...>(Compressors(), devices, updater, compressor,
-                                policy_list<comm::any_communicator, Policies...>{{communicator_, policies...}});
+                                policy_list<communicator_type, Policies...>{{communicator_, policies...}});
   }
 
   void expect_updater(char const* call) const {
@@ -391,7 +404,7 @@ class any_store_base : public sole_type<Ts...> {
   std::string type_;
   shared_kind kind_;
   compress::any_compressor compressor_;
-  comm::any_communicator communicator_;         // of a user's store: not asked
+  communicator_type communicator_;              // of a user's store: not asked
   std::tuple<function_type<Ts>...> functions_;  // of set_updater
   std::unique_ptr<command_slot> commands_ = std::make_unique<command_slot>();
   std::unique_ptr<erased> store_;

@@ -42,6 +42,10 @@ namespace pushpull::inline PUSHPULL_ABI {
 /// Compressors that a store may be asked for at run time. Each is one more pass per rule and element type.
 template <class... Cs>
 struct compressors {};
+/// Same, of a store whose devices are not the host and whose communicator may have several ranks: its operations are also
+/// compiled with messages.
+template <class... Cs>
+struct compressors_over_ranks : compressors<Cs...> {};
 
 /// All that the library has.
 using all_compressors =

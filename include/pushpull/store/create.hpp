@@ -103,7 +103,8 @@ class store_registry {
 };
 
 /// @throws invalid_argument unless the name and the communicator say the same: several ranks, or one process
-inline void expect_known_kind(std::string const& type, std::optional<comm::any_communicator> const& communicator) {
+template <class C>
+void expect_known_kind(std::string const& type, std::optional<C> const& communicator) {
   auto const says = [&](char const* part) { return type.find(part) != std::string::npos; };
   auto const expect = [&](bool condition, char const* text) {
     expects<invalid_argument>(condition, [&] { return "create: \"" + type + "\" " + text; });
@@ -117,15 +118,37 @@ inline void expect_known_kind(std::string const& type, std::optional<comm::any_c
            "is a store of several processes and needs a communicator: create(name, devices, comm::mpi{}), "
            "from pushpull/comm/mpi.hpp and the target pushpull::mpi, or comm::single{} for this process alone; or "
            "servers: pushpull/remote/create.hpp and the target pushpull::zmq");
+  } else if (says("nccl")) {
+    expect(communicator.has_value() && !std::same_as<C, comm::any_communicator>,
+           "is a store of ranks with a GPU each and needs their communicator: create(name, devices, comm::nccl(device, "
+           "comm::mpi{})), from pushpull/comm/nccl.hpp and the target pushpull::nccl");
   } else {
-    expect(!says("nccl"),
-           "is a store over NCCL, which has no name: a kv_store takes comm::nccl, from pushpull/comm/nccl.hpp and the "
-           "target pushpull::nccl");
     expect(!communicator || communicator->size() == 1 || communicator->ranks_are_independent() ||
                !communicator->exchanges(),
            "is a store of this process, and a communicator of several ranks came; \"dist_sync\" and "
            "\"dist_device_sync\" name a store of all ranks");
   }
+}
+
+/// The store that `create` returns, over any type of communicator.
+template <class Store, Device D>
+Store create_store(std::string_view name, std::vector<D> const& devices,
+                   std::optional<typename Store::communicator_type> communicator) {
+  std::string type = lower_case(name);
+  if (auto const make = store_registry<Store, D>::instance().find(type)) {
+    expects<invalid_argument>(!communicator || communicator->size() == 1, [&] {
+      return "create: \"" + type + "\" was registered as a store that takes no communicator, one of " +
+             std::to_string(communicator->size()) + " ranks came";
+    });
+    return make(type, devices);
+  }
+  expects<invalid_argument>(!registered_names::instance().contains(type), [&] {
+    return "create: \"" + type + "\" was registered for stores on other devices, of other element types or compressors";
+  });
+  if (!communicator && type.find("dist") != std::string::npos)
+    if (auto const make = store_registry<Store, D>::instance().remote()) return make(type, devices);
+  expect_known_kind(type, communicator);
+  return {std::move(type), devices, std::move(communicator).value_or(typename Store::communicator_type())};
 }
 
 }  // namespace detail
@@ -143,31 +166,33 @@ using created_store_t = typename detail::created_store<D, Compressors, Ts...>::t
 /// rank(), num_workers() and barrier() ask the communicator; for a store of this process it may have several ranks if they
 /// are independent.
 /// @throws invalid_argument on "dist" without a communicator or servers, on other names with one whose ranks would train
-/// together; on "nccl", since stores by name do not move memory of GPUs between ranks; on no devices; on a name that was registered for other
+/// together; on "nccl" without a communicator for memory of these devices; on no devices; on a name that was registered for other
 /// types than those of this call
 template <ElementType... Ts, Device D, class... Cs>
 created_store_t<D, compressors<Cs...>, Ts...> create(std::string_view name, std::vector<D> const& devices,
                                                      compressors<Cs...>,
                                                      std::optional<comm::any_communicator> communicator = {}) {
-  using store_type = created_store_t<D, compressors<Cs...>, Ts...>;
-  std::string type = detail::lower_case(name);
-  if (auto const make = detail::store_registry<store_type, D>::instance().find(type)) {
-    detail::expects<invalid_argument>(!communicator || communicator->size() == 1, [&] {
-      return "create: \"" + type + "\" was registered as a store that takes no communicator, one of " +
-             std::to_string(communicator->size()) + " ranks came";
-    });
-    return make(type, devices);
-  }
-  detail::expects<invalid_argument>(!detail::registered_names::instance().contains(type), [&] {
-    return "create: \"" + type + "\" was registered for stores on other devices, of other element types or compressors";
-  });
-  if (!communicator && type.find("dist") != std::string::npos)
-    if (auto const make = detail::store_registry<store_type, D>::instance().remote()) return make(type, devices);
-  detail::expect_known_kind(type, communicator);
-  return {std::move(type), devices, std::move(communicator).value_or(comm::any_communicator())};
+  return detail::create_store<created_store_t<D, compressors<Cs...>, Ts...>>(name, devices, std::move(communicator));
+}
+/// Over ranks whose devices are not the host, as GPUs over comm::nccl: "nccl", "dist_sync" and the like. Its type is one of
+/// its own, whose operations are compiled with messages.
+template <ElementType... Ts, Device D, class... Cs, Communicator C>
+  requires(!HostDevice<D> && CollectiveCommunicator<C, D>)
+created_store_t<D, compressors_over_ranks<Cs...>, Ts...> create(std::string_view name, std::vector<D> const& devices,
+                                                                compressors<Cs...>, C const& communicator) {
+  return detail::create_store<created_store_t<D, compressors_over_ranks<Cs...>, Ts...>>(
+      name, devices, comm::any_device_communicator<D>(communicator));
+}
+/// Same, without compression.
+template <ElementType... Ts, Device D, Communicator C>
+  requires(!HostDevice<D> && CollectiveCommunicator<C, D>)
+created_store_t<D, compressors_over_ranks<>, Ts...> create(std::string_view name, std::vector<D> const& devices,
+                                                           C const& communicator) {
+  return create<Ts...>(name, devices, compressors<>(), communicator);
 }
 /// Without compression, over a communicator.
 template <ElementType... Ts, Device D, Communicator C>
+  requires(HostDevice<D> || !CollectiveCommunicator<C, D>)
 created_store_t<D, compressors<>, Ts...> create(std::string_view name, std::vector<D> const& devices,
                                                 C const& communicator) {
   return create<Ts...>(name, devices, compressors<>(), comm::any_communicator(communicator));
