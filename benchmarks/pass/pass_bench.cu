@@ -1,6 +1,6 @@
 /// @file
-/// The pass on a GPU against an in-place axpy, a copy kernel, and the three steps that it fuses. Says that it is
-/// skipped where there is no GPU.
+/// The pass on a GPU against an in-place axpy, a copy kernel, and the three steps that it fuses; with states of 8 bits against
+/// states of floats. Says that it is skipped where there is no GPU.
 #include <algorithm>
 #include <cstdint>
 #include <functional>
@@ -71,13 +71,14 @@ template <class T>
 using pointers = std::vector<T*>;
 
 /// A step of `Rule` as a launch of its own over given arrays.
-template <class T, class Rule>
+template <class T, class Rule, class S = float>
 class launched_pass {
-  using types = pass::element_types<T, float, float, float, T>;
+  using types = pass::element_types<T, float, float, S, T>;
 
  public:
   launched_pass(cuda_device const& device, std::int64_t size, pointers<T const> const& gradients,
-                pointers<T> const& mirrors, float* weight, pointers<float> const& states, std::int64_t runs)
+                pointers<T> const& mirrors, float* weight, std::vector<detail::state_pointer<S>> const& states,
+                std::int64_t runs)
       : device_(device), control_(device, std::vector<Rule>(1)) {
     control_.reserve(device, 1);
     plan_.add_clock(0, true);
@@ -151,6 +152,48 @@ void measure(benchmark::State& state) {
   state.counters["x copy"] = moved / ours / (8 * elements / copied);
 }
 
+/// Adam in place, of floats: "x float" above 1 means faster than with states of floats.
+template <class S>
+void measure_codecs(benchmark::State& state) {
+  auto const devices = cuda_devices();
+  if (devices.empty()) return state.SkipWithError("skipped: no GPU");
+  cuda_device const& device = devices.front();
+  std::int64_t const size = std::int64_t{1} << state.range(0);
+  auto const floats = static_cast<std::size_t>(size) * sizeof(float);
+  detail::staggered_arrays<cuda_device> const arena(
+      device, std::vector<std::size_t>{floats, floats, floats, floats, floats, floats}, 0);
+  std::vector<detail::state_pointer<S>> codes;
+  pointers<float> states;
+  for (std::size_t s = 0; s < 2; ++s) {
+    auto* const bytes = arena.array<std::byte>(s);
+    device.fill_zero(bytes, floats);
+    codes.push_back({bytes, reinterpret_cast<float*>(bytes + size), 0});
+    states.push_back(arena.array<float>(s + 2));
+    device.for_each(size, small_numbers<float>{states.back()});
+  }
+  auto* const weight = arena.array<float>(4);
+  auto* const gradient = arena.array<float>(5);
+  device.for_each(size, small_numbers<float>{weight});
+  device.for_each(size, small_numbers<float>{gradient});
+  launched_pass<float, update::adam, S> const coded(device, size, {gradient}, {}, weight, codes, 1);
+  launched_pass<float, update::adam> const plain(device, size, {gradient}, {}, weight, states, 1);
+  double const ours = seconds_of(device, [&] { coded(); });
+  double const other = seconds_of(device, [&] { plain(); });
+  for ([[maybe_unused]] auto _ : state) state.SetIterationTime(ours);
+  double const moved = static_cast<double>(12 * size + 2 * S::bytes(0, size) + 2 * S::bytes(1, size));
+  state.counters["bytes"] = moved;
+  state.counters["GB/s"] = moved / ours * 1e-9;
+  state.counters["float GB/s"] = 28 * static_cast<double>(size) / other * 1e-9;
+  state.counters["x float"] = other / ours;
+}
+
+template <class S>
+void enter_codecs(std::string const& name) {
+  auto* const entry = benchmark::RegisterBenchmark(("cuda/pass/adam/states/" + name).c_str(), measure_codecs<S>);
+  entry->ArgName("log2")->UseManualTime()->Unit(benchmark::kMicrosecond)->Iterations(1);
+  for (int const size : {18, 25, 28}) entry->Arg(size);
+}
+
 template <class Element, class Rule>
 void enter(std::string const& name) {
   auto* const entry = benchmark::RegisterBenchmark(("cuda/pass/" + name).c_str(), measure<Element, Rule>);
@@ -165,6 +208,7 @@ bool const entered = [] {
   enter<float, update::momentum>("momentum/float");
   enter<float, update::adam>("adam/float");
   enter<bfloat16, update::adam>("adam/bfloat16");
+  enter_codecs<detail::coded_states<256, codec::linear, codec::unsigned_float8>>("linear, unsigned_float8");
   return true;
 }();
 

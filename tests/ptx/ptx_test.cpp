@@ -62,25 +62,36 @@ void check(std::string const& body, std::size_t wide, bool narrow) {
 
 TEST_CASE("the Adam pass is one entry whose accesses are 16 bytes wide", "[ptx]") {
   std::string const ptx = contents(PUSHPULL_PTX);
-  REQUIRE(entries(ptx, "pushpull").size() == 5);
+  REQUIRE(entries(ptx, "pushpull").size() == 6);
   auto const bfloat16 = entries(ptx, "pushpull.*adam.*bfloat16");
   REQUIRE(bfloat16.size() == 1);
   auto const float8 = entries(ptx, "pushpull.*adam.*fp8_e5m2");
   REQUIRE(float8.size() == 1);
   auto const all = entries(ptx, "pushpull.*adam");
-  REQUIRE(all.size() == 5);
-  auto const decoding = entries(ptx, "pushpull.*adam.*_code");
-  REQUIRE(decoding.size() == 2);
+  REQUIRE(all.size() == 6);
+  auto const decoding = entries(ptx, "pushpull.*adam.*(_code|coded_states)");
+  REQUIRE(decoding.size() == 3);
   for (auto const& body : decoding) REQUIRE(count(body, R"(\.local|\bld\.local|\bst\.local)") == 0);
   for (auto const& body : all)
     if (std::find(decoding.begin(), decoding.end(), body) == decoding.end())
       check(body, body == bfloat16[0] || body == float8[0] ? 2 : 1, body == float8[0]);
 }
 
+TEST_CASE("the Adam pass over states of 8 bits reads and writes each code once, four at a time", "[ptx]") {
+  auto const coded = entries(contents(PUSHPULL_PTX), "pushpull.*adam.*coded_states");
+  REQUIRE(coded.size() == 1);
+  std::size_t const operands = 9, parts = 2, states = 2;
+  CHECK(count(coded[0], R"(\bld\.(global\.)?v4\.[a-z]32)") == (operands + 1) * parts);
+  CHECK(count(coded[0], R"(\bst\.(global\.)?v4\.[a-z]32)") == (operands + 1) * parts);
+  // Words of codes, and a unit of each state.
+  CHECK(count(coded[0], R"(\bld\.global\.[a-z]32)") == states * (parts + 1) + 1);  // and a prepared scalar
+  CHECK(count(coded[0], R"(\bst\.(global\.)?[a-z]32)") == states * (parts + 1));
+}
+
 TEST_CASE("the Adam pass neither spills nor has a stack", "[ptx]") {
   std::string const usage = contents(PUSHPULL_USAGE);
-  REQUIRE(count(usage, "Compiling entry function '[^']*pushpull[^']*adam") == 5);
-  REQUIRE(count(usage, "bytes stack frame") >= 5);
+  REQUIRE(count(usage, "Compiling entry function '[^']*pushpull[^']*adam") == 6);
+  REQUIRE(count(usage, "bytes stack frame") >= 6);
   REQUIRE(count(usage, "bytes stack frame") ==
           count(usage, "\\b0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads"));
 }
@@ -125,7 +136,7 @@ TEST_CASE("no pass has an array in local memory or reads or writes it as global 
     char const* path;
     std::size_t passes;
   };
-  for (file const f : {file{PUSHPULL_PTX, 5}, {PUSHPULL_RULES_PTX, 87}, {PUSHPULL_LAYOUTS_PTX, 66}}) {
+  for (file const f : {file{PUSHPULL_PTX, 6}, {PUSHPULL_RULES_PTX, 87}, {PUSHPULL_LAYOUTS_PTX, 66}}) {
     auto const passes = entries(contents(f.path), "pushpull");
     CHECK(passes.size() == f.passes);
     for (auto const& body : passes) {

@@ -141,7 +141,16 @@ template <class Block, bool Weight, class Run>
 PUSHPULL_DEVICE_INLINE void fetch_stored(Run const& r, std::int64_t i) {
   if constexpr (requires { Block::access::fetch(r.master); } && sizeof(Block) <= 16) {
     if constexpr (Weight) Block::access::fetch(r.master + i);
-    static_for<Run::states>([&](auto s) PUSHPULL_INLINE_LAMBDA { Block::access::fetch(r.state[s] + i); });
+    static_for<Run::states>([&](auto s) PUSHPULL_INLINE_LAMBDA {
+      auto const at = r.state[s] + i;
+      if constexpr (!pushpull::detail::CodedStates<typename Run::state_type>) {
+        Block::access::fetch(at);
+      } else if constexpr (Run::state_type::template encodes<s>) {
+        Block::access::fetch(at.codes());
+      } else {
+        Block::access::fetch(at.elements());
+      }
+    });
   }
 }
 

@@ -13,6 +13,7 @@
 #include <pushpull/pass/coded_states.hpp>
 #include <pushpull/pass/operands.hpp>
 #include <pushpull/pass/run_table.hpp>
+#include <pushpull/pass/shared_codes.hpp>
 #include <pushpull/registers/block.hpp>
 #include <pushpull/registers/stochastic_rounding.hpp>
 
@@ -56,11 +57,13 @@ struct body {
   using prepared_type = pushpull::detail::prepared_t<Rule, A>;
   using block_type = typename Execution::template block_type<A, typename Types::gradient, typename Types::master,
                                                              typename Types::state, typename Types::mirror>;
-  static constexpr std::int64_t grain = grain_of<Execution, block_type>;
+  using task_type = detail::task_of<Execution, block_type, S, states>;
+  static constexpr std::int64_t grain = task_type::elements;
   /// Whether the master and the states are read before the gradients, on GPUs: they are in flight together. Three states
   /// would cost registers that are not there.
   static constexpr bool loads_early = block_type::access::unrolled && states <= 2;
   static constexpr bool is_coded = pushpull::detail::CodedStates<S> && states > 0;
+  static constexpr bool shares_blocks = is_coded && Execution::grain == 0;
   static constexpr bool only_reduces = requires { requires Rule::leaves_reduced; };
 
   Rule const* rules;             ///< On the device, so that hyperparameters can change under a replayed graph.
@@ -71,7 +74,7 @@ struct body {
   PUSHPULL_HOST_DEVICE void operator()(std::int64_t task) const {
     if constexpr (Memory == memory::rows) {
       parameters const given = hyperparameters(schedule.clock());
-      schedule.template for_each_row<grain, block_type::size>(
+      schedule.template for_each_row<grain, task_type::block>(
           task, [&](run_type const& r, std::int64_t first, std::int64_t last)
                     PUSHPULL_INLINE_LAMBDA { elements(r, given, first, last); });
       Execution::end_task();
@@ -120,7 +123,9 @@ struct body {
   PUSHPULL_EXEC_CHECK_DISABLE
   PUSHPULL_DEVICE_INLINE void of_run(run_type const& r, std::int64_t task) const {
     std::int64_t const first = task * grain;
-    if constexpr (grain == block_type::size) {
+    if constexpr (shares_blocks) {
+      shared_block(r, [&]() PUSHPULL_INLINE_LAMBDA { return hyperparameters(r.clock); }, first);
+    } else if constexpr (grain == block_type::size) {
       element_block(r, [&]() PUSHPULL_INLINE_LAMBDA { return hyperparameters(r.clock); }, first, valid_from(r, first));
     } else {
       elements(r, hyperparameters(r.clock), first, first + grain < r.size ? first + grain : r.size);
@@ -137,7 +142,9 @@ struct body {
   PUSHPULL_EXEC_CHECK_DISABLE
   PUSHPULL_DEVICE_INLINE void elements(run_type const& r, parameters const& given, std::int64_t first,
                                        std::int64_t last) const {
-    if constexpr (is_coded) {
+    if constexpr (shares_blocks) {
+      shared_block(r, [&]() PUSHPULL_INLINE_LAMBDA -> parameters const& { return given; }, first);
+    } else if constexpr (is_coded) {
       coded_elements(r, given, first, last);
     } else {
       for (std::int64_t i = first; i < last; i += block_type::size) {
@@ -192,6 +199,56 @@ struct body {
       detail::store_stored<Memory>(state[s], r.state[s] + i, r.aligned, valid);
     });
     detail::mirror<Memory>(w, r, i, valid);
+  }
+
+  /// A thread's share of a block of codes, whose unit it finds with its neighbours.
+  /// @param before  How many elements of the run the threads before it have.
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Given>
+  PUSHPULL_DEVICE_INLINE void shared_block(run_type const& r, Given const& given, std::int64_t before) const {
+    using shared_codes = detail::shared_codes<Execution, block_type, S, states>;
+    using share = typename shared_codes::share;
+    std::int64_t const first = Execution::hidden(share::first(before));
+    block_type w[shared_codes::parts], g[shared_codes::parts], state[shared_codes::parts][states + 1];
+    shared_codes codes;
+    auto const for_each_part = [&](auto const& f) PUSHPULL_INLINE_LAMBDA {
+      detail::static_for<shared_codes::parts>([&](auto p) PUSHPULL_INLINE_LAMBDA {
+        std::int64_t const i = first + static_cast<std::int64_t>(p) * share::stride;
+        f(p, i, valid_from(r, i));
+      });
+    };
+    for_each_part([&](auto, std::int64_t i, std::int64_t)
+                      PUSHPULL_INLINE_LAMBDA { detail::fetch_stored<block_type, reads_weight<Rule>>(r, i); });
+    codes.load(r, first);
+    if constexpr (reads_weight<Rule>)
+      for_each_part([&](auto p, std::int64_t i, std::int64_t valid)
+                        PUSHPULL_INLINE_LAMBDA { detail::load_stored<Memory>(w[p], r.master + i, r.aligned, valid); });
+    for_each_part([&](auto p, std::int64_t i, std::int64_t valid) PUSHPULL_INLINE_LAMBDA {
+      if (reads_gradient<Rule> && valid > 0) {
+        detail::reduce<Reduction, Memory>(g[p], r, i, valid);
+        detail::add_accumulated<Types>(g[p], r, i);
+      } else {
+        detail::static_for<block_type::count>([&](auto j) PUSHPULL_INLINE_LAMBDA { g[p].x[j] = 0; });
+      }
+    });
+    codes.share_units();
+    parameters const& parameters_of_step = given();
+    for_each_part([&](auto p, std::int64_t i, std::int64_t) PUSHPULL_INLINE_LAMBDA {
+      detail::static_for<states>([&](auto s)
+                                     PUSHPULL_INLINE_LAMBDA { codes.template decode<s, p>(state[p][s], r, first); });
+      apply_rule(r, parameters_of_step, w[p], g[p], state[p], i);
+    });
+    for_each_part([&](auto p, std::int64_t i, std::int64_t valid) PUSHPULL_INLINE_LAMBDA {
+      if constexpr (writes_weight<Rule>) detail::store_stored<Memory>(w[p], r.master + i, r.aligned, valid);
+      if (valid > 0) detail::mirror<Memory>(w[p], r, i, valid);
+    });
+    codes.store(r, first, seed_of(r, parameters_of_step, before / S::block * S::block), state);
+  }
+
+  /// Of the random rounding in the block of codes that begins with element number `first` of the run.
+  PUSHPULL_DEVICE_INLINE static std::uint64_t seed_of(run_type const& r, parameters const& given, std::int64_t first) {
+    return detail::mix(detail::mix(static_cast<std::uint64_t>(given.t)) ^
+                       static_cast<std::uint64_t>(r.first_element + first));
   }
 
   using coded_buffer = detail::coded_buffer<typename block_type::pack_type, S, states>;
@@ -253,7 +310,7 @@ struct body {
         }
         apply_to_pack(r, given, w.x[k], g.x[k], lanes, i + at);
         detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA {
-          if constexpr (S::widths[s] == 1) {
+          if constexpr (S::template encodes<s>) {
             one{{lanes[s]}}.store(buffer.elements[s] + j + at);
             greatest[s].add(lanes[s].value);
           } else {
@@ -267,9 +324,7 @@ struct body {
     }
     coded_rest rest;
     rest.from = &buffer;
-    if constexpr (S::random)
-      rest.random = random_type(detail::mix(detail::mix(static_cast<std::uint64_t>(given.t)) ^
-                                            static_cast<std::uint64_t>(r.first_element + first)));
+    if constexpr (S::random) rest.random = random_type(seed_of(r, given, first));
     detail::static_for<states>(
         [&](auto s) PUSHPULL_INLINE_LAMBDA { rest.template finish<s>(r.state[s] + first, greatest[s], unused); });
     return rest;

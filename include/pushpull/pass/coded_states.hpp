@@ -19,7 +19,7 @@ template <class S, std::size_t s, class Run>
 PUSHPULL_DEVICE_INLINE void fetch_state(Run const& r, std::int64_t i, std::int64_t size) {
   if constexpr (pushpull::detail::CodedStates<S>) {
     auto const at = r.state[s] + i;
-    if constexpr (S::widths[s] == 1) {
+    if constexpr (S::template encodes<s>) {
       pushpull::detail::simd_fetch(static_cast<std::uint8_t const*>(at.codes()), size);
     } else {
       pushpull::detail::simd_fetch(static_cast<float const*>(at.elements()), size);
@@ -37,10 +37,15 @@ PUSHPULL_DEVICE_INLINE void load_coded(Block& to, pushpull::detail::coded_pointe
     using V = typename Block::pack_type;
     using R = decltype(V::value);
     static_assert(Coded % Block::size == 0);
-    R const unit(*from.unit());
-    static_for<Block::count>([&](auto j) PUSHPULL_INLINE_LAMBDA {
-      to.x[j].value = pushpull::detail::decode_states<Codec>(from.codes() + j * V::size, unit);
-    });
+    if constexpr (requires { typename Block::access::template codes<Block::count>; }) {
+      using codes = typename Block::access::template codes<Block::count>;
+      codes::template decode<Codec>(codes::load(from.codes()), *from.unit(), to.x);
+    } else {
+      R const unit(*from.unit());
+      static_for<Block::count>([&](auto j) PUSHPULL_INLINE_LAMBDA {
+        to.x[j].value = pushpull::detail::decode_states<Codec>(from.codes() + j * V::size, unit);
+      });
+    }
   } else {
     to.load(static_cast<float const*>(from.elements()));
   }
@@ -70,7 +75,7 @@ struct coded_memory {
   PUSHPULL_DEVICE_INLINE coded_memory(Run const& r, std::int64_t first) {
     static_for<States>([&](auto s) PUSHPULL_INLINE_LAMBDA {
       auto const at = r.state[s] + first;
-      if constexpr (S::widths[s] == 1) {
+      if constexpr (S::template encodes<s>) {
         codes[s] = at.codes();
         unit[s] = R(*at.unit());
       } else {
@@ -83,7 +88,7 @@ struct coded_memory {
   PUSHPULL_EXEC_CHECK_DISABLE
   template <std::size_t s>
   PUSHPULL_DEVICE_INLINE R load(std::int64_t j) const {
-    if constexpr (S::widths[s] == 1) {
+    if constexpr (S::template encodes<s>) {
       return pushpull::detail::decode_states<typename S::template codec<s>>(codes[s] + j, unit[s]);
     } else {
       block<V, 1, simd_access> x;
@@ -106,9 +111,8 @@ struct coded_rest {
   /// Encodes the pack that begins with element j, of all states. Packs come in order.
   PUSHPULL_EXEC_CHECK_DISABLE
   PUSHPULL_DEVICE_INLINE void encode(std::int64_t j) {
-    if constexpr (S::random) random.advance();
     static_for<States>([&](auto s) PUSHPULL_INLINE_LAMBDA {
-      if constexpr (S::widths[s] == 1) {
+      if constexpr (S::template encodes<s>) {
         block<V, 1, simd_access> x;
         x.load(static_cast<float const*>(from->elements[s]) + j);
         // States of one element are rounded independently.
@@ -116,6 +120,7 @@ struct coded_rest {
             codes[s] + j, x.x[0].value, factor[s], s % 2 == 0 ? random.lower(20) : random.upper(20));
       }
     });
+    if constexpr (S::random) random.advance();
   }
 
   /// Sets the unit of a block of state number s, which `to` begins.
@@ -123,7 +128,7 @@ struct coded_rest {
   template <std::size_t s>
   PUSHPULL_DEVICE_INLINE void finish(pushpull::detail::coded_pointer<S::block> const& to,
                                      pushpull::detail::greatest_magnitude<R> const& greatest, std::uint8_t* unused) {
-    if constexpr (S::widths[s] == 1) {
+    if constexpr (S::template encodes<s>) {
       using codec = typename S::template codec<s>;
       float const magnitude = greatest.value(), unit = pushpull::detail::block_unit<codec>(magnitude);
       *to.unit() = unit;

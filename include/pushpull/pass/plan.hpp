@@ -114,7 +114,8 @@ class plan {
   void commit(D const& device) {
     source_type const* const gradients = gradients_.commit(device);
     mirror_type* const* const mirrors = mirrors_.commit(device);
-    using body_type = body<hold, void, Types, execution, memory::arenas>;
+    using block_type = typename body<hold, void, Types, execution, memory::arenas>::block_type;
+    using task_type = detail::task_of<execution, block_type, typename Types::state, States>;
     std::int64_t tasks = 0, leaves = 0;
     task_ends_.rows.clear();
     leaf_ends_.rows.clear();
@@ -123,7 +124,7 @@ class plan {
       r.more_gradients = gradients + overflow_[i].gradients;
       r.more_mirrors = mirrors + overflow_[i].mirrors;
       r.distant = elements_ >= distant_size;
-      task_ends_.rows.push_back(tasks += (r.size + body_type::grain - 1) / body_type::grain);
+      task_ends_.rows.push_back(tasks += task_type::count(r.size));
       leaf_ends_.rows.push_back(leaves += leaves_of(r));
     }
     bool const tabled = runs_.rows.size() > 1;

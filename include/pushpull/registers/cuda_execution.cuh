@@ -12,6 +12,7 @@
 #include <pushpull/config.hpp>
 #include <pushpull/registers/block.hpp>
 #include <pushpull/registers/detail/float8.cuh>
+#include <pushpull/registers/detail/state_codes.cuh>
 
 namespace pushpull::inline PUSHPULL_ABI::pass {
 
@@ -81,6 +82,24 @@ struct vector_access {
       reinterpret_cast<word*>(to)[c] = cuda::std::bit_cast<word>(elements);
     });
   }
+  /// Codes of states of a block of N elements.
+  template <std::size_t N>
+  struct codes {
+    using words = pushpull::detail::state_words<N>;
+    using random_words = pushpull::detail::random_words_of<N>;
+
+    __host__ __device__ __forceinline__ static void settle(pack<float> (&x)[N]) { pushpull::detail::settle(x); }
+    __host__ __device__ __forceinline__ static words load(std::uint8_t const* from) { return words::load(from); }
+    template <class Codec>
+    __host__ __device__ __forceinline__ static void decode(words const& from, float unit, pack<float> (&x)[N]) {
+      pushpull::detail::decode_states<Codec>(from, unit, x);
+    }
+    template <class Codec, std::size_t S>
+    __host__ __device__ __forceinline__ static words encode(pack<float> const (&x)[N], float factor,
+                                                            random_words const& random) {
+      return pushpull::detail::encode_states<Codec, S>(x, factor, random);
+    }
+  };
   /// Prefetches the 32 bytes around `from` into the L2 cache.
   template <class T>
   __host__ __device__ __forceinline__ static void fetch([[maybe_unused]] T const* from) {
@@ -101,6 +120,40 @@ struct cuda_execution {
   using block_type = block<pack<A>, 16 / std::min({pushpull::detail::block_bytes<Operands>...}), vector_access>;
 
   __host__ __device__ static void end_task() {}
+
+  /// The greatest word of `Lanes` neighbours in a warp, who all ask at once. `Lanes` is a power of two.
+  template <int Lanes>
+  __host__ __device__ __forceinline__ static std::uint32_t greatest([[maybe_unused]] std::uint32_t word) {
+    NV_IF_ELSE_TARGET(NV_IS_DEVICE, (return greatest_of(neighbours<Lanes>(), word, Lanes);), (return word;))
+  }
+  /// The same number, of which the compiler knows nothing.
+  __host__ __device__ __forceinline__ static std::int64_t hidden(std::int64_t i) {
+    NV_IF_TARGET(NV_IS_DEVICE, (asm volatile("" : "+l"(i));))
+    return i;
+  }
+  /// What the first of them has.
+  template <int Lanes>
+  __host__ __device__ __forceinline__ static float of_first(float x) {
+    NV_IF_ELSE_TARGET(NV_IS_DEVICE, (return __shfl_sync(neighbours<Lanes>(), x, 0, Lanes);), (return x;))
+  }
+
+ private:
+  __device__ __forceinline__ static std::uint32_t greatest_of(unsigned mask, std::uint32_t word,
+                                                              [[maybe_unused]] int lanes) {
+    NV_IF_ELSE_TARGET(NV_PROVIDES_SM_80, (return __reduce_max_sync(mask, word);), ({
+                        for (int distance = lanes / 2; distance > 0; distance /= 2) {
+                          std::uint32_t const other = __shfl_xor_sync(mask, word, distance);
+                          word = word > other ? word : other;
+                        }
+                        return word;
+                      }))
+  }
+  /// The lanes that share with this one.
+  template <int Lanes>
+  __device__ __forceinline__ static unsigned neighbours() {
+    if constexpr (Lanes == 32) return 0xFFFFFFFFU;
+    return ((1U << Lanes % 32) - 1) << (threadIdx.x % 32 / Lanes * Lanes);
+  }
 };
 
 }  // namespace pushpull::pass

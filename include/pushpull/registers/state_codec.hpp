@@ -13,6 +13,7 @@
 #include <pushpull/config.hpp>
 #include <pushpull/detail/finite.hpp>
 #include <pushpull/element/float8.hpp>
+#include <pushpull/registers/code.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
 
@@ -105,6 +106,10 @@ struct coded_states {
   /// Bytes of an element of state number s, without its share of a unit.
   static constexpr std::array<std::int64_t, sizeof...(Codecs)> widths{(StateCodec<Codecs> ? 1 : 4)...};
 
+  /// Whether state number s is codes.
+  template <std::size_t s>
+  static constexpr bool encodes = StateCodec<codec<s>>;
+
   static constexpr bool random = (rounds_at_random<Codecs> || ...);
 
   /// Bytes that `elements` elements, a multiple of `block`, take: those of the codes first, then a unit for each block.
@@ -115,6 +120,9 @@ struct coded_states {
 
 template <class S>
 concept CodedStates = requires { S::widths; };
+
+template <CodedStates S>
+inline constexpr std::size_t block_bytes<S> = sizeof(float);
 
 /// Memory of a state that may be encoded, from an element on that begins a block.
 template <std::int64_t Block>
@@ -159,6 +167,9 @@ constexpr std::int64_t state_bytes([[maybe_unused]] std::size_t s, std::int64_t 
     return elements * static_cast<std::int64_t>(sizeof(S));
   }
 }
+
+/// The random word of an element is so much above that of the element 16 before it. See random_words.
+inline constexpr std::uint32_t random_lane_step = 0x9E3779B9U;
 
 /// The unit of a block's codes, by the greatest magnitude in it. Where that is not finite, NaN: codes of 0 then are NaN. What
 /// follows the 16 first significant bits is rounded off: the greatest decoded magnitude then gives the same unit.

@@ -16,8 +16,8 @@
 #include <pushpull/pass/fused_step.hpp>
 #include <pushpull/pass/operands.hpp>
 #include <pushpull/reduce/sum.hpp>
-#include <pushpull/registers/detail/state_codes.hpp>
 #include <pushpull/schedule/backoff.hpp>
+#include <pushpull/store/coded_parts.hpp>
 #include <pushpull/store/exchange/mirror_exchange.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/keys/key_table.hpp>
@@ -96,7 +96,7 @@ void copy_local_state(Table const& table, typename Table::record& r, std::size_t
   for_each_part_of_state<Rule>(
       table, r, s, [&](auto const& device, auto const& from, std::int64_t first, std::int64_t size) {
         if constexpr (CodedStates<typename Table::stored_state>) {
-          decode_state<typename Table::stored_state, state_count<Rule>>(s, from, size, to + (first - begin));
+          read_coded_part<typename Table::stored_state, state_count<Rule>>(device, from, s, size, to + (first - begin));
         } else {
           copy_bytes(cpu_device<>(), to + (first - begin), device, static_cast<S const*>(from),
                      static_cast<std::size_t>(size) * sizeof(S));
@@ -197,7 +197,8 @@ void write_state(Table const& table, typename Table::record& r, std::size_t s, s
   for_each_part_of_state<Rule>(
       table, r, s, [&](auto const& device, auto const& to, std::int64_t first, std::int64_t size) {
         if constexpr (CodedStates<typename Table::stored_state>) {
-          encode_state<typename Table::stored_state, state_count<Rule>>(s, from.at(first, sizeof(S)), size, to);
+          write_coded_part<typename Table::stored_state, state_count<Rule>>(device, to, s, size,
+                                                                            from.at(first, sizeof(S)));
         } else {
           copy_bytes(device, to, cpu_device<>(), from.at(first, sizeof(S)), static_cast<std::size_t>(size) * sizeof(S));
         }

@@ -67,8 +67,6 @@ struct kv_store_types {
   /// What states are in memory: elements, or codes.
   using stored_state = typename stored_states<codec_policy, rule_type, state_type>::type;
   static constexpr bool coded = CodedStates<stored_state>;
-  static_assert(!coded || HostDevice<D>,
-                "kv_store: state_codecs are for CPU devices; CUDA devices do not have them yet");
   static_assert(
       !coded || (std::same_as<accumulation_type, float> && std::same_as<state_type, float>),
       "kv_store: state_codecs need a store that computes in float and whose states are floats: element::master<float>");

@@ -21,8 +21,7 @@ namespace pushpull::inline PUSHPULL_ABI {
 /// encodes them: `state_codecs<256, codec::linear, codec::of<"exp_avg_sq", codec::unsigned_float8>>` makes Adam's step move
 /// 16.06 bytes per float parameter, not 28. A codec without a name is that of all states that no name claims; without such a
 /// one these are not encoded. `state` gives decoded elements and `set_state` encodes them, so checkpoints are those of the
-/// same rule without codecs. Keys take whole blocks. On CPU devices, in stores that compute in float, for rules that are not
-/// Factored.
+/// same rule without codecs. Keys take whole blocks. In stores that compute in float, for rules that are not Factored.
 /// @tparam Block   64, 128, 256, 512 or 1024.
 /// @tparam Codecs  Codecs of namespace codec, each at most once in codec::of.
 template <std::int64_t Block, class... Codecs>

@@ -134,40 +134,43 @@ PUSHPULL_HOST_INLINE Batch decode_states(std::uint8_t const* from, Batch const& 
   }
 }
 
-/// Random words, a register of them at a time, that depend on the seed alone. Each is uniform over the seeds, which is what
-/// rounding needs; those of one seed are a Weyl sequence per lane.
+/// Random words for the elements of a block, a register of them at a time, that depend on the seed and on the element's number in the
+/// block alone, so not on the size of registers. Each is uniform over the seeds, which is what rounding needs; those of one seed
+/// are a Weyl sequence per lane. Also in state_codes.cuh.
 template <class Batch>
 struct random_words {
   using words = typename compiler_vector<sizeof(Batch)>::unsigned_words;
-  words state{};
+  static constexpr std::size_t lanes = 16, registers = Batch::size < lanes ? lanes / Batch::size : 1;
+  words state[registers]{};
 
   random_words() = default;
   PUSHPULL_HOST_INLINE explicit random_words(std::uint64_t seed) {
-    words lane;
-    for (std::size_t i = 0; i < Batch::size; ++i) lane[i] = static_cast<std::uint32_t>(i) * 0x9E3779B9U;
-    state = (lane + static_cast<std::uint32_t>(seed)) ^ static_cast<std::uint32_t>(seed >> 32);
-    state = (state ^ (state >> 16)) * 0x7FEB352DU;
-    state = (state ^ (state >> 15)) * 0x846CA68BU;
+    static_for<registers>([&](auto k) PUSHPULL_INLINE_LAMBDA {
+      words lane;
+      for (std::size_t i = 0; i < Batch::size; ++i)
+        lane[i] = static_cast<std::uint32_t>(k * Batch::size + i) * random_lane_step;
+      state[k] = (lane + static_cast<std::uint32_t>(seed)) ^ static_cast<std::uint32_t>(seed >> 32);
+      state[k] = (state[k] ^ (state[k] >> 16)) * 0x7FEB352DU;
+      state[k] = (state[k] ^ (state[k] >> 15)) * 0x846CA68BU + random_lane_step;
+    });
   }
-  PUSHPULL_HOST_INLINE void advance() { state += 0x9E3779B9U; }
+  /// On to the next register's elements.
+  PUSHPULL_HOST_INLINE void advance() {
+    words const next = state[0] + random_lane_step;
+    static_for<registers - 1>([&](auto k) PUSHPULL_INLINE_LAMBDA { state[k] = state[k + 1]; });
+    state[registers - 1] = next;
+  }
   /// Numbers from 0 to 2^bits - 1.
   PUSHPULL_HOST_INLINE words_of<Batch> upper(int bits) const {
-    words const shifted = state >> (32 - bits);
+    words const shifted = state[0] >> (32 - bits);
     return std::bit_cast<words_of<Batch> >(shifted);
   }
   /// Others of that kind.
   PUSHPULL_HOST_INLINE words_of<Batch> lower(int bits) const {
-    words const rest = state & ((1U << bits) - 1);
+    words const rest = state[0] & ((1U << bits) - 1);
     return std::bit_cast<words_of<Batch> >(rest);
   }
 };
-
-/// Numbers between -1/2 and 1/2 from those below 2^20, 0 from 2^19. They round no integer away, nor what is within 2^-14 of one:
-/// a product of a decoded state.
-template <class Batch>
-PUSHPULL_HOST_INLINE Batch dither(words_of<Batch> const& rounding) {
-  return floats_from<Batch>(rounding - (1 << 19)) * Batch(0x1p-20F * (1 - 0x1p-13F));
-}
 
 /// Encodes a register of finite states of one block. @param factor  The block's, in all places. @param rounding  Numbers
 /// below 2^20, by which a codec rounds at random; 2^19 rounds to the nearest code.
@@ -175,7 +178,8 @@ template <class Codec, class Batch>
 PUSHPULL_HOST_INLINE void encode_states(std::uint8_t* to, Batch const& x, Batch const& factor,
                                         [[maybe_unused]] words_of<Batch> const& rounding) {
   if constexpr (std::same_as<Codec, codec::linear>) {
-    words_of<Batch> const code = nearest_words(x * factor + dither<Batch>(rounding));
+    // No integer is rounded away, nor what is within 2^-15 of one: a product of a decoded state.
+    words_of<Batch> const code = (nearest_words(x * factor * Batch(0x1p20F)) + ((rounding & -128) | 64)) >> 20;
     words_of<Batch> const least = words_of<Batch>{} - 127;
     store_signed_bytes<Batch>(to, code < least ? least : code);
   } else if constexpr (std::same_as<Codec, codec::unsigned_linear>) {
@@ -184,7 +188,8 @@ PUSHPULL_HOST_INLINE void encode_states(std::uint8_t* to, Batch const& x, Batch 
     store_float8<false>(reinterpret_cast<float8_e4m3*>(to), x * factor);
   } else {
     static_assert(std::same_as<Codec, codec::unsigned_float8>);
-    auto const bits = std::bit_cast<words_of<Batch> >(simd_max(x, Batch(0.0F)).data);
+    auto const magnitude = std::bit_cast<words_of<Batch> >(x.data);
+    words_of<Batch> const bits = magnitude > 0 ? magnitude : words_of<Batch>{};
     auto const from_unit = std::bit_cast<words_of<Batch> >(factor.data);
     store_signed_bytes<Batch>(to, (bits + rounding + from_unit) >> Codec::dropped);
   }

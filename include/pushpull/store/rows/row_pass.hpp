@@ -39,7 +39,7 @@ void launch_rows(D const& device, pass::row_operands<pass::run<Types, state_coun
       "rows", device.id(),
       rows * operands.row_length * (gradient + mirrors) +
           pass::stored_bytes<Rule, Types, state_count<Rule>>(rows * operands.row_length));
-  pass::row_tasks const tasks(operands.row_length, body::grain, body::block_type::size);
+  pass::row_tasks const tasks(operands.row_length, body::grain, body::task_type::block);
   device.for_each(tasks.count(rows), body{rules, clocks, {{operands}}});
 }
 
