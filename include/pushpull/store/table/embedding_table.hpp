@@ -22,6 +22,7 @@
 #include <oneapi/tbb/task_arena.h>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/pre_reduction.hpp>
+#include <pushpull/concepts/updater.hpp>
 #include <pushpull/element/dtype.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/schedule/reentrance.hpp>
@@ -35,8 +36,8 @@
 
 namespace pushpull::inline PUSHPULL_ABI {
 
-/// A store whose keys can be the rows of an embedding_table: keys are strings, devices are CPUs, and all keys have one element type and
-/// one rule. Model: kv_store<T, D, Policies...>.
+/// A store whose keys can be the rows of an embedding_table: it has one rule and one element type, keys are strings, and devices are
+/// CPUs. Model: kv_store<T, D, Policies...> with an Updater.
 template <class S>
 concept TableStore =
     HostDevice<typename S::device_type> && ElementType<typename S::value_type> &&
@@ -89,6 +90,8 @@ class embedding_table {
   S& store() const { return segments_.store(); }
   std::int64_t row_length() const { return segments_.length(); }
   table_options const& options() const { return options_; }
+  /// The names of the rule's states.
+  static std::vector<std::string> state_names() { return S::state_names(); }
   /// Ids that have rows.
   std::int64_t size() const {
     detail::shared_guard const lock(mutex_);
@@ -189,12 +192,12 @@ class embedding_table {
     result.calls = calls_;
     result.step_began = step_began_;
     result.steps = segments_.steps();
-    slots_.candidates().for_each([&](std::int64_t id, detail::id_usage const& usage, bool newer) {
+    for (auto const& [id, usage, newer] : slots_.candidates().list()) {
       result.waiting.ids.push_back(id);
       result.waiting.last_used.push_back(usage.last);
       result.waiting.seen.push_back(usage.seen);
       result.waiting.newer.push_back(newer);
-    });
+    }
     return result;
   }
   /// Replaces all that the table holds by rows that a table with the same rule and row length has exported. Its next calls give what
@@ -237,9 +240,7 @@ class embedding_table {
     expect(row_length > 0, "rows of at least 1 element expected, got " + std::to_string(row_length));
     expect(store.num_workers() == 1,
            "a store of one process expected, got one of " + std::to_string(store.num_workers()));
-    if constexpr (S::has_updater)
-      expect(!detail::starts_states(store.updater()),
-             "the rule's states do not begin at zero, as those of a new row do");
+    expect(!detail::starts_states(store.updater()), "the rule's states do not begin at zero, as those of a new row do");
     return options;
   }
 
@@ -254,13 +255,6 @@ class embedding_table {
       return message(call) + "takes rows of " + std::to_string(row_length()) + " elements: " + std::to_string(ids) +
              " ids came with " + std::to_string(elements) + " elements";
     });
-  }
-  auto state_names() const {
-    if constexpr (S::has_updater) {
-      return S::state_names();
-    } else {
-      return std::vector<std::string>();
-    }
   }
 
   /// f(see) when `slots` are those of the ids of all sources, new ones admitted. f calls see(part of the slots) for all parts, if
@@ -346,9 +340,11 @@ class embedding_table {
     expect(are_counts(rows.slots) &&
                std::adjacent_find(rows.slots.begin(), rows.slots.end(), std::greater_equal<>()) == rows.slots.end(),
            "takes slots that ascend");
+    expect(rows.slots.empty() || rows.slots.back() < std::int64_t{1} << 44, "takes slots below 2^44");
     expect(are_counts(rows.last_used) && are_counts(rows.seen) && are_counts(waiting.last_used) &&
-               are_counts(waiting.seen) && rows.calls >= 0 && rows.step_began >= 1 && rows.steps >= 0,
-           "takes counts of at least 0");
+               are_counts(waiting.seen) && rows.calls >= 0 && rows.step_began >= 1 && rows.steps >= 0 &&
+               rows.steps <= max_steps,
+           "takes counts of at least 0, and a t of at most 2^53");
   }
 
   table_options options_;

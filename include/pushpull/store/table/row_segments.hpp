@@ -71,8 +71,7 @@ class row_segments {
         store_.init(key, row_sparse_view<T const, D>(nullptr, nullptr, 0, whole, device()));
         ++made_;
       }
-      if constexpr (S::has_updater)
-        if (!keys_.empty()) store_.set_steps(key, store_.steps(keys_.front()));
+      if (!keys_.empty()) store_.set_steps(key, store_.steps(keys_.front()));
       keys_.push_back(key);
       shapes_.push_back(whole);
       rows_ += more;
@@ -166,13 +165,9 @@ class row_segments {
     return result;
   }
 
-  std::int64_t steps() const {
-    if constexpr (S::has_updater) return store_.steps(keys_.front());
-    return 0;
-  }
-  void set_steps([[maybe_unused]] std::int64_t t) {
-    if constexpr (S::has_updater)
-      for (auto const& key : keys_) store_.set_steps(key, t);
+  std::int64_t steps() const { return store_.steps(keys_.front()); }
+  void set_steps(std::int64_t t) {
+    for (auto const& key : keys_) store_.set_steps(key, t);
   }
 
  private:

@@ -6,7 +6,6 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <span>
 #include <tuple>
 #include <unordered_map>
@@ -169,17 +168,16 @@ class candidate_list {
     newer_.erase(id);
     older_.erase(id);
   }
-  void clear() noexcept {
-    newer_.clear();
-    older_.clear();
+  /// Ids, their usage, and whether they are of the newer generation: by ascending ids.
+  std::vector<std::tuple<std::int64_t, id_usage, bool>> list() const {
+    std::vector<std::tuple<std::int64_t, id_usage, bool>> result;
+    for (auto const& [id, usage] : older_) result.emplace_back(id, usage, false);
+    for (auto const& [id, usage] : newer_) result.emplace_back(id, usage, true);
+    std::sort(result.begin(), result.end(),
+              [](auto const& a, auto const& b) { return std::get<0>(a) < std::get<0>(b); });
+    return result;
   }
-  /// f(id, usage, whether it is of the newer generation), in no order.
-  template <class F>
-  void for_each(F const& f) const {
-    for (auto const& [id, usage] : older_) f(id, usage, false);
-    for (auto const& [id, usage] : newer_) f(id, usage, true);
-  }
-  /// As `for_each` gave it.
+  /// As `list` gave it.
   void restore(std::int64_t id, id_usage const& usage, bool newer) { (newer ? newer_ : older_).emplace(id, usage); }
 
  private:
