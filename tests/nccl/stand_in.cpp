@@ -25,6 +25,7 @@ struct operation {
   void* to = nullptr;
   std::size_t bytes = 0;
   cudaStream_t stream = nullptr;
+  ncclDataType_t type = ncclUint8;
 };
 
 struct ncclComm {
@@ -141,8 +142,36 @@ void add_doubles(std::vector<operation> const& of_rank) {
   }
 }
 
+/// The sums, from rank 0 on, of the elements [first, first + count) go to one rank.
+template <class T>
+void add_part(std::vector<operation> const& of_rank, std::size_t first, std::size_t count, operation const& to) {
+  std::vector<T> sums(count), part(count);
+  for (operation const& o : of_rank) {
+    expect(cudaStreamSynchronize(o.stream));
+    expect(cudaMemcpy(part.data(), static_cast<T const*>(o.from) + first, count * sizeof(T), cudaMemcpyDefault));
+    for (std::size_t i = 0; i < count; ++i) sums[i] += part[i];
+  }
+  expect(cudaMemcpyAsync(to.to, sums.data(), count * sizeof(T), cudaMemcpyDefault, to.stream));
+  expect(cudaStreamSynchronize(to.stream));
+}
+void reduce(std::vector<operation> const& of_rank) {
+  bool const scatters = of_rank.front().name == "ncclReduceScatter";
+  for (operation const& to : of_rank) {
+    if (!scatters && to.of->rank != to.peer) continue;
+    auto const rank = scatters ? static_cast<std::size_t>(to.of->rank) : 0;
+    if (to.type == ncclFloat)
+      add_part<float>(of_rank, rank * to.bytes / 4, to.bytes / 4, to);
+    else if (to.type == ncclDouble)
+      add_part<double>(of_rank, rank * to.bytes / 8, to.bytes / 8, to);
+    else
+      refuse("a reduction of other numbers than float and double");
+  }
+}
+
 void carry_out(std::vector<operation>& of_rank) {
   std::string const& name = of_rank.front().name;
+  std::sort(of_rank.begin(), of_rank.end(), [](auto& a, auto& b) { return a.of->rank < b.of->rank; });
+  if (name == "ncclReduce" || name == "ncclReduceScatter") return reduce(of_rank);
   if (name == "ncclAllReduce") return add_doubles(of_rank);
   for (operation const& to : of_rank)
     for (operation const& from : of_rank) {
@@ -192,7 +221,7 @@ void match(world& w) {
     w.meetings.erase(w.meetings.begin());
     operation const& first = of_rank.front();
     for (operation const& o : of_rank)
-      if (o.name != first.name || o.bytes != first.bytes || o.peer != first.peer)
+      if (o.name != first.name || o.bytes != first.bytes || o.peer != first.peer || o.type != first.type)
         return fail_world(w, "ranks are in " + first.name + " of " + std::to_string(first.bytes) + " bytes and " +
                                  o.name + " of " + std::to_string(o.bytes) + " bytes");
     carry_out(of_rank);
@@ -427,6 +456,16 @@ ncclResult_t ncclAllGather(void const* from, void* to, std::size_t n, ncclDataTy
 ncclResult_t ncclBroadcast(void const* from, void* to, std::size_t n, ncclDataType_t type, int root, ncclComm_t c,
                            cudaStream_t s) {
   return issue({"ncclBroadcast", c, root, from, to, n * size_of(type), s});
+}
+ncclResult_t ncclReduceScatter(void const* from, void* to, std::size_t n, ncclDataType_t type, ncclRedOp_t how,
+                               ncclComm_t c, cudaStream_t s) {
+  if (how != ncclSum) return ncclInvalidArgument;
+  return issue({"ncclReduceScatter", c, -1, from, to, n * size_of(type), s, type});
+}
+ncclResult_t ncclReduce(void const* from, void* to, std::size_t n, ncclDataType_t type, ncclRedOp_t how, int root,
+                        ncclComm_t c, cudaStream_t s) {
+  if (how != ncclSum) return ncclInvalidArgument;
+  return issue({"ncclReduce", c, root, from, to, n * size_of(type), s, type});
 }
 ncclResult_t ncclAllReduce(void const* from, void* to, std::size_t n, ncclDataType_t type, ncclRedOp_t how,
                            ncclComm_t c, cudaStream_t s) {

@@ -105,6 +105,10 @@ class nccl {
   nccl_request gather(group_type& group, void* whole, std::span<byte_range const> of_rank) const {
     return core().gather(group, whole, of_rank);
   }
+  nccl_request reduce_scatter(group_type& group, void const* whole, std::span<byte_range const> of_rank, void* sum,
+                              number_type type) const {
+    return core().reduce_scatter(group, whole, of_rank, sum, type);
+  }
   nccl_request sum(group_type& group, double* numbers, std::size_t count) const {
     return core().sum(group, numbers, count);
   }

@@ -74,10 +74,7 @@ class nccl_core {
 
   /// One all-gather where the ranges follow one another and are equally long, else a broadcast of each.
   request_type gather(group_type& group, void* whole, std::span<comm::byte_range const> of_rank) const {
-    expects<invalid_argument>(of_rank.size() == static_cast<std::size_t>(size()), [&] {
-      return "comm::nccl: gather: " + std::to_string(size()) + " ranges expected, got " +
-             std::to_string(of_rank.size());
-    });
+    expect_ranges("gather", of_rank);
     nccl_handle& h = group.handle();
     auto* const bytes = static_cast<std::byte*>(whole);
     if (follow_one_another(of_rank)) {
@@ -92,6 +89,26 @@ class nccl_core {
           h.check("ncclBroadcast", ncclBroadcast(part, part, of_rank[root].size(), ncclUint8, static_cast<int>(root),
                                                  h.communicator(), device().stream()));
       }
+    }
+    return request_type(state_->handle);
+  }
+
+  /// One reduce-scatter where the ranges follow one another and are equally long, else a reduction of each.
+  request_type reduce_scatter(group_type& group, void const* whole, std::span<comm::byte_range const> of_rank,
+                              void* sum, comm::number_type type) const {
+    expect_ranges("reduce_scatter", of_rank);
+    nccl_handle& h = group.handle();
+    auto const* const bytes = static_cast<std::byte const*>(whole);
+    auto const [of_nccl, size] = number_of(type);
+    if (follow_one_another(of_rank)) {
+      if (of_rank[0].size() > 0)
+        h.check("ncclReduceScatter", ncclReduceScatter(bytes + of_rank[0].begin, sum, of_rank[0].size() / size, of_nccl,
+                                                       ncclSum, h.communicator(), device().stream()));
+    } else {
+      for (std::size_t root = 0; root < of_rank.size(); ++root)
+        if (of_rank[root].size() > 0)
+          h.check("ncclReduce", ncclReduce(bytes + of_rank[root].begin, sum, of_rank[root].size() / size, of_nccl,
+                                           ncclSum, static_cast<int>(root), h.communicator(), device().stream()));
     }
     return request_type(state_->handle);
   }
@@ -116,6 +133,20 @@ class nccl_core {
       return "comm::nccl: exchange: another rank of " + std::to_string(size()) + " expected, got " +
              std::to_string(peer) + " on rank " + std::to_string(rank());
     });
+  }
+  void expect_ranges(char const* call, std::span<comm::byte_range const> of_rank) const {
+    expects<invalid_argument>(of_rank.size() == static_cast<std::size_t>(size()), [&] {
+      return "comm::nccl: " + std::string(call) + ": " + std::to_string(size()) + " ranges expected, got " +
+             std::to_string(of_rank.size());
+    });
+  }
+  static std::pair<ncclDataType_t, std::size_t> number_of(comm::number_type type) {
+    switch (type) {
+      case comm::number_type::float16: return {ncclFloat16, 2};
+      case comm::number_type::bfloat16: return {ncclBfloat16, 2};
+      case comm::number_type::float32: return {ncclFloat32, 4};
+      default: return {ncclFloat64, 8};
+    }
   }
   static bool follow_one_another(std::span<comm::byte_range const> ranges) {
     for (std::size_t r = 1; r < ranges.size(); ++r)

@@ -4,8 +4,10 @@
 
 #include <nccl.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -22,7 +24,8 @@
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// One rank's ncclComm_t, not blocking. Every return code is checked; the first failure fails all later calls and aborts the
-/// communicator on a thread of its own, because ncclCommAbort may hang.
+/// communicator on a thread of its own, because ncclCommAbort may hang. The destructor waits for that thread, at most for the
+/// deadline or 5 seconds; one that hangs is left alone: it owns what it uses, and after the abort touches nothing of ours.
 class nccl_handle {
  public:
   using clock = std::chrono::steady_clock;
@@ -34,6 +37,17 @@ class nccl_handle {
   nccl_handle& operator=(nccl_handle const&) = delete;
   ~nccl_handle() {
     if (!finalized()) abort();
+    if (!aborting_.joinable()) return;
+    bool has_ended = false;
+    {
+      std::unique_lock held(core_->end_mutex);
+      has_ended = core_->ended.wait_for(held, std::min<std::chrono::milliseconds>(options_.deadline, most_patience),
+                                        [&] { return core_->has_ended; });
+    }
+    if (has_ended)
+      aborting_.join();
+    else
+      aborting_.detach();
   }
 
   int rank() const noexcept { return rank_; }
@@ -130,7 +144,11 @@ class nccl_handle {
   struct core {
     std::timed_mutex mutex;
     ncclComm_t communicator = nullptr;
+    std::mutex end_mutex;
+    std::condition_variable ended;
+    bool has_ended = false;  // the abort
   };
+  static constexpr std::chrono::seconds most_patience{5};
 
   [[noreturn]] void fail_and_throw(int of_rank, std::string const& text) {
     fail(of_rank, text);
@@ -141,12 +159,15 @@ class nccl_handle {
   void abort() noexcept {
     if (is_aborted_.exchange(true)) return;
     try {
-      std::thread([of = core_] {
+      aborting_ = std::thread([of = core_] {
         lock_type held(of->mutex, std::chrono::seconds(1));  // a call that hangs in NCCL is what abort is for
         ncclComm_t const communicator = std::exchange(of->communicator, nullptr);
         if (held) held.unlock();
         if (communicator != nullptr) static_cast<void>(ncclCommAbort(communicator));
-      }).detach();
+        std::lock_guard const end_held(of->end_mutex);
+        of->has_ended = true;
+        of->ended.notify_all();
+      });
     } catch (...) {  // no thread: the communicator is left as it is
     }
   }
@@ -178,6 +199,7 @@ class nccl_handle {
   mutable std::mutex failure_mutex_;
   std::optional<failure> failure_;
   std::atomic<bool> is_aborted_ = false;
+  std::thread aborting_;
 };
 
 }  // namespace pushpull::detail

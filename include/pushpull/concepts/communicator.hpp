@@ -21,6 +21,9 @@ struct transfer {
   int peer;
 };
 
+/// The numbers that an engine adds up.
+enum class number_type { float16, bfloat16, float32, float64 };
+
 /// Bytes [begin, end) of an array.
 struct byte_range {
   std::size_t begin = 0, end = 0;
@@ -98,6 +101,15 @@ concept SumsDoubles =
     MovesMemoryOf<C, D> && requires(C const& c, typename C::group_type& g, double* numbers, std::size_t count) {
       { c.sum(g, numbers, count) } -> CommunicationRequest;
     };
+
+/// Adds up slices over the ranks, each on one rank. The order of the sum, and so its last bits, are the engine's.
+/// Needs:     reduce_scatter(group, whole, of_rank, sum, type) -> request: `sum` gets the sum over the ranks of the bytes of this
+///            rank's range of the array; a range per rank, the same on every rank. The array is only read.
+template <class C, class D>
+concept ReducesSlices = MovesMemoryOf<C, D> && requires(C const& c, typename C::group_type& g, void const* whole,
+                                                        void* sum, std::span<comm::byte_range const> of_rank) {
+  { c.reduce_scatter(g, whole, of_rank, sum, comm::number_type::float32) } -> CommunicationRequest;
+};
 
 /// Copies rank `root`'s bytes, in host memory, to every rank. Returns when they are there.
 template <class C>

@@ -191,7 +191,8 @@ class call_drafts {
                                                 [[maybe_unused]] std::vector<D> const& devices) {
     if constexpr (requires { communicator.expect_devices(devices); }) communicator.expect_devices(devices);
     if constexpr (Types::collective)
-      return std::make_unique<ranks_of<communicator_type, D>>(communicator, Types::hierarchy_type::reaches_node);
+      return std::make_unique<ranks_of<communicator_type, D>>(communicator, Types::hierarchy_type::reaches_node,
+                                                              Types::reduces);
     return nullptr;
   }
 

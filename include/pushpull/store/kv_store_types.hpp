@@ -41,6 +41,8 @@ struct kv_store_types {
   using updater_type = typename check_updater<typename pick_updater<Policies...>::type, accumulation_type>::type;
   using placement_type = pick_t<placement_tag, placement::slices, Policies...>;
   using hierarchy_type = pick_t<hierarchy_tag, hierarchy::nodes, Policies...>;
+  /// Whether the communicator adds up resident gradients.
+  static constexpr bool reduces = requires { requires hierarchy_type::reduces; };
   /// Whether calls return when their work is finished.
   static constexpr bool is_synchronous = std::same_as<pick_t<execution_tag, asynchronous, Policies...>, synchronous>;
   /// Streams order what they are given; the host needs a schedule.
@@ -85,6 +87,11 @@ struct kv_store_types {
   using record = typename table_type::record;
   using encoded_type = typename compressor_type::template encoded_type<T>;
   static constexpr bool compressed = !std::same_as<encoded_type, T>;
+  static_assert(!reduces || (FloatingElement<T> && AdditiveReduction<reduction_type> && !compressed),
+                "kv_store: hierarchy::reduce_scatter adds gradients of a floating-point type: it needs reduce::sum or "
+                "reduce::mean, and no Compressor");
+  static_assert(!reduces || !collective || ReducesSlices<communicator_type, D>,
+                "kv_store: hierarchy::reduce_scatter needs a communicator with reduce_scatter, such as comm::nccl");
   static_assert(compressor_type::template takes<T>,
                 "kv_store: this Compressor does not take gradients of the store's element type (two_bit and one_bit "
                 "take float; cast takes what is wider than its own type; top_k takes float, half and bfloat16)");

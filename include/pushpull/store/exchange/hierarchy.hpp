@@ -21,4 +21,13 @@ struct flat {
   static constexpr bool reaches_node = false;
 };
 
+/// Same, but the communicator, one that models ReducesSlices, adds up resident gradients: an owner gets the sum over the
+/// ranks, in the store's element type, in place of their gradients. The order of the sum, and so its last bits, are the
+/// communicator's. For sums and means.
+struct reduce_scatter {
+  using policy_kind = hierarchy_tag;
+  static constexpr bool reaches_node = false;
+  static constexpr bool reduces = true;
+};
+
 }  // namespace pushpull::hierarchy

@@ -8,9 +8,11 @@
 #include <type_traits>
 #include <vector>
 
+#include <pushpull/concepts/communicator.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/reduction.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/element/dtype.hpp>
 #include <pushpull/pass/fused_step.hpp>
 #include <pushpull/pass/operands.hpp>
 #include <pushpull/reduce/sum.hpp>
@@ -20,6 +22,20 @@
 #include <pushpull/store/staging.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
+
+/// The number_type of elements T.
+template <class T>
+constexpr comm::number_type number_type_of() {
+  if constexpr (std::is_same_v<T, double>) {
+    return comm::number_type::float64;
+  } else if constexpr (std::is_same_v<T, float>) {
+    return comm::number_type::float32;
+  } else if constexpr (std::is_same_v<T, bfloat16>) {
+    return comm::number_type::bfloat16;
+  } else {
+    return comm::number_type::float16;
+  }
+}
 
 /// The pass that adds up the gradients of a node's ranks, in the store's element type. A mean is left to the owner.
 template <class Types>
@@ -80,6 +96,8 @@ class rank_gradients {
     bool const is_shared = first_->arena->is_shared() && (brought_ || !first_->has_own_gradient());
     if (is_shared && table.ranks().has_levels()) {
       add_nodes(to, sums, own);
+    } else if (table.ranks().reduces() && devices_ == 1) {
+      add_sum(to, own);
     } else {
       for (std::size_t rank = 0; rank < table.owners().ranks(); ++rank)
         if (rank != own_rank_) add_rank(to, own, rank, is_shared);
@@ -131,6 +149,21 @@ class rank_gradients {
       others_.push_back({rank, memory});
       to.send(own_source(*first_, m) + (theirs.begin - range_.begin), bytes(theirs), static_cast<int>(rank));
     }
+  }
+
+  /// The communicator adds the ranks' gradients up.
+  void add_sum(messages& to, slice const& own) {
+    std::vector<comm::byte_range> of_rank;
+    for (std::size_t rank = 0; rank < table_->owners().ranks(); ++rank) {
+      slice const part = part_of(rank);
+      std::size_t const begin = static_cast<std::size_t>(part.begin - range_.begin) * sizeof(T);
+      of_rank.push_back(bytes(part) > 0 ? comm::byte_range{begin, begin + bytes(part)} : comm::byte_range{});
+    }
+    T* const sum = take(bytes(own));
+    to.reduce(own_source(*first_, 0), of_rank, sum, number_type_of<T>());
+    others_.push_back({own_rank_, sum});
+    includes_own_ = true;
+    if (!brought_) sources_ = static_cast<std::int32_t>(table_->owners().ranks());
   }
 
   template <class NodeSums>

@@ -36,6 +36,7 @@ class messages : public awaited {
     ranges_.clear();
     results_out_.clear();
     results_in_.clear();
+    reductions_.clear();
   }
 
   /// Bytes for a rank, which are read once `start_exchange` has been called.
@@ -49,6 +50,13 @@ class messages : public awaited {
   /// An array of which each rank has a range of bytes, the same on all ranks; `of_rank` is copied.
   void gather(void* whole, std::span<comm::byte_range const> of_rank) {
     gathers_.push_back({whole, ranges_.size()});
+    ranges_.insert(ranges_.end(), of_rank.begin(), of_rank.end());
+  }
+
+  /// With the bytes that `start_exchange` moves: an array of numbers on each rank, of which this rank gets the sum, over the
+  /// ranks, of the elements in its range of bytes; `of_rank` is copied.
+  void reduce(void const* whole, std::span<comm::byte_range const> of_rank, void* sum, comm::number_type type) {
+    reductions_.push_back({whole, sum, ranges_.size(), type});
     ranges_.insert(ranges_.end(), of_rank.begin(), of_rank.end());
   }
 
@@ -74,12 +82,20 @@ class messages : public awaited {
     std::size_t first;  // its ranges
   };
 
-  std::span<comm::byte_range const> ranges(gathered_array const& array, std::size_t ranks) const {
-    return std::span(ranges_).subspan(array.first, ranks);
+  struct reduced_array {
+    void const* whole;
+    void* sum;
+    std::size_t first;  // its ranges
+    comm::number_type type;
+  };
+
+  std::span<comm::byte_range const> ranges(std::size_t first, std::size_t ranks) const {
+    return std::span(ranges_).subspan(first, ranks);
   }
 
   std::vector<comm::transfer> out_, in_, results_out_, results_in_;
   std::vector<gathered_array> gathers_;
+  std::vector<reduced_array> reductions_;
   std::vector<comm::byte_range> ranges_;
 };
 
@@ -113,6 +129,8 @@ class rank_group {
   /// Nodes whose ranks reach each other's mirrors and resident gradients; of one rank each where none do.
   virtual node_layout const& nodes() const = 0;
   bool shares_memory() const { return nodes().ranks_per_node > 1; }
+  /// Whether owners get sums of resident gradients from the communicator.
+  virtual bool reduces() const = 0;
   /// Whether slices travel between nodes and then within them.
   bool has_levels() const { return shares_memory() && nodes().nodes > 1; }
   /// Zeros. Collective, on the calling thread; each rank asks for as many bytes.
@@ -196,6 +214,15 @@ class messages_of final : public messages {
       return 0;
     }
   }
+  template <class Any>
+  static auto reduction_of(Any const& c, group_type& g) {
+    if constexpr (ReducesSlices<Any, D>) {
+      return c.reduce_scatter(g, nullptr, {}, nullptr, comm::number_type::float32);
+    } else {
+      return 0;
+    }
+  }
+  using reduce_request = decltype(reduction_of(std::declval<C const&>(), std::declval<group_type&>()));
   using arrival_request = decltype(arrival_of(std::declval<C const&>(), std::declval<group_type&>()));
   using sum_request = decltype(std::declval<C const&>().sum(std::declval<group_type&>(), nullptr, 0));
 
@@ -205,13 +232,16 @@ class messages_of final : public messages {
   void start_exchange() override {
     start("exchange", out_, [&](C const& c, group_type& g) {
       exchange_.emplace(c.exchange(g, out_, in_));  // also of nothing: other ranks may have something
+      if constexpr (ReducesSlices<C, D>)
+        for (reduced_array const& array : reductions_)
+          reduce_.push_back(c.reduce_scatter(g, array.whole, ranges(array.first, all_.size()), array.sum, array.type));
       arrive(c, g);
     });
   }
   void start_gathers() override {
     start("gather", results_out_, [&](C const& c, group_type& g) {
       for (gathered_array const& array : gathers_)
-        gather_.push_back(c.gather(g, array.whole, ranges(array, all_.size())));
+        gather_.push_back(c.gather(g, array.whole, ranges(array.first, all_.size())));
       if (!all_.shares_memory()) return;
       if (all_.has_levels()) {
         exchange_.emplace(c.exchange(g, results_out_, results_in_));
@@ -231,6 +261,9 @@ class messages_of final : public messages {
     try {
       if (exchange_ && !exchange_->ready()) return false;
       exchange_.reset();
+      if constexpr (ReducesSlices<C, D>)
+        for (; !reduce_.empty(); reduce_.pop_back())
+          if (!reduce_.back().ready()) return false;
       if (sum_ && !sum_->ready()) return false;
       sum_.reset();
       if constexpr (SharesMemory<C, D>) {
@@ -246,6 +279,7 @@ class messages_of final : public messages {
     } catch (...) {
       all_.note(std::current_exception());
       exchange_.reset();
+      reduce_.clear();
       sum_.reset();
       arrival_.reset();
       gather_.clear();
@@ -279,6 +313,7 @@ class messages_of final : public messages {
   C communicator_;
   std::optional<exchange_request> exchange_;
   std::optional<sum_request> sum_;
+  std::vector<reduce_request> reduce_;
   std::vector<gather_request> gather_;
   std::optional<arrival_request> arrival_;
   profile::detail::message_span traced_;
@@ -289,12 +324,14 @@ template <class C, class D>
 class ranks_of final : public rank_group {
  public:
   /// @param reaches_node  Whether the ranks of a node share memory.
-  ranks_of(C const& communicator, bool reaches_node)
-      : communicator_(communicator), nodes_(layout_of(communicator, reaches_node)) {}
+  /// @param reduces       Whether owners get sums of resident gradients from the communicator.
+  ranks_of(C const& communicator, bool reaches_node, bool reduces)
+      : communicator_(communicator), nodes_(layout_of(communicator, reaches_node)), reduces_(reduces) {}
 
   std::size_t size() const override { return static_cast<std::size_t>(communicator_.size()); }
   std::size_t rank() const override { return static_cast<std::size_t>(communicator_.rank()); }
   node_layout const& nodes() const override { return nodes_; }
+  bool reduces() const override { return reduces_; }
   std::unique_ptr<shared_blocks> allocate_shared([[maybe_unused]] std::size_t bytes) override {
     if constexpr (SharesMemory<C, D>)
       return std::make_unique<shared_memory_blocks<typename C::shared_memory>>(communicator_.allocate_shared(bytes));
@@ -350,6 +387,7 @@ class ranks_of final : public rank_group {
 
   C communicator_;
   node_layout nodes_;
+  bool reduces_;
 };
 
 }  // namespace pushpull::detail

@@ -1,0 +1,101 @@
+/// @file
+/// Stores whose gradients NCCL adds up.
+#include <pushpull/comm/nccl.hpp>
+#include <pushpull/comm/run_ranks.hpp>
+#include <pushpull/pushpull.cuh>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstddef>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "nccl/stand_in.hpp"
+#include "support/catch.hpp"
+#include "support/cuda_devices.cuh"
+#include "support/expect.hpp"
+
+namespace {
+
+namespace pp = pushpull;
+namespace comm = pushpull::comm;
+namespace update = pushpull::update;
+namespace stand_in = pushpull::test::stand_in;
+using communicator = comm::nccl<pp::cuda_device>;
+
+/// As many elements as make parts of ranks alike, and others.
+std::vector<std::vector<std::size_t>> const models{{5, 4099, 1, 0, 1031}, {8192}, {3}};
+
+std::vector<float> gradient(std::size_t size, std::size_t key, int step, int source) {
+  std::mt19937 random(static_cast<unsigned>(1 + key) + 100U * static_cast<unsigned>(step) +
+                      10000U * static_cast<unsigned>(source));
+  std::vector<float> result(size);
+  for (float& x : result) x = static_cast<float>(static_cast<int>(random() % 4001) - 2000) / 997.0F;
+  return result;
+}
+
+/// The weights of a model after some steps with the gradients of sources `first` and those after it.
+template <class Store>
+std::vector<std::vector<float>> trained(Store& store, std::vector<std::size_t> const& sizes, int first) {
+  pp::parameter_store parameters{store};
+  for (std::size_t i = 0; i < sizes.size(); ++i) parameters.add(std::to_string(i), gradient(sizes[i], i, 99, 0));
+  std::size_t const devices = store.devices().size();
+  for (int step = 0; step < 3; ++step) {
+    for (std::size_t i = 0; i < sizes.size(); ++i)
+      for (std::size_t n = 0; n < devices; ++n)
+        pp::copy(gradient(sizes[i], i, step, first + static_cast<int>(n)), parameters.grad(std::to_string(i), n));
+    parameters.update_all();
+  }
+  store.wait();
+  std::vector<std::vector<float>> result;
+  for (std::size_t i = 0; i < sizes.size(); ++i)
+    result.push_back(pp::to_vector(parameters.value(std::to_string(i), 0)));
+  return result;
+}
+
+template <class Make>
+void require_close(Make const& make) {
+  for (int const ranks : {1, 2, 3})
+    for (auto const& sizes : models) {
+      if (ranks > stand_in::most_ranks()) continue;
+      auto const devices = pp::test::logical_devices(ranks);
+      if (devices.empty()) return;
+      auto alone = make(devices, comm::single{});
+      auto const expected = trained(alone, sizes, 0);
+      stand_in::reset();
+      std::vector<std::vector<std::vector<float>>> found(devices.size());
+      comm::run_ranks(ranks, [&](comm::threads const& host) {
+        auto const rank = static_cast<std::size_t>(host.rank());
+        auto store =
+            make(std::vector{devices[rank]}, communicator(devices[rank], host, {.deadline = std::chrono::minutes(1)}));
+        found[rank] = trained(store, sizes, host.rank());
+      });
+      CAPTURE(ranks, sizes);
+      for (auto const& of_rank : found) {
+        REQUIRE(of_rank == found.front());  // the owners' bits
+        for (std::size_t i = 0; i < sizes.size(); ++i)
+          REQUIRE(std::equal(of_rank[i].begin(), of_rank[i].end(), expected[i].begin(), expected[i].end(),
+                             [](float a, float b) { return std::abs(a - b) <= 1e-5F * (1 + std::abs(b)); }));
+      }
+      auto const calls = stand_in::calls_of(0);
+      auto const is_made = [&](char const* name) {
+        return std::any_of(calls.begin(), calls.end(), [&](auto const& c) { return c.name == name; });
+      };
+      CHECK(!is_made("ncclSend"));
+      if (ranks > 1 && !calls.empty())
+        CHECK(is_made(sizes == models[1] && ranks == 2 ? "ncclReduceScatter" : "ncclReduce"));
+      REQUIRE(stand_in::refusals().empty());
+      REQUIRE(stand_in::live_communicators() == 0);
+    }
+}
+
+}  // namespace
+
+TEST_CASE("nccl: gradients that NCCL adds up give the weights of one process, but for the last bits") {
+  require_close([](auto const& devices, auto const& c) {
+    return pp::make_kv_store<float>(devices, update::momentum{.learning_rate = 0.1}, pp::reduce::mean{}, c,
+                                    pp::hierarchy::reduce_scatter{});
+  });
+}
