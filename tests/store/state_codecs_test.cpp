@@ -30,11 +30,29 @@ floats random_floats(std::size_t size, unsigned seed) {
   return result;
 }
 
-/// The values that a codec has for a block of that greatest magnitude.
+/// bitsandbytes' create_dynamic_map(is_signed), in double.
+std::vector<double> dynamic_map(bool is_signed) {
+  std::vector<double> result{0, 1};
+  for (int i = 0; i < 7; ++i) {
+    int const parts = is_signed ? 1 << i : 2 << i;
+    for (int k = 0; k < parts; ++k) {
+      double const x = std::pow(10.0, i - 6) * ((0.1 + 0.9 * k / parts) + (0.1 + 0.9 * (k + 1) / parts)) / 2;
+      result.push_back(x);
+      if (is_signed) result.push_back(-x);
+    }
+  }
+  REQUIRE(result.size() == 256);
+  return result;
+}
+
+/// The values that a codec has for a block of that greatest magnitude. @param top  -1 if only a negative state has it, else 1.
 template <class Codec>
-std::vector<double> values(double greatest) {
+std::vector<double> values(double greatest, [[maybe_unused]] int top) {
   std::vector<double> result;
-  if constexpr (std::same_as<Codec, codec::linear>) {
+  if constexpr (std::same_as<Codec, codec::dynamic> || std::same_as<Codec, codec::unsigned_dynamic>) {
+    bool const is_signed = std::same_as<Codec, codec::dynamic>;
+    for (double const x : dynamic_map(is_signed)) result.push_back(x * greatest * (is_signed ? top : 1));
+  } else if constexpr (std::same_as<Codec, codec::linear>) {
     for (int k = -127; k <= 127; ++k) result.push_back(k / 127.0 * greatest);
   } else if constexpr (std::same_as<Codec, codec::unsigned_linear>) {
     for (int k = 0; k <= 255; ++k) result.push_back(k / 255.0 * greatest);
@@ -62,7 +80,9 @@ template <class Codec>
 void expect_nearest(std::span<double const> exact, std::span<float const> decoded) {
   double greatest = 0;
   for (double const x : exact) greatest = std::max(greatest, std::abs(x));
-  std::vector<double> const table = greatest > 0 ? values<Codec>(greatest) : std::vector<double>{0.0};
+  bool const positive = std::ranges::max(exact) >= greatest * (1 - 1e-9);
+  std::vector<double> const table =
+      greatest > 0 ? values<Codec>(greatest, positive ? 1 : -1) : std::vector<double>{0.0};
   for (std::size_t i = 0; i < exact.size(); ++i) {
     double least = std::numeric_limits<double>::infinity(), above = least, below = least;
     for (double const v : table) {
@@ -179,6 +199,7 @@ TEST_CASE("Adam's states become the nearest codes of their blocks, in keys of an
   CAPTURE(resident);
   SECTION("blocks of 256") { expect_adam<256, codec::linear, codec::unsigned_float8>(sizes, resident); }
   SECTION("blocks of 64") { expect_adam<64, codec::float8, codec::unsigned_linear>(sizes, resident); }
+  SECTION("bitsandbytes' codes") { expect_adam<256, codec::dynamic, codec::unsigned_dynamic>(sizes, resident); }
   SECTION("a task and a bit more") {
     expect_adam<128, codec::linear, codec::unsigned_float8>({(std::size_t{1} << 15) + 131}, resident);
   }
@@ -246,6 +267,7 @@ TEST_CASE("states that were read and set continue bit for bit, on other numbers 
   };
   resume(both{});
   resume(others{});
+  resume(state_codecs<256, codec::dynamic, codec::of<"exp_avg_sq", codec::unsigned_dynamic>>{});
 }
 
 TEST_CASE("blocks with an infinity are NaN, others and tiny ones are not", "[state_codecs]") {

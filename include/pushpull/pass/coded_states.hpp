@@ -130,7 +130,9 @@ struct coded_rest {
                                      pushpull::detail::greatest_magnitude<R> const& greatest, std::uint8_t* unused) {
     if constexpr (S::template encodes<s>) {
       using codec = typename S::template codec<s>;
-      float const magnitude = greatest.value(), unit = pushpull::detail::block_unit<codec>(magnitude);
+      float const magnitude = greatest.value();
+      float const unit = pushpull::detail::signed_unit<codec, S::block>(pushpull::detail::block_unit<codec>(magnitude),
+                                                                        from->elements[s]);
       *to.unit() = unit;
       codes[s] = to.codes();
       factor[s] = R(pushpull::detail::block_factor<codec>(unit));

@@ -110,6 +110,13 @@ struct shared_codes {
         greatest = Execution::template greatest<static_cast<int>(share::threads)>(greatest);
         using codec = typename S::template codec<s>;
         unit[s] = pushpull::detail::block_unit<codec>(cuda::std::bit_cast<float>(greatest));
+        if constexpr (pushpull::detail::has_signed_unit<codec>) {
+          std::uint32_t is_positive = 0;
+          static_for<parts * Block::count>([&](auto j) PUSHPULL_INLINE_LAMBDA {
+            if (state[j / Block::count][s].x[j % Block::count].value >= unit[s]) is_positive = 1;
+          });
+          if (Execution::template greatest<static_cast<int>(share::threads)>(is_positive) == 0) unit[s] = -unit[s];
+        }
         factor[s] = pushpull::detail::block_factor<codec>(unit[s]);
         if (in_block(first) == 0) *(r.state[s] + first).unit() = unit[s];
       }

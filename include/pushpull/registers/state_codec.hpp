@@ -65,6 +65,19 @@ struct unsigned_float8 {
   }
 };
 
+/// bitsandbytes' signed 8-bit states (Dettmers et al. 2021): seven decades below the block's greatest magnitude, of which a decade has
+/// twice the values of the one below it, and 0. Rounded to nearest, as there. Only one sign has the greatest magnitude itself:
+/// that of the state that has it, since the unit has a sign. For momentum.
+struct dynamic {
+  static constexpr bool is_signed = true;
+};
+
+/// Its unsigned states, with twice the values in a decade. A state may become 0 beside a momentum that does not: rules then divide
+/// by epsilon alone, as in bitsandbytes. Changes below half a step are lost.
+struct unsigned_dynamic {
+  static constexpr bool is_signed = false;
+};
+
 /// A code's name, where a rule's states have several: `codec::of<"exp_avg", codec::linear>`.
 template <std::size_t N>
 struct state_name {
@@ -88,10 +101,18 @@ struct none {};
 
 namespace detail {
 
+/// Finds its values in a table.
+template <class C>
+concept DynamicCodec = std::same_as<C, codec::dynamic> || std::same_as<C, codec::unsigned_dynamic>;
+
 /// Stores states as codes of 8 bits.
 template <class C>
 concept StateCodec = std::same_as<C, codec::linear> || std::same_as<C, codec::unsigned_linear> ||
-                     std::same_as<C, codec::float8> || std::same_as<C, codec::unsigned_float8>;
+                     std::same_as<C, codec::float8> || std::same_as<C, codec::unsigned_float8> || DynamicCodec<C>;
+
+/// Whether the unit is negative where the block's greatest magnitude is that of a negative state alone.
+template <class C>
+inline constexpr bool has_signed_unit = std::same_as<C, codec::dynamic>;
 
 /// Whether codes of the codec are rounded at random.
 template <class C>
@@ -179,6 +200,8 @@ PUSHPULL_DEVICE_INLINE float block_unit(float greatest) {
   if constexpr (requires { Codec::greatest; }) {
     std::uint32_t const bits = cuda::std::bit_cast<std::uint32_t>(greatest * (1 / Codec::greatest));
     return cuda::std::bit_cast<float>(bits < 0x00800000U ? 0U : (bits + 0x80U) & 0xFFFFFF00U);
+  } else if constexpr (DynamicCodec<Codec>) {
+    return cuda::std::bit_cast<std::uint32_t>(greatest) < 0x00800000U ? 0.0F : greatest;
   } else {  // the upper bits of the greatest state, rounded up, have code 127
     int const above = (cuda::std::bit_cast<int>(greatest) + Codec::step - 1) >> Codec::dropped;
     int const top = above < 0x7F7 ? above : 0x7F7;  // 0x7F8 would be infinity
@@ -190,6 +213,8 @@ template <class Codec>
 PUSHPULL_DEVICE_INLINE float block_factor(float unit) {
   if constexpr (requires { Codec::greatest; }) {
     return unit > 0 ? 1 / unit : 0;
+  } else if constexpr (DynamicCodec<Codec>) {
+    return unit > 0 || unit < 0 ? 1 / unit : 0;
   } else {
     return cuda::std::bit_cast<float>(-cuda::std::bit_cast<int>(unit));
   }

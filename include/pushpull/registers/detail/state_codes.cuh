@@ -12,6 +12,7 @@
 #include <pushpull/config.hpp>
 #include <pushpull/detail/static_for.hpp>
 #include <pushpull/element/float8.hpp>
+#include <pushpull/registers/detail/dynamic_map.hpp>
 #include <pushpull/registers/detail/float8.cuh>
 #include <pushpull/registers/pack.hpp>
 #include <pushpull/registers/state_codec.hpp>
@@ -46,6 +47,15 @@ __host__ __device__ __forceinline__ void settle([[maybe_unused]] pack<float> (&x
   NV_IF_TARGET(NV_IS_DEVICE, (static_for<N>([&](auto j) { asm volatile("" : "+f"(x[j].value)); });))
 }
 
+template <bool Signed>
+static __device__ const dynamic_map<Signed> dynamic_map_on_device{};
+
+/// f(tables), on the device.
+template <class Codec, class F>
+__host__ __device__ __forceinline__ void with_dynamic_map([[maybe_unused]] F const& f) {
+  NV_IF_TARGET(NV_IS_DEVICE, (f(dynamic_map_on_device<Codec::is_signed>);))
+}
+
 /// The states of these codes, which are in one block. @param unit  The block's.
 template <class Codec, std::size_t N>
 __host__ __device__ __forceinline__ void decode_states(state_words<N> const& codes, float unit, pack<float> (&x)[N]) {
@@ -57,6 +67,10 @@ __host__ __device__ __forceinline__ void decode_states(state_words<N> const& cod
       float2 const two = float8_to_float2(element(2 * k), element(2 * k + 1));
       x[2 * k].value = product(two.x, unit);
       x[2 * k + 1].value = product(two.y, unit);
+    });
+  } else if constexpr (DynamicCodec<Codec>) {
+    with_dynamic_map<Codec>([&](auto const& tables) {
+      static_for<N>([&](auto j) { x[j].value = product(tables.value.data()[codes.code(j) & 0xFF], unit); });
     });
   } else {
     static_for<N>([&](auto j) {
@@ -113,6 +127,17 @@ __host__ __device__ __forceinline__ int state_code(float x, float factor, [[mayb
     return between(-127, (exact + static_cast<int>((rounding & ~127U) | 64U)) >> 20);
   } else if constexpr (std::same_as<Codec, codec::unsigned_linear>) {
     return between(-128, nearest_integer(product(x, factor)) - Codec::middle);
+  } else if constexpr (DynamicCodec<Codec>) {
+    using map = dynamic_map<Codec::is_signed>;
+    int const bits = cuda::std::bit_cast<int>(product(x, factor));
+    int magnitude = Codec::is_signed ? bits & 0x7FFFFFFF : bits;
+    magnitude = magnitude < map::least ? map::least : magnitude > map::one ? map::one : magnitude;
+    int number = 0;
+    with_dynamic_map<Codec>([&](auto const& tables) {
+      number = tables.cell.data()[(magnitude - map::least) >> map::dropped];
+      if (tables.middle.data()[number] <= magnitude) ++number;
+    });
+    return !Codec::is_signed || bits >= 0 ? number : number > 127 ? -127 : -number;
   } else {
     static_assert(std::same_as<Codec, codec::unsigned_float8>);
     int const magnitude = cuda::std::bit_cast<int>(x);

@@ -13,6 +13,7 @@
 #include <pushpull/config.hpp>
 #include <pushpull/detail/finite.hpp>
 #include <pushpull/detail/static_for.hpp>
+#include <pushpull/registers/detail/dynamic_map.hpp>
 #include <pushpull/registers/detail/float8.hpp>
 #include <pushpull/registers/detail/memory.hpp>
 #include <pushpull/registers/detail/register.hpp>
@@ -30,6 +31,8 @@ struct greatest_magnitude {
   __host__ __device__ void add(Batch const&);
   __host__ __device__ float value() const;
 };
+template <class Codec, std::int64_t Block>
+__host__ __device__ float signed_unit(float, float const*);
 template <class Codec, class Batch>
 __host__ __device__ void encode_states(std::uint8_t*, Batch const&, Batch const&, int);
 template <class Batch>
@@ -118,6 +121,47 @@ PUSHPULL_HOST_INLINE Batch floats_from(words_of<Batch> const& words) {
   return batch_of<Batch>(__builtin_convertvector(words, floats_of<Batch>));
 }
 
+/// The words that begin `index` times `Scale` bytes behind `from`.
+template <class Batch, int Scale>
+PUSHPULL_HOST_INLINE words_of<Batch> gather_words(void const* from, words_of<Batch> const& index) {
+#if PUSHPULL_HAS_AVX512
+  if constexpr (sizeof(Batch) == 64)
+    return std::bit_cast<words_of<Batch> >(_mm512_mask_i32gather_epi32(
+        _mm512_setzero_si512(), 0xFFFF, std::bit_cast<__m512i>(index), static_cast<int const*>(from), Scale));
+#endif
+#if PUSHPULL_HAS_AVX2
+  if constexpr (sizeof(Batch) == 32)
+    return std::bit_cast<words_of<Batch> >(
+        _mm256_mask_i32gather_epi32(_mm256_setzero_si256(), static_cast<int const*>(from),
+                                    std::bit_cast<__m256i>(index), _mm256_set1_epi32(-1), Scale));
+#endif
+  words_of<Batch> result;
+  for (std::size_t i = 0; i < Batch::size; ++i) {
+    std::int32_t word;
+    std::memcpy(&word, static_cast<std::byte const*>(from) + std::ptrdiff_t{index[i]} * Scale, sizeof(word));
+    result[i] = word;
+  }
+  return result;
+}
+
+template <bool Signed>
+inline constexpr dynamic_map<Signed> dynamic_map_of{};
+
+/// The codes of numbers between -1 and 1.
+template <class Codec, class Batch>
+PUSHPULL_HOST_INLINE words_of<Batch> dynamic_codes(Batch const& x) {
+  using map = dynamic_map<Codec::is_signed>;
+  auto const& tables = dynamic_map_of<Codec::is_signed>;
+  words_of<Batch> const zero{}, bits = std::bit_cast<words_of<Batch> >(x.data);
+  words_of<Batch> magnitude = Codec::is_signed ? bits & 0x7FFFFFFF : bits;
+  magnitude = magnitude < map::least ? zero + map::least : magnitude;
+  magnitude = magnitude > map::one ? zero + map::one : magnitude;
+  words_of<Batch> number = gather_words<Batch, 1>(tables.cell.data(), (magnitude - map::least) >> map::dropped) & 0xFF;
+  number -= gather_words<Batch, 4>(tables.middle.data(), number) <= magnitude;  // true is -1
+  if constexpr (Codec::is_signed) number = bits < 0 ? (number > 127 ? zero - 127 : -number) : number;
+  return number & 0xFF;
+}
+
 /// Decodes a register of states of one block. @param unit  Of the block, in all places.
 template <class Codec, class Batch>
 PUSHPULL_HOST_INLINE Batch decode_states(std::uint8_t const* from, Batch const& unit) {
@@ -127,6 +171,9 @@ PUSHPULL_HOST_INLINE Batch decode_states(std::uint8_t const* from, Batch const& 
     return floats_from<Batch>(load_signed_bytes<Batch>(from) + Codec::middle) * unit;
   } else if constexpr (std::same_as<Codec, codec::float8>) {
     return load_float8<Batch>(reinterpret_cast<float8_e4m3 const*>(from)) * unit;
+  } else if constexpr (DynamicCodec<Codec>) {
+    auto const values = gather_words<Batch, 4>(dynamic_map_of<Codec::is_signed>.value.data(), load_bytes<Batch>(from));
+    return batch_of<Batch>(values) * unit;
   } else {
     static_assert(std::same_as<Codec, codec::unsigned_float8>);
     return batch_of<Batch>((load_signed_bytes<Batch>(from) << Codec::dropped) +
@@ -186,6 +233,8 @@ PUSHPULL_HOST_INLINE void encode_states(std::uint8_t* to, Batch const& x, Batch 
     store_signed_bytes<Batch>(to, nearest_words(x * factor) - Codec::middle);
   } else if constexpr (std::same_as<Codec, codec::float8>) {
     store_float8<false>(reinterpret_cast<float8_e4m3*>(to), x * factor);
+  } else if constexpr (DynamicCodec<Codec>) {
+    store_bytes<false, Batch>(to, dynamic_codes<Codec>(x * factor));
   } else {
     static_assert(std::same_as<Codec, codec::unsigned_float8>);
     auto const magnitude = std::bit_cast<words_of<Batch> >(x.data);
@@ -232,11 +281,25 @@ struct greatest_magnitude {
   PUSHPULL_HOST_INLINE float value() const { return std::bit_cast<float>(greatest_of<sizeof(Batch)>(bits)); }
 };
 
+/// The unit of a block, with its sign. @param x  The states.
+template <class Codec, std::int64_t Block>
+PUSHPULL_HOST_INLINE float signed_unit(float unit, [[maybe_unused]] float const* x) {
+  if constexpr (has_signed_unit<Codec>) {
+    using batch = simd_register<float>;
+    batch most = batch::load_aligned(x);
+    for (auto i = static_cast<std::int64_t>(batch::size); i < Block; i += static_cast<std::int64_t>(batch::size))
+      most = simd_max(most, batch::load_aligned(x + i));
+    return simd_any(most >= batch(unit)) ? unit : -unit;
+  } else {
+    return unit;
+  }
+}
+
 /// Encodes the block of states that `to` begins. @param x  Aligned to a register. @param greatest  The magnitude.
 template <class Codec, std::int64_t Block>
 PUSHPULL_HOST_INLINE void encode_block(coded_pointer<Block> const& to, float const* x, float greatest) {
   using batch = simd_register<float>;
-  *to.unit() = block_unit<Codec>(greatest);
+  *to.unit() = signed_unit<Codec, Block>(block_unit<Codec>(greatest), x);
   std::memset(to.codes(), 0, Block);
   if (!is_finite(greatest)) return;
   batch const factor(block_factor<Codec>(*to.unit()));
