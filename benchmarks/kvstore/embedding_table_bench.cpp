@@ -90,7 +90,7 @@ void run(benchmark::State& state) {
   auto const kind = state.range(0);
   std::vector<float> pulled(all.values.size());
   row_sparse<float> output(cpu_device<>(), all.whole);
-  std::array<std::size_t, 2> next{};
+  std::array<std::size_t, 3> next{};
   bench::contest contest(4);
   contest.enter("ours", [&] {
     batch const& b = all.batches[next[0]++ % all.batches.size()];
@@ -105,6 +105,17 @@ void run(benchmark::State& state) {
       all.of_rows.push("w", gradient).wait();
     }
   });
+  if (kind == 0)  // as `dense`, and each row goes to the places of its id, as those of the table do
+    contest.enter("dense, a row per id", [&] {
+      batch const& b = all.batches[next[2]++ % all.batches.size()];
+      all.of_rows.row_sparse_pull("w", output, b.rows).wait();
+      auto const ids = std::span(std::as_const(output).row_ids(), static_cast<std::size_t>(output.rows()));
+      detail::for_each_range(cpu_device<>(), b.rows.size(), [&](std::size_t first, std::size_t last) {
+        for (std::size_t i = first; i < last; ++i)
+          std::copy_n(output.values() + (std::lower_bound(ids.begin(), ids.end(), b.rows[i]) - ids.begin()) * Length,
+                      Length, pulled.data() + i * Length);
+      });
+    });
   double const elements = static_cast<double>(batch_size * Length) * (kind == 2 ? 2 : 1);
   contest.run(state, elements, 4 * elements);
   state.counters["new ids/s"] = static_cast<double>(vocabulary) / all.first_seconds;

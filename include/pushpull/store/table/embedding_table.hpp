@@ -151,12 +151,8 @@ class embedding_table {
       count += source.ids.size();
     }
     std::vector<std::int64_t> slots(count);
-    with_slots("push", std::span(std::as_const(ids)), slots, true, [&](auto const& see) {
-      segments_.push(sources, slots);
-      detail::for_each_range(device(), slots.size(), [&](std::size_t first, std::size_t last) {
-        see(std::span(std::as_const(slots)).subspan(first, last - first));
-      });
-    });
+    with_slots("push", std::span(std::as_const(ids)), slots, true,
+               [&](auto const& see) { segments_.push(sources, slots, [&] { see(slots); }); });
   }
 
   /// Evicts ids until at most `rows` are left: least recently used ones first, or least frequently used ones if the options

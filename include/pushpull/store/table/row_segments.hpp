@@ -18,6 +18,7 @@
 #include <pushpull/element/dtype.hpp>
 #include <pushpull/element/shape.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/schedule/completion.hpp>
 #include <pushpull/store/table/slot_map.hpp>
 #include <pushpull/tensor/row_sparse.hpp>
 
@@ -79,7 +80,10 @@ class row_segments {
   }
 
   /// One row-sparse push to all keys, so that t counts in each. @param slots  One per id of all sources; no_slot: the gradient is dropped
-  void push(std::span<table_gradient<T> const> sources, std::span<std::int64_t const> slots) {
+  /// @param meanwhile  Called while the push runs; throws nothing.
+  template <class Meanwhile>
+  void push(std::span<table_gradient<T> const> sources, std::span<std::int64_t const> slots,
+            Meanwhile const& meanwhile) {
     using view_type = row_sparse_view<T const, D>;
     bool const as_given = keys_.size() == 1 && std::find(slots.begin(), slots.end(), no_slot) == slots.end();
     std::vector<std::vector<view_type>> gradients(keys_.size());
@@ -98,11 +102,10 @@ class row_segments {
                                   sorted[k].begin[n + 1] - begin, shapes_[n], device());
       }
     }
-    if (keys_.size() == 1) {
-      store_.push(keys_.front(), gradients.front()).wait();
-    } else {
-      store_.push(keys_, gradients).wait();
-    }
+    completion const pushed =
+        keys_.size() == 1 ? store_.push(keys_.front(), gradients.front()) : store_.push(keys_, gradients);
+    meanwhile();
+    pushed.wait();
   }
 
   /// Copies the rows of slots, converted, to `to`; those of no_slot stay as they are. @param also  also(part of the slots), before it
@@ -115,14 +118,17 @@ class row_segments {
           auto const [key, place] = place_of(std::max<std::int64_t>(slots[i], 0));
           return keys[key].address(place);
         };
-        for_each_prefetched(first, last, address, [&](std::size_t i) {
-          if (slots[i] == no_slot) return;
-          T* const row = to + static_cast<std::int64_t>(i) * length_;
-          auto const [key, place] = place_of(slots[i]);
-          keys[key].read(place, [row](W const* from, std::int64_t count, std::int64_t offset) {
-            std::transform(from, from + count, row + offset, [](W w) { return convert<T>(w); });
-          });
-        });
+        for_each_prefetched(
+            first, last, address,
+            [&](std::size_t i) {
+              if (slots[i] == no_slot) return;
+              T* const row = to + static_cast<std::int64_t>(i) * length_;
+              auto const [key, place] = place_of(slots[i]);
+              keys[key].read(place, [row](W const* from, std::int64_t count, std::int64_t offset) {
+                std::transform(from, from + count, row + offset, [](W w) { return convert<T>(w); });
+              });
+            },
+            static_cast<std::size_t>(length_) * sizeof(W));
       });
     });
   }

@@ -68,13 +68,19 @@ template <class T>
 using huge_page_vector = std::vector<T, huge_page_allocator<T>>;
 
 /// f(i) for each i of [first, last), with the memory that address(i) names asked for some calls ahead: a look-up in a large array then
-/// waits for memory less than once. @tparam writes  f writes there.
+/// waits for memory less than once. @tparam writes  f writes there. @param bytes  From there on, that f needs
 template <bool writes = false, class Address, class F>
-void for_each_prefetched(std::size_t first, std::size_t last, Address const& address, F const& f) {
-  constexpr std::size_t ahead = 16;
-  for (std::size_t i = first; i < std::min(first + ahead, last); ++i) __builtin_prefetch(address(i), writes);
+void for_each_prefetched(std::size_t first, std::size_t last, Address const& address, F const& f,
+                         std::size_t bytes = 1) {
+  constexpr std::size_t ahead = 16, line = 64;
+  std::size_t const most = std::min<std::size_t>(bytes, 8 * line);
+  auto const prefetch = [&](std::size_t i) {
+    auto const* const at = reinterpret_cast<char const*>(address(i));
+    for (std::size_t offset = 0; offset < most; offset += line) __builtin_prefetch(at + offset, writes);
+  };
+  for (std::size_t i = first; i < std::min(first + ahead, last); ++i) prefetch(i);
   for (std::size_t i = first; i < last; ++i) {
-    if (i + ahead < last) __builtin_prefetch(address(i + ahead), writes);
+    if (i + ahead < last) prefetch(i + ahead);
     f(i);
   }
 }
