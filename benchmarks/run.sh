@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds and runs the benchmarks: benchmarks/run.sh [filter], a regular expression on their names.
 # benchmarks/run.sh compare [options]: against other libraries, which are installed first; --help lists the options.
+# benchmarks/run.sh compare --peers [options]: against optimizers that other libraries are known for.
 # benchmarks/run.sh dist [MiB|bert-base [turns]]: a step over 2 and over 4 MPI ranks of this machine.
 # benchmarks/run.sh dist --compare [options]: BERT-base over 2 ranks, beside PyTorch's DDP, which is installed first.
 # benchmarks/run.sh servers [MiB [turns]]: a worker with a server, beside the bare exchange of messages, TCP and the pass alone.
@@ -30,7 +31,12 @@ programs="$root/build/benchmarks/benchmarks"
 
 if [[ ${1:-} == compare ]]; then
   shift
-  "$root/benchmarks/baselines/install.sh"
+  if [[ " $* " == *" --peers "* ]]; then
+    need_packages libopenblas-dev
+    "$root/benchmarks/baselines/install.sh" peers
+  else
+    "$root/benchmarks/baselines/install.sh"
+  fi
   [[ -x $comparing_python ]] || fail "the comparison needs numpy and matplotlib: see build/baselines/matplotlib/install.log"
   program=pushpull.bench.compare
   for option in "$@"; do

@@ -1,17 +1,29 @@
 #!/usr/bin/env bash
 # Installs the baselines of the comparison: benchmarks/baselines/install.sh [name...], all unless some are named.
-# Each of <name>/requirements.txt goes from PyPI into an environment of its own, build/baselines/<name>/venv. What was
-# installed is in version.txt beside it, or in missing.txt why it was not: the comparison shows either. The newest PyTorch
-# carries CUDA; with PyTorch 1.13 that is 9 GB.
+# Each of <name>/requirements.txt goes from PyPI into an environment of its own, build/baselines/<name>/venv, which also sees
+# the packages of another baseline that a line "# with: NAME" names. What was installed is in version.txt beside it, or in
+# missing.txt why it was not: the comparison shows either. The newest PyTorch carries CUDA; with PyTorch 1.13 that is 9 GB.
+# The name `peers` is short for the baselines of compare --peers: 12 GB.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 # shellcheck source=cmake/setup.sh
 source "$here/../../cmake/setup.sh"
 into="$root/build/baselines"
 
+# share <baseline> <venv>: the environment sees the packages of the baseline, if one is named.
+share() {
+  [[ -n $1 ]] || return 0
+  local site theirs
+  theirs="$(echo "$into/$1"/venv/lib/python3*/site-packages)"
+  site="$(echo "$2"/lib/python3*/site-packages)"
+  [[ -d $theirs ]] && echo "$theirs" > "$site/baseline.pth"
+}
+
 install() {
-  local name="$1" folder="$into/$1" requirements="$here/$1/requirements.txt" packages
+  local name="$1" folder="$into/$1" requirements="$here/$1/requirements.txt" packages base
   [[ -f $requirements ]] || fail "no baseline is called $name"
+  base="$(sed -n 's/^# with: //p' "$requirements")"
+  [[ -z $base ]] || install "$base"
   mapfile -t packages < <(sed -E 's/[ #].*//; s/[<>=].*//; /^$/d' "$requirements")
   if [[ -f $folder/version.txt ]] && cmp -s "$requirements" "$folder/requirements.txt"; then
     return
@@ -20,12 +32,12 @@ install() {
   rm -rf "$folder"
   mkdir -p "$folder"
   cp "$requirements" "$folder/"
-  if python3 -m venv "$folder/venv" &> "$folder/install.log" &&
+  if python3 -m venv "$folder/venv" &> "$folder/install.log" && share "$base" "$folder/venv" &&
     "$folder/venv/bin/pip" install --no-cache-dir -r "$requirements" &>> "$folder/install.log"; then
     "$folder/venv/bin/python" - "${packages[@]}" > "$folder/version.txt" << 'PYTHON'
 import platform, sys
 from importlib.metadata import version
-print(", ".join(f"{name} {version(name)}" for name in sys.argv[1:]) + f", Python {platform.python_version()}")
+print(", ".join(f"{name} {version(name)}" for name in sys.argv[1:] if name not in ("ninja", "setuptools")) + f", Python {platform.python_version()}")
 PYTHON
   else
     grep -iE 'error|no matching' "$folder/install.log" | tail -1 > "$folder/missing.txt"
@@ -36,7 +48,9 @@ PYTHON
 }
 
 mkdir -p "$into/debian"
-if [[ $# -gt 0 ]]; then
+if [[ ${1:-} == peers ]]; then
+  names=(matplotlib pytorch deepspeed torchao bitsandbytes fbgemm)
+elif [[ $# -gt 0 ]]; then
   names=("$@")
 else
   names=(matplotlib mxnet jax pytorch pytorch_1_13)

@@ -19,6 +19,9 @@ SGD = {"learning_rate": 1e-2}
 MOMENTUM = {"learning_rate": 1e-2, "momentum": 0.9}
 ADAM = {"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
 WEIGHT_DECAY = 1e-2
+MUON = {"learning_rate": 2e-2, "momentum": 0.95, "weight_decay": 0.1, "epsilon": 1e-7}
+NEWTON_SCHULZ = {"coefficients": (3.4445, -4.7750, 2.0315), "iterations": 5}
+ROW_ADAGRAD = {"learning_rate": 1e-2, "epsilon": 1e-5}
 
 
 class Unsupported(Exception):
@@ -35,6 +38,7 @@ class Task:
     gradients: int = 1
     mirrors: int = 0
     sizes: list[int] = field(default_factory=list)
+    columns: list[int] = field(default_factory=list)  # of each tensor, if they are matrices
     rows: int = 0
     row_length: int = 0
     given_rows: int = 0
@@ -44,10 +48,10 @@ class Task:
         task = Task()
         for word in words:
             name, _, value = word.partition("=")
-            if name == "sizes":
+            if name in ("sizes", "columns"):
                 for run in value.split(","):
-                    size, _, count = run.partition("x")
-                    task.sizes += [int(size)] * int(count or 1)
+                    number, _, count = run.partition("x")
+                    getattr(task, name).extend([int(number)] * int(count or 1))
             elif name in ("operation", "rule", "element"):
                 setattr(task, name, value)
             elif name in ("gradients", "mirrors", "rows", "row_length", "given_rows"):

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 STATES = {"sgd": 0, "momentum": 1, "adam": 2, "adamw": 2}
+# Bytes of the states of an element: floats; codes of 8 bits with a float for each block of 256; nothing but a float per row.
+STATE_BYTES = {rule: 4 * count for rule, count in STATES.items()} | {"adamw8": 2 * (1 + 4 / 256), "muon": 4, "row_adagrad": 0}
 ELEMENT_BYTES = {"float": 4, "bfloat16": 2}
 EVERYBODY = re.compile("")
 # Large models take several GB from each, and their arrays most of the run's time.
@@ -28,6 +30,7 @@ class Case:
     gradients: int = 1
     mirrors: int = 0
     sizes: tuple[int, ...] = ()
+    columns: tuple[int, ...] = ()  # of each tensor, if they are matrices
     element: str = "float"
     operation: str = "step"
     rows: int = 0
@@ -48,19 +51,20 @@ class Case:
     @property
     def moved_bytes(self) -> int:
         """The least that a step moves: gradients and states read, weights and states written, mirrors written."""
-        states = STATES[self.rule]
+        kept = 2 * (4 + STATE_BYTES[self.rule])  # weight and states, read and written
         if self.operation == "pull_rows":
             return 8 * self.elements
         if self.operation == "two_bit":  # each source and residual read, residual and codes written, codes read
             encoding = self.gradients * (4 + 4 + 4 + 0.25 + 0.25)
-            return round(self.elements * (encoding + 8 * (1 + states) + 4 * self.mirrors))
+            return round(self.elements * (encoding + kept + 4 * self.mirrors))
+        of_rows = 8 * self.given_rows if self.rule == "row_adagrad" else 0
         element = ELEMENT_BYTES[self.element]
-        return self.elements * (element * (self.gradients + self.mirrors) + 8 * (1 + states))
+        return round(self.elements * (element * (self.gradients + self.mirrors) + kept)) + of_rows
 
     @property
     def held_bytes(self) -> int:
         """About what a contender allocates."""
-        states = STATES[self.rule]
+        states = 2 if self.rule == "adamw8" else STATE_BYTES[self.rule] // 4  # some decode all states at a time
         if self.rows:
             return 4 * (self.rows * self.row_length * (2 + states) + 4 * self.elements)
         element = ELEMENT_BYTES[self.element]
@@ -73,6 +77,8 @@ class Case:
         parts |= {"gradients": str(self.gradients), "mirrors": str(self.mirrors)}
         if self.sizes:
             parts["sizes"] = ",".join(f"{size}x{count}" for size, count in _runs(self.sizes))
+            if self.columns:
+                parts["columns"] = ",".join(f"{number}x{count}" for number, count in _runs(self.columns))
         else:
             parts |= {"rows": str(self.rows), "row_length": str(self.row_length), "given_rows": str(self.given_rows)}
         return " ".join(f"{name}={value}" for name, value in parts.items())
@@ -149,4 +155,24 @@ def gpu_cases(models: Mapping[str, tuple[int, ...]], divisor: int) -> list[Case]
     for count in (1, 10, 100, 1000, 10000):
         sizes = (max(total // count, 1),) * min(count, total)
         cases += [Case("h", f"adam in place, {count} tensors", sizes=sizes, who=CURVES, x=count)]
+    return cases
+
+
+def peer_cases(models: Mapping[str, tuple[int, ...]], divisor: int) -> list[Case]:
+    """Optimizers that other libraries are known for."""
+    one = ((1 << 25) // divisor,)
+    bert = tuple(max(size // divisor, 1) for size in models["bert_base"])
+
+    def matrices(*shapes: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+        small = [[max(round(n / divisor**0.5), 1) for n in shape] for shape in shapes]
+        return {"sizes": tuple(r * c for r, c in small), "columns": tuple(c for _, c in small)}
+
+    floats, codes = re.compile(r"^ours|^loop$|PyTorch \(fused\)|DeepSpeed"), re.compile(r"^ours$|torchao|bitsandbytes")
+    cases = [Case("i", "one array", "adamw", sizes=one, who=floats)]
+    cases += [Case("i", "bert_base", "adamw", sizes=bert, who=floats)]
+    cases += [Case("j", "one array", "adamw8", sizes=one, who=codes)]
+    layer = matrices(*[(768, 768)] * 4, (3072, 768), (768, 3072))
+    cases += [Case("k", "layer of bert_base", "muon", who=re.compile(r"^ours$|PyTorch \(loop\)"), **layer)]
+    cases += [Case("l", "push", "row_adagrad", operation="push_rows", rows=1_000_000 // divisor, row_length=64,
+                   given_rows=100_000 // divisor, who=re.compile("^ours$|FBGEMM"))]
     return cases

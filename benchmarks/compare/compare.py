@@ -148,12 +148,12 @@ class Entrant:
         self.turns.append(seconds * case.moved_bytes / self.bytes)
 
 
-def python_contenders(gpu: bool) -> Iterator[Contender]:
+def python_contenders(gpu: bool, peers: bool) -> Iterator[Contender]:
     def baseline(name: str, folder: str, module: str, *arguments: str, factor: float = 1.2) -> Contender:
         installed = INSTALLED / folder
         python = installed / "venv" / "bin" / "python"
         version, missing = installed / "version.txt", installed / "missing.txt"
-        script = BASELINES / {"torch": "pytorch"}.get(module, module) / "contender.py"
+        script = BASELINES / {"torch": "pytorch", "fbgemm_gpu": "fbgemm"}.get(module, module) / "contender.py"
         behind = ["cuda"] if gpu else []
         contender = Contender(name, [str(python), str(script), *arguments], memory_factor=factor, behind=behind)
         if version.exists():
@@ -172,6 +172,12 @@ def python_contenders(gpu: bool) -> Iterator[Contender]:
     if gpu:
         return
     yield baseline("PyTorch (loop)", "pytorch", "torch", "loop")
+    if peers:
+        yield baseline("DeepSpeed CPUAdam", "deepspeed", "deepspeed")
+        yield baseline("torchao AdamW8bit", "torchao", "torchao", factor=2)
+        yield baseline("bitsandbytes AdamW8bit", "bitsandbytes", "bitsandbytes", factor=2)
+        yield baseline("FBGEMM", "fbgemm", "fbgemm_gpu")
+        return
     yield baseline("PyTorch 1.13 (foreach)", "pytorch_1_13", "torch", "foreach")
     yield baseline("PyTorch 1.13 (loop)", "pytorch_1_13", "torch", "loop")
     yield baseline("MXNet KVStore", "mxnet", "mxnet", factor=1.3)
@@ -279,7 +285,7 @@ class Comparison:
         entrant.deviation = max(abs(x - y) for x, y in zip(values[1:], wanted))
         if leader is not None and leader.mean is not None:
             entrant.deviation = max(entrant.deviation, abs(entrant.mean - leader.mean))
-        if not entrant.deviation <= expected.tolerance(case):
+        if not entrant.deviation <= expected.tolerance(case, CHECKED_STEPS):
             raise Failure(f"weights are off by {entrant.deviation:.1e}")
 
     def _contest(self, case: Case, entrants: list[Entrant], group: int) -> Iterator[dict[str, Any]]:
@@ -382,9 +388,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--divisor", type=int, default=1, help="makes cases smaller by this factor, for trying it out")
     parser.add_argument("--append", action="store_true", help="keep the rows of cases that are not run")
     parser.add_argument("--gpu", action="store_true", help="the cases for GPUs, results in compare_gpu.*")
+    parser.add_argument("--peers", action="store_true", help="optimizers of other libraries, results in compare_peers.*")
     parser.add_argument("--list", action="store_true", help="print the cases and end")
     parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
     arguments = parser.parse_args()
+    if arguments.gpu and arguments.peers:
+        parser.error("--gpu and --peers exclude each other")
     if min(arguments.turns, arguments.threads, arguments.divisor) < 1:
         parser.error("--turns, --threads and --divisor are at least 1")
     if not arguments.program.exists():
@@ -402,6 +411,7 @@ def main() -> int:
         return 0
     models = models_of(arguments.program)
     all_cases = (cases.gpu_cases(models, arguments.divisor) if arguments.gpu
+                 else cases.peer_cases(models, arguments.divisor) if arguments.peers
                  else cases.cpu_cases(models, arguments.threads, arguments.divisor))
     chosen = [case for case in all_cases if arguments.cases.search(case.key)]
     if arguments.list or not chosen:
@@ -409,11 +419,11 @@ def main() -> int:
             print(f"{case.key}: {case.elements} elements, {case.moved_bytes * 1e-6:.1f} MB per step")
         return 0 if chosen else 2
 
-    contenders = [c for c in [*own, *python_contenders(arguments.gpu)]
+    contenders = [c for c in [*own, *python_contenders(arguments.gpu, arguments.peers)]
                   if c.name == OURS or arguments.contenders.search(c.name)]
     comparison = Comparison(arguments, contenders)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    path = arguments.output / ("compare_gpu.jsonl" if arguments.gpu else "compare.jsonl")
+    path = arguments.output / f"compare{'_gpu' if arguments.gpu else '_peers' if arguments.peers else ''}.jsonl"
     kept: list[dict[str, Any]] = []
     if arguments.append and path.exists():
         keys = {case.key for case in chosen}

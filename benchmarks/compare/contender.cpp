@@ -44,12 +44,13 @@ task parse_task(std::string const& line) {
       t.row_length = std::stoll(value);
     } else if (name == "given_rows") {
       t.given_rows = std::stoll(value);
-    } else if (name == "sizes") {  // 64,2000x5000: one tensor of 64 elements, then 5000 of 2000
+    } else if (name == "sizes" || name == "columns") {  // 64,2000x5000: one tensor of 64 elements, then 5000 of 2000
+      auto& numbers = name == "sizes" ? t.sizes : t.columns;
       std::istringstream runs(value);
       for (std::string run; std::getline(runs, run, ',');) {
         auto const times = run.find('x');
         std::size_t const count = times == std::string::npos ? 1 : std::stoul(run.substr(times + 1));
-        t.sizes.insert(t.sizes.end(), count, std::stoll(run));
+        numbers.insert(numbers.end(), count, std::stoll(run));
       }
     } else {
       throw std::invalid_argument("no part of a task is called " + name);

@@ -27,6 +27,7 @@ struct task {
   std::string element = "float";   ///< Of gradients and mirrors; weights and states are float.
   std::size_t gradients = 1, mirrors = 0;
   std::vector<std::int64_t> sizes;                        ///< Elements of each tensor.
+  std::vector<std::int64_t> columns;                      ///< Of each tensor, if they are matrices.
   std::int64_t rows = 0, row_length = 0, given_rows = 0;  ///< Of the table, of a row, of a push or pull of rows.
 
   /// The least that a step moves: see compare.py.

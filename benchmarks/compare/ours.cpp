@@ -11,6 +11,7 @@
 
 #include "compare/contender.hpp"
 #include "compare/flat.hpp"
+#include "compare/parameter_store_step.hpp"
 #include "pass/bare_pass.hpp"
 
 namespace pushpull::bench::compare {
@@ -71,36 +72,6 @@ class kv_store_step final : public contender {
   std::vector<std::vector<tensor_view<T>>> gradient_views_, output_views_;
 };
 
-/// parameter_store over one device per source: the weights of one are the masters, the others are its mirrors.
-template <class Rule>
-class parameter_store_step final : public contender {
- public:
-  parameter_store_step(task const& t, Rule const& rule)
-      : store_(cpu_devices(static_cast<int>(t.gradients)), rule), parameters_(store_) {
-    for (std::size_t j = 0; j < t.sizes.size(); ++j) {
-      std::vector<float> initial(static_cast<std::size_t>(t.sizes[j]));
-      fill_weight(initial.data(), t.sizes[j]);
-      parameters_.add(std::to_string(j), std::move(initial));
-    }
-    for (std::size_t j = 0; j < t.sizes.size(); ++j)
-      for (std::size_t k = 0; k < t.gradients; ++k)
-        fill_gradient(parameters_.grad(std::to_string(j), k).data(), k, t.sizes[j]);
-    last_ = t.gradients - 1;
-  }
-
-  void step() override { parameters_.update_all(); }
-
-  std::vector<float> result(std::size_t j) override {
-    auto const view = parameters_.value(std::to_string(j), last_);
-    return {view.data(), view.data() + view.size()};
-  }
-
- private:
-  kv_store<float, cpu_device<>, Rule> store_;
-  parameter_store<kv_store<float, cpu_device<>, Rule>> parameters_;
-  std::size_t last_ = 0;
-};
-
 /// The pass over one array of as many elements as all tensors have: what a store could reach.
 template <class T, class Rule>
 class one_array final : public contender {
@@ -116,6 +87,9 @@ class one_array final : public contender {
   filled_operands<T> operands_;
   bare_pass<T, Rule> pass_;
 };
+
+using codes_of_8_bits = state_codecs<256, codec::linear, codec::of<"exp_avg_sq", codec::unsigned_float8>>;
+using row_adagrad = update::basic_group_adagrad<update::epsilon_outside_root>;
 
 /// push of row-sparse gradients.
 template <class Rule>
@@ -177,11 +151,16 @@ std::unique_ptr<contender> ours(task const& t, int) {
   if (t.operation == "push_rows") {
     if (t.rule == "sgd") return std::make_unique<row_push<update::sgd>>(t, update::sgd{});
     if (t.rule == "adam") return std::make_unique<row_push<update::adam>>(t, update::adam{});
+    if (t.rule == "row_adagrad") return std::make_unique<row_push<row_adagrad>>(t, row_adagrad{});
     throw unsupported("rows with " + t.rule + " are not among the cases");
   }
   if (t.operation == "two_bit")
     return std::make_unique<kv_store_step<float, update::momentum, compress::two_bit>>(t, update::momentum{});
   t.expect_step();
+  if (t.rule == "muon") return our_muon(t);
+  if (t.rule == "adamw8")
+    return std::make_unique<parameter_store_step<update::adamw, codes_of_8_bits>>(t, update::adamw{},
+                                                                                  codes_of_8_bits{});
   bool const in_place = t.element == "float" && t.mirrors + 1 == t.gradients;
   if (in_place)
     return with_rule(t, [&]<class Rule>(Rule const& rule) -> std::unique_ptr<contender> {

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -14,11 +15,20 @@ import torch
 import protocol
 from protocol import Task, Unsupported
 
+Maker = Callable[[Task, list[torch.Tensor]], torch.optim.Optimizer]
 ELEMENTS = {"float": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def optimizer_of(rule: str, variant: str, parameters: list[torch.Tensor]) -> torch.optim.Optimizer:
     """The class that the rule names, in the implementation that the variant names."""
+    if rule == "muon":
+        if variant != "loop":
+            raise Unsupported("torch.optim.Muon has one implementation, see the plain loop")
+        of = protocol.MUON
+        return torch.optim.Muon(parameters, lr=of["learning_rate"], weight_decay=of["weight_decay"],
+                                momentum=of["momentum"], eps=of["epsilon"],
+                                ns_coefficients=protocol.NEWTON_SCHULZ["coefficients"],
+                                ns_steps=protocol.NEWTON_SCHULZ["iterations"])
     how = {"fused": {"fused": True}, "foreach": {"foreach": True}, "loop": {"foreach": False}}[variant]
     moments = {"betas": (protocol.ADAM["beta1"], protocol.ADAM["beta2"]), "eps": protocol.ADAM["epsilon"]}
     adam = {"lr": protocol.ADAM["learning_rate"], **moments}
@@ -40,22 +50,30 @@ def optimizer_of(rule: str, variant: str, parameters: list[torch.Tensor]) -> tor
 class Step:
     """Sums into the parameters' gradients, the optimizer's step, copies."""
 
-    def __init__(self, task: Task, variant: str, device: str) -> None:
+    def __init__(self, task: Task, variant: str, device: str, make: Maker | None = None) -> None:
         element = ELEMENTS[task.element]
 
         def on_device(values: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
             return torch.from_numpy(values).to(device=device, dtype=dtype)
 
+        def shaped(j: int, values: np.ndarray) -> np.ndarray:
+            return values.reshape(-1, task.columns[j]) if task.columns else values
+
         self.device = device
         self.variant = variant
-        self.parameters = [on_device(protocol.weight(n), torch.float32).requires_grad_() for n in task.sizes]
-        self.gradients = [[on_device(protocol.gradient(k, n), element) for n in task.sizes] for k in range(task.gradients)]
+        self.parameters = [
+            on_device(shaped(j, protocol.weight(n)), torch.float32).requires_grad_() for j, n in enumerate(task.sizes)
+        ]
+        self.gradients = [
+            [on_device(shaped(j, protocol.gradient(k, n)), element) for j, n in enumerate(task.sizes)]
+            for k in range(task.gradients)
+        ]
         self.mirrors = [[torch.zeros(n, dtype=element, device=device) for n in task.sizes] for _ in range(task.mirrors)]
         self.is_own_sum = task.gradients > 1 or element != torch.float32
         for j, parameter in enumerate(self.parameters):
             parameter.grad = torch.zeros_like(parameter) if self.is_own_sum else self.gradients[0][j]
         self.sums = [parameter.grad for parameter in self.parameters]
-        self.optimizer = optimizer_of(task.rule, variant, self.parameters)
+        self.optimizer = make(task, self.parameters) if make else optimizer_of(task.rule, variant, self.parameters)
 
     def copy(self, to: list[torch.Tensor], source: list[torch.Tensor]) -> None:
         if self.variant != "loop" and hasattr(torch, "_foreach_copy_"):
