@@ -70,6 +70,7 @@
 #include <pushpull/update/amsgrad.hpp>
 #include <pushpull/update/cautious.hpp>
 #include <pushpull/update/centralize.hpp>
+#include <pushpull/update/centralize_change.hpp>
 #include <pushpull/update/clip_norm.hpp>
 #include <pushpull/update/dadapt_adam.hpp>
 #include <pushpull/update/dcasgd.hpp>

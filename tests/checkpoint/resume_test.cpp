@@ -60,6 +60,7 @@ TEST_CASE("rules since 2022 resume bit for bit", "[optimizer_states][resume]") {
   check("mars", update::mars{});
   check("sophia_g", update::sophia_g{.rho = 1, .batch = 10, .interval = 3});
   check("adam_mini", update::adam_mini{});
+  check("centralize_change", update::adam{} | update::centralize_change());
   check("cautious", update::decoupled_decay{update::adam{} | update::cautious(), 0.01});
   check("schedule_free_sgd", update::schedule_free_sgd{.learning_rate = 0.1, .warmup = 13});
   check("schedule_free_adamw", update::schedule_free_adamw{.warmup = 13});

@@ -16,7 +16,7 @@
 #include <pushpull/pushpull.hpp>
 
 #include "support/catch.hpp"
-#include "update/reference/pytorch_values.hpp"
+#include "update/reference/pytorch_inputs.hpp"
 
 namespace pushpull::test {
 
@@ -28,9 +28,10 @@ inline shape shape_of_trajectory(std::string const& trajectory) {
   return shape(extents);
 }
 
-/// Weights and states after each recorded step of all trajectories of the rule, on 2 devices.
-template <class T, class Rule>
-void compare_rows(std::string const& library, std::string const& name, Rule const& rule, double most) {
+/// Weights and states after each recorded step of all trajectories of the rule.
+template <class T, class Rule, class D = cpu_device<>>
+void compare_rows(std::string const& library, std::string const& name, Rule const& rule, double most,
+                  std::vector<D> const& devices = cpu_devices(2)) {
   std::string const path = std::string(PUSHPULL_TEST_REFERENCE) + "/" + library + "_rows.txt";
   std::ifstream file(path);
   if (!file) throw std::runtime_error("cannot read " + path);
@@ -52,7 +53,7 @@ void compare_rows(std::string const& library, std::string const& name, Rule cons
     cpu_device<> const where;
     auto const view = [&](std::vector<T>& x) { return tensor_view<T, cpu_device<>>(x.data(), shape, where); };
     for (std::uint32_t i = 0; i < weight.size(); ++i) weight[i] = static_cast<T>(pytorch_reference::initial_weight(i));
-    kv_store<T, cpu_device<>, Rule, synchronous> store{cpu_devices(2), rule};
+    kv_store<T, D, Rule, synchronous> store{devices, rule};
     store.init("w", view(weight));
     for (std::uint32_t step = 1; step <= 50; ++step) {
       for (std::uint32_t i = 0; i < gradient.size(); ++i)

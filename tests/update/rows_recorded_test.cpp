@@ -35,6 +35,12 @@ TEMPLATE_TEST_CASE("centralize follows optax for 50 steps", "[update][rows]", fl
   compare_rows<TestType>("optax", "centralize", update::centralize{} | update::sgd{0.1}, most<TestType>);
 }
 
+TEMPLATE_TEST_CASE("centralize_change follows optax's centralize behind scale_by_adam for 50 steps", "[update][rows]",
+                   float, double) {
+  auto const rule = update::adam{.learning_rate = 0.02} | update::centralize_change();
+  compare_rows<TestType>("optax", "centralize_change", rule, most<TestType>);
+}
+
 TEMPLATE_TEST_CASE("adam_mini follows its authors' package for 50 steps", "[update][rows]", float, double) {
   update::adam_mini const rule{.learning_rate = 0.02, .beta2 = 0.99, .weight_decay = 0.1};
   compare_rows<TestType>("packages", "adam_mini", rule, most<TestType>);

@@ -222,6 +222,19 @@ TEST_CASE("adam_mini has a second moment per row", "[update][rows]") {
       1e-12);
 }
 
+TEST_CASE("centralize_change takes the mean of each row off the rule's changes", "[update][rows]") {
+  compare(
+      update::momentum{.learning_rate = 0.05, .momentum = 0.9} | update::centralize_change(),
+      [&](reference& r, vec const& g) {
+        r.rows.resize(g.size());  // the momentum
+        for (std::size_t i = 0; i < g.size(); ++i) r.rows[i] = 0.9 * r.rows[i] + g[i];
+        vec change = r.rows;
+        centralize(r, change);
+        for (std::size_t i = 0; i < g.size(); ++i) r.w[i] -= 0.05 * change[i];
+      },
+      1e-12);
+}
+
 TEST_CASE("adafactor has a rate per row and column", "[update][rows]") {
   update::adafactor const rule{.learning_rate = 0.05};
   compare(rule, [&](reference& r, vec const& g) { adafactor_step(rule, r, g); }, 1e-11);

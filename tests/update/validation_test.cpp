@@ -71,6 +71,7 @@ TEST_CASE("every rule refuses what its formula cannot use", "[update]") {
   refused(update::sophia_g{.interval = 0}, "sophia_g: interval");
   refused(update::sophia_g{.rho = -1}, "sophia_g: rho");
   refused(update::sgd{-1} | update::cautious(), "sgd: learning_rate");
+  refused(update::sgd{-1} | update::centralize_change(), "sgd: learning_rate");
   refused(update::prodigy{.d0 = 0}, "prodigy: d0");
   refused(update::prodigy{.growth_rate = 0.5}, "prodigy: growth_rate");
   refused(update::dadapt_adam{.d0 = 0}, "dadapt_adam: d0");

@@ -57,6 +57,47 @@ auto const& factored_stage(U const& u) {
   }
 }
 
+/// The library of stage number `Stage`, of those of `U` that need statistics, on a device of type D; empty if it names none.
+template <class U, std::size_t Stage, class D>
+struct factored_library {
+  explicit factored_library(D const&) {}
+  template <class A>
+  void transform(U const& rule, matrix<A> const& m) const {
+    factored_stage<Stage>(rule).transform(m);
+  }
+};
+template <class U, std::size_t Stage>
+using factored_stage_type = std::remove_cvref_t<decltype(factored_stage<Stage, U>(std::declval<U const&>()))>;
+/// Whether a stage names what it computes with on devices of type D.
+template <class Stage, class D>
+concept NamesLibrary = requires { typename Stage::template library<D>; };
+template <class U, std::size_t Stage, class D>
+  requires NamesLibrary<factored_stage_type<U, Stage>, D>
+struct factored_library<U, Stage, D> {
+  explicit factored_library(D const& device) : library(device) {}
+  template <class A>
+  void transform(U const& rule, matrix<A> const& m) const {
+    factored_stage<Stage>(rule).transform(m, library);
+  }
+  typename factored_stage_type<U, Stage>::template library<D> library;
+};
+
+/// Those of all stages.
+template <class U, class D, class Numbers = std::make_index_sequence<factored_count<U>>>
+struct factored_libraries;
+template <class U, class D, std::size_t... Stage>
+struct factored_libraries<U, D, std::index_sequence<Stage...>> : factored_library<U, Stage, D>... {
+  explicit factored_libraries(D const& device) : factored_library<U, Stage, D>(device)... {}
+};
+
+/// Whether a stage of `U` transforms whole matrices.
+template <class U>
+inline constexpr bool transforms_matrices = [] {
+  for (factors const& f : factors_of<U>)
+    if (f.elements) return true;
+  return false;
+}();
+
 /// How many of the numbers of rows and columns have names.
 template <class U>
 inline constexpr std::size_t factor_state_count = [] {
@@ -89,9 +130,11 @@ inline constexpr auto all_state_names = [] {
 ///         and columns. Where it has no other phase: using sums_type = cuda::std::array<double, 0>. Further phases are
 ///         those of a PreReduction. static constexpr bool per_tensor = true.
 /// May:    say .elements = true. Nothing is summed then: the terms, which may be of the states too, are kept for all
-///         elements, and void transform(matrix<A> const& m) const noexcept changes m.terms, which are the elements of
-///         m.rows x m.columns in order; m.scratch has room for m.scratch_size() numbers. The operator finds them by
-///         `elements<V>(outside)`. On CPUs only.
+///         elements, and void transform(matrix<A> const& m) const changes m.terms, which are the elements of m.rows x
+///         m.columns in order; m.scratch has room for m.scratch_size() numbers. The operator finds them by
+///         `elements<V>(outside)`. With template <class D> using library, such as matrix_products<D>, it is
+///         transform(m, library<D> const&), of which each store makes one per device D from a D const&. On GPUs a library is
+///         a must, m points to memory of the GPU, and transform enqueues on its stream and waits for nothing.
 /// Models: update::centralize, group_adagrad, adam_mini, adafactor, and every pipeline or wrapper that holds one.
 template <class U>
 concept Factored = PreReduction<U> && (detail::factored_count<U> > 0);

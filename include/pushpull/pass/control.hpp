@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <pushpull/concepts/device.hpp>
+#include <pushpull/concepts/factored.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/pass/step_control.hpp>
@@ -31,7 +32,7 @@ class control {
   using clock_type = pass::clock_of<Rule, Types>;
   using shared_type = pass::shared_sums<Rule>;
 
-  control(D const& device, std::vector<Rule> const& rules) {
+  control(D const& device, std::vector<Rule> const& rules) : libraries_(device) {
     set(device, rules, room_for(device, rules.size()));
     if constexpr (pass::detail::has_shared_sums<Rule>) {
       shared_ = buffer<D>(device, sizeof(shared_type));
@@ -70,7 +71,18 @@ class control {
   /// Key number `key` is in parameter group number `group` from the next step on.
   void assign(D const& device, std::int32_t key, std::int32_t group) {
     device.for_each(1, pass::set_value<std::int32_t>{&clocks()[key].parameter_group, group});
+    if constexpr (keeps_groups) groups_[static_cast<std::size_t>(key)] = group;
   }
+
+  /// The parameter group of key number `key`, for steps that are enqueued from now on.
+  std::int32_t group_of(std::int32_t key) const
+    requires transforms_matrices<Rule>
+  {
+    if constexpr (keeps_groups) return groups_[static_cast<std::size_t>(key)];
+    return clocks()[key].parameter_group;
+  }
+  /// What the rule's stages transform matrices with.
+  factored_libraries<Rule, D> const& libraries() const { return libraries_; }
 
   /// Key number `key` has a tensor of so many elements.
   void set_elements([[maybe_unused]] D const& device, [[maybe_unused]] std::int32_t key,
@@ -86,6 +98,7 @@ class control {
   void reserve(D const& device, std::size_t keys) {
     std::size_t const bytes = keys * sizeof(clock_type);
     if (has_room(keys)) return;
+    if constexpr (keeps_groups) groups_.resize(std::max(keys, 2 * groups_.size()));
     buffer<D> grown(device, std::max(bytes, 2 * clocks_.bytes()));
     device.fill_zero(grown.data(), grown.bytes());
     device.copy(grown.data(), clocks_.data(), clocks_.bytes());
@@ -93,9 +106,14 @@ class control {
   }
 
  private:
+  /// Whether the host needs them, and cannot read them on the device.
+  static constexpr bool keeps_groups = transforms_matrices<Rule> && !HostDevice<D>;
+
   buffer<D> rules_;
   buffer<D> clocks_;
   buffer<D> shared_;
+  std::vector<std::int32_t> groups_;  // if keeps_groups
+  factored_libraries<Rule, D> libraries_;
 };
 
 }  // namespace pushpull::detail

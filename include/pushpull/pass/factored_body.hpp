@@ -167,7 +167,8 @@ template <class Rule, class Types, class Execution, std::size_t Phase>
 struct write_terms : matrix_terms<Rule, Types, Execution, Phase> {
   using base = matrix_terms<Rule, Types, Execution, Phase>;
   using typename base::block_type;
-  static constexpr std::int64_t part = leaf_size * 4;  ///< Elements of a task.
+  /// Elements of a task: a thread's on GPUs.
+  static constexpr std::int64_t part = Execution::grain == 0 ? block_type::size : leaf_size * 4;
 
   PUSHPULL_EXEC_CHECK_DISABLE
   PUSHPULL_HOST_DEVICE void operator()(std::int64_t task) const {
@@ -179,23 +180,6 @@ struct write_terms : matrix_terms<Rule, Types, Execution, Phase> {
       block_type block;
       this->terms(block, this->table.runs[n], m.first, i, valid);
       store_stored<memory::rows>(block, m.terms + i, false, valid);
-    }
-  }
-};
-
-/// Has the rule rewrite the terms of each tensor, one after another: a BLAS has threads of its own.
-template <class Rule, class Types, std::size_t Stage>
-struct transform_terms {
-  using A = typename Types::accumulation;
-
-  Rule const* rules;
-  clock<Rule, A> const* clocks;
-  matrix_table<matrix_run<Types, pushpull::detail::state_count<Rule>, pushpull::detail::factored_count<Rule>>, A> table;
-
-  void operator()(std::int64_t) const noexcept {
-    for (std::int32_t n = 0; n < table.size; ++n) {
-      Rule const& rule = rules[clocks[table.runs[n].clock].parameter_group];
-      if (auto const& m = table.matrix_of(n); m.size > 0) pushpull::detail::factored_stage<Stage>(rule).transform(m);
     }
   }
 };

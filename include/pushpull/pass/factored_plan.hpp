@@ -125,18 +125,27 @@ class matrix_plan {
   matrix<A> const* matrices() const { return committed_.matrices; }
 
   /// The phase of a stage that has numbers of rows and columns.
-  template <std::size_t Phase>
-  void sum(D const& device, Rule const* rules, clock_type const* clocks) const {
+  /// @param host_rules  The rules where the host reads them.
+  template <std::size_t Phase, class Control>
+  void sum(D const& device, Control const& control, Rule const* host_rules) const {
     if (runs_.rows.empty()) return;
     using execution = typename D::execution;
+    Rule const* const rules = control.rules(host_rules);
+    clock_type const* const clocks = control.clocks();
     constexpr std::size_t stage = pushpull::detail::factored_number<Rule, Phase>;
     constexpr bool with_columns = !pushpull::detail::factors_of<Rule>[stage].columns.empty();
     constexpr bool keep = !keeps_late;
     if constexpr (pushpull::detail::factors_of<Rule>[stage].elements) {
-      static_assert(HostDevice<D>, "Factored: a stage with .elements transforms whole matrices on CPUs only");
+      using stage_type = pushpull::detail::factored_stage_type<Rule, stage>;
+      static_assert(
+          HostDevice<D> || pushpull::detail::NamesLibrary<stage_type, D>,
+          "Factored: a stage with .elements transforms matrices on GPUs only with a `library`: see the concept");
       device.for_each(tasks(stage, of_parts),
                       detail::write_terms<Rule, Types, execution, Phase>{{rules, clocks, table(stage, of_parts)}});
-      device.for_each(1, detail::transform_terms<Rule, Types, stage>{rules, clocks, table(stage, of_parts)});
+      pushpull::detail::factored_library<Rule, stage, D> const& library = control.libraries();
+      for (std::size_t i = 0; i < runs_.rows.size(); ++i)  // one after another: a BLAS has threads of its own
+        if (auto const& m = matrices_.rows[i * stages + stage]; m.size > 0)
+          library.transform(host_rules[control.group_of(runs_.rows[i].clock)], m);
       return;
     }
     device.for_each_leaf(tasks(stage, of_rows),

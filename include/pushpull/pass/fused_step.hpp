@@ -306,7 +306,7 @@ class fused_step {
       auto const* const r = controls[n].rules(rules);
       {
         profile::detail::pass_span const traced("pre_reduce", devices[n].id(), plans_[n].gradient_bytes());
-        matrices_[n].template sum<Phase>(devices[n], r, controls[n].clocks());
+        matrices_[n].template sum<Phase>(devices[n], controls[n], rules);
       }
       if constexpr (pass::detail::has_shared_sums<Rule> && Phase + 1 == phase_count<Rule>) {
         auto* const shared = controls[n].shared();

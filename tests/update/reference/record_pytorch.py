@@ -3,7 +3,7 @@
 
 Usage: record_pytorch.py [OUTPUT]    (OUTPUT: pytorch_values.hpp beside this script unless given)
 
-No random generator takes part. Every input comes from one formula, which the header written here repeats in C++:
+No random generator takes part. Every input comes from one formula, which pytorch_inputs.hpp repeats in C++:
 
     formula(i, s) = ((i * 2654435761 + s * 3266489917 + 12345) mod 2^32) / 2^32 * 2 - 1
 
@@ -146,20 +146,9 @@ HEADER = """\
 #include <string_view>
 #include <type_traits>
 
+#include "update/reference/pytorch_inputs.hpp"
+
 namespace pytorch_reference {
-
-/// The source of all weights and gradients; the arithmetic on integers wraps around at 2^32.
-constexpr float formula(std::uint32_t i, std::uint32_t s) {
-  return static_cast<float>((i * 2654435761U + s * 3266489917U + 12345U) / 4294967296.0 * 2.0 - 1.0);
-}
-
-/// What element i of the weights starts at.
-constexpr float initial_weight(std::uint32_t i) { return formula(i, 0); }
-
-/// The gradient of element i in a step, counted from 1, before any clipping.
-constexpr float gradient(std::uint32_t i, std::uint32_t step) {
-  return formula(i, step) * (step % 3 == 0 ? 0.125F : 1.0F);
-}
 
 @CHECKS@
 

@@ -84,17 +84,21 @@ def optax():
     import jax.numpy as jnp
 
     yield f"optax {optax.__version__} on jax {jax.__version__}, CPU"
-    transform = optax.chain(optax.centralize(), optax.sgd(0.1))
-    for shape in SHAPES:
-        for dtype, dtype_name in ((jnp.float64, "float64"), (jnp.float32, "float32")):
-            size = size_of(shape)
-            parameter = jnp.array([formula(i, 0) for i in range(size)], dtype=dtype).reshape(shape)
-            state = transform.init(parameter)
-            for step in range(1, STEPS + 1):
-                change, state = transform.update(jnp.array(gradient(size, step), dtype=dtype).reshape(shape), state, parameter)
-                parameter = optax.apply_updates(parameter, change)
-                if step in RECORDED_STEPS:
-                    yield f"centralize_{'x'.join(map(str, shape))}", dtype_name, step, "weight", parameter.flatten().tolist()
+    transforms = {
+        "centralize": optax.chain(optax.centralize(), optax.sgd(0.1)),
+        "centralize_change": optax.chain(optax.scale_by_adam(), optax.centralize(), optax.scale(-0.02)),
+    }
+    for name, transform in transforms.items():
+        for shape in SHAPES:
+            for dtype, dtype_name in ((jnp.float64, "float64"), (jnp.float32, "float32")):
+                size = size_of(shape)
+                parameter = jnp.array([formula(i, 0) for i in range(size)], dtype=dtype).reshape(shape)
+                state = transform.init(parameter)
+                for step in range(1, STEPS + 1):
+                    change, state = transform.update(jnp.array(gradient(size, step), dtype=dtype).reshape(shape), state, parameter)
+                    parameter = optax.apply_updates(parameter, change)
+                    if step in RECORDED_STEPS:
+                        yield f"{name}_{'x'.join(map(str, shape))}", dtype_name, step, "weight", parameter.flatten().tolist()
 
 
 def packages():
