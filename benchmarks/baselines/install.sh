@@ -16,7 +16,11 @@ share() {
   local site theirs
   theirs="$(echo "$into/$1"/venv/lib/python3*/site-packages)"
   site="$(echo "$2"/lib/python3*/site-packages)"
-  [[ -d $theirs ]] && echo "$theirs" > "$site/baseline.pth"
+  if [[ ! -d $theirs ]]; then
+    echo "error: the baseline $1, whose packages it needs, is not installed"
+    return 1
+  fi
+  echo "$theirs" > "$site/baseline.pth"
 }
 
 install() {
@@ -32,12 +36,14 @@ install() {
   rm -rf "$folder"
   mkdir -p "$folder"
   cp "$requirements" "$folder/"
-  if python3 -m venv "$folder/venv" &> "$folder/install.log" && share "$base" "$folder/venv" &&
+  if python3 -m venv "$folder/venv" &> "$folder/install.log" &&
+    share "$base" "$folder/venv" &>> "$folder/install.log" &&
     "$folder/venv/bin/pip" install --no-cache-dir -r "$requirements" &>> "$folder/install.log"; then
     "$folder/venv/bin/python" - "${packages[@]}" > "$folder/version.txt" << 'PYTHON'
 import platform, sys
 from importlib.metadata import version
-print(", ".join(f"{name} {version(name)}" for name in sys.argv[1:] if name not in ("ninja", "setuptools")) + f", Python {platform.python_version()}")
+named = [name for name in sys.argv[1:] if name not in ("ninja", "setuptools")]
+print(", ".join(f"{name} {version(name)}" for name in named) + f", Python {platform.python_version()}")
 PYTHON
   else
     grep -iE 'error|no matching' "$folder/install.log" | tail -1 > "$folder/missing.txt"
