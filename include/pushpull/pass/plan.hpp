@@ -127,7 +127,7 @@ class plan {
       task_ends_.rows.push_back(tasks += task_type::count(r.size));
       leaf_ends_.rows.push_back(leaves += leaves_of(r));
     }
-    bool const tabled = runs_.rows.size() > 1;
+    bool const tabled = always_tabled || runs_.rows.size() > 1;
     committed_.runs = tabled ? runs_.commit(device) : nullptr;
     committed_.task_ends = tabled ? task_ends_.commit(device) : nullptr;
     committed_.leaf_ends = tabled ? leaf_ends_.commit(device) : nullptr;
@@ -164,17 +164,16 @@ class plan {
     profile::detail::pass_span const traced(
         "pre_reduce", device.id(),
         gradient_bytes() + reduced_ * static_cast<std::int64_t>(sizeof(typename Types::accumulation)));
-    if (size() == 1) {
-      device.for_each_leaf(
-          leaves(),
-          pre_reduction_body<Rule, Reduction, Types, execution, Memory, Phase>{rules, clocks, {runs_.rows[0]}},
-          partials);
-    } else {
-      device.for_each_leaf(leaves(),
-                           pre_reduction_body<Rule, Reduction, Types, execution, Memory, Phase, detail::run_table>{
-                               rules, clocks, {committed_.runs, committed_.leaf_ends, run_count()}},
-                           partials);
-    }
+    if constexpr (!always_tabled)
+      if (size() == 1)
+        return device.for_each_leaf(
+            leaves(),
+            pre_reduction_body<Rule, Reduction, Types, execution, Memory, Phase>{rules, clocks, {runs_.rows[0]}},
+            partials);
+    device.for_each_leaf(leaves(),
+                         pre_reduction_body<Rule, Reduction, Types, execution, Memory, Phase, detail::run_table>{
+                             rules, clocks, {committed_.runs, committed_.leaf_ends, run_count()}},
+                         partials);
   }
 
   /// The pass: one launch.
@@ -183,15 +182,17 @@ class plan {
     if (empty()) return;
     profile::detail::pass_span const traced("pass", device.id(), bytes<Rule>());
     std::int64_t const tasks = task_ends_.rows.back();
-    if (size() == 1) {
-      device.for_each(tasks, body<Rule, Reduction, Types, execution, Memory>{rules, clocks, {runs_.rows[0]}});
-    } else {
-      device.for_each(tasks, body<Rule, Reduction, Types, execution, Memory, detail::run_table>{
-                                 rules, clocks, {committed_.runs, committed_.task_ends, run_count()}});
-    }
+    if constexpr (!always_tabled)
+      if (size() == 1)
+        return device.for_each(tasks, body<Rule, Reduction, Types, execution, Memory>{rules, clocks, {runs_.rows[0]}});
+    device.for_each(tasks, body<Rule, Reduction, Types, execution, Memory, detail::run_table>{
+                               rules, clocks, {committed_.runs, committed_.task_ends, run_count()}});
   }
 
  private:
+  /// Whether a launch finds its only run in a table too. A host does so at no cost, and compiles the pass once.
+  static constexpr bool always_tabled = HostDevice<D>;
+
   struct overflow {
     std::size_t gradients, mirrors;
   };
