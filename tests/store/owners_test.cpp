@@ -22,7 +22,7 @@ namespace {
 namespace pp = pushpull;
 namespace detail = pushpull::detail;
 using types = pp::pass::element_types<float, float, float, float, float>;
-using table_type = detail::key_table<pp::string_keys, pp::cpu_device<>, types, 2>;
+using table_type = detail::key_table<pp::string_keys, pp::cpu_device<>, types>;
 using arena_type = table_type::arena_type;
 constexpr std::int64_t leaf = pp::pass::leaf_size;
 
@@ -105,7 +105,7 @@ TEST_CASE("an arena knows the parts of all owners and allocates those of its pro
       for (std::size_t rank = 0; rank < c.ranks; ++rank) {
         detail::topology const all(rank, c.ranks, c.devices);
         auto const devices = c.devices_of_rank();
-        arena_type arena(devices, all, size, layout.parts, resident, size);
+        arena_type arena(devices, all, 2, size, layout.parts, resident, size);
         require_partition(arena.parts(), size);
         for (std::size_t n = 0; n < c.devices; ++n) {
           auto const& part = arena.part(n);
@@ -128,7 +128,7 @@ TEST_CASE("all ranks place the keys of a series of inits alike", "[owners]") {
     for (detail::placement_rule const& placement : placements()) {
       std::vector<detail::arena_list<arena_type>> lists;
       for (std::size_t rank = 0; rank < c.ranks; ++rank)
-        lists.emplace_back(detail::topology(rank, c.ranks, c.devices), placement);
+        lists.emplace_back(detail::topology(rank, c.ranks, c.devices), 2, placement);
       auto const devices = c.devices_of_rank();
       for (auto const& sizes : inits()) {
         std::vector<bool> const has_gradient(sizes.size());
@@ -172,14 +172,14 @@ TEST_CASE("owners are MXNet's servers: small keys by their numbers, large ones b
   for (std::size_t i = keys.size(); i < sizes.size(); ++i)
     keys.push_back(static_cast<std::int64_t>(random() % 100'000));
   using half_table = detail::key_table<pp::integer_keys, pp::cpu_device<>,
-                                       pp::pass::element_types<pp::half, float, pp::half, pp::half, pp::half>, 0>;
+                                       pp::pass::element_types<pp::half, float, pp::half, pp::half, pp::half>>;
   std::vector<pp::half> const memory(2 * bound);
   std::vector<pp::tensor_view<pp::half const, pp::cpu_device<>>> values;
   for (std::size_t const size : sizes)
     values.emplace_back(memory.data(), pp::shape{static_cast<std::int64_t>(size)}, pp::cpu_device<>());
   for (int const owners : {1, 2, 3, 4, 7}) {
     half_table table(pp::cpu_devices(owners), detail::topology(static_cast<std::size_t>(owners)), nullptr, 0,
-                     detail::rule_of(pp::placement::mxnet{}, false), false);
+                     detail::rule_of(pp::placement::mxnet{}, false), 0, false);
     auto made = table.prepare(std::span<std::int64_t const>(keys), std::span(std::as_const(values)), false, {});
     table.commit(made);
     for (std::size_t i = 0; i < sizes.size(); ++i) {
@@ -223,7 +223,7 @@ TEST_CASE("MXNet's placement cuts a key that has rows between rows, as far as le
 }
 
 TEST_CASE("string keys are numbered for MXNet's placement in the order of init", "[owners]") {
-  table_type table(pp::cpu_devices(3), detail::topology(3), nullptr, 0, {.bound = 1000}, false);
+  table_type table(pp::cpu_devices(3), detail::topology(3), nullptr, 0, {.bound = 1000}, 2, false);
   std::vector<float> const memory(5);
   pp::tensor_view<float const, pp::cpu_device<>> const value(memory.data(), pp::shape{5}, pp::cpu_device<>());
   for (int i = 0; i < 8; ++i) {
@@ -244,7 +244,7 @@ TEST_CASE("the shards of all ranks hold every element of a key once", "[owners]"
       std::vector<std::unique_ptr<table_type>> tables;
       for (std::size_t rank = 0; rank < c.ranks; ++rank)
         tables.push_back(std::make_unique<table_type>(devices, detail::topology(rank, c.ranks, c.devices), nullptr, 0,
-                                                      placement, false));
+                                                      placement, 2, false));
       float next = 0;
       std::size_t number = 0;
       for (auto const& sizes : inits()) {

@@ -66,7 +66,7 @@ class call_drafts {
   template <class E>
   using draft = call_draft<key_view, D, E>;
   using push_rows_draft = row_draft<push_rows<Types>>;
-  using pull_rows_draft = row_draft<pull_rows<Types>>;
+  using pull_rows_draft = row_draft<pull_rows<table_type>>;
 
   /// What several stores share: the order of their work, and the space of their keys.
   struct shared_parts {
@@ -127,7 +127,7 @@ class call_drafts {
   /// @tparam U  The outputs' element type.
   template <class U>
   draft<U> new_pull(char const* caller) {
-    auto const make = [&] { return std::make_unique<pull<Types, U>>(contents_); };
+    auto const make = [&] { return std::make_unique<pull<table_type, U>>(contents_); };
     if constexpr (std::is_same_v<U, T>) {
       return begin<U>(pulls_->take(make), caller);
     } else {
@@ -137,7 +137,9 @@ class call_drafts {
   /// @tparam U  The values' element type.
   template <class U>
   draft<U> new_assign(char const* caller, rule_states states) {
-    return begin<U>(without_pool(std::make_unique<assign<Types, U>>(contents_, states)), caller);
+    return begin<U>(without_pool(std::make_unique<assign<table_type, U>>(
+                        contents_, states == rule_states::reset ? &reset_in : nullptr)),
+                    caller);
   }
   /// @param whole  All rows of the key are updated.
   push_rows_draft new_push_rows(char const* caller, key_view key, bool whole) {
@@ -169,7 +171,7 @@ class call_drafts {
   pull_rows_draft new_pull_rows(char const* caller, key_view key) {
     contents_.expect_in_step(caller);
     record& r = find(caller, key);
-    auto& op = row_pulls_->take([&] { return std::make_unique<pull_rows<Types>>(contents_); });
+    auto& op = row_pulls_->take([&] { return std::make_unique<pull_rows<table_type>>(contents_); });
     pull_rows_draft result{completion(op), op};
     op.begin(r);
     return result;
@@ -180,6 +182,9 @@ class call_drafts {
   draft<E> begin(Operation& op, char const* caller) {
     op.gathered.begin(caller);
     return draft<E>(op, contents_.mutex.id);
+  }
+  static void reset_in(keyed_state<table_type>& contents, record& r) {
+    reset_states(contents.keys, static_cast<contents_type&>(contents).controls, r);
   }
   template <class Operation>
   static Operation& without_pool(std::unique_ptr<Operation> op) {

@@ -5,11 +5,9 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <exception>
 #include <iterator>
 #include <memory>
 #include <optional>
-#include <shared_mutex>
 #include <span>
 #include <string>
 #include <utility>
@@ -23,6 +21,7 @@
 #include <pushpull/schedule/operation.hpp>
 #include <pushpull/schedule/reentrance.hpp>
 #include <pushpull/store/key_options.hpp>
+#include <pushpull/store/keyed_state.hpp>
 #include <pushpull/store/keys/key_table.hpp>
 #include <pushpull/store/keys/topology.hpp>
 #include <pushpull/store/parameter_groups.hpp>
@@ -38,7 +37,8 @@ void validate_policy(Part const& part) {
 /// Keys, rules and clocks of a store. Additions are made first, where they may fail, and then committed.
 /// @tparam Types  A kv_store_types.
 template <class Types>
-struct store_contents {
+struct store_contents : keyed_state<typename Types::table_type> {
+  using base = keyed_state<typename Types::table_type>;
   using device_type = typename Types::device_type;
   using rule_type = typename Types::rule_type;
   using updater_type = typename Types::updater_type;
@@ -48,54 +48,26 @@ struct store_contents {
   using control_type = control<device_type, rule_type, typename Types::step_types>;
   using groups_type = parameter_groups<updater_type, key_view>;
 
-  table_type keys;
+  using base::devices, base::keys, base::mutex;
   groups_type groups;                  ///< A rule per parameter group.
   std::vector<control_type> controls;  ///< Per device: rules and clocks. None without a rule.
-  variable steps;                      ///< The order of steps that share sums, or values that persist.
-  variable* collectives = nullptr;     ///< The order of operations that all ranks take part in, if there are several.
-  guarded_mutex<std::shared_mutex> mutex;  ///< Keys and groups against calls that change them.
 
   /// @param number     Among the stores that share the directory. @param placement  Of keys. @throws invalid_argument, duplicate_device
-  store_contents(std::vector<device_type> const& devices, topology const& owners, rank_group* ranks,
+  store_contents(std::vector<device_type> const& device_list, topology const& owners, rank_group* ranks,
                  updater_type const& updater, std::shared_ptr<typename table_type::directory_type> directory,
                  std::size_t number, placement_rule const& placement)
-      : keys(devices, owners, std::move(directory), number, placement, MaySkip<rule_type>, ranks), groups(updater) {
-    expects<invalid_argument>(!devices.empty(),
+      : base(device_list, owners, ranks, std::move(directory), number, placement, state_count<rule_type>,
+             MaySkip<rule_type>),
+        groups(updater) {
+    expects<invalid_argument>(!device_list.empty(),
                               [] { return std::string("kv_store: at least 1 device expected, got none"); });
-    for (auto a = devices.begin(); a != devices.end(); ++a)
-      expects<duplicate_device>(std::find(std::next(a), devices.end(), *a) == devices.end(), [&] {
+    for (auto a = device_list.begin(); a != device_list.end(); ++a)
+      expects<duplicate_device>(std::find(std::next(a), device_list.end(), *a) == device_list.end(), [&] {
         return "kv_store: device " + std::string(a->name()) + " stands twice in the list";
       });
     detail::validate_policy(updater);
     if constexpr (Types::has_updater)
-      for (device_type const& device : devices) controls.emplace_back(device, *groups.rules());
-  }
-
-  std::vector<device_type> const& devices() const { return keys.devices(); }
-
-  /// Names the order of the ranks' operations for one that all of them take part in.
-  void write_collectives(operation& op) {
-    if (keys.is_distributed()) op.writes(*collectives);
-  }
-  /// @throws comm_error if ranks may hold different weights, because an earlier call to them has failed
-  void expect_in_step([[maybe_unused]] char const* caller) const {
-    if constexpr (Types::collective)
-      if (keys.is_distributed()) keys.ranks().expect_in_step(caller);
-  }
-  /// f(), a part of an operation that all ranks take part in: the other ranks are told of errors that they do not meet.
-  template <class F>
-  decltype(auto) in_step(F const& f) const {
-    if constexpr (Types::collective) {
-      if (!keys.is_distributed()) return f();
-      try {
-        return f();
-      } catch (...) {
-        keys.ranks().note(std::current_exception());
-        throw;
-      }
-    } else {
-      return f();
-    }
+      for (device_type const& device : device_list) controls.emplace_back(device, *groups.rules());
   }
 
   /// Rules that have been made and are not in force. No key and no other rule is added meanwhile.

@@ -83,7 +83,9 @@ struct kv_store_types {
   using types = pass::element_types<T, accumulation_type, master_type, stored_state, T, stochastic, accumulates>;
   /// Whether the ranks of a communicator own the keys together.
   static constexpr bool collective = is_collective<communicator_type, D>;
-  using table_type = key_table<key_policy, D, types, state_count<rule_type>, collective>;
+  /// The same for all rules.
+  using table_type =
+      key_table<key_policy, D, pass::element_types<T, accumulation_type, master_type, stored_state, T>, collective>;
   using record = typename table_type::record;
   using encoded_type = typename compressor_type::template encoded_type<T>;
   static constexpr bool compressed = !std::same_as<encoded_type, T>;

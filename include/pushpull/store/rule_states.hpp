@@ -23,7 +23,7 @@ namespace detail {
 template <class Table, class Controls>
 void reset_states(Table const& table, Controls const& controls, typename Table::record& r) {
   for_each_shard(table, r, [&](auto const& shard) {
-    for (std::size_t s = 0; s != Table::state_count; ++s)
+    for (std::size_t s = 0; s != table.state_count(); ++s)
       Table::arena_type::clear_state(shard.device(), shard.state(s), s, shard.size());
     if (r.rare != nullptr && r.rare->factors.bytes() > 0)
       shard.device().fill_zero(r.rare->factors.data(), r.rare->factors.bytes());

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -65,7 +64,7 @@ class staggered_arrays {
 /// Masters and states of keys, which `clear` begins, each element on its owner: of all owners the arena knows the parts, and
 /// it allocates those of the local ones. A resident arena also holds a full mirror and a full gradient on every local
 /// device; where mirrors have the masters' type, the owner's part of its mirror is the master.
-template <Device D, class Types, std::size_t States>
+template <Device D, class Types>
 class key_arena {
  public:
   using device_type = D;
@@ -81,15 +80,17 @@ class key_arena {
     return detail::padded(static_cast<std::size_t>(size), padding);
   }
 
+  /// @param states          Arrays of states.
   /// @param element_count   Elements, padding between keys included.
   /// @param all_parts       What each owner holds of them.
   /// @param gradient_count  Elements of the gradient arrays: the keys after them need none.
   /// @param ranks           All processes; null if there is one. If they share memory, mirrors and gradients lie in it.
   /// @param number          Among the store's arenas, which every process makes in the same order.
-  key_arena(std::vector<D> const& devices, topology const& all, std::int64_t element_count,
+  key_arena(std::vector<D> const& devices, topology const& all, std::size_t states, std::int64_t element_count,
             std::vector<slice> all_parts, bool is_resident, std::int64_t gradient_count, rank_group* ranks = nullptr,
             std::size_t number = 0)
       : number_(number),
+        states_(states),
         size_(element_count),
         gradients_(gradient_count),
         resident_(is_resident),
@@ -102,14 +103,14 @@ class key_arena {
     for (std::size_t n = 0; n < devices.size(); ++n) {
       auto const own = static_cast<std::size_t>(part(n).size());
       auto const whole = static_cast<std::size_t>(size_);
-      std::array<std::size_t, States + 3> bytes{};
-      for (std::size_t s = 0; s != States; ++s) bytes[s] = static_cast<std::size_t>(state_bytes<S>(s, part(n).size()));
-      bytes[States] = resident_ && mirror_is_master ? 0 : own * sizeof(W);
-      bytes[States + 1] = resident_ ? whole * sizeof(M) : 0;
-      bytes[States + 2] = resident_ ? static_cast<std::size_t>(gradients_) * sizeof(G) : 0;
+      std::vector<std::size_t> bytes(states_ + 3);
+      for (std::size_t s = 0; s != states_; ++s) bytes[s] = static_cast<std::size_t>(state_bytes<S>(s, part(n).size()));
+      bytes[states_] = resident_ && mirror_is_master ? 0 : own * sizeof(W);
+      bytes[states_ + 1] = resident_ ? whole * sizeof(M) : 0;
+      bytes[states_ + 2] = resident_ ? static_cast<std::size_t>(gradients_) * sizeof(G) : 0;
       if (shares) {
         shared_bytes.insert(shared_bytes.end(), bytes.end() - 2, bytes.end());
-        bytes[States + 1] = bytes[States + 2] = 0;
+        bytes[states_ + 1] = bytes[states_ + 2] = 0;
       }
       arrays_.emplace_back(devices[n], bytes, count);
       count += bytes.size();
@@ -135,7 +136,7 @@ class key_arena {
       slice const own = common({begin, end}, part(n));
       if (own.size() > 0) {
         std::int64_t const local = own.begin - part(n).begin;
-        for (std::size_t s = 0; s != States; ++s) clear_state(devices[n], state(n, s) + local, s, own.size());
+        for (std::size_t s = 0; s != states_; ++s) clear_state(devices[n], state(n, s) + local, s, own.size());
         zero(master(n) + local, own.size());
       }
       if (!resident_) continue;
@@ -158,7 +159,7 @@ class key_arena {
     if constexpr (mirror_is_master) {
       if (resident_) return mirror(n) + part(n).begin;
     }
-    return arrays_[n].template array<W>(States);
+    return arrays_[n].template array<W>(states_);
   }
   state_pointer<S> state(std::size_t n, [[maybe_unused]] std::size_t s) const {
     if constexpr (CodedStates<S>) {
@@ -184,8 +185,8 @@ class key_arena {
     }
   }
   /// The arena's first element, on local device n.
-  M* mirror(std::size_t n) const { return shared_ ? mirror(rank_, n) : arrays_[n].template array<M>(States + 1); }
-  G* gradient(std::size_t n) const { return shared_ ? gradient(rank_, n) : arrays_[n].template array<G>(States + 2); }
+  M* mirror(std::size_t n) const { return shared_ ? mirror(rank_, n) : arrays_[n].template array<M>(states_ + 1); }
+  G* gradient(std::size_t n) const { return shared_ ? gradient(rank_, n) : arrays_[n].template array<G>(states_ + 2); }
   /// Whether other processes reach its mirrors and gradients.
   bool is_shared() const { return shared_ != nullptr; }
   /// Of a shared arena, in the memory of a process.
@@ -213,7 +214,7 @@ class key_arena {
         place = sources_.size();
       }
       std::size_t const own[] = {static_cast<std::size_t>(size_) * sizeof(G)};
-      staggered_places const places(own, arrays_.size() * (States + 3) + place);
+      staggered_places const places(own, arrays_.size() * (states_ + 3) + place);
       source_array made{places.offsets[0], places.end, {}, {}};
       if (is_shared()) {
         made.shared = ranks.allocate_shared(places.end);
@@ -238,7 +239,7 @@ class key_arena {
   memory_use use(std::size_t n) const {
     auto const own = static_cast<std::size_t>(part(n).size());
     memory_use result{.masters = own * sizeof(W)};
-    for (std::size_t s = 0; s != States; ++s)
+    for (std::size_t s = 0; s != states_; ++s)
       result.states += static_cast<std::size_t>(state_bytes<S>(s, part(n).size()));
     if (resident_) {
       result.mirrors = static_cast<std::size_t>(size_) * sizeof(M) - (mirror_is_master ? result.masters : 0);
@@ -273,7 +274,7 @@ class key_arena {
     return static_cast<A*>(memory.data());
   }
 
-  std::size_t number_;
+  std::size_t number_, states_;
   std::int64_t size_, gradients_;
   bool resident_;
   std::size_t rank_;

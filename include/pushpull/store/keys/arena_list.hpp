@@ -72,9 +72,9 @@ class arena_list {
     std::vector<std::int64_t> loads_;
   };
 
-  /// @param ranks  See key_arena.
-  arena_list(topology const& all, placement_rule const& rule, rank_group* ranks = nullptr)
-      : topology_(all), ranks_(ranks), rule_(rule), loads_(all.owners()), open_(3 * all.owners()) {}
+  /// @param states, ranks  See key_arena.
+  arena_list(topology const& all, std::size_t states, placement_rule const& rule, rank_group* ranks = nullptr)
+      : topology_(all), states_(states), ranks_(ranks), rule_(rule), loads_(all.owners()), open_(3 * all.owners()) {}
 
   /// Room for keys of `sizes` elements. All that may fail; one at a time until `commit`.
   /// @param has_gradient  Whether a resident key has a gradient: the gradient arrays cover no other keys.
@@ -201,7 +201,7 @@ class arena_list {
 
   std::unique_ptr<Arena> new_arena(place const& result, std::vector<D> const& devices, std::int64_t size,
                                    std::vector<slice> parts, bool resident, std::int64_t gradients) const {
-    return std::make_unique<Arena>(devices, topology_, size, std::move(parts), resident, gradients, ranks_,
+    return std::make_unique<Arena>(devices, topology_, states_, size, std::move(parts), resident, gradients, ranks_,
                                    arenas_.size() + result.pieces_.size());
   }
   static void add_piece(place& result, key_group const& group, typename place::piece piece, layout const& where) {
@@ -213,6 +213,7 @@ class arena_list {
   }
 
   topology topology_;
+  std::size_t states_;
   rank_group* ranks_;
   placement_rule rule_;
   std::vector<std::int64_t> loads_;  // elements that each owner holds, counted where keys are not cut

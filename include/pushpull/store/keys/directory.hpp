@@ -23,6 +23,8 @@ namespace pushpull::inline PUSHPULL_ABI::detail {
 template <class Key, class View>
 class key_directory {
  public:
+  using key_view = View;
+
   /// What a store is called in messages: its element type.
   struct place {
     std::size_t store;

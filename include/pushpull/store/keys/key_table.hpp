@@ -29,6 +29,7 @@
 #include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/key_options.hpp>
 #include <pushpull/store/keys.hpp>
+#include <pushpull/store/keys/addition.hpp>
 #include <pushpull/store/keys/arena.hpp>
 #include <pushpull/store/keys/arena_list.hpp>
 #include <pushpull/store/keys/directory.hpp>
@@ -45,19 +46,11 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// Any order in which equal shapes are equivalent.
-struct shape_order {
-  bool operator()(pushpull::shape const& a, pushpull::shape const& b) const {
-    return std::lexicographical_compare(a.begin(), a.end(), b.begin(), b.end());
-  }
-};
-
 /// Keys by name, and the arenas that hold their memory.
 /// @tparam Keys    string_keys or integer_keys.
-/// @tparam Types   The element types of the store's pass.
-/// @tparam States  State tensors per key.
+/// @tparam Types   The element types of arenas.
 /// @tparam Collective  Whether owners may be in several processes.
-template <class Keys, Device D, class Types, std::size_t States, bool Collective = false>
+template <class Keys, Device D, class Types, bool Collective = false>
 class key_table {
  public:
   static constexpr bool collective = Collective;
@@ -69,17 +62,18 @@ class key_table {
   using accumulation_type = typename Types::accumulation;
   using key_type = typename Keys::key_type;
   using key_view = typename Keys::key_view;
-  using arena_type = key_arena<D, Types, States>;
+  using arena_type = key_arena<D, Types>;
   using record = key_record<key_type, D, arena_type>;
   using shard_type = shard<arena_type>;
   /// From masters to mirrors of the store's element type.
   using pull_step = fused_step<D, pass::hold, reduce::sum,
                                pass::element_types<T, typename Types::accumulation, W, W, T>, pass::memory::foreign>;
 
-  static constexpr std::size_t state_count = States;
   using directory_type = key_directory<key_type, key_view>;
   using index_type =
       std::unordered_set<std::unique_ptr<record>, record_hash<record, key_view>, same_key<record, key_view>>;
+
+  using addition = key_addition<record, directory_type, index_type, arena_type>;
 
   /// More elements than a store can have: with all states in any type their bytes can be counted, and their numbers are
   /// below those of the next store with the same directory.
@@ -90,10 +84,12 @@ class key_table {
   /// @param directory   Of all stores that share a space of names; null if there are no others.
   /// @param number      This store's in the directory.
   /// @param placement   How keys are placed.
+  /// @param states      State tensors per key.
   /// @param may_skip    Whether the rule may skip steps, so that the host does not know a key's t.
   /// @param ranks       All processes, if there are several.
   key_table(std::vector<D> const& devices, topology const& all, std::shared_ptr<directory_type> directory,
-            std::size_t number, placement_rule const& placement, bool may_skip, rank_group* ranks = nullptr)
+            std::size_t number, placement_rule const& placement, std::size_t states, bool may_skip,
+            rank_group* ranks = nullptr)
       : devices_(devices),
         topology_(all),
         ranks_(ranks),
@@ -101,10 +97,11 @@ class key_table {
         directory_(std::move(directory)),
         place_{number, dtype_traits<T>::name},
         placement_(placement),
+        states_(states),
         may_skip_(may_skip),
         next_element_(static_cast<std::int64_t>(number) * max_elements),
         staged_(devices.size()),
-        arenas_(all, placement, is_distributed() ? ranks : nullptr) {}
+        arenas_(all, states, placement, is_distributed() ? ranks : nullptr) {}
 
   /// Those of this process, which are the local owners.
   std::vector<D> const& devices() const { return devices_; }
@@ -115,6 +112,7 @@ class key_table {
   /// Which devices reach the memory of which.
   device_reach const& reach() const { return reach_; }
   placement_rule const& placement() const { return placement_; }
+  std::size_t state_count() const { return states_; }
   std::size_t size() const { return index_.size(); }
   bool contains(key_view key) const { return index_.find(key) != index_.end(); }
 
@@ -176,32 +174,6 @@ class key_table {
         r.has_gradient, [&] { return std::string(call) + ": " + key_text(key) + " has no gradient in the store"; });
     return r;
   }
-
-  /// Keys that have been made and are not in the table. Dropped, they leave no trace.
-  class addition {
-   public:
-    addition(addition&& other) noexcept = default;
-    addition& operator=(addition&&) = delete;
-    ~addition() {
-      if (directory != nullptr) directory->leave(names);
-    }
-
-    /// f(record) for each key.
-    template <class F>
-    void for_each(F const& f) {
-      for (auto const& r : records) f(*r);
-    }
-    std::size_t size() const { return records.size(); }
-
-   private:
-    friend key_table;
-    addition() = default;
-
-    std::shared_ptr<directory_type> directory;  // the names are entered there
-    std::vector<key_view> names;                // the caller's
-    index_type records;
-    typename arena_list<arena_type>::place memory;
-  };
 
   /// Makes keys: all that may fail. One at a time; names and values must stay until `commit`.
   template <class View>
@@ -306,46 +278,67 @@ class key_table {
   }
 
  private:
+  /// The part of a value that does not depend on its type.
+  struct extent_of_value {
+    pushpull::shape shape;
+    bool has_rows;
+  };
+
   template <class View>
   void make(addition& result, std::size_t first, std::span<key_view const> keys, std::span<View const> values,
             bool resident, std::vector<bool> const& needs_gradient, key_options options) {
+    std::vector<extent_of_value> extents;
+    for (View const& value : values) {
+      bool rows = false;
+      if constexpr (requires { value.has_rows; }) rows = value.has_rows;
+      extents.push_back({value.shape(), rows});
+    }
+    bool const mirrored = resident || (is_distributed() && options.mirrored);
+    auto const records = make_records(result, first, keys, extents, resident, mirrored, needs_gradient);
+    for (std::size_t i = 0; i < keys.size(); ++i) store_value(*records[i], values[i]);
+    if (mirrored)
+      result.memory.for_each_range([&](arena_type& arena, slice const& range) { fill_mirrors(arena, range); });
+  }
+  /// Keys of zeros.
+  std::vector<record*> make_records(addition& result, std::size_t first, std::span<key_view const> keys,
+                                    std::vector<extent_of_value> const& values, bool resident, bool mirrored,
+                                    std::vector<bool> const& needs_gradient) {
+    std::vector<record*> made;
     std::vector<std::size_t> sizes;
     std::vector<numbered_key> numbered;
     std::int64_t elements = next_element_ % max_elements;
     for (std::size_t i = 0; i < keys.size(); ++i) {
       expects<duplicate_key>(!contains(keys[i]),
                              [&] { return "init: " + key_text(keys[i]) + " was given to init before"; });
-      auto const size = static_cast<std::int64_t>(values[i].size());
+      pushpull::shape const& shape = values[i].shape;
+      auto const size = static_cast<std::int64_t>(shape.size());
       expects<out_of_memory>(size < max_elements && (elements += arena_type::padded(size)) < max_elements, [&] {
-        return "init: " + key_text(keys[i]) + " has shape " + to_string(values[i].shape()) + " of " +
-               std::string(place_.dtype) + ": a store holds less than 2^48 elements";
+        return "init: " + key_text(keys[i]) + " has shape " + to_string(shape) + " of " + std::string(place_.dtype) +
+               ": a store holds less than 2^48 elements";
       });
-      sizes.push_back(values[i].size());
+      sizes.push_back(shape.size());
       if (!placement_.bound) continue;
-      bool rows = false;
-      if constexpr (requires { values[i].has_rows; }) rows = values[i].has_rows;
       auto const order = static_cast<std::int64_t>(first + i);
-      numbered.push_back({number_of(keys[i], order), rows ? row_length_of(values[i].shape()) : 1});
+      numbered.push_back({number_of(keys[i], order), values[i].has_rows ? row_length_of(shape) : 1});
     }
     std::vector<bool> has_gradient(keys.size());
     for (std::size_t i = 0; i < keys.size(); ++i) has_gradient[i] = resident && needs_gradient[i];
-    bool const mirrored = resident || (is_distributed() && options.mirrored);
     result.memory = arenas_.prepare(devices_, sizes, has_gradient, mirrored, numbered);
     auto const& where = result.memory;
     for (std::size_t i = 0; i < keys.size(); ++i) {
       auto r = std::make_unique<record>(record{.key = key_type(keys[i]),
-                                               .shape = *shapes_.insert(values[i].shape()).first,
+                                               .shape = *shapes_.insert(values[i].shape).first,
                                                .arena = &where.arena(i),
                                                .offset = where.offset(i),
                                                .first_element = next_element_ + where.first_element(i),
                                                .leaf_phase = where.leaf_phase(i),
                                                .index = static_cast<std::int32_t>(index_.size() + i),
                                                .has_gradient = has_gradient[i]});
-      store_value(*r, values[i]);
+      made.push_back(r.get());
       expects<duplicate_key>(result.records.insert(std::move(r)).second,
                              [&] { return "init: " + key_text(keys[i]) + " stands twice in one call"; });
     }
-    if (mirrored) where.for_each_range([&](arena_type& arena, slice const& range) { fill_mirrors(arena, range); });
+    return made;
   }
 
   template <class Fill>
@@ -389,6 +382,7 @@ class key_table {
   std::shared_ptr<directory_type> directory_;
   typename directory_type::place place_;
   placement_rule placement_;
+  std::size_t states_;
   bool may_skip_;
   mutable std::atomic<std::uint64_t> operations_ = 0;
   std::int64_t next_element_;         // stores that share a directory count from numbers far apart

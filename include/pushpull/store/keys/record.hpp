@@ -2,6 +2,7 @@
 /// The record of one key in a store.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -22,6 +23,13 @@
 #include <pushpull/tensor/buffer.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
+
+/// Any order in which equal shapes are equivalent.
+struct shape_order {
+  bool operator()(pushpull::shape const& a, pushpull::shape const& b) const {
+    return std::lexicographical_compare(a.begin(), a.end(), b.begin(), b.end());
+  }
+};
 
 /// The memory of a key that few keys need: allocated when first needed, so that a million small keys stay small.
 template <Device D>

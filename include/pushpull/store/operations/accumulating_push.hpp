@@ -134,7 +134,7 @@ class accumulating_push final : public gradient_operation<Types> {
   typename Types::accumulation_policy policy_;
   step_type step_;
   accumulating_steps<Types, pass::memory::foreign> sums_;
-  pull_step<Types, typename Types::value_type> pull_;
+  pull_step<typename Types::table_type, typename Types::value_type> pull_;
   struct no_ranks {
     no_ranks(store_contents<Types>&, typename Types::compressor_type const&, bool) {}
   };

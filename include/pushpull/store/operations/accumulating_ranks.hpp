@@ -109,7 +109,7 @@ class accumulating_ranks {
   store_contents<Types>& contents_;
   rank_sums<Types, pass::memory::foreign> sums_;
   laid_out_call<table_type, D, T, T, typename Types::compressor_type> call_;
-  pull_step<Types, T, T> pull_;
+  pull_step<table_type, T, T> pull_;
   bool waits_ = false, updates_ = false, is_brought_ = false;
 };
 

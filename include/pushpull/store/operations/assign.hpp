@@ -15,33 +15,35 @@
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/schedule/awaited.hpp>
 #include <pushpull/schedule/operation.hpp>
-#include <pushpull/store/contents.hpp>
 #include <pushpull/store/exchange/call_exchange.hpp>
+#include <pushpull/store/keyed_state.hpp>
 #include <pushpull/store/operations/gathered_call.hpp>
 #include <pushpull/store/operations/laid_out_call.hpp>
 #include <pushpull/store/operations/operation.hpp>
 #include <pushpull/store/operations/swap.hpp>
-#include <pushpull/store/rule_states.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// Gives keys the values, of element type U, that are their only sources. All keys of the call or none. In a store of
 /// several ranks the values of rank 0 count.
-/// @tparam Types  A kv_store_types.
-template <class Types, class U>
-class assign final : public gathered_operation<typename Types::device_type> {
-  using D = typename Types::device_type;
-  using T = typename Types::value_type;
-  using W = typename Types::master_type;
-  using record = typename Types::record;
+/// @tparam Table  The store's key_table.
+template <class Table, class U>
+class assign final : public gathered_operation<typename Table::device_type> {
+  using D = typename Table::device_type;
+  using T = typename Table::T;
+  using W = typename Table::W;
+  using record = typename Table::record;
 
  public:
-  gathered_call<typename Types::key_view, D, U> gathered;
+  /// What resets the states of a key's rule, which is unknown here; null: they stay.
+  using reset = void (*)(keyed_state<Table>& contents, record& r);
 
-  assign(store_contents<Types>& contents, rule_states states)
+  gathered_call<typename Table::key_view, D, U> gathered;
+
+  assign(keyed_state<Table>& contents, reset states)
       : gathered_operation<D>(contents.devices()),
         contents_(contents),
-        states_(states),
+        reset_(states),
         call_(contents.keys),
         step_(contents.devices().size()) {}
 
@@ -62,11 +64,11 @@ class assign final : public gathered_operation<typename Types::device_type> {
   std::int64_t work() const override { return call_.work(); }
   char const* name() const override { return gathered.caller(); }
   void list_keys(profile::detail::key_list& list) const override {
-    call_.for_each_key([&](record const& r) { list.add(typename Types::key_view(r.key)); });
+    call_.for_each_key([&](record const& r) { list.add(typename Table::key_view(r.key)); });
   }
 
   void prepare() override {
-    call_.for_each_key([](record& r) { expect_weights("assign", typename Types::key_view(r.key), r); });
+    call_.for_each_key([](record& r) { expect_weights("assign", typename Table::key_view(r.key), r); });
     contents_.in_step([&] {
       call_.begin(contents_.keys, effect::assigns);
       call_.lay_out(contents_.keys, step_, effect::assigns);
@@ -80,15 +82,14 @@ class assign final : public gathered_operation<typename Types::device_type> {
       });
     });
     if (event != nullptr) return progress::waiting_for(*event);
-    if (states_ == rule_states::reset)
-      call_.for_each_key([&](record& r) { reset_states(contents_.keys, contents_.controls, r); });
+    if (reset_ != nullptr) call_.for_each_key([&](record& r) { reset_(contents_, r); });
     return progress::done();
   }
 
  private:
-  store_contents<Types>& contents_;
-  rule_states states_;
-  laid_out_call<typename Types::table_type, D, U, T> call_;
+  keyed_state<Table>& contents_;
+  reset reset_;
+  laid_out_call<Table, D, U, T> call_;
   fused_step<D, pass::assign, reduce::sum,
              pass::element_types<U, std::common_type_t<accumulation_t<U>, accumulation_t<W>>, W, W, T>,
              pass::memory::foreign>

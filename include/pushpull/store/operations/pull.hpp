@@ -13,9 +13,9 @@
 #include <pushpull/pass/operands.hpp>
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/schedule/operation.hpp>
-#include <pushpull/store/contents.hpp>
 #include <pushpull/store/exchange/gathered_outputs.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
+#include <pushpull/store/keyed_state.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/operations/gathered_call.hpp>
 #include <pushpull/store/operations/laid_out_call.hpp>
@@ -23,30 +23,29 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// To outputs of element type U. @tparam Types  A kv_store_types. @tparam From  Of masters, or of mirrors.
-template <class Types, class U, class From = typename Types::master_type>
-using pull_step =
-    fused_step<typename Types::device_type, pass::hold, reduce::sum,
-               pass::element_types<typename Types::value_type,
-                                   std::common_type_t<accumulation_t<U>, accumulation_t<From>>, From, From, U>,
-               pass::memory::foreign>;
+/// To outputs of element type U. @tparam Table  The store's key_table. @tparam From  Of masters, or of mirrors.
+template <class Table, class U, class From = typename Table::W>
+using pull_step = fused_step<
+    typename Table::device_type, pass::hold, reduce::sum,
+    pass::element_types<typename Table::T, std::common_type_t<accumulation_t<U>, accumulation_t<From>>, From, From, U>,
+    pass::memory::foreign>;
 
 /// A pull into outputs of element type U. In a store of several ranks it reads this rank's mirrors, and takes part in no
 /// call to other ranks. Of keys without mirrors, or where mirrors are rounded and outputs are not of their type, owners write
 /// their parts of the outputs, which all ranks gather.
-template <class Types, class U>
-class pull final : public gathered_operation<typename Types::device_type> {
-  using D = typename Types::device_type;
-  using W = typename Types::master_type;
-  using record = typename Types::record;
+template <class Table, class U>
+class pull final : public gathered_operation<typename Table::device_type> {
+  using D = typename Table::device_type;
+  using T = typename Table::T;
+  using W = typename Table::W;
+  using record = typename Table::record;
   /// Whether outputs show no more than mirrors do.
-  static constexpr bool reads_mirrors =
-      std::is_same_v<U, typename Types::value_type> || std::is_same_v<W, typename Types::value_type>;
+  static constexpr bool reads_mirrors = std::is_same_v<U, T> || std::is_same_v<W, T>;
 
  public:
-  gathered_call<typename Types::key_view, D, U> gathered;
+  gathered_call<typename Table::key_view, D, U> gathered;
 
-  explicit pull(store_contents<Types>& contents)
+  explicit pull(keyed_state<Table>& contents)
       : gathered_operation<D>(contents.devices()),
         contents_(contents),
         call_(contents.keys),
@@ -69,18 +68,18 @@ class pull final : public gathered_operation<typename Types::device_type> {
   std::int64_t work() const override { return call_.work(); }
   char const* name() const override { return gathered.caller(); }
   void list_keys(profile::detail::key_list& list) const override {
-    call_.for_each_key([&](record const& r) { list.add(typename Types::key_view(r.key)); });
+    call_.for_each_key([&](record const& r) { list.add(typename Table::key_view(r.key)); });
   }
 
   void prepare() override {
     auto const& table = contents_.keys;
     call_.begin(table, effect::reads);
     is_gathering_ = false;
-    if constexpr (Types::collective)
+    if constexpr (Table::collective)
       if (table.is_distributed()) {
         if constexpr (reads_mirrors) {
           call_.choose(reads_mirror);
-          call_.lay_out_copies(table, mirror_step_, [](record const& r) { return table_type::mirror(r, 0); });
+          call_.lay_out_copies(table, mirror_step_, [](record const& r) { return Table::mirror(r, 0); });
           call_.choose([](record const& r) { return !reads_mirror(r); });
         }
         if (gathers_) contents_.in_step([&] { lay_out_gather(); });
@@ -90,17 +89,17 @@ class pull final : public gathered_operation<typename Types::device_type> {
   }
   progress run() override {
     bool const is_distributed = contents_.keys.is_distributed();
-    if constexpr (Types::collective)
+    if constexpr (Table::collective)
       if (std::exchange(is_gathering_, false)) {
         outputs_.finish(contents_.keys);
         return progress::done();
       }
     call_.launch(contents_.keys, effect::reads, [&] {
-      if constexpr (Types::collective && reads_mirrors)
+      if constexpr (Table::collective && reads_mirrors)
         if (is_distributed) mirror_step_.run(contents_.devices());
       if (!is_distributed || gathers_) step_.run(contents_.devices());
     });
-    if constexpr (Types::collective)
+    if constexpr (Table::collective)
       if (is_distributed && gathers_) {
         contents_.in_step([&] { messages_->start_gathers(); });
         is_gathering_ = true;
@@ -110,8 +109,6 @@ class pull final : public gathered_operation<typename Types::device_type> {
   }
 
  private:
-  using table_type = typename Types::table_type;
-
   static bool reads_mirror(record const& r) { return reads_mirrors && r.arena->resident(); }
 
   /// The keys that are chosen: owners write their parts of the outputs.
@@ -130,13 +127,13 @@ class pull final : public gathered_operation<typename Types::device_type> {
     explicit no_step(std::size_t) {}
   };
 
-  store_contents<Types>& contents_;
-  laid_out_call<table_type, D, typename Types::value_type, U> call_;
-  pull_step<Types, U> step_;
-  [[no_unique_address]] std::conditional_t<Types::collective && reads_mirrors,
-                                           pull_step<Types, U, typename Types::value_type>, no_step> mirror_step_;
+  keyed_state<Table>& contents_;
+  laid_out_call<Table, D, T, U> call_;
+  pull_step<Table, U> step_;
+  [[no_unique_address]] std::conditional_t<Table::collective && reads_mirrors, pull_step<Table, U, T>, no_step>
+      mirror_step_;
   struct no_outputs {};
-  [[no_unique_address]] std::conditional_t<Types::collective, gathered_outputs<table_type>, no_outputs> outputs_;
+  [[no_unique_address]] std::conditional_t<Table::collective, gathered_outputs<Table>, no_outputs> outputs_;
   std::unique_ptr<messages> messages_;  // of outputs that are gathered
   bool gathers_ = false;                // in a store of several ranks
   bool is_gathering_ = false;

@@ -20,9 +20,9 @@
 #include <pushpull/pass/row_schedule.hpp>
 #include <pushpull/schedule/awaited.hpp>
 #include <pushpull/schedule/operation.hpp>
-#include <pushpull/store/contents.hpp>
 #include <pushpull/store/exchange/row_requests.hpp>
 #include <pushpull/store/gather.hpp>
+#include <pushpull/store/keyed_state.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/keys/key_table.hpp>
 #include <pushpull/store/keys/shard.hpp>
@@ -36,16 +36,16 @@ namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// A pull of rows of one key into row_sparse outputs. In a store of several ranks it reads this rank's mirrors, and takes
 /// part in no call to other ranks. A key without mirrors is another matter: all ranks ask its owners.
-template <class Types>
-class pull_rows final : public device_operation<typename Types::device_type> {
-  using T = typename Types::value_type;
-  using D = typename Types::device_type;
-  using table_type = typename Types::table_type;
-  using record = typename Types::record;
-  using key_view = typename Types::key_view;
+/// @tparam Table  The store's key_table.
+template <class Table>
+class pull_rows final : public device_operation<typename Table::device_type> {
+  using T = typename Table::T;
+  using D = typename Table::device_type;
+  using record = typename Table::record;
+  using key_view = typename Table::key_view;
 
  public:
-  explicit pull_rows(store_contents<Types>& contents)
+  explicit pull_rows(keyed_state<Table>& contents)
       : device_operation<D>(contents.devices()),
         contents_(contents),
         pass_(contents.keys),
@@ -105,7 +105,7 @@ class pull_rows final : public device_operation<typename Types::device_type> {
   std::int64_t work() const { return work_; }
 
   char const* name() const override { return "row_sparse_pull"; }
-  void list_keys(profile::detail::key_list& list) const override { list.add(typename Types::key_view(key_->key)); }
+  void list_keys(profile::detail::key_list& list) const override { list.add(key_view(key_->key)); }
 
   progress run() override {
     if constexpr (exchanges_rows)
@@ -122,10 +122,10 @@ class pull_rows final : public device_operation<typename Types::device_type> {
     std::vector<row_sparse<T, D>*> outputs;
     shared_row_tables<T, D> tables;
 
-    explicit request(table_type const& table) : tables(table.devices(), table.staged()) {}
+    explicit request(Table const& table) : tables(table.devices(), table.staged()) {}
   };
 
-  static constexpr bool exchanges_rows = table_type::collective && HostDevice<D>;
+  static constexpr bool exchanges_rows = Table::collective && HostDevice<D>;
   bool asks_owners() const { return table_.is_distributed() && !key_->arena->resident(); }
 
   void read_own_rows() {
@@ -198,7 +198,7 @@ class pull_rows final : public device_operation<typename Types::device_type> {
     join(table_.devices());
     mirrors_.clear();
     for (auto* const output : q.outputs) mirrors_.push_back(output->values());
-    if constexpr (table_type::collective)
+    if constexpr (Table::collective)
       if (table_.is_distributed() && key_->arena->resident()) return copy_from_mirror(q);
     for (std::size_t n = 0; n < table_.devices().size(); ++n) {
       auto const& tables = q.tables.of_device(n);
@@ -225,9 +225,9 @@ class pull_rows final : public device_operation<typename Types::device_type> {
     join(table_.devices());
   }
 
-  store_contents<Types>& contents_;
-  row_pass<Types> pass_;
-  table_type const& table_;
+  keyed_state<Table>& contents_;
+  row_pass<Table> pass_;
+  Table const& table_;
   record* key_ = nullptr;
   std::int64_t work_ = 0;
   std::size_t used_ = 0;
@@ -235,7 +235,7 @@ class pull_rows final : public device_operation<typename Types::device_type> {
   std::vector<T*> mirrors_;
   stage stage_ = stage::own_rows;
   struct no_exchange {};
-  [[no_unique_address]] std::conditional_t<exchanges_rows, row_requests<table_type>, no_exchange> asked_;
+  [[no_unique_address]] std::conditional_t<exchanges_rows, row_requests<Table>, no_exchange> asked_;
   std::vector<std::int64_t> distinct_;  // rows of one request
   shared_row_tables<T, D> answered_;    // of rows that another rank asks for
 };

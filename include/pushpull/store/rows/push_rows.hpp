@@ -341,7 +341,7 @@ class push_rows final : public device_operation<typename Types::device_type> {
 
   store_contents<Types>& contents_;
   table_type const& table_;
-  row_pass<Types> pass_;
+  row_pass<table_type> pass_;
   record* key_ = nullptr;
   bool whole_ = false, pulls_ = false, ascending_ = true;
   std::int64_t given_ = 0, output_work_ = 0;

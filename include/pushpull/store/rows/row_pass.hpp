@@ -44,20 +44,19 @@ void launch_rows(D const& device, pass::row_operands<pass::run<Types, state_coun
 }
 
 /// The common part of the passes over a key's rows.
-/// @tparam Types  A kv_store_types.
-template <class Types>
+/// @tparam Table  The store's key_table.
+template <class Table>
 class row_pass {
-  using T = typename Types::value_type;
-  using D = typename Types::device_type;
+  using T = typename Table::T;
+  using D = typename Table::device_type;
 
  public:
-  using table_type = typename Types::table_type;
-  using record = typename Types::record;
-  using shard_type = typename table_type::shard_type;
+  using record = typename Table::record;
+  using shard_type = typename Table::shard_type;
   template <class Run>
   using operands_of = pass::row_operands<Run>;
 
-  explicit row_pass(table_type const& table) : table_(table) {}
+  explicit row_pass(Table const& table) : table_(table) {}
 
   std::vector<D> const& devices() const { return table_.devices(); }
 
@@ -87,8 +86,8 @@ class row_pass {
   template <template <class> class Schedule>
   void copy_rows(record const& r, shard_type const& shard, row_tables<T, D> const& tables, std::span<T* const> mirrors,
                  bool packed, std::int64_t rows) const {
-    using W = typename Types::master_type;
-    using types = pass::element_types<T, typename Types::accumulation_type, W, W, T>;
+    using W = typename Table::W;
+    using types = pass::element_types<T, typename Table::accumulation_type, W, W, T>;
     auto operands = describe<pass::run<types, 0>>(r, shard, tables);
     operands.packed = packed;
     copy_rows<types, Schedule>(shard.device(), operands, mirrors, rows);
@@ -97,7 +96,7 @@ class row_pass {
   void copy_rows_of_mirror(record const& r, row_tables<T, D> const& tables, std::span<T* const> mirrors) const {
     using types = pass::element_types<T, accumulation_t<T>, T, T, T>;
     using operands_type = operands_of<pass::run<types, 0>>;
-    auto operands = whole_key_row_operands<operands_type>(r, table_type::mirror(r, 0), row_length_of(r.shape));
+    auto operands = whole_key_row_operands<operands_type>(r, Table::mirror(r, 0), row_length_of(r.shape));
     tables.describe(0, operands);
     operands.packed = true;
     copy_rows<types, pass::present_rows>(devices().front(), operands, mirrors, tables.size());
@@ -114,7 +113,7 @@ class row_pass {
     }
   }
 
-  table_type const& table_;
+  Table const& table_;
 };
 
 }  // namespace pushpull::detail
