@@ -35,21 +35,9 @@ class operation_pool : public std::enable_shared_from_this<operation_pool> {
   template <class Make>
   auto& take(Make const& make) {
     using operation_type = typename decltype(make())::element_type;
-    pooled_operation* op = nullptr;
-    {
-      std::lock_guard const lock(mutex_);
-      if (free_.empty()) {
-        // Giving back never allocates.
-        if (free_.capacity() <= all_.size()) free_.reserve(2 * (all_.size() + 1));
-        all_.push_back(make());
-        free_.push_back(all_.back().get());
-      }
-      op = free_.back();
-      free_.pop_back();
-    }
-    op->home_ = this->shared_from_this();
-    op->acquire();
-    return static_cast<operation_type&>(*op);
+    return static_cast<operation_type&>(take(&make, [](void const* function) -> std::unique_ptr<pooled_operation> {
+      return (*static_cast<Make const*>(function))();
+    }));
   }
 
   /// The operation may end with this call, if the pool's owner is gone.
@@ -60,6 +48,25 @@ class operation_pool : public std::enable_shared_from_this<operation_pool> {
   }
 
  private:
+  /// Compiled once for all types of operations.
+  pooled_operation& take(void const* make, std::unique_ptr<pooled_operation> (*call)(void const*)) {
+    pooled_operation* op = nullptr;
+    {
+      std::lock_guard const lock(mutex_);
+      if (free_.empty()) {
+        // Giving back never allocates.
+        if (free_.capacity() <= all_.size()) free_.reserve(2 * (all_.size() + 1));
+        all_.push_back(call(make));
+        free_.push_back(all_.back().get());
+      }
+      op = free_.back();
+      free_.pop_back();
+    }
+    op->home_ = this->shared_from_this();
+    op->acquire();
+    return *op;
+  }
+
   std::mutex mutex_;
   std::vector<std::unique_ptr<pooled_operation>> all_;
   std::vector<pooled_operation*> free_;

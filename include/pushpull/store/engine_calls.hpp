@@ -326,10 +326,9 @@ class engine_calls : public checkpoint_access<Derived, Traits> {
         ++ids;
         ++named;
       });
-      expects<shape_mismatch>(filled == named && ids == std::ranges::end(row_ids), [&] {
-        return std::string(caller) + ": " + key_text(key) + ": " + counted(filled, "output") + ", " +
-               counted(row_ids, named, ids != std::ranges::end(row_ids), "tensor of row ids");
-      });
+      if (bool const more = ids != std::ranges::end(row_ids); more || filled != named)
+        raise_counts(std::string(caller) + ": " + key_text(key), counted(filled, "output"),
+                     counted(row_ids, named, more, "tensor of row ids"));
     }
     return engine.prepare(call);
   }

@@ -5,12 +5,14 @@
 #include <algorithm>
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <ranges>
 #include <string>
 #include <string_view>
 #include <type_traits>
 #include <vector>
 
+#include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/element/shape.hpp>
 #include <pushpull/error.hpp>
@@ -52,6 +54,11 @@ inline void expect_count(char const* call, std::size_t keys, std::size_t count, 
       keys == count, [&] { return std::string(call) + ": " + counted(keys, "key") + ", " + counted(count, what); });
 }
 
+/// @param keys, others  Counted, in words.
+[[noreturn]] inline void raise_counts(std::string const& call, std::string const& keys, std::string const& others) {
+  throw shape_mismatch(call + ": " + keys + ", " + others);
+}
+
 /// @throws invalid_argument on a list without keys: whatever made it is not what its writer meant
 inline void expect_keys(char const* call, bool any) {
   expects<invalid_argument>(any, [&] { return std::string(call) + ": at least 1 key expected, an empty list came"; });
@@ -61,6 +68,15 @@ void expect_shape(char const* call, View key, shape const& expected, shape const
   expects<shape_mismatch>(expected == got, [&] {
     return std::string(call) + ": " + key_text(key) + " has shape " + to_string(expected) + ", a tensor of shape " +
            to_string(got) + " came";
+  });
+}
+
+/// @throws invalid_argument unless a number of steps, or of micro-batches, is one
+template <class View>
+void expect_a_count(char const* call, View key, std::int64_t count) {
+  expects<invalid_argument>(count >= 0 && count <= max_steps, [&] {
+    return std::string(call) + ": " + key_text(key) + ": a count of 0 to " + std::to_string(max_steps) +
+           " expected, got " + std::to_string(count);
   });
 }
 
@@ -113,8 +129,7 @@ void for_each_entry(char const* call, Keys& keys, F const& f, companion<R>... be
   companion<Keys> key("key", keys);
   auto const expect = [&](auto const& range, bool more) {
     if constexpr (requires { range.at_end(); })
-      expects<shape_mismatch>(more != range.at_end(),
-                              [&] { return std::string(call) + ": " + key.count() + ", " + range.count(); });
+      if (more == range.at_end()) raise_counts(call, key.count(), range.count());
   };
   for (; !key.at_end(); ++key, (++beside, ...)) {
     (expect(beside, true), ...);

@@ -298,12 +298,6 @@ class state_access : public key_access<Derived, Traits> {
     return self().template with_element<T>(
         caller, key, [&](auto& engine) -> decltype(auto) { return f(engine, engine.find(caller, key)); });
   }
-  static void expect_a_count(char const* caller, key_view key, std::int64_t count) {
-    expects<invalid_argument>(count >= 0 && count <= max_steps, [&] {
-      return std::string(caller) + ": " + key_text(key) + ": a count of 0 to " + std::to_string(max_steps) +
-             " expected, got " + std::to_string(count);
-    });
-  }
 
   /// The sums over all keys and the values that persist. Waits.
   auto shared_sums() const {

@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <cstring>
 #include <exception>
-#include <iterator>
 #include <memory>
 #include <span>
 #include <string>
@@ -41,11 +40,26 @@ inline std::uint64_t hash_of(std::string_view text) {
   return hash;
 }
 
-/// Compares a list of texts over all ranks. All ranks call it, and all throw or none.
-/// @param text  text(i) -> std::string, for i in [0, count).
-/// @throws invalid_argument that names the first text that differs, as rank 0 and the first other rank have it
-template <class Text>
-void expect_agreement(rank_group& ranks, std::string const& call, std::size_t count, Text const& text) {
+/// A reference to a function of any type.
+template <class R, class... A>
+class called_function {
+ public:
+  template <class F>
+  explicit called_function(F const& f)
+      : function_(&f),
+        call_([](void const* function, A... a) -> R { return (*static_cast<F const*>(function))(a...); }) {}
+
+  R operator()(A... a) const { return call_(function_, a...); }
+
+ private:
+  void const* function_;
+  R (*call_)(void const*, A...);
+};
+
+/// The work of expect_agreement, compiled once for all functions.
+template <class = void>
+void expect_alike(rank_group& ranks, std::string const& call, std::size_t count,
+                  called_function<std::string, std::size_t> text) {
   std::vector<std::uint64_t> own(count);
   for (std::size_t i = 0; i < count; ++i) own[i] = hash_of(text(i));
   auto const all = ranks.gather_all(std::as_bytes(std::span(own)));
@@ -70,6 +84,14 @@ void expect_agreement(rank_group& ranks, std::string const& call, std::size_t co
       }
 }
 
+/// Compares a list of texts over all ranks. All ranks call it, and all throw or none.
+/// @param text  text(i) -> std::string, for i in [0, count).
+/// @throws invalid_argument that names the first text that differs, as rank 0 and the first other rank have it
+template <class Text>
+void expect_agreement(rank_group& ranks, std::string const& call, std::size_t count, Text const& text) {
+  expect_alike(ranks, call, count, called_function<std::string, std::size_t>(text));
+}
+
 /// No more texts to compare.
 struct no_texts {
   template <class Result>
@@ -78,6 +100,26 @@ struct no_texts {
   }
 };
 
+/// The work of prepared_alike, compiled once for all results.
+template <class = void>
+void prepare_alike(rank_group& ranks, std::string const& call, std::string what, called_function<void> prepare,
+                   called_function<std::vector<std::string>> more) {
+  std::exception_ptr failure;
+  try {
+    prepare();
+  } catch (comm_error const&) {
+    throw;
+  } catch (std::exception const& error) {
+    failure = std::current_exception();
+    what += ", which fails with: " + std::string(error.what());
+  }
+  std::vector<std::string> texts;
+  if (!failure) texts = more();
+  texts.insert(texts.begin(), std::move(what));
+  expect_agreement(ranks, call, texts.size(), [&](std::size_t i) { return texts[i]; });
+  if (failure) std::rethrow_exception(failure);
+}
+
 /// The result of prepare(), if `what`, the text of its arguments, and the texts of more(result) are the same on all ranks.
 /// All ranks call it, and all throw or none.
 /// @throws what prepare throws; invalid_argument if ranks disagree, or if it fails on some of them only
@@ -85,20 +127,23 @@ template <class Prepare, class More>
 auto prepared_alike(rank_group& ranks, std::string const& call, std::string what, Prepare const& prepare,
                     More const& more) {
   decltype(prepare()) result{};
-  std::exception_ptr failure;
-  try {
-    result = prepare();
-  } catch (comm_error const&) {
-    throw;
-  } catch (std::exception const& error) {
-    failure = std::current_exception();
-    what += ", which fails with: " + std::string(error.what());
-  }
-  std::vector<std::string> texts{std::move(what)};
-  if (!failure) std::ranges::move(more(std::as_const(result)), std::back_inserter(texts));
-  expect_agreement(ranks, call, texts.size(), [&](std::size_t i) { return texts[i]; });
-  if (failure) std::rethrow_exception(failure);
+  auto const keep = [&] { result = prepare(); };
+  auto const words = [&] { return more(std::as_const(result)); };
+  prepare_alike(ranks, call, std::move(what), called_function<void>(keep),
+                called_function<std::vector<std::string>>(words));
   return result;
+}
+
+/// A key in words. @param dtype  Empty: none. @param gradient  ", with a gradient" or the like. @param group  Of parameters.
+template <class = void>
+std::string text_of_key(std::string text, pushpull::shape const& shape, std::string_view dtype,
+                        std::string_view gradient, bool mirrored, std::size_t group) {
+  text.append(" of shape ").append(to_string(shape));
+  if (!dtype.empty()) text.append(" of ").append(dtype);
+  text.append(gradient);
+  if (!mirrored) text.append(", without mirrors");
+  if (group > 0) text.append(", in parameter group ").append(std::to_string(group));
+  return text;
 }
 
 /// @param store  The store in words: devices, element type, rule. @param rules  Its hyperparameters, in words.
@@ -113,13 +158,12 @@ void expect_agreed_keys(rank_group& ranks, std::string const& store, std::vector
     if (n == 0) return counted(keys.size(), "key") + " of a store of " + store;
     if (n <= rules.size()) return rules[n - 1];
     std::size_t const i = n - 1 - rules.size();
-    std::string text = key_text(keys[i]) + " of shape " + to_string(values[i].shape());
+    std::string_view dtype, gradient;
     if constexpr (requires { typename View::value_type; })
-      text += " of " + std::string(dtype_traits<std::remove_const_t<typename View::value_type>>::name);
-    if (i < needs_gradient.size()) text += needs_gradient[i] ? ", with a gradient" : ", without a gradient";
-    if (!options.mirrored) text += ", without mirrors";
-    if (auto const number = group(keys[i]); number > 0) text += ", in parameter group " + std::to_string(number);
-    return text;
+      dtype = dtype_traits<std::remove_const_t<typename View::value_type>>::name;
+    if (i < needs_gradient.size()) gradient = needs_gradient[i] ? ", with a gradient" : ", without a gradient";
+    return text_of_key(key_text(keys[i]), values[i].shape(), dtype, gradient, options.mirrored,
+                       static_cast<std::size_t>(group(keys[i])));
   });
 }
 
