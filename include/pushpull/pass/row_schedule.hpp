@@ -195,6 +195,48 @@ struct all_rows : row_schedule<Run> {
   }
 };
 
+/// Either of both, as known at run time: for hosts, where a choice per row costs nothing, and the pass is compiled once.
+template <class Run>
+struct some_rows : row_schedule<Run> {
+  using run_type = Run;
+  bool all;
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <std::int64_t Grain, std::int64_t Block, class F>
+  PUSHPULL_DEVICE_INLINE void for_each_row(std::int64_t task, F const& f) const {
+    auto const& o = this->operands;
+    row_tasks const tasks(o.row_length, Grain, Block);
+    std::int64_t const skipped = task / tasks.parts * tasks.rows;
+    std::int64_t const from = skipped + (all ? o.begin / o.row_length : o.counts->begin);
+    std::int32_t const present_end = o.counts->end;
+    std::int64_t const end = all ? (o.end + o.row_length - 1) / o.row_length : present_end;
+    auto const ahead = static_cast<std::int32_t>(320 / o.row_length + 1);
+    std::int32_t next = o.counts->begin;
+    if (all)
+      next =
+          partition_point(next, present_end, [&](std::int32_t i) PUSHPULL_INLINE_LAMBDA { return this->id(i) < from; });
+    Run r = this->template begin_run<Block>();
+    this->template for_each<Grain, Block>(from, end, tasks, [&](std::int64_t i) PUSHPULL_INLINE_LAMBDA {
+      std::int64_t id = i;
+      std::int32_t u = 0, given = -1;  // the row's place among those of a packed output, and among the given ones
+      if (!all) {
+        given = u = static_cast<std::int32_t>(i);
+        this->fetch(u + ahead, present_end);
+        id = this->id(u);
+      } else if (next < present_end && this->id(next) == id) {
+        given = next++;
+      }
+      if (given < 0) {
+        r.gradient[0] = o.absent;
+        r.gradients = 1;
+      } else if (o.gradients != nullptr) {
+        this->set_gradients(r, given);
+      }
+      this->template row<Grain>(r, id, u, task % tasks.parts, f);
+    });
+  }
+};
+
 }  // namespace detail
 
 // What a pass over rows is launched with.
@@ -203,5 +245,6 @@ using detail::partition_point;
 using detail::present_rows;
 using detail::row_operands;
 using detail::row_tasks;
+using detail::some_rows;
 
 }  // namespace pushpull::pass

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -31,6 +32,7 @@ namespace pushpull::inline PUSHPULL_ABI::detail {
 template <class Rule, class Reduction, class Types, template <class> class Schedule, Device D, class Clocks>
 void launch_rows(D const& device, pass::row_operands<pass::run<Types, state_count<Rule>>> const& operands,
                  Rule const* rules, Clocks const* clocks, std::int64_t rows) {
+  using run_type = pass::run<Types, state_count<Rule>>;
   using body = pass::body<Rule, Reduction, Types, typename D::execution, pass::memory::rows, Schedule>;
   constexpr auto gradient =
       static_cast<std::int64_t>(pass::reads_gradient<Rule> ? sizeof(typename Types::gradient) : 0);
@@ -40,7 +42,13 @@ void launch_rows(D const& device, pass::row_operands<pass::run<Types, state_coun
       rows * operands.row_length * (gradient + mirrors) +
           pass::stored_bytes<Rule, Types, state_count<Rule>>(rows * operands.row_length));
   pass::row_tasks const tasks(operands.row_length, body::grain, body::task_type::block);
-  device.for_each(tasks.count(rows), body{rules, clocks, {{operands}}});
+  if constexpr (HostDevice<D>) {
+    using either = pass::body<Rule, Reduction, Types, typename D::execution, pass::memory::rows, pass::some_rows>;
+    bool const all = std::same_as<Schedule<run_type>, pass::all_rows<run_type>>;
+    device.for_each(tasks.count(rows), either{rules, clocks, {{operands}, all}});
+  } else {
+    device.for_each(tasks.count(rows), body{rules, clocks, {{operands}}});
+  }
 }
 
 /// The common part of the passes over a key's rows.
