@@ -78,8 +78,8 @@ struct subject {
   }
 
   /// Requires that call() throws an Error that says all `words`, that nothing has changed, and that a push works after it.
-  template <class Error, class F>
-  void refuses(strings const& words, F const& call) {
+  template <class Error>
+  void refuses(strings const& words, std::function<void()> const& call) {
     auto const before = held();
     auto const t = steps();
     bool refused = false;
@@ -108,7 +108,7 @@ strings const pair{"w", "u"};
 TEMPLATE_TEST_CASE("a key that was never given to init is refused by every call, and the store works on",
                    "[store][errors]", with_rule, without_rule, chosen_at_run_time) {
   subject<TestType> s;
-  auto const refuses = [&](auto const& call) {
+  auto const refuses = [&](std::function<void()> const& call) {
     s.template refuses<pp::unknown_key>({"key \"u\"", "never given to init"}, call);
   };
   views gradients{s.gradient(), s.gradient()}, outputs{s.output(), s.output()};
@@ -144,7 +144,7 @@ TEMPLATE_TEST_CASE("init of a key again, later or twice in one call, is refused,
   subject<TestType> s;
   std::vector const values{floats(12, 9.0F), floats(12, 9.0F)};
   std::vector outputs(2, floats(12));
-  auto const refuses = [&](std::string const& word, auto const& call) {
+  auto const refuses = [&](std::string const& word, std::function<void()> const& call) {
     s.template refuses<pp::duplicate_key>({"init: key \"", word}, call);
     REQUIRE_FALSE(s.store.contains("q"));
   };
@@ -165,7 +165,7 @@ TEMPLATE_TEST_CASE("an output of another shape is refused, though it has as many
   subject<TestType> s;
   view const turned(s.out.data(), shape{4, 3});
   floats shorter(4);
-  auto const refuses = [&](std::string const& got, auto const& call) {
+  auto const refuses = [&](std::string const& got, std::function<void()> const& call) {
     s.template refuses<pp::shape_mismatch>({"key \"", "a tensor of shape " + got + " came"}, call);
     REQUIRE(shorter == floats(4));
   };
@@ -186,7 +186,7 @@ TEMPLATE_TEST_CASE("a key of more elements than a store can have is refused, and
                    "[store][errors]", with_rule, without_rule, chosen_at_run_time) {
   subject<TestType> s;
   constexpr std::int64_t most = std::int64_t{1} << 48;
-  auto const refuses = [&](std::int64_t size, auto const& call) {
+  auto const refuses = [&](std::int64_t size, std::function<void()> const& call) {
     s.template refuses<pp::out_of_memory>({"\"u\"", "(" + std::to_string(size) + ")", "float32"}, call);
   };
   for (std::int64_t const size : {most, most << 4, (most << 13) - 1})
@@ -223,7 +223,7 @@ TEMPLATE_TEST_CASE("a gradient of another shape is refused, alone or among sever
                    without_rule, chosen_at_run_time) {
   subject<TestType> s;
   view const turned(s.ones.data(), shape{4, 3});
-  auto const refuses = [&](std::string const& got, auto const& call) {
+  auto const refuses = [&](std::string const& got, std::function<void()> const& call) {
     s.template refuses<pp::shape_mismatch>({"key \"w\" has shape (3, 4), a tensor of shape " + got + " came"}, call);
   };
   refuses("(12)", [&] { s.store.push("w", s.ones); });
@@ -241,7 +241,7 @@ TEMPLATE_TEST_CASE("ranges of unequal lengths are refused by every call", "[stor
   strings const keys{"w", "w"}, fresh{"p", "q"};
   views one{s.gradient()}, three(3, s.gradient()), out_one{s.output()}, out_two(2, s.output()),
       out_three(3, s.output());
-  auto const refuses = [&](std::string const& words, auto const& call) {
+  auto const refuses = [&](std::string const& words, std::function<void()> const& call) {
     s.template refuses<pp::shape_mismatch>({words}, call);
     REQUIRE(s.store.size() == 2);
   };
@@ -296,7 +296,7 @@ TEMPLATE_TEST_CASE("a list without keys is refused by every call, and so is a ke
   subject<TestType> s;
   strings const none;
   views tensors;
-  auto const refuses = [&](std::string const& words, auto const& call) {
+  auto const refuses = [&](std::string const& words, std::function<void()> const& call) {
     s.template refuses<pp::invalid_argument>({words}, call);
   };
   refuses("init: at least 1 key expected", [&] { s.store.init(none, tensors); });
@@ -321,7 +321,7 @@ TEMPLATE_TEST_CASE("rows that a key does not have are refused by push, pull and 
                    without_rule, chosen_at_run_time) {
   subject<TestType> s;
   for (std::int64_t const id : {-1, 3, 1000}) {
-    auto const refuses = [&](std::string const& name, auto const& call) {
+    auto const refuses = [&](std::string const& name, std::function<void()> const& call) {
       s.template refuses<pp::invalid_argument>({name + " has 3 rows, row " + std::to_string(id) + " came"}, call);
     };
     auto const bad = s.row(id);
@@ -348,7 +348,7 @@ TEMPLATE_TEST_CASE("rows that a key does not have are refused by push, pull and 
 TEMPLATE_TEST_CASE("rules, functions and names of capabilities that cannot be right are refused", "[store][errors]",
                    with_rule, without_rule, chosen_at_run_time) {
   subject<TestType> s;
-  auto const refuses = [&](strings const& words, auto const& call) {
+  auto const refuses = [&](strings const& words, std::function<void()> const& call) {
     s.template refuses<pp::invalid_argument>(words, call);
   };
   strings const rate{"sgd: learning_rate", "got -1"};
