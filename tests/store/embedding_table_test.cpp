@@ -368,6 +368,28 @@ TEST_CASE("an exported table goes on elsewhere bit for bit", "[embedding_table]"
   REQUIRE(small.size() == 0);
 }
 
+TEST_CASE("a number that the rule keeps per row goes with its row", "[embedding_table]") {
+  pp::kv_store<float, device, update::group_adagrad> store{pp::cpu_devices<pp::test::thread_system>(2)};
+  pp::table_options const options{.capacity = 2, .initial_rows = 1, .evicts = pp::eviction::least_recently_used};
+  pp::embedding_table table{store, "w", 4, options, pp::zero_rows()};
+  std::vector<float> const ones(4, 1.0F);
+  auto const numbers = [&] { return table.export_rows().states.at(0).elements; };
+  table.push(ids{1}, ones);
+  auto const once = numbers();
+  REQUIRE(once.size() == 1);
+  table.push(ids{1}, ones);
+  REQUIRE(numbers().at(0) > once[0]);
+  table.push(ids{2}, ones);
+  REQUIRE(numbers().at(1) == Approx(once[0]));
+  table.push(ids{3}, ones);  // in the place of 1
+  REQUIRE(table.export_rows().ids == ids{3, 2});
+  REQUIRE(numbers().at(0) == Approx(once[0]));
+  auto rows = table.export_rows();
+  rows.states[0].elements = {5, 7};
+  table.import_rows(rows);
+  REQUIRE(numbers() == std::vector<float>{5, 7});
+}
+
 TEST_CASE("the map of slots is that of std::map", "[embedding_table]") {
   pp::cpu_device<pp::test::thread_system> const on;
   pp::flat_slot_map map;
