@@ -45,13 +45,13 @@ std::vector<double> dynamic_map(bool is_signed) {
   return result;
 }
 
-/// The values that a codec has for a block of that greatest magnitude. @param top  -1 if only a negative state has it, else 1.
+/// The values that a codec has for a block of that greatest magnitude. @param sign_of_greatest  -1 if only a negative state has it, else 1.
 template <class Codec>
-std::vector<double> values(double greatest, [[maybe_unused]] int top) {
+std::vector<double> values(double greatest, [[maybe_unused]] int sign_of_greatest) {
   std::vector<double> result;
   if constexpr (std::same_as<Codec, codec::dynamic> || std::same_as<Codec, codec::unsigned_dynamic>) {
     bool const is_signed = std::same_as<Codec, codec::dynamic>;
-    for (double const x : dynamic_map(is_signed)) result.push_back(x * greatest * (is_signed ? top : 1));
+    for (double const x : dynamic_map(is_signed)) result.push_back(x * greatest * (is_signed ? sign_of_greatest : 1));
   } else if constexpr (std::same_as<Codec, codec::linear>) {
     for (int k = -127; k <= 127; ++k) result.push_back(k / 127.0 * greatest);
   } else if constexpr (std::same_as<Codec, codec::unsigned_linear>) {
@@ -95,7 +95,7 @@ void expect_nearest(std::span<double const> exact, std::span<float const> decode
     INFO("element " << i << ": " << exact[i] << " became " << decoded[i] << ", the nearest value is " << least
                     << " away");
     // 16 bits of the unit, float against double
-    REQUIRE(std::abs(double{decoded[i]} - exact[i]) <= least + 3e-5 * (std::abs(exact[i]) + greatest * 1e-2));
+    REQUIRE(std::abs(double{decoded[i]} - exact[i]) <= least + 4e-5 * (std::abs(exact[i]) + greatest * 1e-2));
   }
 }
 
@@ -324,10 +324,14 @@ TEST_CASE("the momentum of an element without gradients decays to 0, and its wei
     plain.pushpull("w", gradient, expected).wait();
   }
   auto const momentum = coded.state("w", "exp_avg");
+  double moved[2] = {}, exact[2] = {};
   for (std::size_t i = 0; i < 256; ++i) {
     REQUIRE(momentum[i] == (i < 128 ? Approx(1).epsilon(0.02) : Approx(0).margin(1e-9)));
-    REQUIRE(weight[i] == Approx(expected[i]).epsilon(0.15));
+    REQUIRE(weight[i] == Approx(expected[i]).epsilon(0.25));  // the second moments' noise is of hundreds of steps
+    moved[i / 128] += weight[i];
+    exact[i / 128] += expected[i];
   }
+  for (std::size_t k = 0; k < 2; ++k) REQUIRE(moved[k] == Approx(exact[k]).epsilon(0.04));
 }
 
 TEST_CASE("linear rounds at random, with the exact value as the mean, and a codec may be none", "[state_codecs]") {

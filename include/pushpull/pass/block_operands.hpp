@@ -75,14 +75,14 @@ PUSHPULL_DEVICE_INLINE void add_sources(Run const& r, Load const& load, Add cons
 }
 
 /// The reduction of a block over all sources, in source order. A GPU asks once whether the block is whole: a branch at
-/// each source would keep their loads apart.
+/// each source would keep their loads apart. @tparam Alone  There is one source.
 PUSHPULL_EXEC_CHECK_DISABLE
-template <class Reduction, memory Memory, class Block, class Run>
+template <class Reduction, memory Memory, bool Alone = false, class Block, class Run>
 PUSHPULL_DEVICE_INLINE void reduce(Block& total, Run const& r, std::int64_t i, std::int64_t valid) {
   using element = typename Run::gradient_type;
   using source = typename Run::source_type;
   if constexpr (Memory != memory::arenas && Block::access::unrolled && !pushpull::detail::Encoded<element>)
-    if (!Block::by_element(valid, r.aligned)) return reduce<Reduction, memory::arenas>(total, r, i, valid);
+    if (!Block::by_element(valid, r.aligned)) return reduce<Reduction, memory::arenas, Alone>(total, r, i, valid);
   auto const load = [&](Block& to, source from) PUSHPULL_INLINE_LAMBDA {
     if constexpr (pushpull::detail::Encoded<element>) {
       to.template load_encoded<element>(from, i, r.unit);
@@ -95,9 +95,10 @@ PUSHPULL_DEVICE_INLINE void reduce(Block& total, Run const& r, std::int64_t i, s
     }
   };
   load(total, r.gradient[0]);
-  add_sources<Block>(r, load, [&](Block const& next) PUSHPULL_INLINE_LAMBDA {
-    static_for<Block::count>([&](auto j) PUSHPULL_INLINE_LAMBDA { total.x[j] = Reduction{}(total.x[j], next.x[j]); });
-  });
+  if constexpr (!Alone)
+    add_sources<Block>(r, load, [&](Block const& next) PUSHPULL_INLINE_LAMBDA {
+      static_for<Block::count>([&](auto j) PUSHPULL_INLINE_LAMBDA { total.x[j] = Reduction{}(total.x[j], next.x[j]); });
+    });
   static_for<Block::count>([&](auto j)
                                PUSHPULL_INLINE_LAMBDA { total.x[j] = Reduction{}.finish(total.x[j], r.sources); });
 }

@@ -223,14 +223,22 @@ struct body {
     if constexpr (reads_weight<Rule>)
       for_each_part([&](auto p, std::int64_t i, std::int64_t valid)
                         PUSHPULL_INLINE_LAMBDA { detail::load_stored<Memory>(w[p], r.master + i, r.aligned, valid); });
-    for_each_part([&](auto p, std::int64_t i, std::int64_t valid) PUSHPULL_INLINE_LAMBDA {
-      if (reads_gradient<Rule> && valid > 0) {
-        detail::reduce<Reduction, Memory>(g[p], r, i, valid);
-        detail::add_accumulated<Types>(g[p], r, i);
-      } else {
-        detail::static_for<block_type::count>([&](auto j) PUSHPULL_INLINE_LAMBDA { g[p].x[j] = 0; });
-      }
-    });
+    auto const reduce = [&](auto alone) PUSHPULL_INLINE_LAMBDA {
+      for_each_part([&](auto p, std::int64_t i, std::int64_t valid) PUSHPULL_INLINE_LAMBDA {
+        if (reads_gradient<Rule> && valid > 0) {
+          detail::reduce<Reduction, Memory, decltype(alone)::value>(g[p], r, i, valid);
+          detail::add_accumulated<Types>(g[p], r, i);
+        } else {
+          detail::static_for<block_type::count>([&](auto j) PUSHPULL_INLINE_LAMBDA { g[p].x[j] = 0; });
+        }
+      });
+    };
+    // Instructions that do nothing take time too, and this pass has little to spare.
+    if (r.gradients == 1) {
+      reduce(std::true_type{});
+    } else {
+      reduce(std::false_type{});
+    }
     codes.share_units();
     parameters const& parameters_of_step = given();
     for_each_part([&](auto p, std::int64_t i, std::int64_t) PUSHPULL_INLINE_LAMBDA {
@@ -240,15 +248,20 @@ struct body {
     });
     for_each_part([&](auto p, std::int64_t i, std::int64_t valid) PUSHPULL_INLINE_LAMBDA {
       if constexpr (writes_weight<Rule>) detail::store_stored<Memory>(w[p], r.master + i, r.aligned, valid);
-      if (valid > 0) detail::mirror<Memory>(w[p], r, i, valid);
     });
+    if (r.mirrors > 0)
+      for_each_part([&](auto p, std::int64_t i, std::int64_t valid) PUSHPULL_INLINE_LAMBDA {
+        if (valid > 0) detail::mirror<Memory>(w[p], r, i, valid);
+      });
     codes.store(r, first, seed_of(r, parameters_of_step, before / S::block * S::block), state);
   }
 
   /// Of the random rounding in the block of codes that begins with element number `first` of the run.
-  PUSHPULL_DEVICE_INLINE static std::uint64_t seed_of(run_type const& r, parameters const& given, std::int64_t first) {
-    return detail::mix(detail::mix(static_cast<std::uint64_t>(given.t)) ^
-                       static_cast<std::uint64_t>(r.first_element + first));
+  PUSHPULL_DEVICE_INLINE static std::uint32_t seed_of(run_type const& r, parameters const& given, std::int64_t first) {
+    auto const number = static_cast<std::uint64_t>(r.first_element + first);
+    std::uint32_t const of_step = detail::mix(static_cast<std::uint32_t>(given.t));
+    return detail::mix(detail::mix(of_step + static_cast<std::uint32_t>(number >> 32)) ^
+                       static_cast<std::uint32_t>(number));
   }
 
   using coded_buffer = detail::coded_buffer<typename block_type::pack_type, S, states>;
@@ -265,7 +278,7 @@ struct body {
     std::uint8_t unused[S::block];
     coded_rest rest;
     rest.from = &buffer[1];
-    rest.random = random_type(0);
+    rest.random = random_type(0U);
     detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA {
       rest.codes[s] = unused;
       rest.factor[s] = decltype(block_type::pack_type::value)(0.0F);

@@ -96,7 +96,7 @@ struct shared_codes {
   /// Encodes and writes the states, with the units of the blocks. @param seed  Of random rounding; one for each block.
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class Run, std::size_t N>
-  PUSHPULL_DEVICE_INLINE static void store(Run const& r, std::int64_t first, std::uint64_t seed,
+  PUSHPULL_DEVICE_INLINE static void store(Run const& r, std::int64_t first, std::uint32_t seed,
                                            Block const (&state)[parts][N]) {
     float unit[States], factor[States];
     static_for<States>([&](auto s) PUSHPULL_INLINE_LAMBDA {

@@ -192,14 +192,18 @@ constexpr std::int64_t state_bytes([[maybe_unused]] std::size_t s, std::int64_t 
 /// The random word of an element is so much above that of the element 16 before it. See random_words.
 inline constexpr std::uint32_t random_lane_step = 0x9E3779B9U;
 
-/// The unit of a block's codes, by the greatest magnitude in it. Where that is not finite, NaN: codes of 0 then are NaN. What
-/// follows the 16 first significant bits is rounded off: the greatest decoded magnitude then gives the same unit.
+/// The unit of a block's codes, by the greatest magnitude in it. Where that is not finite, NaN: codes of 0 then are NaN. Of the
+/// unit the first 16 significant bits are kept, and what follows is dropped: the greatest magnitude then has the greatest code
+/// however it is rounded, and the greatest decoded magnitude gives the same unit.
 template <class Codec>
 PUSHPULL_DEVICE_INLINE float block_unit(float greatest) {
   if (!is_finite(greatest)) return cuda::std::bit_cast<float>(0x7FC00000U);
   if constexpr (requires { Codec::greatest; }) {
+    // Below 2^-126 there are no quotients, and those of linear codes have 20 bits more.
+    constexpr std::uint32_t least = rounds_at_random<Codec> ? 0x0B000000U : 0x00800000U;
     std::uint32_t const bits = cuda::std::bit_cast<std::uint32_t>(greatest * (1 / Codec::greatest));
-    return cuda::std::bit_cast<float>(bits < 0x00800000U ? 0U : (bits + 0x80U) & 0xFFFFFF00U);
+    std::uint32_t const kept = (bits + 2U) & 0xFFFFFF00U;
+    return cuda::std::bit_cast<float>(kept < least ? 0U : kept);
   } else if constexpr (DynamicCodec<Codec>) {
     return cuda::std::bit_cast<std::uint32_t>(greatest) < 0x00800000U ? 0.0F : greatest;
   } else {  // the upper bits of the greatest state, rounded up, have code 127
@@ -212,11 +216,11 @@ PUSHPULL_DEVICE_INLINE float block_unit(float greatest) {
 template <class Codec>
 PUSHPULL_DEVICE_INLINE float block_factor(float unit) {
   if constexpr (requires { Codec::greatest; }) {
-    return unit > 0 ? 1 / unit : 0;
+    return unit > 0 ? (rounds_at_random<Codec> ? 0x1p20F : 1.0F) / unit : 0;
   } else if constexpr (DynamicCodec<Codec>) {
     return unit > 0 || unit < 0 ? 1 / unit : 0;
   } else {
-    return cuda::std::bit_cast<float>(-cuda::std::bit_cast<int>(unit));
+    return cuda::std::bit_cast<float>(cuda::std::bit_cast<int>(unit) - 128 * Codec::step);
   }
 }
 

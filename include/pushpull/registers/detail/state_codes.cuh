@@ -98,12 +98,11 @@ template <std::size_t N>
 struct random_words_of {
   std::uint32_t word[N];
 
-  __host__ __device__ __forceinline__ random_words_of(std::uint64_t seed, std::int64_t first) {
+  __host__ __device__ __forceinline__ random_words_of(std::uint32_t seed, std::int64_t first) {
     auto const number = static_cast<std::uint32_t>(first);
     static_for<N>([&](auto j) {
       std::uint32_t const lane = (number + static_cast<std::uint32_t>(j)) % 16;
-      std::uint32_t x =
-          (lane * random_lane_step + static_cast<std::uint32_t>(seed)) ^ static_cast<std::uint32_t>(seed >> 32);
+      std::uint32_t x = lane * random_lane_step + seed;
       x = (x ^ (x >> 16)) * 0x7FEB352DU;
       x = (x ^ (x >> 15)) * 0x846CA68BU;
       word[j] = x + (number / 16 + 1) * random_lane_step;
@@ -123,8 +122,8 @@ __host__ __device__ __forceinline__ int state_code(float x, float factor, [[mayb
     return code > 127 ? 127 : code;
   };
   if constexpr (std::same_as<Codec, codec::linear>) {
-    int const exact = nearest_integer(product(product(x, factor), 0x1p20F));
-    return between(-127, (exact + static_cast<int>((rounding & ~127U) | 64U)) >> 20);
+    int const exact = nearest_integer(product(x, factor));
+    return between(-127, (exact + static_cast<int>(rounding & ~127U) + 64) >> 20);
   } else if constexpr (std::same_as<Codec, codec::unsigned_linear>) {
     return between(-128, nearest_integer(product(x, factor)) - Codec::middle);
   } else if constexpr (DynamicCodec<Codec>) {
@@ -140,10 +139,9 @@ __host__ __device__ __forceinline__ int state_code(float x, float factor, [[mayb
     return !Codec::is_signed || bits >= 0 ? number : number > 127 ? -127 : -number;
   } else {
     static_assert(std::same_as<Codec, codec::unsigned_float8>);
-    int const magnitude = cuda::std::bit_cast<int>(x);
-    std::uint32_t const bits = static_cast<std::uint32_t>(magnitude > 0 ? magnitude : 0) + rounding +
-                               cuda::std::bit_cast<std::uint32_t>(factor);
-    return between(-128, static_cast<int>(bits) >> Codec::dropped);
+    int const bits = cuda::std::bit_cast<int>(x), least = cuda::std::bit_cast<int>(factor);
+    int const code = ((bits > least ? bits : least) - least + static_cast<int>(rounding)) >> Codec::dropped;
+    return (code < 255 ? code : 255) - 128;
   }
 }
 

@@ -38,7 +38,7 @@ __host__ __device__ void encode_states(std::uint8_t*, Batch const&, Batch const&
 template <class Batch>
 struct random_words {
   random_words() = default;
-  __host__ __device__ explicit random_words(std::uint64_t);
+  __host__ __device__ explicit random_words(std::uint32_t);
   __host__ __device__ void advance();
   __host__ __device__ int upper(int) const;
   __host__ __device__ int lower(int) const;
@@ -191,12 +191,12 @@ struct random_words {
   words state[registers]{};
 
   random_words() = default;
-  PUSHPULL_HOST_INLINE explicit random_words(std::uint64_t seed) {
+  PUSHPULL_HOST_INLINE explicit random_words(std::uint32_t seed) {
     static_for<registers>([&](auto k) PUSHPULL_INLINE_LAMBDA {
       words lane;
       for (std::size_t i = 0; i < Batch::size; ++i)
         lane[i] = static_cast<std::uint32_t>(k * Batch::size + i) * random_lane_step;
-      state[k] = (lane + static_cast<std::uint32_t>(seed)) ^ static_cast<std::uint32_t>(seed >> 32);
+      state[k] = lane + seed;
       state[k] = (state[k] ^ (state[k] >> 16)) * 0x7FEB352DU;
       state[k] = (state[k] ^ (state[k] >> 15)) * 0x846CA68BU + random_lane_step;
     });
@@ -226,7 +226,7 @@ PUSHPULL_HOST_INLINE void encode_states(std::uint8_t* to, Batch const& x, Batch 
                                         [[maybe_unused]] words_of<Batch> const& rounding) {
   if constexpr (std::same_as<Codec, codec::linear>) {
     // No integer is rounded away, nor what is within 2^-15 of one: a product of a decoded state.
-    words_of<Batch> const code = (nearest_words(x * factor * Batch(0x1p20F)) + ((rounding & -128) | 64)) >> 20;
+    words_of<Batch> const code = (nearest_words(x * factor) + ((rounding & -128) | 64)) >> 20;
     words_of<Batch> const least = words_of<Batch>{} - 127;
     store_signed_bytes<Batch>(to, code < least ? least : code);
   } else if constexpr (std::same_as<Codec, codec::unsigned_linear>) {
@@ -237,10 +237,9 @@ PUSHPULL_HOST_INLINE void encode_states(std::uint8_t* to, Batch const& x, Batch 
     store_bytes<false, Batch>(to, dynamic_codes<Codec>(x * factor));
   } else {
     static_assert(std::same_as<Codec, codec::unsigned_float8>);
-    auto const magnitude = std::bit_cast<words_of<Batch> >(x.data);
-    words_of<Batch> const bits = magnitude > 0 ? magnitude : words_of<Batch>{};
-    auto const from_unit = std::bit_cast<words_of<Batch> >(factor.data);
-    store_signed_bytes<Batch>(to, (bits + rounding + from_unit) >> Codec::dropped);
+    auto const bits = std::bit_cast<words_of<Batch> >(x.data);
+    auto const least = std::bit_cast<words_of<Batch> >(factor.data);
+    store_signed_bytes<Batch>(to, (((bits > least ? bits : least) - least + rounding) >> Codec::dropped) - 128);
   }
 }
 
