@@ -69,7 +69,8 @@ std::vector<std::vector<float>> trained(Rule const& rule, Placement placement, i
 TEST_CASE("whole keys go to the device that owns least, the largest first", "[placement]") {
   std::vector<std::size_t> const sizes{10, 700, 300, 64, 65, 650, 0, 20};
   std::vector<std::int64_t> loads{0, 0};
-  auto const where = pp::detail::lay_out_owners(sizes, loads);
+  std::vector<std::int64_t> const costs(sizes.begin(), sizes.end());
+  auto const where = pp::detail::lay_out_owners(sizes, costs, loads);
   REQUIRE(loads == std::vector<std::int64_t>{700 + 65 + 64 + 20 + 10 + 0 - 0, 650 + 300});
   REQUIRE(where.parts.size() == 2);
   REQUIRE(where.parts[0].begin == 0);
@@ -82,7 +83,8 @@ TEST_CASE("whole keys go to the device that owns least, the largest first", "[pl
     REQUIRE(where.offsets[i] + static_cast<std::int64_t>(sizes[i]) <= part.end);
     REQUIRE(where.offsets[i] % 64 == 0);
   }
-  auto const later = pp::detail::lay_out_owners(std::vector<std::size_t>{100}, loads);  // a new key alone
+  auto const later = pp::detail::lay_out_owners(std::vector<std::size_t>{100}, std::vector<std::int64_t>{100},
+                                                loads);  // a new key alone
   REQUIRE(loads[0] == 959);
   REQUIRE(later.parts[0].size() == 128);
 }

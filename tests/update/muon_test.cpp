@@ -87,6 +87,21 @@ TEST_CASE("muon's step has singular values near 1, of matrices tall and wide, an
   }
 }
 
+TEST_CASE("muon's keys go to the devices whose products cost least", "[update][muon]") {
+  pp::kv_store store{pp::cpu_devices(2), update::muon{}, pp::synchronous{}};
+  std::vector<std::string> const names{"vector", "square", "first", "second"};
+  std::vector<pp::shape> const shapes{{9000}, {64, 64}, {40, 40}, {40, 40}};
+  std::vector<std::vector<float>> values;
+  std::vector<pp::tensor_view<float>> views;
+  for (auto const& s : shapes) values.emplace_back(s.size());
+  for (std::size_t k = 0; k < shapes.size(); ++k) views.emplace_back(values[k].data(), shapes[k]);
+  store.init(names, views);
+  // The products of 64 x 64 cost more than those of twice 40 x 40 and of a vector, whose elements are the most.
+  auto const report = store.memory_report();
+  CHECK(report.devices[0].masters == 64 * 64 * sizeof(float));
+  CHECK(report.devices[1].masters > 9000 * sizeof(float));
+}
+
 TEST_CASE("muon over ranks has the bits of one process", "[update][muon][ranks]") {
   auto const make = [](auto const& devices, auto const& c) {
     return pp::make_kv_store<float>(devices, update::muon{.learning_rate = 0.1}, c);

@@ -98,6 +98,25 @@ inline constexpr bool transforms_matrices = [] {
   return false;
 }();
 
+/// The cost of a key's step in stage number `Stage`; elements where the stage does not say it.
+template <class U, std::size_t Stage>
+double cost_of_stage(std::int64_t rows, std::int64_t columns) {
+  using stage = factored_stage_type<U, Stage>;
+  if constexpr (requires { stage::cost(rows, columns); }) {
+    return stage::cost(rows, columns);
+  } else {
+    return static_cast<double>(rows) * static_cast<double>(columns);
+  }
+}
+/// That of all stages.
+template <class U>
+std::int64_t cost_of_matrices(std::int64_t rows, std::int64_t columns) {
+  double const total = [&]<std::size_t... Stage>(std::index_sequence<Stage...>) {
+    return (cost_of_stage<U, Stage>(rows, columns) + ... + 0);
+  }(std::make_index_sequence<factored_count<U>>());
+  return static_cast<std::int64_t>(total < 0x1p53 ? total : 0x1p53);
+}
+
 /// How many of the numbers of rows and columns have names.
 template <class U>
 inline constexpr std::size_t factor_state_count = [] {
@@ -134,7 +153,8 @@ inline constexpr auto all_state_names = [] {
 ///         m.columns in order; m.scratch has room for m.scratch_size() numbers. The operator finds them by
 ///         `elements<V>(outside)`. With template <class D> using library, such as matrix_products<D>, it is
 ///         transform(m, library<D> const&), of which each store makes one per device D from a D const&. On GPUs a library is
-///         a must, m points to memory of the GPU, and transform enqueues on its stream and waits for nothing.
+///         a must, m points to memory of the GPU, and transform enqueues on its stream and waits for nothing. static double
+///         cost(rows, columns), a number that grows as the time of transform does, balances the owners of keys.
 /// Models: update::centralize, group_adagrad, adam_mini, adafactor, and every pipeline or wrapper that holds one.
 template <class U>
 concept Factored = PreReduction<U> && (detail::factored_count<U> > 0);

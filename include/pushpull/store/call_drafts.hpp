@@ -14,6 +14,7 @@
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/pass/factored_plan.hpp>
 #include <pushpull/pass/row_numbers.hpp>
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/schedule/operation_pool.hpp>
@@ -83,8 +84,7 @@ class call_drafts {
         accumulation_(accumulation),
         ranks_(make_ranks(communicator_, device_list)),
         contents_(device_list, owners_of<D>(communicator_, device_list.size()), ranks_.get(), updater,
-                  std::move(shared.directory), number,
-                  rule_of(placement, Types::whole_keys, Types::table_type::arena_type::padding)),
+                  std::move(shared.directory), number, placement_of(placement)),
         schedule_(std::move(shared.schedule)) {
     contents_.collectives = &schedule_->collectives;
     detail::validate_policy(compressor_);
@@ -192,6 +192,15 @@ class call_drafts {
     return *op.release();
   }
 
+  static placement_rule placement_of(placement_type const& policy) {
+    auto result = rule_of(policy, Types::whole_keys, table_type::arena_type::padding);
+    if constexpr (transforms_matrices<rule_type>)
+      result.cost = [](pushpull::shape const& shape) {
+        auto const m = pass::matrix_of<float>({.elements = true}, shape);
+        return cost_of_matrices<rule_type>(m.rows, m.columns);
+      };
+    return result;
+  }
   static std::unique_ptr<rank_group> make_ranks([[maybe_unused]] communicator_type const& communicator,
                                                 [[maybe_unused]] std::vector<D> const& devices) {
     if constexpr (requires { communicator.expect_devices(devices); }) communicator.expect_devices(devices);

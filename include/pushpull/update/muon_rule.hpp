@@ -92,6 +92,10 @@ struct muon {
 
   template <class D>
   using library = matrix_products<D>;
+  /// Multiplications of an iteration, but for a factor.
+  static double cost(std::int64_t rows, std::int64_t columns) {
+    return static_cast<double>(rows) * static_cast<double>(columns) * static_cast<double>(std::min(rows, columns));
+  }
 
   /// X, in u's place.
   template <class A, class Library>

@@ -78,9 +78,9 @@ class arena_list {
 
   /// Room for keys of `sizes` elements. All that may fail; one at a time until `commit`.
   /// @param has_gradient  Whether a resident key has a gradient: the gradient arrays cover no other keys.
-  /// @param numbered      The keys for placement::mxnet, which alone reads them.
+  /// @param placed        The keys for placement::mxnet and for whole keys, which alone read them.
   place prepare(std::vector<D> const& devices, std::span<std::size_t const> sizes,
-                std::vector<bool> const& has_gradient, bool resident, std::span<numbered_key const> numbered = {}) {
+                std::vector<bool> const& has_gradient, bool resident, std::span<placed_key const> placed = {}) {
     place result;
     result.begins_leaves_ = rule_.begins_leaves_with_keys();
     result.numbers_ = lay_out_slices(sizes, has_gradient, 1, rule_.padding);
@@ -92,11 +92,12 @@ class arena_list {
       if (rule_.bound && static_cast<std::int64_t>(sizes[i]) >= *rule_.bound) {
         key_group alone;
         alone.add(i, sizes[i], has_gradient[i]);
-        auto parts = mxnet_parts(sizes[i], numbered[i].unit, topology_.owners(), rule_.padding);
+        auto parts = mxnet_parts(sizes[i], placed[i].unit, topology_.owners(), rule_.padding);
         make_arena(result, devices, alone, {{0}, std::move(parts), padded(sizes[i], rule_.padding)}, resident);
       } else {
         together.add(i, sizes[i], has_gradient[i]);
-        if (rule_.bound) together.owners.push_back(mxnet_owner(numbered[i].number, topology_.owners()));
+        if (rule_.whole_keys) together.costs.push_back(placed[i].cost);
+        if (rule_.bound) together.owners.push_back(mxnet_owner(placed[i].number, topology_.owners()));
       }
     }
     if (!together.keys.empty()) place_together(result, devices, together, resident);
@@ -130,6 +131,7 @@ class arena_list {
     std::vector<std::size_t> sizes;
     std::vector<bool> gradients;      // whether each has one
     std::vector<std::size_t> owners;  // where they are given
+    std::vector<std::int64_t> costs;  // where they decide about owners
 
     void add(std::size_t key, std::size_t size, bool has_gradient) {
       keys.push_back(key);
@@ -151,7 +153,8 @@ class arena_list {
       make_arena(result, devices, group, lay_out_by_owner(group.sizes, group.owners, topology_.owners(), rule_.padding),
                  resident);
     } else if (rule_.whole_keys) {
-      make_arena(result, devices, group, lay_out_owners(group.sizes, result.loads_, rule_.padding), resident);
+      make_arena(result, devices, group, lay_out_owners(group.sizes, group.costs, result.loads_, rule_.padding),
+                 resident);
     } else {
       make_arena(result, devices, group,
                  lay_out_slices(group.sizes, group.gradients, topology_.owners(), rule_.padding), resident);
@@ -181,7 +184,7 @@ class arena_list {
       owner = group.owners.front();
     } else if (rule_.whole_keys) {
       owner = static_cast<std::size_t>(std::min_element(loads_.begin(), loads_.end()) - loads_.begin());
-      result.loads_[owner] += packed.size;
+      for (std::int64_t const cost : group.costs) result.loads_[owner] += cost;
     }
     open_arena& open = open_[kind * topology_.owners() + owner];
     result.open_ = &open;
@@ -216,7 +219,7 @@ class arena_list {
   std::size_t states_;
   rank_group* ranks_;
   placement_rule rule_;
-  std::vector<std::int64_t> loads_;  // elements that each owner holds, counted where keys are not cut
+  std::vector<std::int64_t> loads_;  // the costs of the keys that each owner holds, counted where keys are not cut
   std::vector<std::unique_ptr<Arena>> arenas_;
   std::vector<open_arena> open_;      // by kind and owner
   std::int64_t shared_elements_ = 0;  // in such arenas

@@ -305,7 +305,7 @@ class key_table {
                                     std::vector<bool> const& needs_gradient) {
     std::vector<record*> made;
     std::vector<std::size_t> sizes;
-    std::vector<numbered_key> numbered;
+    std::vector<placed_key> placed;
     std::int64_t elements = next_element_ % max_elements;
     for (std::size_t i = 0; i < keys.size(); ++i) {
       expects<duplicate_key>(!contains(keys[i]),
@@ -317,13 +317,14 @@ class key_table {
                ": a store holds less than 2^48 elements";
       });
       sizes.push_back(shape.size());
-      if (!placement_.bound) continue;
+      if (!placement_.bound && !placement_.whole_keys) continue;
       auto const order = static_cast<std::int64_t>(first + i);
-      numbered.push_back({number_of(keys[i], order), values[i].has_rows ? row_length_of(shape) : 1});
+      placed.push_back({number_of(keys[i], order), values[i].has_rows ? row_length_of(shape) : 1,
+                        placement_.cost != nullptr ? placement_.cost(shape) : size});
     }
     std::vector<bool> has_gradient(keys.size());
     for (std::size_t i = 0; i < keys.size(); ++i) has_gradient[i] = resident && needs_gradient[i];
-    result.memory = arenas_.prepare(devices_, sizes, has_gradient, mirrored, numbered);
+    result.memory = arenas_.prepare(devices_, sizes, has_gradient, mirrored, placed);
     auto const& where = result.memory;
     for (std::size_t i = 0; i < keys.size(); ++i) {
       auto r = std::make_unique<record>(record{.key = key_type(keys[i]),

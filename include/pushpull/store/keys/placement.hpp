@@ -14,6 +14,7 @@
 
 #include <pushpull/concepts/policy.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/element/shape.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/pass/step_control.hpp>
 
@@ -29,8 +30,9 @@ struct slices {
   static constexpr bool whole_keys = false;
 };
 
-/// Every key has one owner: of the keys of one init the largest first, each is given to the device that owns least. For
-/// thousands of small keys that travel between devices whole.
+/// Every key has one owner: of the keys of one init the largest first, each is given to the device that owns least; with a
+/// rule that multiplies matrices (muon), the dearest first, to the device whose products cost least. For thousands of small keys
+/// that travel between devices whole.
 struct owners {
   using policy_kind = placement_tag;
   static constexpr bool whole_keys = true;
@@ -67,6 +69,8 @@ struct placement_rule {
   bool whole_keys = false;                 ///< Keys are not cut: see placement::owners.
   std::optional<std::int64_t> bound = {};  ///< See placement::mxnet; none where keys are placed otherwise.
   std::int64_t padding = pass::padding;    ///< Each key takes a multiple of so many elements.
+  /// What a key's step costs its owner, where the elements do not say it. Null: they do.
+  std::int64_t (*cost)(shape const&) = nullptr;
 
   /// Whether norms' leaves begin with each key, not with the keys of an init, which follow one another on their owners.
   bool begins_leaves_with_keys() const { return whole_keys || bound; }
@@ -112,10 +116,11 @@ inline slice slice_of(std::int64_t size, std::size_t owner, std::size_t owners) 
   return {std::min(size, index * part), std::min(size, (index + 1) * part)};
 }
 
-/// A key as MXNet's placement sees it.
-struct numbered_key {
-  std::int64_t number = 0;
-  std::int64_t unit = 1;  ///< Elements that stay together: of a row, if init has given rows.
+/// A key as placements see it.
+struct placed_key {
+  std::int64_t number = 0;  ///< For placement::mxnet.
+  std::int64_t unit = 1;    ///< Elements that stay together: of a row, if init has given rows.
+  std::int64_t cost = 0;    ///< For whole keys: what its step costs.
 };
 
 /// Of `owners` owners the one that holds a key below MXNet's bound.
@@ -180,17 +185,18 @@ inline layout lay_out_by_owner(std::span<std::size_t const> sizes, std::span<std
   return result;
 }
 
-/// The largest first, each key goes to the owner with least.
-/// @param loads  Elements that each owner holds, which grow.
-inline layout lay_out_owners(std::span<std::size_t const> sizes, std::vector<std::int64_t>& loads,
-                             std::int64_t padding = pass::padding) {
+/// The dearest first, each key goes to the owner with least.
+/// @param costs  Of each key's step.
+/// @param loads  The costs of the keys that each owner holds, which grow.
+inline layout lay_out_owners(std::span<std::size_t const> sizes, std::span<std::int64_t const> costs,
+                             std::vector<std::int64_t>& loads, std::int64_t padding = pass::padding) {
   std::vector<std::size_t> order(sizes.size()), owner_of(sizes.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
-  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return sizes[a] > sizes[b]; });
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return costs[a] > costs[b]; });
   for (std::size_t const i : order) {
     auto const least = std::min_element(loads.begin(), loads.end());
     owner_of[i] = static_cast<std::size_t>(least - loads.begin());
-    *least += static_cast<std::int64_t>(sizes[i]);
+    *least += costs[i];
   }
   return lay_out_by_owner(sizes, owner_of, loads.size(), padding);
 }
