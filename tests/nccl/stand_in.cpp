@@ -1,5 +1,6 @@
 #include "stand_in.hpp"
 
+#include <cuda_bf16.h>
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -143,13 +144,14 @@ void add_doubles(std::vector<operation> const& of_rank) {
 }
 
 /// The sums, from rank 0 on, of the elements [first, first + count) go to one rank.
-template <class T>
+template <class T, class Sum = T>
 void add_part(std::vector<operation> const& of_rank, std::size_t first, std::size_t count, operation const& to) {
   std::vector<T> sums(count), part(count);
   for (operation const& o : of_rank) {
     expect(cudaStreamSynchronize(o.stream));
     expect(cudaMemcpy(part.data(), static_cast<T const*>(o.from) + first, count * sizeof(T), cudaMemcpyDefault));
-    for (std::size_t i = 0; i < count; ++i) sums[i] += part[i];
+    for (std::size_t i = 0; i < count; ++i)
+      sums[i] = static_cast<T>(static_cast<Sum>(sums[i]) + static_cast<Sum>(part[i]));
   }
   expect(cudaMemcpyAsync(to.to, sums.data(), count * sizeof(T), cudaMemcpyDefault, to.stream));
   expect(cudaStreamSynchronize(to.stream));
@@ -163,8 +165,10 @@ void reduce(std::vector<operation> const& of_rank) {
       add_part<float>(of_rank, rank * to.bytes / 4, to.bytes / 4, to);
     else if (to.type == ncclDouble)
       add_part<double>(of_rank, rank * to.bytes / 8, to.bytes / 8, to);
+    else if (to.type == ncclBfloat16)
+      add_part<__nv_bfloat16, float>(of_rank, rank * to.bytes / 2, to.bytes / 2, to);
     else
-      refuse("a reduction of other numbers than float and double");
+      refuse("a reduction of other numbers than float, double and bfloat16");
   }
 }
 
@@ -255,6 +259,8 @@ std::size_t size_of(ncclDataType_t type) {
   switch (type) {
     case ncclDouble: return 8;
     case ncclFloat: return 4;
+    case ncclHalf:
+    case ncclBfloat16: return 2;
     default: return 1;
   }
 }
