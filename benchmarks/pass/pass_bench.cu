@@ -209,6 +209,7 @@ bool const entered = [] {
   enter<float, update::adam>("adam/float");
   enter<bfloat16, update::adam>("adam/bfloat16");
   enter_codecs<detail::coded_states<256, codec::linear, codec::unsigned_float8>>("linear, unsigned_float8");
+  enter_codecs<detail::coded_states<256, codec::dynamic, codec::unsigned_dynamic>>("dynamic, unsigned_dynamic");
   return true;
 }();
 

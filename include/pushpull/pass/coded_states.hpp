@@ -55,8 +55,6 @@ PUSHPULL_DEVICE_INLINE void load_coded(Block& to, pushpull::detail::coded_pointe
 /// unit is known when the last one is.
 template <class V, class S, std::size_t States>
 struct coded_buffer {
-  using R = decltype(V::value);
-
   alignas(64) float elements[States][S::block];
 };
 
