@@ -64,7 +64,8 @@ class training_loop {
   /// values get some. After each epoch the mean of each auxiliary state goes to all devices, the module is scored on the
   /// validation data if there are any, with the same metric, and the sources begin another epoch.
   /// @param validation  A DataSource, or nullptr.
-  /// @throws bad_option without `epochs`; no_optimizer; the errors of callbacks and of the source
+  /// @throws bad_option without `epochs`, or without row_ids where parameters are tables of rows; no_optimizer; the errors of
+  /// callbacks and of the source
   template <DataSource S, class M, class V = S, class RowIds = no_row_ids>
   fit_result fit(S& data, M& metric, fit_options const& options, V* validation = nullptr, RowIds const& row_ids = {}) {
     pushpull::detail::expects<bad_option>(options.epochs.has_value(),
@@ -72,6 +73,10 @@ class training_loop {
     if (!self().is_bound()) self().bind_to(data);
     if (!self().is_initialized()) self().init_params(options.initial);
     self().expect_optimizer("fit");
+    if constexpr (std::same_as<RowIds, no_row_ids>)
+      pushpull::detail::expects<bad_option>(!self().optimizer().has_tables(), [] {
+        return std::string("fit: parameters are tables of rows: a function expected that gives the rows of a batch");
+      });
     std::int64_t const epochs = *options.epochs;
     training_control control;
     fit_result result{.next_epoch = options.begin_epoch};

@@ -85,6 +85,9 @@ class model_optimizer {
   /// @returns false if the parameter is no table: all of its rows are in its mirrors
   virtual bool prepare(std::string const& /*name*/, std::vector<std::int64_t> const& /*row_ids*/) { return false; }
 
+  /// Whether some parameters are tables, whose rows move only if `prepare` has named them.
+  virtual bool has_tables() const { return false; }
+
   /// The store, if its type is S; else null.
   template <class S>
   S* store() const {

@@ -104,6 +104,7 @@ class table_optimizer final : public store_optimizer<S, Rule> {
     return found == tables_.end() ? base::grad(name, n) : found->second.gradients[n].view();
   }
   bool steps_in_parts() const override { return false; }
+  bool has_tables() const override { return !tables_.empty(); }
 
   /// @throws invalid_argument if a row does not exist
   bool prepare(std::string const& name, std::vector<std::int64_t> const& row_ids) override {
