@@ -94,7 +94,7 @@ void train_and_test(options const& chosen, std::vector<Device> const& devices, C
         detail::traced(chosen, ranks.rank(),
                        [&] { complete = train(net, ranks, updater, chosen, data.training, policies...); });
       } else {
-        throw input_error{"--updater adam8: for CPU devices"};
+        throw input_error{"--updater adam8: this program is compiled with it for CPU devices"};
       }
     });
     if (!speaks) return;

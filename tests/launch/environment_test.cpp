@@ -79,6 +79,9 @@ TEST_CASE("launchers number their processes", "[launch]") {
   p = read(script);
   REQUIRE(p.launcher == "pushpull");
   REQUIRE((p.rank == 2 && p.ranks == 3 && p.local_rank == -1 && p.local_ranks == 0));
+  script["DMLC_ROLE"] = "worker";  // left over by another launcher
+  p = read(script);
+  REQUIRE((p.launcher == "pushpull" && p.rank == 2 && p.ranks == 3));
 }
 
 TEST_CASE("a launcher inside of the job of another one counts", "[launch]") {

@@ -29,8 +29,13 @@ void on_ranks_of_a_file(int ranks, comm::nccl_options const& options, F const& f
   reset();
   temporary_folder const folder;
   std::string const path = folder.file("meeting").string();
-  for (char const* const end : {"", ".1"})
-    std::ofstream(path + end) << "pushpull 1 " << ranks << " \"job\"\n1.2.3\n00\n";
+  {
+    std::ofstream answer(path), rank_1(path + ".1");
+    for (std::ofstream* const file : {&answer, &rank_1}) *file << "pushpull 1 " << ranks << " \"job\"\n";
+    rank_1 << "1.2.3\n";
+    for (int rank = 1; rank < ranks; ++rank) answer << "1.2.3\n";
+    answer << std::string(2 * 3 * sizeof(ncclUniqueId), '0') << "\n4.5.6\n";  // the ids of three communicators
+  }
   std::mutex mutex;
   std::exception_ptr thrown;
   std::vector<std::thread> threads;

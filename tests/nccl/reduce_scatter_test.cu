@@ -60,8 +60,9 @@ std::vector<std::vector<float>> trained(Store& store, std::vector<std::size_t> c
 }
 
 /// @param tolerance  Of weights; 0 for those whose gradients are only moved.
+/// @param cuts       Whether the store cuts keys.
 template <class Make>
-void require_close(float tolerance, Make const& make) {
+void require_close(float tolerance, Make const& make, bool cuts = true) {
   for (int const ranks : {1, 2, 3})
     for (auto const& sizes : models) {
       if (ranks > stand_in::most_ranks()) continue;
@@ -91,7 +92,7 @@ void require_close(float tolerance, Make const& make) {
       bool const adds = tolerance > 0;
       if (ranks > 1 && !calls.empty()) {
         CHECK((is_made("ncclSend") || is_made("ncclRecv")) == !adds);
-        CHECK(is_made(sizes == models[1] && ranks == 2 ? "ncclReduceScatter" : "ncclReduce") == adds);
+        CHECK(is_made(cuts && sizes == models[1] && ranks == 2 ? "ncclReduceScatter" : "ncclReduce") == adds);
       }
       REQUIRE(stand_in::refusals().empty());
       REQUIRE(stand_in::live_communicators() == 0);
@@ -109,6 +110,14 @@ TEST_CASE("nccl: gradients that NCCL adds up give the weights of one process, bu
     return pp::make_kv_store<pp::bfloat16>(devices, update::sgd{.learning_rate = 0.1}, pp::element::master<float>{}, c,
                                            pp::hierarchy::reduce_scatter{});
   });
+}
+
+TEST_CASE("nccl: statistics of rows are those of the mean, where NCCL has added gradients up") {
+  auto const make = [](auto const& devices, auto const& c) {
+    return pp::make_kv_store<float>(devices, update::group_adagrad{0.1, 1e-3}, pp::reduce::mean{}, c,
+                                    pp::hierarchy::reduce_scatter{});
+  };
+  require_close(1e-5F, make, false);
 }
 
 TEST_CASE("nccl: half weights with masters of float have the bits of one process") {

@@ -304,6 +304,23 @@ TEST_CASE("a call that a table refuses changes nothing", "[embedding_table]") {
     REQUIRE(pp::test::message_of<pp::table_full>([&] { table.pull(ids{1, 5, 6, 7}, rows); }) ==
             "pull: table \"w\" has a capacity of 3 rows, 5 are needed, and no id is evicted");
 
+  {  // an id that waits has no row, but a first value
+    fails = false;
+    table_type waits{store, "waits", 2, {.capacity = 1, .admission = 2, .evicts = evicts}, initial};
+    push(waits, {1});
+    push(waits, {1, 9});
+    if (evicts != pp::eviction::none) push(waits, {8});
+    fails = true;
+    auto const at_first = waits.export_rows();
+    REQUIRE(at_first.ids == ids{1});
+    std::vector<float> pair(4);
+    REQUIRE_THROWS_AS(waits.pull(evicts == pp::eviction::none ? ids{1, 9} : ids{8, 9}, pair), std::exception);
+    auto const after = waits.export_rows();
+    REQUIRE(after.ids == at_first.ids);
+    REQUIRE(after.calls == at_first.calls);
+    REQUIRE(after.waiting.seen == at_first.waiting.seen);
+  }
+
   REQUIRE_THROWS_AS((table_type{store, "w", 2}), pp::duplicate_key);
   REQUIRE_THROWS_AS((table_type{store, "v", 0}), pp::invalid_argument);
   REQUIRE_THROWS_AS((table_type{store, "v", 2, {.capacity = 0}}), pp::invalid_argument);
@@ -362,6 +379,25 @@ TEST_CASE("an exported table goes on elsewhere bit for bit", "[embedding_table]"
   wrong = exported;
   wrong.values.pop_back();
   REQUIRE_THROWS_AS(other.import_rows(wrong), pp::invalid_argument);
+  auto const refused = [&](auto const& damage) {
+    auto damaged = exported;
+    damage(damaged);
+    REQUIRE_THROWS_AS(other.import_rows(damaged), pp::invalid_argument);
+  };
+  refused([](auto& rows) { rows.last_used.front() = rows.calls + 1; });
+  refused([](auto& rows) { rows.seen.front() = rows.last_used.front() + 1; });
+  refused([](auto& rows) { rows.waiting.seen.front() = largest; });
+  refused([](auto& rows) { rows.waiting.newer.front() = 2; });
+  refused([](auto& rows) { rows.step_began = rows.calls + 2; });
+  refused([](auto& rows) { rows.calls = largest; });
+  {
+    auto sparse = exported;  // one row, far out: it gets a slot of its own
+    table_type one{other_store, "o", 3, {.initial_rows = 4}, first_row};
+    sparse.slots.back() = std::int64_t{1} << 40;
+    one.import_rows(sparse);
+    REQUIRE(one.allocated_rows() < 100);
+    REQUIRE(one.export_rows().ids == exported.ids);
+  }
   options.capacity = 39;
   table_type small{other_store, "u", 3, options, first_row};
   REQUIRE_THROWS_AS(small.import_rows(exported), pp::table_full);

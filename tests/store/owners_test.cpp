@@ -133,7 +133,8 @@ TEST_CASE("all ranks place the keys of a series of inits alike", "[owners]") {
       for (auto const& sizes : inits()) {
         std::vector<bool> const has_gradient(sizes.size());
         std::vector<detail::placed_key> numbered(sizes.size());
-        for (std::size_t i = 0; i < sizes.size(); ++i) numbered[i].number = static_cast<std::int64_t>(3 * i);
+        for (std::size_t i = 0; i < sizes.size(); ++i)
+          numbered[i] = {.number = static_cast<std::int64_t>(3 * i), .cost = static_cast<std::int64_t>(sizes[i])};
         auto first = lists[0].prepare(devices, sizes, has_gradient, false, numbered);
         first.for_each_range([](auto const& arena, auto const&) { require_partition(arena.parts(), arena.size()); });
         for (std::size_t rank = 1; rank < c.ranks; ++rank) {

@@ -83,6 +83,12 @@ TEST_CASE("whole keys go to the device that owns least, the largest first", "[pl
     REQUIRE(where.offsets[i] + static_cast<std::int64_t>(sizes[i]) <= part.end);
     REQUIRE(where.offsets[i] % 64 == 0);
   }
+  std::vector<std::int64_t> of_costs{0, 0};  // which decide, not the sizes
+  auto const dear =
+      pp::detail::lay_out_owners(std::vector<std::size_t>{64, 128, 256}, std::vector<std::int64_t>{9, 4, 4}, of_costs);
+  REQUIRE(of_costs == std::vector<std::int64_t>{9, 8});
+  REQUIRE(dear.parts[0].size() == 64);
+  REQUIRE(dear.parts[1].size() == 384);
   auto const later = pp::detail::lay_out_owners(std::vector<std::size_t>{100}, std::vector<std::int64_t>{100},
                                                 loads);  // a new key alone
   REQUIRE(loads[0] == 959);

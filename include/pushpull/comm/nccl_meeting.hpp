@@ -69,10 +69,10 @@ class nccl_meeting {
         of_rank_(static_cast<std::size_t>(file_.rank == 0 ? file_.ranks : 1)) {}
   nccl_meeting(nccl_meeting const&) = delete;
   nccl_meeting& operator=(nccl_meeting const&) = delete;
-  /// Removes this rank's file.
+  /// Removes this rank's file, not one of another run.
   ~nccl_meeting() {
     std::error_code ignored;
-    if (wrote_) std::filesystem::remove(own_path(), ignored);
+    if (wrote_ && holds_own()) std::filesystem::remove(own_path(), ignored);
   }
 
   int rank() const noexcept { return file_.rank; }
@@ -82,7 +82,7 @@ class nccl_meeting {
   /// comm_timeout, naming the ranks that did not come before the deadline
   void answer(std::span<std::byte const> bytes) {
     std::string missing;
-    bool has_changed = !wrote_;
+    bool has_changed = !wrote_ || !holds_own();  // a former run that ends may have removed it
     for (int r = 1; r < ranks(); ++r) {
       std::string& known = of_rank_[static_cast<std::size_t>(r)];
       if (auto read = number_of(r); !read.empty() && read != known) {
@@ -100,7 +100,7 @@ class nccl_meeting {
     for (std::size_t r = 1; r < of_rank_.size(); ++r) text << (of_rank_[r].empty() ? "-" : of_rank_[r]) << '\n';
     text << std::hex << std::setfill('0');
     for (std::byte const b : bytes) text << std::setw(2) << std::to_integer<int>(b);
-    write(text.str() + "\n");
+    write(text.str() + "\n" + number_ + "\n");
   }
 
   /// Another rank: what rank 0 has. @throws comm_error if a file cannot be written; comm_timeout
@@ -140,6 +140,14 @@ class nccl_meeting {
     std::string number;
     return text && is_ours(text) && text >> number ? number : std::string();
   }
+  /// Whether this rank's file is the one that it has written.
+  bool holds_own() const {
+    std::ifstream text(own_path());
+    std::string word;
+    while (text >> word)
+      if (word == number_) return true;
+    return false;
+  }
   bool has_answer(std::span<std::byte> bytes) const {
     std::ifstream text(path_of(0));
     if (!text || !is_ours(text)) return false;
@@ -160,6 +168,8 @@ class nccl_meeting {
       std::ofstream out(temporary);
       out << text;
       out.close();
+      std::error_code ignored;
+      if (!out) std::filesystem::remove(temporary, ignored);
       if (!out)
         throw comm_error(rank(), "comm::nccl: rank " + std::to_string(rank()) + " cannot write \"" + temporary + "\"");
     }

@@ -9,6 +9,7 @@
 #include <type_traits>
 #include <utility>
 
+#include <pushpull/concepts/device.hpp>
 #include <pushpull/concepts/pre_reduction.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
@@ -62,7 +63,7 @@ template <class U, std::size_t Stage, class D>
 struct factored_library {
   explicit factored_library(D const&) {}
   template <class A>
-  void transform(U const& rule, matrix<A> const& m) const {
+  void transform(U const& rule, matrix<A> const& m) const noexcept {
     factored_stage<Stage>(rule).transform(m);
   }
 };
@@ -76,7 +77,7 @@ template <class U, std::size_t Stage, class D>
 struct factored_library<U, Stage, D> {
   explicit factored_library(D const& device) : library(device) {}
   template <class A>
-  void transform(U const& rule, matrix<A> const& m) const {
+  void transform(U const& rule, matrix<A> const& m) const noexcept(HostDevice<D>) {
     factored_stage<Stage>(rule).transform(m, library);
   }
   typename factored_stage_type<U, Stage>::template library<D> library;
@@ -98,21 +99,21 @@ inline constexpr bool transforms_matrices = [] {
   return false;
 }();
 
-/// The cost of a key's step in stage number `Stage`; elements where the stage does not say it.
-template <class U, std::size_t Stage>
-double cost_of_stage(std::int64_t rows, std::int64_t columns) {
+/// The cost of a tensor's step in stage number `Stage`; elements where the stage does not say it.
+template <class U, std::size_t Stage, class A>
+double cost_of_stage(matrix<A> const& m) {
   using stage = factored_stage_type<U, Stage>;
-  if constexpr (requires { stage::cost(rows, columns); }) {
-    return stage::cost(rows, columns);
+  if constexpr (requires { stage::cost(m.rows, m.columns); }) {
+    return stage::cost(m.rows, m.columns) * static_cast<double>(m.batches);
   } else {
-    return static_cast<double>(rows) * static_cast<double>(columns);
+    return static_cast<double>(m.size);
   }
 }
-/// That of all stages.
-template <class U>
-std::int64_t cost_of_matrices(std::int64_t rows, std::int64_t columns) {
+/// That of all stages. @param cut  cut(factors): the tensor as the stage sees it.
+template <class U, class Cut>
+std::int64_t cost_of_matrices(Cut const& cut) {
   double const total = [&]<std::size_t... Stage>(std::index_sequence<Stage...>) {
-    return (cost_of_stage<U, Stage>(rows, columns) + ... + 0);
+    return (cost_of_stage<U, Stage>(cut(factors_of<U>[Stage])) + ... + 0);
   }(std::make_index_sequence<factored_count<U>>());
   return static_cast<std::int64_t>(total < 0x1p53 ? total : 0x1p53);
 }
@@ -149,13 +150,13 @@ inline constexpr auto all_state_names = [] {
 ///         and columns. Where it has no other phase: using sums_type = cuda::std::array<double, 0>. Further phases are
 ///         those of a PreReduction. static constexpr bool per_tensor = true.
 /// May:    say .elements = true. Nothing is summed then: the terms, which may be of the states too, are kept for all
-///         elements, and void transform(matrix<A> const& m) const changes m.terms, which are the elements of m.rows x
-///         m.columns in order; m.scratch has room for m.scratch_size() numbers. The operator finds them by
+///         elements, and void transform(matrix<A> const& m) const noexcept changes m.terms, which are the elements of
+///         m.rows x m.columns in order; m.scratch has room for m.scratch_size() numbers. The operator finds them by
 ///         `elements<V>(outside)`. With template <class D> using library, such as matrix_products<D>, it is
 ///         transform(m, library<D> const&), of which each store makes one per device D from a D const&. On GPUs a library is
-///         a must, m points to memory of the GPU, and transform enqueues on its stream and waits for nothing. static double
-///         cost(rows, columns), a number that grows as the time of transform does, balances the owners of keys.
-/// Models: update::centralize, group_adagrad, adam_mini, adafactor, and every pipeline or wrapper that holds one.
+///         a must, m points to memory of the GPU, and transform enqueues on its stream and waits for nothing; a cuda_error
+///         of it is that of any launch of the step. static double cost(rows, columns), a number that grows as the time of transform does, balances the owners of keys.
+/// Models: update::centralize, centralize_change, group_adagrad, adam_mini, adafactor, muon, and every pipeline or wrapper that holds one.
 template <class U>
 concept Factored = PreReduction<U> && (detail::factored_count<U> > 0);
 

@@ -21,14 +21,14 @@ namespace pushpull::inline PUSHPULL_ABI {
 
 namespace detail {
 
-/// Throws out_of_memory, or a cuda_error whose code is the cublasStatus_t, unless `status` is success.
+/// Throws out_of_memory, or a cuda_error with cuBLAS's text and the code cudaErrorUnknown, unless `status` is success.
 inline void cublas_check(cublasStatus_t status, char const* call,
                          std::source_location const at = std::source_location::current()) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
   std::string const message = std::string(call) + ": " + cublasGetStatusString(status) + " at " + at.file_name() + ":" +
                               std::to_string(at.line());
   if (status == CUBLAS_STATUS_ALLOC_FAILED) throw out_of_memory(message);
-  throw cuda_error(static_cast<int>(status), message);
+  throw cuda_error(static_cast<int>(cudaErrorUnknown), message);
 }
 
 /// x / max(norm, least).
@@ -86,6 +86,8 @@ class matrix_products<cuda_device> {
   void multiply(std::int64_t rows, std::int64_t columns, std::int64_t inner, product_scale<E> alpha,
                 product_factor<E> const& a, product_factor<E> const& b, product_scale<E> beta, E* c,
                 product_precision precision) const {
+    static_assert(std::is_same_v<E, double> || std::is_same_v<E, float> || std::is_same_v<E, bfloat16>,
+                  "matrix_products: float, double or bfloat16 expected");
     auto const current = device_.activate();
     pointers(CUBLAS_POINTER_MODE_HOST);
     auto const of = [](auto const& factor) { return factor.transposed ? CUBLAS_OP_T : CUBLAS_OP_N; };
@@ -105,6 +107,7 @@ class matrix_products<cuda_device> {
   /// @throws cuda_error
   template <class A>
   void normalize(A* x, std::int64_t size, double least, A* scratch) const {
+    static_assert(std::is_same_v<A, double> || std::is_same_v<A, float>, "matrix_products: float or double expected");
     auto const current = device_.activate();
     pointers(CUBLAS_POINTER_MODE_DEVICE);
     if constexpr (std::is_same_v<A, double>) {

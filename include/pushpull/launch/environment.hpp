@@ -157,7 +157,7 @@ template <class Lookup>
 process environment(Lookup const& lookup) {
   pushpull::detail::launch_variables<Lookup> const variables(lookup);
   process p = pushpull::detail::numbered_process(variables);
-  if (variables.has("DMLC_ROLE")) pushpull::detail::read_dmlc(variables, p);
+  if (p.launcher != "pushpull" && variables.has("DMLC_ROLE")) pushpull::detail::read_dmlc(variables, p);
   return p;
 }
 

@@ -196,8 +196,7 @@ class call_drafts {
     auto result = rule_of(policy, Types::whole_keys, table_type::arena_type::padding);
     if constexpr (transforms_matrices<rule_type>)
       result.cost = [](pushpull::shape const& shape) {
-        auto const m = pass::matrix_of<float>({.elements = true}, shape);
-        return cost_of_matrices<rule_type>(m.rows, m.columns);
+        return cost_of_matrices<rule_type>([&](factors const& f) { return pass::matrix_of<float>(f, shape); });
       };
     return result;
   }

@@ -68,7 +68,8 @@ class node_sums {
 
 /// All that one rank reads: gradients of the other ranks, or sums over the ranks of each node. They lie in shared memory or
 /// come, while the other ranks' parts of this rank's gradients, or of the node's sums, go. The order of the sources is that
-/// of the ranks and, within a rank, of its devices; or that of the nodes.
+/// of the ranks and, within a rank, of its devices; or that of the nodes. A sum that the communicator makes is one source, in the
+/// communicator's order.
 template <class Table, Device D>
 class rank_gradients {
   using T = typename Table::T;

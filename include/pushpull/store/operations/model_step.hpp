@@ -336,8 +336,8 @@ class model_step final : public operation {
       table.add_mirrors(mirrors, shard);
       table.add_mirror_copies(built.copies_out, shard);
       run.accumulated = built.with_sums && !table.is_distributed();
-      if (run.accumulated || Built::always_reduced || (Built::two_phases && gradients.size() > 1))
-        run.reduced = shard.reduced();
+      bool const is_sum = gradients.size() > 1 || of_ranks.sources() > 1;  // one source may be a sum of several
+      if (run.accumulated || Built::always_reduced || (Built::two_phases && is_sum)) run.reduced = shard.reduced();
     }
     auto const owned = [&](record const* r) { return shard.has_elements_of(*r); };
     record const* const lead = *std::find_if(keys.begin(), keys.end(), owned);

@@ -67,10 +67,10 @@ concept TableStore =
 template <TableStore S, SlotMap<typename S::device_type> Map = flat_slot_map>
 class embedding_table {
  public:
-  using value_type = typename S::value_type;
-  using device_type = typename S::device_type;
-  using master_type = typename S::master_type;
-  using state_type = typename S::state_type;
+  using value_type = typename S::value_type;    ///< Of rows that are pulled, and of gradients.
+  using device_type = typename S::device_type;  ///< Of the store.
+  using master_type = typename S::master_type;  ///< Of the initializer's values.
+  using state_type = typename S::state_type;    ///< Of the rule's states.
   using rows_type = table_rows<master_type, state_type>;
   using gradient_type = table_gradient<value_type>;
 
@@ -87,8 +87,11 @@ class embedding_table {
   embedding_table(embedding_table const&) = delete;
   embedding_table& operator=(embedding_table const&) = delete;
 
+  /// That holds the rows.
   S& store() const { return segments_.store(); }
+  /// Elements of a row.
   std::int64_t row_length() const { return segments_.length(); }
+  /// As given.
   table_options const& options() const { return options_; }
   /// The names of the rule's states.
   static std::vector<std::string> state_names() { return S::state_names(); }
@@ -102,6 +105,7 @@ class embedding_table {
     detail::shared_guard const lock(mutex_);
     return segments_.rows();
   }
+  /// Whether the id has a row.
   bool contains(std::int64_t id) const {
     detail::shared_guard const lock(mutex_);
     return slots_.slot(device(), id) != no_slot;
@@ -114,12 +118,20 @@ class embedding_table {
   }
 
   /// Copies the row of ids[i] to row i of `rows`, ids.size() x row_length() elements. Ids may repeat. New ids are admitted.
-  /// @throws shape_mismatch; table_full; what the initializer throws
+  /// @throws shape_mismatch; table_full; out_of_memory; what the initializer throws; duplicate_key if the store has a key that the
+  /// growing table needs, "<name>.<number>"
   void pull(std::span<std::int64_t const> ids, std::span<value_type> rows) {
     expect_rows("pull", ids.size(), rows.size());
     if (ids.empty()) return;
     std::vector<std::int64_t> slots(ids.size());
-    with_slots("pull", std::span(&ids, 1), slots, false, [&](auto const& see) { read(ids, slots, rows.data(), see); });
+    // An initializer that throws does so before the table has changed.
+    auto const fill_waiting = [&](detail::new_ids const& fresh) {
+      first_values(ids, rows.data(), [&](std::size_t i) {
+        return slots[i] == no_slot && fresh.number.at(ids[i]) == detail::new_ids::no_number;
+      });
+    };
+    with_slots("pull", std::span(&ids, 1), slots, false, fill_waiting,
+               [&](auto const& see) { segments_.read(slots, rows.data(), see); });
   }
   /// Same as pull, but changes nothing: for evaluation. An id without a row reads its initial value.
   void find(std::span<std::int64_t const> ids, std::span<value_type> rows) const {
@@ -129,7 +141,8 @@ class embedding_table {
     detail::shared_guard const lock(mutex_);
     tbb::this_task_arena::isolate([&] {
       slots_.map().find(device(), ids, std::span(slots));
-      read(ids, slots, rows.data(), [](std::span<std::int64_t const>) {});
+      first_values(ids, rows.data(), [&](std::size_t i) { return slots[i] == no_slot; });
+      segments_.read(slots, rows.data(), [](std::span<std::int64_t const>) {});
     });
   }
 
@@ -151,8 +164,9 @@ class embedding_table {
       count += source.ids.size();
     }
     std::vector<std::int64_t> slots(count);
-    with_slots("push", std::span(std::as_const(ids)), slots, true,
-               [&](auto const& see) { segments_.push(sources, slots, [&] { see(slots); }); });
+    with_slots(
+        "push", std::span(std::as_const(ids)), slots, true, [](detail::new_ids const&) {},
+        [&](auto const& see) { segments_.push(sources, slots, [&] { see(slots); }); });
   }
 
   /// Evicts ids until at most `rows` are left: least recently used ones first, or least frequently used ones if the options
@@ -197,7 +211,8 @@ class embedding_table {
     return result;
   }
   /// Replaces all that the table holds by rows that a table with the same rule and row length has exported. Its next calls give what
-  /// those of the other table would give. Capacity, number of devices and of keys may differ.
+  /// those of the other table would give. Capacity, number of devices and of keys may differ. Rows keep their slots, unless these
+  /// are beyond the capacity, or eight times as many as rows here and there: then the order of victims with equal usage may differ.
   /// @throws invalid_argument on lists whose lengths do not fit, other states, ids or slots that repeat, and negative numbers;
   /// table_full
   void import_rows(rows_type const& rows) {
@@ -205,7 +220,9 @@ class embedding_table {
     expect_import(rows);
     auto const count = static_cast<std::int64_t>(rows.ids.size());
     detail::expects<table_full>(count <= options_.capacity, [&] { return full("import_rows", count); });
-    bool const fits = rows.slots.empty() || rows.slots.back() < options_.capacity;
+    // Slots far above the number of rows would take memory that no row needs.
+    bool const fits = rows.slots.empty() || (rows.slots.back() < options_.capacity &&
+                                             rows.slots.back() / 8 < std::max(count, segments_.rows()));
     std::vector<std::int64_t> const slots = fits ? rows.slots : detail::row_usage().lowest_free(count, {});
     std::vector<detail::id_usage> usages;
     for (std::size_t i = 0; i < rows.ids.size(); ++i) usages.push_back({rows.last_used[i], rows.seen[i]});
@@ -254,11 +271,11 @@ class embedding_table {
   }
 
   /// f(see) when `slots` are those of the ids of all sources, new ones admitted. f calls see(part of the slots) for all parts, if
-  /// nothing fails. No slot changes hands meanwhile. A thread that waits for others in here begins no other task, which might call the
+  /// nothing fails. Before anything changes comes prepare(new ids), if there are some. No slot changes hands meanwhile. A thread that waits for others in here begins no other task, which might call the
   /// table.
-  template <class F>
+  template <class Prepare, class F>
   void with_slots(char const* call, std::span<detail::id_list const> sources, std::vector<std::int64_t>& slots,
-                  bool ends_step, F const& f) {
+                  bool ends_step, Prepare const& prepare, F const& f) {
     auto const finish = [&] {
       std::int64_t const now = ++calls_, step = step_began_;
       f([&](std::span<std::int64_t const> part) { slots_.usage().see(part, now, step); });
@@ -276,14 +293,17 @@ class embedding_table {
     }
     detail::unique_guard const lock(mutex_);
     tbb::this_task_arena::isolate([&] {
-      if (!slots_.find(device(), sources, slots)) admit(call, sources, slots);
+      if (!slots_.find(device(), sources, slots)) admit(call, sources, slots, prepare);
       finish();
     });
   }
   /// Gives slots to those ids without one whose turn has come.
-  void admit(char const* call, std::span<detail::id_list const> sources, std::vector<std::int64_t>& slots) {
+  template <class Prepare>
+  void admit(char const* call, std::span<detail::id_list const> sources, std::vector<std::int64_t>& slots,
+             Prepare const& prepare) {
     auto const fresh =
         slots_.find_new(sources, slots, calls_ + 1, step_began_, [&](std::int64_t rows) { return full(call, rows); });
+    prepare(fresh);
     auto const length = static_cast<std::size_t>(row_length());
     std::vector<master_type> values(fresh.ids.size() * length);
     for (std::size_t i = 0; i < fresh.ids.size(); ++i)
@@ -293,12 +313,12 @@ class embedding_table {
     slots_.fill(fresh, sources, slots);
   }
 
-  template <class See>
-  void read(detail::id_list ids, std::span<std::int64_t const> slots, value_type* to, See const& see) const {
-    segments_.read(slots, to, see);
+  /// The initial values of the ids for which has_none(place) holds, into their rows.
+  template <class Predicate>
+  void first_values(detail::id_list ids, value_type* to, Predicate const& has_none) const {
     std::vector<master_type> row(static_cast<std::size_t>(row_length()));
     for (std::size_t i = 0; i < ids.size(); ++i) {
-      if (slots[i] != no_slot) continue;
+      if (!has_none(i)) continue;
       initial_(ids[i], std::span(row));
       std::transform(row.begin(), row.end(), to + i * row.size(), [](master_type w) { return convert<value_type>(w); });
     }
@@ -337,10 +357,18 @@ class embedding_table {
                std::adjacent_find(rows.slots.begin(), rows.slots.end(), std::greater_equal<>()) == rows.slots.end(),
            "takes slots that ascend");
     expect(rows.slots.empty() || rows.slots.back() < std::int64_t{1} << 44, "takes slots below 2^44");
-    expect(are_counts(rows.last_used) && are_counts(rows.seen) && are_counts(waiting.last_used) &&
-               are_counts(waiting.seen) && rows.calls >= 0 && rows.step_began >= 1 && rows.steps >= 0 &&
-               rows.steps <= max_steps,
-           "takes counts of at least 0, and a t of at most 2^53");
+    expect(rows.calls >= 0 && rows.calls <= max_steps && rows.step_began >= 1 && rows.step_began <= rows.calls + 1 &&
+               rows.steps >= 0 && rows.steps <= max_steps,
+           "takes counts of at least 0 and at most 2^53, and a step that began in one of the calls");
+    auto const are_usages = [&](std::vector<std::int64_t> const& last, std::vector<std::int64_t> const& seen) {
+      for (std::size_t i = 0; i < last.size(); ++i)
+        if (seen[i] < 0 || seen[i] > last[i] || last[i] > rows.calls) return false;
+      return true;
+    };
+    expect(are_usages(rows.last_used, rows.seen) && are_usages(waiting.last_used, waiting.seen),
+           "takes ids that were seen in no more steps than there were calls up to their last one");
+    expect(std::all_of(waiting.newer.begin(), waiting.newer.end(), [](std::int64_t x) { return x == 0 || x == 1; }),
+           "takes generations 0 and 1");
   }
 
   table_options options_;

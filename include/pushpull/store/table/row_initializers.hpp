@@ -36,8 +36,8 @@ struct zero_rows {
 
 /// Normal with mean 0 and standard deviation `sigma`: update::standard_normal of seed, id and the place in the row.
 struct normal_rows {
-  double sigma = 0.01;
-  std::uint64_t seed = 0;
+  double sigma = 0.01;     ///< Of the normal distribution.
+  std::uint64_t seed = 0;  ///< Other seeds, other values.
 
   /// @throws invalid_argument
   void validate() const {
@@ -54,8 +54,8 @@ struct normal_rows {
 
 /// Uniform in (-scale, scale), from update::philox of seed, id and the place in the row.
 struct uniform_rows {
-  double scale = 0.01;
-  std::uint64_t seed = 0;
+  double scale = 0.01;     ///< Half the width of the interval.
+  std::uint64_t seed = 0;  ///< Other seeds, other values.
 
   /// @throws invalid_argument
   void validate() const {

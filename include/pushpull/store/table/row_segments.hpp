@@ -72,6 +72,8 @@ class row_segments {
         store_.init(key, row_sparse_view<T const, D>(nullptr, nullptr, 0, whole, device()));
         ++made_;
       }
+      // Memory of numbers that the rule keeps per row: made here, since several threads may read.
+      store_.with_rows(std::vector{key}, true, [](auto const) {});
       if (!keys_.empty()) store_.set_steps(key, store_.steps(keys_.front()));
       keys_.push_back(key);
       shapes_.push_back(whole);

@@ -68,9 +68,9 @@ class row_usage {
     auto const wanted = static_cast<std::size_t>(count);
     if (wanted > ids_.capacity()) {
       std::size_t const room = std::max(wanted, 2 * ids_.capacity());
-      ids_.reserve(room);
       usage_.reserve(room);
       is_used_.reserve(room);
+      ids_.reserve(room);  // last: its capacity says that the others have room too
     }
     free_.reserve(ids_.capacity());
   }
@@ -160,8 +160,13 @@ class candidate_list {
       found->second = usage;
       return;
     }
-    if (newer_.size() >= half_) older_ = std::exchange(newer_, {});
-    newer_.emplace(id, usage);
+    if (newer_.size() >= half_) {
+      map_type next;
+      next.emplace(id, usage);  // may throw: nothing is forgotten then
+      older_ = std::exchange(newer_, std::move(next));
+    } else {
+      newer_.emplace(id, usage);
+    }
     older_.erase(id);
   }
   void erase(std::int64_t id) noexcept {

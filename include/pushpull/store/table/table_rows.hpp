@@ -16,11 +16,11 @@ template <class W, class S>
 struct table_rows {
   /// Elements of a state, row by row.
   struct state {
-    std::string name;
-    std::vector<S> elements;
+    std::string name;         ///< As the store names it.
+    std::vector<S> elements;  ///< As many per row as the rule keeps.
   };
 
-  std::vector<std::int64_t> ids = {};
+  std::vector<std::int64_t> ids = {};        ///< Each once.
   std::vector<W> values = {};                ///< Row by row.
   std::vector<state> states = {};            ///< In the order of the store's names.
   std::vector<std::int64_t> last_used = {};  ///< The number of the last call that named the id.
@@ -33,7 +33,8 @@ struct table_rows {
 
   /// Ids without a row, of which the counts are kept.
   struct candidates {
-    std::vector<std::int64_t> ids = {}, last_used = {}, seen = {}, newer = {};
+    std::vector<std::int64_t> ids = {}, last_used = {}, seen = {};  ///< As those of rows.
+    std::vector<std::int64_t> newer = {};                           ///< 1 in the newer generation, 0 in the older one.
   } waiting = {};
 };
 

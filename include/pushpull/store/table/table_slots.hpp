@@ -102,12 +102,15 @@ class table_slots {
   template <class D, class Write>
   void admit(D const& device, new_ids const& fresh, Write const& write) {
     usage_.reserve(fresh.slots.empty() ? 0 : fresh.slots.back() + 1);
-    for (auto const& [id, own] : fresh.waiting) candidates_.set(id, own);
-    if (fresh.ids.empty()) return;
+    auto const count_waiting = [&] {
+      for (auto const& [id, own] : fresh.waiting) candidates_.set(id, own);
+    };
+    if (fresh.ids.empty()) return count_waiting();
     map_.reserve(static_cast<std::size_t>(usage_.size()) + fresh.ids.size());
     map_.insert(device, id_list(fresh.ids), id_list(fresh.slots));
     try {
       write();
+      count_waiting();
     } catch (...) {
       map_.erase(device, id_list(fresh.ids));
       throw;
