@@ -1,10 +1,7 @@
 /// @file
 /// The pass on a GPU against an in-place axpy, a copy kernel, and the three steps that it fuses; with states of 8 bits against
 /// states of floats. Says that it is skipped where there is no GPU.
-#include <algorithm>
 #include <cstdint>
-#include <functional>
-#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,31 +9,11 @@
 #include <benchmark/benchmark.h>
 #include <pushpull/pushpull.cuh>
 
+#include "support/launch_seconds.cuh"
+
 namespace {
 
 using namespace pushpull;
-
-/// Seconds of one launch: the best of nine, by the GPU's own clock.
-double seconds_of(cuda_device const& device, std::function<void()> const& launch) {
-  using detail::cuda_check;
-  cudaEvent_t start = nullptr, stop = nullptr;
-  cuda_check(cudaEventCreate(&start), "cudaEventCreate");
-  cuda_check(cudaEventCreate(&stop), "cudaEventCreate");
-  launch();
-  float best = std::numeric_limits<float>::infinity();
-  for (int i = 0; i < 9; ++i) {
-    cuda_check(cudaEventRecord(start, device.stream()), "cudaEventRecord");
-    launch();
-    cuda_check(cudaEventRecord(stop, device.stream()), "cudaEventRecord");
-    cuda_check(cudaEventSynchronize(stop), "cudaEventSynchronize");
-    float milliseconds = 0;
-    cuda_check(cudaEventElapsedTime(&milliseconds, start, stop), "cudaEventElapsedTime");
-    best = std::min(best, milliseconds);
-  }
-  cuda_check(cudaEventDestroy(start), "cudaEventDestroy");
-  cuda_check(cudaEventDestroy(stop), "cudaEventDestroy");
-  return static_cast<double>(best) * 1e-3;
-}
 
 struct axpy {
   float4* weight;
@@ -137,11 +114,11 @@ void measure(benchmark::State& state) {
   launched_pass<Element, Rule> const pass(device, size, g, m, weight, s, state.range(3));
   double const moved =
       static_cast<double>(size) * static_cast<double>((gradients + mirrors) * sizeof(Element) + (1 + states) * 8);
-  double const ours = seconds_of(device, [&] { pass(); });
-  double const line = seconds_of(device, [&] {
+  double const ours = bench::launch_seconds(device, [&] { pass(); });
+  double const line = bench::launch_seconds(device, [&] {
     device.for_each(size / 4, axpy{reinterpret_cast<float4*>(weight), reinterpret_cast<float4 const*>(scratch)});
   });
-  double const copied = seconds_of(device, [&] {
+  double const copied = bench::launch_seconds(device, [&] {
     device.for_each(size / 4, copy_vector{reinterpret_cast<float4*>(weight), reinterpret_cast<float4 const*>(scratch)});
   });
   for ([[maybe_unused]] auto _ : state) state.SetIterationTime(ours);
@@ -177,8 +154,8 @@ void measure_codecs(benchmark::State& state) {
   device.for_each(size, small_numbers<float>{gradient});
   launched_pass<float, update::adam, S> const coded(device, size, {gradient}, {}, weight, codes, 1);
   launched_pass<float, update::adam> const plain(device, size, {gradient}, {}, weight, states, 1);
-  double const ours = seconds_of(device, [&] { coded(); });
-  double const other = seconds_of(device, [&] { plain(); });
+  double const ours = bench::launch_seconds(device, [&] { coded(); });
+  double const other = bench::launch_seconds(device, [&] { plain(); });
   for ([[maybe_unused]] auto _ : state) state.SetIterationTime(ours);
   double const moved = static_cast<double>(12 * size + 2 * S::bytes(0, size) + 2 * S::bytes(1, size));
   state.counters["bytes"] = moved;

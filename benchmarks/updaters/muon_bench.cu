@@ -4,8 +4,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
-#include <limits>
 #include <string>
 #include <vector>
 
@@ -13,31 +11,11 @@
 #include <pushpull/pushpull.cuh>
 #include <pushpull/update/muon.cuh>
 
+#include "support/launch_seconds.cuh"
+
 namespace {
 
 using namespace pushpull;
-
-/// Seconds of one call, until the device has finished: the best of nine.
-double seconds_of(cuda_device const& device, std::function<void()> const& call) {
-  using detail::cuda_check;
-  cudaEvent_t start = nullptr, stop = nullptr;
-  cuda_check(cudaEventCreate(&start), "cudaEventCreate");
-  cuda_check(cudaEventCreate(&stop), "cudaEventCreate");
-  for (int i = 0; i < 3; ++i) call();
-  float best = std::numeric_limits<float>::infinity();
-  for (int i = 0; i < 9; ++i) {
-    cuda_check(cudaEventRecord(start, device.stream()), "cudaEventRecord");
-    call();
-    cuda_check(cudaEventRecord(stop, device.stream()), "cudaEventRecord");
-    cuda_check(cudaEventSynchronize(stop), "cudaEventSynchronize");
-    float milliseconds = 0;
-    cuda_check(cudaEventElapsedTime(&milliseconds, start, stop), "cudaEventElapsedTime");
-    best = std::min(best, milliseconds);
-  }
-  cuda_check(cudaEventDestroy(start), "cudaEventDestroy");
-  cuda_check(cudaEventDestroy(stop), "cudaEventDestroy");
-  return static_cast<double>(best) * 1e-3;
-}
 
 template <class E>
 struct small_numbers {
@@ -61,7 +39,7 @@ double seconds_of_products(cuda_device const& device, update::muon const& rule, 
     device.for_each(static_cast<std::int64_t>(most), small_numbers<E>{first});
   }
   auto const [x, next, g, polynomial] = arrays;
-  return seconds_of(device, [&] {
+  return bench::launch_seconds(device, [&] {
     for (shape const& s : shapes)
       for (std::int64_t k = 0; k < rule.iterations; ++k) {
         bool const tall = s[0] > s[1];
@@ -101,7 +79,7 @@ void measure(benchmark::State& state, product_precision precision) {
   update::muon const rule{.products = precision};
   kv_store store{std::vector{device}, rule, synchronous{}};
   store.init(names, weights);
-  double const ours = seconds_of(device, [&] { store.pushpull(names, gradients, weights); });
+  double const ours = bench::launch_seconds(device, [&] { store.pushpull(names, gradients, weights); });
 
   double const products = precision == product_precision::bf16 ? seconds_of_products<bfloat16>(device, rule, shapes)
                                                                : seconds_of_products<float>(device, rule, shapes);

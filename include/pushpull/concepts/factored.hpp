@@ -155,8 +155,10 @@ inline constexpr auto all_state_names = [] {
 ///         `elements<V>(outside)`. With template <class D> using library, such as matrix_products<D>, it is
 ///         transform(m, library<D> const&), of which each store makes one per device D from a D const&. On GPUs a library is
 ///         a must, m points to memory of the GPU, and transform enqueues on its stream and waits for nothing; a cuda_error
-///         of it is that of any launch of the step. static double cost(rows, columns), a number that grows as the time of transform does, balances the owners of keys.
-/// Models: update::centralize, centralize_change, group_adagrad, adam_mini, adafactor, muon, and every pipeline or wrapper that holds one.
+///         of it is that of any launch of the step. static double cost(rows, columns), a number that grows as the time of
+///         transform does, balances the owners of keys.
+/// Models: update::centralize, centralize_change, group_adagrad, adam_mini, adafactor, muon, and every pipeline or wrapper
+///         that holds one.
 template <class U>
 concept Factored = PreReduction<U> && (detail::factored_count<U> > 0);
 

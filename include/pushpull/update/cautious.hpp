@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <string_view>
 #include <type_traits>
-#include <utility>
 
 #include <cuda/std/array>
 #include <pushpull/concepts/pre_reduction.hpp>
@@ -70,8 +69,7 @@ struct cautious {
     requires(sizeof...(State) == Rule::state_names.size())
   PUSHPULL_DEVICE_INLINE cuda::std::array<V, 1> pre_reduce(phase<0>, scalars<A, P> const& s, V const& w, V const& g,
                                                            State const&... state) const noexcept {
-    V copies[sizeof...(State) + 1] = {state..., V(0)};  // nothing changes yet
-    return {mask(change(s.rule, w, g, copies, std::index_sequence_for<State...>{}), g)};
+    return {mask(detail::change_under(rule, s.rule, w, g, state...), g)};
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
@@ -85,14 +83,6 @@ struct cautious {
   }
 
  private:
-  /// u, with states that may change.
-  PUSHPULL_EXEC_CHECK_DISABLE
-  template <class P, class V, std::size_t... I>
-  PUSHPULL_DEVICE_INLINE V change(P const& s, V const& w, V const& g, V* state, std::index_sequence<I...>) const {
-    V next = w;
-    rule(s, next, g, state[I]...);
-    return w - next;
-  }
   /// 1 where u and g have the same sign, else 0.
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class V>

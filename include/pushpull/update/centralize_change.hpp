@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <string_view>
 #include <type_traits>
-#include <utility>
 
 #include <cuda/std/array>
 #include <pushpull/concepts/factored.hpp>
@@ -86,8 +85,7 @@ struct centralize_change {
     requires(sizeof...(State) == Rule::state_names.size())
   PUSHPULL_DEVICE_INLINE V pre_reduce(phase<0>, scalars<Numbers, P> const& s, V const& w, V const& g,
                                       State const&... state) const noexcept {
-    V copies[sizeof...(State) + 1] = {state..., V(0)};  // nothing changes yet
-    return change(s.rule, w, g, copies, std::index_sequence_for<State...>{});
+    return detail::change_under(rule, s.rule, w, g, state...);
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
@@ -97,16 +95,6 @@ struct centralize_change {
                                          State&... state) const noexcept {
     rule(s.rule, w, g, state...);
     if (s.of.of_matrix()) w += s.of.template rows<V>(A(0));
-  }
-
- private:
-  /// u, with states that may change.
-  PUSHPULL_EXEC_CHECK_DISABLE
-  template <class P, class V, std::size_t... I>
-  PUSHPULL_DEVICE_INLINE V change(P const& s, V const& w, V const& g, V* state, std::index_sequence<I...>) const {
-    V next = w;
-    rule(s, next, g, state[I]...);
-    return w - next;
   }
 };
 

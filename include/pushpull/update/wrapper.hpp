@@ -53,6 +53,23 @@ struct wrapped_scalars {
   }
 };
 
+/// The weight less what the rule would make of it. Nothing changes.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class Rule, class P, class V, std::size_t... I>
+PUSHPULL_DEVICE_INLINE V change_under(Rule const& rule, P const& s, V const& w, V const& g, V* copies,
+                                      std::index_sequence<I...>) noexcept {
+  V next = w;
+  rule(s, next, g, copies[I]...);
+  return w - next;
+}
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class Rule, class P, class V, class... State>
+PUSHPULL_DEVICE_INLINE V change_under(Rule const& rule, P const& s, V const& w, V const& g,
+                                      State const&... state) noexcept {
+  V copies[sizeof...(State) + 1] = {state..., V(0)};
+  return change_under(rule, s, w, g, copies, std::index_sequence_for<State...>{});
+}
+
 /// A wrapper that waits for the rule on its left.
 template <class W>
 concept AwaitsRule = requires { typename W::awaits_rule; };
