@@ -1,11 +1,11 @@
 # Installs the headers, a CMake package and a pkg-config file. Export sets of their own for what needs CUDA, OpenMP, MPI, NCCL,
-# ZeroMQ, a BLAS, LibTorch or nlohmann-json, which the user's machine may lack.
+# ZeroMQ, a BLAS or LAPACK, LibTorch or nlohmann-json, which the user's machine may lack.
 include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
 
 set(package_directory ${CMAKE_INSTALL_DATADIR}/cmake/pushpull)
 foreach(target pushpull pushpull_cuda pushpull_openmp pushpull_mpi pushpull_nccl pushpull_checkpoint pushpull_profile pushpull_zmq
-    pushpull_blas pushpull_cublas pushpull_torch)
+    pushpull_blas pushpull_lapack pushpull_cublas pushpull_torch)
   install(TARGETS ${target} EXPORT ${target} FILE_SET HEADERS)
   install(EXPORT ${target} NAMESPACE pushpull:: FILE ${target}_targets.cmake DESTINATION ${package_directory})
 endforeach()

@@ -3,7 +3,7 @@
 #
 # Defines pushpull::cccl, pushpull::xsimd, pushpull::range_v3_for_nvcc, and through their own packages TBB::tbb,
 # Threads::Threads and, where they exist, CUDA::cudart, OpenMP::OpenMP_CXX, MPI::MPI_CXX, nlohmann_json::nlohmann_json,
-# pushpull::libzmq, pushpull::libnccl, pushpull::libcblas and pushpull::libtorch.
+# pushpull::libzmq, pushpull::libnccl, pushpull::libcblas, pushpull::liblapacke and pushpull::libtorch.
 # Sets pushpull_missing to a list of what has to be installed first; empty if there is nothing.
 
 set(pushpull_missing "")
@@ -83,6 +83,38 @@ if(TARGET BLAS::BLAS AND PUSHPULL_CBLAS_INCLUDE_DIR AND NOT TARGET pushpull::lib
     add_library(pushpull::libcblas INTERFACE IMPORTED GLOBAL)
     set_target_properties(pushpull::libcblas PROPERTIES
       INTERFACE_INCLUDE_DIRECTORIES "${PUSHPULL_CBLAS_INCLUDE_DIR}" INTERFACE_LINK_LIBRARIES "${BLAS_LIBRARIES};${BLAS_LINKER_FLAGS}")
+  endif()
+endif()
+
+# A LAPACK with its C interface, which is a library of its own or part of the LAPACK.
+if(TARGET pushpull::libcblas)
+  find_package(LAPACK QUIET)
+endif()
+find_path(PUSHPULL_LAPACKE_INCLUDE_DIR lapacke.h PATH_SUFFIXES openblas)
+find_library(PUSHPULL_LAPACKE_LIBRARY lapacke)
+mark_as_advanced(PUSHPULL_LAPACKE_INCLUDE_DIR PUSHPULL_LAPACKE_LIBRARY)
+if(TARGET LAPACK::LAPACK AND PUSHPULL_LAPACKE_INCLUDE_DIR AND NOT TARGET pushpull::liblapacke)
+  include(CheckCXXSymbolExists)
+  include(CMakePushCheckState)
+  cmake_push_check_state(RESET)
+  set(CMAKE_REQUIRED_QUIET TRUE)
+  set(pushpull_lapacke "${LAPACK_LIBRARIES};${LAPACK_LINKER_FLAGS}")
+  if(PUSHPULL_LAPACKE_LIBRARY)
+    list(PREPEND pushpull_lapacke "${PUSHPULL_LAPACKE_LIBRARY}")
+  endif()
+  if(NOT "${PUSHPULL_LAPACKE_OF}" STREQUAL "${pushpull_lapacke}")  # the answer for another LAPACK
+    unset(PUSHPULL_LAPACKE_LINKS CACHE)
+    set(PUSHPULL_LAPACKE_OF "${pushpull_lapacke}" CACHE INTERNAL "")
+  endif()
+  set(CMAKE_REQUIRED_INCLUDES "${PUSHPULL_LAPACKE_INCLUDE_DIR}")
+  set(CMAKE_REQUIRED_LIBRARIES ${pushpull_lapacke})
+  set(CMAKE_REQUIRED_FLAGS -w)
+  check_cxx_symbol_exists(LAPACKE_dsyevd lapacke.h PUSHPULL_LAPACKE_LINKS)
+  cmake_pop_check_state()
+  if(PUSHPULL_LAPACKE_LINKS)
+    add_library(pushpull::liblapacke INTERFACE IMPORTED GLOBAL)
+    set_target_properties(pushpull::liblapacke PROPERTIES
+      INTERFACE_INCLUDE_DIRECTORIES "${PUSHPULL_LAPACKE_INCLUDE_DIR}" INTERFACE_LINK_LIBRARIES "${pushpull_lapacke}")
   endif()
 endif()
 

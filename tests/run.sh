@@ -5,7 +5,7 @@ set -euo pipefail
 source "$(dirname "$0")/../cmake/setup.sh"
 
 need_build_packages catch2 librange-v3-dev libeigen3-dev zlib1g-dev libcli11-dev libdlpack-dev libopenmpi-dev openmpi-bin libzmq3-dev \
-  cppzmq-dev libblas-dev
+  cppzmq-dev libblas-dev liblapacke-dev
 configure_examples
 build examples-release
 # Compiling is nearly all of the time: -Og takes two thirds of that of -O2.

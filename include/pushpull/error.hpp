@@ -95,6 +95,13 @@ class server_lost : public comm_error {
   using comm_error::comm_error;
 };
 
+/// A key whose step a rule could not compute: its gradient or a state is not finite, or a decomposition failed. The message
+/// names the key.
+class update_error : public error {
+ public:
+  using error::error;
+};
+
 /// A CUDA call that failed. `code()` is its cudaError_t.
 class cuda_error : public error {
  public:

@@ -63,8 +63,8 @@ template <class U, std::size_t Stage, class D>
 struct factored_library {
   explicit factored_library(D const&) {}
   template <class A>
-  void transform(U const& rule, matrix<A> const& m) const noexcept {
-    factored_stage<Stage>(rule).transform(m);
+  auto transform(U const& rule, matrix<A> const& m) const {
+    return factored_stage<Stage>(rule).transform(m);
   }
 };
 template <class U, std::size_t Stage>
@@ -77,8 +77,8 @@ template <class U, std::size_t Stage, class D>
 struct factored_library<U, Stage, D> {
   explicit factored_library(D const& device) : library(device) {}
   template <class A>
-  void transform(U const& rule, matrix<A> const& m) const noexcept(HostDevice<D>) {
-    factored_stage<Stage>(rule).transform(m, library);
+  auto transform(U const& rule, matrix<A> const& m) const {
+    return factored_stage<Stage>(rule).transform(m, library);
   }
   typename factored_stage_type<U, Stage>::template library<D> library;
 };
@@ -118,24 +118,52 @@ std::int64_t cost_of_matrices(Cut const& cut) {
   return static_cast<std::int64_t>(total < 0x1p53 ? total : 0x1p53);
 }
 
-/// How many of the numbers of rows and columns have names.
+/// How many states of whole matrices a stage has.
+template <class Stage>
+inline constexpr std::size_t matrix_state_count = [] {
+  if constexpr (requires { Stage::matrix_states; }) {
+    return Stage::matrix_states.size();
+  } else {
+    return std::size_t{0};
+  }
+}();
+/// f.operator()<Stage>(its factors) for each stage of `U` that needs statistics.
+template <class U, class F>
+constexpr void for_each_factored_stage(F const& f) {
+  [&]<std::size_t... Stage>(std::index_sequence<Stage...>) {
+    (f.template operator()<factored_stage_type<U, Stage>>(factors_of<U>[Stage]), ...);
+  }(std::make_index_sequence<factored_count<U>>());
+}
+/// Whether a stage of `U` has states of whole matrices. On hosts its `transform` may fail.
+template <class U>
+inline constexpr bool keeps_matrices = [] {
+  bool any = false;
+  for_each_factored_stage<U>([&]<class Stage>(factors const&) { any = any || matrix_state_count<Stage> != 0; });
+  return any;
+}();
+
+/// How many of the numbers of rows and columns, and of matrices, have names.
 template <class U>
 inline constexpr std::size_t factor_state_count = [] {
   std::size_t n = 0;
-  for (factors const& f : factors_of<U>) n += std::size_t{!f.rows.empty()} + std::size_t{!f.columns.empty()};
+  for_each_factored_stage<U>([&]<class Stage>(factors const& f) {
+    n += std::size_t{!f.rows.empty()} + std::size_t{!f.columns.empty()} + matrix_state_count<Stage>;
+  });
   return n;
 }();
 
-/// The names of all states of `U`: those of elements, then those of rows and columns.
+/// The names of all states of `U`: those of elements, then of each stage those of rows, columns and matrices.
 template <class U>
 inline constexpr auto all_state_names = [] {
   std::array<std::string_view, state_count<U> + factor_state_count<U>> names{};
   std::size_t n = 0;
   for (std::string_view const name : U::state_names) names[n++] = name;
-  for (factors const& f : factors_of<U>) {
+  for_each_factored_stage<U>([&]<class Stage>(factors const& f) {
     if (!f.rows.empty()) names[n++] = f.rows;
     if (!f.columns.empty()) names[n++] = f.columns;
-  }
+    if constexpr (matrix_state_count<Stage> != 0)
+      for (std::string_view const name : Stage::matrix_states) names[n++] = name;
+  });
   return names;
 }();
 
@@ -157,8 +185,14 @@ inline constexpr auto all_state_names = [] {
 ///         a must, m points to memory of the GPU, and transform enqueues on its stream and waits for nothing; a cuda_error
 ///         of it is that of any launch of the step. static double cost(rows, columns), a number that grows as the time of
 ///         transform does, balances the owners of keys.
-/// Models: update::centralize, centralize_change, group_adagrad, adam_mini, adafactor, muon, and every pipeline or wrapper
-///         that holds one.
+///         A stage with .elements may have states of whole matrices, of sizes that follow from those of the tensor: static
+///         constexpr auto matrix_states = states(...), their names, and static std::array<std::int64_t, N>
+///         matrix_sizes(matrix<float> const& m), how many numbers each has; m.kept points to them, one state after another,
+///         in `transform`, which changes them; m.t is the step. It returns a std::string then, empty or why there is no such
+///         step: the store throws an update_error with this reason, and holds what it held before. Such stages are
+///         of CPUs. static std::int64_t scratch_size(matrix<A> const& m) says how many numbers m.scratch has.
+/// Models: update::centralize, centralize_change, group_adagrad, adam_mini, adafactor, muon, shampoo, and every pipeline or
+///         wrapper that holds one.
 template <class U>
 concept Factored = PreReduction<U> && (detail::factored_count<U> > 0);
 

@@ -14,8 +14,10 @@
 #include <pushpull/concepts/factored.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/element/shape.hpp>
+#include <pushpull/error.hpp>
 #include <pushpull/pass/device_table.hpp>
 #include <pushpull/pass/factored_body.hpp>
+#include <pushpull/pass/matrix_states.hpp>
 #include <pushpull/pass/may_fail.hpp>
 #include <pushpull/tensor/buffer.hpp>
 
@@ -44,16 +46,18 @@ matrix<A> matrix_of(factors const& f, pushpull::shape const& shape) {
   return m;
 }
 
-/// How many numbers the states of rows and columns of a tensor are, in the order of their names.
+/// How many numbers the states of rows, columns and matrices of a tensor are, in the order of their names.
 template <class Rule>
 std::array<std::int64_t, pushpull::detail::factor_state_count<Rule>> factor_sizes(pushpull::shape const& shape) {
   std::array<std::int64_t, pushpull::detail::factor_state_count<Rule>> sizes{};
   std::size_t n = 0;
-  for (factors const& f : pushpull::detail::factors_of<Rule>) {
+  pushpull::detail::for_each_factored_stage<Rule>([&]<class Stage>(factors const& f) {
     auto const m = matrix_of<float>(f, shape);
     if (!f.rows.empty()) sizes[n++] = m.all_rows();
     if (!f.columns.empty()) sizes[n++] = m.is_matrix ? m.batches * m.columns : 0;
-  }
+    if constexpr (pushpull::detail::matrix_state_count<Stage> != 0)
+      for (std::int64_t const size : Stage::matrix_sizes(m)) sizes[n++] = m.size > 0 ? size : 0;
+  });
   return sizes;
 }
 
@@ -81,18 +85,20 @@ class matrix_plan {
   void clear() {
     runs_.rows.clear();
     matrices_.rows.clear();
+    states_.clear();
   }
 
-  /// Appends a key. @param kept  Its states of rows and columns, one after another.
+  /// Appends a key.
   template <class Run>
-  void add(Run const& from, A const* gradient, pushpull::shape const& shape, S* kept) {
+  void add(Run const& from, A const* gradient, pushpull::shape const& shape, factor_memory<S> const& memory) {
+    S* kept = memory.first;
     run_type r{};
     r.gradient = gradient;
     r.master = from.master;
     for (std::size_t s = 0; s != pushpull::detail::state_count<Rule>; ++s) r.state[s] = from.state[s];
     r.clock = from.clock;
     std::size_t n = 0;
-    for (factors const& f : pushpull::detail::factors_of<Rule>) {
+    pushpull::detail::for_each_factored_stage<Rule>([&]<class Stage>(factors const& f) {
       auto m = matrix_of<A>(f, shape);
       m.first = from.first_element;
       m.weight_epsilon = machine_epsilon<typename Types::master>();
@@ -104,9 +110,15 @@ class matrix_plan {
         r.kept_columns[n] = kept;
         kept += m.batches * m.columns;
       }
+      if constexpr (pushpull::detail::matrix_state_count<Stage> != 0) {
+        std::int64_t size = 0;
+        for (std::int64_t const own : Stage::matrix_sizes(matrix_of<float>(f, shape))) size += own;
+        if (m.size > 0) states_.add(memory, kept, size, from.clock, matrices_.rows.size());
+        if (m.size > 0) kept += size;
+      }
       matrices_.rows.push_back(m);
       ++n;
-    }
+    });
     runs_.rows.push_back(r);
   }
 
@@ -127,7 +139,7 @@ class matrix_plan {
   /// The phase of a stage that has numbers of rows and columns.
   /// @param host_rules  The rules where the host reads them.
   template <std::size_t Phase, class Control>
-  void sum(D const& device, Control const& control, Rule const* host_rules) const {
+  void sum(D const& device, Control const& control, Rule const* host_rules) {
     if (runs_.rows.empty()) return;
     using execution = typename D::execution;
     Rule const* const rules = control.rules(host_rules);
@@ -143,9 +155,19 @@ class matrix_plan {
       device.for_each(tasks(stage, of_parts),
                       detail::write_terms<Rule, Types, execution, Phase>{{rules, clocks, table(stage, of_parts)}});
       pushpull::detail::factored_library<Rule, stage, D> const& library = control.libraries();
-      for (std::size_t i = 0; i < runs_.rows.size(); ++i)  // one after another: a BLAS has threads of its own
-        if (auto const& m = matrices_.rows[i * stages + stage]; m.size > 0)
-          library.transform(host_rules[control.group_of(runs_.rows[i].clock)], m);
+      for (std::size_t i = 0; i < runs_.rows.size(); ++i) {  // one after another: a BLAS has threads of its own
+        auto& m = matrices_.rows[i * stages + stage];
+        if (m.size == 0) continue;
+        std::int32_t const clock = runs_.rows[i].clock;
+        auto const& rule = host_rules[control.group_of(clock)];
+        if constexpr (pushpull::detail::matrix_state_count<stage_type> != 0) {
+          static_assert(HostDevice<D>, "Factored: a stage with states of matrices is of CPUs");
+          m.t = clocks[clock].t;
+          states_.change(i * stages + stage, m, [&] { return library.transform(rule, m); });
+        } else {
+          library.transform(rule, m);
+        }
+      }
       return;
     }
     device.for_each_leaf(tasks(stage, of_rows),
@@ -166,9 +188,12 @@ class matrix_plan {
     }
   }
 
+  /// @throws update_error if a `transform` has failed, and the step of its key is not skipped
+  void expect_success(clock_type const* clocks) const { states_.expect_success(clocks); }
   /// Keeps the statistics of a rule that may skip steps or fail, once the step is known to do neither.
   void keep(D const& device, clock_type const* clocks) const {
     if (runs_.rows.empty()) return;
+    states_.keep(clocks);
     [&]<std::size_t... Stage>(std::index_sequence<Stage...>) {
       (device.for_each(tasks(Stage, of_numbers),
                        detail::keep_numbers<Rule, run_type, A, Stage>{clocks, table(Stage, of_numbers)}),
@@ -235,9 +260,12 @@ class matrix_plan {
       A* scratch = nullptr;  // matrices are transformed one after another
       std::int64_t most = 0;
       for (std::size_t i = 0; i < matrices_.rows.size(); ++i)
-        if (pushpull::detail::factors_of<Rule>[i % stages].elements)
-          most = std::max(most, matrices_.rows[i].scratch_size());
+        most = std::max(most, scratch_size(i % stages, matrices_.rows[i]));
       take(scratch, most);
+      states_.lay_out([&](std::int64_t size, std::size_t i) {
+        take(matrices_.rows[i].kept, size);
+        return matrices_.rows[i].kept;
+      });
       for (std::size_t i = 0; i < matrices_.rows.size(); ++i) {
         auto& m = matrices_.rows[i];
         take(m.motion, 2);
@@ -255,6 +283,21 @@ class matrix_plan {
       if (!known && memory_.bytes() < bytes) memory_ = buffer<D>(device, bytes);
     }
     partials_ = static_cast<double*>(memory_.data());
+  }
+
+  /// How many numbers `transform` of the stage needs.
+  static std::int64_t scratch_size(std::size_t stage, matrix<A> const& m) {
+    std::int64_t size = 0;
+    std::size_t n = 0;
+    pushpull::detail::for_each_factored_stage<Rule>([&]<class Stage>(factors const& f) {
+      if (n++ != stage || !f.elements) return;
+      if constexpr (requires { Stage::scratch_size(m); }) {
+        size = Stage::scratch_size(m);
+      } else {
+        size = m.scratch_size();
+      }
+    });
+    return size;
   }
 
   std::int64_t tasks(std::size_t stage, kind k) const {
@@ -277,6 +320,20 @@ class matrix_plan {
   buffer<D> memory_;  // partial sums of a phase, and the numbers of a step
   double* partials_ = nullptr;
   committed committed_;
+  matrix_states<Rule, A, S> states_;
 };
+
+/// Keeps the statistics of a step on all devices.
+/// @param failed  On another rank.
+/// @throws update_error if a `transform` has failed; nothing is kept then
+template <class Rule, class D, class Plans, class Controls>
+void keep_statistics(std::vector<D> const& devices, Plans const& plans, Controls const& controls, bool failed) {
+  for (std::size_t n = 0; n < devices.size(); ++n) plans[n].expect_success(controls[n].clocks());
+  if constexpr (pushpull::detail::keeps_matrices<Rule>) {
+    if constexpr (pushpull::detail::MaySkip<Rule>) failed = failed && !controls.front().shared()->skipped;
+    if (failed) throw update_error("a rank could not compute the step of one of its keys");
+  }
+  for (std::size_t n = 0; n < devices.size(); ++n) plans[n].keep(devices[n], controls[n].clocks());
+}
 
 }  // namespace pushpull::pass

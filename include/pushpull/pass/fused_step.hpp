@@ -17,6 +17,7 @@
 #include <pushpull/pass/control.hpp>
 #include <pushpull/pass/factored_plan.hpp>
 #include <pushpull/pass/may_fail.hpp>
+#include <pushpull/pass/partial_sums.hpp>
 #include <pushpull/pass/plan.hpp>
 #include <pushpull/pass/step_control.hpp>
 #include <pushpull/pass/step_memory.hpp>
@@ -120,9 +121,9 @@ class fused_step {
   }
 
   /// After `add` of a run that is a whole key, where the rule asks for numbers of its rows and columns.
-  /// @param kept  The states of rows and columns; see factor_shapes.
+  /// @param kept  The states of rows, columns and matrices.
   void add_matrices(std::size_t device, run_type const& r, std::span<typename run_type::source_type const> gradients,
-                    pushpull::shape const& shape, pushpull::detail::state_value<typename Types::state>* kept) {
+                    pushpull::shape const& shape, pass::factor_memory<typename Types::state> const& kept) {
     A const* gradient = r.reduced;
     if constexpr (!always_reduced)
       if (gradient == nullptr) gradient = gradients.front();
@@ -236,6 +237,7 @@ class fused_step {
   std::optional<std::span<double>> begin(std::vector<D> const& devices, std::vector<control_type> const& controls,
                                          Rule const* rules) {
     if (started_phases_ == 0) {
+      failed_ = false;
       for (std::size_t n = 0; n < devices.size(); ++n)
         plans_[n].begin_step(devices[n], controls[n].rules(rules), controls[n].clocks(), controls[n].shared(),
                              steps(n));
@@ -264,14 +266,6 @@ class fused_step {
     }
   }
 
-  /// Partial sums: a device's own, those of all devices with the levels of the tree behind them, and room for those of
-  /// a device whose memory this one cannot reach. And the tree, where the device reads it.
-  struct partial_sums {
-    buffer<D> own, all, staged;
-    pass::detail::table<D, std::int64_t> begins;
-    std::int64_t const* tree = nullptr;
-  };
-
   /// The phases before the pass, each of which knows the sums of those before: from the one that was started last to the
   /// next whose partial sums are to be added up.
   std::optional<std::span<double>> pre_reduce(std::vector<D> const& devices, std::vector<control_type> const& controls,
@@ -281,7 +275,7 @@ class fused_step {
       (void)(... || (sums = pre_reduce_phase<P>(devices, controls, rules)).has_value());
     }(std::make_index_sequence<phase_count<Rule>>());
     if constexpr (is_factored && (MayLeaveAlone<Rule, A> || may_fail))
-      for (std::size_t n = 0; !sums && n < devices.size(); ++n) matrices_[n].keep(devices[n], controls[n].clocks());
+      if (!sums) pass::keep_statistics<Rule>(devices, matrices_, controls, failed_);
     return sums;
   }
   template <std::size_t Phase>
@@ -355,6 +349,8 @@ class fused_step {
   void finish_phase(std::vector<D> const& devices, std::vector<control_type> const& controls, Rule const* rules) {
     using sums_type = pass::detail::phase_sums<Rule, Phase>;
     constexpr bool by_tensor = sums_per_tensor<Rule, Phase>();
+    if constexpr (may_fail && keeps_matrices<Rule>)  // see matrix_states
+      if (has_distant_ && sums_[0].have_nan(slots_ * static_cast<std::int64_t>(sums_in<Rule, Phase>))) failed_ = true;
     for (std::size_t n = 0; n < devices.size(); ++n) {
       D const& device = devices[n];
       auto* from = static_cast<sums_type*>(sums_[n].all.data());
@@ -381,10 +377,11 @@ class fused_step {
 
   std::vector<plan_type> plans_;
   std::vector<second_plan> second_;
-  std::vector<partial_sums> sums_;
+  std::vector<pass::partial_sums<D>> sums_;
   std::vector<std::conditional_t<is_factored, pass::matrix_plan<D, Rule, Types>, nothing>> matrices_;
   std::int64_t slots_ = 0;
   bool has_distant_ = false;                                           // other processes have runs of the step
+  bool failed_ = false;                                                // one of them cannot make it
   std::vector<std::pair<std::int32_t, std::int32_t>> distant_clocks_;  // and their segments
   std::size_t started_phases_ = 0;                                     // of a step that is under way
   std::vector<bool const*> skipped_;

@@ -8,14 +8,17 @@
 #include <mutex>
 
 #include <pushpull/concepts/device.hpp>
+#include <pushpull/concepts/factored.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::pass::detail {
 
-/// Whether a step on `D` can end before its pass, because a rule's `prepare` throws: on a host, where it is the user's.
+/// Whether a step on `D` can end before its pass, because a rule's `prepare` throws or its `transform` fails: on a host, where
+/// `prepare` is the user's.
 template <Device D, class Rule, class A>
-inline constexpr bool may_fail = HostDevice<D> && !pushpull::detail::prepares_noexcept<Rule, A>;
+inline constexpr bool may_fail =
+    HostDevice<D> && (!pushpull::detail::prepares_noexcept<Rule, A> || pushpull::detail::keeps_matrices<Rule>);
 
 /// The error of the first of many calls: `for_each` of a device need not know exceptions.
 class first_error {

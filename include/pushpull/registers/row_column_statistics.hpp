@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <string_view>
+#include <type_traits>
 
 #include <pushpull/config.hpp>
 #include <pushpull/registers/pack.hpp>
@@ -68,10 +69,12 @@ class matrix_numbers {
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class V>
   PUSHPULL_DEVICE_INLINE V elements(A outside) const {
-    if (element_ + width<V> <= of_->size) return load<V>(of_->terms + element_);
+    using E = typename V::element_type;  // double where squares of floats overflow
+    if constexpr (std::is_same_v<E, A>)
+      if (element_ + width<V> <= of_->size) return load<V>(of_->terms + element_);
     V result(outside);
-    for (std::int64_t lane = 0; element_ + lane < of_->size; ++lane)
-      reinterpret_cast<A*>(&result)[lane] = of_->terms[element_ + lane];
+    for (std::int64_t lane = 0; lane < width<V> && element_ + lane < of_->size; ++lane)
+      reinterpret_cast<E*>(&result)[lane] = static_cast<E>(of_->terms[element_ + lane]);
     return result;
   }
   /// Whether the tensor has two dimensions or more.
@@ -132,7 +135,9 @@ struct matrix {
   double* mean;           ///< The mean of each matrix's row numbers, where columns have numbers.
   double* motion;         ///< How numbers move in this step: see factored_step.
   A* terms;               ///< A number per element, of which `transform` makes others, or null.
-  A* scratch;             ///< Room for `transform`: size + 2 min(rows, columns)^2 numbers.
+  A* scratch;  ///< Room for `transform`: size + 2 min(rows, columns)^2 numbers, or as many as the stage says.
+  A* kept;     ///< The stage's states of whole matrices, one after another, as they are and as `transform` leaves them.
+  std::int64_t t;  ///< Where it has such states: see step.
 
   /// How many numbers `scratch` has.
   PUSHPULL_HOST_DEVICE std::int64_t scratch_size() const {

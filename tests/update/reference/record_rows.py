@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Records what optimizers with numbers per row and column make of 50 known gradients, for this library's tests.
 
-Usage: record_rows.py pytorch|optax|packages [OUTPUT]    (OUTPUT: <library>_rows.txt beside this script unless given)
+Usage: record_rows.py pytorch|optax|packages|pytorch_optimizer [OUTPUT]    (OUTPUT: <library>_rows.txt beside this script unless given)
 
 Inputs and lines are those of record_updaters.py, with as many elements as the tensor has, whose shape stands behind the name
 of the trajectory: adafactor_3x5. States are written under the names that this library gives them.
@@ -128,10 +128,52 @@ def packages():
                     yield at, dtype_name, step, ours, optimizer.state[parameter][theirs].flatten().tolist()
 
 
+def pytorch_optimizer():
+    """Shampoo of matrices that begin without an epsilon, by SVD; tensors of more dimensions are given as matrices."""
+    from importlib.metadata import version
+
+    import pytorch_optimizer
+    import torch
+    from pytorch_optimizer.optimizer.utils.graft import LayerWiseGrafting
+
+    torch.set_num_threads(1)
+    yield f"pytorch_optimizer {version('pytorch_optimizer')}, PyTorch {torch.__version__.split('+')[0]}, CPU"
+    common = dict(decoupled_weight_decay=True, matrix_eps=0.0, use_svd=True, shape_interpretation=False)
+    arguments = {
+        "shampoo": dict(lr=0.02, betas=(0.9, 0.999), weight_decay=0.1, start_preconditioning_step=15,
+                        preconditioning_compute_steps=15),
+        "shampoo_rmsprop": dict(lr=0.02, betas=(0.0, 0.99), start_preconditioning_step=20, preconditioning_compute_steps=20,
+                                graft_type=LayerWiseGrafting.RMSPROP, nesterov=False, moving_average_for_momentum=True),
+    }
+    for name, given in arguments.items():
+        for shape in SHAPES:
+            for dtype, dtype_name in ((torch.float64, "float64"), (torch.float32, "float32")):
+                size = size_of(shape)
+                given_shape = shape if len(shape) == 1 else (shape[0], -1)
+                values = torch.tensor([formula(i, 0) for i in range(size)], dtype=dtype).reshape(given_shape)
+                parameter = torch.nn.Parameter(values)
+                optimizer = pytorch_optimizer.ScalableShampoo([parameter], **common, **given)
+                for step in range(1, STEPS + 1):
+                    parameter.grad = torch.tensor(gradient(size, step), dtype=dtype).reshape(given_shape)
+                    optimizer.step()
+                    if step not in RECORDED_STEPS:
+                        continue
+                    at, state = f"{name}_{'x'.join(map(str, shape))}", optimizer.state[parameter]
+                    yield at, dtype_name, step, "weight", parameter.flatten().tolist()
+                    if step < given["preconditioning_compute_steps"]:
+                        continue
+                    yield at, dtype_name, step, "momentum_buffer", state["momentum"].flatten().tolist()
+                    for names, matrices in ((("left", "right"), state["pre_conditioner"].statistics),
+                                            (("left_root", "right_root"), state["pre_conditioner"].pre_conditioners)):
+                        for ours, matrix in zip(names, matrices):
+                            yield at, dtype_name, step, ours, matrix.flatten().tolist()
+
+
 def main():
     library = sys.argv[1]
     output = Path(sys.argv[2]) if len(sys.argv) > 2 else Path(__file__).with_name(f"{library}_rows.txt")
-    records = {"pytorch": pytorch, "optax": optax, "packages": packages}[library]()
+    records = {"pytorch": pytorch, "optax": optax, "packages": packages,
+               "pytorch_optimizer": pytorch_optimizer}[library]()
     lines = [f"# Written by record_rows.py, which see; do not edit. Recorded with {next(records)}."]
     for trajectory, dtype, step, tensor, values in records:
         digits = 17 if dtype == "float64" else 9

@@ -36,7 +36,7 @@ template <Device D>
 struct rare_memory {
   std::vector<buffer<D>> own_gradient = {};           ///< Resident, outside the arena. One per local device.
   std::vector<compressed_source<D>> compressed = {};  ///< One per source, where gradients are compressed.
-  buffer<D> factors = {};  ///< Of a Factored rule, on the owner: the states of rows and columns.
+  buffer<D> factors = {};  ///< Of a Factored rule, on the owner: the states of rows, columns and matrices.
 
   /// On local device n. @param owns  Whether it holds elements of the key.
   memory_use use(D const& device, std::size_t n, bool owns) const {
@@ -135,7 +135,7 @@ void expect_weights(char const* call, View key, Record& r) {
   });
 }
 
-/// The states of the key's rows and columns on its owner, one after the other; allocated when first asked for.
+/// The states of the key's rows, columns and matrices on its owner, one after the other; allocated when first asked for.
 template <class Rule, class S, Device D, class Record>
 S* factor_states(D const& owner, Record& r) {
   std::int64_t count = 0;
@@ -147,6 +147,13 @@ S* factor_states(D const& owner, Record& r) {
     owner.fill_zero(factors.data(), bytes);
   }
   return static_cast<S*>(factors.data());
+}
+
+/// The same as the pass takes them.
+template <class Rule, class S, Device D, class Record>
+pass::factor_memory<S> factor_memory_of(D const& owner, Record& r) {
+  return {factor_states<Rule, S>(owner, r), &r,
+          [](void const* key) { return key_text(static_cast<Record const*>(key)->key); }};
 }
 
 }  // namespace pushpull::detail

@@ -269,7 +269,7 @@ class laid_out_call : public call_sources<Table, D, G, M, C> {
     step.add(n, run, sources, mirrors_);
     if constexpr (Step::is_factored)
       step.add_matrices(n, run, sources, r.shape,
-                        factor_states<typename Step::rule_type, typename Table::state_type>(shard.device(), r));
+                        factor_memory_of<typename Step::rule_type, typename Table::state_type>(shard.device(), r));
     step.add_clock(n, run.clock, true);
   }
 

@@ -347,7 +347,7 @@ class model_step final : public operation {
     if constexpr (Built::is_factored)
       step.add_matrices(
           n, run, gradients, keys.front()->shape,
-          factor_states<typename Built::rule_type, typename Table::state_type>(shard.device(), *keys.front()));
+          factor_memory_of<typename Built::rule_type, typename Table::state_type>(shard.device(), *keys.front()));
     for (record const* const r : keys)
       if (owned(r)) step.add_clock(n, r->index, r == lead);
   }

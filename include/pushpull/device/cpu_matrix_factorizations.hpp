@@ -1,0 +1,50 @@
+/// @file
+/// Decompositions of matrices on CPUs, by a LAPACK. Not in the umbrella: needs the target pushpull::lapack.
+#pragma once
+
+#include <lapacke.h>
+
+#include <cstdint>
+
+#include <pushpull/concepts/device.hpp>
+#include <pushpull/config.hpp>
+#include <pushpull/device/cpu_matrix_products.hpp>
+#include <pushpull/device/matrix_factorizations.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI {
+
+namespace detail {
+
+/// The routines of the LAPACK for numbers of a type: eigenvectors by divide and conquer, and the two parts of a QR.
+inline auto syevd(float) { return &LAPACKE_ssyevd; }
+inline auto syevd(double) { return &LAPACKE_dsyevd; }
+inline auto geqrf(float) { return &LAPACKE_sgeqrf; }
+inline auto geqrf(double) { return &LAPACKE_dgeqrf; }
+inline auto orgqr(float) { return &LAPACKE_sorgqr; }
+inline auto orgqr(double) { return &LAPACKE_dorgqr; }
+
+}  // namespace detail
+
+/// See matrix_factorizations. Extents are below 2^31, as the LAPACK counts, which allocates workspaces of its own: 2 n^2
+/// numbers for eigenvectors. Its columns are our rows.
+template <HostDevice D>
+class matrix_factorizations<D> : public matrix_products<D> {
+ public:
+  using matrix_products<D>::matrix_products;
+
+  template <class A>
+  int eigenvectors(std::int64_t n, A* a, A* values) const {
+    auto const size = static_cast<lapack_int>(n);
+    return static_cast<int>(detail::syevd(A{})(LAPACK_COL_MAJOR, 'V', 'U', size, a, size, values));
+  }
+
+  template <class A>
+  int orthogonalize(std::int64_t n, A* a, A* scratch) const {
+    auto const size = static_cast<lapack_int>(n);
+    auto const info = detail::geqrf(A{})(LAPACK_COL_MAJOR, size, size, a, size, scratch);
+    if (info != 0) return static_cast<int>(info);
+    return static_cast<int>(detail::orgqr(A{})(LAPACK_COL_MAJOR, size, size, size, a, size, scratch));
+  }
+};
+
+}  // namespace pushpull

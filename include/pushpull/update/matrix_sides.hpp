@@ -1,0 +1,57 @@
+/// @file
+/// The sides of a matrix from which a rule multiplies it, and the statistics of each.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+
+#include <pushpull/config.hpp>
+#include <pushpull/detail/finite.hpp>
+#include <pushpull/device/matrix_products.hpp>
+#include <pushpull/registers/row_column_statistics.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::update::detail {
+
+/// Which sides of a matrix have statistics: those of at most `MaxSide` numbers. Tensors of one dimension have none.
+template <std::int64_t MaxSide>
+struct matrix_sides {
+  std::int64_t left;   ///< Its rows, or 0.
+  std::int64_t right;  ///< Its columns, or 0.
+
+  template <class A>
+  PUSHPULL_HOST_DEVICE explicit matrix_sides(matrix<A> const& m)
+      : left(m.is_matrix && m.size > 0 && m.rows <= MaxSide ? m.rows : 0),
+        right(m.is_matrix && m.size > 0 && m.columns <= MaxSide ? m.columns : 0) {}
+
+  PUSHPULL_HOST_DEVICE int count() const { return (left > 0 ? 1 : 0) + (right > 0 ? 1 : 0); }
+  std::int64_t squares() const { return left * left + right * right; }
+};
+
+/// Whether all numbers are finite.
+template <class A>
+bool all_finite(A const* x, std::int64_t size) {
+  return std::all_of(x, x + size, [](A number) { return pushpull::detail::is_finite(number); });
+}
+
+/// The reason that a decomposition gives for its failure.
+inline std::string failed_decomposition(char const* routine, int info) {
+  return std::string("LAPACK's ") + routine + " failed with info = " + std::to_string(info);
+}
+
+/// statistics = keep statistics + gain G G^T for the left side, G^T G for the right one, of G's rows and columns.
+/// @returns why it failed, or nothing
+template <class A, class Library>
+std::string add_statistics(Library const& blas, matrix<A> const& g, bool right, double keep, double gain,
+                           A* statistics) {
+  std::int64_t const n = right ? g.columns : g.rows, inner = right ? g.rows : g.columns;
+  product_factor<A> const plain{g.terms, g.columns}, transposed{g.terms, g.columns, true};
+  blas.multiply(n, n, inner, static_cast<A>(gain), right ? transposed : plain, right ? plain : transposed,
+                static_cast<A>(keep), statistics, product_precision::full);
+  for (std::int64_t i = 0; i < n; ++i)  // no number is larger than the largest on the diagonal
+    if (!pushpull::detail::is_finite(statistics[i * n + i]))
+      return "the squares of its gradients are too large for the statistics";
+  return {};
+}
+
+}  // namespace pushpull::inline PUSHPULL_ABI::update::detail

@@ -1,0 +1,204 @@
+/// @file
+/// Claims about rules that keep matrices: the same bits on any number of devices and ranks, through a file, and after errors.
+#pragma once
+
+#include <pushpull/checkpoint/optimizer_states.hpp>
+
+#include <cmath>
+#include <cstddef>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <pushpull/comm/run_ranks.hpp>
+#include <pushpull/comm/threads.hpp>
+#include <pushpull/pushpull.hpp>
+
+#include "support/catch.hpp"
+#include "support/temporary_folder.hpp"
+
+namespace pushpull::test {
+
+/// A model of matrices, vectors and tensors, tall, wide, of one row or column, of primes and of no element.
+template <class Rule>
+class matrix_model {
+ public:
+  using tensors = std::vector<std::vector<float>>;
+  using store_type = kv_store<float, cpu_device<>, Rule, synchronous>;
+
+  explicit matrix_model(Rule const& rule) : rule_(rule) {}
+
+  store_type on(int devices) const {
+    store_type store{cpu_devices(devices), rule_};
+    begin(store);
+    return store;
+  }
+  template <class Store>
+  static void begin(Store& store) {
+    auto values = random(0);
+    store.init(names(), views(values));
+  }
+  /// Steps number `first` to `last`.
+  template <class Store>
+  static void train(Store& store, unsigned first, unsigned last) {
+    for (unsigned t = first; t <= last; ++t) {
+      auto gradients = random(t);
+      store.push(names(), views(gradients)).wait();
+    }
+  }
+  /// Weights, states and counts of steps.
+  template <class Store>
+  static tensors everything(Store& store) {
+    auto result = random(0);
+    store.pull(names(), views(result)).wait();
+    for (auto const& name : names()) {
+      for (auto const& state : store.state_names()) result.push_back(store.state(name, state));
+      result.push_back({static_cast<float>(store.steps(name))});
+    }
+    for (auto const& tensor : result)
+      for (float const x : tensor)
+        if (!std::isfinite(x)) FAIL("not a finite number");
+    return result;
+  }
+
+  void check_devices() const {
+    auto one = on(1);
+    train(one, 1, 8);
+    auto const expected = everything(one);
+    for (int const devices : {2, 4, 7}) {
+      auto store = on(devices);
+      train(store, 1, 8);
+      REQUIRE(everything(store) == expected);
+    }
+  }
+
+  /// Saves amid an interval.
+  void check_resuming() const {
+    temporary_folder const folder;
+    auto through = on(1);
+    train(through, 1, 8);
+    for (unsigned const saved : {1U, 4U, 5U}) {
+      auto first = on(4), second = on(2);
+      train(first, 1, saved);
+      checkpoint::save_optimizer_states(first, folder.file("states"));
+      auto weights = random(0);
+      first.pull(names(), views(weights)).wait();
+      second.assign(names(), views(weights));
+      checkpoint::load_optimizer_states(second, folder.file("states"));
+      train(second, saved + 1, 8);
+      REQUIRE(everything(second) == everything(through));
+    }
+  }
+
+  void check_ranks() const {
+    auto one = on(1);
+    train(one, 1, 8);
+    auto const expected = everything(one);
+    comm::run_ranks(3, [&](comm::threads const& c) {
+      auto store = make_kv_store<float>(cpu_devices(1), rule_, c);
+      begin(store);
+      for (unsigned t = 1; t <= 8; ++t) {
+        auto gradients = random(t);
+        if (c.rank() > 0)
+          for (auto& g : gradients) g.assign(g.size(), 0.0F);
+        store.push(names(), views(gradients)).wait();
+      }
+      REQUIRE(everything(store) == expected);
+    });
+  }
+
+  /// Ranks of which one cannot make a step all refuse the step.
+  void check_errors_of_ranks() const {
+    auto one = on(1);
+    train(one, 1, 3);
+    auto const expected = everything(one);
+    comm::run_ranks(3, [&](comm::threads const& c) {
+      auto store = make_kv_store<float>(cpu_devices(1), rule_, c);
+      begin(store);
+      for (unsigned t = 1; t <= 3; ++t) {
+        auto gradients = random(t);
+        if (c.rank() > 0)
+          for (auto& g : gradients) g.assign(g.size(), 0.0F);
+        auto wrong = gradients;
+        wrong[t].front() = std::numeric_limits<float>::infinity();
+        INFO("rank " << c.rank() << ", key " << names()[t]);
+        REQUIRE_THROWS_AS(store.push(names(), views(wrong)).wait(), update_error);
+        store.push(names(), views(gradients)).wait();
+      }
+      REQUIRE(everything(store) == expected);
+    });
+  }
+
+  /// A step with a gradient or a state that is not finite changes nothing, and the message names the key.
+  void check_errors(std::string const& statistics) const {
+    for (int const devices : {1, 3}) {
+      auto store = on(devices);
+      train(store, 1, 5);
+      auto const before = everything(store);
+      for (std::string const& name : {std::string("tall"), std::string("vector")}) {
+        auto gradients = random(6);
+        for (std::size_t k = 0; k < gradients.size(); ++k)
+          if (names()[k] == name) gradients[k].back() = std::numeric_limits<float>::quiet_NaN();
+        INFO(name);
+        REQUIRE_THROWS_AS(store.push(names(), views(gradients)).wait(), update_error);
+        REQUIRE(everything(store) == before);
+      }
+      auto gradients = random(6);
+      for (float& x : gradients[0]) x *= 1e30F;
+      REQUIRE(error_of(store, gradients).starts_with("key \"tall\": the squares of its gradients are too large"));
+      REQUIRE(everything(store) == before);
+
+      auto const kept = store.state("square", statistics);
+      auto broken = kept;
+      broken[1] = broken[5] =
+          std::numeric_limits<float>::quiet_NaN();  // beside the diagonal; the step decomposes the statistics
+      store.set_state("square", statistics, broken);
+      REQUIRE(error_of(store, random(6)).starts_with("key \"square\": LAPACK's "));
+      store.set_state("square", statistics, kept);
+      REQUIRE(everything(store) == before);
+      train(store, 6, 8);
+      auto undisturbed = on(1);
+      train(undisturbed, 1, 8);
+      REQUIRE(everything(store) == everything(undisturbed));
+    }
+  }
+
+ private:
+  static std::vector<std::string> const& names() {
+    static std::vector<std::string> const all{"tall", "square", "vector", "kernels", "empty", "row", "column", "wide"};
+    return all;
+  }
+  static std::vector<shape> const& shapes() {
+    static std::vector<shape> const all{{61, 17}, {5, 5}, {19}, {4, 3, 2, 2}, {0, 3}, {1, 7}, {7, 1}, {3, 101}};
+    return all;
+  }
+  static std::vector<tensor_view<float>> views(tensors& of) {
+    std::vector<tensor_view<float>> result;
+    for (std::size_t k = 0; k < of.size(); ++k) result.emplace_back(of[k].data(), shapes()[k]);
+    return result;
+  }
+  static tensors random(unsigned seed) {
+    std::mt19937 engine(seed);
+    std::uniform_real_distribution<float> uniform(-1, 1);
+    tensors result;
+    for (shape const& s : shapes()) {
+      result.emplace_back(s.size());
+      for (float& x : result.back()) x = uniform(engine);
+    }
+    return result;
+  }
+  /// The message of the update_error of a step.
+  static std::string error_of(store_type& store, tensors gradients) {
+    try {
+      store.push(names(), views(gradients)).wait();
+    } catch (update_error const& e) {
+      return e.what();
+    }
+    return "none";
+  }
+
+  Rule rule_;
+};
+
+}  // namespace pushpull::test
