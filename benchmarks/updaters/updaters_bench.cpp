@@ -164,16 +164,16 @@ struct trainer {
   }
 };
 
-/// "x float" above 1: faster than with float states.
+/// "x float" above 1: faster than with float states. @param bytes  That a step moves per element.
 template <class Codecs>
-void measure_codecs(benchmark::State& state) {
+void measure_codecs(benchmark::State& state, double bytes) {
   std::int64_t const size = std::int64_t{1} << state.range(0);
   trainer<Codecs> coded(size);
   trainer<> plain(size);
   bench::contest contest(calls_for(size));
   contest.enter("ours", [&] { coded.parameters.update_all(); });
   contest.enter("float", [&] { plain.parameters.update_all(); });
-  contest.run(state, static_cast<double>(size), 16.0625 * static_cast<double>(size));
+  contest.run(state, static_cast<double>(size), bytes * static_cast<double>(size));
 }
 
 template <class F>
@@ -196,8 +196,14 @@ bool const entered = [] {
     measure_norm(state, update::clip_global_norm(1) | update::adam{}, clipped_adam, 32);
   });
   using of_squares = codec::of<"exp_avg_sq", codec::unsigned_float8>;
-  enter("states/linear, unsigned_float8", measure_codecs<state_codecs<256, codec::linear, of_squares>>);
-  enter("states/float8, unsigned_float8", measure_codecs<state_codecs<256, codec::float8, of_squares>>);
+  auto const states = [](char const* name, auto codecs, double bytes) {
+    enter(std::string("states/") + name,
+          [bytes](benchmark::State& state) { measure_codecs<decltype(codecs)>(state, bytes); });
+  };
+  states("linear, unsigned_float8", state_codecs<256, codec::linear, of_squares>{}, 16.0625);
+  states("float8, unsigned_float8", state_codecs<256, codec::float8, of_squares>{}, 16.0625);
+  states("linear, unsigned_float4", state_codecs<128, codec::linear, codec::of<"exp_avg_sq", codec::unsigned_float4>>{},
+         15.125);
   enter("norm/lamb",
         [](benchmark::State& state) { measure_norm(state, update::lamb{.weight_decay = 0.01}, lamb, 44); });
   return true;

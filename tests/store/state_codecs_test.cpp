@@ -32,7 +32,8 @@ floats random_floats(std::size_t size, unsigned seed) {
 
 /// bitsandbytes' create_dynamic_map(is_signed), in double.
 std::vector<double> dynamic_map(bool is_signed) {
-  std::vector<double> result{0, 1};
+  std::vector<double> result{1};
+  if (is_signed) result.push_back(0);  // no positive state of an unsigned one becomes 0
   for (int i = 0; i < 7; ++i) {
     int const parts = is_signed ? 1 << i : 2 << i;
     for (int k = 0; k < parts; ++k) {
@@ -41,7 +42,7 @@ std::vector<double> dynamic_map(bool is_signed) {
       if (is_signed) result.push_back(-x);
     }
   }
-  REQUIRE(result.size() == 256);
+  REQUIRE(result.size() == (is_signed ? 256 : 255));
   return result;
 }
 
@@ -56,19 +57,22 @@ std::vector<double> values(double greatest, [[maybe_unused]] int sign_of_greates
     for (int k = -127; k <= 127; ++k) result.push_back(k / 127.0 * greatest);
   } else if constexpr (std::same_as<Codec, codec::unsigned_linear>) {
     for (int k = 0; k <= 255; ++k) result.push_back(k / 255.0 * greatest);
+  } else if constexpr (std::same_as<Codec, codec::unsigned_linear4>) {
+    for (int k = 1; k <= 16; ++k) result.push_back(k / 16.0 * greatest);
   } else if constexpr (std::same_as<Codec, codec::float8>) {
     for (int k = 0; k < 127; ++k) {
       double const fraction = k % 8 / 8.0;
       double const x = k < 8 ? std::ldexp(fraction, -6) : std::ldexp(1 + fraction, k / 8 - 7);
       for (int const sign : {-1, 1}) result.push_back(sign * x / 448 * greatest);
     }
-  } else {  // 256 floats with three bits of mantissa: the least that is not below the greatest, and those below it
+  } else {  // 256 floats with three bits of mantissa, or 16 with one: the least that is not below the greatest, and those below
+    int const count = std::same_as<Codec, codec::unsigned_float8> ? 256 : 16, steps = count == 256 ? 8 : 2;
     int exponent = 0;
     double const fraction = std::frexp(greatest * (1 - 1e-6), &exponent);
-    auto const top = std::int64_t{8} * exponent + static_cast<std::int64_t>(std::ceil(fraction * 16)) - 8;
-    for (std::int64_t k = top - 255; k <= top; ++k) {
-      auto const octave = static_cast<int>(std::floor(static_cast<double>(k) / 8));
-      result.push_back(std::ldexp(8 + static_cast<double>(k - 8 * octave), octave - 4));
+    int const top = steps * exponent + static_cast<int>(std::ceil(fraction * 2 * steps)) - steps;
+    for (int k = top - count + 1; k <= top; ++k) {
+      auto const octave = static_cast<int>(std::floor(double(k) / steps));
+      result.push_back(std::ldexp(1 + double(k - steps * octave) / steps, octave - 1));
     }
   }
   return result;
@@ -89,7 +93,9 @@ void expect_nearest(std::span<double const> exact, std::span<float const> decode
       least = std::min(least, std::abs(v - exact[i]));
       (v < exact[i] ? below : above) = std::min(v < exact[i] ? below : above, std::abs(v - exact[i]));
     }
-    bool const random = std::same_as<Codec, codec::unsigned_float8> || std::same_as<Codec, codec::linear>;
+    bool const random = std::same_as<Codec, codec::unsigned_float8> || std::same_as<Codec, codec::linear> ||
+                        std::same_as<Codec, codec::unsigned_dynamic> || std::same_as<Codec, codec::unsigned_linear4> ||
+                        std::same_as<Codec, codec::unsigned_float4>;
     if (random && above < std::numeric_limits<double>::infinity() && below < std::numeric_limits<double>::infinity())
       least = std::max(above, below);
     INFO("element " << i << ": " << exact[i] << " became " << decoded[i] << ", the nearest value is " << least
@@ -99,12 +105,15 @@ void expect_nearest(std::span<double const> exact, std::span<float const> decode
   }
 }
 
-/// Adam over several steps, each of which begins with the states that the store has decoded.
-template <std::int64_t Block, class First, class Second>
+/// Adam over several steps, each of which begins with the states that the store has decoded. @tparam Greatest  The codec of
+/// the greatest second moments, where the rule is Amsgrad.
+template <std::int64_t Block, class First, class Second, class... Greatest>
 void expect_adam(std::vector<std::size_t> const& sizes, bool resident) {
-  update::adam const rule{.learning_rate = 0.01};
-  pushpull::kv_store store{pushpull::cpu_devices(2), rule,
-                           state_codecs<Block, First, codec::of<"exp_avg_sq", Second>>{}};
+  using rule_type = std::conditional_t<sizeof...(Greatest) == 0, update::adam, update::amsgrad>;
+  rule_type const rule{.learning_rate = 0.01};
+  pushpull::kv_store store{
+      pushpull::cpu_devices(2), rule,
+      state_codecs<Block, First, codec::of<"exp_avg_sq", Second>, codec::of<"max_exp_avg_sq", Greatest>...>{}};
   pushpull::parameter_store parameters{store};
   std::vector<std::string> names;
   std::vector<floats> weights;
@@ -116,11 +125,12 @@ void expect_adam(std::vector<std::size_t> const& sizes, bool resident) {
   if (!resident) store.init(names, weights);
   if (resident) parameters.value(names.front(), std::size_t{0});  // keys are made when first needed
   for (int t = 1; t <= 4; ++t) {
-    std::vector<floats> gradients, before = weights, m, v;
+    std::vector<floats> gradients, before = weights, m, v, u;
     for (std::size_t k = 0; k < sizes.size(); ++k) {
       gradients.push_back(random_floats(sizes[k], unsigned(100 * t) + unsigned(k)));
       m.push_back(store.state(names[k], "exp_avg"));
       v.push_back(store.state(names[k], "exp_avg_sq"));
+      u.push_back(sizeof...(Greatest) == 0 ? floats(sizes[k]) : store.state(names[k], store.state_names().back()));
     }
     if (resident) {
       for (std::size_t k = 0; k < sizes.size(); ++k) {
@@ -137,20 +147,23 @@ void expect_adam(std::vector<std::size_t> const& sizes, bool resident) {
     }
     double const rate = 0.01 / (1 - std::pow(0.9, t)), root = 1 / std::sqrt(1 - std::pow(0.999, t));
     for (std::size_t k = 0; k < sizes.size(); ++k) {
-      std::vector<double> exact_m(sizes[k]), exact_v(sizes[k]);
+      std::vector<double> exact_m(sizes[k]), exact_v(sizes[k]), exact_u(sizes[k]);
       for (std::size_t i = 0; i < sizes[k]; ++i) {
         double const g = gradients[k][i];
         exact_m[i] = 0.9 * m[k][i] + 0.1 * g;
         exact_v[i] = 0.999 * v[k][i] + 0.001 * g * g;
-        double const w = before[k][i] - rate * exact_m[i] / (std::sqrt(exact_v[i]) * root + 1e-8);
+        exact_u[i] = sizeof...(Greatest) == 0 ? exact_v[i] : std::max(exact_v[i], double{u[k][i]});
+        double const w = before[k][i] - rate * exact_m[i] / (std::sqrt(exact_u[i]) * root + 1e-8);
         INFO("step " << t << ", size " << sizes[k] << ", element " << i);
         REQUIRE(double{weights[k][i]} == Approx(w).epsilon(1e-5).margin(1e-6));
       }
       floats const new_m = store.state(names[k], "exp_avg"), new_v = store.state(names[k], "exp_avg_sq");
+      floats const new_u = store.state(names[k], store.state_names().back());
       for (std::size_t i = 0; i < sizes[k]; i += Block) {
         std::size_t const count = std::min<std::size_t>(Block, sizes[k] - i);
         expect_nearest<First>(std::span(exact_m).subspan(i, count), std::span(new_m).subspan(i, count));
         expect_nearest<Second>(std::span(exact_v).subspan(i, count), std::span(new_v).subspan(i, count));
+        (expect_nearest<Greatest>(std::span(exact_u).subspan(i, count), std::span(new_u).subspan(i, count)), ...);
       }
     }
   }
@@ -198,10 +211,13 @@ TEST_CASE("Adam's states become the nearest codes of their blocks, in keys of an
   bool const resident = GENERATE(false, true);
   CAPTURE(resident);
   SECTION("blocks of 256") { expect_adam<256, codec::linear, codec::unsigned_float8>(sizes, resident); }
-  SECTION("blocks of 64") { expect_adam<64, codec::float8, codec::unsigned_linear>(sizes, resident); }
+  SECTION("blocks of 64") {
+    expect_adam<64, codec::float8, codec::unsigned_linear, codec::unsigned_float4>(sizes, resident);
+  }
   SECTION("bitsandbytes' codes") { expect_adam<256, codec::dynamic, codec::unsigned_dynamic>(sizes, resident); }
-  SECTION("a task and a bit more") {
-    expect_adam<128, codec::linear, codec::unsigned_float8>({(std::size_t{1} << 15) + 131}, resident);
+  SECTION("codes of 4 bits, a task and a bit more") {
+    sizes.push_back((std::size_t{1} << 15) + 131);
+    expect_adam<128, codec::linear, codec::unsigned_linear4>(sizes, resident);
   }
 }
 
@@ -220,7 +236,7 @@ TEST_CASE("weights and codes do not depend on the number of devices", "[state_co
     }
   };
   expect_same(update::adam{}, state_codecs<256, codec::linear, codec::of<"exp_avg_sq", codec::unsigned_float8>>{});
-  expect_same(update::lamb{}, state_codecs<64, codec::float8>{});
+  expect_same(update::lamb{}, state_codecs<64, codec::float8, codec::of<"exp_avg_sq", codec::unsigned_linear4>>{});
   expect_same(three_states{}, state_codecs<128, codec::of<"fast", codec::float8>, codec::of<"slow", codec::linear>>{});
 }
 
@@ -240,12 +256,13 @@ TEST_CASE("a state that no codec claims is stored as it is", "[state_codecs]") {
 
 TEST_CASE("states that were read and set continue bit for bit, on other numbers of devices", "[state_codecs]") {
   using both = state_codecs<256, codec::linear, codec::of<"exp_avg_sq", codec::unsigned_float8>>;
-  using others = state_codecs<64, codec::float8, codec::of<"exp_avg_sq", codec::unsigned_linear>>;
-  auto const resume = [](auto const& policy) {
+  using of_4_bits = codec::of<"max_exp_avg_sq", codec::unsigned_float4>;
+  using others = state_codecs<64, codec::float8, codec::of<"exp_avg_sq", codec::unsigned_linear>, of_4_bits>;
+  auto const resume = [](auto const& rule, auto const& policy) {
     std::size_t const size = 4099;
     floats w = random_floats(size, 1), resumed;
-    pushpull::kv_store first{pushpull::cpu_devices(3), update::adam{}, policy};
-    pushpull::kv_store second{pushpull::cpu_devices(2), update::adam{}, policy};
+    pushpull::kv_store first{pushpull::cpu_devices(3), rule, policy};
+    pushpull::kv_store second{pushpull::cpu_devices(2), rule, policy};
     first.init("w", w);
     for (unsigned t = 0; t < 6; ++t) {
       if (t == 3) {
@@ -265,9 +282,10 @@ TEST_CASE("states that were read and set continue bit for bit, on other numbers 
     CHECK((w == resumed));
     for (auto const& name : first.state_names()) CHECK((second.state("w", name) == first.state("w", name)));
   };
-  resume(both{});
-  resume(others{});
-  resume(state_codecs<256, codec::dynamic, codec::of<"exp_avg_sq", codec::unsigned_dynamic>>{});
+  resume(update::adam{}, both{});
+  resume(update::amsgrad{}, others{});
+  resume(update::adam{}, state_codecs<256, codec::dynamic, codec::of<"exp_avg_sq", codec::unsigned_dynamic>>{});
+  resume(update::adam{}, state_codecs<128, codec::linear, codec::of<"exp_avg_sq", codec::unsigned_linear4>>{});
 }
 
 TEST_CASE("blocks with an infinity are NaN, others and tiny ones are not", "[state_codecs]") {
@@ -308,6 +326,39 @@ TEST_CASE("unsigned_float8 rounds at random, with the exact value as the mean", 
   for (float const x : v) total += double{x};
   CHECK(total / double(size) == Approx(1 - std::pow(0.999, 100)).epsilon(0.01));
   CHECK((*std::ranges::max_element(v) > 1.05F * *std::ranges::min_element(v)));
+}
+
+TEST_CASE("codes of 4 bits are rounded at random, with the exact value as the mean, and none becomes 0",
+          "[state_codecs]") {
+  auto const expect_mean = [](auto const& rule, auto const& policy) {
+    pushpull::kv_store store{pushpull::cpu_devices(1), rule, policy};
+    floats g(std::size_t{300} * 128), v(g.size());
+    for (std::size_t i = 0; i < g.size(); ++i) {
+      v[i] = i % 64 == 0 ? 1.0F : 0;
+      g[i] = i % 64 == 0 ? 1.0F : std::sqrt(0.2F * float(i % 64 % 10));  // states of 0.1 to 0.9
+    }
+    store.init("w", g);
+    store.set_state("w", "exp_avg_sq", v);
+    auto const before = store.state("w", "exp_avg_sq");
+    store.push("w", g).wait();
+    auto const after = store.state("w", store.state_names().back());
+    for (std::size_t k = 0; k < 10; ++k) {
+      double sum = 0, exact = 0;
+      for (std::size_t i = 0; i < g.size(); ++i) {
+        if (i % 64 == 0 || i % 64 % 10 != k) continue;
+        REQUIRE(after[i] > 0.0F);
+        sum += double{after[i]};
+        exact += 0.5 * double{before[i]} + 0.5 * double{g[i]} * double{g[i]};
+      }
+      CAPTURE(k);
+      if (k > 0) CHECK(sum == Approx(exact).epsilon(0.02));
+    }
+  };
+  expect_mean(update::adam{.beta2 = 0.5},
+              state_codecs<128, codec::linear, codec::of<"exp_avg_sq", codec::unsigned_linear4>>{});
+  expect_mean(update::amsgrad{.beta2 = 0.5},
+              state_codecs<64, codec::float8, codec::of<"exp_avg_sq", codec::unsigned_linear>,
+                           codec::of<"max_exp_avg_sq", codec::unsigned_float4>>{});
 }
 
 TEST_CASE("the momentum of an element without gradients decays to 0, and its weight stays", "[state_codecs]") {
@@ -412,4 +463,7 @@ TEST_CASE("two states of codes take 2.03 bytes per element", "[state_codecs]") {
   using types = pushpull::pass::element_types<float, float, float,
                                               pushpull::detail::coded_states<256, codec::linear, codec::linear>, float>;
   CHECK(pushpull::pass::stored_bytes<update::adam, types, 2>(size) == 12 * size + size / 16);
+  using half = pushpull::detail::coded_states<128, codec::linear, codec::unsigned_float4>;
+  using half_types = pushpull::pass::element_types<float, float, float, half, float>;
+  CHECK(pushpull::pass::stored_bytes<update::adam, half_types, 2>(size) == 11 * size + size / 8);
 }

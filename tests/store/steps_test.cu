@@ -1,5 +1,5 @@
 /// @file
-/// Steps on GPUs that are left out, delayed, rounded at random, made by rules of groups or with states of 8 bits, against the same
+/// Steps on GPUs that are left out, delayed, rounded at random, made by rules of groups or with states of 8 or 4 bits, against the same
 /// on CPUs. Without a GPU every case reports that it was skipped.
 #include <pushpull/pushpull.cuh>
 
@@ -36,10 +36,13 @@ using eighths = pp::state_codecs<256, codec::linear, codec::of<"exp_avg_sq", cod
 std::vector<std::size_t> const sizes{0, 1, 63, 64, 65, 251, 256, 257, 1021, 9001};
 
 /// A rule of a user's. Products with powers of 2 are exact: processors that fuse products and sums compute the same.
-struct three_states {
-  static constexpr auto state_names = pp::states("fast", "slow", "count");
+struct five_states {
+  static constexpr auto state_names = pp::states("fast", "slow", "square", "fourth", "count");
   template <class S, class V>
-  PUSHPULL_HOST_DEVICE void operator()(S const&, V& w, V const& g, V& fast, V& slow, V& count) const noexcept {
+  PUSHPULL_HOST_DEVICE void operator()(S const&, V& w, V const& g, V& fast, V& slow, V& square, V& fourth,
+                                       V& count) const noexcept {
+    square = 0.5 * square + g * g;
+    fourth = 0.5 * fourth + g * g * g * g;
     fast = 0.5 * fast + g;
     slow = 0.5 * slow + fast;
     count += 1;
@@ -237,14 +240,17 @@ TEST_CASE("states of 8 bits continue bit for bit from CPU to CUDA devices; an in
   }
 }
 
-TEST_CASE("states of 8 bits of a user's rule on CUDA devices are those of CPU devices, with 16-bit gradients and rows",
-          "[cuda][state_codecs]") {
+TEST_CASE(
+    "states of 8 and 4 bits of a user's rule on CUDA devices are those of CPU devices, with 16-bit gradients and rows",
+    "[cuda][state_codecs]") {
   auto const devices = logical_devices();
   if (devices.empty()) return;
   auto const trained = [](auto const& where) {
     using device = typename std::remove_cvref_t<decltype(where)>::value_type;
-    using codecs = pp::state_codecs<64, codec::of<"fast", codec::float8>, codec::of<"slow", codec::unsigned_linear>>;
-    pp::kv_store<pp::bfloat16, device, three_states, pp::element::master<float>, codecs> store{where, three_states{}};
+    using codecs =
+        pp::state_codecs<64, codec::of<"fast", codec::float8>, codec::of<"slow", codec::unsigned_linear>,
+                         codec::of<"square", codec::unsigned_float4>, codec::of<"fourth", codec::unsigned_dynamic>>;
+    pp::kv_store<pp::bfloat16, device, five_states, pp::element::master<float>, codecs> store{where, five_states{}};
     auto values = trained_codes<pp::bfloat16>(store, 2);
     pp::shape const whole{11, 192};
     std::vector<std::int64_t> const ids{0, 7, 10};
@@ -267,10 +273,10 @@ TEST_CASE("states of 8 bits of a user's rule on CUDA devices are those of CPU de
   REQUIRE(found == trained(std::vector{devices[0]}));
 }
 
-TEST_CASE("norms of states of 8 bits on CUDA devices are those of CPU devices", "[cuda][state_codecs]") {
+TEST_CASE("norms of states of 8 and 4 bits on CUDA devices are those of CPU devices", "[cuda][state_codecs]") {
   auto const devices = logical_devices();
   if (devices.empty()) return;
-  using codecs = pp::state_codecs<1024, codec::dynamic, codec::of<"exp_avg_sq", codec::unsigned_dynamic>>;
+  using codecs = pp::state_codecs<1024, codec::dynamic, codec::of<"exp_avg_sq", codec::unsigned_linear4>>;
   update::lamb const rule{.learning_rate = 0.125, .beta1 = 0.5, .beta2 = 0.5};
   require_same_codes(trained_codes(pp::kv_store{devices, rule, codecs{}}, 2),
                      trained_codes(pp::kv_store{pp::cpu_devices(1), rule, codecs{}}, 2));

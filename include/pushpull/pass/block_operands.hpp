@@ -147,7 +147,7 @@ PUSHPULL_DEVICE_INLINE void fetch_stored(Run const& r, std::int64_t i) {
       if constexpr (!pushpull::detail::CodedStates<typename Run::state_type>) {
         Block::access::fetch(at);
       } else if constexpr (Run::state_type::template encodes<s>) {
-        Block::access::fetch(at.codes());
+        Block::access::fetch(at.codes(pushpull::detail::code_bits<typename Run::state_type::template codec<s>>));
       } else {
         Block::access::fetch(at.elements());
       }

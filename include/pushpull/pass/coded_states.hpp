@@ -20,7 +20,8 @@ PUSHPULL_DEVICE_INLINE void fetch_state(Run const& r, std::int64_t i, std::int64
   if constexpr (pushpull::detail::CodedStates<S>) {
     auto const at = r.state[s] + i;
     if constexpr (S::template encodes<s>) {
-      pushpull::detail::simd_fetch(static_cast<std::uint8_t const*>(at.codes()), size);
+      constexpr int bits = S::bits[s];
+      pushpull::detail::simd_fetch(static_cast<std::uint8_t const*>(at.codes(bits)), size * bits / 8);
     } else {
       pushpull::detail::simd_fetch(static_cast<float const*>(at.elements()), size);
     }
@@ -39,11 +40,12 @@ PUSHPULL_DEVICE_INLINE void load_coded(Block& to, pushpull::detail::coded_pointe
     static_assert(Coded % Block::size == 0);
     if constexpr (requires { typename Block::access::template codes<Block::count>; }) {
       using codes = typename Block::access::template codes<Block::count>;
-      codes::template decode<Codec>(codes::load(from.codes()), *from.unit(), to.x);
+      codes::template decode<Codec>(codes::template load<Codec>(from), *from.unit(), to.x);
     } else {
       R const unit(*from.unit());
       static_for<Block::count>([&](auto j) PUSHPULL_INLINE_LAMBDA {
-        to.x[j].value = pushpull::detail::decode_states<Codec>(from.codes() + j * V::size, unit);
+        to.x[j].value = pushpull::detail::decode_states<Codec>(
+            (from + static_cast<std::int64_t>(j * V::size)).codes(pushpull::detail::code_bits<Codec>), unit);
       });
     }
   } else {
@@ -74,7 +76,7 @@ struct coded_memory {
     static_for<States>([&](auto s) PUSHPULL_INLINE_LAMBDA {
       auto const at = r.state[s] + first;
       if constexpr (S::template encodes<s>) {
-        codes[s] = at.codes();
+        codes[s] = at.codes(pushpull::detail::code_bits<typename S::template codec<s>>);
         unit[s] = R(*at.unit());
       } else {
         elements[s] = at.elements();
@@ -87,7 +89,8 @@ struct coded_memory {
   template <std::size_t s>
   PUSHPULL_DEVICE_INLINE R load(std::int64_t j) const {
     if constexpr (S::template encodes<s>) {
-      return pushpull::detail::decode_states<typename S::template codec<s>>(codes[s] + j, unit[s]);
+      using codec = typename S::template codec<s>;
+      return pushpull::detail::decode_states<codec>(codes[s] + j * pushpull::detail::code_bits<codec> / 8, unit[s]);
     } else {
       block<V, 1, simd_access> x;
       x.load(static_cast<float const*>(elements[s]) + j);
@@ -114,8 +117,9 @@ struct coded_rest {
         block<V, 1, simd_access> x;
         x.load(static_cast<float const*>(from->elements[s]) + j);
         // States of one element are rounded independently.
-        pushpull::detail::encode_states<typename S::template codec<s>>(
-            codes[s] + j, x.x[0].value, factor[s], s % 2 == 0 ? random.lower(20) : random.upper(20));
+        using codec = typename S::template codec<s>;
+        pushpull::detail::encode_states<codec>(codes[s] + j * pushpull::detail::code_bits<codec> / 8, x.x[0].value,
+                                               factor[s], s % 2 == 0 ? random.lower(20) : random.upper(20));
       }
     });
     if constexpr (S::random) random.advance();
@@ -128,14 +132,15 @@ struct coded_rest {
                                      pushpull::detail::greatest_magnitude<R> const& greatest, std::uint8_t* unused) {
     if constexpr (S::template encodes<s>) {
       using codec = typename S::template codec<s>;
+      constexpr int bits = pushpull::detail::code_bits<codec>;
       float const magnitude = greatest.value();
       float const unit = pushpull::detail::signed_unit<codec, S::block>(pushpull::detail::block_unit<codec>(magnitude),
                                                                         from->elements[s]);
       *to.unit() = unit;
-      codes[s] = to.codes();
+      codes[s] = to.codes(bits);
       factor[s] = R(pushpull::detail::block_factor<codec>(unit));
       if (!pushpull::detail::is_finite(magnitude)) {  // no element has a code of its own
-        for (std::int64_t j = 0; j < S::block; ++j) codes[s][j] = 0;
+        for (std::int64_t j = 0; j < S::block * bits / 8; ++j) codes[s][j] = 0;
         codes[s] = unused;
       }
     }

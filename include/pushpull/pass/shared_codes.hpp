@@ -67,8 +67,10 @@ struct shared_codes {
       if constexpr (S::template encodes<s>) {
         auto const at = r.state[s] + first;
         unit[s] = in_block(first) == 0 ? *at.unit() : 0.0F;
-        static_for<parts>([&](auto p)
-                              PUSHPULL_INLINE_LAMBDA { words[s][p] = codes::load(at.codes() + p * share::stride); });
+        static_for<parts>([&](auto p) PUSHPULL_INLINE_LAMBDA {
+          words[s][p] =
+              codes::template load<typename S::template codec<s>>(at + static_cast<std::int64_t>(p) * share::stride);
+        });
       }
     });
   }
@@ -126,10 +128,10 @@ struct shared_codes {
       static_for<States>([&](auto s) PUSHPULL_INLINE_LAMBDA {
         auto const at = r.state[s] + (first + static_cast<std::int64_t>(p) * share::stride);
         if constexpr (S::template encodes<s>) {
-          typename codes::words encoded =
-              codes::template encode<typename S::template codec<s>, s>(state[p][s].x, factor[s], random);
+          using codec = typename S::template codec<s>;
+          typename codes::words encoded = codes::template encode<codec, s>(state[p][s].x, factor[s], random);
           if (!pushpull::detail::is_finite(unit[s])) encoded = {};  // no element has a code of its own
-          encoded.store(at.codes());
+          codes::template store<codec>(encoded, at);
         } else {
           state[p][s].store(at.elements());
         }

@@ -89,7 +89,16 @@ struct vector_access {
     using random_words = pushpull::detail::random_words_of<N>;
 
     __host__ __device__ __forceinline__ static void settle(pack<float> (&x)[N]) { pushpull::detail::settle(x); }
-    __host__ __device__ __forceinline__ static words load(std::uint8_t const* from) { return words::load(from); }
+    template <class Codec, class Pointer>
+    __host__ __device__ __forceinline__ static words load(Pointer const& from) {
+      constexpr int bits = pushpull::detail::code_bits<Codec>;
+      return words::template load<bits>(from.codes(bits));
+    }
+    template <class Codec, class Pointer>
+    __host__ __device__ __forceinline__ static void store(words const& from, Pointer const& to) {
+      constexpr int bits = pushpull::detail::code_bits<Codec>;
+      from.template store<bits>(to.codes(bits));
+    }
     template <class Codec>
     __host__ __device__ __forceinline__ static void decode(words const& from, float unit, pack<float> (&x)[N]) {
       pushpull::detail::decode_states<Codec>(from, unit, x);

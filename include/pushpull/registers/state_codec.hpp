@@ -1,5 +1,5 @@
 /// @file
-/// Codecs: states of a rule as codes of 8 bits, with one scale for each block of elements.
+/// Codecs: states of a rule as codes of 8 or 4 bits, with one scale for each block of elements.
 #pragma once
 
 #include <array>
@@ -17,7 +17,7 @@
 
 namespace pushpull::inline PUSHPULL_ABI {
 
-/// How states of a rule are stored: as codes of 8 bits, and a number for each block of elements that gives their unit. The
+/// How states of a rule are stored: as codes of 8 or 4 bits, and a number for each block of elements that gives their unit. The
 /// codes of decoded states are the same codes with the same unit, so states that were saved and loaded continue bit for bit.
 /// A block that holds an infinity or a NaN is NaN.
 namespace codec {
@@ -40,6 +40,16 @@ struct unsigned_linear {
   static constexpr float value(std::uint8_t code, float unit) {
     return static_cast<float>(static_cast<std::int8_t>(code) + middle) * unit;
   }
+};
+
+/// Sixteen equal steps from a 16th of the block's greatest state to that state, two codes in a byte (Li, Chen and Zhu 2023). For
+/// second moments, by whose root rules divide: no element is 0 unless its block is. What is less than a 16th becomes a 16th. A
+/// step of the pass rounds at random, with the exact value as the mean. An element of even number has the lower half of a byte.
+struct unsigned_linear4 {
+  static constexpr bool rounds_at_random = true;
+  static constexpr int bits = 4;
+  static constexpr float greatest = 16;
+  static constexpr float value(std::uint8_t code, float unit) { return static_cast<float>(code + 1) * unit; }
 };
 
 /// OCP's E4M3: a sign, four bits of exponent, three of mantissa. Steps of 1/8 to 1/16 of a magnitude over 15 octaves, finer
@@ -72,10 +82,24 @@ struct dynamic {
   static constexpr bool is_signed = true;
 };
 
-/// Its unsigned states, with twice the values in a decade. A state may become 0 beside a momentum that does not: rules then divide
-/// by epsilon alone, as in bitsandbytes. Changes below half a step are lost.
+/// The values of its unsigned states, with twice the values in a decade. What is less than the least value becomes that, unless
+/// it is 0, so rules do not divide by epsilon alone. A step of the pass rounds at random, with the exact value as the mean;
+/// bitsandbytes rounds to nearest, and then a second moment stays where it is until gradients are several times as great.
 struct unsigned_dynamic {
+  static constexpr bool rounds_at_random = true;
   static constexpr bool is_signed = false;
+};
+
+/// One bit of mantissa and no sign in codes of 4 bits: steps of a half or a third of a state over the eight octaves below the block's
+/// greatest. For second moments, which have such ranges. Otherwise as unsigned_float8; in memory as unsigned_linear4.
+struct unsigned_float4 {
+  static constexpr bool rounds_at_random = true;
+  static constexpr int bits = 4;
+  static constexpr int dropped = 22;
+  static constexpr int step = 1 << dropped;
+  static constexpr float value(std::uint8_t code, float unit) {
+    return cuda::std::bit_cast<float>(code * step + cuda::std::bit_cast<int>(unit));
+  }
 };
 
 /// A code's name, where a rule's states have several: `codec::of<"exp_avg", codec::linear>`.
@@ -105,14 +129,32 @@ namespace detail {
 template <class C>
 concept DynamicCodec = std::same_as<C, codec::dynamic> || std::same_as<C, codec::unsigned_dynamic>;
 
-/// Stores states as codes of 8 bits.
+/// Finds its values among floats of few bits, by adding bits.
 template <class C>
-concept StateCodec = std::same_as<C, codec::linear> || std::same_as<C, codec::unsigned_linear> ||
-                     std::same_as<C, codec::float8> || std::same_as<C, codec::unsigned_float8> || DynamicCodec<C>;
+concept FloatBitsCodec = std::same_as<C, codec::unsigned_float8> || std::same_as<C, codec::unsigned_float4>;
+
+/// Stores states as codes.
+template <class C>
+concept StateCodec =
+    std::same_as<C, codec::linear> || std::same_as<C, codec::unsigned_linear> ||
+    std::same_as<C, codec::unsigned_linear4> || std::same_as<C, codec::float8> || FloatBitsCodec<C> || DynamicCodec<C>;
 
 /// Whether the unit is negative where the block's greatest magnitude is that of a negative state alone.
 template <class C>
 inline constexpr bool has_signed_unit = std::same_as<C, codec::dynamic>;
+
+/// Bits of an element in memory, without its share of a unit.
+template <class C>
+inline constexpr int code_bits = StateCodec<C> ? 8 : 32;
+template <class C>
+  requires requires { C::bits; }
+inline constexpr int code_bits<C> = C::bits;
+
+/// The codec's greatest code and its least.
+template <class C>
+inline constexpr int greatest_code = code_bits<C> == 4 ? 15 : 127;
+template <class C>
+inline constexpr int least_code = code_bits<C> == 4 ? 0 : -128;
 
 /// Whether codes of the codec are rounded at random.
 template <class C>
@@ -124,23 +166,24 @@ struct coded_states {
   static constexpr std::int64_t block = Block;
   template <std::size_t S>
   using codec = std::tuple_element_t<S, std::tuple<Codecs...>>;
-  /// Bytes of an element of state number s, without its share of a unit.
-  static constexpr std::array<std::int64_t, sizeof...(Codecs)> widths{(StateCodec<Codecs> ? 1 : 4)...};
+  /// Of an element of state number s, without its share of a unit.
+  static constexpr std::array<int, sizeof...(Codecs)> bits{code_bits<Codecs>...};
 
   /// Whether state number s is codes.
   template <std::size_t s>
   static constexpr bool encodes = StateCodec<codec<s>>;
+  static constexpr bool is_code(std::size_t s) { return bits[s] < 32; }
 
   static constexpr bool random = (rounds_at_random<Codecs> || ...);
 
   /// Bytes that `elements` elements, a multiple of `block`, take: those of the codes first, then a unit for each block.
   static constexpr std::int64_t bytes(std::size_t s, std::int64_t elements) {
-    return elements * widths[s] + (widths[s] == 1 ? elements / block * 4 : 0);
+    return elements * bits[s] / 8 + (is_code(s) ? elements / block * 4 : 0);
   }
 };
 
 template <class S>
-concept CodedStates = requires { S::widths; };
+concept CodedStates = requires { S::bits; };
 
 template <CodedStates S>
 inline constexpr std::size_t block_bytes<S> = sizeof(float);
@@ -156,7 +199,9 @@ struct coded_pointer {
     p.number += elements;
     return p;
   }
-  PUSHPULL_DEVICE_INLINE std::uint8_t* codes() const { return reinterpret_cast<std::uint8_t*>(data) + number; }
+  PUSHPULL_DEVICE_INLINE std::uint8_t* codes(int bits) const {
+    return reinterpret_cast<std::uint8_t*>(data) + number * bits / 8;
+  }
   PUSHPULL_DEVICE_INLINE float* elements() const { return reinterpret_cast<float*>(data) + number; }
   PUSHPULL_DEVICE_INLINE float* unit() const { return units + static_cast<std::uint64_t>(number) / Block; }
 };
@@ -206,10 +251,11 @@ PUSHPULL_DEVICE_INLINE float block_unit(float greatest) {
     return cuda::std::bit_cast<float>(kept < least ? 0U : kept);
   } else if constexpr (DynamicCodec<Codec>) {
     return cuda::std::bit_cast<std::uint32_t>(greatest) < 0x00800000U ? 0.0F : greatest;
-  } else {  // the upper bits of the greatest state, rounded up, have code 127
+  } else {  // the upper bits of the greatest state, rounded up, have the greatest code
+    constexpr int codes = greatest_code<Codec> - least_code<Codec>, last = (0x7F800000 >> Codec::dropped) - 1;
     int const above = (cuda::std::bit_cast<int>(greatest) + Codec::step - 1) >> Codec::dropped;
-    int const top = above < 0x7F7 ? above : 0x7F7;  // 0x7F8 would be infinity
-    return cuda::std::bit_cast<float>(((top < 255 ? 255 : top) - 127) * Codec::step);
+    int const top = above < last ? above : last;  // what follows would be infinity
+    return cuda::std::bit_cast<float>(((top < codes ? codes : top) - greatest_code<Codec>)*Codec::step);
   }
 }
 /// The operand that encodes the elements of a block of that unit.
@@ -220,7 +266,7 @@ PUSHPULL_DEVICE_INLINE float block_factor(float unit) {
   } else if constexpr (DynamicCodec<Codec>) {
     return unit > 0 || unit < 0 ? 1 / unit : 0;
   } else {
-    return cuda::std::bit_cast<float>(cuda::std::bit_cast<int>(unit) - 128 * Codec::step);
+    return cuda::std::bit_cast<float>(cuda::std::bit_cast<int>(unit) + least_code<Codec> * Codec::step);
   }
 }
 

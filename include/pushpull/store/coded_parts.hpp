@@ -15,18 +15,20 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// f(codes on the host, codes on the device, first element, bytes of codes, bytes of units) for so many elements at a time that no
+/// Of a state that is on its way.
+inline constexpr std::int64_t staged_states = std::int64_t{1} << 16;
+
+/// f(codes on the host, codes on the device, first element, bytes of codes, bytes of units) for so many elements of state number s at a time that no
 /// memory is allocated.
 /// @param there  An element that begins a block.
 template <CodedStates S, class F>
-void for_each_staged_part(coded_pointer<S::block> const& there, std::int64_t size, F const& f) {
-  constexpr std::int64_t staged = std::int64_t{1} << 16;
-  std::byte codes[staged];
-  float units[staged / S::block];
-  for (std::int64_t i = 0; i < size; i += staged) {
-    std::int64_t const blocks = (std::min(size - i, staged) + S::block - 1) / S::block;
-    f(coded_pointer<S::block>{codes, units, 0}, there + i, i, static_cast<std::size_t>(blocks * S::block),
-      static_cast<std::size_t>(blocks) * sizeof(float));
+void for_each_staged_part(coded_pointer<S::block> const& there, std::size_t s, std::int64_t size, F const& f) {
+  std::byte codes[staged_states];
+  float units[staged_states / S::block];
+  for (std::int64_t i = 0; i < size; i += staged_states) {
+    std::int64_t const blocks = (std::min(size - i, staged_states) + S::block - 1) / S::block;
+    f(coded_pointer<S::block>{codes, units, 0}, there + i, i,
+      static_cast<std::size_t>(blocks * S::block * S::bits[s] / 8), static_cast<std::size_t>(blocks) * sizeof(float));
   }
 }
 
@@ -36,14 +38,14 @@ void read_coded_part(D const& device, coded_pointer<S::block> const& from, std::
                      float* to) {
   if constexpr (HostDevice<D>) {
     decode_state<S, States>(s, from, size, to);
-  } else if (S::widths[s] != 1) {
+  } else if (!S::is_code(s)) {
     copy_bytes(cpu_device<>(), to, device, from.elements(), static_cast<std::size_t>(size) * sizeof(float));
   } else {
     for_each_staged_part<S>(
-        from, size, [&](auto const& here, auto const& there, std::int64_t i, std::size_t codes, std::size_t units) {
-          copy_bytes(cpu_device<>(), here.codes(), device, there.codes(), codes);
+        from, s, size, [&](auto const& here, auto const& there, std::int64_t i, std::size_t codes, std::size_t units) {
+          copy_bytes(cpu_device<>(), here.codes(S::bits[s]), device, there.codes(S::bits[s]), codes);
           copy_bytes(cpu_device<>(), here.unit(), device, there.unit(), units);
-          decode_state<S, States>(s, here, std::min(size - i, static_cast<std::int64_t>(codes)), to + i);
+          decode_state<S, States>(s, here, std::min(size - i, staged_states), to + i);
         });
   }
 }
@@ -54,14 +56,14 @@ void write_coded_part(D const& device, coded_pointer<S::block> const& to, std::s
                       void const* from) {
   if constexpr (HostDevice<D>) {
     encode_state<S, States>(s, from, size, to);
-  } else if (S::widths[s] != 1) {
+  } else if (!S::is_code(s)) {
     copy_bytes(device, to.elements(), cpu_device<>(), from, static_cast<std::size_t>(size) * sizeof(float));
   } else {
     for_each_staged_part<S>(
-        to, size, [&](auto const& here, auto const& there, std::int64_t i, std::size_t codes, std::size_t units) {
+        to, s, size, [&](auto const& here, auto const& there, std::int64_t i, std::size_t codes, std::size_t units) {
           encode_state<S, States>(s, static_cast<std::byte const*>(from) + static_cast<std::size_t>(i) * sizeof(float),
-                                  std::min(size - i, static_cast<std::int64_t>(codes)), here);
-          copy_bytes(device, there.codes(), cpu_device<>(), here.codes(), codes);
+                                  std::min(size - i, staged_states), here);
+          copy_bytes(device, there.codes(S::bits[s]), cpu_device<>(), here.codes(S::bits[s]), codes);
           copy_bytes(device, there.unit(), cpu_device<>(), here.unit(), units);
         });
   }

@@ -17,7 +17,7 @@
 
 namespace pushpull::inline PUSHPULL_ABI {
 
-/// States of the rule are stored as codes of 8 bits with one scale for `Block` elements; see `codec`. The pass decodes and
+/// States of the rule are stored as codes of 8 or 4 bits with one scale for `Block` elements; see `codec`. The pass decodes and
 /// encodes them: `state_codecs<256, codec::linear, codec::of<"exp_avg_sq", codec::unsigned_float8>>` makes Adam's step move
 /// 16.06 bytes per float parameter, not 28. A codec without a name is that of all states that no name claims; without such a
 /// one these are not encoded. `state` gives decoded elements and `set_state` encodes them, so checkpoints are those of the

@@ -23,21 +23,47 @@ namespace pushpull::inline PUSHPULL_ABI::detail {
 template <std::size_t N>
 struct alignas(N) state_words {
   static_assert(N == 4 || N == 8 || N == 16);
-  using access = std::conditional_t<N == 16, uint4, std::conditional_t<N == 8, uint2, unsigned>>;
+  template <std::size_t Bytes>
+  using access = std::conditional_t<
+      Bytes == 16, uint4,
+      std::conditional_t<Bytes == 8, uint2, std::conditional_t<Bytes == 4, unsigned, unsigned short>>>;
   std::uint32_t word[N / 4];
 
+  /// @tparam Bits  Of a code: 8, or 4, and then the lower half of the words is used.
+  template <int Bits>
   __host__ __device__ __forceinline__ static state_words load(std::uint8_t const* from) {
-    return cuda::std::bit_cast<state_words>(*reinterpret_cast<access const*>(from));
+    if constexpr (Bits == 8) {
+      return cuda::std::bit_cast<state_words>(*reinterpret_cast<access<N> const*>(from));
+    } else {
+      auto const half = *reinterpret_cast<access<N / 2> const*>(from);
+      state_words result{};
+      if constexpr (N < 16) {
+        result.word[0] = half;
+      } else {
+        result.word[0] = half.x, result.word[1] = half.y;
+      }
+      return result;
+    }
   }
+  template <int Bits>
   __host__ __device__ __forceinline__ void store(std::uint8_t* to) const {
-    *reinterpret_cast<access*>(to) = cuda::std::bit_cast<access>(*this);
+    if constexpr (Bits == 8) {
+      *reinterpret_cast<access<N>*>(to) = cuda::std::bit_cast<access<N>>(*this);
+    } else if constexpr (N < 16) {
+      *reinterpret_cast<access<N / 2>*>(to) = static_cast<access<N / 2>>(word[0]);
+    } else {
+      *reinterpret_cast<uint2*>(to) = {word[0], word[1]};
+    }
   }
-  /// Code number j, with its sign.
+  /// Code number j: of 8 bits with its sign, of 4 without.
+  template <int Bits>
   __host__ __device__ __forceinline__ int code(std::size_t j) const {
-    return static_cast<std::int8_t>(word[j / 4] >> (8 * (j % 4)));
+    std::uint32_t const shifted = word[j * Bits / 32] >> (j * Bits % 32);
+    return Bits == 4 ? static_cast<int>(shifted & 15U) : static_cast<std::int8_t>(shifted);
   }
+  template <int Bits>
   __host__ __device__ __forceinline__ void set(std::size_t j, int code) {
-    word[j / 4] |= (static_cast<std::uint32_t>(code) & 0xFFU) << (8 * (j % 4));
+    word[j * Bits / 32] |= (static_cast<std::uint32_t>(code) & ((1U << Bits) - 1)) << (j * Bits % 32);
   }
 };
 
@@ -47,13 +73,13 @@ __host__ __device__ __forceinline__ void settle([[maybe_unused]] pack<float> (&x
   NV_IF_TARGET(NV_IS_DEVICE, (static_for<N>([&](auto j) { asm volatile("" : "+f"(x[j].value)); });))
 }
 
-template <bool Signed>
-static __device__ const dynamic_map<Signed> dynamic_map_on_device{};
+template <class Tables>
+static __device__ const Tables tables_on_device{};
 
 /// f(tables), on the device.
-template <class Codec, class F>
-__host__ __device__ __forceinline__ void with_dynamic_map([[maybe_unused]] F const& f) {
-  NV_IF_TARGET(NV_IS_DEVICE, (f(dynamic_map_on_device<Codec::is_signed>);))
+template <class Tables, class F>
+__host__ __device__ __forceinline__ void with_tables([[maybe_unused]] F const& f) {
+  NV_IF_TARGET(NV_IS_DEVICE, (f(tables_on_device<Tables>);))
 }
 
 /// The states of these codes, which are in one block. @param unit  The block's.
@@ -62,25 +88,27 @@ __host__ __device__ __forceinline__ void decode_states(state_words<N> const& cod
   if constexpr (std::same_as<Codec, codec::float8>) {
     static_for<N / 2>([&](auto k) {
       auto const element = [&](std::size_t j) {
-        return cuda::std::bit_cast<float8_e4m3>(static_cast<std::uint8_t>(codes.code(j)));
+        return cuda::std::bit_cast<float8_e4m3>(static_cast<std::uint8_t>(codes.template code<8>(j)));
       };
       float2 const two = float8_to_float2(element(2 * k), element(2 * k + 1));
       x[2 * k].value = product(two.x, unit);
       x[2 * k + 1].value = product(two.y, unit);
     });
   } else if constexpr (DynamicCodec<Codec>) {
-    with_dynamic_map<Codec>([&](auto const& tables) {
-      static_for<N>([&](auto j) { x[j].value = product(tables.value.data()[codes.code(j) & 0xFF], unit); });
+    with_tables<dynamic_map<Codec::is_signed>>([&](auto const& tables) {
+      static_for<N>([&](auto j) { x[j].value = product(tables.value.data()[codes.template code<8>(j) & 0xFF], unit); });
     });
   } else {
     static_for<N>([&](auto j) {
-      int const code = codes.code(j);
-      if constexpr (std::same_as<Codec, codec::linear>) {
+      int const code = codes.template code<code_bits<Codec>>(j);
+      if constexpr (std::same_as<Codec, codec::unsigned_linear4>) {
+        x[j].value = product(static_cast<float>(code + 1), unit);
+      } else if constexpr (std::same_as<Codec, codec::linear>) {
         x[j].value = product(static_cast<float>(code), unit);
       } else if constexpr (std::same_as<Codec, codec::unsigned_linear>) {
         x[j].value = product(static_cast<float>(code + Codec::middle), unit);
       } else {
-        static_assert(std::same_as<Codec, codec::unsigned_float8>);
+        static_assert(FloatBitsCodec<Codec>);
         x[j].value = cuda::std::bit_cast<float>(code * Codec::step + cuda::std::bit_cast<int>(unit));
       }
     });
@@ -117,31 +145,53 @@ struct random_words_of {
 /// The code of a finite state. @param factor  Of its block. @param rounding  Below 2^20, by which a codec rounds at random.
 template <class Codec>
 __host__ __device__ __forceinline__ int state_code(float x, float factor, [[maybe_unused]] std::uint32_t rounding) {
-  auto const between = [](int low, int code) {
+  auto const between = [](int low, int code, int high = 127) {
     code = code < low ? low : code;
-    return code > 127 ? 127 : code;
+    return code > high ? high : code;
   };
-  if constexpr (std::same_as<Codec, codec::linear>) {
+  if constexpr (std::same_as<Codec, codec::unsigned_linear4>) {
+    int const exact = nearest_integer(product(x, factor));
+    return between(0, ((exact + static_cast<int>(rounding & ~127U) + 64) >> 20) - 1, 15);
+  } else if constexpr (std::same_as<Codec, codec::linear>) {
     int const exact = nearest_integer(product(x, factor));
     return between(-127, (exact + static_cast<int>(rounding & ~127U) + 64) >> 20);
   } else if constexpr (std::same_as<Codec, codec::unsigned_linear>) {
     return between(-128, nearest_integer(product(x, factor)) - Codec::middle);
-  } else if constexpr (DynamicCodec<Codec>) {
-    using map = dynamic_map<Codec::is_signed>;
+  } else if constexpr (std::same_as<Codec, codec::unsigned_dynamic>) {
     int const bits = cuda::std::bit_cast<int>(product(x, factor));
-    int magnitude = Codec::is_signed ? bits & 0x7FFFFFFF : bits;
+    if (bits <= 0) return 0;
+    int code = 0;
+    with_tables<dynamic_lines>([&](auto const& lines) {
+      int const above = bits < lines.first.data()[0] ? lines.first.data()[0] : bits;
+      int decade = 0;
+      static_for<dynamic_lines::decades - 1>([&](auto d) { decade += above >= lines.first.data()[d + 1]; });
+      auto const place = [&](std::size_t line) {
+        float const slope = lines.slope[line].data()[decade];
+        return nearest_integer(product(cuda::std::bit_cast<float>(above), slope)) + lines.offset[line].data()[decade];
+      };
+      int const of_decade = place(0), behind = place(1);
+      code = (of_decade < behind ? of_decade : behind) + static_cast<int>((rounding & ~255U) | 128U);
+      code >>= dynamic_lines::fraction;
+    });
+    return code > 255 ? 255 : code;
+  } else if constexpr (std::same_as<Codec, codec::dynamic>) {
+    using map = dynamic_cells;
+    int const bits = cuda::std::bit_cast<int>(product(x, factor));
+    int magnitude = bits & 0x7FFFFFFF;
     magnitude = magnitude < map::least ? map::least : magnitude > map::one ? map::one : magnitude;
     int number = 0;
-    with_dynamic_map<Codec>([&](auto const& tables) {
+    with_tables<map>([&](auto const& tables) {
       number = tables.cell.data()[(magnitude - map::least) >> map::dropped];
       if (tables.middle.data()[number] <= magnitude) ++number;
     });
-    return !Codec::is_signed || bits >= 0 ? number : number > 127 ? -127 : -number;
+    return bits >= 0 ? number : number > 127 ? -127 : -number;
   } else {
-    static_assert(std::same_as<Codec, codec::unsigned_float8>);
+    static_assert(FloatBitsCodec<Codec>);
+    constexpr int greatest = greatest_code<Codec> - least_code<Codec>;
     int const bits = cuda::std::bit_cast<int>(x), least = cuda::std::bit_cast<int>(factor);
-    int const code = ((bits > least ? bits : least) - least + static_cast<int>(rounding)) >> Codec::dropped;
-    return (code < 255 ? code : 255) - 128;
+    int const added = static_cast<int>(rounding << (Codec::dropped - 20));
+    int const code = ((bits > least ? bits : least) - least + added) >> Codec::dropped;
+    return (code < greatest ? code : greatest) + least_code<Codec>;
   }
 }
 
@@ -154,13 +204,14 @@ __host__ __device__ __forceinline__ state_words<N> encode_states(pack<float> con
     static_for<N / 2>([&](auto k) {
       float8_e4m3 first, second;
       float2_to_float8(product(x[2 * k].value, factor), product(x[2 * k + 1].value, factor), first, second);
-      result.set(2 * k, cuda::std::bit_cast<std::uint8_t>(first));
-      result.set(2 * k + 1, cuda::std::bit_cast<std::uint8_t>(second));
+      result.template set<8>(2 * k, cuda::std::bit_cast<std::uint8_t>(first));
+      result.template set<8>(2 * k + 1, cuda::std::bit_cast<std::uint8_t>(second));
     });
   } else {
     static_for<N>([&](auto j) {
       std::uint32_t const rounding = s % 2 == 0 ? random.word[j] & 0xFFFFFU : random.word[j] >> 12;
-      result.set(j, state_code<Codec>(x[j].value, factor, rounding));
+      int const code = state_code<Codec>(x[j].value, factor, rounding);
+      result.template set<code_bits<Codec>>(j, code);
     });
   }
   return result;

@@ -13,7 +13,8 @@
 #include <pushpull/config.hpp>
 #include <pushpull/detail/finite.hpp>
 #include <pushpull/detail/static_for.hpp>
-#include <pushpull/registers/detail/dynamic_map.hpp>
+#include <pushpull/registers/detail/code_words.hpp>
+#include <pushpull/registers/detail/dynamic_codes.hpp>
 #include <pushpull/registers/detail/float8.hpp>
 #include <pushpull/registers/detail/memory.hpp>
 #include <pushpull/registers/detail/register.hpp>
@@ -50,118 +51,6 @@ void encode_state(std::size_t, void const*, std::int64_t, coded_pointer<S::block
 
 #else
 
-/// The nearest integers, of numbers of small magnitude.
-template <class Batch>
-PUSHPULL_HOST_INLINE words_of<Batch> nearest_words(Batch const& x) {
-#if PUSHPULL_HAS_AVX512
-  if constexpr (sizeof(Batch) == 64)
-    return std::bit_cast<words_of<Batch> >(_mm512_maskz_cvtps_epi32(0xFFFF, std::bit_cast<__m512>(x.data)));
-#endif
-#if PUSHPULL_HAS_AVX2
-  if constexpr (sizeof(Batch) == 32)
-    return std::bit_cast<words_of<Batch> >(_mm256_cvtps_epi32(std::bit_cast<__m256>(x.data)));
-#endif
-#if PUSHPULL_HAS_SSE2
-  if constexpr (sizeof(Batch) == 16)
-    return std::bit_cast<words_of<Batch> >(_mm_cvtps_epi32(std::bit_cast<__m128>(x.data)));
-#endif
-  words_of<Batch> result;
-  for (std::size_t i = 0; i < Batch::size; ++i) result[i] = to_integer<std::int32_t>(std::nearbyint(x.get(i)));
-  return result;
-}
-/// One signed byte in each word.
-template <class Batch>
-PUSHPULL_HOST_INLINE words_of<Batch> load_signed_bytes(void const* from) {
-#if PUSHPULL_HAS_AVX512
-  if constexpr (sizeof(Batch) == 64)
-    return std::bit_cast<words_of<Batch> >(
-        _mm512_maskz_cvtepi8_epi32(0xFFFF, _mm_loadu_si128(static_cast<__m128i const*>(from))));
-#endif
-#if PUSHPULL_HAS_AVX2
-  if constexpr (sizeof(Batch) == 32)
-    return std::bit_cast<words_of<Batch> >(_mm256_cvtepi8_epi32(_mm_loadl_epi64(static_cast<__m128i const*>(from))));
-#endif
-  return load_bytes<Batch>(from) << 24 >> 24;
-}
-
-/// Stores words as signed bytes, the nearest that there are.
-template <class Batch>
-PUSHPULL_HOST_INLINE void store_signed_bytes(std::uint8_t* to, words_of<Batch> const& words) {
-#if PUSHPULL_HAS_AVX512
-  if constexpr (sizeof(Batch) == 64)
-    return _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
-                            _mm512_maskz_cvtsepi32_epi8(0xFFFF, std::bit_cast<__m512i>(words)));
-#endif
-#if PUSHPULL_HAS_AVX2
-  if constexpr (sizeof(Batch) == 32) {
-    __m256i const all = std::bit_cast<__m256i>(words);
-    __m128i const pairs = _mm_packs_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
-    return _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packs_epi16(pairs, pairs));
-  }
-#endif
-#if PUSHPULL_HAS_SSE2
-  if constexpr (sizeof(Batch) == 16) {
-    __m128i const pairs = _mm_packs_epi32(std::bit_cast<__m128i>(words), std::bit_cast<__m128i>(words));
-    int const four = _mm_cvtsi128_si32(_mm_packs_epi16(pairs, pairs));
-    std::memcpy(to, &four, 4);
-    return;
-  }
-#endif
-  for (std::size_t i = 0; i < Batch::size; ++i)
-    to[i] = static_cast<std::uint8_t>(std::clamp<std::int32_t>(words[i], -128, 127));
-}
-
-/// A register of numbers of `Vector`.
-template <class Batch, class Vector>
-PUSHPULL_HOST_INLINE Batch batch_of(Vector const& x) {
-  return Batch(std::bit_cast<typename Batch::register_type>(x));
-}
-template <class Batch>
-PUSHPULL_HOST_INLINE Batch floats_from(words_of<Batch> const& words) {
-  return batch_of<Batch>(__builtin_convertvector(words, floats_of<Batch>));
-}
-
-/// The words that begin `index` times `Scale` bytes behind `from`.
-template <class Batch, int Scale>
-PUSHPULL_HOST_INLINE words_of<Batch> gather_words(void const* from, words_of<Batch> const& index) {
-#if PUSHPULL_HAS_AVX512
-  if constexpr (sizeof(Batch) == 64)
-    return std::bit_cast<words_of<Batch> >(_mm512_mask_i32gather_epi32(
-        _mm512_setzero_si512(), 0xFFFF, std::bit_cast<__m512i>(index), static_cast<int const*>(from), Scale));
-#endif
-#if PUSHPULL_HAS_AVX2
-  if constexpr (sizeof(Batch) == 32)
-    return std::bit_cast<words_of<Batch> >(
-        _mm256_mask_i32gather_epi32(_mm256_setzero_si256(), static_cast<int const*>(from),
-                                    std::bit_cast<__m256i>(index), _mm256_set1_epi32(-1), Scale));
-#endif
-  words_of<Batch> result;
-  for (std::size_t i = 0; i < Batch::size; ++i) {
-    std::int32_t word;
-    std::memcpy(&word, static_cast<std::byte const*>(from) + std::ptrdiff_t{index[i]} * Scale, sizeof(word));
-    result[i] = word;
-  }
-  return result;
-}
-
-template <bool Signed>
-inline constexpr dynamic_map<Signed> dynamic_map_of{};
-
-/// The codes of numbers between -1 and 1.
-template <class Codec, class Batch>
-PUSHPULL_HOST_INLINE words_of<Batch> dynamic_codes(Batch const& x) {
-  using map = dynamic_map<Codec::is_signed>;
-  auto const& tables = dynamic_map_of<Codec::is_signed>;
-  words_of<Batch> const zero{}, bits = std::bit_cast<words_of<Batch> >(x.data);
-  words_of<Batch> magnitude = Codec::is_signed ? bits & 0x7FFFFFFF : bits;
-  magnitude = magnitude < map::least ? zero + map::least : magnitude;
-  magnitude = magnitude > map::one ? zero + map::one : magnitude;
-  words_of<Batch> number = gather_words<Batch, 1>(tables.cell.data(), (magnitude - map::least) >> map::dropped) & 0xFF;
-  number -= gather_words<Batch, 4>(tables.middle.data(), number) <= magnitude;  // true is -1
-  if constexpr (Codec::is_signed) number = bits < 0 ? (number > 127 ? zero - 127 : -number) : number;
-  return number & 0xFF;
-}
-
 /// Decodes a register of states of one block. @param unit  Of the block, in all places.
 template <class Codec, class Batch>
 PUSHPULL_HOST_INLINE Batch decode_states(std::uint8_t const* from, Batch const& unit) {
@@ -169,15 +58,22 @@ PUSHPULL_HOST_INLINE Batch decode_states(std::uint8_t const* from, Batch const& 
     return floats_from<Batch>(load_signed_bytes<Batch>(from)) * unit;
   } else if constexpr (std::same_as<Codec, codec::unsigned_linear>) {
     return floats_from<Batch>(load_signed_bytes<Batch>(from) + Codec::middle) * unit;
+  } else if constexpr (std::same_as<Codec, codec::unsigned_linear4>) {
+    return floats_from<Batch>(load_half_bytes<Batch>(from) + 1) * unit;
   } else if constexpr (std::same_as<Codec, codec::float8>) {
     return load_float8<Batch>(reinterpret_cast<float8_e4m3 const*>(from)) * unit;
   } else if constexpr (DynamicCodec<Codec>) {
     auto const values = gather_words<Batch, 4>(dynamic_map_of<Codec::is_signed>.value.data(), load_bytes<Batch>(from));
     return batch_of<Batch>(values) * unit;
   } else {
-    static_assert(std::same_as<Codec, codec::unsigned_float8>);
-    return batch_of<Batch>((load_signed_bytes<Batch>(from) << Codec::dropped) +
-                           std::bit_cast<words_of<Batch> >(unit.data));
+    static_assert(FloatBitsCodec<Codec>);
+    words_of<Batch> codes;
+    if constexpr (code_bits<Codec> == 4) {
+      codes = load_half_bytes<Batch>(from);
+    } else {
+      codes = load_signed_bytes<Batch>(from);
+    }
+    return batch_of<Batch>((codes << Codec::dropped) + std::bit_cast<words_of<Batch> >(unit.data));
   }
 }
 
@@ -231,15 +127,29 @@ PUSHPULL_HOST_INLINE void encode_states(std::uint8_t* to, Batch const& x, Batch 
     store_signed_bytes<Batch>(to, code < least ? least : code);
   } else if constexpr (std::same_as<Codec, codec::unsigned_linear>) {
     store_signed_bytes<Batch>(to, nearest_words(x * factor) - Codec::middle);
+  } else if constexpr (std::same_as<Codec, codec::unsigned_linear4>) {
+    words_of<Batch> const code = ((nearest_words(x * factor) + ((rounding & -128) | 64)) >> 20) - 1;
+    words_of<Batch> const least{}, most = least + 15, above = code < least ? least : code;
+    store_half_bytes<Batch>(to, above > most ? most : above);
   } else if constexpr (std::same_as<Codec, codec::float8>) {
     store_float8<false>(reinterpret_cast<float8_e4m3*>(to), x * factor);
   } else if constexpr (DynamicCodec<Codec>) {
-    store_bytes<false, Batch>(to, dynamic_codes<Codec>(x * factor));
+    if constexpr (Codec::is_signed) {
+      store_bytes<false, Batch>(to, nearest_dynamic_codes(x * factor));
+    } else {
+      store_bytes<false, Batch>(to, unsigned_dynamic_codes(x * factor, rounding));
+    }
   } else {
-    static_assert(std::same_as<Codec, codec::unsigned_float8>);
+    static_assert(FloatBitsCodec<Codec>);
     auto const bits = std::bit_cast<words_of<Batch> >(x.data);
     auto const least = std::bit_cast<words_of<Batch> >(factor.data);
-    store_signed_bytes<Batch>(to, (((bits > least ? bits : least) - least + rounding) >> Codec::dropped) - 128);
+    words_of<Batch> const above = (bits > least ? bits : least) - least;
+    words_of<Batch> const code = (above + (rounding << (Codec::dropped - 20))) >> Codec::dropped;
+    if constexpr (code_bits<Codec> == 4) {
+      store_half_bytes<Batch>(to, code > 15 ? words_of<Batch>{} + 15 : code);
+    } else {
+      store_signed_bytes<Batch>(to, code - 128);
+    }
   }
 }
 
@@ -299,19 +209,20 @@ template <class Codec, std::int64_t Block>
 PUSHPULL_HOST_INLINE void encode_block(coded_pointer<Block> const& to, float const* x, float greatest) {
   using batch = simd_register<float>;
   *to.unit() = signed_unit<Codec, Block>(block_unit<Codec>(greatest), x);
-  std::memset(to.codes(), 0, Block);
+  constexpr int bits = code_bits<Codec>;
+  std::memset(to.codes(bits), 0, Block * bits / 8);
   if (!is_finite(greatest)) return;
   batch const factor(block_factor<Codec>(*to.unit()));
   words_of<batch> const half = words_of<batch>{} + (1 << 19);
   for (std::int64_t i = 0; i < Block; i += static_cast<std::int64_t>(batch::size))
-    encode_states<Codec>(to.codes() + i, batch::load_aligned(x + i), factor, half);
+    encode_states<Codec>((to + i).codes(bits), batch::load_aligned(x + i), factor, half);
 }
 
 /// Elements of state number s, from one on that begins a block, as floats.
 template <CodedStates S, std::size_t States>
 void decode_state(std::size_t s, coded_pointer<S::block> from, std::int64_t size, float* to) {
   using batch = simd_register<float>;
-  if (S::widths[s] != 1) return void(std::memcpy(to, from.elements(), static_cast<std::size_t>(size) * sizeof(float)));
+  if (!S::is_code(s)) return void(std::memcpy(to, from.elements(), static_cast<std::size_t>(size) * sizeof(float)));
   alignas(64) float block[S::block];
   static_for<States>([&](auto number) {
     using codec = typename S::template codec<number>;
@@ -319,7 +230,7 @@ void decode_state(std::size_t s, coded_pointer<S::block> from, std::int64_t size
       for (std::int64_t i = 0; s == number && i < size; i += S::block) {
         auto const at = from + i;
         for (std::int64_t j = 0; j < S::block; j += static_cast<std::int64_t>(batch::size))
-          decode_states<codec>(at.codes() + j, batch(*at.unit())).store_aligned(block + j);
+          decode_states<codec>((at + j).codes(S::bits[number]), batch(*at.unit())).store_aligned(block + j);
         std::memcpy(to + i, block, static_cast<std::size_t>(std::min(size - i, S::block)) * sizeof(float));
       }
   });
@@ -331,7 +242,7 @@ template <CodedStates S, std::size_t States>
 void encode_state(std::size_t s, void const* from, std::int64_t size, coded_pointer<S::block> to) {
   using batch = simd_register<float>;
   auto const* const bytes = static_cast<std::byte const*>(from);
-  if (S::widths[s] != 1) return void(std::memcpy(to.elements(), bytes, static_cast<std::size_t>(size) * sizeof(float)));
+  if (!S::is_code(s)) return void(std::memcpy(to.elements(), bytes, static_cast<std::size_t>(size) * sizeof(float)));
   static_for<States>([&](auto number) {
     using codec = typename S::template codec<number>;
     if constexpr (StateCodec<codec>)

@@ -164,7 +164,7 @@ class key_arena {
   state_pointer<S> state(std::size_t n, [[maybe_unused]] std::size_t s) const {
     if constexpr (CodedStates<S>) {
       auto* const first = arrays_[n].template array<std::byte>(s);
-      return {first, reinterpret_cast<float*>(first + part(n).size()), 0};
+      return {first, reinterpret_cast<float*>(first + part(n).size() * S::bits[s] / 8), 0};
     } else {
       return arrays_[n].template array<S>(s);
     }
@@ -174,8 +174,8 @@ class key_arena {
                           std::int64_t count) {
     if constexpr (CodedStates<S>) {
       std::int64_t const blocks = (count + S::block - 1) / S::block;
-      if (S::widths[s] == 1) {
-        device.fill_zero(first.codes(), static_cast<std::size_t>(blocks * S::block));
+      if (S::is_code(s)) {
+        device.fill_zero(first.codes(S::bits[s]), static_cast<std::size_t>(blocks * S::block * S::bits[s] / 8));
         device.fill_zero(first.unit(), static_cast<std::size_t>(blocks) * sizeof(float));
       } else {
         device.fill_zero(first.elements(), static_cast<std::size_t>(count) * sizeof(float));

@@ -74,7 +74,7 @@ class swap final : public operation {
       : contents_(contents), keys_(std::move(keys)), state_(state), name_(name), step_(contents.devices().size()) {
     expect_different("swap", keys_);
     if constexpr (Types::coded)
-      expects<invalid_argument>(Types::stored_state::widths[state] > 1, [&] {
+      expects<invalid_argument>(!Types::stored_state::is_code(state), [&] {
         return "swap: the state \"" + name + "\" is stored as codes, which weights would be rounded to";
       });
     contents.expect_in_step("swap");
