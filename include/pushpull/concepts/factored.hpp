@@ -191,7 +191,7 @@ inline constexpr auto all_state_names = [] {
 ///         in `transform`, which changes them; m.t is the step. It returns a std::string then, empty or why there is no such
 ///         step: the store throws an update_error with this reason, and holds what it held before. Such stages are
 ///         of CPUs. static std::int64_t scratch_size(matrix<A> const& m) says how many numbers m.scratch has.
-/// Models: update::centralize, centralize_change, group_adagrad, adam_mini, adafactor, muon, shampoo, and every pipeline or
+/// Models: update::centralize, centralize_change, group_adagrad, adam_mini, adafactor, muon, shampoo, soap, and every pipeline or
 ///         wrapper that holds one.
 template <class U>
 concept Factored = PreReduction<U> && (detail::factored_count<U> > 0);

@@ -28,6 +28,14 @@ struct matrix_sides {
   std::int64_t squares() const { return left * left + right * right; }
 };
 
+/// The multiplications of the products from both sides, of the statistics and of decompositions, but for a factor.
+template <std::int64_t MaxSide>
+double cost_of_sides(std::int64_t rows, std::int64_t columns) {
+  auto const r = static_cast<double>(rows), c = static_cast<double>(columns);
+  double const left = rows <= MaxSide ? r : 0, right = columns <= MaxSide ? c : 0;
+  return r * c * (1 + left + right) + left * left * left + right * right * right;
+}
+
 /// Whether all numbers are finite.
 template <class A>
 bool all_finite(A const* x, std::int64_t size) {

@@ -124,11 +124,7 @@ struct shampoo_up_to {
     return std::max(m.size, n * (n + 1));
   }
   /// Multiplications of a step, with a decomposition in each, but for a factor.
-  static double cost(std::int64_t rows, std::int64_t columns) {
-    auto const r = static_cast<double>(rows), c = static_cast<double>(columns);
-    double const left = rows <= MaxSide ? r : 0, right = columns <= MaxSide ? c : 0;
-    return r * c * (left + right) + left * left * left + right * right * right;
-  }
+  static double cost(std::int64_t rows, std::int64_t columns) { return detail::cost_of_sides<MaxSide>(rows, columns); }
 
   /// P G Q, in G's place.
   template <class A, class Library>

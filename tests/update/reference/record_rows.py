@@ -129,7 +129,11 @@ def packages():
 
 
 def pytorch_optimizer():
-    """Shampoo of matrices that begin without an epsilon, by SVD; tensors of more dimensions are given as matrices."""
+    """Shampoo of matrices that begin without an epsilon, by SVD; tensors of more dimensions are given as matrices.
+
+    SOAP with bases in the type of the parameter, not float32, and its authors' 1e-30 beside the norm. Of square matrices, and
+    of others one side: of statistics whose eigenvalue 0 is a multiple one, any eigenvectors are right.
+    """
     from importlib.metadata import version
 
     import pytorch_optimizer
@@ -166,6 +170,38 @@ def pytorch_optimizer():
                     for names, matrices in ((("left", "right"), state["pre_conditioner"].statistics),
                                             (("left_root", "right_root"), state["pre_conditioner"].pre_conditioners)):
                         for ours, matrix in zip(names, matrices):
+                            yield at, dtype_name, step, ours, matrix.flatten().tolist()
+
+    import pytorch_optimizer.optimizer.soap as module
+
+    source = inspect.getsource(module.SOAP)
+    for theirs, ours in (("power_iter.to(torch.float32)", "power_iter"), ("sqrt_().add_(group['eps'])", "sqrt_().add_(1e-30)")):
+        assert source.count(theirs) == 1
+        source = source.replace(theirs, ours)
+    exec(source, module.__dict__)
+    square = ((1, 1), (2, 2), (3, 3), (5, 5), (4, 2, 2), (2, 1, 2))
+    for name, shapes, given in (
+        ("soap", SHAPES, dict(lr=0.02, max_precondition_dim=3, precondition_frequency=7)),
+        ("soap_square", square, dict(lr=0.02, betas=(0.9, 0.99), shampoo_beta=0.8, weight_decay=0.1, precondition_frequency=3,
+                                     normalize_gradient=True, eps=1e-2)),
+    ):
+        for shape in shapes:
+            for dtype, dtype_name in ((torch.float64, "float64"), (torch.float32, "float32")):
+                size = size_of(shape)
+                given_shape = shape if len(shape) == 1 else (shape[0], -1)
+                values = torch.tensor([formula(i, 0) for i in range(size)], dtype=dtype).reshape(given_shape)
+                parameter = torch.nn.Parameter(values)
+                optimizer = module.SOAP([parameter], **given)
+                for step in range(1, STEPS + 1):
+                    parameter.grad = torch.tensor(gradient(size, step), dtype=dtype).reshape(given_shape)
+                    optimizer.step()
+                    if step not in RECORDED_STEPS:
+                        continue
+                    at, state = f"{name}_{'x'.join(map(str, shape))}", optimizer.state[parameter]
+                    yield at, dtype_name, step, "weight", parameter.flatten().tolist()
+                    yield at, dtype_name, step, "exp_avg_sq", state["exp_avg_sq"].flatten().tolist()
+                    for ours, matrix in zip(("left", "right"), state["GG"]):
+                        if len(matrix):
                             yield at, dtype_name, step, ours, matrix.flatten().tolist()
 
 

@@ -1,0 +1,261 @@
+/// @file
+/// SOAP: Adam in the eigenbases of Shampoo's statistics. soap.hpp brings the decompositions of CPUs.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <numeric>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <cuda/std/array>
+#include <cuda/std/cmath>
+#include <pushpull/concepts/factored.hpp>
+#include <pushpull/concepts/updater.hpp>
+#include <pushpull/config.hpp>
+#include <pushpull/device/matrix_factorizations.hpp>
+#include <pushpull/update/matrix_sides.hpp>
+#include <pushpull/update/root.hpp>
+#include <pushpull/update/rule_name.hpp>
+#include <pushpull/update/scalar.hpp>
+
+namespace pushpull::inline PUSHPULL_ABI::update {
+
+/// Vyas et al. 2024, as the authors' code, for a matrix G, with k = t - 1:
+///   L = s L + (1 - s) G G^T;   R = s R + (1 - s) G^T G,  s = shampoo_beta, or beta2 if that is negative;
+///   update 1 makes U and V, the eigenvectors of L and R, and changes no weight;   later ones
+///   G' = U^T G V;   m = beta1 m + (1 - beta1) G';   v = beta2 v + (1 - beta2) G'^2;
+///   u = U (m / (sqrt(v) + epsilon)) V^T,  with normalize divided by its root mean square;
+///   w = (1 - learning_rate weight_decay) (w - learning_rate c u),  c = sqrt(1 - beta2^k) / (1 - beta1^k), or 1 without
+///   correct_bias;   and if `interval` divides k, U = the Q of a QR decomposition of L U, whose columns are sorted by falling
+///   eigenvalues, V that of R V, v's rows and columns are sorted as these columns, and m is turned into the new bases.
+/// Rows are the indexes of the first dimension, columns all others: kernels of convolutions are flattened. A side longer than
+/// MaxSide has no basis, and vectors have none: they take Adam's steps but the first.
+/// On CPUs, with soap.hpp. A key has one owner, which makes its products and decompositions. learning_rate and weight_decay may be
+/// scheduled, the others are those of the struct.
+/// 2 R C + 2 (R^2 + C^2) numbers of states, of which a step makes copies; workspaces of the step: R C numbers per key, and the
+/// most of R C and n (n + 1) of a key with a longest side n. Errors are Shampoo's.
+template <std::int64_t MaxSide>
+struct soap_up_to {
+  double learning_rate = 3e-3;
+  double beta1 = 0.95;
+  double beta2 = 0.95;
+  double shampoo_beta = -1;
+  double epsilon = 1e-8;
+  double weight_decay = 0.01;
+  std::int64_t interval = 10;
+  bool normalize = false;
+  bool correct_bias = true;
+
+  static constexpr auto state_names = states();
+  static constexpr auto matrix_states = states("exp_avg", "exp_avg_sq", "left", "right", "left_basis", "right_basis");
+  static constexpr factors factored{.elements = true};
+  static constexpr bool per_tensor = true;
+  static constexpr std::size_t phases = 2;
+  static constexpr std::size_t first_sums[phases] = {0, 0};
+  using sums_type = cuda::std::array<double, 1>;  ///< Squares of u.
+
+  /// @throws invalid_argument on a negative rate, decay or epsilon, a beta outside [0, 1), a shampoo_beta outside [-1, 1), or an
+  /// interval below 1.
+  void validate() const { detail::validate(*this); }
+  template <class Checks>
+  void check(Checks& c) const {
+    c.adaptive("soap", learning_rate, beta1, beta2, epsilon);
+    c.in_range("soap: shampoo_beta", shampoo_beta, -1, 1);
+    c.not_negative("soap: weight_decay", weight_decay);
+    c.at_least("soap: interval", static_cast<double>(interval), 1);
+    c.any("soap: normalize", normalize);
+    c.any("soap: correct_bias", correct_bias);
+  }
+
+  template <class A, class Numbers>
+  struct scalars {
+    A rate;  ///< Of u.
+    A kept;  ///< Of the weight, by its decay.
+    Numbers of;
+
+    PUSHPULL_DEVICE_INLINE auto at(std::int64_t number) const noexcept
+      requires pushpull::detail::Numbered<Numbers>
+    {
+      return scalars<A, matrix_numbers<A>>{rate, kept, of.at(number)};
+    }
+  };
+
+  template <class S, class V>
+  PUSHPULL_DEVICE_INLINE V pre_reduce(phase<0>, S const&, V const&, V const& g) const noexcept {
+    return g;
+  }
+  template <class S, class V>
+  PUSHPULL_DEVICE_INLINE cuda::std::array<V, 1> pre_reduce(phase<1>, S const& s, V const&, V const&) const noexcept {
+    V const u = s.of.template elements<V>(0);
+    return {u * u};
+  }
+
+  template <class D>
+  using library = matrix_factorizations<D>;
+  static std::array<std::int64_t, 6> matrix_sizes(matrix<float> const& m) {
+    detail::matrix_sides<MaxSide> const s(m);
+    return {m.size, m.size, s.left * s.left, s.right * s.right, s.left * s.left, s.right * s.right};
+  }
+  template <class A>
+  static std::int64_t scratch_size(matrix<A> const& m) {
+    detail::matrix_sides<MaxSide> const s(m);
+    std::int64_t const n = std::max(s.left, s.right);
+    return std::max(m.size, n * (n + 1));
+  }
+  /// Multiplications of a step, with a decomposition in each, but for a factor.
+  static double cost(std::int64_t rows, std::int64_t columns) { return detail::cost_of_sides<MaxSide>(rows, columns); }
+
+  /// u, in G's place.
+  template <class A, class Library>
+  std::string transform(matrix<A> const& g, Library const& lapack) const {
+    if (!detail::all_finite(g.terms, g.size)) return "its gradient is not finite";
+    state<A> const s(g);
+    double const keep = shampoo_beta < 0 ? beta2 : shampoo_beta;
+    for (bool const right : {false, true})
+      if (s.side(right) > 0) {
+        auto failure = detail::add_statistics(lapack, g, right, keep, 1 - keep, s.statistics(right));
+        if (!failure.empty()) return failure;
+      }
+    if (s.is_new(g.t)) {
+      std::fill_n(g.terms, g.size, A(0));
+      for (bool const right : {false, true})
+        if (auto failure = s.side(right) > 0 ? begin(s, right, g.scratch, lapack) : std::string(); !failure.empty())
+          return failure;
+      return {};
+    }
+    s.rotate(g.terms, g.scratch, g, lapack);
+    double const least = detail::beside_root<pack<A>>(epsilon);
+    for (std::int64_t i = 0; i < g.size; ++i) {
+      A const x = g.terms[i];
+      s.m[i] = static_cast<A>(beta1) * s.m[i] + static_cast<A>(1 - beta1) * x;
+      s.v[i] = static_cast<A>(beta2) * s.v[i] + static_cast<A>(1 - beta2) * x * x;
+      g.terms[i] = s.m[i] / (std::sqrt(s.v[i]) + static_cast<A>(least));
+    }
+    s.rotate_back(g.terms, g.scratch, g, lapack);
+    if ((g.t - 1) % interval != 0 || s.sides.count() == 0) return {};
+    s.rotate_back(s.m, g.scratch, g, lapack);
+    for (bool const right : {false, true})
+      if (auto failure = s.side(right) > 0 ? turn(s, right, g, lapack) : std::string(); !failure.empty())
+        return failure;
+    s.rotate(s.m, g.scratch, g, lapack);
+    return {};
+  }
+
+  template <class A>
+  PUSHPULL_HOST_DEVICE scalars<A, matrix<A>> prepare(factored_step<A> const& s, sums_type const& sums) const noexcept {
+    auto const& m = s.numbers(0, 0);
+    if (s.t == 1) return {A(0), A(1), m};
+    double rate = learning_rate;
+    if (correct_bias) rate *= cuda::std::sqrt(bias_correction(beta2, s.t - 1)) / bias_correction(beta1, s.t - 1);
+    if (normalize) rate /= 1e-30 + cuda::std::sqrt(sums[0] / static_cast<double>(m.size));
+    return {detail::to_finite<A>(rate), detail::kept<A>(learning_rate, weight_decay), m};
+  }
+
+  template <class A, class V>
+  PUSHPULL_DEVICE_INLINE void operator()(scalars<A, matrix_numbers<A>> const& s, V& w, V const&) const noexcept {
+    w = s.kept * (w - s.rate * s.of.template elements<V>(A(0)));
+  }
+
+ private:
+  /// The states of a matrix.
+  template <class A>
+  struct state {
+    detail::matrix_sides<MaxSide> sides;
+    A *m, *v;
+
+    explicit state(matrix<A> const& g) : sides(g), m(g.kept), v(g.kept + g.size) {}
+
+    std::int64_t side(bool right) const { return right ? sides.right : sides.left; }
+    A* statistics(bool right) const { return v + (v - m) + (right ? sides.left * sides.left : 0); }
+    /// The transpose of U or V: a vector per row.
+    A* basis(bool right) const { return statistics(right) + sides.squares(); }
+    /// Whether there are no bases yet: in the first update, and after one that was refused.
+    bool is_new(std::int64_t t) const {
+      if (sides.count() == 0) return t == 1;
+      bool const right = sides.left == 0;
+      return std::all_of(basis(right), basis(right) + side(right), [](A x) { return !(x > 0 || x < 0); });
+    }
+    /// U^T x V, in x's place.
+    template <class Library>
+    void rotate(A* x, A* scratch, matrix<A> const& g, Library const& blas) const {
+      rotate_by(false, x, scratch, g, blas);
+    }
+    /// U x V^T.
+    template <class Library>
+    void rotate_back(A* x, A* scratch, matrix<A> const& g, Library const& blas) const {
+      rotate_by(true, x, scratch, g, blas);
+    }
+
+   private:
+    template <class Library>
+    void rotate_by(bool back, A* x, A* scratch, matrix<A> const& g, Library const& blas) const {
+      A *from = x, *to = scratch;
+      for (bool const right : {false, true}) {
+        std::int64_t const n = side(right);
+        if (n == 0) continue;
+        product_factor<A> const of_x{from, g.columns}, of_basis{basis(right), n, back != right};
+        blas.multiply(g.rows, g.columns, n, A(1), right ? of_x : of_basis, right ? of_basis : of_x, A(0), to,
+                      product_precision::full);
+        std::swap(from, to);
+      }
+      if (from != x) blas.copy(from, x, g.size);
+    }
+  };
+
+  /// The eigenvectors of the statistics, by falling eigenvalues. @returns why it failed, or nothing
+  template <class A, class Library>
+  static std::string begin(state<A> const& s, bool right, A* scratch, Library const& lapack) {
+    std::int64_t const n = s.side(right);
+    A* const basis = s.basis(right);
+    lapack.copy(s.statistics(right), basis, n * n);
+    if (int const info = lapack.eigenvectors(n, basis, scratch); info != 0)
+      return detail::failed_decomposition("syevd", info);
+    for (std::int64_t k = 0; k < n / 2; ++k)
+      std::swap_ranges(basis + k * n, basis + (k + 1) * n, basis + (n - 1 - k) * n);
+    return {};
+  }
+
+  /// A power iteration, and the QR decomposition that makes a basis of its result.
+  template <class A, class Library>
+  static std::string turn(state<A> const& s, bool right, matrix<A> const& g, Library const& lapack) {
+    std::int64_t const n = s.side(right);
+    A* const basis = s.basis(right);
+    product_factor<A> const of_basis{basis, n}, of_statistics{s.statistics(right), n};
+    lapack.multiply(n, n, n, A(1), of_basis, of_statistics, A(0), g.scratch, product_precision::full);
+    if (!detail::all_finite(g.scratch, n * n)) return "its statistics are not finite";
+    std::vector<A> values;
+    for (std::int64_t k = 0; k < n; ++k)
+      values.push_back(std::inner_product(basis + k * n, basis + (k + 1) * n, g.scratch + k * n, A(0)));
+    std::vector<std::int64_t> order(values.size());
+    std::iota(order.begin(), order.end(), std::int64_t{0});
+    std::ranges::stable_sort(order, std::greater<>(),
+                             [&](std::int64_t k) { return values[static_cast<std::size_t>(k)]; });
+    for (std::int64_t k = 0; k < n; ++k)
+      lapack.copy(g.scratch + order[static_cast<std::size_t>(k)] * n, basis + k * n, n);
+    lapack.copy(s.v, g.scratch, g.size);
+    for (std::int64_t i = 0; i < g.rows; ++i)
+      for (std::int64_t j = 0; j < g.columns; ++j) {
+        std::int64_t const from = order[static_cast<std::size_t>(right ? j : i)];
+        s.v[i * g.columns + j] = g.scratch[right ? i * g.columns + from : from * g.columns + j];
+      }
+    int const info = lapack.orthogonalize(n, basis, g.scratch);
+    return info != 0 ? detail::failed_decomposition("geqrf or orgqr", info) : std::string();
+  }
+};
+
+/// For matrices whose sides have at most 10,000 numbers, or one of them.
+using soap = soap_up_to<10000>;
+
+static_assert(Updater<soap> && Factored<soap>);
+
+template <std::int64_t MaxSide>
+inline constexpr std::string_view rule_name<soap_up_to<MaxSide>> = "soap";
+
+}  // namespace pushpull::update
