@@ -83,7 +83,7 @@ struct dynamic_lines {
     }
     constexpr double step = 0.9 / 128;
     set(1, decades - 2, 1 / step, 1 - step / 2, 254);
-    for (std::size_t const line : {0, 1}) set(line, decades - 1, 2 / step, 1 - step / 2, 254);
+    for (std::size_t line = 0; line < 2; ++line) set(line, decades - 1, 2 / step, 1 - step / 2, 254);
     dynamic_map<false> const map;
     for (std::size_t decade = 0; decade < decades; ++decade)
       first[decade] = cuda::std::bit_cast<std::int32_t>(map.value[decade + 1 < decades ? (2U << decade) - 1 : 254]);
