@@ -34,7 +34,7 @@ TEMPLATE_TEST_CASE("shampoo follows pytorch_optimizer for 50 steps", "[update][s
                                 .beta2 = 0.99,
                                 .epsilon = 0,
                                 .interval = 20,
-                                .graft = update::shampoo_graft::rmsprop,
+                                .graft = update::shampoo_graft::rmsprop_norm,
                                 .nesterov = false,
                                 .moving_average = true};
   pp::test::compare_rows<TestType>("pytorch_optimizer", "shampoo_rmsprop", rmsprop, most);
@@ -51,7 +51,7 @@ TEST_CASE("shampoo's steps of diagonal gradients are those of a diagonal rule", 
   for (std::size_t i = 0; i < w.size(); ++i) CHECK(std::abs(w[i] - expected[i]) < 1e-14);
 
   update::shampoo grafted = plain;
-  grafted.graft = update::shampoo_graft::adagrad;
+  grafted.graft = update::shampoo_graft::adagrad_norm;
   grafted.epsilon = 0;
   grafted.interval = 1;
   auto const v = pp::test::weights_after(grafted, {2, 3}, {{3, 0, 0, 0, -4, 0}});  // signs, with the norm of signs

@@ -26,10 +26,10 @@ namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// The rule whose step gives Shampoo's its norm, for each tensor.
 enum class shampoo_graft {
-  none,     ///< Shampoo's own norm.
-  sgd,      ///< a = g
-  adagrad,  ///< a = g / (sqrt(v) + graft_epsilon), v = v + g^2
-  rmsprop,  ///< The same, v = beta2 v + (1 - beta2) g^2.
+  none,          ///< Shampoo's own norm.
+  sgd_norm,      ///< a = g
+  adagrad_norm,  ///< a = g / (sqrt(v) + graft_epsilon), v = v + g^2
+  rmsprop_norm,  ///< The same, v = beta2 v + (1 - beta2) g^2.
 };
 
 /// Gupta, Koren and Singer 2018, with the interval and the grafting of Anil et al. 2020, for a matrix G:
@@ -55,7 +55,7 @@ struct shampoo_up_to {
   double graft_epsilon = 1e-10;
   double weight_decay = 0;
   std::int64_t interval = 10;
-  shampoo_graft graft = shampoo_graft::sgd;
+  shampoo_graft graft = shampoo_graft::sgd_norm;
   bool nesterov = true;
   bool moving_average = false;
 
@@ -183,8 +183,8 @@ struct shampoo_up_to {
   /// a, and the new v.
   template <class V>
   PUSHPULL_DEVICE_INLINE V grafted(V const& g, V& v) const {
-    if (graft == shampoo_graft::none || graft == shampoo_graft::sgd) return g;
-    v = graft == shampoo_graft::adagrad ? v + g * g : detail::faded(beta2, v) + (1 - beta2) * g * g;
+    if (graft == shampoo_graft::none || graft == shampoo_graft::sgd_norm) return g;
+    v = graft == shampoo_graft::adagrad_norm ? v + g * g : detail::faded(beta2, v) + (1 - beta2) * g * g;
     return g / (sqrt(v) + detail::beside_root<V>(graft_epsilon));
   }
 
