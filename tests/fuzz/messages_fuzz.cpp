@@ -81,9 +81,14 @@ class touching_store final : public remote::detail::served_store {
     std::memset(values, 0, ids.size() * static_cast<std::size_t>(pp::detail::row_length_of(s)) * 4);
   }
   std::int64_t steps(std::int64_t) const override { return 0; }
+  bool set_optimizer(std::string_view text) override {
+    update::momentum const rule = update::detail::rule_of_text(update::momentum{}, text);
+    seen += static_cast<std::uint64_t>(update::detail::whole_text(rule).size());
+    return seen % 2 == 0;
+  }
   void set_hyperparameters(std::size_t, std::string_view text) override {
-    update::momentum const rule = remote::detail::with_text(update::momentum{}, text);
-    seen += static_cast<std::uint64_t>(remote::detail::to_text(rule).size());
+    update::momentum const rule = update::detail::with_text(update::momentum{}, text);
+    seen += static_cast<std::uint64_t>(update::detail::to_text(rule).size());
   }
   void set_multipliers(std::int64_t, std::string_view text) override { remote::detail::multipliers_in(text); }
 

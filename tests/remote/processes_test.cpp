@@ -417,6 +417,8 @@ TEST_CASE("a server that is started again goes on from its newest whole snapshot
   worker_store store(devices, {address}, options);
   std::vector<float> weights(elements), gradient(elements, 1.0F);
   store.init("w", weights);
+  store.set_hyperparameters(update::sgd{.learning_rate = 4});
+  store.set_multipliers("w", 0.5);
   store.save_snapshots();
   for (int n = 0; n < 3; ++n) store.push("w", gradient).wait();
   store.save_snapshots();
@@ -450,10 +452,10 @@ TEST_CASE("a server that is started again goes on from its newest whole snapshot
       return false;
     }
   }));
-  float const expected = done == damage::none ? -3.0F : 0.0F;
+  float const expected = done == damage::none ? -6.0F : 0.0F;
   REQUIRE(weights == std::vector<float>(elements, expected));
   worker_store late(devices, {address}, options_of(1));
   late.init("w", weights);  // has its value
   late.pushpull("w", gradient, weights).wait();
-  REQUIRE(weights == std::vector<float>(elements, expected - 1));
+  REQUIRE(weights == std::vector<float>(elements, expected - 2));  // what workers had set holds
 }

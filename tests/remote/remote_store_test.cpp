@@ -9,8 +9,10 @@
 #include <deque>
 #include <exception>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <mutex>
+#include <random>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -24,6 +26,7 @@
 #include <pushpull/remote/outer_steps.hpp>
 #include <pushpull/remote/remote_store.hpp>
 #include <pushpull/remote/server.hpp>
+#include <pushpull/remote/snapshots.hpp>
 
 #include "support/catch.hpp"
 #include "support/expect.hpp"
@@ -284,6 +287,67 @@ TEST_CASE("parameter_store and any_store work over servers", "[remote]") {
   local.pushpull("other", gradient, wanted).wait();
   REQUIRE(got == wanted);
   REQUIRE_THROWS_AS(any.set_optimizer(update::sgd{}), pp::invalid_argument);
+
+  any.set_gradient_compression({{"type", "2bit"}, {"threshold", "0.25"}});
+  std::vector<float> const large(10, 0.3F), unit(10, 0.25F);
+  any.pushpull("other", large, got).wait();
+  local.pushpull("other", unit, wanted).wait();
+  REQUIRE(got == wanted);
+}
+
+TEST_CASE("workers choose the rule of servers that let them", "[remote]") {
+  using any_store = pp::any_store<device, pp::compressors<>, float>;
+  std::deque<any_store> stores;
+  std::vector<std::unique_ptr<remote::server>> servers;
+  std::vector<std::string> addresses;
+  for (std::uint32_t n = 0; n < 2; ++n) {
+    stores.emplace_back("server", devices);
+    servers.push_back(std::make_unique<remote::server>(stores.back(), remote::optimizers{update::sgd{}, update::adam{}},
+                                                       remote::server_options{.number = n}));
+    addresses.push_back(servers.back()->address());
+  }
+  auto options = of_rank(0);
+  options.piece_bytes = 256;
+  auto store = std::make_unique<worker_store>(devices, addresses, options);
+  REQUIRE(store->has_updater());
+  auto const n = std::size_t{1000};
+  auto const gradient = values(n, 2);
+  std::vector<float> got(n), wanted(n);
+  store->init("w", values(n, 1));
+  REQUIRE_THROWS_AS(store->set_hyperparameters(update::sgd{}), pp::invalid_argument);
+  store->pushpull("w", gradient, got).wait();
+  REQUIRE(got == gradient);  // as kv_store without a rule
+
+  pp::kv_store<float, device, update::adam, pp::any_keys> local(devices, update::adam{.learning_rate = 0.1});
+  local.init("w", gradient);
+  auto const compare = [&](auto& s) {
+    for (int step = 0; step < 3; ++step) {
+      s.pushpull("w", gradient, got).wait();
+      local.pushpull("w", gradient, wanted).wait();
+      REQUIRE(got == wanted);
+    }
+  };
+  any_store any("dist_async", std::move(store));
+  any.set_optimizer(update::adam{.learning_rate = 0.1});
+  compare(any);
+  any.set_optimizer(update::adam{.learning_rate = 0.01});  // other numbers of the same rule: states stay
+  local.set_hyperparameters(update::adam{.learning_rate = 0.01});
+  compare(any);
+  auto& remote_one = *any.target<worker_store>();
+  remote_one.set_multipliers("w", 0.5);
+  any.set_optimizer(update::adam{.learning_rate = 0.02});
+  local.set_hyperparameters(update::adam{.learning_rate = 0.01});
+  compare(any);
+
+  REQUIRE(pp::test::message_of([&] { any.set_optimizer(update::nesterov{}); }).find("adam") != std::string::npos);
+  REQUIRE_THROWS_AS(any.set_optimizer(update::adam{.learning_rate = -1}), pp::invalid_argument);
+  compare(any);  // what was refused changed nothing
+  any.set_optimizer(update::sgd{.learning_rate = 1});
+  pp::kv_store<float, device, update::sgd, pp::any_keys> other(devices, update::sgd{.learning_rate = 1});
+  other.init("w", wanted);
+  any.pushpull("w", gradient, got).wait();
+  other.pushpull("w", gradient, wanted).wait();
+  REQUIRE(got == wanted);
 }
 
 TEST_CASE("rows, and values that are assigned, mean what they mean on a kv_store", "[remote]") {
@@ -384,6 +448,113 @@ TEST_CASE("hyperparameters, multipliers and commands reach all servers, each onc
   auto const counts = nlohmann::json::parse(store.server_counts(0));
   REQUIRE(counts["push"]["messages"] == 4);
   REQUIRE(counts["malformed"] == 0);
+}
+
+TEST_CASE("compressed gradients on servers give the bits of a kv_store that compresses", "[remote]") {
+  server_set<served_sgd> servers(2, update::sgd{.learning_rate = 0.5});
+  auto options = of_rank(0);
+  options.piece_bytes = 1 << 20;  // residuals, scales and counts are those of a piece: here one per key
+  worker_store store(devices, servers.addresses, options);
+  auto const compare = [&]<class C>(std::string const& name, C const& compressor,
+                                    pp::compress::parameters const& given) {
+    pp::kv_store<float, device, update::sgd, C> local(devices, update::sgd{.learning_rate = 0.5}, compressor);
+    store.set_gradient_compression(given);
+    for (std::size_t const n : {0U, 1U, 63U, 65U, 1000U, 30011U}) {
+      std::string const key = name + std::to_string(n);
+      store.init(key, values(n, 1));
+      local.init(key, values(n, 1));
+      std::vector<float> got(n), expected(n);
+      for (std::size_t step = 0; step < 5; ++step) {
+        auto gradient = values(n, step + 2);
+        if (step == 3 && n == 1000) gradient[17] = std::numeric_limits<float>::quiet_NaN();
+        store.pushpull(key, gradient, got).wait();
+        local.pushpull(key, gradient, expected).wait();
+        REQUIRE(std::memcmp(got.data(), expected.data(), n * sizeof(float)) == 0);
+      }
+    }
+  };
+  using namespace pp::compress;
+  compare("2bit", two_bit{0.25F}, {{"type", "2bit"}, {"threshold", "0.25"}});
+  compare("1bit", one_bit{0.125F}, {{"type", "1bit"}, {"threshold", "0.125"}});
+  compare("float8", cast<pp::float8_e4m3>{true}, {{"type", "float8_e4m3fn"}, {"error_feedback", "1"}});
+  compare("topk", top_k{0.05}, {{"type", "topk"}, {"ratio", "0.05"}});
+
+  SECTION("row-sparse gradients and unknown types are refused, and what is sent plainly afterwards is exact") {
+    store.init("rows", pp::tensor<float, device>(devices[0], pp::shape{4, 2}));
+    pp::row_sparse<float, device> rows(devices[0], pp::shape{4, 2});
+    REQUIRE_THROWS_AS(store.push("rows", rows), pp::invalid_argument);
+    REQUIRE_THROWS_AS(store.set_gradient_compression({{"type", "3bit"}}), pp::invalid_argument);
+    store.set_gradient_compression({{"type", "none"}});
+    std::vector<float> got(3);
+    store.init("plain", std::vector<float>(3));
+    std::vector<float> const gradient{1, 2, 1e-3F};
+    store.pushpull("plain", gradient, got).wait();
+    REQUIRE(got == std::vector<float>{-0.5F, -1, -0.5e-3F});
+  }
+}
+
+TEST_CASE("codes of a piece are decoded as its encoder meant them, and damaged ones are refused", "[remote]") {
+  namespace compress = pp::compress;
+  remote::detail::piece_decoder decoder;
+  compress::any_compressor const compressor = GENERATE(
+      compress::any_compressor(compress::two_bit{0.25F}), compress::any_compressor(compress::one_bit{0.1F}),
+      compress::any_compressor(compress::cast<pp::half>{}), compress::any_compressor(compress::cast<pp::bfloat16>{}),
+      compress::any_compressor(compress::cast<pp::float8_e5m2>{}), compress::any_compressor(compress::top_k{0.1}));
+  std::size_t const n = GENERATE(1U, 64U, 1001U);
+  auto const encoder = remote::detail::make_encoder(compressor, static_cast<std::int64_t>(n));
+  auto const gradient = values(n, 3);
+  auto const first = encoder->encode(gradient.data());
+  std::vector<std::byte> const message(first.begin(), first.end());
+  std::vector<float> got(n, -9);
+  decoder.decode(message, static_cast<std::int64_t>(n), got.data());
+  if (std::holds_alternative<compress::cast<pp::half>>(compressor)) {
+    for (std::size_t i = 0; i < n; ++i) REQUIRE(got[i] == pp::convert<float>(pp::convert<pp::half>(gradient[i])));
+  } else if (std::holds_alternative<compress::cast<pp::bfloat16>>(compressor)) {
+    for (std::size_t i = 0; i < n; ++i) REQUIRE(got[i] == pp::convert<float>(pp::convert<pp::bfloat16>(gradient[i])));
+  } else if (std::holds_alternative<compress::two_bit>(compressor)) {
+    for (std::size_t i = 0; i < n; ++i)
+      REQUIRE(got[i] == (gradient[i] >= 0.25F ? 0.25F : gradient[i] <= -0.25F ? -0.25F : 0.0F));
+  }
+
+  // A push that no server has acknowledged took nothing from the residual.
+  auto const again = encoder->encode(gradient.data());
+  REQUIRE(std::equal(again.begin(), again.end(), message.begin(), message.end()));
+
+  // Whatever comes, memory outside is neither read nor written, and what is refused writes nothing.
+  std::mt19937 engine(7);
+  for (int turn = 0; turn < 300; ++turn) {
+    auto damaged = message;
+    for (int i = 0; i < 3; ++i) damaged[engine() % damaged.size()] = static_cast<std::byte>(engine());
+    if (turn % 5 == 0) damaged.resize(engine() % (damaged.size() + 9));
+    std::vector<float> to(n + 1, -9);
+    try {
+      decoder.decode(damaged, static_cast<std::int64_t>(n), to.data());
+    } catch (pp::invalid_argument const&) {
+      REQUIRE(std::count(to.begin(), to.end(), -9.0F) == static_cast<std::ptrdiff_t>(n + 1));
+    }
+    REQUIRE(to[n] == -9);
+  }
+}
+
+TEST_CASE("a snapshot has the rule that workers chose, and its states", "[remote]") {
+  pp::test::temporary_folder const folder;
+  auto const n = std::size_t{300};
+  auto const gradient = values(n, 2);
+  std::vector<float> got(n), wanted(n);
+  pp::kv_store<float, device, update::adam> local(devices, update::adam{.learning_rate = 0.1});
+  local.init("w", values(n, 1));
+  for (int life = 0; life < 3; ++life) {
+    pp::any_store<device, pp::compressors<>, float> served("server", devices);
+    remote::server const server(served, remote::optimizers{update::sgd{}, update::adam{}},
+                                remote::snapshots{.folder = folder.file("snapshots"), .durable = life != 1});
+    worker_store store(devices, {server.address()}, of_rank(0));
+    if (life == 0) store.set_optimizer(update::adam{.learning_rate = 0.1});
+    store.init("w", values(n, 1));  // the first life's counts
+    store.pushpull("w", gradient, got).wait();
+    local.pushpull("w", gradient, wanted).wait();
+    REQUIRE(got == wanted);
+    if (life == 1) store.save_snapshots();
+  }
 }
 
 TEST_CASE("keys lie on MXNet's servers", "[remote]") {

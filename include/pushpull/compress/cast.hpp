@@ -128,6 +128,9 @@ struct encoder<cast<E>, T, D> {
     if constexpr (is_scaled) return elements + header + primitives::template max_magnitude_bytes<T>(device, size);
     return elements;
   }
+  static std::size_t wire_bytes(C const&, std::int64_t size) {
+    return static_cast<std::size_t>(padded(size)) * sizeof(E) + (is_scaled ? sizeof(float) : 0);
+  }
   static void encode(D const& device, C const& compressor, T const* gradient, std::int64_t size, void* residual,
                      void* codes) {
     addends<T> const sum(gradient, compressor.error_feedback ? static_cast<float*>(residual) : nullptr, size);

@@ -140,6 +140,7 @@ struct encode_body {
 /// this is the one for codes.
 /// residual_bytes, code_bytes: the memory that the encoder needs for `size` elements; all of it zero at first;
 /// encode: enqueues the encoding;
+/// wire_bytes: so many of the codes' first bytes are all that a reader in another process needs;
 /// source: the operand of a pass over the `count` elements from number `first`, a multiple of 64, on. Calls
 ///         readable(p, bytes) for each piece of memory, which returns where the pass can read it.
 template <class C, class T, Device D>
@@ -152,6 +153,9 @@ struct encoder {
   }
   static std::size_t code_bytes(D const&, C const&, std::int64_t size) {
     return static_cast<std::size_t>(padded(size) / per_byte + flaw_bytes);
+  }
+  static std::size_t wire_bytes(C const&, std::int64_t size) {
+    return static_cast<std::size_t>(padded(size) / per_byte) + sizeof(float);
   }
   static void encode(D const& device, C const& compressor, T const* gradient, std::int64_t size, void* residual,
                      void* codes) {

@@ -70,6 +70,9 @@ struct encoder<top_k, T, D> {
     });
     return layout(compressor, size).scratch + detail::select_bytes(device, padded(size));
   }
+  static std::size_t wire_bytes(top_k const& compressor, std::int64_t size) {
+    return layout(compressor, size).values + static_cast<std::size_t>(compressor.values(size)) * sizeof(float);
+  }
   static void encode(D const& device, top_k const& compressor, T const* gradient, std::int64_t size, void* residual,
                      void* codes) {
     if (size == 0) return;

@@ -29,10 +29,12 @@ class control_service {
       : profiler(server), store_(store), answers_(answers), handler_(std::move(handler)) {}
 
   server_profiler profiler;
+  std::uint64_t changes = 0;  ///< Of what workers set, so far.
 
   /// A request of a worker. @returns false if it is one of another kind
   bool handle(message_header const& h, member& worker, zmq::message_t const& payload) {
     switch (h.kind) {
+      case message_kind::optimizer:
       case message_kind::hyperparameters:
       case message_kind::multipliers:
       case message_kind::command: break;
@@ -44,7 +46,11 @@ class control_service {
     try {
       if (h.sequence > worker.last_control) run(h, text_of(payload));  // else the answer was lost
       worker.last_control = h.sequence;
-      answers_.send(h, message_kind::acknowledge);
+      if (h.kind == message_kind::command) {
+        answers_.send(h, message_kind::acknowledge);
+      } else {
+        answers_.send_update(h, {}, 0);
+      }
     } catch (invalid_argument const& thrown) {
       answers_.fail(h, message_error::invalid_argument, thrown.what());
     } catch (std::exception const& thrown) {
@@ -56,8 +62,12 @@ class control_service {
  private:
   void run(message_header const& h, std::string_view text) {
     switch (h.kind) {
-      case message_kind::hyperparameters: return store_.set_hyperparameters(static_cast<std::size_t>(h.key), text);
-      case message_kind::multipliers: return store_.set_multipliers(h.key, text);
+      case message_kind::optimizer:
+      case message_kind::hyperparameters:
+      case message_kind::multipliers:
+        store_.set(h.kind, h.key, text);
+        ++changes;
+        return;
       default: break;
     }
     if (h.key == profiler_command) return profiler.command(text);

@@ -19,7 +19,8 @@ namespace pushpull::inline PUSHPULL_ABI::remote {
 
 /// From now on `create` of a name with "dist" that would return a `Result` connects to the servers of the job in the
 /// environment, if it is given no communicator. "dist_async" takes servers that are asynchronous or bounded, other names those
-/// with rounds. The servers' rule updates: set_optimizer is refused, and set_hyperparameters changes that rule.
+/// with rounds. set_optimizer chooses one of the servers' rules, if they let workers choose, and set_gradient_compression is this
+/// worker's.
 /// @tparam Result  An any_store: `created_store_t<D>` and the like.
 template <class Result>
 void register_remote_stores() {

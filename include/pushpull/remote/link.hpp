@@ -324,6 +324,7 @@ class link {
     request& r = **at;
     p.in_flight.erase(at);
     r.answer = h;
+    if (r.acknowledged != nullptr) *r.acknowledged = h.kind != message_kind::error;
     if (h.kind == message_kind::error) {
       r.group->fail(error_in(h, text_of(payload)));
     } else if (r.text != nullptr) {

@@ -33,6 +33,7 @@ enum class message_kind : std::uint16_t {
   barrier,          ///< To server 0: answered when all workers have asked.
   hyperparameters,  ///< Of the rule, or of a parameter group.
   multipliers,      ///< Of a key's learning rate and weight decay.
+  optimizer,        ///< Another rule for all keys.
   command,          ///< A number and a text for the server's handler.
   snapshot,         ///< The server writes all that it holds to a folder.
   status,           ///< Counts of the server's, as text.
@@ -91,7 +92,7 @@ using header_frame = std::array<std::byte, header_bytes>;
 namespace detail {
 
 inline constexpr std::uint32_t magic = 0x53505050;  // "PPPS"
-inline constexpr std::uint16_t format_version = 1;
+inline constexpr std::uint16_t format_version = 2;
 
 /// Writes numbers one after the other, the least significant byte first.
 class byte_writer {

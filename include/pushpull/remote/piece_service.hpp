@@ -17,6 +17,7 @@
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/remote/answers.hpp>
+#include <pushpull/remote/compression.hpp>
 #include <pushpull/remote/frames.hpp>
 #include <pushpull/remote/membership.hpp>
 #include <pushpull/remote/message.hpp>
@@ -97,7 +98,11 @@ class piece_service {
              std::to_string(piece->elements) + " elements in rows of " + std::to_string(piece->row_length) + ", " +
              std::to_string(h.elements) + " in rows of " + std::to_string(h.row_length) + " came";
     });
-    expect_payload(h, *piece, payload.size());
+    if ((h.kind == message_kind::push || h.kind == message_kind::pushpull) && (h.flags & coded_gradient) != 0) {
+      payload = decoded(*piece, payload);
+    } else {
+      expect_payload(h, *piece, payload.size());
+    }
     if (h.kind == message_kind::push_rows || h.kind == message_kind::pull_rows) {
       payload = aligned(std::move(payload));
       expect_ids(h, *piece, payload);
@@ -108,6 +113,17 @@ class piece_service {
       case message_kind::pull_rows: return pull_rows(*piece, h, std::move(payload));
       default: return push(*piece, h, aligned(std::move(payload)));
     }
+  }
+
+  /// Gradients as the store takes them. A piece that is decoded is read by the pass before caches lose it.
+  zmq::message_t decoded(served_piece const& piece, zmq::message_t const& codes) {
+    expect(store_.element() == element_code<float>, [&] {
+      return "push: compressed gradients came, which are float32, the servers' store has " +
+             std::string(element_name(store_.element()));
+    });
+    zmq::message_t gradient(piece.bytes);
+    decoder_.decode(bytes_of(codes), static_cast<std::int64_t>(piece.elements), static_cast<float*>(gradient.data()));
+    return gradient;
   }
 
   template <class Text>
@@ -364,6 +380,7 @@ class piece_service {
   remote::consistency when_;
   served_pieces pieces_;
   std::vector<std::byte const*> gradients_;
+  piece_decoder decoder_;
 };
 
 }  // namespace pushpull::remote::detail

@@ -11,15 +11,16 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
+#include <pushpull/compress/by_name.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/element/dtype.hpp>
 #include <pushpull/element/shape.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/profile/statistics.hpp>
-#include <pushpull/remote/hyperparameters.hpp>
 #include <pushpull/remote/key_directory.hpp>
 #include <pushpull/remote/message.hpp>
 #include <pushpull/remote/options.hpp>
@@ -34,6 +35,7 @@
 #include <pushpull/store/kv_store.hpp>
 #include <pushpull/tensor/row_sparse.hpp>
 #include <pushpull/update/hyperparameter_list.hpp>
+#include <pushpull/update/rule_text.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::remote::detail {
 
@@ -118,20 +120,52 @@ class remote_base {
     call_all(h, body);
   }
   /// Other hyperparameters for the servers' rule, or for a parameter group of their store: those numbers that
-  /// hyperparameters.hpp lists. Returns when all servers have them; states and step counts stay. Any worker may call it, and
+  /// update/rule_text.hpp lists. Returns when all servers have them; states and step counts stay. Any worker may call it, and
   /// pushes of others see them from then on. @throws invalid_argument if the servers' rule is another, or refuses them
   template <class Rule>
   void set_hyperparameters(Rule const& rule, std::size_t group = 0) {
     message_header h{.kind = message_kind::hyperparameters};
     h.key = static_cast<std::int64_t>(group);
-    call_all(h, to_text(rule));
+    call_all(h, update::detail::to_text(rule));
   }
+  /// The rule of all servers, which let workers choose it: see remote::server. Its type, flags and schedules are those of one of
+  /// theirs. Of the type that they have it changes the numbers only; else values stay, and states, step counts, hyperparameters and
+  /// multipliers start again. Returns when all servers have it. Any worker may call it, and pushes of others see it from then on.
+  /// @throws invalid_argument, also where the servers' rule is compiled into their program
+  template <Updater Rule>
+  void set_optimizer(Rule const& rule) {
+    set_optimizer_text(update::detail::whole_text(rule));
+  }
+  /// For an any_store, which knows the text only.
+  void set_optimizer_text(std::string_view text) { call_all({.kind = message_kind::optimizer}, text); }
   /// Multipliers of a key's learning rate and weight decay, in place of earlier ones: MXNet's lr_mult and wd_mult. Returns when
   /// all servers have them. @throws unknown_key, invalid_argument
   void set_multipliers(any_key_view key, double learning_rate, double weight_decay = 1) {
     message_header h{.kind = message_kind::multipliers};
     h.key = parts_->keys.find("set_multipliers", key).number;
     call_all(h, update::detail::exact_text(learning_rate) + ' ' + update::detail::exact_text(weight_decay));
+  }
+  /// From now on dense gradients travel as codes, and what these leave out is added to the key's next gradient: see
+  /// compress::by_name. There is a residual per piece, on this worker, which starts at zero. Values come back as they are; other
+  /// workers may send other codes. Waits for work under way; no other call of this store may be made meanwhile.
+  /// @throws invalid_argument unless the store's elements are float, or if the compressor does not take them
+  void set_gradient_compression(compress::any_compressor const& compressor) {
+    pushpull::detail::expects<invalid_argument>(std::same_as<T, float> || compressor.index() == 0, [] {
+      return "set_gradient_compression: gradients of type float32 expected, the store has " +
+             std::string(dtype_traits<T>::name);
+    });
+    std::visit(
+        [](auto const& chosen) {
+          if constexpr (requires { chosen.validate(); }) chosen.validate();
+        },
+        compressor);
+    schedule_->drain();
+    parts_->compressor = compressor;
+    ++parts_->compression;
+  }
+  /// The same, by name: `{{"type", "2bit"}, {"threshold", "0.5"}}`. @throws as compress::by_name
+  void set_gradient_compression(compress::parameters const& given) {
+    set_gradient_compression(compress::by_name(given));
   }
   /// Returns when all servers have written a snapshot, after all earlier work of this worker. @throws invalid_argument if one has
   /// no folder for it; error, with the text of a file_error

@@ -15,6 +15,7 @@
 #include <pushpull/config.hpp>
 #include <pushpull/element/shape.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/remote/compression.hpp>
 #include <pushpull/remote/key_directory.hpp>
 #include <pushpull/remote/message.hpp>
 #include <pushpull/remote/pieces.hpp>
@@ -31,6 +32,8 @@ struct remote_key {
   std::int64_t row_length = 1;
   std::int64_t number = 0;
   std::vector<key_piece> pieces = {};
+  std::vector<std::unique_ptr<piece_encoder>> encoders = {};  ///< Of compressed gradients, one per piece.
+  std::uint64_t compression = 0;          ///< The store's number of compressors when they were made.
   pushpull::detail::variable order = {};  ///< Of the operations on the key.
 
   /// A request about piece number i.

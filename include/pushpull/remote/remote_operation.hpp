@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -12,12 +13,15 @@
 #include <utility>
 #include <vector>
 
+#include <pushpull/compress/by_name.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/device/cpu_device.hpp>
 #include <pushpull/error.hpp>
+#include <pushpull/remote/compression.hpp>
 #include <pushpull/remote/link.hpp>
 #include <pushpull/remote/message.hpp>
+#include <pushpull/remote/piece_flags.hpp>
 #include <pushpull/remote/remote_keys.hpp>
 #include <pushpull/remote/request.hpp>
 #include <pushpull/schedule/awaited.hpp>
@@ -41,6 +45,8 @@ struct remote_parts {
       : devices(device_list), sums(device_list), servers(addresses, options) {}
 
   std::vector<D> devices;
+  compress::any_compressor compressor = {};
+  std::uint64_t compression = 0;  ///< How many compressors there were before it.
   remote_keys keys;
   sum_store sums;
   link servers;
@@ -144,10 +150,24 @@ class remote_operation final : public pushpull::detail::gathered_operation<D> {
         request r = e.key->about(what, i, element_code<T>);
         r.header.flags = flags;
         if (gathered.has_sources()) r.payload = std::as_bytes(std::span(e.gradient + piece.begin, size));
+        if constexpr (std::same_as<T, float>)
+          if (what != message_kind::pull && parts_.compressor.index() != 0) {
+            piece_encoder& encoder = encoder_of_piece(*e.key, i);
+            r.payload = encoder.encode(e.gradient + piece.begin);
+            r.acknowledged = &encoder.acknowledged;
+            r.header.flags |= coded_gradient;
+          }
         if (!e.outputs.empty()) r.values = std::as_writable_bytes(std::span(e.value + piece.begin, size));
         group_.requests.push_back(r);
       }
     }
+  }
+  piece_encoder& encoder_of_piece(remote_key& key, std::size_t i) const {
+    if (key.compression != parts_.compression) key.encoders.clear();
+    key.compression = parts_.compression;
+    while (key.encoders.size() < key.pieces.size())
+      key.encoders.push_back(make_encoder(parts_.compressor, key.pieces[key.encoders.size()].size()));
+    return *key.encoders[i];
   }
   /// The sum of the sources, in host memory: of one source there, the source.
   T const* gradient_of(entry const& e, std::size_t& used) {

@@ -185,6 +185,10 @@ class remote_calls : public pushpull::detail::store_face<remote_calls<T, D>, rem
     });
   }
   void add_list(prepared_operation& op, remote_key& key, std::vector<row_list> const& list, row_updates rows) const {
+    pushpull::detail::expects<invalid_argument>(parts_->compressor.index() == 0, [&] {
+      return "push: " + pushpull::detail::key_text(key.key) +
+             ": row-sparse gradients came, compression takes dense ones";
+    });
     auto const row_bytes = static_cast<std::size_t>(pushpull::detail::row_length_of(key.shape)) * sizeof(T);
     op.rows.push(op.group, key, list, row_bytes, element_code<T>,
                  rows == row_updates::standard ? standard_rows : std::uint8_t{0});

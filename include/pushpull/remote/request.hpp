@@ -27,6 +27,7 @@ struct request {
   std::span<std::byte const> payload = {};  ///< Borrowed: read until the group is finished.
   std::span<std::byte> values = {};         ///< Where the answer's payload is to be written, all of it.
   std::string* text = nullptr;              ///< Or where it is appended.
+  bool* acknowledged = nullptr;             ///< Set to true when the server has done the request.
   message_header answer = {};               ///< The header of the answer.
   request_group* group = nullptr;
 };

@@ -47,7 +47,7 @@ class router {
         control_(store, answers_, options_.number, options_.on_command),
         keeper_(std::move(keeper)) {
     if (keeper_ != nullptr) {
-      keeper_->restore(service_.pieces(), keys_);
+      keeper_->restore(service_.pieces(), keys_, store_);
       answers_.keeps_updates = keeper_->is_durable();
     }
     try {
@@ -89,7 +89,7 @@ class router {
       save_if_due();
       if (ends_at_ && server_clock::now() >= *ends_at_) break;
     }
-    if (keeper_ != nullptr && service_.changes > saved_changes_) save();
+    if (keeper_ != nullptr && changes() > saved_changes_) save();
   }
 
  private:
@@ -239,7 +239,7 @@ class router {
 
   void save_if_due() {
     if (keeper_ == nullptr) return;
-    bool const has_changed = service_.changes > saved_changes_;
+    bool const has_changed = changes() > saved_changes_;
     bool const is_due = has_changed && (keeper_->is_durable() || service_.has_new_pieces ||
                                         server_clock::now() - saved_at_ >= keeper_->every());
     if (!has_new_keys_ && !is_due && !answers_.has_kept()) return;
@@ -252,10 +252,11 @@ class router {
       ++answers_.counts.unsaved;
     }
   }
+  std::uint64_t changes() const { return service_.changes + control_.changes; }
   void save() {
-    keeper_->save(service_.pieces());
+    keeper_->save(service_.pieces(), store_.settings());
     saved_at_ = server_clock::now();
-    saved_changes_ = service_.changes;
+    saved_changes_ = changes();
     service_.has_new_pieces = false;
   }
   void snapshot(message_header const& h) {

@@ -2,6 +2,7 @@
 /// A kv_store as a server's router sees it: its keys are pieces, and tensors are bytes of messages.
 #pragma once
 
+#include <algorithm>
 #include <charconv>
 #include <concepts>
 #include <cstddef>
@@ -23,9 +24,10 @@
 #include <pushpull/config.hpp>
 #include <pushpull/element/shape.hpp>
 #include <pushpull/error.hpp>
-#include <pushpull/remote/hyperparameters.hpp>
 #include <pushpull/remote/message.hpp>
 #include <pushpull/remote/pieces.hpp>
+#include <pushpull/remote/server_rules.hpp>
+#include <pushpull/store/keys.hpp>
 #include <pushpull/store/rows/row_tables.hpp>
 #include <pushpull/store/rule_states.hpp>
 #include <pushpull/tensor/copy_bytes.hpp>
@@ -33,6 +35,7 @@
 #include <pushpull/tensor/tensor.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 #include <pushpull/update/multipliers.hpp>
+#include <pushpull/update/rule_text.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::remote {
 
@@ -60,6 +63,13 @@ struct row_payload {
   std::int64_t rows = 0;
 };
 
+/// A rule, hyperparameters or multipliers that a worker has set.
+struct server_setting {
+  message_kind kind;
+  std::int64_t key;  ///< As in the message's header.
+  std::string text;
+};
+
 /// The store behind a server. Pointers are aligned to elements; each call returns when its work is finished.
 class served_store {
  public:
@@ -67,6 +77,26 @@ class served_store {
   served_store(served_store const&) = delete;
   served_store& operator=(served_store const&) = delete;
   virtual ~served_store() = default;
+
+  /// Does what a worker asks for: `optimizer`, `hyperparameters` of a group or `multipliers` of a key. @throws invalid_argument
+  void set(message_kind kind, std::int64_t key, std::string_view text) {
+    switch (kind) {
+      case message_kind::optimizer:
+        if (set_optimizer(text)) settings_.clear();
+        break;
+      case message_kind::hyperparameters: set_hyperparameters(static_cast<std::size_t>(key), text); break;
+      case message_kind::multipliers: set_multipliers(key, text); break;
+      default: return;
+    }
+    std::erase_if(settings_, [&](server_setting const& s) {
+      return s.key == key && (s.kind == kind || (kind == message_kind::optimizer && order_of(s.kind) < 2));
+    });
+    auto const place = std::find_if(settings_.begin(), settings_.end(),
+                                    [&](server_setting const& s) { return order_of(s.kind) > order_of(kind); });
+    settings_.insert(place, {kind, key, std::string(text)});
+  }
+  /// All that hold, in the order in which a new store is to be given them.
+  std::vector<server_setting> const& settings() const { return settings_; }
 
   virtual std::uint8_t element() const = 0;
   virtual std::size_t element_bytes() const = 0;
@@ -82,34 +112,40 @@ class served_store {
                          row_updates rows) = 0;
   virtual void pull_rows(std::int64_t piece, shape const& s, std::span<std::int64_t const> ids, std::byte* values) = 0;
   virtual std::int64_t steps(std::int64_t piece) const = 0;
+
+ private:
+  /// @param text  See update::detail::whole_text. @returns whether it is another rule: else only numbers changed.
+  /// @throws invalid_argument
+  virtual bool set_optimizer(std::string_view text) = 0;
   /// Of the rule, or of a parameter group of the store's. @param text  See to_text. @throws invalid_argument
   virtual void set_hyperparameters(std::size_t group, std::string_view text) = 0;
   /// Of a key's learning rate and weight decay. @param text  Two numbers. @throws invalid_argument
   virtual void set_multipliers(std::int64_t key, std::string_view text) = 0;
+
+  /// Hyperparameters begin again with a rule, multipliers multiply those that there are.
+  static int order_of(message_kind kind) {
+    return kind == message_kind::optimizer ? 0 : kind == message_kind::hyperparameters ? 1 : 2;
+  }
+
+  std::vector<server_setting> settings_;
 };
 
-/// Whether a rule adds up over keys, or over a whole tensor: a server has pieces only.
-template <class Store>
-concept UpdatesPieces =
-    !PreReduction<typename Store::updater_type> && pushpull::detail::factored_count<typename Store::updater_type> == 0;
-
-template <class Store>
+/// @tparam Rules  own_rule<Store>, or chosen_rule<Store, ...> of an any_store.
+template <class Store, class Rules = own_rule<Store>>
 class served final : public served_store {
   using T = typename Store::value_type;
   using D = typename Store::device_type;
-  static_assert(std::same_as<typename Store::key_type, std::int64_t>,
+  static_assert(std::constructible_from<typename Store::key_view, std::int64_t>,
                 "server: the store's keys are integers, the numbers of pieces: give it the policy integer_keys");
-  static_assert(
-      UpdatesPieces<Store>,
-      "server: the rule needs sums over whole tensors or over all keys (PreReduction, Factored), and a server has "
-      "pieces of some keys");
 
  public:
-  explicit served(Store& store) : store_(store) {}
+  /// @param kinds  Of chosen_rule.
+  template <class... Kinds>
+  explicit served(Store& store, Kinds const&... kinds) : store_(store), rules_(store, kinds...) {}
 
   std::uint8_t element() const override { return element_code<T>; }
   std::size_t element_bytes() const override { return sizeof(T); }
-  bool has_updater() const override { return Store::has_updater; }
+  bool has_updater() const override { return Rules::has_updater; }
   void init(std::int64_t piece, shape const& s, std::byte const* value) override { store_.init(piece, in(value, s)); }
   void assign(std::int64_t piece, shape const& s, std::byte const* value, rule_states states) override {
     store_.assign(piece, in(value, s), states);
@@ -151,39 +187,18 @@ class served final : public served_store {
                                  static_cast<std::size_t>(rows.rows() * rows.row_length()) * sizeof(T));
   }
   std::int64_t steps(std::int64_t piece) const override { return store_.steps(piece); }
-  void set_hyperparameters([[maybe_unused]] std::size_t group, [[maybe_unused]] std::string_view text) override {
-    if constexpr (Store::has_updater) {
-      auto const rule = with_text(store_.updater(group), text);
-      store_.set_hyperparameters(rule, group);
-      if (group != 0) return;
-      for (auto const& [key, m] : multiplied_)
-        store_.set_hyperparameters(update::with_multipliers(rule, m.factors.first, m.factors.second), m.group);
-    } else {
-      refuse_rule("set_hyperparameters");
-    }
-  }
-  void set_multipliers([[maybe_unused]] std::int64_t key, [[maybe_unused]] std::string_view text) override {
-    if constexpr (Store::has_updater) {
-      auto const factors = multipliers_in(text);
-      auto const rule = update::with_multipliers(store_.updater(), factors.first, factors.second);
-      auto const known = multiplied_.find(key);
-      if (known != multiplied_.end()) {
-        store_.set_hyperparameters(rule, known->second.group);
-        known->second.factors = factors;
-      } else {
-        std::size_t const group =
-            store_.add_group([key](std::int64_t piece) { return piece / most_pieces == key; }, rule);
-        multiplied_.emplace(key, multiplied_key{factors, group});
-      }
-    } else {
-      refuse_rule("set_multipliers");
-    }
-  }
 
  private:
   using rows_type = row_sparse_view<T const>;
-  static constexpr bool takes_rows = std::same_as<typename Store::compressor_type, compress::none> &&
-                                     AdditiveReduction<typename Store::reduction_type> && !Store::accumulates;
+  /// An any_store says so when it is asked.
+  static constexpr bool takes_rows = [] {
+    if constexpr (requires { typename Store::reduction_type; }) {
+      return std::same_as<typename Store::compressor_type, compress::none> &&
+             AdditiveReduction<typename Store::reduction_type> && !Store::accumulates;
+    } else {
+      return true;
+    }
+  }();
 
   /// Messages are in host memory, which the store reads where it is if its devices are CPUs.
   static tensor_view<T const> in(std::byte const* bytes, shape const& s) {
@@ -191,15 +206,51 @@ class served final : public served_store {
   }
   static tensor_view<T> out(std::byte* bytes, shape const& s) { return tensor_view<T>(reinterpret_cast<T*>(bytes), s); }
 
-  [[noreturn]] static void refuse_rule(char const* call) {
-    throw invalid_argument(std::string(call) + ": the servers' store has no rule");
+  bool set_optimizer(std::string_view text) override {
+    bool const replaced = rules_.set_optimizer(text);
+    if (replaced) {
+      multiplied_.clear();
+    } else {
+      rules_.with_rule("set_optimizer", [&](auto const& rule_at) { multiply(rule_at(0)); });
+    }
+    return replaced;
   }
+  void set_hyperparameters(std::size_t group, std::string_view text) override {
+    rules_.with_rule("set_hyperparameters", [&](auto const& rule_at) {
+      auto const rule = update::detail::with_text(rule_at(group), text);
+      store_.set_hyperparameters(rule, group);
+      if (group == 0) multiply(rule);
+    });
+  }
+  void set_multipliers(std::int64_t key, std::string_view text) override {
+    auto const factors = multipliers_in(text);
+    rules_.with_rule("set_multipliers", [&](auto const& rule_at) {
+      auto const rule = update::with_multipliers(rule_at(0), factors.first, factors.second);
+      auto const known = multiplied_.find(key);
+      if (known != multiplied_.end()) {
+        store_.set_hyperparameters(rule, known->second.group);
+        known->second.factors = factors;
+      } else {
+        std::size_t const group = store_.add_group(
+            [key](key_view piece) { return pushpull::detail::number_of(piece, 0) / most_pieces == key; }, rule);
+        multiplied_.emplace(key, multiplied_key{factors, group});
+      }
+    });
+  }
+  /// The groups of keys with multipliers follow the rule of all.
+  template <class Rule>
+  void multiply(Rule const& rule) {
+    for (auto const& [key, m] : multiplied_)
+      store_.set_hyperparameters(update::with_multipliers(rule, m.factors.first, m.factors.second), m.group);
+  }
+  using key_view = typename Store::key_view;
   struct multiplied_key {
     std::pair<double, double> factors;  // of learning rate and weight decay
     std::size_t group;                  // of the store
   };
 
   Store& store_;
+  Rules rules_;
   std::vector<tensor_view<T const>> sources_;
   std::map<std::int64_t, multiplied_key> multiplied_;
 };

@@ -13,6 +13,7 @@
 #include <pushpull/remote/options.hpp>
 #include <pushpull/remote/router.hpp>
 #include <pushpull/remote/served_store.hpp>
+#include <pushpull/remote/server_rules.hpp>
 #include <pushpull/remote/snapshot_keeper.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::remote {
@@ -38,6 +39,19 @@ class server {
   server(Store& store, snapshots const& where, server_options options = {})
       : server(std::make_unique<detail::served<Store>>(store), keeper_of(store, where, options.number),
                checked(std::move(options))) {}
+  /// Serves an any_store, whose rule workers choose out of these with `set_optimizer`; until then pushes replace values.
+  ///
+  ///     any_store<cpu_device<>, compressors<>, float> store{"server", cpu_devices(1)};
+  ///     remote::server server{store, remote::optimizers{update::sgd{}, update::adam{}}, {.workers = 3}};
+  template <class Store, class Rule, class... Rules>
+  server(Store& store, optimizers<Rule, Rules...> const& rules, server_options options = {})
+      : server(std::make_unique<detail::served<Store, detail::chosen_rule<Store, Rule, Rules...>>>(store, rules),
+               nullptr, checked(std::move(options))) {}
+  /// Same, with snapshots.
+  template <class Store, class Rule, class... Rules>
+  server(Store& store, optimizers<Rule, Rules...> const& rules, snapshots const& where, server_options options = {})
+      : server(std::make_unique<detail::served<Store, detail::chosen_rule<Store, Rule, Rules...>>>(store, rules),
+               keeper_of(store, where, options.number), checked(std::move(options))) {}
   server(server const&) = delete;
   server& operator=(server const&) = delete;
   ~server() {

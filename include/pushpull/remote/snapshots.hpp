@@ -24,8 +24,10 @@
 #include <pushpull/device/cpu_device.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/remote/key_directory.hpp>
+#include <pushpull/remote/message.hpp>
 #include <pushpull/remote/pieces.hpp>
 #include <pushpull/remote/served_pieces.hpp>
+#include <pushpull/remote/served_store.hpp>
 #include <pushpull/remote/snapshot_keeper.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
@@ -62,15 +64,17 @@ class kept_snapshots final : public snapshot_keeper {
   bool is_durable() const override { return options_.durable; }
   std::chrono::milliseconds every() const override { return options_.every; }
 
-  void restore(served_pieces& pieces, key_directory& keys) override {
+  void restore(served_pieces& pieces, key_directory& keys, served_store& store) override {
     restore_keys(keys);
+    bool done = false;
     for (checkpoint::saved_step const& saved : checkpoint::list(folder_)) {
       next_ = std::max(next_, saved.step + 1);
-      if (pieces.size() == 0) try_restore(saved, pieces);
+      done = done || try_restore(saved, pieces, store);
     }
   }
-  void save(served_pieces const& pieces) override {
-    json all = json::array();
+  void save(served_pieces const& pieces, std::span<server_setting const> settings) override {
+    json all = json::array(), set = json::array();
+    for (server_setting const& s : settings) set.push_back({static_cast<int>(s.kind), s.key, s.text});
     for (auto const& [name, piece] : pieces) {
       json applied = json::array();
       for (std::size_t worker = 0; worker < piece.applied.size(); ++worker) {
@@ -84,7 +88,7 @@ class kept_snapshots final : public snapshot_keeper {
                      {"version", piece.version},
                      {"applied", applied}});
     }
-    write(registry(next_), checkpoint::detail::signed_text({{"pieces", std::move(all)}}));
+    write(registry(next_), checkpoint::detail::signed_text({{"pieces", std::move(all)}, {"settings", std::move(set)}}));
     checkpoint::save(store_, folder_, {.step = next_, .keep = options_.keep});
     std::error_code ignored;
     if (options_.keep > 0) std::filesystem::remove(registry(next_ - static_cast<std::int64_t>(options_.keep)), ignored);
@@ -138,12 +142,18 @@ class kept_snapshots final : public snapshot_keeper {
     std::uint64_t version;
     std::vector<applied_updates> applied;
   };
+  struct saved_registry {
+    std::vector<saved_piece> pieces;
+    std::vector<server_setting> settings;
+  };
   /// @throws file_error if the file is damaged, json::exception if it is foreign
-  std::vector<saved_piece> saved_pieces(std::int64_t step) const {
-    std::vector<saved_piece> all;
+  saved_registry saved(std::int64_t step) const {
+    saved_registry all;
     json const object = read(registry(step));
+    for (json const& s : object.at("settings"))
+      all.settings.push_back({s.at(0).get<message_kind>(), s.at(1).get<std::int64_t>(), s.at(2).get<std::string>()});
     for (json const& one : object.at("pieces")) {
-      saved_piece& piece = all.emplace_back();
+      saved_piece& piece = all.pieces.emplace_back();
       piece.name.key = one.at("key");
       piece.name.piece = one.at("piece");
       piece.name.elements = one.at("elements");
@@ -155,25 +165,27 @@ class kept_snapshots final : public snapshot_keeper {
     }
     return all;
   }
-  /// All or nothing; a damaged snapshot is passed over.
-  void try_restore(checkpoint::saved_step const& saved, served_pieces& pieces) {
-    std::vector<saved_piece> all;
+  /// All or nothing. @returns false if the snapshot is damaged
+  bool try_restore(checkpoint::saved_step const& at, served_pieces& pieces, served_store& store) {
+    saved_registry all;
     try {
-      checkpoint::detail::expect_checksum(saved.path, checkpoint::detail::manifest_of_whole(saved.path), 0);
-      all = saved_pieces(saved.step);
+      checkpoint::detail::expect_checksum(at.path, checkpoint::detail::manifest_of_whole(at.path), 0);
+      all = saved(at.step);
     } catch (file_error const&) {
-      return;
+      return false;
     } catch (json::exception const&) {
-      return;
+      return false;
     }
-    for (saved_piece& one : all) {
+    for (server_setting const& s : all.settings) store.set(s.kind, s.key, s.text);
+    for (saved_piece& one : all.pieces) {
       served_piece& piece = pieces.add(one.name, sizeof(T));
       piece.version = one.version;
       piece.applied = std::move(one.applied);
       std::vector<T> const zeros(static_cast<std::size_t>(piece.elements));
       store_.init(piece.number, tensor_view<T const>(zeros.data(), piece.shape));
     }
-    if (pieces.size() > 0) checkpoint::load(store_, saved.path);
+    if (pieces.size() > 0) checkpoint::load(store_, at.path);
+    return true;
   }
 
   Store& store_;

@@ -39,6 +39,7 @@
 #include <pushpull/tensor/tensor.hpp>
 #include <pushpull/update/hyperparameter_list.hpp>
 #include <pushpull/update/rule_description.hpp>
+#include <pushpull/update/rule_text.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
@@ -82,9 +83,9 @@ class any_store_base : public sole_type<Ts...> {
       : type_(std::move(type)),
         communicator_(std::move(communicator)),
         store_(make(devices, no_updater{}, compress::none{})) {}
-  /// A user's store, which updates as it does: set_optimizer and set_gradient_compression are refused. Its value_type is
-  /// one of Ts. Calls on lists are made key by key. Where its calls return no `completion`, those of any_store return when
-  /// their work is finished.
+  /// A user's store, which updates as it does: set_optimizer and set_gradient_compression are refused, unless it has them
+  /// itself, as remote_store has. Its value_type is one of Ts. Calls on lists are made key by key. Where its calls return no
+  /// `completion`, those of any_store return when their work is finished.
   template <Store S>
     requires(std::same_as<typename S::device_type, D> && !std::derived_from<S, any_store_base>)
   any_store_base(std::string type, S store) : any_store_base(std::move(type), std::make_unique<S>(std::move(store))) {}
@@ -142,6 +143,8 @@ class any_store_base : public sole_type<Ts...> {
                     is_kind<Policies, placement_tag>) &&
                    ...),
                   "set_optimizer: of the policies it takes accumulate, a Reduction and a placement");
+    if constexpr (sizeof...(Policies) == 0)
+      if (store_->sets_optimizer_itself([&] { return update::detail::whole_text(updater); })) return;
     expect_replaceable("set_optimizer");
     auto next = prepared(
         "set_optimizer", text_of_optimizer<Updater>(policies...),
@@ -161,6 +164,7 @@ class any_store_base : public sole_type<Ts...> {
         type_.find("device") != std::string::npos || type_.find("dist") != std::string::npos, [&] {
           return "set_gradient_compression: a store \"device\" or \"dist\" expected, this one is \"" + type_ + "\"";
         });
+    if (store_->compresses_itself(given)) return;
     expect_replaceable("set_gradient_compression");
     compress::any_compressor compressor;
     auto next = prepared("set_gradient_compression", text_of_parameters(given), [&] {

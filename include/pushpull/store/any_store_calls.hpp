@@ -189,6 +189,10 @@ class erased_store : public typed_calls<Ts, D>... {
   /// An empty store with the same rules, groups and policies, and another compressor. Null if that is none that the store
   /// may be asked for.
   virtual std::unique_ptr<erased_store> compressing(compress::any_compressor const& compressor) const = 0;
+  /// A user's store may have a set_gradient_compression of its own. @returns whether it has, and was asked
+  virtual bool compresses_itself(compress::parameters const&) { return false; }
+  /// A user's store may have a set_optimizer_text of its own. @returns whether it has, and was given the text
+  virtual bool sets_optimizer_itself(std::function<std::string()> const&) { return false; }
   /// Whether another rule or compressor may take the store's place: not where a user made it.
   virtual bool replaceable() const = 0;
   /// The store itself, if `tag` is the type_tag of its type.

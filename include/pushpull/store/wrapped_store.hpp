@@ -227,6 +227,22 @@ class wrapped_store final
   }
 
   std::unique_ptr<base> compressing(compress::any_compressor const&) const override { return nullptr; }
+  bool compresses_itself([[maybe_unused]] compress::parameters const& given) override {
+    if constexpr (requires { store_->set_gradient_compression(given); }) {
+      store_->set_gradient_compression(given);
+      return true;
+    } else {
+      return false;
+    }
+  }
+  bool sets_optimizer_itself([[maybe_unused]] std::function<std::string()> const& text) override {
+    if constexpr (requires { store_->set_optimizer_text(text()); }) {
+      store_->set_optimizer_text(text());
+      return true;
+    } else {
+      return false;
+    }
+  }
   bool replaceable() const override { return false; }
   void* target(void const* tag) override { return tag == &type_tag<S> ? store_.get() : nullptr; }
 

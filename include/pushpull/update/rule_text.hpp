@@ -1,5 +1,5 @@
 /// @file
-/// The numbers of a rule as text, by name: how a worker changes the rule of the servers.
+/// The numbers of a rule as text, by name: how a process sends a rule to another.
 #pragma once
 
 #include <algorithm>
@@ -24,7 +24,7 @@
           number(lambda) number(lambda1) number(lambda2) number(dampening) number(momentum_decay) number(limit)        \
               number(factor) number(rate) number(lr_decay) number(initial_accumulator_value)
 
-namespace pushpull::inline PUSHPULL_ABI::remote::detail {
+namespace pushpull::inline PUSHPULL_ABI::update::detail {
 
 /// f(name, number) for each hyperparameter of a rule, those of the first stage of a pipe first.
 template <class Stage, class F>
@@ -53,9 +53,9 @@ void for_each_hyperparameter(Stage& stage, F const& f) {
 /// The rule's name, and a line "name value" for each of its hyperparameters.
 template <class Rule>
 std::string to_text(Rule rule) {
-  std::string text = update::describe<Rule>().name + '\n';
+  std::string text = describe<Rule>().name + '\n';
   for_each_hyperparameter(rule, [&](std::string_view name, double value) {
-    text.append(name).append(" ").append(update::detail::exact_text(value)).append("\n");
+    text.append(name).append(" ").append(exact_text(value)).append("\n");
   });
   return text;
 }
@@ -71,7 +71,7 @@ inline std::string_view take_line(std::string_view& text) {
 /// The rule with the hyperparameters of a text. @throws invalid_argument if it is the text of another rule
 template <class Rule>
 Rule with_text(Rule rule, std::string_view text) {
-  std::string const own = update::describe<Rule>().name;
+  std::string const own = describe<Rule>().name;
   std::string const came(take_line(text));
   pushpull::detail::expects<invalid_argument>(
       own == came, [&] { return "set_hyperparameters: the servers' rule is " + own + ", " + came + " came"; });
@@ -93,6 +93,34 @@ Rule with_text(Rule rule, std::string_view text) {
   return rule;
 }
 
-}  // namespace pushpull::remote::detail
+/// A rule as a text: its numbers, then a line for each hyperparameter that `checks` lists, flags and values of schedules included.
+template <class Rule>
+std::string whole_text(Rule const& rule) {
+  std::string text = to_text(rule);
+  for (std::string const& line : list_hyperparameters(rule)) text.append("= ").append(line).append("\n");
+  return text;
+}
+
+/// A rule as `whole_text` wrote it. @param kind  Of the same type: its flags and schedules are taken.
+/// @throws invalid_argument if the text is that of another type, or of other flags or schedules
+template <class Rule>
+Rule rule_of_text(Rule const& kind, std::string_view text) {
+  std::size_t const numbers = std::min(text.find("\n= "), text.size());
+  std::size_t const end = std::min(numbers + 1, text.size());
+  Rule const rule = with_text(kind, text.substr(0, end));
+  text.remove_prefix(end);
+  for (std::string const& own : list_hyperparameters(rule)) {
+    std::string_view const line = take_line(text);
+    pushpull::detail::expects<invalid_argument>(line.size() > 2 && line.substr(2) == own, [&] {
+      return "set_optimizer: the servers take " + describe<Rule>().name + " with \"" + own + "\", \"" +
+             std::string(line.substr(std::min<std::size_t>(2, line.size()))) + "\" came";
+    });
+  }
+  pushpull::detail::expects<invalid_argument>(
+      text.empty(), [&] { return "set_optimizer: more hyperparameters came than " + describe<Rule>().name + " has"; });
+  return rule;
+}
+
+}  // namespace pushpull::update::detail
 
 #undef PUSHPULL_HYPERPARAMETERS
