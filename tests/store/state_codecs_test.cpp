@@ -463,7 +463,7 @@ TEST_CASE("two states of codes take 2.03 bytes per element", "[state_codecs]") {
   using types = pushpull::pass::element_types<float, float, float,
                                               pushpull::detail::coded_states<256, codec::linear, codec::linear>, float>;
   CHECK(pushpull::pass::stored_bytes<update::adam, types, 2>(size) == 12 * size + size / 16);
-  using half = pushpull::detail::coded_states<128, codec::linear, codec::unsigned_float4>;
-  using half_types = pushpull::pass::element_types<float, float, float, half, float>;
-  CHECK(pushpull::pass::stored_bytes<update::adam, half_types, 2>(size) == 11 * size + size / 8);
+  using narrow = pushpull::detail::coded_states<128, codec::linear, codec::unsigned_float4>;
+  using narrow_types = pushpull::pass::element_types<float, float, float, narrow, float>;
+  CHECK(pushpull::pass::stored_bytes<update::adam, narrow_types, 2>(size) == 11 * size + size / 8);
 }
