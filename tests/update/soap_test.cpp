@@ -76,7 +76,9 @@ TEST_CASE("soap's bases are orthogonal", "[update][soap]") {
   auto store = model.on(2);
   model.train(store, 1, 7);
   auto const basis = store.state("kernels", "right_basis");
-  REQUIRE(basis.size() == 12 * 12);
+  REQUIRE(store.state_shape("kernels", "right_basis") == pp::shape{12, 12});
+  REQUIRE(store.state_shape("kernels", "exp_avg") == pp::shape{4, 12});
+  REQUIRE(store.state_shape("empty", "left") == pp::shape{0});
   for (std::size_t i = 0; i < 12; ++i)
     for (std::size_t j = 0; j < 12; ++j) {
       double product = 0;

@@ -185,9 +185,9 @@ inline constexpr auto all_state_names = [] {
 ///         a must, m points to memory of the GPU, and transform enqueues on its stream and waits for nothing; a cuda_error
 ///         of it is that of any launch of the step. static double cost(rows, columns), a number that grows as the time of
 ///         transform does, balances the owners of keys.
-///         A stage with .elements may have states of whole matrices, of sizes that follow from those of the tensor: static
-///         constexpr auto matrix_states = states(...), their names, and static std::array<std::int64_t, N>
-///         matrix_sizes(matrix<float> const& m), how many numbers each has; m.kept points to them, one state after another,
+///         A stage with .elements may have states of whole matrices, whose extents follow from those of the tensor: static
+///         constexpr auto matrix_states = states(...), their names, and static std::array<matrix_extents, N>
+///         matrix_states_of(matrix<float> const& m), their rows and columns; m.kept points to them, one state after another,
 ///         in `transform`, which changes them; m.t is the step. It returns a std::string then, empty or why there is no such
 ///         step: the store throws an update_error with this reason, and holds what it held before. Such stages are
 ///         of CPUs. static std::int64_t scratch_size(matrix<A> const& m) says how many numbers m.scratch has.

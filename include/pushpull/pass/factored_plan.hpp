@@ -56,9 +56,23 @@ std::array<std::int64_t, pushpull::detail::factor_state_count<Rule>> factor_size
     if (!f.rows.empty()) sizes[n++] = m.all_rows();
     if (!f.columns.empty()) sizes[n++] = m.is_matrix ? m.batches * m.columns : 0;
     if constexpr (pushpull::detail::matrix_state_count<Stage> != 0)
-      for (std::int64_t const size : Stage::matrix_sizes(m)) sizes[n++] = m.size > 0 ? size : 0;
+      for (matrix_extents const& e : Stage::matrix_states_of(m)) sizes[n++] = m.size > 0 ? e.size() : 0;
   });
   return sizes;
+}
+
+/// The shape of number `number` of these states: a list, or a matrix.
+template <class Rule>
+pushpull::shape factor_shape(pushpull::shape const& shape, std::size_t number) {
+  pushpull::shape result{factor_sizes<Rule>(shape)[number]};
+  std::size_t n = 0;
+  pushpull::detail::for_each_factored_stage<Rule>([&]<class Stage>(factors const& f) {
+    n += std::size_t{!f.rows.empty()} + std::size_t{!f.columns.empty()};
+    if constexpr (pushpull::detail::matrix_state_count<Stage> != 0)
+      for (matrix_extents const& e : Stage::matrix_states_of(matrix_of<float>(f, shape)))
+        if (n++ == number && shape.size() > 0) result = {e.rows, e.columns};
+  });
+  return result;
 }
 
 /// From 1 to the next number of type T.
@@ -112,7 +126,7 @@ class matrix_plan {
       }
       if constexpr (pushpull::detail::matrix_state_count<Stage> != 0) {
         std::int64_t size = 0;
-        for (std::int64_t const own : Stage::matrix_sizes(matrix_of<float>(f, shape))) size += own;
+        for (matrix_extents const& e : Stage::matrix_states_of(matrix_of<float>(f, shape))) size += e.size();
         if (m.size > 0) states_.add(memory, kept, size, from.clock, matrices_.rows.size());
         if (m.size > 0) kept += size;
       }

@@ -23,6 +23,13 @@ struct factors {
   bool elements = false;  ///< The terms of all elements go to the stage's `transform`, in place of sums: see Factored.
 };
 
+/// The rows and columns of a state of a whole matrix.
+struct matrix_extents {
+  std::int64_t rows, columns;
+
+  std::int64_t size() const { return rows * columns; }
+};
+
 template <class A>
 struct matrix;
 

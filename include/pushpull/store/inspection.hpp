@@ -63,11 +63,11 @@ void write_steps(Table const& table, Controls const& controls, typename Table::r
   r.history = static_cast<std::uint64_t>(t) * 0x9E3779B97F4A7C15U;  // keys set to one t may share a clock again
 }
 
-/// The shape of state number `s` of the key: its own, or that of a list of rows or columns.
+/// The shape of state number `s` of the key: its own, or that of a list of rows or columns or of a matrix.
 template <class Rule, class Record>
 pushpull::shape state_shape(Record const& r, std::size_t s) {
   if constexpr (factor_state_count<Rule> != 0)
-    if (s >= state_count<Rule>) return {pass::factor_sizes<Rule>(r.shape)[s - state_count<Rule>]};
+    if (s >= state_count<Rule>) return pass::factor_shape<Rule>(r.shape, s - state_count<Rule>);
   return r.shape;
 }
 

@@ -113,9 +113,10 @@ struct shampoo_up_to {
 
   template <class D>
   using library = matrix_factorizations<D>;
-  static std::array<std::int64_t, 4> matrix_sizes(matrix<float> const& m) {
+  static std::array<matrix_extents, 4> matrix_states_of(matrix<float> const& m) {
     detail::matrix_sides<MaxSide> const s(m);
-    return {s.left * s.left, s.right * s.right, s.left * s.left, s.right * s.right};
+    matrix_extents const left{s.left, s.left}, right{s.right, s.right};
+    return {left, right, left, right};
   }
   template <class A>
   static std::int64_t scratch_size(matrix<A> const& m) {

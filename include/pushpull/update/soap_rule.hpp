@@ -99,9 +99,10 @@ struct soap_up_to {
 
   template <class D>
   using library = matrix_factorizations<D>;
-  static std::array<std::int64_t, 6> matrix_sizes(matrix<float> const& m) {
+  static std::array<matrix_extents, 6> matrix_states_of(matrix<float> const& m) {
     detail::matrix_sides<MaxSide> const s(m);
-    return {m.size, m.size, s.left * s.left, s.right * s.right, s.left * s.left, s.right * s.right};
+    matrix_extents const all{m.rows, m.columns}, left{s.left, s.left}, right{s.right, s.right};
+    return {all, all, left, right, left, right};
   }
   template <class A>
   static std::int64_t scratch_size(matrix<A> const& m) {
