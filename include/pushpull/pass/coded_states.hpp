@@ -118,8 +118,10 @@ struct coded_rest {
         x.load(static_cast<float const*>(from->elements[s]) + j);
         // States of one element are rounded independently.
         using codec = typename S::template codec<s>;
+        auto rounding = s % 2 == 0 ? random.lower() : random.upper();
+        if constexpr (s % 2 == 0 && pushpull::detail::FloatBitsCodec<codec>) rounding &= 0xFFFFF;
         pushpull::detail::encode_states<codec>(codes[s] + j * pushpull::detail::code_bits<codec> / 8, x.x[0].value,
-                                               factor[s], s % 2 == 0 ? random.lower(20) : random.upper(20));
+                                               factor[s], rounding);
       }
     });
     if constexpr (S::random) random.advance();

@@ -89,30 +89,7 @@ PUSHPULL_HOST_INLINE Batch floats_from(words_of<Batch> const& words) {
   return batch_of<Batch>(__builtin_convertvector(words, floats_of<Batch>));
 }
 
-/// The words that begin `index` times `Scale` bytes behind `from`.
-template <class Batch, int Scale>
-PUSHPULL_HOST_INLINE words_of<Batch> gather_words(void const* from, words_of<Batch> const& index) {
-#if PUSHPULL_HAS_AVX512
-  if constexpr (sizeof(Batch) == 64)
-    return std::bit_cast<words_of<Batch>>(_mm512_mask_i32gather_epi32(
-        _mm512_setzero_si512(), 0xFFFF, std::bit_cast<__m512i>(index), static_cast<int const*>(from), Scale));
-#endif
-#if PUSHPULL_HAS_AVX2
-  if constexpr (sizeof(Batch) == 32)
-    return std::bit_cast<words_of<Batch>>(
-        _mm256_mask_i32gather_epi32(_mm256_setzero_si256(), static_cast<int const*>(from),
-                                    std::bit_cast<__m256i>(index), _mm256_set1_epi32(-1), Scale));
-#endif
-  words_of<Batch> result;
-  for (std::size_t i = 0; i < Batch::size; ++i) {
-    std::int32_t word;
-    std::memcpy(&word, static_cast<std::byte const*>(from) + std::ptrdiff_t{index[i]} * Scale, sizeof(word));
-    result[i] = word;
-  }
-  return result;
-}
-
-/// The words of these numbers, from 0 to 7, in a table of 8.
+/// The words in a table of 8 that the lowest three bits of `number` choose.
 template <class Batch>
 PUSHPULL_HOST_INLINE words_of<Batch> look_up(void const* table, words_of<Batch> const& number) {
 #if PUSHPULL_HAS_AVX512
@@ -127,7 +104,14 @@ PUSHPULL_HOST_INLINE words_of<Batch> look_up(void const* table, words_of<Batch> 
     return std::bit_cast<words_of<Batch>>(_mm256_permutevar8x32_epi32(
         _mm256_loadu_si256(static_cast<__m256i const*>(table)), std::bit_cast<__m256i>(number)));
 #endif
-  return gather_words<Batch, 4>(table, number);
+  words_of<Batch> result;
+  for (std::size_t i = 0; i < Batch::size; ++i) {
+    std::int32_t word;
+    std::memcpy(&word, static_cast<std::byte const*>(table) + std::size_t{4} * static_cast<std::size_t>(number[i] & 7),
+                4);
+    result[i] = word;
+  }
+  return result;
 }
 
 /// One code in each word: that of an even place is the lower half of a byte.

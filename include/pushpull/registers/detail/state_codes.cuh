@@ -157,34 +157,25 @@ __host__ __device__ __forceinline__ int state_code(float x, float factor, [[mayb
     return between(-127, (exact + static_cast<int>(rounding & ~127U) + 64) >> 20);
   } else if constexpr (std::same_as<Codec, codec::unsigned_linear>) {
     return between(-128, nearest_integer(product(x, factor)) - Codec::middle);
-  } else if constexpr (std::same_as<Codec, codec::unsigned_dynamic>) {
+  } else if constexpr (DynamicCodec<Codec>) {
+    using lines_type = dynamic_lines<Codec::is_signed>;
     int const bits = cuda::std::bit_cast<int>(product(x, factor));
-    if (bits <= 0) return 0;
-    int code = 0;
-    with_tables<dynamic_lines>([&](auto const& lines) {
-      int const above = bits < lines.first.data()[0] ? lines.first.data()[0] : bits;
+    int number = 0;
+    with_tables<lines_type>([&](auto const& lines) {
+      int above = bits & 0x7FFFFFFF;
+      if (!Codec::is_signed && above < lines.first.data()[0]) above = lines.first.data()[0];
       int decade = 0;
-      static_for<dynamic_lines::decades - 1>([&](auto d) { decade += above >= lines.first.data()[d + 1]; });
+      static_for<lines_type::decades - 1>([&](auto d) { decade += above >= lines.first.data()[d + 1]; });
       auto const place = [&](std::size_t line) {
         float const slope = lines.slope[line].data()[decade];
         return nearest_integer(product(cuda::std::bit_cast<float>(above), slope)) + lines.offset[line].data()[decade];
       };
       int const of_decade = place(0), behind = place(1);
-      code = (of_decade < behind ? of_decade : behind) + static_cast<int>((rounding & ~255U) | 128U);
-      code >>= dynamic_lines::fraction;
+      int const added = Codec::is_signed ? 1 << 19 : static_cast<int>((rounding & ~255U) | 128U);
+      number = ((of_decade < behind ? of_decade : behind) + added) >> lines_type::fraction;
     });
-    return code > 255 ? 255 : code;
-  } else if constexpr (std::same_as<Codec, codec::dynamic>) {
-    using map = dynamic_cells;
-    int const bits = cuda::std::bit_cast<int>(product(x, factor));
-    int magnitude = bits & 0x7FFFFFFF;
-    magnitude = magnitude < map::least ? map::least : magnitude > map::one ? map::one : magnitude;
-    int number = 0;
-    with_tables<map>([&](auto const& tables) {
-      number = tables.cell.data()[(magnitude - map::least) >> map::dropped];
-      if (tables.middle.data()[number] <= magnitude) ++number;
-    });
-    return bits >= 0 ? number : number > 127 ? -127 : -number;
+    if constexpr (Codec::is_signed) return bits >= 0 ? number : number > 127 ? -127 : -number;
+    return bits <= 0 ? 0 : number > 255 ? 255 : number;
   } else {
     static_assert(FloatBitsCodec<Codec>);
     constexpr int greatest = greatest_code<Codec> - least_code<Codec>;

@@ -41,8 +41,8 @@ struct random_words {
   random_words() = default;
   __host__ __device__ explicit random_words(std::uint32_t);
   __host__ __device__ void advance();
-  __host__ __device__ int upper(int) const;
-  __host__ __device__ int lower(int) const;
+  __host__ __device__ int upper() const;
+  __host__ __device__ int lower() const;
 };
 template <CodedStates S, std::size_t States>
 void decode_state(std::size_t, coded_pointer<S::block>, std::int64_t, float*);
@@ -63,8 +63,7 @@ PUSHPULL_HOST_INLINE Batch decode_states(std::uint8_t const* from, Batch const& 
   } else if constexpr (std::same_as<Codec, codec::float8>) {
     return load_float8<Batch>(reinterpret_cast<float8_e4m3 const*>(from)) * unit;
   } else if constexpr (DynamicCodec<Codec>) {
-    auto const values = gather_words<Batch, 4>(dynamic_map_of<Codec::is_signed>.value.data(), load_bytes<Batch>(from));
-    return batch_of<Batch>(values) * unit;
+    return dynamic_values<Codec::is_signed, Batch>(from) * unit;
   } else {
     static_assert(FloatBitsCodec<Codec>);
     words_of<Batch> codes;
@@ -103,52 +102,44 @@ struct random_words {
     static_for<registers - 1>([&](auto k) PUSHPULL_INLINE_LAMBDA { state[k] = state[k + 1]; });
     state[registers - 1] = next;
   }
-  /// Numbers from 0 to 2^bits - 1.
-  PUSHPULL_HOST_INLINE words_of<Batch> upper(int bits) const {
-    words const shifted = state[0] >> (32 - bits);
+  /// Words of which the lowest 20 bits are random: the upper bits of the own words, or those words as they are.
+  PUSHPULL_HOST_INLINE words_of<Batch> upper() const {
+    words const shifted = state[0] >> 12;
     return std::bit_cast<words_of<Batch> >(shifted);
   }
-  /// Others of that kind.
-  PUSHPULL_HOST_INLINE words_of<Batch> lower(int bits) const {
-    words const rest = state[0] & ((1U << bits) - 1);
-    return std::bit_cast<words_of<Batch> >(rest);
-  }
+  PUSHPULL_HOST_INLINE words_of<Batch> lower() const { return std::bit_cast<words_of<Batch> >(state[0]); }
 };
 
-/// Encodes a register of finite states of one block. @param factor  The block's, in all places. @param rounding  Numbers
-/// below 2^20, by which a codec rounds at random; 2^19 rounds to the nearest code.
+/// Encodes a register of finite states of one block. @param factor  The block's, in all places. @param rounding  Words of
+/// which the lowest 20 bits round at random, and 2^19 to the nearest code; below 2^20 for a FloatBitsCodec.
 template <class Codec, class Batch>
 PUSHPULL_HOST_INLINE void encode_states(std::uint8_t* to, Batch const& x, Batch const& factor,
                                         [[maybe_unused]] words_of<Batch> const& rounding) {
   if constexpr (std::same_as<Codec, codec::linear>) {
     // No integer is rounded away, nor what is within 2^-15 of one: a product of a decoded state.
-    words_of<Batch> const code = (nearest_words(x * factor) + ((rounding & -128) | 64)) >> 20;
+    words_of<Batch> const code = (nearest_words(x * factor) + ((rounding & 0xFFF80) | 64)) >> 20;
     words_of<Batch> const least = words_of<Batch>{} - 127;
     store_signed_bytes<Batch>(to, code < least ? least : code);
   } else if constexpr (std::same_as<Codec, codec::unsigned_linear>) {
     store_signed_bytes<Batch>(to, nearest_words(x * factor) - Codec::middle);
   } else if constexpr (std::same_as<Codec, codec::unsigned_linear4>) {
-    words_of<Batch> const code = ((nearest_words(x * factor) + ((rounding & -128) | 64)) >> 20) - 1;
+    words_of<Batch> const code = ((nearest_words(x * factor) + ((rounding & 0xFFF80) | 64)) >> 20) - 1;
     words_of<Batch> const least{}, most = least + 15, above = code < least ? least : code;
     store_half_bytes<Batch>(to, above > most ? most : above);
   } else if constexpr (std::same_as<Codec, codec::float8>) {
     store_float8<false>(reinterpret_cast<float8_e4m3*>(to), x * factor);
   } else if constexpr (DynamicCodec<Codec>) {
-    if constexpr (Codec::is_signed) {
-      store_bytes<false, Batch>(to, nearest_dynamic_codes(x * factor));
-    } else {
-      store_bytes<false, Batch>(to, unsigned_dynamic_codes(x * factor, rounding));
-    }
+    store_bytes<false, Batch>(to, dynamic_codes<Codec::is_signed>(x * factor, rounding));
   } else {
     static_assert(FloatBitsCodec<Codec>);
     auto const bits = std::bit_cast<words_of<Batch> >(x.data);
     auto const least = std::bit_cast<words_of<Batch> >(factor.data);
-    words_of<Batch> const above = (bits > least ? bits : least) - least;
+    words_of<Batch> const above = (bits > least ? bits : least) - (least - least_code<Codec> * Codec::step);
     words_of<Batch> const code = (above + (rounding << (Codec::dropped - 20))) >> Codec::dropped;
     if constexpr (code_bits<Codec> == 4) {
       store_half_bytes<Batch>(to, code > 15 ? words_of<Batch>{} + 15 : code);
     } else {
-      store_signed_bytes<Batch>(to, code - 128);
+      store_signed_bytes<Batch>(to, code);
     }
   }
 }
