@@ -4,6 +4,7 @@
 
 #include <lapacke.h>
 
+#include <algorithm>
 #include <cstdint>
 
 #include <pushpull/concepts/device.hpp>
@@ -15,6 +16,9 @@ namespace pushpull::inline PUSHPULL_ABI {
 
 namespace detail {
 
+/// The routine of the BLAS for a product with the transpose, which fills a triangle.
+inline auto syrk(float) { return &cblas_ssyrk; }
+inline auto syrk(double) { return &cblas_dsyrk; }
 /// The routines of the LAPACK for numbers of a type: eigenvectors by divide and conquer, and the two parts of a QR.
 inline auto syevd(float) { return &LAPACKE_ssyevd; }
 inline auto syevd(double) { return &LAPACKE_dsyevd; }
@@ -31,6 +35,17 @@ template <HostDevice D>
 class matrix_factorizations<D> : public matrix_products<D> {
  public:
   using matrix_products<D>::matrix_products;
+
+  template <class A>
+  void add_square(std::int64_t n, std::int64_t inner, A alpha, product_factor<A> const& a, A beta, A* c) const {
+    detail::syrk(A{})(CblasRowMajor, CblasUpper, a.transposed ? CblasTrans : CblasNoTrans, static_cast<int>(n),
+                      static_cast<int>(inner), alpha, a.first, static_cast<int>(a.width), beta, c, static_cast<int>(n));
+    constexpr std::int64_t tile = 32;  // of which two are in the first cache
+    for (std::int64_t row = 0; row < n; row += tile)
+      for (std::int64_t column = 0; column <= row; column += tile)
+        for (std::int64_t i = row; i < std::min(row + tile, n); ++i)
+          for (std::int64_t k = column; k < std::min(column + tile, i); ++k) c[i * n + k] = c[k * n + i];
+  }
 
   template <class A>
   int eigenvectors(std::int64_t n, A* a, A* values) const {

@@ -50,12 +50,11 @@ inline std::string failed_decomposition(char const* routine, int info) {
 /// statistics = keep statistics + gain G G^T for the left side, G^T G for the right one, of G's rows and columns.
 /// @returns why it failed, or nothing
 template <class A, class Library>
-std::string add_statistics(Library const& blas, matrix<A> const& g, bool right, double keep, double gain,
+std::string add_statistics(Library const& lapack, matrix<A> const& g, bool right, double keep, double gain,
                            A* statistics) {
-  std::int64_t const n = right ? g.columns : g.rows, inner = right ? g.rows : g.columns;
-  product_factor<A> const plain{g.terms, g.columns}, transposed{g.terms, g.columns, true};
-  blas.multiply(n, n, inner, static_cast<A>(gain), right ? transposed : plain, right ? plain : transposed,
-                static_cast<A>(keep), statistics, product_precision::full);
+  std::int64_t const n = right ? g.columns : g.rows;
+  product_factor<A> const of_g{g.terms, g.columns, right};
+  lapack.add_square(n, g.size / n, static_cast<A>(gain), of_g, static_cast<A>(keep), statistics);
   for (std::int64_t i = 0; i < n; ++i)  // no number is larger than the largest on the diagonal
     if (!pushpull::detail::is_finite(statistics[i * n + i]))
       return "the squares of its gradients are too large for the statistics";
