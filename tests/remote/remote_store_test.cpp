@@ -469,7 +469,7 @@ TEST_CASE("compressed gradients on servers give the bits of a kv_store that comp
         if (step == 3 && n == 1000) gradient[17] = std::numeric_limits<float>::quiet_NaN();
         store.pushpull(key, gradient, got).wait();
         local.pushpull(key, gradient, expected).wait();
-        REQUIRE(std::memcmp(got.data(), expected.data(), n * sizeof(float)) == 0);
+        REQUIRE((n == 0 || std::memcmp(got.data(), expected.data(), n * sizeof(float)) == 0));
       }
     }
   };
