@@ -2,8 +2,10 @@
 /// Which rows of a tensor each task of the pass takes, where only some rows came with a gradient.
 #pragma once
 
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include <pushpull/config.hpp>
 #include <pushpull/detail/static_for.hpp>
@@ -64,7 +66,7 @@ struct row_tasks {
   std::int64_t count(std::int64_t count) const { return (count + rows - 1) / rows * parts; }
 };
 
-/// The common part of both schedules of rows: one row.
+/// The part of a schedule of rows that does not depend on which it takes: one row.
 template <class Run>
 struct row_schedule {
   row_operands<Run> operands;
@@ -143,85 +145,37 @@ struct row_schedule {
   }
 };
 
-/// The rows that came with a gradient. A launch is sized by the rows that were given; tasks beyond the distinct ones
-/// return.
-template <class Run>
-struct present_rows : row_schedule<Run> {
+/// The rows that came with a gradient, or all: those that came with none then have one of zeros. A launch is sized by the rows
+/// that were given; tasks beyond the distinct ones return.
+/// @tparam All  std::true_type, std::false_type, or bool: known at run time, for hosts, where a choice per row costs nothing and
+/// the pass is compiled once.
+template <class Run, class All>
+struct rows_of : row_schedule<Run> {
   using run_type = Run;
+  All all;
 
   /// f(run, first, last) for the elements [first, last) of each row of a task.
-  PUSHPULL_EXEC_CHECK_DISABLE
-  template <std::int64_t Grain, std::int64_t Block, class F>
-  PUSHPULL_DEVICE_INLINE void for_each_row(std::int64_t task, F const& f) const {
-    row_tasks const tasks(this->operands.row_length, Grain, Block);
-    std::int64_t const from = this->operands.counts->begin + task / tasks.parts * tasks.rows;
-    Run r = this->template begin_run<Block>();
-    std::int64_t const end = this->operands.counts->end;
-    auto const ahead = static_cast<std::int32_t>(320 / this->operands.row_length + 1);
-    this->template for_each<Grain, Block>(from, end, tasks, [&](std::int64_t i) PUSHPULL_INLINE_LAMBDA {
-      auto const u = static_cast<std::int32_t>(i);
-      if constexpr (Grain != Block) this->fetch(u + ahead, static_cast<std::int32_t>(end));
-      if (this->operands.gradients != nullptr) this->set_gradients(r, u);
-      this->template row<Grain>(r, this->id(u), u, task % tasks.parts, f);
-    });
-  }
-};
-
-/// All rows; those that came with no gradient have one of zeros.
-template <class Run>
-struct all_rows : row_schedule<Run> {
-  using run_type = Run;
-
-  PUSHPULL_EXEC_CHECK_DISABLE
-  template <std::int64_t Grain, std::int64_t Block, class F>
-  PUSHPULL_DEVICE_INLINE void for_each_row(std::int64_t task, F const& f) const {
-    auto const& o = this->operands;
-    row_tasks const tasks(o.row_length, Grain, Block);
-    std::int64_t const from = o.begin / o.row_length + task / tasks.parts * tasks.rows;
-    std::int64_t const end = (o.end + o.row_length - 1) / o.row_length;
-    std::int32_t const present_end = o.counts->end;
-    std::int32_t u = partition_point(o.counts->begin, present_end,
-                                     [&](std::int32_t i) PUSHPULL_INLINE_LAMBDA { return this->id(i) < from; });
-    Run r = this->template begin_run<Block>();
-    this->template for_each<Grain, Block>(from, end, tasks, [&](std::int64_t id) PUSHPULL_INLINE_LAMBDA {
-      if (u < present_end && this->id(u) == id) {
-        this->set_gradients(r, u++);
-      } else {
-        r.gradient[0] = o.absent;
-        r.gradients = 1;
-      }
-      this->template row<Grain>(r, id, 0, task % tasks.parts, f);
-    });
-  }
-};
-
-/// Either of both, as known at run time: for hosts, where a choice per row costs nothing, and the pass is compiled once.
-template <class Run>
-struct some_rows : row_schedule<Run> {
-  using run_type = Run;
-  bool all;
-
   PUSHPULL_EXEC_CHECK_DISABLE
   template <std::int64_t Grain, std::int64_t Block, class F>
   PUSHPULL_DEVICE_INLINE void for_each_row(std::int64_t task, F const& f) const {
     auto const& o = this->operands;
     row_tasks const tasks(o.row_length, Grain, Block);
     std::int64_t const skipped = task / tasks.parts * tasks.rows;
-    std::int64_t const from = skipped + (all ? o.begin / o.row_length : o.counts->begin);
+    std::int64_t const from = skipped + (takes_all() ? o.begin / o.row_length : o.counts->begin);
     std::int32_t const present_end = o.counts->end;
-    std::int64_t const end = all ? (o.end + o.row_length - 1) / o.row_length : present_end;
+    std::int64_t const end = takes_all() ? (o.end + o.row_length - 1) / o.row_length : present_end;
     auto const ahead = static_cast<std::int32_t>(320 / o.row_length + 1);
     std::int32_t next = o.counts->begin;
-    if (all)
+    if (takes_all())
       next =
           partition_point(next, present_end, [&](std::int32_t i) PUSHPULL_INLINE_LAMBDA { return this->id(i) < from; });
     Run r = this->template begin_run<Block>();
     this->template for_each<Grain, Block>(from, end, tasks, [&](std::int64_t i) PUSHPULL_INLINE_LAMBDA {
       std::int64_t id = i;
       std::int32_t u = 0, given = -1;  // the row's place among those of a packed output, and among the given ones
-      if (!all) {
+      if (!takes_all()) {
         given = u = static_cast<std::int32_t>(i);
-        this->fetch(u + ahead, present_end);
+        if constexpr (Grain != Block) this->fetch(u + ahead, present_end);
         id = this->id(u);
       } else if (next < present_end && this->id(next) == id) {
         given = next++;
@@ -235,7 +189,23 @@ struct some_rows : row_schedule<Run> {
       this->template row<Grain>(r, id, u, task % tasks.parts, f);
     });
   }
+
+ private:
+  PUSHPULL_DEVICE_INLINE constexpr bool takes_all() const {
+    if constexpr (std::same_as<All, bool>) {
+      return all;
+    } else {
+      return All::value;
+    }
+  }
 };
+
+template <class Run>
+using present_rows = rows_of<Run, std::false_type>;
+template <class Run>
+using all_rows = rows_of<Run, std::true_type>;
+template <class Run>
+using some_rows = rows_of<Run, bool>;
 
 }  // namespace detail
 
