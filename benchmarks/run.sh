@@ -4,7 +4,8 @@
 # benchmarks/run.sh compare --peers [options]: against optimizers that other libraries are known for.
 # benchmarks/run.sh dist [MiB|bert-base [turns]]: a step over 2 and over 4 MPI ranks of this machine.
 # benchmarks/run.sh dist --compare [options]: BERT-base over 2 ranks, beside PyTorch's DDP, which is installed first.
-# benchmarks/run.sh servers [MiB [turns]]: a worker with a server, beside the bare exchange of messages, TCP and the pass alone.
+# benchmarks/run.sh servers [MiB [turns [Gbit/s]]]: a worker with a server, beside the bare exchange of messages, TCP and the pass
+# alone; with a speed, over a link of that speed.
 # benchmarks/run.sh servers --compare [options]: beside MXNet's dist_async, which is installed first.
 # benchmarks/run.sh compile-time [options]: what compiling costs.
 # benchmarks/run.sh report: tables and plots from what was measured, inserted into docs/performance.md.

@@ -2,21 +2,15 @@
 /// The exchange of a gradient for weights with a peer on this machine: as messages of ZeroMQ, and over a plain TCP connection.
 #pragma once
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cstddef>
 #include <semaphore>
-#include <system_error>
 #include <thread>
 #include <vector>
 
 #include <zmq.hpp>
+
+#include "tcp.hpp"
 
 namespace pushpull::bench {
 
@@ -76,49 +70,13 @@ class message_exchange {
   }
 };
 
-/// Owns a socket.
-class tcp_socket {
- public:
-  explicit tcp_socket(int handle) : handle_(handle) {
-    if (handle < 0) throw std::system_error(errno, std::generic_category(), "socket");
-  }
-  tcp_socket(tcp_socket const&) = delete;
-  tcp_socket& operator=(tcp_socket const&) = delete;
-  ~tcp_socket() { close(handle_); }
-  int handle() const { return handle_; }
-
-  void send_all(void const* data, std::size_t bytes) const {
-    for (auto const* p = static_cast<std::byte const*>(data); bytes > 0;) {
-      auto const n = ::send(handle_, p, bytes, MSG_NOSIGNAL);
-      if (n <= 0) throw std::system_error(errno, std::generic_category(), "send");
-      p += n;
-      bytes -= static_cast<std::size_t>(n);
-    }
-  }
-  /// @returns false at the end of the connection
-  bool receive_all(void* data, std::size_t bytes) const {
-    for (auto* p = static_cast<std::byte*>(data); bytes > 0;) {
-      auto const n = ::recv(handle_, p, bytes, MSG_WAITALL);
-      if (n < 0) throw std::system_error(errno, std::generic_category(), "recv");
-      if (n == 0) return false;
-      p += n;
-      bytes -= static_cast<std::size_t>(n);
-    }
-    return true;
-  }
-
- private:
-  int handle_;
-};
-
 /// The same pieces over one TCP connection, whose other side answers each piece with one.
 class tcp_exchange {
  public:
-  tcp_exchange() : peer_([this] { answer(); }) {
-    if (connect(client_.handle(), reinterpret_cast<sockaddr const*>(&address_), sizeof address_) != 0)
-      throw std::system_error(errno, std::generic_category(), "connect");
-    at_once(client_.handle());
-  }
+  /// @param relayed  relayed(port) is the port through which the other side's is reached.
+  template <class Relayed>
+  explicit tcp_exchange(Relayed const& relayed)
+      : peer_([this] { answer(); }), client_(connected(relayed(ntohs(address_.sin_port)))) {}
   ~tcp_exchange() {
     shutdown(client_.handle(), SHUT_RDWR);
     peer_.join();
@@ -142,20 +100,6 @@ class tcp_exchange {
   }
 
  private:
-  static void at_once(int handle) {
-    int const on = 1;
-    setsockopt(handle, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-  }
-  static sockaddr_in bound(int handle) {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof address;
-    if (bind(handle, reinterpret_cast<sockaddr const*>(&address), size) != 0 || listen(handle, 1) != 0 ||
-        getsockname(handle, reinterpret_cast<sockaddr*>(&address), &size) != 0)
-      throw std::system_error(errno, std::generic_category(), "bind");
-    return address;
-  }
   void answer() {
     tcp_socket const peer(accept(listener_.handle(), nullptr, nullptr));
     at_once(peer.handle());
@@ -163,9 +107,10 @@ class tcp_exchange {
     while (peer.receive_all(gradient.data(), piece)) peer.send_all(weights.data(), piece);
   }
 
-  tcp_socket listener_{socket(AF_INET, SOCK_STREAM, 0)}, client_{socket(AF_INET, SOCK_STREAM, 0)};
+  tcp_socket listener_{socket(AF_INET, SOCK_STREAM, 0)};
   sockaddr_in address_ = bound(listener_.handle());
   std::thread peer_;
+  tcp_socket client_;
 };
 
 }  // namespace pushpull::bench
