@@ -110,7 +110,7 @@ TEST_CASE("saved optimizer states make the next step that the saved store makes,
       std::vector<std::int64_t>{-3, 8, 1, std::numeric_limits<std::int64_t>::max()}, update::momentum{});
   round_trip<pp::kv_store<pp::bfloat16, pp::cpu_device<>, update::adamw, pp::element::master<float, pp::bfloat16>>,
              pp::bfloat16>(names, update::adamw{.learning_rate = 0.1});
-  using codecs = pp::state_codecs<256, pp::codec::linear, pp::codec::of<"exp_avg_sq", pp::codec::unsigned_float8>>;
+  using codecs = pp::state_codecs<128, pp::codec::linear, pp::codec::of<"exp_avg_sq", pp::codec::unsigned_float4>>;
   round_trip<pp::kv_store<float, pp::cpu_device<>, update::adam, codecs>, float>(names,
                                                                                  update::adam{.learning_rate = 0.1});
 }
