@@ -97,15 +97,16 @@ void run(benchmark::State& state) {
     if (kind != 1) all.table.pull(b.ids, pulled);
     if (kind != 0) all.table.push(b.ids, all.values);
   });
+  auto const push = [&](batch const& b) {
+    row_sparse_view const gradient(std::as_const(all.values).data(), b.rows.data(), batch_size, all.whole);
+    all.of_rows.push("w", gradient).wait();
+  };
   contest.enter("dense", [&] {
     batch const& b = all.batches[next[1]++ % all.batches.size()];
     if (kind != 1) all.of_rows.row_sparse_pull("w", output, b.rows).wait();
-    if (kind != 0) {
-      row_sparse_view const gradient(std::as_const(all.values).data(), b.rows.data(), batch_size, all.whole);
-      all.of_rows.push("w", gradient).wait();
-    }
+    if (kind != 0) push(b);
   });
-  if (kind == 0)  // as `dense`, and each row goes to the places of its id, as those of the table do
+  if (kind != 1)  // as `dense`, and each row goes to the places of its id, as those of the table do
     contest.enter("dense, a row per id", [&] {
       batch const& b = all.batches[next[2]++ % all.batches.size()];
       all.of_rows.row_sparse_pull("w", output, b.rows).wait();
@@ -115,6 +116,7 @@ void run(benchmark::State& state) {
           std::copy_n(output.values() + (std::lower_bound(ids.begin(), ids.end(), b.rows[i]) - ids.begin()) * Length,
                       Length, pulled.data() + i * Length);
       });
+      if (kind == 2) push(b);
     });
   double const elements = static_cast<double>(batch_size * Length) * (kind == 2 ? 2 : 1);
   contest.run(state, elements, 4 * elements);
