@@ -42,6 +42,7 @@ class touching_store final : public remote::detail::served_store {
  public:
   std::uint8_t element() const override { return remote::element_code<float>; }
   std::size_t element_bytes() const override { return sizeof(float); }
+  bool whole_keys() const override { return false; }
   bool has_updater() const override { return true; }
   void init(std::int64_t piece, pp::shape const& s, std::byte const* value) override {
     fuzz_check(sizes.emplace(piece, s.size()).second, "a piece is made once");

@@ -536,6 +536,29 @@ TEST_CASE("codes of a piece are decoded as its encoder meant them, and damaged o
   }
 }
 
+TEST_CASE("rules with norms of tensors have whole keys on servers", "[remote]") {
+  using rule = update::lamb;
+  server_set<pp::kv_store<float, device, rule, pp::integer_keys>> servers(2, rule{.learning_rate = 0.1});
+  auto options = of_rank(0);
+  options.piece_bytes = 256;
+  options.placement = GENERATE(remote::server_placement::in_turn, remote::server_placement::mxnet);
+  options.bound = 500;
+  worker_store store(devices, servers.addresses, options);
+  pp::kv_store<float, device, rule> local(devices, rule{.learning_rate = 0.1});
+  for (std::size_t const n : {0U, 1U, 1000U, 5003U}) {
+    std::string const key = "w" + std::to_string(n);
+    std::vector<float> got(n), expected(n);
+    store.init(key, values(n, 1));
+    local.init(key, values(n, 1));
+    for (std::size_t step = 0; step < 3; ++step) {
+      auto const gradient = values(n, step + 2);
+      store.pushpull(key, gradient, got).wait();
+      local.pushpull(key, gradient, expected).wait();
+      REQUIRE(got == expected);
+    }
+  }
+}
+
 TEST_CASE("a snapshot has the rule that workers chose, and its states", "[remote]") {
   pp::test::temporary_folder const folder;
   auto const n = std::size_t{300};

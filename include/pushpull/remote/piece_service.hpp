@@ -169,6 +169,10 @@ class piece_service {
              return "init: " + std::to_string(h.elements) + " elements in rows of " + std::to_string(h.row_length) +
                     " do not make a payload of " + std::to_string(payload.size()) + " bytes";
            });
+    expect(h.piece == 0 || !store_.whole_keys(), [&] {
+      return "init: piece " + std::to_string(h.piece) + " of key number " + std::to_string(h.key) +
+             " came, the servers' rule needs whole keys";
+    });
     zmq::message_t const value = aligned(std::move(payload));
     served_piece* piece = pieces_.find(h.key, h.piece);
     if (piece == nullptr) {

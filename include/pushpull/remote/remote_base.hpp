@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -241,8 +242,13 @@ class remote_base {
   void enter_key(remote_key& key, message_header const& answer, std::size_t i, WithValue const& with_value) const {
     key.number = answer.key;
     std::int64_t const placed = pushpull::detail::number_of(any_key_view(key.key), key.number);
+    worker_options options = options_;
+    if (parts_->servers.facts().whole_keys) {
+      options.piece_bytes = std::numeric_limits<std::int64_t>::max();
+      options.bound = std::numeric_limits<std::int64_t>::max();
+    }
     key.pieces = pieces_of({placed, static_cast<std::int64_t>(key.shape.size()), key.row_length, sizeof(T)},
-                           num_servers(), options_);
+                           num_servers(), options);
     if ((answer.flags & asker_sends_value) == 0) return;
     with_value(i, [&](T const* value) { send_value(key, message_kind::init, value, 0); });
     message_header ready{.kind = message_kind::key_ready};

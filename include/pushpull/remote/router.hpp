@@ -147,11 +147,8 @@ class router {
     answers_.send(answered, message_kind::welcome, frame_of(to_text(welcome())));
   }
   server_welcome welcome() const {
-    return {options_.number,
-            options_.workers,
-            store_.element(),
-            store_.has_updater(),
-            static_cast<std::uint8_t>(options_.consistency.index()),
+    return {options_.number,         options_.workers,    store_.element(),
+            store_.has_updater(),    store_.whole_keys(), static_cast<std::uint8_t>(options_.consistency.index()),
             options_.largest_payload};
   }
   void heartbeat(message_header const& h, member& worker) {

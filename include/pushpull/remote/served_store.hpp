@@ -101,6 +101,8 @@ class served_store {
   virtual std::uint8_t element() const = 0;
   virtual std::size_t element_bytes() const = 0;
   virtual bool has_updater() const = 0;
+  /// Whether keys are in one piece each.
+  virtual bool whole_keys() const = 0;
   virtual void init(std::int64_t piece, shape const& s, std::byte const* value) = 0;
   virtual void assign(std::int64_t piece, shape const& s, std::byte const* value, rule_states states) = 0;
   /// One step with these sources; the new value goes to `value` unless that is null.
@@ -146,6 +148,7 @@ class served final : public served_store {
   std::uint8_t element() const override { return element_code<T>; }
   std::size_t element_bytes() const override { return sizeof(T); }
   bool has_updater() const override { return Rules::has_updater; }
+  bool whole_keys() const override { return Rules::whole_keys; }
   void init(std::int64_t piece, shape const& s, std::byte const* value) override { store_.init(piece, in(value, s)); }
   void assign(std::int64_t piece, shape const& s, std::byte const* value, rule_states states) override {
     store_.assign(piece, in(value, s), states);
@@ -194,7 +197,8 @@ class served final : public served_store {
   static constexpr bool takes_rows = [] {
     if constexpr (requires { typename Store::reduction_type; }) {
       return std::same_as<typename Store::compressor_type, compress::none> &&
-             AdditiveReduction<typename Store::reduction_type> && !Store::accumulates;
+             AdditiveReduction<typename Store::reduction_type> && !Store::accumulates &&
+             !needs_whole_keys<typename Store::updater_type>;
     } else {
       return true;
     }

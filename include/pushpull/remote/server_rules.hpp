@@ -22,9 +22,13 @@ namespace pushpull::inline PUSHPULL_ABI::remote {
 
 namespace detail {
 
-/// Whether a rule adds up over keys, or over a whole tensor: a server has pieces only.
+/// A server knows neither the other keys of a step nor the shapes of matrices.
 template <class Rule>
-concept UpdatesPieces = !PreReduction<Rule> && pushpull::detail::factored_count<Rule> == 0;
+concept UpdatesKeysAlone = !pushpull::detail::sums_over_keys<Rule> && pushpull::detail::factored_count<Rule> == 0;
+
+/// Whether the rule adds up over a tensor, of which servers then have all or nothing.
+template <class Rule>
+inline constexpr bool needs_whole_keys = PreReduction<Rule>;
 
 }  // namespace detail
 
@@ -32,9 +36,9 @@ concept UpdatesPieces = !PreReduction<Rule> && pushpull::detail::factored_count<
 /// update::adam{}}`. Numbers are those of the worker.
 template <class Rule, class... Rules>
 struct optimizers {
-  static_assert(detail::UpdatesPieces<Rule> && (detail::UpdatesPieces<Rules> && ...),
-                "optimizers: a rule needs sums over whole tensors or over all keys (PreReduction, Factored), and a "
-                "server has pieces of some keys");
+  static_assert(detail::UpdatesKeysAlone<Rule> && (detail::UpdatesKeysAlone<Rules> && ...),
+                "optimizers: a rule needs sums over all keys (PreReduction) or the rows and columns of matrices "
+                "(Factored), and a server has keys one by one, without their shapes");
 
   optimizers() = default;
   explicit optimizers(Rule const& first, Rules const&... others) : rules(first, others...) {}
@@ -47,15 +51,14 @@ namespace detail {
 /// The rule that is part of a kv_store's type.
 template <class Store>
 class own_rule {
-  static_assert(
-      UpdatesPieces<typename Store::updater_type>,
-      "server: the rule needs sums over whole tensors or over all keys (PreReduction, Factored), and a server has "
-      "pieces of some keys");
+  static_assert(UpdatesKeysAlone<typename Store::updater_type>,
+                "server: the rule needs sums over all keys (PreReduction) or the rows and columns of matrices "
+                "(Factored), and a server has keys one by one, without their shapes");
 
  public:
   explicit own_rule(Store& store) : store_(store) {}
 
-  static constexpr bool has_updater = Store::has_updater;
+  static constexpr bool has_updater = Store::has_updater, whole_keys = needs_whole_keys<typename Store::updater_type>;
 
   /// f(rule_at), where rule_at(group) is the rule of a parameter group. @throws invalid_argument if there is no rule
   template <class F>
@@ -83,7 +86,7 @@ class chosen_rule {
  public:
   chosen_rule(Store& store, optimizers<Rules...> kinds) : store_(store), kinds_(std::move(kinds)) {}
 
-  static constexpr bool has_updater = true;
+  static constexpr bool has_updater = true, whole_keys = (needs_whole_keys<Rules> || ...);
 
   template <class F>
   void with_rule(char const* call, F const& f) {

@@ -22,6 +22,7 @@ struct server_welcome {
   std::uint32_t workers = 0;     ///< That the job has at least.
   std::uint8_t element = 0;      ///< The element type of its store.
   bool has_updater = false;      ///< Whether its store applies a rule.
+  bool whole_keys = false;       ///< Whether its rule needs keys in one piece.
   std::uint8_t consistency = 0;  ///< The index of the alternative in remote::consistency.
   std::uint64_t largest_payload = 0;
 
@@ -29,7 +30,7 @@ struct server_welcome {
   bool answers_at_once() const { return consistency == 0; }
 };
 
-inline constexpr std::size_t welcome_bytes = 4 + 4 + 1 + 1 + 1 + 8;
+inline constexpr std::size_t welcome_bytes = 4 + 4 + 1 + 1 + 1 + 1 + 8;
 
 inline std::string to_text(server_welcome const& w) {
   std::string text(welcome_bytes, '\0');
@@ -38,6 +39,7 @@ inline std::string to_text(server_welcome const& w) {
   out.put(w.workers);
   out.put(w.element);
   out.put(static_cast<std::uint8_t>(w.has_updater));
+  out.put(static_cast<std::uint8_t>(w.whole_keys));
   out.put(w.consistency);
   out.put(w.largest_payload);
   return text;
@@ -50,6 +52,7 @@ inline std::optional<server_welcome> welcome_in(std::span<std::byte const> paylo
   w.workers = in.get<std::uint32_t>();
   w.element = in.get<std::uint8_t>();
   w.has_updater = in.get<std::uint8_t>() != 0;
+  w.whole_keys = in.get<std::uint8_t>() != 0;
   w.consistency = in.get<std::uint8_t>();
   w.largest_payload = in.get<std::uint64_t>();
   return w;
