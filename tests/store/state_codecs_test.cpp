@@ -57,8 +57,6 @@ std::vector<double> values(double greatest, [[maybe_unused]] int sign_of_greates
     for (int k = -127; k <= 127; ++k) result.push_back(k / 127.0 * greatest);
   } else if constexpr (std::same_as<Codec, codec::unsigned_linear>) {
     for (int k = 0; k <= 255; ++k) result.push_back(k / 255.0 * greatest);
-  } else if constexpr (std::same_as<Codec, codec::unsigned_linear4>) {
-    for (int k = 1; k <= 16; ++k) result.push_back(k / 16.0 * greatest);
   } else if constexpr (std::same_as<Codec, codec::float8>) {
     for (int k = 0; k < 127; ++k) {
       double const fraction = k % 8 / 8.0;
@@ -94,8 +92,7 @@ void expect_nearest(std::span<double const> exact, std::span<float const> decode
       (v < exact[i] ? below : above) = std::min(v < exact[i] ? below : above, std::abs(v - exact[i]));
     }
     bool const random = std::same_as<Codec, codec::unsigned_float8> || std::same_as<Codec, codec::linear> ||
-                        std::same_as<Codec, codec::unsigned_dynamic> || std::same_as<Codec, codec::unsigned_linear4> ||
-                        std::same_as<Codec, codec::unsigned_float4>;
+                        std::same_as<Codec, codec::unsigned_dynamic> || std::same_as<Codec, codec::unsigned_float4>;
     if (random && above < std::numeric_limits<double>::infinity() && below < std::numeric_limits<double>::infinity())
       least = std::max(above, below);
     INFO("element " << i << ": " << exact[i] << " became " << decoded[i] << ", the nearest value is " << least
@@ -217,7 +214,7 @@ TEST_CASE("Adam's states become the nearest codes of their blocks, in keys of an
   SECTION("bitsandbytes' codes") { expect_adam<256, codec::dynamic, codec::unsigned_dynamic>(sizes, resident); }
   SECTION("codes of 4 bits, a task and a bit more") {
     sizes.push_back((std::size_t{1} << 15) + 131);
-    expect_adam<128, codec::linear, codec::unsigned_linear4>(sizes, resident);
+    expect_adam<128, codec::linear, codec::unsigned_float4>(sizes, resident);
   }
 }
 
@@ -236,7 +233,7 @@ TEST_CASE("weights and codes do not depend on the number of devices", "[state_co
     }
   };
   expect_same(update::adam{}, state_codecs<256, codec::linear, codec::of<"exp_avg_sq", codec::unsigned_float8>>{});
-  expect_same(update::lamb{}, state_codecs<64, codec::float8, codec::of<"exp_avg_sq", codec::unsigned_linear4>>{});
+  expect_same(update::lamb{}, state_codecs<64, codec::float8, codec::of<"exp_avg_sq", codec::unsigned_float4>>{});
   expect_same(three_states{}, state_codecs<128, codec::of<"fast", codec::float8>, codec::of<"slow", codec::linear>>{});
 }
 
@@ -285,7 +282,7 @@ TEST_CASE("states that were read and set continue bit for bit, on other numbers 
   resume(update::adam{}, both{});
   resume(update::amsgrad{}, others{});
   resume(update::adam{}, state_codecs<256, codec::dynamic, codec::of<"exp_avg_sq", codec::unsigned_dynamic>>{});
-  resume(update::adam{}, state_codecs<128, codec::linear, codec::of<"exp_avg_sq", codec::unsigned_linear4>>{});
+  resume(update::adam{}, state_codecs<128, codec::linear, codec::of<"exp_avg_sq", codec::unsigned_float4>>{});
 }
 
 TEST_CASE("blocks with an infinity are NaN, others and tiny ones are not", "[state_codecs]") {
@@ -355,7 +352,7 @@ TEST_CASE("codes of 4 bits are rounded at random, with the exact value as the me
     }
   };
   expect_mean(update::adam{.beta2 = 0.5},
-              state_codecs<128, codec::linear, codec::of<"exp_avg_sq", codec::unsigned_linear4>>{});
+              state_codecs<128, codec::linear, codec::of<"exp_avg_sq", codec::unsigned_float4>>{});
   expect_mean(update::amsgrad{.beta2 = 0.5},
               state_codecs<64, codec::float8, codec::of<"exp_avg_sq", codec::unsigned_linear>,
                            codec::of<"max_exp_avg_sq", codec::unsigned_float4>>{});

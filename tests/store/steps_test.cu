@@ -276,7 +276,7 @@ TEST_CASE(
 TEST_CASE("norms of states of 8 and 4 bits on CUDA devices are those of CPU devices", "[cuda][state_codecs]") {
   auto const devices = logical_devices();
   if (devices.empty()) return;
-  using codecs = pp::state_codecs<1024, codec::dynamic, codec::of<"exp_avg_sq", codec::unsigned_linear4>>;
+  using codecs = pp::state_codecs<1024, codec::dynamic, codec::of<"exp_avg_sq", codec::unsigned_float4>>;
   update::lamb const rule{.learning_rate = 0.125, .beta1 = 0.5, .beta2 = 0.5};
   require_same_codes(trained_codes(pp::kv_store{devices, rule, codecs{}}, 2),
                      trained_codes(pp::kv_store{pp::cpu_devices(1), rule, codecs{}}, 2));

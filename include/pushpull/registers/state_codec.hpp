@@ -42,16 +42,6 @@ struct unsigned_linear {
   }
 };
 
-/// Sixteen equal steps from a 16th of the block's greatest state to that state, two codes in a byte (Li, Chen and Zhu 2023). For
-/// second moments, by whose root rules divide: no element is 0 unless its block is. What is less than a 16th becomes a 16th. A
-/// step of the pass rounds at random, with the exact value as the mean. An element of even number has the lower half of a byte.
-struct unsigned_linear4 {
-  static constexpr bool rounds_at_random = true;
-  static constexpr int bits = 4;
-  static constexpr float greatest = 16;
-  static constexpr float value(std::uint8_t code, float unit) { return static_cast<float>(code + 1) * unit; }
-};
-
 /// OCP's E4M3: a sign, four bits of exponent, three of mantissa. Steps of 1/8 to 1/16 of a magnitude over 15 octaves, finer
 /// ones below, and 0.
 struct float8 {
@@ -91,7 +81,8 @@ struct unsigned_dynamic {
 };
 
 /// One bit of mantissa and no sign in codes of 4 bits: steps of a half or a third of a state over the eight octaves below the block's
-/// greatest. For second moments, which have such ranges. Otherwise as unsigned_float8; in memory as unsigned_linear4.
+/// greatest. For second moments, which have such ranges. Otherwise as unsigned_float8. Two codes are in a byte; an element of even number
+/// has the lower half.
 struct unsigned_float4 {
   static constexpr bool rounds_at_random = true;
   static constexpr int bits = 4;
@@ -135,9 +126,8 @@ concept FloatBitsCodec = std::same_as<C, codec::unsigned_float8> || std::same_as
 
 /// Stores states as codes.
 template <class C>
-concept StateCodec =
-    std::same_as<C, codec::linear> || std::same_as<C, codec::unsigned_linear> ||
-    std::same_as<C, codec::unsigned_linear4> || std::same_as<C, codec::float8> || FloatBitsCodec<C> || DynamicCodec<C>;
+concept StateCodec = std::same_as<C, codec::linear> || std::same_as<C, codec::unsigned_linear> ||
+                     std::same_as<C, codec::float8> || FloatBitsCodec<C> || DynamicCodec<C>;
 
 /// Whether the unit is negative where the block's greatest magnitude is that of a negative state alone.
 template <class C>

@@ -101,9 +101,7 @@ __host__ __device__ __forceinline__ void decode_states(state_words<N> const& cod
   } else {
     static_for<N>([&](auto j) {
       int const code = codes.template code<code_bits<Codec>>(j);
-      if constexpr (std::same_as<Codec, codec::unsigned_linear4>) {
-        x[j].value = product(static_cast<float>(code + 1), unit);
-      } else if constexpr (std::same_as<Codec, codec::linear>) {
+      if constexpr (std::same_as<Codec, codec::linear>) {
         x[j].value = product(static_cast<float>(code), unit);
       } else if constexpr (std::same_as<Codec, codec::unsigned_linear>) {
         x[j].value = product(static_cast<float>(code + Codec::middle), unit);
@@ -145,14 +143,11 @@ struct random_words_of {
 /// The code of a finite state. @param factor  Of its block. @param rounding  Below 2^20, by which a codec rounds at random.
 template <class Codec>
 __host__ __device__ __forceinline__ int state_code(float x, float factor, [[maybe_unused]] std::uint32_t rounding) {
-  auto const between = [](int low, int code, int high = 127) {
+  auto const between = [](int low, int code) {
     code = code < low ? low : code;
-    return code > high ? high : code;
+    return code > 127 ? 127 : code;
   };
-  if constexpr (std::same_as<Codec, codec::unsigned_linear4>) {
-    int const exact = nearest_integer(product(x, factor));
-    return between(0, ((exact + static_cast<int>(rounding & ~127U) + 64) >> 20) - 1, 15);
-  } else if constexpr (std::same_as<Codec, codec::linear>) {
+  if constexpr (std::same_as<Codec, codec::linear>) {
     int const exact = nearest_integer(product(x, factor));
     return between(-127, (exact + static_cast<int>(rounding & ~127U) + 64) >> 20);
   } else if constexpr (std::same_as<Codec, codec::unsigned_linear>) {

@@ -58,8 +58,6 @@ PUSHPULL_HOST_INLINE Batch decode_states(std::uint8_t const* from, Batch const& 
     return floats_from<Batch>(load_signed_bytes<Batch>(from)) * unit;
   } else if constexpr (std::same_as<Codec, codec::unsigned_linear>) {
     return floats_from<Batch>(load_signed_bytes<Batch>(from) + Codec::middle) * unit;
-  } else if constexpr (std::same_as<Codec, codec::unsigned_linear4>) {
-    return floats_from<Batch>(load_half_bytes<Batch>(from) + 1) * unit;
   } else if constexpr (std::same_as<Codec, codec::float8>) {
     return load_float8<Batch>(reinterpret_cast<float8_e4m3 const*>(from)) * unit;
   } else if constexpr (DynamicCodec<Codec>) {
@@ -122,10 +120,6 @@ PUSHPULL_HOST_INLINE void encode_states(std::uint8_t* to, Batch const& x, Batch 
     store_signed_bytes<Batch>(to, code < least ? least : code);
   } else if constexpr (std::same_as<Codec, codec::unsigned_linear>) {
     store_signed_bytes<Batch>(to, nearest_words(x * factor) - Codec::middle);
-  } else if constexpr (std::same_as<Codec, codec::unsigned_linear4>) {
-    words_of<Batch> const code = ((nearest_words(x * factor) + ((rounding & 0xFFF80) | 64)) >> 20) - 1;
-    words_of<Batch> const least{}, most = least + 15, above = code < least ? least : code;
-    store_half_bytes<Batch>(to, above > most ? most : above);
   } else if constexpr (std::same_as<Codec, codec::float8>) {
     store_float8<false>(reinterpret_cast<float8_e4m3*>(to), x * factor);
   } else if constexpr (DynamicCodec<Codec>) {
