@@ -309,7 +309,7 @@ TEST_CASE("workers choose the rule of servers that let them", "[remote]") {
   auto options = of_rank(0);
   options.piece_bytes = 256;
   auto store = std::make_unique<worker_store>(devices, addresses, options);
-  REQUIRE(store->has_updater());
+  REQUIRE(!store->has_updater());
   auto const n = std::size_t{1000};
   auto const gradient = values(n, 2);
   std::vector<float> got(n), wanted(n);
@@ -329,6 +329,7 @@ TEST_CASE("workers choose the rule of servers that let them", "[remote]") {
   };
   any_store any("dist_async", std::move(store));
   any.set_optimizer(update::adam{.learning_rate = 0.1});
+  REQUIRE(any.has_updater());
   compare(any);
   any.set_optimizer(update::adam{.learning_rate = 0.01});  // other numbers of the same rule: states stay
   local.set_hyperparameters(update::adam{.learning_rate = 0.01});
@@ -341,7 +342,15 @@ TEST_CASE("workers choose the rule of servers that let them", "[remote]") {
 
   REQUIRE(pp::test::message_of([&] { any.set_optimizer(update::nesterov{}); }).find("adam") != std::string::npos);
   REQUIRE_THROWS_AS(any.set_optimizer(update::adam{.learning_rate = -1}), pp::invalid_argument);
+  REQUIRE_THROWS_AS(remote_one.set_hyperparameters(update::adam{}, 1), pp::invalid_argument);
+  auto damaged = update::detail::whole_text(update::adam{.learning_rate = 0.02});
+  damaged[damaged.rfind("\n= ") + 1] = '\xff';
+  REQUIRE_THROWS_AS(remote_one.set_optimizer_text(damaged), pp::invalid_argument);
   compare(any);  // what was refused changed nothing
+  remote_one.set_hyperparameters(update::adam{.learning_rate = 0.2});
+  local.set_hyperparameters(update::adam{.learning_rate = 0.1});
+  worker_store(devices, addresses, of_rank(1)).set_optimizer(update::adam{.learning_rate = 0.02});  // comes late
+  compare(any);
   any.set_optimizer(update::sgd{.learning_rate = 1});
   pp::kv_store<float, device, update::sgd, pp::any_keys> other(devices, update::sgd{.learning_rate = 1});
   other.init("w", wanted);
@@ -491,6 +500,34 @@ TEST_CASE("compressed gradients on servers give the bits of a kv_store that comp
     store.pushpull("plain", gradient, got).wait();
     REQUIRE(got == std::vector<float>{-0.5F, -1, -0.5e-3F});
   }
+}
+
+TEST_CASE("compressed gradients of several workers and pieces are the sources of a round", "[remote]") {
+  constexpr std::size_t workers = 2, n = 1000;
+  server_set<served_sgd> servers(2, update::sgd{.learning_rate = 0.5},
+                                 {.workers = workers, .consistency = remote::rounds{}});
+  pp::kv_store<float, device, update::sgd, pp::compress::two_bit> local(devices, update::sgd{.learning_rate = 0.5},
+                                                                        pp::compress::two_bit{0.25F});
+  local.init("w", values(n, 0));
+  std::vector<float> expected(n);
+  for (std::size_t step = 0; step < 5; ++step) {
+    std::vector<std::vector<float>> const gradients{values(n, step), values(n, step + 9)};
+    local.pushpull("w", gradients, expected).wait();
+  }
+  run_workers(workers, [&](std::size_t rank) {
+    auto options = of_rank(rank);
+    options.piece_bytes = 1024;
+    worker_store store(devices, servers.addresses, options);
+    store.set_gradient_compression({{"type", "2bit"}, {"threshold", "0.25"}});
+    store.init("w", values(n, 0));
+    std::vector<float> got(n);
+    for (std::size_t step = 0; step < 5; ++step) {
+      auto const gradient = values(n, step + 9 * rank);
+      store.pushpull("w", gradient, got).wait();
+    }
+    expect(got == expected);
+    store.barrier();
+  });
 }
 
 TEST_CASE("codes of a piece are decoded as its encoder meant them, and damaged ones are refused", "[remote]") {

@@ -24,6 +24,7 @@ namespace pushpull::inline PUSHPULL_ABI::compress {
 /// Any of the library's compressors. Not one type that decides at run time: the pass would ask per block what it reads,
 /// and codes of one bit would travel in two. std::visit makes a store of it; each alternative that it is given is a
 /// pass.
+/// Further ones go to the end: messages to servers name them by their place.
 using any_compressor =
     std::variant<none, two_bit, one_bit, cast<half>, cast<bfloat16>, cast<float8_e4m3>, cast<float8_e5m2>, top_k>;
 

@@ -152,7 +152,7 @@ struct row_schedule {
 template <class Run, class All>
 struct rows_of : row_schedule<Run> {
   using run_type = Run;
-  All all;
+  All all = {};
 
   /// f(run, first, last) for the elements [first, last) of each row of a task.
   PUSHPULL_EXEC_CHECK_DISABLE

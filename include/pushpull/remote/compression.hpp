@@ -2,9 +2,9 @@
 /// Gradients on their way to a server as codes: a worker encodes each piece, the server decodes it.
 #pragma once
 
-#include <array>
 #include <bit>
 #include <cmath>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>

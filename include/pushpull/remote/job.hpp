@@ -43,7 +43,9 @@ inline void run_scheduler(launch::process const& p = launch::environment()) {
 }
 
 /// The process of DMLC_ROLE=server: serves the store until all workers have left. Of the options, workers and number are the
-/// job's. @param where  remote::optimizers of an any_store, remote::snapshots, or both in this order. @throws as server; comm_timeout if there is no scheduler
+/// job's.
+/// @param where  remote::optimizers of an any_store, remote::snapshots, or both in this order
+/// @throws as server; comm_timeout if there is no scheduler
 template <class Store, class... Snapshots>
 void run_server(Store& store, server_options options = {}, launch::process const& p = launch::environment(),
                 Snapshots const&... where) {

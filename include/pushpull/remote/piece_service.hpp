@@ -122,7 +122,12 @@ class piece_service {
              std::string(element_name(store_.element()));
     });
     zmq::message_t gradient(piece.bytes);
-    decoder_.decode(bytes_of(codes), static_cast<std::int64_t>(piece.elements), static_cast<float*>(gradient.data()));
+    try {
+      decoder_.decode(bytes_of(codes), static_cast<std::int64_t>(piece.elements), static_cast<float*>(gradient.data()));
+    } catch (invalid_argument const& refused) {
+      throw invalid_argument("piece " + std::to_string(piece.number % most_pieces) + " of key number " +
+                             std::to_string(piece.number / most_pieces) + ": " + refused.what());
+    }
     return gradient;
   }
 

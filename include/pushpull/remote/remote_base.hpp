@@ -100,8 +100,8 @@ class remote_base {
   std::size_t num_servers() const { return parts_->servers.servers(); }
   /// Workers that died and did not come back, as server 0 counted them at the last heartbeat.
   int num_dead_node() const { return static_cast<int>(parts_->servers.dead_workers()); }
-  /// Whether the servers' store applies a rule.
-  bool has_updater() const { return parts_->servers.facts().has_updater; }
+  /// Whether the servers' store applies a rule: it had one when this worker came, or this worker has given it one.
+  bool has_updater() const { return parts_->servers.facts().has_updater || parts_->chose_rule; }
   /// Whether a step takes the gradients of all workers: the servers' consistency is `rounds`.
   bool has_rounds() const {
     return parts_->servers.facts().consistency == remote::consistency(remote::rounds()).index();
@@ -138,7 +138,10 @@ class remote_base {
     set_optimizer_text(update::detail::whole_text(rule));
   }
   /// For an any_store, which knows the text only.
-  void set_optimizer_text(std::string_view text) { call_all({.kind = message_kind::optimizer}, text); }
+  void set_optimizer_text(std::string_view text) {
+    call_all({.kind = message_kind::optimizer}, text);
+    parts_->chose_rule = true;
+  }
   /// Multipliers of a key's learning rate and weight decay, in place of earlier ones: MXNet's lr_mult and wd_mult. Returns when
   /// all servers have them. @throws unknown_key, invalid_argument
   void set_multipliers(any_key_view key, double learning_rate, double weight_decay = 1) {

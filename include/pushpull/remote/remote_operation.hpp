@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -46,7 +47,8 @@ struct remote_parts {
 
   std::vector<D> devices;
   compress::any_compressor compressor = {};
-  std::uint64_t compression = 0;  ///< How many compressors there were before it.
+  std::atomic<bool> chose_rule = false;  ///< This worker gave the servers one.
+  std::uint64_t compression = 0;         ///< How many compressors there were before it.
   remote_keys keys;
   sum_store sums;
   link servers;

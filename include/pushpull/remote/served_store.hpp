@@ -82,6 +82,9 @@ class served_store {
   void set(message_kind kind, std::int64_t key, std::string_view text) {
     switch (kind) {
       case message_kind::optimizer:
+        key = 0;
+        // A worker that comes late brings the rule again, and what was set since stays.
+        if (!settings_.empty() && settings_.front().kind == kind && settings_.front().text == text) return;
         if (set_optimizer(text)) settings_.clear();
         break;
       case message_kind::hyperparameters: set_hyperparameters(static_cast<std::size_t>(key), text); break;
@@ -147,7 +150,7 @@ class served final : public served_store {
 
   std::uint8_t element() const override { return element_code<T>; }
   std::size_t element_bytes() const override { return sizeof(T); }
-  bool has_updater() const override { return Rules::has_updater; }
+  bool has_updater() const override { return rules_.has_updater(); }
   bool whole_keys() const override { return Rules::whole_keys; }
   void init(std::int64_t piece, shape const& s, std::byte const* value) override { store_.init(piece, in(value, s)); }
   void assign(std::int64_t piece, shape const& s, std::byte const* value, rule_states states) override {
@@ -220,6 +223,11 @@ class served final : public served_store {
     return replaced;
   }
   void set_hyperparameters(std::size_t group, std::string_view text) override {
+    for (auto const& [key, m] : multiplied_)
+      pushpull::detail::expects<invalid_argument>(group != m.group, [&] {
+        return "set_hyperparameters: group " + std::to_string(group) +
+               " is that of a key with multipliers, which follows group 0";
+      });
     rules_.with_rule("set_hyperparameters", [&](auto const& rule_at) {
       auto const rule = update::detail::with_text(rule_at(group), text);
       store_.set_hyperparameters(rule, group);

@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 
 #include <pushpull/concepts/factored.hpp>
@@ -58,12 +59,13 @@ class own_rule {
  public:
   explicit own_rule(Store& store) : store_(store) {}
 
-  static constexpr bool has_updater = Store::has_updater, whole_keys = needs_whole_keys<typename Store::updater_type>;
+  static constexpr bool whole_keys = needs_whole_keys<typename Store::updater_type>;
+  static constexpr bool has_updater() { return Store::has_updater; }
 
   /// f(rule_at), where rule_at(group) is the rule of a parameter group. @throws invalid_argument if there is no rule
   template <class F>
   void with_rule(char const* call, [[maybe_unused]] F const& f) {
-    if constexpr (has_updater) {
+    if constexpr (has_updater()) {
       f([&](std::size_t group) { return store_.updater(group); });
     } else {
       throw invalid_argument(std::string(call) + ": the servers' store has no rule");
@@ -84,9 +86,21 @@ class own_rule {
 template <class Store, class... Rules>
 class chosen_rule {
  public:
-  chosen_rule(Store& store, optimizers<Rules...> kinds) : store_(store), kinds_(std::move(kinds)) {}
+  chosen_rule(Store& store, optimizers<Rules...> kinds) : store_(store), kinds_(std::move(kinds)) {
+    if (!store_.has_updater()) return;
+    any_rule([&]<class Rule>(std::size_t number, Rule const&) {
+      try {
+        static_cast<void>(store_.template updater<Rule>());
+      } catch (invalid_argument const&) {
+        return false;
+      }
+      present_ = number;
+      return true;
+    });
+  }
 
-  static constexpr bool has_updater = true, whole_keys = (needs_whole_keys<Rules> || ...);
+  static constexpr bool whole_keys = (needs_whole_keys<Rules> || ...);
+  bool has_updater() const { return store_.has_updater(); }
 
   template <class F>
   void with_rule(char const* call, F const& f) {
@@ -126,8 +140,9 @@ class chosen_rule {
       return true;
     });
     if (!done && failed) std::rethrow_exception(failed);
-    pushpull::detail::expects<invalid_argument>(
-        done, [&] { return "set_optimizer: a rule of the servers expected (" + names + "), " + name + " came"; });
+    pushpull::detail::expects<invalid_argument>(done, [&] {
+      return "set_optimizer: a rule of the servers expected (" + names + "), " + name.substr(0, 80) + " came";
+    });
     return replaced;
   }
 

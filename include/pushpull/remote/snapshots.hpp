@@ -74,7 +74,7 @@ class kept_snapshots final : public snapshot_keeper {
   }
   void save(served_pieces const& pieces, std::span<server_setting const> settings) override {
     json all = json::array(), set = json::array();
-    for (server_setting const& s : settings) set.push_back({static_cast<int>(s.kind), s.key, s.text});
+    for (server_setting const& s : settings) set.push_back({name_of(s.kind), s.key, s.text});
     for (auto const& [name, piece] : pieces) {
       json applied = json::array();
       for (std::size_t worker = 0; worker < piece.applied.size(); ++worker) {
@@ -137,6 +137,18 @@ class kept_snapshots final : public snapshot_keeper {
       throw file_error((folder_ / "keys.json").string() + ": " + damaged.what());
     }
   }
+  /// In files kinds have names: their numbers are those of a version of the protocol.
+  static char const* name_of(message_kind kind) {
+    return kind == message_kind::optimizer         ? "optimizer"
+           : kind == message_kind::hyperparameters ? "hyperparameters"
+                                                   : "multipliers";
+  }
+  /// @throws file_error
+  static message_kind kind_of(std::string const& name) {
+    for (auto const kind : {message_kind::optimizer, message_kind::hyperparameters, message_kind::multipliers})
+      if (name == name_of(kind)) return kind;
+    throw file_error("a setting of servers expected, " + name + " came");
+  }
   struct saved_piece {
     message_header name;
     std::uint64_t version;
@@ -150,8 +162,9 @@ class kept_snapshots final : public snapshot_keeper {
   saved_registry saved(std::int64_t step) const {
     saved_registry all;
     json const object = read(registry(step));
-    for (json const& s : object.at("settings"))
-      all.settings.push_back({s.at(0).get<message_kind>(), s.at(1).get<std::int64_t>(), s.at(2).get<std::string>()});
+    for (json const& s : object.value("settings", json::array()))
+      all.settings.push_back(
+          {kind_of(s.at(0).get<std::string>()), s.at(1).get<std::int64_t>(), s.at(2).get<std::string>()});
     for (json const& one : object.at("pieces")) {
       saved_piece& piece = all.pieces.emplace_back();
       piece.name.key = one.at("key");
@@ -176,7 +189,11 @@ class kept_snapshots final : public snapshot_keeper {
     } catch (json::exception const&) {
       return false;
     }
-    for (server_setting const& s : all.settings) store.set(s.kind, s.key, s.text);
+    try {
+      for (server_setting const& s : all.settings) store.set(s.kind, s.key, s.text);
+    } catch (invalid_argument const& refused) {
+      throw file_error(at.path.string() + ": the server cannot go on from it: " + refused.what());
+    }
     for (saved_piece& one : all.pieces) {
       served_piece& piece = pieces.add(one.name, sizeof(T));
       piece.version = one.version;

@@ -134,7 +134,7 @@ class any_store_base : public sole_type<Ts...> {
   /// The rule of the pushes that follow, in place of any other and of a function; states, step counts and parameter groups
   /// start again. Policies are `accumulate`, a Reduction, a placement: `set_optimizer(adamw{}, accumulate{4})`.
   /// Returns when all work is finished and the values have moved. Over ranks all make the call, with the same rule.
-  /// @throws invalid_argument, also for a user's store, between the micro-batches of a step, and while a state is swapped;
+  /// @throws invalid_argument, also for a user's store without a set_optimizer, between the micro-batches of a step, and while a state is swapped;
   /// what work failed with
   template <class Updater, HasPolicyKind... Policies>
     requires(FloatingElement<Ts> && ...)
@@ -214,6 +214,8 @@ class any_store_base : public sole_type<Ts...> {
     functions_ = {};
     (calls<Ts>().set_function({}), ...);
   }
+  /// Whether this any_store makes its stores itself: not where it was made of a user's.
+  bool is_replaceable() const { return store_->replaceable(); }
   /// Whether a rule was set.
   bool has_updater() const { return store_->has_updater(); }
 

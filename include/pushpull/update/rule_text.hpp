@@ -22,7 +22,8 @@
   number(learning_rate) number(weight_decay) number(momentum) number(beta1) number(beta2) number(beta) number(epsilon) \
       number(epsilon1) number(epsilon2) number(alpha) number(decay) number(rho) number(gamma) number(eta)              \
           number(lambda) number(lambda1) number(lambda2) number(dampening) number(momentum_decay) number(limit)        \
-              number(factor) number(rate) number(lr_decay) number(initial_accumulator_value)
+              number(factor) number(rate) number(lr_decay) number(initial_accumulator_value) number(beta3)             \
+                  number(clip_exponent) number(batch)
 
 namespace pushpull::inline PUSHPULL_ABI::update::detail {
 
@@ -111,7 +112,7 @@ Rule rule_of_text(Rule const& kind, std::string_view text) {
   text.remove_prefix(end);
   for (std::string const& own : list_hyperparameters(rule)) {
     std::string_view const line = take_line(text);
-    pushpull::detail::expects<invalid_argument>(line.size() > 2 && line.substr(2) == own, [&] {
+    pushpull::detail::expects<invalid_argument>(line.starts_with("= ") && line.substr(2) == own, [&] {
       return "set_optimizer: the servers take " + describe<Rule>().name + " with \"" + own + "\", \"" +
              std::string(line.substr(std::min<std::size_t>(2, line.size()))) + "\" came";
     });

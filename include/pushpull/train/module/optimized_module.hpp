@@ -115,8 +115,16 @@ class optimized_module : public initialized_module<F, Slicing> {
   void init_optimizer(S& store, Rule const& rule, train::optimizer_options options = {}) {
     if (!expect_no_optimizer(options)) return;
     expect_devices(store);
-    if constexpr (requires { store.set_optimizer(rescaled(rule)); }) {
+    if constexpr (requires {
+                    store.set_optimizer(rescaled(rule));
+                    store.groups();
+                  }) {
       if (options.update_on_store) {
+        expects<invalid_argument>(store.is_replaceable(), [] {
+          return std::string(
+              "init_optimizer: any_store was made of a user's store, which updates as it does: give that a "
+              "rule, then init_optimizer(store)");
+        });
         store.set_optimizer(rescaled(rule));
         return install(std::make_shared<store_optimizer<S, Rule>>(store, sample_scale<Rule>(options.rescale)), options);
       }
