@@ -77,11 +77,20 @@ TEST_CASE("shampoo's steps have the same bits on any number of devices", "[updat
 TEST_CASE("shampoo resumes bit for bit amid an interval", "[update][shampoo]") { model.check_resuming(); }
 TEST_CASE("shampoo over ranks has the bits of one process", "[update][shampoo][ranks]") { model.check_ranks(); }
 TEST_CASE("a step of shampoo that fails changes nothing", "[update][shampoo][errors]") {
-  model.check_errors("LAPACK's syevd failed");
+  model.check_errors("its statistics are not finite");
 }
 
 TEST_CASE("ranks of which one cannot make a step of shampoo all refuse the step", "[update][shampoo][errors][ranks]") {
   model.check_errors_of_ranks();
+}
+
+TEST_CASE("the workspaces of a decomposition are exact where floats are not", "[update][shampoo]") {
+  static_assert(pp::eigenvector_workspace(1).numbers == 9 && pp::eigenvector_workspace(1).integers == 8);
+  static_assert(pp::eigenvector_workspace(2897).numbers == 16802601 &&
+                pp::eigenvector_workspace(2897).integers == 14488);
+  static_assert(pp::eigenvector_workspace(4096).numbers == 33579009);
+  static_assert(pp::eigenvector_scratch<float>(4096) == 33579010 + 2 * 20483);
+  static_assert(pp::eigenvector_workspace(32766).is_countable() && !pp::eigenvector_workspace(32767).is_countable());
 }
 
 TEST_CASE("a loss scale skips shampoo's step of a gradient that is not finite", "[update][shampoo]") {

@@ -20,8 +20,8 @@ namespace detail {
 inline auto syrk(float) { return &cblas_ssyrk; }
 inline auto syrk(double) { return &cblas_dsyrk; }
 /// The routines of the LAPACK for numbers of a type: eigenvectors by divide and conquer, and the two parts of a QR.
-inline auto syevd(float) { return &LAPACKE_ssyevd; }
-inline auto syevd(double) { return &LAPACKE_dsyevd; }
+inline auto syevd(float) { return &LAPACKE_ssyevd_work; }
+inline auto syevd(double) { return &LAPACKE_dsyevd_work; }
 inline auto geqrf(float) { return &LAPACKE_sgeqrf; }
 inline auto geqrf(double) { return &LAPACKE_dgeqrf; }
 inline auto orgqr(float) { return &LAPACKE_sorgqr; }
@@ -29,8 +29,7 @@ inline auto orgqr(double) { return &LAPACKE_dorgqr; }
 
 }  // namespace detail
 
-/// See matrix_factorizations. Extents are below 2^31, as the LAPACK counts, which allocates workspaces of its own: 2 n^2
-/// numbers for eigenvectors. Its columns are our rows.
+/// See matrix_factorizations. Extents are below 2^31, as the LAPACK counts. Its columns are our rows.
 template <HostDevice D>
 class matrix_factorizations<D> : public matrix_products<D> {
  public:
@@ -48,9 +47,14 @@ class matrix_factorizations<D> : public matrix_products<D> {
   }
 
   template <class A>
-  int eigenvectors(std::int64_t n, A* a, A* values) const {
+  int eigenvectors(std::int64_t n, A* a, A* values, A* scratch) const {
+    static_assert(sizeof(lapack_int) <= sizeof(std::int64_t));
+    eigenvector_workspace const work(n);
     auto const size = static_cast<lapack_int>(n);
-    return static_cast<int>(detail::syevd(A{})(LAPACK_COL_MAJOR, 'V', 'U', size, a, size, values));
+    auto* const integers = reinterpret_cast<lapack_int*>(scratch + work.padded_numbers());
+    return static_cast<int>(detail::syevd(A{})(LAPACK_COL_MAJOR, 'V', 'U', size, a, size, values, scratch,
+                                               static_cast<lapack_int>(work.numbers), integers,
+                                               static_cast<lapack_int>(work.integers)));
   }
 
   template <class A>

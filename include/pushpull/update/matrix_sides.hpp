@@ -8,6 +8,7 @@
 
 #include <pushpull/config.hpp>
 #include <pushpull/detail/finite.hpp>
+#include <pushpull/device/matrix_factorizations.hpp>
 #include <pushpull/device/matrix_products.hpp>
 #include <pushpull/registers/row_column_statistics.hpp>
 
@@ -45,6 +46,22 @@ bool all_finite(A const* x, std::int64_t size) {
 /// The reason that a decomposition gives for its failure.
 inline std::string failed_decomposition(char const* routine, int info) {
   return std::string("LAPACK's ") + routine + " failed with info = " + std::to_string(info);
+}
+
+/// How many numbers of scratch a step with decompositions of n x n needs: of `eigenvectors` with a matrix and its values.
+template <class A>
+std::int64_t decomposition_scratch(std::int64_t n) {
+  return n > 0 ? n * (n + 1) + eigenvector_scratch<A>(n) : 0;
+}
+
+/// Replaces statistics by their eigenvectors, one per row. @param values  Ascending, n. @param scratch
+/// eigenvector_scratch(n) numbers. @returns why it failed, or nothing
+template <class A, class Library>
+std::string decompose(Library const& lapack, std::int64_t n, A* statistics, A* values, A* scratch) {
+  if (!eigenvector_workspace(n).is_countable()) return "a side of " + std::to_string(n) + " is too long for LAPACK";
+  if (!all_finite(statistics, n * n)) return "its statistics are not finite";
+  int const info = lapack.eigenvectors(n, statistics, values, scratch);
+  return info != 0 ? failed_decomposition("syevd", info) : std::string();
 }
 
 /// statistics = keep statistics + gain G G^T for the left side, G^T G for the right one, of G's rows and columns.

@@ -44,7 +44,7 @@ enum class shampoo_graft {
 /// On CPUs, with shampoo.hpp. A key has one owner, which makes its products and decompositions. learning_rate, beta1 and
 /// weight_decay may be scheduled, the others are those of the struct.
 /// Two states of elements, and 2 (R^2 + C^2) numbers of matrices, of which a step makes copies; workspaces of the step: R C
-/// numbers per key, and the most of R C and n (n + 1) of a key with a longest side n. A gradient or statistics that are not finite,
+/// numbers per key, and the most of R C and about 3 n^2 of a key with a longest side n that has a root. A gradient or statistics that are not finite,
 /// or a decomposition that fails, are an update_error; the store is then as before.
 template <std::int64_t MaxSide>
 struct shampoo_up_to {
@@ -121,8 +121,7 @@ struct shampoo_up_to {
   template <class A>
   static std::int64_t scratch_size(matrix<A> const& m) {
     detail::matrix_sides<MaxSide> const s(m);
-    std::int64_t const n = std::max(s.left, s.right);
-    return std::max(m.size, n * (n + 1));
+    return std::max(m.size, detail::decomposition_scratch<A>(std::max(s.left, s.right)));
   }
   /// Multiplications of a step, with a decomposition in each, but for a factor.
   static double cost(std::int64_t rows, std::int64_t columns) { return detail::cost_of_sides<MaxSide>(rows, columns); }
@@ -189,13 +188,13 @@ struct shampoo_up_to {
     return g / (sqrt(v) + detail::beside_root<V>(graft_epsilon));
   }
 
-  /// The inverse root for `sides` sides. @param scratch  n (n + 1) numbers. @returns why it failed, or nothing
+  /// The inverse root for `sides` sides. @param scratch  decomposition_scratch(n) numbers. @returns why it failed, or nothing
   template <class A, class Library>
   std::string invert(Library const& lapack, std::int64_t n, A const* statistics, int sides, A* root, A* scratch) const {
     A *const vectors = scratch, *const values = scratch + n * n;
     lapack.copy(statistics, vectors, n * n);
-    if (int const info = lapack.eigenvectors(n, vectors, values); info != 0)
-      return detail::failed_decomposition("syevd", info);
+    if (auto failure = detail::decompose(lapack, n, vectors, values, scratch + n * (n + 1)); !failure.empty())
+      return failure;
     double const largest = static_cast<double>(values[n - 1]);
     for (std::int64_t k = 0; k < n; ++k) {
       double const value = std::max(static_cast<double>(values[k]), 0.0) + epsilon * largest;

@@ -40,7 +40,7 @@ namespace pushpull::inline PUSHPULL_ABI::update {
 /// On CPUs, with soap.hpp. A key has one owner, which makes its products and decompositions. learning_rate and weight_decay may be
 /// scheduled, the others are those of the struct.
 /// 2 R C + 2 (R^2 + C^2) numbers of states, of which a step makes copies; workspaces of the step: R C numbers per key, and the
-/// most of R C and n (n + 1) of a key with a longest side n. Errors are Shampoo's.
+/// most of R C and about 3 n^2 of a key with a longest side n that has a basis. Errors are Shampoo's.
 template <std::int64_t MaxSide>
 struct soap_up_to {
   double learning_rate = 3e-3;
@@ -107,8 +107,7 @@ struct soap_up_to {
   template <class A>
   static std::int64_t scratch_size(matrix<A> const& m) {
     detail::matrix_sides<MaxSide> const s(m);
-    std::int64_t const n = std::max(s.left, s.right);
-    return std::max(m.size, n * (n + 1));
+    return std::max(m.size, detail::decomposition_scratch<A>(std::max(s.left, s.right)));
   }
   /// Multiplications of a step, with a decomposition in each, but for a factor.
   static double cost(std::int64_t rows, std::int64_t columns) { return detail::cost_of_sides<MaxSide>(rows, columns); }
@@ -216,8 +215,8 @@ struct soap_up_to {
     std::int64_t const n = s.side(right);
     A* const basis = s.basis(right);
     lapack.copy(s.statistics(right), basis, n * n);
-    if (int const info = lapack.eigenvectors(n, basis, scratch); info != 0)
-      return detail::failed_decomposition("syevd", info);
+    if (auto failure = detail::decompose(lapack, n, basis, scratch, scratch + n * (n + 1)); !failure.empty())
+      return failure;
     for (std::int64_t k = 0; k < n / 2; ++k)
       std::swap_ranges(basis + k * n, basis + (k + 1) * n, basis + (n - 1 - k) * n);
     return {};
@@ -234,6 +233,7 @@ struct soap_up_to {
     std::vector<A> values;
     for (std::int64_t k = 0; k < n; ++k)
       values.push_back(std::inner_product(basis + k * n, basis + (k + 1) * n, g.scratch + k * n, A(0)));
+    if (!detail::all_finite(values.data(), n)) return "its eigenvalues are not finite";  // NaN has no place in an order
     std::vector<std::int64_t> order(values.size());
     std::iota(order.begin(), order.end(), std::int64_t{0});
     std::ranges::stable_sort(order, std::greater<>(),
