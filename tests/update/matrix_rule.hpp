@@ -121,9 +121,12 @@ class matrix_model {
   }
 
   /// Ranks of which one cannot make a step all refuse the step.
-  void check_errors_of_ranks() const {
+  /// @param state  A NaN in this state reaches the sums of ranks, though no `transform` fails.
+  void check_errors_of_ranks(std::string const& state) const {
     auto one = on(1);
     train(one, 1, 3);
+    auto alone = random(4);
+    one.push("square", tensor_view(alone[1].data(), shapes()[1])).wait();
     auto const expected = everything(one);
     comm::run_ranks(3, [&](comm::threads const& c) {
       auto store = make_kv_store<float>(cpu_devices(1), rule_, c);
@@ -137,6 +140,16 @@ class matrix_model {
         expect_throws<update_error>([&] { store.push(names(), views(wrong)).wait(); });
         store.push(names(), views(gradients)).wait();
       }
+      auto gradient = random(4)[1];
+      if (c.rank() > 0) gradient.assign(gradient.size(), 0.0F);
+      auto const push_one = [&] { store.push("square", tensor_view(gradient.data(), shapes()[1])).wait(); };
+      auto const kept = store.state("square", state);
+      auto broken = kept;
+      broken.back() = std::numeric_limits<float>::quiet_NaN();
+      store.set_state("square", state, broken);
+      expect_throws<update_error>(push_one);  // also on the owner, which has all keys of the step
+      store.set_state("square", state, kept);
+      push_one();
       expect(everything(store) == expected);
     });
   }

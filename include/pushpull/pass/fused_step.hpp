@@ -62,7 +62,9 @@ class fused_step {
     if constexpr (may_skip) skipped_.reserve(devices);
   }
 
-  void clear() {
+  /// @param over_ranks  Ranks add up its partial sums, and refuse it together.
+  void clear(bool over_ranks = false) {
+    over_ranks_ = over_ranks;
     for (auto& plan : plans_) plan.clear();
     for (auto& plan : second_) plan.clear();
     if constexpr (is_factored)
@@ -350,7 +352,7 @@ class fused_step {
     using sums_type = pass::detail::phase_sums<Rule, Phase>;
     constexpr bool by_tensor = sums_per_tensor<Rule, Phase>();
     if constexpr (may_fail && keeps_matrices<Rule>)  // see matrix_states
-      if (has_distant_ && sums_[0].have_nan(slots_ * static_cast<std::int64_t>(sums_in<Rule, Phase>))) failed_ = true;
+      if (over_ranks_ && sums_[0].have_nan(slots_ * static_cast<std::int64_t>(sums_in<Rule, Phase>))) failed_ = true;
     for (std::size_t n = 0; n < devices.size(); ++n) {
       D const& device = devices[n];
       auto* from = static_cast<sums_type*>(sums_[n].all.data());
@@ -381,7 +383,8 @@ class fused_step {
   std::vector<std::conditional_t<is_factored, pass::matrix_plan<D, Rule, Types>, nothing>> matrices_;
   std::int64_t slots_ = 0;
   bool has_distant_ = false;                                           // other processes have runs of the step
-  bool failed_ = false;                                                // one of them cannot make it
+  bool over_ranks_ = false;                                            // they add up the step's partial sums
+  bool failed_ = false;                                                // one of the ranks cannot make it
   std::vector<std::pair<std::int32_t, std::int32_t>> distant_clocks_;  // and their segments
   std::size_t started_phases_ = 0;                                     // of a step that is under way
   std::vector<bool const*> skipped_;

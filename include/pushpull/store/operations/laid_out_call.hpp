@@ -75,11 +75,11 @@ class laid_out_call : public call_sources<Table, D, G, M, C> {
   /// they need, and changes nothing else.
   template <class Step>
   void lay_out(Table const& table, Step& step, effect what) {
-    step.clear();
+    bool const exchanges = Table::collective && table.is_distributed() && what != effect::reads;
+    step.clear(exchanges);
     bool const several = Step::always_reduced || any_key([&](std::span<item const> same) {
                            return same.size() > 1 || same.front().sources > 1 || adds_sum(table, *same.front().key);
                          });
-    bool const exchanges = Table::collective && table.is_distributed() && what != effect::reads;
     any_key([&](std::span<item const> same) {
       bool is_local = false;
       record const& r = *same.front().key;

@@ -91,9 +91,10 @@ struct laid_out {
   explicit laid_out(typename Types::table_type const& table)
       : step(table.devices().size()), staged(make_staging<D>(table.staged())), ranks(table.devices().size()) {}
 
-  void clear() {
+  /// @param over_ranks  The next step is one of several ranks.
+  void clear(bool over_ranks) {
     keys.clear();
-    step.clear();
+    step.clear(over_ranks);
     ranks.clear();
     copies_in.clear();
     copies_out.clear();

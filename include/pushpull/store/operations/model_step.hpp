@@ -260,7 +260,7 @@ class model_step final : public operation {
 
   template <class Built>
   void build(Table const& table, laid_out<Types, Built>& built, std::vector<record*> const& keys, bool with_sums) {
-    built.clear();  // until all is laid out it is laid out for none
+    built.clear(Types::collective && table.is_distributed());  // until all is laid out it is laid out for none
     built.with_sums = with_sums;
     bool const brings_sums = with_sums && table.is_distributed();
     built.joined.assign(keys.size(), false);
