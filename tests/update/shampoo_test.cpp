@@ -21,6 +21,9 @@ namespace update = pushpull::update;
 
 pp::test::matrix_model const model{update::shampoo{.learning_rate = 0.1, .interval = 3}};
 
+// A stage that keeps matrices compiles only with such a phase.
+static_assert(pp::detail::has_sums_after<update::shampoo, 0> && !pp::detail::has_sums_after<update::shampoo, 1>);
+
 }  // namespace
 
 TEMPLATE_TEST_CASE("shampoo follows pytorch_optimizer for 50 steps", "[update][shampoo]", float, double) {
@@ -93,6 +96,34 @@ TEST_CASE("the workspaces of a decomposition are exact where floats are not", "[
   static_assert(pp::eigenvector_workspace(4096).numbers == 33579009);
   static_assert(pp::eigenvector_scratch<float>(4096) == 33579010 + 2 * 20483);
   static_assert(pp::eigenvector_workspace(32766).is_countable() && !pp::eigenvector_workspace(32767).is_countable());
+}
+
+TEST_CASE("shampoo's statistics that a narrow type cannot hold are an error", "[update][shampoo][errors]") {
+  using store_type = pp::kv_store<pp::half, pp::cpu_device<>, update::shampoo, pp::synchronous>;
+  store_type store{pp::cpu_devices(1), update::shampoo{.learning_rate = 1e-3, .beta2 = 1}};
+  std::vector<pp::half> w(4, pp::half(1.0F)), g(4, pp::half(150.0F));
+  auto const view = [](std::vector<pp::half>& of) { return pp::tensor_view(of.data(), pp::shape{2, 2}); };
+  store.init("w", view(w));
+  store.push("w", view(g)).wait();  // G G^T is of 45,000
+  auto const kept = store.state("w", "left");
+  REQUIRE_THROWS_AS(store.push("w", view(g)).wait(), pp::update_error);
+  REQUIRE(store.steps("w") == 1);
+  REQUIRE(store.state("w", "left") == kept);
+  g.assign(4, pp::half(1.0F));
+  store.push("w", view(g)).wait();
+  REQUIRE(store.steps("w") == 2);
+}
+
+TEST_CASE("the cost of a vector is its size in shampoo", "[update][shampoo]") {
+  auto const cost = [](pp::shape const& shape) {
+    return pp::detail::cost_of_matrices<update::shampoo>(
+        [&](pp::factors const& f) { return pp::pass::matrix_of<float>(f, shape); });
+  };
+  REQUIRE(cost({8000}) == 8000);
+  REQUIRE(cost({}) == 1);
+  REQUIRE(cost({0, 3}) == 0);
+  REQUIRE(cost({2, 3}) == 6 * (1 + 2 + 3) + 8 + 27);
+  REQUIRE(cost({3, 10000}) == 30000 * (1 + 3) + 27);
 }
 
 TEST_CASE("a loss scale skips shampoo's step of a gradient that is not finite", "[update][shampoo]") {

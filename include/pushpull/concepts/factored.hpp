@@ -99,15 +99,14 @@ inline constexpr bool transforms_matrices = [] {
   return false;
 }();
 
-/// The cost of a tensor's step in stage number `Stage`; elements where the stage does not say it.
+/// The cost of a tensor's step in stage number `Stage`; elements where the stage does not say it, or the tensor is no matrix.
 template <class U, std::size_t Stage, class A>
 double cost_of_stage(matrix<A> const& m) {
   using stage = factored_stage_type<U, Stage>;
   if constexpr (requires { stage::cost(m.rows, m.columns); }) {
-    return stage::cost(m.rows, m.columns) * static_cast<double>(m.batches);
-  } else {
-    return static_cast<double>(m.size);
+    if (m.is_matrix) return stage::cost(m.rows, m.columns) * static_cast<double>(m.batches);
   }
+  return static_cast<double>(m.size);
 }
 /// That of all stages. @param cut  cut(factors): the tensor as the stage sees it.
 template <class U, class Cut>
@@ -141,6 +140,12 @@ inline constexpr bool keeps_matrices = [] {
   for_each_factored_stage<U>([&]<class Stage>(factors const&) { any = any || matrix_state_count<Stage> != 0; });
   return any;
 }();
+
+/// Whether a phase after `P` has sums of terms, which ranks add up.
+template <class U, std::size_t P>
+inline constexpr bool has_sums_after = []<std::size_t... Q>(std::index_sequence<Q...>) {
+  return (... || (Q > P && !is_factored<U, Q>() && sums_in<U, Q> != 0));
+}(std::make_index_sequence<phase_count<U>>());
 
 /// How many of the numbers of rows and columns, and of matrices, have names.
 template <class U>
@@ -189,7 +194,8 @@ inline constexpr auto all_state_names = [] {
 ///         constexpr auto matrix_states = states(...), their names, and static std::array<matrix_extents, N>
 ///         matrix_states_of(matrix<float> const& m), their rows and columns; m.kept points to them, one state after another,
 ///         in `transform`, which changes them; m.t is the step. It returns a std::string then, empty or why there is no such
-///         step: the store throws an update_error with this reason, and holds what it held before. Such stages are
+///         step: the store throws an update_error with this reason, and holds what it held before. Such a stage needs a
+///         later phase of sums of its terms, which are NaN then: by these sums all ranks refuse the step. Such stages are
 ///         of CPUs. static std::int64_t scratch_size(matrix<A> const& m) says how many numbers m.scratch has.
 /// Models: update::centralize, centralize_change, group_adagrad, adam_mini, adafactor, muon, shampoo, soap, and every pipeline or
 ///         wrapper that holds one.

@@ -176,6 +176,8 @@ class matrix_plan {
         auto const& rule = host_rules[control.group_of(clock)];
         if constexpr (pushpull::detail::matrix_state_count<stage_type> != 0) {
           static_assert(HostDevice<D>, "Factored: a stage with states of matrices is of CPUs");
+          static_assert(pushpull::detail::has_sums_after<Rule, Phase>,
+                        "Factored: a stage with states of matrices needs a later phase with sums: see the concept");
           m.t = clocks[clock].t;
           states_.change(i * stages + stage, m, [&] { return library.transform(rule, m); });
         } else {

@@ -5,12 +5,14 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <limits>
 #include <string>
 #include <vector>
 
 #include <pushpull/concepts/factored.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/detail/finite.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/pass/step_control.hpp>
 
@@ -44,13 +46,17 @@ class matrix_states {
   /// then, which reaches all ranks in the sums of a later phase.
   template <class F>
   void change(std::size_t number, matrix<A> const& m, F const& transform) {
-    for (auto& e : entries_) {
-      if (e.matrix != number) continue;
-      for (std::int64_t i = 0; i < e.size; ++i) e.copy[i] = convert<A>(e.kept[i]);
+    auto const found = std::ranges::lower_bound(entries_, number, {}, &entry::matrix);  // in the order of `add`
+    if (found == entries_.end() || found->matrix != number) return;
+    entry& e = *found;
+    for (std::int64_t i = 0; i < e.size; ++i) e.copy[i] = convert<A>(e.kept[i]);
+    try {
       e.failure = transform();
-      if (!e.failure.empty()) std::fill_n(m.terms, m.size, std::numeric_limits<A>::quiet_NaN());
-      return;
+    } catch (std::exception const& error) {  // passed on, it would leave the other ranks in the step
+      e.failure = std::string("its transform threw: ") + error.what();
     }
+    if (e.failure.empty() && !fits(e)) e.failure = "a number of its states is too large for the states' type";
+    if (!e.failure.empty()) std::fill_n(m.terms, m.size, std::numeric_limits<A>::quiet_NaN());
   }
   /// @throws update_error for the first key that has failed and whose step is made
   template <class Clock>
@@ -76,6 +82,16 @@ class matrix_states {
     std::string failure;
   };
 
+  /// Whether no finite number becomes an infinite state, which would stay.
+  static bool fits(entry const& e) {
+    if constexpr (sizeof(S) < sizeof(A)) {
+      return std::all_of(e.copy, e.copy + e.size, [](A x) {
+        return !pushpull::detail::is_finite(x) || pushpull::detail::is_finite(convert<A>(convert<S>(x)));
+      });
+    } else {
+      return true;
+    }
+  }
   /// Whether the step of the key changes neither weights nor states.
   template <class Clock>
   static bool is_left_alone(Clock const& clock) {
