@@ -322,8 +322,9 @@ class kv_store<type_list<Ts...>, D, Policies...>
 
 /// One store for parameters with rules of several types: a pass per device and rule that a call names, states for each as its
 /// rule needs them. What has one rule only is kv_store's with parameter groups. `kv_store store{devices, rules{adamw{},
-/// where(is_bias, sgd{0.1})}}`. A call is checked as a whole before any part of it is enqueued. `of<Rule>()` is the part with
-/// that rule, a kv_store with one. Keys are strings. A PreReduction over all keys is refused: its norm would not go over all
+/// where(is_bias, sgd{0.1})}}`. A call is checked as a whole before any part of it is enqueued. A step that fails later
+/// leaves the keys of its rule unchanged; those of other rules may have made the step. `of<Rule>()` is the part with that rule,
+/// a kv_store with one. Keys are strings. A PreReduction over all keys is refused: its norm would not go over all
 /// rules.
 template <ElementType T, Device D, Updater... Rules, class... Policies>
 class kv_store<T, D, rules<Rules...>, Policies...>
