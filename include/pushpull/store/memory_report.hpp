@@ -17,7 +17,7 @@ namespace pushpull::inline PUSHPULL_ABI {
 /// Bytes on one device, or on several.
 struct memory_use {
   std::size_t masters = 0;    ///< Of the slices that the device owns, also where they are a part of its mirror.
-  std::size_t states = 0;     ///< Of these slices, those of rows and columns included.
+  std::size_t states = 0;     ///< Of these slices, those of rows, columns and matrices included.
   std::size_t mirrors = 0;    ///< Without the part that is the master.
   std::size_t gradients = 0;  ///< Of a parameter_store.
   std::size_t residuals = 0;  ///< Of compressed gradients.
@@ -41,7 +41,7 @@ struct memory_use {
 };
 
 /// The bytes that a store holds on the devices of this rank: all of the size of its tensors. Names and clocks of keys,
-/// partial sums of norms and tables of rows are left out.
+/// partial sums of norms, tables of rows, and the copies and workspaces of steps over whole matrices are left out.
 struct memory_report {
   int rank = 0;
   std::vector<memory_use> devices;

@@ -177,7 +177,7 @@ class state_access : public key_access<Derived, Traits> {
       return update::describe<typename std::remove_reference_t<decltype(engine)>::updater_type>();
     });
   }
-  /// The names of the rule's states, those of rows and columns last. A name that several stages of a pipe use is numbered:
+  /// The names of the rule's states, those of rows, columns and matrices last. A name that several stages of a pipe use is numbered:
   /// "average", "average.2".
   static std::vector<std::string> state_names()
     requires(Traits::one_rule)
@@ -190,7 +190,8 @@ class state_access : public key_access<Derived, Traits> {
   {
     return self().with("state_names", key, [](auto& engine, auto&) { return names_of_states<decltype(engine)>(); });
   }
-  /// The shape of a state tensor of the key: the key's own, or a list of its rows or columns.
+  /// The shape of a state tensor of the key: the key's own, a list of its rows or columns, or a
+  /// matrix that the rule keeps.
   /// @throws as state
   pushpull::shape state_shape(key_view key, std::string_view name) const {
     return self().with("state_shape", key, [&](auto& engine, auto& r) {

@@ -29,14 +29,15 @@ namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// Vyas et al. 2024, as the authors' code, for a matrix G, with k = t - 1:
 ///   L = s L + (1 - s) G G^T;   R = s R + (1 - s) G^T G,  s = shampoo_beta, or beta2 if that is negative;
-///   update 1 makes U and V, the eigenvectors of L and R, and changes no weight;   later ones
+///   update 1 makes U and V, the eigenvectors of L and R, and changes no weight, by its decay neither;   later ones
 ///   G' = U^T G V;   m = beta1 m + (1 - beta1) G';   v = beta2 v + (1 - beta2) G'^2;
 ///   u = U (m / (sqrt(v) + epsilon)) V^T,  with normalize divided by its root mean square;
 ///   w = (1 - learning_rate weight_decay) (w - learning_rate c u),  c = sqrt(1 - beta2^k) / (1 - beta1^k), or 1 without
 ///   correct_bias;   and if `interval` divides k, U = the Q of a QR decomposition of L U, whose columns are sorted by falling
 ///   eigenvalues, V that of R V, v's rows and columns are sorted as these columns, and m is turned into the new bases.
 /// Rows are the indexes of the first dimension, columns all others: kernels of convolutions are flattened. A side longer than
-/// MaxSide has no basis, and vectors have none: they take Adam's steps but the first.
+/// MaxSide has no basis, and vectors have none: they take these steps with G' = G, which are Adam's, the first left out. u is also
+/// multiplied by 1 - learning_rate weight_decay, unlike in adamw.
 /// On CPUs, with soap.hpp. A key has one owner, which makes its products and decompositions. learning_rate and weight_decay may be
 /// scheduled, the others are those of the struct.
 /// 2 R C + 2 (R^2 + C^2) numbers of states, of which a step makes copies; workspaces of the step: R C numbers per key, and the
