@@ -4,7 +4,10 @@
 
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <limits>
+#include <new>
+#include <string>
 #include <type_traits>
 #include <vector>
 
@@ -112,6 +115,31 @@ TEST_CASE("shampoo's statistics that a narrow type cannot hold are an error", "[
   g.assign(4, pp::half(1.0F));
   store.push("w", view(g)).wait();
   REQUIRE(store.steps("w") == 2);
+}
+
+TEST_CASE("an exception of a transform is an error of its key's step", "[update][shampoo][errors]") {
+  struct clock {
+    int prepared;
+    bool skipped;
+  };
+  clock const clocks[2]{};
+  std::vector<float> kept(2, 3.0F), copies(2), terms(2, 1.0F);
+  pp::pass::matrix_states<update::shampoo, float, float> states;
+  std::size_t const matrices[]{1, 4};  // of several stages
+  for (std::size_t i = 0; i < 2; ++i)
+    states.add({kept.data() + i, nullptr, [](void const*) { return std::string("key"); }}, kept.data() + i, 1,
+               static_cast<std::int32_t>(i), matrices[i]);
+  states.lay_out([&](std::int64_t, std::size_t matrix) { return copies.data() + (matrix == 4 ? 1 : 0); });
+  pp::matrix<float> m{};
+  m.terms = terms.data();
+  m.size = 2;
+  for (std::size_t const other : {0U, 2U, 5U}) states.change(other, m, []() -> std::string { return "not called"; });
+  states.change(1, m, [] { return std::string(); });
+  states.expect_success(clocks);
+  REQUIRE(copies == std::vector<float>{3, 0});
+  states.change(4, m, []() -> std::string { throw std::bad_alloc(); });
+  REQUIRE_THROWS_AS(states.expect_success(clocks), pp::update_error);
+  REQUIRE(std::isnan(terms[0]));
 }
 
 TEST_CASE("the cost of a vector is its size in shampoo", "[update][shampoo]") {

@@ -194,7 +194,8 @@ inline constexpr auto all_state_names = [] {
 ///         constexpr auto matrix_states = states(...), their names, and static std::array<matrix_extents, N>
 ///         matrix_states_of(matrix<float> const& m), their rows and columns; m.kept points to them, one state after another,
 ///         in `transform`, which changes them; m.t is the step. It returns a std::string then, empty or why there is no such
-///         step: the store throws an update_error with this reason, and holds what it held before. Such a stage needs a
+///         step: the store throws an update_error with this reason, and holds what it held before; an exception of it
+///         is such a reason too. Such a stage needs a
 ///         later phase of sums of its terms, which are NaN then: by these sums all ranks refuse the step. Such stages are
 ///         of CPUs. static std::int64_t scratch_size(matrix<A> const& m) says how many numbers m.scratch has.
 /// Models: update::centralize, centralize_change, group_adagrad, adam_mini, adafactor, muon, shampoo, soap, and every pipeline or
