@@ -204,6 +204,8 @@ bool const entered = [] {
   states("float8, unsigned_float8", state_codecs<256, codec::float8, of_squares>{}, 16.0625);
   states("linear, unsigned_float4", state_codecs<128, codec::linear, codec::of<"exp_avg_sq", codec::unsigned_float4>>{},
          15.125);
+  states("dynamic, unsigned_dynamic",
+         state_codecs<256, codec::dynamic, codec::of<"exp_avg_sq", codec::unsigned_dynamic>>{}, 16.0625);
   enter("norm/lamb",
         [](benchmark::State& state) { measure_norm(state, update::lamb{.weight_decay = 0.01}, lamb, 44); });
   return true;

@@ -116,7 +116,7 @@ struct coded_rest {
       if constexpr (S::template encodes<s>) {
         block<V, 1, simd_access> x;
         x.load(static_cast<float const*>(from->elements[s]) + j);
-        // States of one element are rounded independently.
+        // Two states of one element are rounded independently; a third as the first.
         using codec = typename S::template codec<s>;
         auto rounding = s % 2 == 0 ? random.lower() : random.upper();
         if constexpr (s % 2 == 0 && pushpull::detail::FloatBitsCodec<codec>) rounding &= 0xFFFFF;

@@ -17,9 +17,10 @@
 
 namespace pushpull::inline PUSHPULL_ABI {
 
-/// How states of a rule are stored: as codes of 8 or 4 bits, and a number for each block of elements that gives their unit. The
-/// codes of decoded states are the same codes with the same unit, so states that were saved and loaded continue bit for bit.
-/// A block that holds an infinity or a NaN is NaN.
+/// How states of a rule are stored: as codes of 8 or 4 bits, and a number for each block of elements that gives their unit.
+/// Decoded states are encoded to the same values, so states that were saved and loaded continue bit for bit. A block that holds an
+/// infinity or a NaN is NaN. An unsigned codec takes no negative states: name the state that it is for with codec::of. One that
+/// rounds at random makes a running maximum drift upwards, to the next value.
 namespace codec {
 
 /// 255 equal steps from the block's greatest magnitude to its negative. For momentum; of states by whose root a rule divides

@@ -23,7 +23,7 @@ class key_rows {
   using W = typename Table::W;
   using S = typename Table::state_type;
   static_assert(!CodedStates<typename Table::stored_state>,
-                "key_rows: states of 8 bits have units that several rows share");
+                "key_rows: states that are codes have units that several rows share");
 
  public:
   static constexpr std::size_t state_count = all_state_names<Rule>.size();
