@@ -28,6 +28,7 @@ struct tbb_system {
         call(of, i);
       });
       detail::observe(&ended);
+      detail::observe_ended_frames();
     } else {
       run(n, f);
     }
