@@ -174,7 +174,7 @@ struct coded_states {
 };
 
 template <class S>
-concept CodedStates = requires { S::bits; };
+concept CodedStates = requires { S::bits.size(); };
 
 template <CodedStates S>
 inline constexpr std::size_t block_bytes<S> = sizeof(float);
