@@ -3,8 +3,13 @@
 #include <pushpull/checkpoint/optimizer_states.hpp>
 #include <pushpull/checkpoint/save_async.hpp>
 
+#include <fcntl.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cstddef>
+#include <cstdint>
+#include <cstdio>
 #include <filesystem>
 #include <string>
 #include <utility>
@@ -14,6 +19,21 @@
 
 #include "support/catch.hpp"
 #include "support/temporary_folder.hpp"
+
+namespace {
+
+int renames_until_failure = 0;  ///< the call of rename with this number fails
+
+}  // namespace
+
+/// Takes the place of the C library's.
+extern "C" int rename(char const* from, char const* to) noexcept {
+  if (renames_until_failure > 0 && --renames_until_failure == 0) {
+    errno = EIO;
+    return -1;
+  }
+  return ::renameat(AT_FDCWD, from, AT_FDCWD, to);
+}
 
 namespace {
 
@@ -289,6 +309,11 @@ TEST_CASE("the newest whole checkpoint counts, and keep removes the others", "[c
   REQUIRE(names_in(run) == std::vector<std::string>{"step-3", "step-4", "step-5", "step-6.partial", "step-x"});
   cp::save(trained(store, 1, false), run, {.keep = 1});
   REQUIRE(names_in(run) == std::vector<std::string>{"step-6", "step-x"});
+  cp::save(store, run, {.step = 4});
+  cp::save(store, run, {.step = 3, .keep = 1});  // of a run that went back: not removed by the save that wrote it
+  REQUIRE(names_in(run) == std::vector<std::string>{"step-3", "step-6", "step-x"});
+  cp::keep(run, 1);
+  REQUIRE(names_in(run) == std::vector<std::string>{"step-6", "step-x"});
   fs::resize_file(run / "step-6" / "rank-0.safetensors", 100);
   REQUIRE(cp::list(run).empty());
   REQUIRE_THROWS_AS(cp::keep(run, 0), pp::invalid_argument);
@@ -319,6 +344,19 @@ TEST_CASE("a checkpoint takes the place of one of the same step, which stays who
   store.assign("a", floats(5003, 4));
   cp::save(store, run);
   loads(4);
+  REQUIRE(names_in(run) == std::vector<std::string>{"step-1"});
+
+  store.assign("a", floats(5003, 5));
+  for (int const failing : {1, 2}) {  // of the old folder, of the new one
+    INFO(failing);
+    renames_until_failure = failing;
+    REQUIRE_THROWS_AS(cp::save(store, run), pp::file_error);
+    REQUIRE(renames_until_failure == 0);
+    loads(4);
+    REQUIRE(steps_in(run) == std::vector<std::int64_t>{1});
+  }
+  cp::save(store, run);
+  loads(5);
   REQUIRE(names_in(run) == std::vector<std::string>{"step-1"});
 }
 

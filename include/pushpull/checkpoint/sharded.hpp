@@ -55,7 +55,7 @@ concept WholeModel = requires(P& parameters) {
 struct save_options {
   /// The number in the folder's name; none: the largest step count of the keys.
   std::optional<std::int64_t> step = {};
-  /// Checkpoints that stay, the newest, when this one is complete; 0: all. See `keep`.
+  /// Checkpoints that stay when this one is complete: the newest, and this one; 0: all. See `keep`.
   std::size_t keep = 0;
   /// save_async of several ranks: how long one waits for the files of the others.
   std::chrono::milliseconds deadline = std::chrono::minutes(10);

@@ -169,17 +169,16 @@ inline void complete(rank_save& save, std::vector<rank_file> files) {
   file.write(std::as_bytes(std::span(text)));
   file.commit();
   auto const old = step_folder(save.folder, save.copy.whole.step, replaced_end);
-  try {
-    manifest_of_whole(save.complete());
+  if (is_whole(save.complete())) {
     remove_folder(old);
     rename_folder(save.complete(), old);  // where a reader still finds it
-  } catch (file_error const&) {           // there is none, or a damaged one; then one that was set aside may be whole
+  } else {                                // then one that was set aside may be whole
     remove_folder(save.complete());
   }
   rename_folder(save.partial(), save.complete());
   flush_folder(save.folder);
   remove_folder(old);
-  if (save.keep > 0) keep(save.folder, save.keep);
+  if (save.keep > 0) keep_newest(save.folder, save.keep, save.copy.whole.step);
 }
 
 }  // namespace pushpull::checkpoint::detail

@@ -106,6 +106,15 @@ inline manifest manifest_of_whole(std::filesystem::path const& folder) {
   }
   return result;
 }
+/// False also if there is no such folder.
+inline bool is_whole(std::filesystem::path const& folder) {
+  try {
+    manifest_of_whole(folder);
+    return true;
+  } catch (file_error const&) {
+    return false;
+  }
+}
 /// @throws file_error if a rank's file is not the one that was written
 inline void expect_checksum(std::filesystem::path const& folder, manifest const& m, std::size_t rank) {
   input_file file(folder / rank_file_name(rank));
@@ -138,18 +147,28 @@ inline std::vector<saved_step> list(std::filesystem::path const& folder) {
   return result;
 }
 
+namespace detail {
+
+/// `keep`, but the checkpoint of the step `spared` stays too, however old its step is.
+inline void keep_newest(std::filesystem::path const& folder, std::size_t count,
+                        std::optional<std::int64_t> spared = {}) {
+  auto const whole = list(folder);
+  if (whole.size() < count) return;
+  std::int64_t const oldest = whole[count - 1].step;
+  for (std::string_view const end : {std::string_view(), partial_end, replaced_end})
+    for (saved_step const& each : folders_of(folder, end))
+      if (each.step < oldest && each.step != spared) remove_folder(each.path);
+}
+
+}  // namespace detail
+
 /// Removes what is older than the `count` newest whole checkpoints: checkpoints, and parts of such that a save left which
 /// did not come to its end. Nothing where there are fewer. One process calls it, no save running in the folder.
 /// @throws file_error as `list`; invalid_argument on a count of 0
 inline void keep(std::filesystem::path const& folder, std::size_t count) {
   pushpull::detail::expects<invalid_argument>(count > 0,
                                               [] { return std::string("keep: at least 1 expected, got 0"); });
-  auto const whole = list(folder);
-  if (whole.size() < count) return;
-  std::int64_t const oldest = whole[count - 1].step;
-  for (std::string_view const end : {std::string_view(), detail::partial_end, detail::replaced_end})
-    for (saved_step const& each : detail::folders_of(folder, end))
-      if (each.step < oldest) detail::remove_folder(each.path);
+  detail::keep_newest(folder, count);
 }
 
 }  // namespace pushpull::checkpoint
