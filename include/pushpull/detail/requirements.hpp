@@ -52,11 +52,16 @@
 #error "pushpull: xsimd 8.1 or newer not found (Debian: libxsimd-dev)"
 #else
 #include <xsimd/config/xsimd_config.hpp>
-#if XSIMD_VERSION_MAJOR < 8
+#if XSIMD_VERSION_MAJOR < 8 || (XSIMD_VERSION_MAJOR == 8 && XSIMD_VERSION_MINOR < 1)
 #error "pushpull: xsimd 8.1 or newer expected, an older one found (Debian: libxsimd-dev)"
 #endif
 #endif
 
 #if !__has_include(<oneapi/tbb/version.h>)
-#error "pushpull: oneTBB 2021 or newer not found (Debian: libtbb-dev)"
+#error "pushpull: oneTBB 2021.8 or newer not found (Debian: libtbb-dev)"
+#else
+#include <oneapi/tbb/version.h>
+#if TBB_VERSION_MAJOR < 2021 || (TBB_VERSION_MAJOR == 2021 && TBB_VERSION_MINOR < 8)
+#error "pushpull: oneTBB 2021.8 or newer expected, an older one found (Debian: libtbb-dev)"
+#endif
 #endif

@@ -71,6 +71,8 @@ struct kv_store_traits : one_element_type<T> {
   static constexpr bool is_synchronous = resolved::is_synchronous;
   /// Whether several pushes make a step: the policy `accumulate`.
   static constexpr bool accumulates = resolved::accumulates;
+  /// Whether states are codes: the policy `state_codecs`.
+  static constexpr bool has_coded_states = resolved::coded;
 
   using engine_types = std::tuple<engine<resolved>>;
   template <class>
@@ -199,7 +201,8 @@ struct store_access {
 /// @tparam Policies  In any order, at most one of each: an Updater (default: none), a Reduction (reduce::sum), an element
 ///                   policy (element::uniform), string_keys, integer_keys or any_keys (string_keys), a Compressor
 ///                   (compress::none), a Communicator (comm::single), asynchronous or synchronous (asynchronous),
-///                   placement::slices, owners or mxnet (slices), accumulate (every push is a step).
+///                   placement::slices, owners or mxnet (slices), accumulate (every push is a step),
+///                   state_codecs (plain states), hierarchy::nodes, flat or reduce_scatter (nodes).
 /// Calls check what they are given, and return when their work is enqueued: until it is finished the caller's tensors must
 /// stay, and are read and written (see `completion`, `wait`), so temporaries are refused. With `synchronous` calls return
 /// when their work is finished. Work on one key takes effect in the order of the calls, pulls of

@@ -63,7 +63,11 @@
                                           reason(pre_reduction,                                                        \
                                                  "the rule is a PreReduction, which sums over the gradients of all "   \
                                                  "parameters, as clip_global_norm does: no step of some of "           \
-                                                 "them may begin before all gradients are complete")
+                                                 "them may begin before all gradients are complete")                   \
+                                              reason(rule,                                                             \
+                                                     "add_group: the rule has another type than the store's: "         \
+                                                     "rules{rule, where(belongs, other_rule)} takes rules of several " \
+                                                     "types")
 
 namespace pushpull::inline PUSHPULL_ABI {
 
@@ -263,6 +267,15 @@ template <class Face, class... A>
 inline constexpr bool accepts_set_updater =
     requires(Face& face, A&&... a) { face.set_updater(static_cast<A&&>(a)...); };
 
+template <class Face, class... A>
+inline constexpr bool accepts_add_group = requires(Face& face, A&&... a) { face.add_group(static_cast<A&&>(a)...); };
+
+/// The reason for which add_group refuses a predicate and a rule; none if it is accepted.
+template <class Face, class Belongs, class Rule>
+inline constexpr refusal why_no_group = accepts_add_group<Face, Belongs, Rule>              ? refusal::none
+                                        : std::predicate<Belongs&, typename Face::key_view> ? refusal::rule
+                                                                                            : refusal::arguments;
+
 /// The reason for which a call refuses keys; none if it is accepted.
 template <bool Accepted, class Face, class Key, class... A>
 inline constexpr refusal why_no_key =
@@ -316,6 +329,7 @@ class explained_rows : public explained<Face> {
  public:
   using explained<Face>::explained;
   using Face::accumulate;
+  using Face::add_group;
   using Face::row_sparse_pull;
   using Face::set_updater;
   using Face::swap;
@@ -342,6 +356,9 @@ class explained_rows : public explained<Face> {
   template <class... A, refusal Why = accepts_set_updater<Face, A...> ? refusal::none : refusal::function,
             class Because = typename refused<Why>::type>
   void set_updater(A&&...) PUSHPULL_REFUSED;
+  template <class Belongs, class Rule, refusal Why = why_no_group<Face, Belongs, Rule>,
+            class Because = typename refused<Why>::type>
+  std::size_t add_group(Belongs&&, Rule&&) PUSHPULL_REFUSED;
 };
 
 }  // namespace detail

@@ -23,8 +23,9 @@ namespace pushpull::inline PUSHPULL_ABI {
 /// Policies for who owns what. Results do not depend on them.
 namespace placement {
 
-/// The keys of one init follow one another in memory and are cut into equal parts, one per device: the default. Every
-/// device has the same work, whatever the sizes of the keys.
+/// The keys of one init follow one another in memory and are cut into slices of whole leaves (1,024 elements), one per device:
+/// the default. Slices are equal, but the last ones may be shorter or empty. Every init begins again at the first device: give
+/// all keys to one call, since small keys of a loop of calls all belong to device 0.
 struct slices {
   using policy_kind = placement_tag;
   static constexpr bool whole_keys = false;

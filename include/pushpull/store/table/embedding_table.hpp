@@ -66,6 +66,10 @@ concept TableStore =
 /// @tparam Map  A SlotMap.
 template <TableStore S, SlotMap<typename S::device_type> Map = flat_slot_map>
 class embedding_table {
+  static_assert(
+      !requires { requires S::has_coded_states; },
+      "embedding_table: the store's states are codes; its rows need states in plain elements");
+
  public:
   using value_type = typename S::value_type;    ///< Of rows that are pulled, and of gradients.
   using device_type = typename S::device_type;  ///< Of the store.
