@@ -5,10 +5,10 @@
 
 int main() {
   using namespace pushpull::update;
-  std::vector<float> weight(1000, 1.0F);
-  std::vector<std::vector<float>> const gradients(4, std::vector<float>(1000, 0.5F));  // one per source
+  std::vector<float> weight(100'000, 1.0F);
+  std::vector<std::vector<float>> const gradients(4, std::vector<float>(100'000, 0.5F));  // one per source
 
-  // Behind the tensors that its calls borrow: it finishes its work when it ends, and it ends first.
+  // Declare the store after the tensors that its calls borrow: it is then destroyed first, and waits for its work.
   pushpull::kv_store store{pushpull::cpu_devices(4), rescale(0.25) | weight_decay(1e-4) | adam{.learning_rate = 0.01}};
   store.init("fc1.weight", weight);
   for (int step = 0; step < 50; ++step) store.pushpull("fc1.weight", gradients, weight);
