@@ -8,6 +8,7 @@ ccache. The units take turns; the median of the turns counts. Exit status: 0; 1 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import shlex
@@ -105,7 +106,7 @@ def version_of(compiler: str) -> str:
 
 def table(done: list[Unit], compilers: list[str], turns: int) -> str:
     by_name = {unit.name: unit for unit in done}
-    lines = [f"{'; '.join(compilers)}; -O2, without ccache; median of {turns} turns.", "",
+    lines = [f"date: {datetime.date.today()}; {'; '.join(compilers)}; -O2, without ccache; median of {turns} turns.", "",
              "| unit | seconds | against Thrust alone | MiB at most |", "|---|---|---|---|"]
     for unit in done:
         thrust = next((u for n, u in by_name.items() if "Thrust alone" in n and u.is_cuda == unit.is_cuda), None)
