@@ -1,5 +1,5 @@
 /// @file
-/// pushpull.hpp and everything that needs nvcc.
+/// pushpull.hpp, and the headers that every program on GPUs needs. Others, such as update/muon.cuh, are opt-in.
 #pragma once
 
 #include <pushpull/config.hpp>  // first: it refuses what the library cannot be compiled with

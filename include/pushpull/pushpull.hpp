@@ -1,5 +1,5 @@
 /// @file
-/// Everything that a plain C++20 compiler builds: CPU devices, stores, policies.
+/// The headers that every program on CPUs needs: devices, stores, rules, policies. Others are opt-in.
 #pragma once
 
 #include <pushpull/config.hpp>  // first: it refuses what the library cannot be compiled with
