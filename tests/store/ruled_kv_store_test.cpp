@@ -1,8 +1,14 @@
 /// @file
 /// Rules of different types in one store.
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
 #include <pushpull/pushpull.hpp>
+#include <stdexcept>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include "support/catch.hpp"
@@ -101,6 +107,47 @@ TEST_CASE("a model trains with a pass per device and rule", "[rules][parameter_s
       REQUIRE(std::vector<float>(view.data(), view.data() + 100) ==
               expected(name, std::vector<float>(100, 1), std::vector<float>(100, 0.5F), 1));
     }
+}
+
+namespace {
+
+std::atomic<bool> fails = false, is_slow = false, slow_is_done = false;
+
+/// The rate of the first rule, which throws when it is told to, and of the second, which may take long.
+double failing(std::int64_t) {
+  if (fails) throw std::runtime_error("no rate today");
+  return 0.1;
+}
+double slow(std::int64_t) {
+  if (is_slow) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    slow_is_done = true;
+  }
+  return 0.1;
+}
+
+}  // namespace
+
+TEST_CASE("a step in parts that fails for one rule is waited for with all rules", "[rules][parameter_store][errors]") {
+  pp::kv_store store{pp::cpu_devices(1), pp::rules{update::sgd{} | update::learning_rate(&failing),
+                                                   pp::where(is_bias, update::sgd{} | update::learning_rate(&slow))}};
+  pp::parameter_store model{store};
+  // More elements than the calling thread steps itself.
+  for (char const* const name : {"a.weight", "a.bias"}) model.add(name, std::vector<float>(70000, 1));
+  for (char const* const name : {"a.weight", "a.bias"}) std::fill_n(model.grad(name, 0).data(), 70000, 1.0F);
+  fails = is_slow = true;
+  model.ready("a.bias");
+  model.ready("a.weight");
+  REQUIRE_THROWS_AS(model.update_all(), std::runtime_error);
+  REQUIRE(slow_is_done);
+  fails = is_slow = false;
+  REQUIRE(store.steps("a.weight") == 0);
+  REQUIRE(store.steps("a.bias") == 1);
+  REQUIRE(std::vector<float>(model.value("a.weight", 0).data(), model.value("a.weight", 0).data() + 3) ==
+          lists{{1, 1, 1}}[0]);
+  model.update_all();
+  REQUIRE(store.steps("a.weight") == 1);
+  REQUIRE(store.steps("a.bias") == 2);
 }
 
 TEST_CASE("a list with one bad entry changes nothing, whatever the rules", "[rules][errors]") {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <exception>
 #include <iterator>
 #include <limits>
 #include <optional>
@@ -131,15 +132,20 @@ class engine_calls : public checkpoint_access<Derived, Traits> {
   static constexpr bool steps_in_parts = !detail::any_pre_reduction<engine_types>;
   /// Same as update, but on CPU devices too it may go on when this returns. To be finished before the plan is used again.
   void start(plan_type& plan, priority when = {std::numeric_limits<int>::max()}) {
-    each_of(plan, [when](auto& engine, auto& part, std::size_t) {
-      if (part) engine.start(*part, when);
-    });
+    std::size_t started = 0;  // engines
+    try {
+      each_of(plan, [&](auto& engine, auto& part, std::size_t n) {
+        if (part) engine.start(*part, when);
+        started = n + 1;
+      });
+    } catch (...) {
+      finish_first(started, plan);
+      throw;
+    }
   }
-  /// Returns when a step that was started is done. @throws what it fails with
+  /// Returns when a step that was started is done, of all engines. @throws what the first of them fails with
   void finish(plan_type& plan) {
-    each_of(plan, [](auto& engine, auto& part, std::size_t) {
-      if (part) engine.finish(*part);
-    });
+    if (auto const failed = finish_first(count, plan)) std::rethrow_exception(failed);
   }
   /// Adds the resident gradients, those of a micro-batch, to what the plan's next update takes. See `accumulate`.
   void accumulate(plan_type& plan)
@@ -340,6 +346,19 @@ class engine_calls : public checkpoint_access<Derived, Traits> {
     std::apply(
         [&](auto&... parts) { std::apply([&](auto&... engines) { (f(engines, parts, n++), ...); }, self().engines()); },
         plan.plans);
+  }
+  /// Waits for what the first `engines` engines have started. @returns what the first of them failed with, or null
+  std::exception_ptr finish_first(std::size_t engines, plan_type& plan) {
+    std::exception_ptr first;
+    each_of(plan, [&](auto& engine, auto& part, std::size_t n) {
+      if (!part || n >= engines) return;
+      try {
+        engine.finish(*part);
+      } catch (...) {
+        if (first == nullptr) first = std::current_exception();
+      }
+    });
+    return first;
   }
   void run(plan_type& plan, bool only_accumulates) {
     if constexpr (count > 1) expect_weights("update", plan);
