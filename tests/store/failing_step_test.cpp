@@ -214,6 +214,24 @@ TEST_CASE("an updater function that throws leaves the values and the residuals o
   REQUIRE(look() == expected);
 }
 
+TEST_CASE("a handle of several works is waited for as a whole", "[store][errors]") {
+  pp::kv_store failing_store{pp::cpu_devices(1), plain_rule};
+  pp::kv_store<float, pp::cpu_device<>, pp::compress::two_bit> slow{pp::cpu_devices(1), pp::compress::two_bit{0.4F}};
+  vector const large(70000, 1.0F);  // no work for the calling thread
+  failing_store.init("a", large);
+  slow.init("a", large);
+  std::atomic<bool> done = false;
+  slow.set_updater([&](auto&&...) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    done = true;
+  });
+  calls_left = 0;
+  pp::completion const both(std::vector{failing_store.push("a", large), slow.push("a", large)});
+  REQUIRE_THROWS_AS(both.wait(), std::runtime_error);
+  REQUIRE(done);
+  calls_left = -1;
+}
+
 TEST_CASE("a predicate that throws adds no group and no key", "[store][errors]") {
   pp::kv_store store{pp::cpu_devices(2), plain_rule};
   store.init("a", gradient_a);

@@ -91,8 +91,11 @@ class operation {
   operation& operator=(operation const&) = delete;
   virtual ~operation() = default;
 
-  /// All that may fail for lack of memory, once before the first `run`: changes nothing that a call can see.
+  /// All that may fail for lack of memory or by the user's code, once before the first `run`: changes nothing that a call can
+  /// see, or `take_back` undoes it.
   virtual void prepare() {}
+  /// Once `prepare` or `run` has thrown: takes back what `prepare` has begun, if it was not run.
+  virtual void take_back() noexcept {}
   /// The work itself, or as much of it as need not wait for something outside: it is run again then. What it enqueues on
   /// devices may end later.
   virtual progress run() = 0;
@@ -177,9 +180,14 @@ class operation {
     return run_stage();
   }
   awaited* run_stage() {
-    if (!is_prepared_) prepare();
-    is_prepared_ = true;
-    return event_ = run().event();
+    try {
+      if (!is_prepared_) prepare();
+      is_prepared_ = true;
+      return event_ = run().event();
+    } catch (...) {
+      take_back();
+      throw;
+    }
   }
 
   schedule* owner_ = nullptr;

@@ -78,6 +78,9 @@ class joint_operation final : public operation {
   void prepare() override {
     for (operation* const part : parts_) part->prepare();
   }
+  void take_back() noexcept override {
+    for (operation* const part : parts_) part->take_back();
+  }
   progress run() override {
     for (; run_ < parts_.size(); ++run_) {
       progress const part = parts_[run_]->run();

@@ -83,6 +83,7 @@ class push_rows final : public device_operation<typename Types::device_type> {
     ascending_ = true;
     given_ = 0;
     stage_ = stage::counts;
+    steps_before_.reset();
     contents_.write_collectives(*this);
     this->writes(r.order);
   }
@@ -138,11 +139,19 @@ class push_rows final : public device_operation<typename Types::device_type> {
     copies_.clear();
     if (key_->arena->resident())
       for_each_shard(table_, *key_, [&](auto const& shard) { table_.add_mirror_copies(copies_, shard); });
-    if (table_.is_distributed()) return;
-    sort(sources_, ascending_);
-    if (!pulls_) return;
-    outputs_.begin(table_, effect::reads);
-    outputs_.lay_out(table_, output_step_, effect::reads);
+    if (!table_.is_distributed()) {
+      sort(sources_, ascending_);
+      if (pulls_) {
+        outputs_.begin(table_, effect::reads);
+        outputs_.lay_out(table_, output_step_, effect::reads);
+      }
+    }
+    if constexpr (step_may_fail)
+      if (!table_.is_distributed() || key_->size() > 0) contents_.in_step([&] { begin_step(); });
+  }
+  void take_back() noexcept override {
+    if constexpr (step_may_fail)
+      if (auto const t = std::exchange(steps_before_, std::nullopt)) for_each_clock([&](auto& c) { c.t = *t; });
   }
 
   char const* name() const override { return "push"; }
@@ -238,8 +247,8 @@ class push_rows final : public device_operation<typename Types::device_type> {
 
   void update() {
     join(table_.devices());
-    if constexpr (has_numbers) find_numbers();
-    if constexpr (!pass::is_timeless<Rule>) begin_step();
+    if constexpr (!pass::is_timeless<Rule> && !step_may_fail) begin_step();
+    steps_before_.reset();  // the step is made
     for_each_shard(table_, *key_, [&](auto const& shard) { update(shard); });
     join(table_.devices());
     copy_behind(table_.devices(), copies_);
@@ -268,31 +277,23 @@ class push_rows final : public device_operation<typename Types::device_type> {
     }
   }
 
-  /// Counts the step on every owner, or on none if the rule's `prepare` throws.
+  /// Whether the rule's `prepare` may throw. Then the step begins before any other operation of the call changes anything.
+  static constexpr bool step_may_fail =
+      !pass::is_timeless<Rule> && pass::may_fail<D, Rule, typename types::accumulation>;
+  /// Counts the step on every owner. Until the pass `take_back` undoes it, if it may fail.
   void begin_step() {
+    if constexpr (step_may_fail) for_each_clock([&](auto& c) { steps_before_ = c.t; });
+    if constexpr (has_numbers) find_numbers();
     using begin = pass::begin_step<Rule, typename types::accumulation>;
-    constexpr bool may_fail = pass::may_fail<D, Rule, typename types::accumulation>;
-    std::size_t begun = 0;
-    auto const clock = [&](std::size_t n) -> auto& { return contents_.controls[n].clocks()[key_->index]; };
-    std::int64_t before = 0;
-    try {
-      for_each_counting_device([&](std::size_t n) {
-        begun = n;
-        if constexpr (may_fail) before = clock(n).t;
-        pass::for_each_step<may_fail>(table_.devices()[n], 1,
-                                      begin{contents_.controls[n].rules(rules->data()),
-                                            contents_.controls[n].clocks(),
-                                            {key_->index, nullptr},
-                                            nullptr,
-                                            steps()});
-      });
-    } catch (...) {
-      if constexpr (may_fail)
-        for_each_counting_device([&](std::size_t n) {
-          if (n <= begun) clock(n).t = before;
-        });
-      throw;
-    }
+    for_each_counting_device([&](std::size_t n) {
+      auto const& control = contents_.controls[n];
+      begin const f{control.rules(rules->data()), control.clocks(), {key_->index, nullptr}, nullptr, steps()};
+      pass::for_each_step<step_may_fail>(table_.devices()[n], 1, f);
+    });
+  }
+  template <class F>
+  void for_each_clock(F const& f) const {
+    for_each_counting_device([&](std::size_t n) { f(contents_.controls[n].clocks()[key_->index]); });
   }
   /// f(n) for each device that counts the key's steps: those that hold elements of it. Where other ranks hold all, number 0.
   template <class F>
@@ -353,6 +354,7 @@ class push_rows final : public device_operation<typename Types::device_type> {
   laid_out_call<table_type, D, T, T> outputs_;
   typename table_type::pull_step output_step_;
   stage stage_ = stage::counts;
+  std::optional<std::int64_t> steps_before_;  // t, where a step was counted and is not made
   static constexpr bool has_numbers = pass::keeps_rows_alone<Rule>;
   struct no_numbers {};
   template <class R, bool>
