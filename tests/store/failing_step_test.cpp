@@ -2,11 +2,13 @@
 /// What a rule prepares, a schedule and a function of the user may throw: then there was no step.
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <pushpull/pushpull.hpp>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <tuple>
 #include <vector>
 
@@ -158,6 +160,22 @@ TEST_CASE("a schedule that throws leaves the rows of a key", "[store][errors]") 
     REQUIRE(failures == 3);
     REQUIRE(store.steps("a") == 1);
   }
+}
+
+TEST_CASE("a schedule that throws leaves the rows of all keys of a list", "[store][errors]") {
+  pp::kv_store store{pp::cpu_devices(3), plain_rule};
+  std::vector<std::string> const keys{"a", "b"};
+  for (auto const& key : keys) store.init(key, pp::tensor_view(gradient_a.data(), pp::shape{300, 10}));
+  std::vector<std::int64_t> const ids{299, 0, 150, 0};
+  vector const values(40, 1.0F);
+  pp::row_sparse_view const rows(values.data(), ids.data(), 4, pp::shape{300, 10});
+  std::vector const of_keys(2, rows);
+  for (auto const how : {pp::row_updates::lazy, pp::row_updates::standard}) {
+    store.push("b", rows).wait();
+    REQUIRE(fail_every_call([&] { store.push(keys, of_keys, how).wait(); }, [&] { return all_of(store); }) == 6);
+  }
+  REQUIRE(store.steps("a") == 2);
+  REQUIRE(store.steps("b") == 4);
 }
 
 TEST_CASE("a schedule that throws leaves the parameters of a plan and their mirrors", "[store][errors]") {

@@ -44,11 +44,20 @@ class completion {
     return operation_ == nullptr || (operation_->done() && operation_->devices_ready());
   }
 
-  /// Returns when the work is finished; meanwhile this thread may run such work. @throws what it failed with, as often
-  /// as it is asked
+  /// Returns when the work is finished, of several all of it; meanwhile this thread may run such work.
+  /// @throws what it failed with, of several the first, as often as it is asked
   void wait() const {
-    if (all_ != nullptr)
-      for (completion const& c : *all_) c.wait();
+    if (all_ != nullptr) {
+      std::exception_ptr first;
+      for (completion const& c : *all_) {
+        try {
+          c.wait();
+        } catch (...) {
+          if (first == nullptr) first = std::current_exception();
+        }
+      }
+      if (first != nullptr) std::rethrow_exception(first);
+    }
     if (operation_ == nullptr) return;
     if (!operation_->done()) operation_->owner_->finish(*operation_);
     if (detail::failure* const failed = operation_->failed()) {
