@@ -53,6 +53,17 @@ constexpr mistake mistakes[] = {
     {"left_barrier", "a barrier that some threads of the block have left"},
     {"absent_lanes", "deadlock: an instruction of warps whose mask names lanes that do not come"},
     {"too_many_threads", "launch of 1 blocks of 2048 threads"},
+    {"capture_and_synchronize", "not allowed while a stream is captured: cudaStreamSynchronize of a captured stream"},
+    {"capture_and_query", "not allowed while a stream is captured: cudaStreamQuery"},
+    {"capture_and_allocate", "not allowed while a stream is captured: cudaMalloc"},
+    {"capture_pageable_copy", "whose memory is pageable"},
+    {"capture_unjoined", "with a stream that the first one has not waited for"},
+    {"capture_fork_alone", "with a stream that the first one has not waited for"},
+    {"capture_waits_outside", "a wait for an event that was recorded outside of the capture"},
+    {"capture_event_query", "cudaEventQuery of an event that was recorded in a capture"},
+    {"capture_and_legacy_stream", "the legacy stream, which would wait for a captured one"},
+    {"race_in_graph", "unordered with what wrote it"},
+    {"race_with_graph", "unordered with what wrote it"},
     {"copy_out_of_bounds", "copy from memory of 1200 bytes: byte 1024 is nobody's"},
 };
 

@@ -34,6 +34,7 @@ __global__ void write_if_positive(int* x, int i) {
   if (x[0] > 0) x[i] = 1;
 }
 __global__ void copy_each(int* to, int const* from) { to[threadIdx.x] = from[threadIdx.x]; }
+__global__ void add_each(int* to, int const* from) { to[threadIdx.x] += from[threadIdx.x]; }
 __global__ void write_16_bytes(int4* x) { x[0] = int4{1, 2, 3, 4}; }
 __global__ void write_through(int* const* pointer) { **pointer = 1; }
 __global__ void write_local_as_global(int* x) {
@@ -101,6 +102,79 @@ int count_wrong_results() {
     wrong += found[i] != (ballot ^ match ^ 496U);
   }
   return wrong;
+}
+
+struct two_streams {
+  cudaStream_t a{}, b{};
+  cudaEvent_t e{};
+  two_streams() {
+    cudaStreamCreateWithFlags(&a, cudaStreamNonBlocking);
+    cudaStreamCreateWithFlags(&b, cudaStreamNonBlocking);
+    cudaEventCreateWithFlags(&e, cudaEventDisableTiming);
+  }
+  /// What the second stream is given now comes after what the first was given; `join` is the reverse.
+  void fork() const {
+    cudaEventRecord(e, a);
+    cudaStreamWaitEvent(b, e, 0);
+  }
+  void join() const {
+    cudaEventRecord(e, b);
+    cudaStreamWaitEvent(a, e, 0);
+  }
+};
+
+/// f(streams) as a graph, launched `launches` times.
+template <class F>
+void capture(two_streams const& streams, int launches, F const& f) {
+  cudaStreamBeginCapture(streams.a, cudaStreamCaptureModeGlobal);
+  f();
+  cudaGraph_t graph{};
+  cudaStreamEndCapture(streams.a, &graph);
+  if (graph == nullptr) return;
+  cudaGraphExec_t launchable{};
+  cudaGraphInstantiate(&launchable, graph, 0);
+  cudaGraphDestroy(graph);
+  for (int k = 0; k < launches; ++k) cudaGraphLaunch(launchable, streams.a);
+  cudaStreamSynchronize(streams.a);
+  cudaGraphExecDestroy(launchable);
+}
+
+/// x += y + 2 z in each launch, z from the host, and y on a second stream.
+int count_wrong_results_of_graphs() {
+  two_streams const streams;
+  int *const x = numbers(), *const y = numbers(), *const z = device_memory<int>(256);
+  int* on_host = nullptr;
+  cudaMallocHost(&on_host, 1024);
+  for (int i = 0; i < 256; ++i) on_host[i] = 7;
+  int* const sum = device_memory<int>(256);
+  capture(streams, 3, [&] {
+    cudaMemsetAsync(sum, 0, 1024, streams.a);
+    streams.fork();
+    add_each<<<1, 256, 0, streams.b>>>(y, y);
+    cudaMemcpyAsync(z, on_host, 1024, cudaMemcpyDefault, streams.a);
+    add_each<<<1, 256, 0, streams.a>>>(sum, z);
+    add_each<<<1, 256, 0, streams.a>>>(sum, z);
+    streams.join();
+    add_each<<<1, 256, 0, streams.a>>>(sum, y);
+    add_each<<<1, 256, 0, streams.a>>>(x, sum);
+    on_host[0] = 8;  // read when the graph runs
+  });
+  int wrong = 0;
+  std::vector<int> const found = host_copy(x, 256);
+  for (int i = 0; i < 256; ++i)
+    wrong += found[static_cast<std::size_t>(i)] != i + (2 + 4 + 8) * i + 3 * 2 * (i == 0 ? 8 : 7);
+  return wrong;
+}
+
+/// Writes memory in two streams of a capture, f(streams) in between.
+template <class F>
+void capture_with(F const& f) {
+  two_streams const streams;
+  int* const x = numbers();
+  capture(streams, 1, [&] {
+    cudaMemsetAsync(x, 0, 1024, streams.a);
+    f(streams, x);
+  });
 }
 
 /// Fills memory on one stream and reads it on another.
@@ -194,6 +268,56 @@ std::vector<std::pair<std::string, std::function<void()>>> const programs{
     {"absent_lanes", [] { shuffle_with_absent_lanes<<<1, 32>>>(numbers()); }},
     {"too_many_threads", [] { write_thread_number<<<1, 2048>>>(numbers()); }},
     {"copy_out_of_bounds", [] { host_copy(numbers(), 300); }},
+    {"capture_and_synchronize", [] { capture_with([](auto const& s, int*) { cudaStreamSynchronize(s.a); }); }},
+    {"capture_and_query", [] { capture_with([](auto const& s, int*) { cudaStreamQuery(s.b); }); }},
+    {"capture_and_allocate", [] { capture_with([](auto const&, int*) { device_memory<int>(1); }); }},
+    {"capture_pageable_copy",
+     [] {
+       capture_with([](auto const& s, int* x) {
+         static int on_host[256];
+         cudaMemcpyAsync(x, on_host, 1024, cudaMemcpyDefault, s.a);
+       });
+     }},
+    {"capture_unjoined",
+     [] {
+       capture_with([](auto const& s, int* x) {
+         s.fork();
+         cudaMemsetAsync(x, 1, 1024, s.b);
+       });
+     }},
+    {"capture_fork_alone", [] { capture_with([](auto const& s, int*) { s.fork(); }); }},
+    {"capture_waits_outside", [] { capture_with([](auto const& s, int*) { s.join(); }); }},
+    {"capture_event_query",
+     [] {
+       capture_with([](auto const& s, int*) {
+         cudaEventRecord(s.e, s.a);
+         cudaEventQuery(s.e);
+       });
+     }},
+    {"capture_and_legacy_stream",
+     [] {
+       two_streams s;
+       cudaStreamCreate(&s.a);
+       int* const x = numbers();
+       capture(s, 1, [&] { cudaMemsetAsync(x, 0, 1024, nullptr); });
+     }},
+    {"race_in_graph",
+     [] {
+       capture_with([](auto const& s, int* x) {
+         s.fork();
+         cudaMemsetAsync(x, 1, 1024, s.b);
+         cudaMemsetAsync(x, 2, 1024, s.a);
+         s.join();
+       });
+     }},
+    {"race_with_graph",
+     [] {
+       two_streams const s;
+       int* const x = numbers();
+       capture(s, 0, [&] { cudaMemsetAsync(x, 0, 1024, s.a); });
+       cudaMemsetAsync(x, 0, 1024, s.b);
+       capture(s, 1, [&] { cudaMemsetAsync(x, 0, 1024, s.a); });
+     }},
     {"endless", [] { spin<<<1, 1>>>(numbers()); }},
 };
 
@@ -202,7 +326,7 @@ std::vector<std::pair<std::string, std::function<void()>>> const programs{
 int main(int count, char** arguments) {
   std::string const wanted = count > 1 ? arguments[1] : "";
   if (wanted.empty()) {
-    int const wrong = count_wrong_results();
+    int const wrong = count_wrong_results() + count_wrong_results_of_graphs();
     std::printf("%d wrong results\n", wrong);
     return wrong != 0;
   }

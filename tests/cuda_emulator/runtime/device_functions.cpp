@@ -9,6 +9,7 @@
 
 #include "execution/memory.hpp"
 #include "report.hpp"
+#include "runtime/graph.hpp"
 #include "runtime/peers.hpp"
 #include "runtime/program.hpp"
 #include "runtime/stream.hpp"
@@ -60,6 +61,8 @@ cudaError_t cudaSetDevice(int d) {
 }
 cudaError_t cudaDeviceSynchronize() {
   auto const lock = lock_runtime();
+  for (stream* const s : live_streams())
+    if (cudaError_t const e = refuse_while_captured(*s, "cudaDeviceSynchronize"); e != cudaSuccess) return failed(e);
   finish_all_streams();
   return failed(sticky_error());
 }
@@ -83,6 +86,15 @@ char const* cudaGetErrorName(cudaError_t e) {
     case cudaErrorInvalidResourceHandle: return "cudaErrorInvalidResourceHandle";
     case cudaErrorNotReady: return "cudaErrorNotReady";
     case cudaErrorIllegalAddress: return "cudaErrorIllegalAddress";
+    case cudaErrorStreamCaptureUnsupported: return "cudaErrorStreamCaptureUnsupported";
+    case cudaErrorStreamCaptureInvalidated: return "cudaErrorStreamCaptureInvalidated";
+    case cudaErrorStreamCaptureMerge: return "cudaErrorStreamCaptureMerge";
+    case cudaErrorStreamCaptureUnmatched: return "cudaErrorStreamCaptureUnmatched";
+    case cudaErrorStreamCaptureUnjoined: return "cudaErrorStreamCaptureUnjoined";
+    case cudaErrorStreamCaptureIsolation: return "cudaErrorStreamCaptureIsolation";
+    case cudaErrorStreamCaptureImplicit: return "cudaErrorStreamCaptureImplicit";
+    case cudaErrorCapturedEvent: return "cudaErrorCapturedEvent";
+    case cudaErrorStreamCaptureWrongThread: return "cudaErrorStreamCaptureWrongThread";
     case cudaErrorPeerAccessAlreadyEnabled: return "cudaErrorPeerAccessAlreadyEnabled";
     case cudaErrorPeerAccessUnsupported: return "cudaErrorPeerAccessUnsupported";
     default: return "cudaError";

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -11,6 +13,7 @@
 #include "execution/memory.hpp"
 #include "execution/races.hpp"
 #include "report.hpp"
+#include "runtime/graph.hpp"
 #include "runtime/stream.hpp"
 #include "runtime/summary.hpp"
 #include "settings.hpp"
@@ -77,18 +80,42 @@ void copy_now(side const& to, side const& from, std::uint8_t const* host_source,
   }
 }
 
-/// From the host a copy reads at once, and to the host it returns when it is done: pageable memory.
+/// Page-locked memory of the host, by its first byte.
+std::map<std::uint64_t, std::size_t>& pinned() {
+  static auto& never_ends = *new std::map<std::uint64_t, std::size_t>;  // programs release memory at exit
+  return never_ends;
+}
+bool is_pinned(side const& x) {
+  auto const behind = pinned().upper_bound(x.address);
+  if (behind == pinned().begin()) return false;
+  auto const& [first, bytes] = *std::prev(behind);
+  return x.address + x.bytes <= first + bytes;
+}
+
+/// From the host a copy reads at once, and to the host it returns when it is done: pageable memory. A captured copy reads and
+/// writes the memory when its graph runs.
 cudaError_t copy(void* target, void const* source, std::size_t n, stream& s) {
   count_copy();
   side const to(target, n, "copy to memory"), from(source, n, "copy from memory");
   if (!to.is_valid() || !from.is_valid()) return cudaErrorInvalidValue;
-  std::uint32_t const operation =
-      s.start_operation("copy of " + std::to_string(n) + " bytes from the " + (from.on_device ? "device" : "host") +
-                        " to the " + (to.on_device ? "device" : "host"));
+  std::string const what = "copy of " + std::to_string(n) + " bytes from the " + (from.on_device ? "device" : "host") +
+                           " to the " + (to.on_device ? "device" : "host");
+  if (s.in) {
+    for (side const& x : {to, from}) {
+      if (x.on_device || is_pinned(x)) continue;
+      s.in->invalidate("a " + what + ", whose memory is pageable");
+      return cudaErrorStreamCaptureUnsupported;
+    }
+    return s.enqueue(what, [=](std::uint32_t operation) {
+      copy_now(to, from, static_cast<std::uint8_t const*>(source), operation);
+    });
+  }
   auto const staged = std::make_shared<std::vector<std::uint8_t>>();
   if (!from.on_device)
     staged->assign(static_cast<std::uint8_t const*>(source), static_cast<std::uint8_t const*>(source) + n);
-  s.push({.run = [=] { copy_now(to, from, staged->data(), operation); }});
+  cudaError_t const e =
+      s.enqueue(what, [=](std::uint32_t operation) { copy_now(to, from, staged->data(), operation); });
+  if (e != cudaSuccess) return e;
   if (!to.on_device) s.finish();
   return sticky_error();
 }
@@ -97,14 +124,20 @@ cudaError_t fill(void* p, int value, std::size_t n, stream& s) {
   count_copy();
   side const to(p, n, "fill of memory");
   if (!to.on_device || !to.is_valid()) return cudaErrorInvalidValue;
-  std::uint32_t const operation = s.start_operation("fill of " + std::to_string(n) + " bytes");
-  s.push({.run = [=] {
+  cudaError_t const e = s.enqueue("fill of " + std::to_string(n) + " bytes", [=](std::uint32_t operation) {
     if (!to.is_valid()) throw launch_failure("fill");
     if (setting().races) note_host_access(operation, to.address, n, true);
     std::memset(memory().bytes + to.at(), value, n);
     std::memset(memory().shadow + to.at(), device_memory::written, n);
-  }});
-  return sticky_error();
+  });
+  return e != cudaSuccess ? e : sticky_error();
+}
+
+/// Graphs have no nodes for memory here.
+cudaError_t refuse_memory(stream& s, char const* what) {
+  if (!s.in) return cudaSuccess;
+  s.in->invalidate(what);
+  return cudaErrorStreamCaptureUnsupported;
 }
 
 }  // namespace
@@ -117,6 +150,7 @@ extern "C" {
 cudaError_t cudaMallocAsync(void** p, size_t n, cudaStream_t handle) {
   auto const lock = lock_runtime();
   stream& s = stream_of(handle);
+  if (cudaError_t const e = refuse_memory(s, "an allocation"); e != cudaSuccess) return failed(e);
   std::uint32_t const operation = s.start_operation("allocation of " + std::to_string(n) + " bytes");
   std::string const what = "allocation " + std::to_string(operation) + " of stream " + std::to_string(s.number);
   std::uint64_t const address = allocate(n, 256, what, owner_of(device_of_stream(s), true));
@@ -130,6 +164,7 @@ cudaError_t cudaFreeAsync(void* p, cudaStream_t handle) {
   if (p == nullptr) return cudaSuccess;
   auto const lock = lock_runtime();
   stream& s = stream_of(handle);
+  if (cudaError_t const e = refuse_memory(s, "a release of memory"); e != cudaSuccess) return failed(e);
   std::uint64_t const address = number_of(p);
   std::uint32_t const operation = s.start_operation("release of memory");
   s.push({.run = [=] {
@@ -141,6 +176,7 @@ cudaError_t cudaFreeAsync(void* p, cudaStream_t handle) {
 
 cudaError_t cudaMalloc(void** p, size_t n) {
   auto const lock = lock_runtime();
+  if (cudaError_t const e = refuse_unsafe("cudaMalloc"); e != cudaSuccess) return failed(e);
   std::uint64_t const address = allocate(n, 256, "cudaMalloc", owner_of(current_device(), false));
   if (address == 0) return failed(cudaErrorMemoryAllocation);
   *p = reinterpret_cast<void*>(address);
@@ -150,6 +186,7 @@ cudaError_t cudaMalloc(void** p, size_t n) {
 cudaError_t cudaFree(void* p) {
   if (p == nullptr) return cudaSuccess;
   auto const lock = lock_runtime();
+  if (cudaError_t const e = refuse_unsafe("cudaFree"); e != cudaSuccess) return failed(e);
   finish_all_streams();
   if (release(number_of(p))) return cudaSuccess;
   report("cudaFree of what was not allocated");
@@ -157,12 +194,18 @@ cudaError_t cudaFree(void* p) {
 }
 
 cudaError_t cudaMallocHost(void** p, size_t n) {
+  auto const lock = lock_runtime();
+  if (cudaError_t const e = refuse_unsafe("cudaMallocHost"); e != cudaSuccess) return failed(e);
   *p = std::aligned_alloc(4096, (n + 4095) / 4096 * 4096);
-  return *p != nullptr ? cudaSuccess : failed(cudaErrorMemoryAllocation);
+  if (*p == nullptr) return failed(cudaErrorMemoryAllocation);
+  pinned()[number_of(*p)] = n;
+  return cudaSuccess;
 }
 cudaError_t cudaHostAlloc(void** p, size_t n, unsigned) { return cudaMallocHost(p, n); }
 cudaError_t cudaFreeHost(void* p) {
   auto const lock = lock_runtime();
+  if (cudaError_t const e = refuse_unsafe("cudaFreeHost"); e != cudaSuccess) return failed(e);
+  pinned().erase(number_of(p));
   finish_all_streams();
   std::free(p);
   return cudaSuccess;
@@ -174,6 +217,7 @@ cudaError_t cudaMemcpyAsync(void* to, void const* from, size_t n, cudaMemcpyKind
 }
 cudaError_t cudaMemcpy(void* to, void const* from, size_t n, cudaMemcpyKind) {
   auto const lock = lock_runtime();
+  if (cudaError_t const e = refuse_unsafe("cudaMemcpy"); e != cudaSuccess) return failed(e);
   cudaError_t const e = copy(to, from, n, legacy_stream());
   legacy_stream().finish();
   return failed(e);
@@ -182,7 +226,11 @@ cudaError_t cudaMemsetAsync(void* p, int value, size_t n, cudaStream_t handle) {
   auto const lock = lock_runtime();
   return failed(fill(p, value, n, stream_of(handle)));
 }
-cudaError_t cudaMemset(void* p, int value, size_t n) { return cudaMemsetAsync(p, value, n, nullptr); }
+cudaError_t cudaMemset(void* p, int value, size_t n) {
+  auto const lock = lock_runtime();
+  if (cudaError_t const e = refuse_unsafe("cudaMemset"); e != cudaSuccess) return failed(e);
+  return failed(fill(p, value, n, legacy_stream()));
+}
 
 cudaError_t cudaMemGetInfo(size_t* available, size_t* total) {
   auto const lock = lock_runtime();

@@ -118,16 +118,17 @@ cudaError_t launch(kernel& k, dim3 blocks, dim3 threads, void** arguments, std::
   for (std::size_t a = 0; a < f.parameters.size(); ++a)
     std::memcpy(g->param.data() + f.parameters[a].offset, arguments[a], f.parameters[a].size);
   g->shared.resize(f.shared_bytes + dynamic_bytes);
-  g->operation = s.start_operation("launch of " + name.substr(0, 200));
   count_launch(f.name);
   if (setting().trace)
     std::fprintf(stderr, "== emulator: %u x %zu in stream %u: %s\n", blocks.x, per_block, s.number,
                  name.substr(0, 160).c_str());
-  s.push({.run = [g] {
-    g->run();
-    count_steps(g->steps);
-  }});
-  return failed(sticky_error());
+  cudaError_t const e = s.enqueue("launch of " + name.substr(0, 200), [g](std::uint32_t operation) {
+    grid launched = *g;  // a graph may run it again
+    launched.operation = operation;
+    launched.run();
+    count_steps(launched.steps);
+  });
+  return failed(e != cudaSuccess ? e : sticky_error());
 }
 
 struct configuration {

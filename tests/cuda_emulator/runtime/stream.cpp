@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "report.hpp"
+#include "runtime/graph.hpp"
 #include "settings.hpp"
 
 namespace emulator {
@@ -31,6 +32,17 @@ struct streams {
 streams& every() {
   static auto& never_ends = *new streams;  // programs release memory at exit
   return never_ends;
+}
+
+/// The legacy stream waits for blocking streams, which it cannot while one is being captured.
+cudaError_t refuse_of_legacy(stream& s) {
+  if (&s != &legacy_stream()) return cudaSuccess;
+  for (stream* const other : live_streams()) {
+    if (!other->in || !other->blocking) continue;
+    other->in->invalidate("the legacy stream, which would wait for a captured one");
+    return cudaErrorStreamCaptureImplicit;
+  }
+  return cudaSuccess;
 }
 
 }  // namespace
@@ -60,6 +72,7 @@ cudaError_t failed(cudaError_t e) {
 stream& legacy_stream() { return *every().all.front(); }
 stream& make_stream(bool blocking, int device) { return every().make(blocking, device); }
 void end_stream(stream& s) {
+  if (s.in) s.in->invalidate("a stream that ends while it is captured");
   s.drain();
   every().live.erase(s.number);
 }
@@ -120,6 +133,18 @@ void stream::push(work w) {
   if (busy.empty()) return;
   stream& chosen = *busy[random() % busy.size()];
   for (std::uint64_t n = random() % 5; n > 0 && !chosen.queue.empty(); --n) chosen.execute_next();
+}
+
+cudaError_t stream::enqueue(std::string what, enqueued run) {
+  if (in) {
+    if (!in->valid) return cudaErrorStreamCaptureInvalidated;
+    in->add(*this, std::move(what), std::move(run));
+    return cudaSuccess;
+  }
+  if (cudaError_t const e = refuse_of_legacy(*this); e != cudaSuccess) return e;
+  std::uint32_t const operation = start_operation(std::move(what));
+  push({.run = [operation, f = std::move(run)] { f(operation); }});
+  return cudaSuccess;
 }
 
 std::uint32_t stream::start_operation(std::string what) {

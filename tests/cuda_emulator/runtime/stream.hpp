@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -17,13 +18,19 @@
 namespace emulator {
 
 struct stream;
+struct capture;
 
 /// What an event stands for since it was recorded last.
 struct recorded_point {
   bool done = true;
   stream* of = nullptr;
   vector_clock clock;
+  std::shared_ptr<capture> in = {};  // of a stream that was being captured: the nodes before it
+  std::set<std::size_t> nodes = {};
 };
+
+/// What an operation does, given its number among all operations.
+using enqueued = std::function<void(std::uint32_t operation)>;
 
 /// One thing that a stream does: run something, wait for a point, or reach one.
 struct work {
@@ -38,7 +45,11 @@ struct stream {
   std::uint32_t sequence = 0;
   vector_clock clock;
   std::deque<work> queue;
+  std::shared_ptr<capture> in = {};  // while it is being captured
+  std::set<std::size_t> tail = {};   // the nodes that the next one comes after
 
+  /// Starts an operation and runs it in order, or captures it. @returns  The capture's error
+  cudaError_t enqueue(std::string what, enqueued run);
   /// Without a seed work runs at once. Otherwise streams lag: some of them go on for a while.
   void push(work w);
   void execute_next();
