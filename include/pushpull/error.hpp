@@ -112,6 +112,13 @@ class cuda_error : public error {
   int code_;
 };
 
+/// A call that cannot become part of a CUDA graph, while a stream is being captured; or one that captured steps forbid. The
+/// capture stays valid.
+class capture_error : public error {
+ public:
+  using error::error;
+};
+
 /// A call that needs a bound executor group or module.
 class not_bound : public error {
  public:

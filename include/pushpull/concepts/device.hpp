@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include <pushpull/config.hpp>
 
@@ -95,6 +96,20 @@ concept SortingDevice = Device<D> && requires(D const& device, std::int64_t cons
                                               detail::scratch_probe& scratch) {
   { device.sort_by_key(keys, sorted_keys, values, out, n, bits, scratch) } -> std::same_as<void>;
   { device.select(n, detail::index_predicate_probe{}, out, out, scratch) } -> std::same_as<void>;
+};
+
+/// A device whose work can be captured in a graph, in the place of being run.
+/// Needs:  is_captured() -> bool: whether what is enqueued here is being captured; throws capture_error if the capture is void;
+///         allocate, synchronize and record throw capture_error meanwhile, and change nothing;
+///         step_aside(devices) -> an object: while it lives, what these devices are given runs at once and is not captured;
+///         its finish() returns when all of that is done;
+///         capture_guard: an object that lives while this thread captures.
+/// Model:  cuda_device.
+template <class D>
+concept CapturingDevice = Device<D> && requires(D const& device, std::vector<D> const& devices) {
+  { device.is_captured() } -> std::same_as<bool>;
+  { D::step_aside(devices).finish() } -> std::same_as<void>;
+  typename D::capture_guard;
 };
 
 /// A device whose memory the calling thread reads and writes directly.

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <pushpull/config.hpp>
@@ -24,6 +25,7 @@ PUSHPULL_OTHERS_HEADERS_END
 #include <pushpull/detail/cuda/peers.cuh>
 #include <pushpull/detail/index_range.hpp>
 #include <pushpull/device/cuda_memory_resource.cuh>
+#include <pushpull/device/cuda_queue.cuh>
 #include <pushpull/error.hpp>
 #include <pushpull/registers/cuda_execution.cuh>
 #include <pushpull/registers/sums.hpp>
@@ -102,30 +104,6 @@ static __global__ void __launch_bounds__(leaf_threads) leaf_kernel(__grid_consta
   if (threadIdx.x == 0) out[f.slot(leaf)] = sum;
 }
 
-/// A stream with the events that order others after it.
-struct cuda_queue {
-  int ordinal;
-  cudaStream_t stream = nullptr;
-  bool owned;
-  cudaEvent_t event = nullptr;
-  cuda_memory_resource* resource;
-
-  cuda_queue(int gpu, cuda_memory_resource& source, cudaStream_t given, bool own)
-      : ordinal(gpu), stream(given), owned(own), resource(&source) {
-    current_device const current(gpu);
-    if (owned) cuda_check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
-    cudaError_t const created = cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
-    if (created != cudaSuccess && owned) static_cast<void>(cudaStreamDestroy(stream));
-    cuda_check(created, "cudaEventCreateWithFlags");
-  }
-  cuda_queue(cuda_queue const&) = delete;
-  cuda_queue& operator=(cuda_queue const&) = delete;
-  ~cuda_queue() {
-    static_cast<void>(cudaEventDestroy(event));
-    if (owned) static_cast<void>(cudaStreamDestroy(stream));
-  }
-};
-
 }  // namespace detail
 
 /// A point in a stream's work.
@@ -167,6 +145,9 @@ class cuda_device {
  public:
   using memory_space = cuda_memory;
   using execution = pass::cuda_execution;
+  class aside;
+  /// A kernel may be loaded when a capture meets it first.
+  using capture_guard = detail::relaxed_capture;
 
   /// A stream of its own on GPU `ordinal`. Devices made so are distinct, also on one GPU.
   /// @throws invalid_argument if there is no such GPU; cuda_error
@@ -183,11 +164,30 @@ class cuda_device {
   /// Makes the GPU the calling thread's current one until the result goes. @throws cuda_error
   [[nodiscard]] detail::current_device activate() const { return detail::current_device(id()); }
 
-  void* allocate(std::size_t bytes) const {
-    detail::current_device const current(id());
-    return queue_->resource->allocate(bytes, stream());
+  /// Whether the stream is being captured in a graph. @throws capture_error if the capture is void
+  bool is_captured() const {
+    cudaStreamCaptureStatus const status = queue_->capture_status();
+    detail::expects<capture_error>(status != cudaStreamCaptureStatusInvalidated, [&] {
+      return name() + ": an error before has made the capture of its stream void";
+    });
+    return status == cudaStreamCaptureStatusActive;
   }
+  /// While the result lives, work of the devices that this thread enqueues runs on other streams, captured by nobody.
+  static aside step_aside(std::vector<cuda_device> const& devices);
+
+  /// @throws out_of_memory, cuda_error; capture_error while the stream is captured
+  void* allocate(std::size_t bytes) const {
+    expect_uncaptured("memory is taken");
+    detail::current_device const current(id());
+    if (!queue_->released.empty() && !queue_->aside) queue_->give_back();
+    return queue_->resource->allocate(bytes, queue_->current());
+  }
+  /// While the stream is captured, memory is kept until later.
   void deallocate(void* p, std::size_t bytes) const noexcept {
+    if (queue_->aside || queue_->capture_status() != cudaStreamCaptureStatusNone) {
+      queue_->released.emplace_back(p, bytes);
+      return;
+    }
     int before = 0;
     static_cast<void>(cudaGetDevice(&before));
     static_cast<void>(cudaSetDevice(id()));
@@ -198,12 +198,12 @@ class cuda_device {
   void copy(void* to, void const* from, std::size_t bytes) const {
     if (bytes == 0) return;
     detail::current_device const current(id());
-    detail::cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream()), "cudaMemcpyAsync");
+    detail::cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, queue_->current()), "cudaMemcpyAsync");
   }
   void fill_zero(void* p, std::size_t bytes) const {
     if (bytes == 0) return;
     detail::current_device const current(id());
-    detail::cuda_check(cudaMemsetAsync(p, 0, bytes, stream()), "cudaMemsetAsync");
+    detail::cuda_check(cudaMemsetAsync(p, 0, bytes, queue_->current()), "cudaMemsetAsync");
   }
 
   template <class F>
@@ -211,7 +211,7 @@ class cuda_device {
     if (n == 0) return;
     detail::current_device const current(id());
     auto const blocks = static_cast<unsigned>((n + detail::index_threads - 1) / detail::index_threads);
-    detail::index_kernel<<<blocks, detail::index_threads, 0, stream()>>>(f, n);
+    detail::index_kernel<<<blocks, detail::index_threads, 0, queue_->current()>>>(f, n);
     detail::cuda_check(cudaGetLastError(), "index_kernel");
   }
 
@@ -219,7 +219,7 @@ class cuda_device {
   void for_each_leaf(std::int64_t n, F const& f, Sums* out) const {
     if (n == 0) return;
     detail::current_device const current(id());
-    detail::leaf_kernel<<<static_cast<unsigned>(n), detail::leaf_threads, 0, stream()>>>(f, out);
+    detail::leaf_kernel<<<static_cast<unsigned>(n), detail::leaf_threads, 0, queue_->current()>>>(f, out);
     detail::cuda_check(cudaGetLastError(), "leaf_kernel");
   }
 
@@ -248,6 +248,9 @@ class cuda_device {
 
   void wait_for(cuda_device const& other) const {
     if (queue_ == other.queue_ || stream() == other.stream()) return;
+    detail::expects<capture_error>(!queue_->is_legacy() || !other.is_captured(), [&] {
+      return name() + ": its stream is the legacy stream, which cannot wait for one that is being captured";
+    });
     {
       detail::current_device const current(other.id());
       detail::cuda_check(cudaEventRecord(other.queue_->event, other.stream()), "cudaEventRecord");
@@ -256,13 +259,18 @@ class cuda_device {
     detail::cuda_check(cudaStreamWaitEvent(stream(), other.queue_->event, 0), "cudaStreamWaitEvent");
   }
 
+  /// @throws cuda_error; capture_error while the stream is captured
   void synchronize() const {
+    expect_uncaptured("a thread waits");
     detail::current_device const current(id());
-    detail::cuda_check(cudaStreamSynchronize(stream()), "cudaStreamSynchronize");
+    detail::cuda_check(cudaStreamSynchronize(queue_->current()), "cudaStreamSynchronize");
   }
 
-  /// @throws cuda_error
-  cuda_event record() const { return {id(), stream()}; }
+  /// @throws as synchronize
+  cuda_event record() const {
+    expect_uncaptured("a thread asks for what is finished");
+    return {id(), queue_->current()};
+  }
 
   /// The same GPU and stream.
   friend bool operator==(cuda_device const& a, cuda_device const& b) noexcept {
@@ -270,6 +278,12 @@ class cuda_device {
   }
 
  private:
+  void expect_uncaptured(char const* what) const {
+    detail::expects<capture_error>(queue_->aside || !is_captured(), [&] {
+      return name() + ": its stream is being captured, and " + what + ": do so before the capture, or after it";
+    });
+  }
+
   static int checked(int ordinal) {
     int count = 0;
     detail::cuda_check(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
@@ -291,6 +305,44 @@ class cuda_device {
   std::shared_ptr<detail::cuda_queue> queue_;
 };
 
+/// See cuda_device::step_aside.
+class cuda_device::aside {
+ public:
+  explicit aside(std::vector<cuda_device> const& devices) {
+    queues_.reserve(devices.size());
+    for (cuda_device const& device : devices) {
+      detail::cuda_queue& queue = *device.queue_;
+      detail::current_device const current(device.id());
+      if (queue.side == nullptr)
+        detail::cuda_check(cudaStreamCreateWithFlags(&queue.side, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+      queues_.push_back(&queue);
+    }
+    for (detail::cuda_queue* const queue : queues_) queue->aside = true;
+  }
+  aside(aside const&) = delete;
+  aside& operator=(aside const&) = delete;
+  ~aside() {
+    for (detail::cuda_queue* const queue : queues_) {
+      static_cast<void>(cudaStreamSynchronize(queue->side));  // after an error, before memory is given back
+      queue->aside = false;
+    }
+  }
+
+  /// Waits for the work. @throws cuda_error
+  void finish() const {
+    for (detail::cuda_queue const* const queue : queues_) {
+      detail::current_device const current(queue->ordinal);
+      detail::cuda_check(cudaStreamSynchronize(queue->side), "cudaStreamSynchronize");
+    }
+  }
+
+ private:
+  detail::relaxed_capture relaxed_;  // ends after the destructor's calls
+  std::vector<detail::cuda_queue*> queues_;
+};
+
+inline cuda_device::aside cuda_device::step_aside(std::vector<cuda_device> const& devices) { return aside(devices); }
+
 /// One device per GPU of the machine; none where there is no GPU or no driver.
 inline std::vector<cuda_device> cuda_devices() {
   int count = 0;
@@ -303,6 +355,6 @@ inline std::vector<cuda_device> cuda_devices() {
   return devices;
 }
 
-static_assert(Device<cuda_device> && SortingDevice<cuda_device>);
+static_assert(Device<cuda_device> && SortingDevice<cuda_device> && CapturingDevice<cuda_device>);
 
 }  // namespace pushpull

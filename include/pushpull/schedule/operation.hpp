@@ -122,6 +122,10 @@ class operation {
   /// Takes back what has been named, where the operation is not submitted after all.
   void forget_accesses() noexcept { accesses_.clear(); }
 
+  /// Before it is submitted: what it enqueues is captured in a graph, in the place of being run.
+  void capture(bool on = true) noexcept { is_captured_ = on; }
+  bool is_captured() const noexcept { return is_captured_; }
+
   /// Names it all for another operation, which takes this one's place.
   void move_accesses(operation& to) {
     to.accesses_.insert(to.accesses_.end(), accesses_.begin(), accesses_.end());
@@ -199,6 +203,7 @@ class operation {
   std::shared_ptr<failure> failure_;  // made before it is needed: a failure must not ask for memory
   bool has_failed_ = false;
   bool is_prepared_ = false;
+  bool is_captured_ = false;
   awaited* event_ = nullptr;  // between two stages
   profile::detail::tally tally_;
   operation* next_ = nullptr;  // in a list of the communication lane

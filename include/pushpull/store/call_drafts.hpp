@@ -19,6 +19,7 @@
 #include <pushpull/schedule/completion.hpp>
 #include <pushpull/schedule/operation_pool.hpp>
 #include <pushpull/schedule/reentrance.hpp>
+#include <pushpull/store/capture.hpp>
 #include <pushpull/store/contents.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/inspection.hpp>
@@ -108,8 +109,27 @@ class call_drafts {
     return with_keys([&](auto const& keys) -> record& { return keys.find(caller, key); });
   }
 
+  /// Whether a step is to be captured in a graph, in the place of being run. @throws capture_error if it cannot be
+  bool captures_step([[maybe_unused]] char const* caller) const {
+    if (!is_captured(devices())) return false;
+    char const* reason = contents_.keys.is_distributed() ? "is one of several ranks"
+                         : Types::is_synchronous         ? "is waited for: the store is `synchronous`"
+                         : Types::accumulates            ? "depends on a count of micro-batches"
+                         : Types::compressed             ? "has compressed gradients"
+                         : factored_count<rule_type> > 0 ? "has sums of rows and columns"
+                                                         : nullptr;
+    if constexpr (!Types::has_updater)
+      if (function_.filled()) reason = "is a function's";
+    expects<capture_error>(reason == nullptr, [&] {
+      return std::string(caller) + ": a step that " + reason + " cannot be captured in a graph, and the stream of a " +
+             "device of the store is being captured";
+    });
+    return true;
+  }
+
   /// Drafts of calls, to be filled and submitted. @param caller  The name of the call, for messages.
   draft<T> new_push(char const* caller, [[maybe_unused]] bool only_accumulates = false) {
+    [[maybe_unused]] bool const captured = captures_step(caller);
     if constexpr (!Types::has_updater)
       if (auto* const op = function_.take(contents_, compressor_)) return begin<T>(*op, caller);
     if constexpr (Types::accumulates) {
@@ -119,7 +139,9 @@ class call_drafts {
       op.only_accumulates = only_accumulates;
       return begin<T>(op, caller);
     } else {
-      auto& op = pushes_->take([&] { return std::make_unique<push<Types>>(contents_, compressor_); });
+      auto const make = [&] { return std::make_unique<push<Types>>(contents_, compressor_); };
+      auto& op = captured ? without_pool(make()) : pushes_->take(make);
+      op.capture(captured);
       if constexpr (Types::has_updater) op.rules = contents_.groups.rules();
       return begin<T>(op, caller);
     }
@@ -128,6 +150,12 @@ class call_drafts {
   template <class U>
   draft<U> new_pull(char const* caller) {
     auto const make = [&] { return std::make_unique<pull<table_type, U>>(contents_); };
+    if (is_captured(devices())) {
+      captures_step(caller);
+      auto& op = without_pool(make());
+      op.capture();
+      return begin<U>(op, caller);
+    }
     if constexpr (std::is_same_v<U, T>) {
       return begin<U>(pulls_->take(make), caller);
     } else {
@@ -137,6 +165,7 @@ class call_drafts {
   /// @tparam U  The values' element type.
   template <class U>
   draft<U> new_assign(char const* caller, rule_states states) {
+    expect_uncaptured(devices(), caller);
     return begin<U>(without_pool(std::make_unique<assign<table_type, U>>(
                         contents_, states == rule_states::reset ? &reset_in : nullptr)),
                     caller);
@@ -150,6 +179,7 @@ class call_drafts {
     static_assert(!PreReduction<rule_type> || pass::keeps_rows_alone<rule_type>,
                   "kv_store: row-sparse gradients take no PreReduction such as clip_global_norm, and no Factored rule "
                   "but those that keep a number per row: group_adagrad, adam_mini");
+    expect_uncaptured(devices(), caller);
     contents_.expect_in_step(caller);
     record& r = find(caller, key);
     if constexpr (!Types::has_updater)
@@ -169,6 +199,7 @@ class call_drafts {
     return result;
   }
   pull_rows_draft new_pull_rows(char const* caller, key_view key) {
+    expect_uncaptured(devices(), caller);
     contents_.expect_in_step(caller);
     record& r = find(caller, key);
     auto& op = row_pulls_->take([&] { return std::make_unique<pull_rows<table_type>>(contents_); });

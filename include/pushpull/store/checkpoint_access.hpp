@@ -63,6 +63,7 @@ class checkpoint_access : public state_access<Derived, Traits> {
         using engine_type = std::remove_reference_t<decltype(engine)>;
         using rule = typename engine_type::rule_type;
         using change = value_change<typename engine_type::table_type>;
+        contents.captured.expect_whole_runs("load", [&](auto const& f) { f(r); });
         for (std::size_t s = 0; s < values.states.size(); ++s) make_room_for_state<rule>(contents.keys, r, s);
         if (values.micro_batches > 0) make_room_for_sum(contents.keys, r);
         std::shared_ptr<change> const value =

@@ -150,6 +150,15 @@ struct store_contents : keyed_state<typename Types::table_type> {
     if constexpr (Types::has_updater)
       for (std::size_t n = 0; n < devices().size(); ++n)
         result.room.push_back(controls[n].room_for(devices()[n], result.rules->size()));
+    expects<capture_error>(
+        !this->captured.any() ||
+            std::all_of(result.room.begin(), result.room.end(), [](auto const& b) { return b.bytes() == 0; }),
+        [] {
+          return std::string(
+                     "add_group: captured steps read hyperparameters in memory that has no room for another group: "
+                     "add ") +
+                 "all groups before the capture, or call discard_captures when its graphs are not launched any more";
+        });
     return result;
   }
 };

@@ -25,6 +25,7 @@
 #include <pushpull/schedule/operation.hpp>
 #include <pushpull/schedule/reentrance.hpp>
 #include <pushpull/store/call_drafts.hpp>
+#include <pushpull/store/capture.hpp>
 #include <pushpull/store/contents.hpp>
 #include <pushpull/store/exchange/agreement.hpp>
 #include <pushpull/store/exchange/command.hpp>
@@ -40,6 +41,7 @@
 #include <pushpull/store/operations/operation.hpp>
 #include <pushpull/store/operations/step_plan.hpp>
 #include <pushpull/store/operations/swap.hpp>
+#include <pushpull/store/ordered_work.hpp>
 #include <pushpull/store/rows/push_rows.hpp>
 #include <pushpull/update/hyperparameter_list.hpp>
 #include <pushpull/update/rule_description.hpp>
@@ -50,16 +52,20 @@ namespace pushpull::inline PUSHPULL_ABI::detail {
 struct prepared_call {
   completion handle;
   detail::operation* operation;
-  std::int64_t work;  ///< Elements to read and to write, roughly.
+  std::int64_t work;     ///< Elements to read and to write, roughly.
+  bool of_rows = false;  ///< Devices do not wait for each other at its end.
 };
 
 /// Makes each call on a kv_store an operation and submits it. A call is a draft that the caller fills, then it is submitted.
 /// @tparam Types  A kv_store_types.
 template <class Types>
-class engine : public call_drafts<Types> {
+class engine : public ordered_work<Types> {
+  using ordered = ordered_work<Types>;
   using drafts = call_drafts<Types>;
   using drafts::accumulation_, drafts::compressor_, drafts::contents_, drafts::function_, drafts::ranks_,
       drafts::schedule_, drafts::state_names_;
+  using ordered::capture, ordered::finish_work, ordered::join_devices, ordered::order_with_graphs, ordered::perform,
+      ordered::run_between_all, ordered::tell;
 
  public:
   using typename drafts::record, typename drafts::key_type, typename drafts::key_view, typename drafts::contents_type;
@@ -71,8 +77,9 @@ class engine : public call_drafts<Types> {
   template <class E>
   using draft = typename drafts::template draft<E>;
   using drafts::devices;
+  using ordered::drain, ordered::run_in_order, ordered::run_between_steps;
 
-  using drafts::drafts;
+  using ordered_work<Types>::ordered_work;
   engine(engine const&) = delete;
   engine& operator=(engine const&) = delete;
   /// What calls borrowed may end with the store.
@@ -93,10 +100,17 @@ class engine : public call_drafts<Types> {
   }
   template <class Operation>
   prepared_call prepare(row_draft<Operation>& call) {
-    return {std::move(call.handle), &call.operation, call.operation.work()};
+    return {std::move(call.handle), &call.operation, call.operation.work(), true};
   }
   completion submit(prepared_call const& call, priority when) {
+    if (call.operation->is_captured()) {
+      capture(*call.operation);
+      contents_.captured.keep(call.handle);
+      return call.handle;
+    }
+    order_with_graphs();
     schedule_->submit(*call.operation, when.value, call.work <= small_work);
+    call.of_rows ? join_devices() : order_with_graphs();
     if constexpr (Types::is_synchronous) call.operation->devices_wait();
     return call.handle;
   }
@@ -111,11 +125,13 @@ class engine : public call_drafts<Types> {
     joint.acquire();
     completion handle(joint);
     std::int64_t work = 0;
+    bool of_rows = false;
     for (prepared_call const& call : all) {
+      of_rows = of_rows || call.of_rows;
       joint.add(*call.operation);
       work = call.work > std::numeric_limits<std::int64_t>::max() - work ? call.work : work + call.work;
     }
-    return submit(prepared_call{std::move(handle), &joint, work}, when);
+    return submit(prepared_call{std::move(handle), &joint, work, of_rows}, when);
   }
   plan_type make_plan(std::span<key_type const> keys) {
     shared_guard const lock(contents_.mutex);
@@ -126,6 +142,7 @@ class engine : public call_drafts<Types> {
   /// The step of a plan. Finished when it returns if the devices are CPUs.
   /// @param only_accumulates  No key is updated.
   void update(plan_type& plan, bool only_accumulates = false) {
+    bool const captured = this->captures_step("update");
     if constexpr (!Types::has_updater && !Types::compressed)
       if (auto* const op = function_.take(contents_, compressor_)) {
         prepared_call const call{completion(*op), op, op->work()};
@@ -135,14 +152,21 @@ class engine : public call_drafts<Types> {
         return;
       }
     plan.step().begin(accumulation_, only_accumulates);
-    run_in_order(plan.step());
+    if (captured) {
+      plan.step().capture();
+      return capture(plan.step());
+    }
+    perform(plan.step());
   }
   /// Same as update, but on CPU devices too it may go on when this returns. To be finished before the plan is used again.
   void start(plan_type& plan, priority when) {
     if constexpr (!Types::has_updater)
       if (function_.filled()) return update(plan);
+    if (is_captured(devices())) return update(plan);
     plan.step().begin(accumulation_, false);
+    order_with_graphs();
     schedule_->submit(plan.step(), when.value, false);
+    order_with_graphs();
   }
   /// Returns when the step is done. @throws what it fails with
   void finish(plan_type& plan) {
@@ -167,12 +191,21 @@ class engine : public call_drafts<Types> {
   new_keys prepare_init(std::span<key_view const> keys, std::span<View const> values, bool resident,
                         std::vector<bool> const& needs_gradient, key_options options = {}) {
     expect_outside(*schedule_);
-    auto made = prepare_keys(keys, values, resident, needs_gradient, options);
+    expect_uncaptured(devices(), "init");
     std::size_t const clocks = contents_.keys.size() + keys.size();
+    expects<capture_error>(!contents_.captured.any() || contents_.has_room(clocks), [] {
+      return std::string(
+                 "init: captured steps count in the memory of the present keys, which has no room for more: init ") +
+             "all keys before the capture, or call discard_captures when its graphs are not launched any more";
+    });
+    auto made = prepare_keys(keys, values, resident, needs_gradient, options);
     if (!contents_.has_room(clocks)) run_between_all([&] { contents_.make_room(clocks); });
     return made;
   }
-  void commit(new_keys& made) { contents_.commit(made); }
+  void commit(new_keys& made) {
+    contents_.commit(made);
+    join_devices();
+  }
   /// Several ranks agree on the keys, and take the values of rank 0.
   template <class View>
   new_keys prepare_keys(std::span<key_view const> keys, std::span<View const> values, bool resident,
@@ -203,47 +236,34 @@ class engine : public call_drafts<Types> {
   }
   void require_gradient(key_view key) {
     expect_outside(*schedule_);
+    expect_uncaptured(devices(), "require_gradient");
     unique_guard const lock(contents_.mutex);
     contents_.keys.require_gradient(key);
+    join_devices();
   }
 
   new_rules prepare_rule(std::size_t group, updater_type const& updater) {
     expect_outside(*schedule_);
+    expect_uncaptured(devices(), "set_hyperparameters");
     return contents_.prepare_rule(group, updater);
   }
   new_rules prepare_group(predicate belongs, updater_type const& updater) {
     expect_outside(*schedule_);
+    expect_uncaptured(devices(), "add_group");
     return contents_.prepare_group(std::move(belongs), updater);
   }
   /// A group's between the operations on all keys.
-  void commit(new_rules& made) { contents_.commit(made); }
+  void commit(new_rules& made) {
+    order_with_graphs();
+    contents_.commit(made);
+    join_devices();
+  }
   /// Adds a group with the keys, present and to come, for which `belongs` holds.
   std::size_t add_group(predicate belongs, updater_type const& updater) {
     auto made = prepare_group(std::move(belongs), updater);
     std::size_t const number = made.rules->size() - 1;
     run_between_all([&] { commit(made); });  // no operation sees half of it
     return number;
-  }
-  /// Names all keys. No key is added meanwhile.
-  void write_all(operation& op) {
-    contents_.keys.for_each([&](record& r) { op.writes(r.order); });
-  }
-
-  /// An operation of this call's own. Returns when it is done. @throws what it fails with
-  void run_in_order(operation& op) {
-    schedule_->submit(op, std::numeric_limits<int>::max(), true);
-    schedule_->finish(op);
-    tell(op);
-  }
-  /// f(contents) when earlier operations on the key are done, and before later ones. Returns when done.
-  template <class F>
-  void run_in_order(record& r, F const& f) {
-    run_after(r.order, f);
-  }
-  /// f(contents) between two steps of stores whose steps share sums.
-  template <class F>
-  void run_between_steps(F const& f) {
-    run_after(contents_.steps, f);
   }
   /// The sums over all keys, and the values that persist, where device number n finds them.
   sums_t<rule_type> const* shared_sums(std::size_t n) const { return &contents_.controls[n].shared()->sums; }
@@ -294,23 +314,6 @@ class engine : public call_drafts<Types> {
     return {contents_.keys.is_distributed() ? ranks_.get() : nullptr, all.rank(), all.ranks()};
   }
 
-  void wait(record& r) {
-    schedule_->wait(r.order);
-    synchronize();
-    expect_alive();
-  }
-  void wait() {
-    schedule_->wait();
-    synchronize();
-    expect_alive();
-  }
-  /// As wait, without the errors of what failed.
-  /// @throws invalid_argument in a function of the user that the store's work calls: it would wait for itself
-  void drain() {
-    expect_outside(*schedule_);
-    finish_work();
-  }
-
  private:
   /// For ranks whose stores are to be alike.
   std::string in_words() const {
@@ -336,51 +339,6 @@ class engine : public call_drafts<Types> {
 
   /// Elements up to which the calling thread does the work of a call itself: about as long as another takes to wake.
   static constexpr std::int64_t small_work = std::int64_t{1} << 14;
-
-  /// @throws what an operation that is done has failed with
-  static void tell(operation const& op) {
-    if (failure* const failed = op.failed()) {
-      failed->told = true;
-      std::rethrow_exception(failed->error);
-    }
-  }
-
-  template <class F>
-  void run_after(variable& v, F const& f) {
-    auto const run = [&] { f(contents_); };
-    function_operation op(run);
-    contents_.write_collectives(op);
-    op.writes(v);
-    run_in_order(op);
-  }
-  template <class F>
-  void run_between_all(F const& f) {
-    function_operation op(f);
-    write_all(op);
-    run_in_order(op);
-  }
-
-  void finish_work() {
-    schedule_->drain();
-    synchronize();
-  }
-  void synchronize() const {
-    if constexpr (HostDevice<D>) return;
-    profile::detail::waiting_in const call(schedule_->counters);
-    for (D const& device : devices()) device.synchronize();
-  }
-
-  /// Where devices move messages, what a device has done says whether they came.
-  void expect_alive() const {
-    if constexpr (Types::collective && !HostDevice<D>) {
-      try {
-        ranks_->expect_alive();
-      } catch (...) {
-        ranks_->note(std::current_exception());
-        throw;
-      }
-    }
-  }
 
   rank_weights weights_;  // of the call of join that is under way
   command_slot commands_;

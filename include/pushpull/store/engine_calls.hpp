@@ -153,6 +153,11 @@ class engine_calls : public checkpoint_access<Derived, Traits> {
   {
     run(plan, true);
   }
+  /// Says that no graph with captured calls of the store is launched any more. The memory that they refer to is given back, and
+  /// what they forbade is allowed: `init` of more keys, more groups, steps of parts of a captured step. Waits.
+  void discard_captures() {
+    std::apply([](auto&... engines) { (engines.discard_captures(), ...); }, self().engines());
+  }
   using store_face<Derived, Traits>::accumulate;
   /// @throws invalid_argument if a swap has put a state in the place of the weights of one of the plan's keys
   void expect_weights(char const* caller, plan_type const& plan) const {
@@ -361,7 +366,10 @@ class engine_calls : public checkpoint_access<Derived, Traits> {
     return first;
   }
   void run(plan_type& plan, bool only_accumulates) {
-    if constexpr (count > 1) expect_weights("update", plan);
+    if constexpr (count > 1) {
+      expect_weights("update", plan);
+      each_of(plan, [](auto& engine, auto&, std::size_t) { static_cast<void>(engine.captures_step("update")); });
+    }
     each_of(plan, [&](auto& engine, auto& part, std::size_t) {
       if (part) engine.update(*part, only_accumulates);
     });

@@ -54,6 +54,12 @@ std::int64_t read_steps(Table const& table, Controls const& controls, typename T
   return t;
 }
 
+/// Whether any step has updated the key. Waits if only launches of graphs may have, which the host does not see.
+template <class Table, class Controls>
+bool is_updated(Table const& table, Controls const& controls, typename Table::record const& r) {
+  return r.updates > 0 || (r.captures != 0 && read_steps(table, controls, r) > 0);
+}
+
 /// Makes the key's next update number t + 1. Waits.
 template <class Table, class Controls>
 void write_steps(Table const& table, Controls const& controls, typename Table::record& r, std::int64_t t) {

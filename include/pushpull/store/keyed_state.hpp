@@ -12,6 +12,7 @@
 #include <pushpull/config.hpp>
 #include <pushpull/schedule/operation.hpp>
 #include <pushpull/schedule/reentrance.hpp>
+#include <pushpull/store/capture.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/keys/key_table.hpp>
 #include <pushpull/store/keys/placement.hpp>
@@ -30,6 +31,7 @@ struct keyed_state {
   variable steps;                   ///< The order of steps that share sums, or values that persist.
   variable* collectives = nullptr;  ///< The order of operations that all ranks take part in, if there are several.
   guarded_mutex<std::shared_mutex> mutex;  ///< Keys and groups against calls that change them.
+  captured_calls captured;                 ///< That graphs launch.
 
   /// The parameters of key_table.
   keyed_state(std::vector<device_type> const& devices, topology const& owners, rank_group* ranks,

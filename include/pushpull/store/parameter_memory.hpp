@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <pushpull/config.hpp>
+#include <pushpull/store/capture.hpp>
 #include <pushpull/store/concepts.hpp>
 #include <pushpull/store/memory_report.hpp>
 #include <pushpull/store/rule_states.hpp>
@@ -260,7 +261,9 @@ class parameter_memory<S> {
   template <class Keys, class Gradients>
     requires requires(S& store, Keys const& name, Gradients const& gradients) { store.push(name, gradients); }
   void update(Keys const& name, Gradients const& gradients) {
-    if constexpr (requires { store_->push(name, gradients).wait(); }) {
+    if (is_captured(store_->devices())) {
+      store_->push(name, gradients);
+    } else if constexpr (requires { store_->push(name, gradients).wait(); }) {
       store_->push(name, gradients).wait();
     } else {
       store_->push(name, gradients);

@@ -67,6 +67,7 @@ class state_access : public key_access<Derived, Traits> {
       expect_a_count("set_steps", key, t);
       engine.run_in_order(r, [&](auto& contents) {
         detail::expect_weights("set_steps", key, r);
+        contents.captured.expect_whole_runs("set_steps", [&](auto const& f) { f(r); });
         write_steps(contents.keys, contents.controls, r, t);
       });
     });

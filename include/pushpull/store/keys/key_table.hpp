@@ -207,9 +207,13 @@ class key_table {
     std::uint64_t const operation = may_skip_ ? ++operations_ : 0;
     for_each_key([&](record& r) {
       ++r.updates;
-      // Keys that were part of the same operations have the same t.
-      if (may_skip_) r.history = (r.history ^ operation) * 0x9E3779B97F4A7C15U + (r.history >> 29);
+      if (may_skip_) r.history = joined_history(r.history, operation);
     });
+  }
+  /// Same, for an operation that is captured: nobody counts how often its graph is launched. The devices' own counts go on.
+  template <class ForEachKey>
+  void count_captured(ForEachKey const& for_each_key) const {
+    for_each_key([operation = ++operations_](record& r) { r.captures = joined_history(r.captures, operation); });
   }
 
   /// Gives a resident key gradients on every device, if it has none.

@@ -68,6 +68,8 @@ struct key_record {
   std::unique_ptr<rare_memory<D>> rare = {};
   std::int64_t updates = 0;              ///< The clock's t, as far as operations have run.
   std::uint64_t history = 0;             ///< Where steps may be skipped: of which operations it was part.
+  std::uint64_t captures = 0;            ///< Of which captured operations it is part, whose graphs update it unseen.
+  std::int32_t captured_run = 0;         ///< Of these, the run that it shares with others: see captured_calls.
   variable order = {};                   ///< Among the operations on the key.
   std::int64_t micro_batches = 0;        ///< Pushes since its last step, whose sum the owners hold.
   std::string const* swapped = nullptr;  ///< The name of the state that a swap has put in the place of the weights.
@@ -88,6 +90,11 @@ struct key_record {
   /// Whether the owners hold a sum of micro-batches.
   bool accumulated() const { return micro_batches > 0; }
 };
+
+/// A number for the operations of a key, with one more. Keys that were part of the same ones have the same t.
+constexpr std::uint64_t joined_history(std::uint64_t history, std::uint64_t operation) {
+  return (history ^ operation) * 0x9E3779B97F4A7C15U + (history >> 29);
+}
 
 /// Finds records by their keys.
 template <class Record, class View>

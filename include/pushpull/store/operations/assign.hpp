@@ -69,6 +69,8 @@ class assign final : public gathered_operation<typename Table::device_type> {
 
   void prepare() override {
     call_.for_each_key([](record& r) { expect_weights("assign", typename Table::key_view(r.key), r); });
+    if (reset_ != nullptr)
+      contents_.captured.expect_whole_runs("assign", [&](auto const& f) { call_.for_each_key(f); });
     contents_.in_step([&] {
       call_.begin(contents_.keys, effect::assigns);
       call_.lay_out(contents_.keys, step_, effect::assigns);
@@ -82,7 +84,10 @@ class assign final : public gathered_operation<typename Table::device_type> {
       });
     });
     if (event != nullptr) return progress::waiting_for(*event);
-    if (reset_ != nullptr) call_.for_each_key([&](record& r) { reset_(contents_, r); });
+    if (reset_ != nullptr) {
+      call_.for_each_key([&](record& r) { reset_(contents_, r); });
+      join(contents_.devices());
+    }
     return progress::done();
   }
 

@@ -2,16 +2,19 @@
 /// One call on a store: its keys in order, its tensors where each owner reaches them, and the runs that they become.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 #include <type_traits>
 #include <vector>
 
 #include <pushpull/compress/none.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/error.hpp>
 #include <pushpull/registers/code.hpp>
 #include <pushpull/schedule/awaited.hpp>
 #include <pushpull/store/exchange/call_exchange.hpp>
@@ -48,6 +51,13 @@ class laid_out_call : public call_sources<Table, D, G, M, C> {
     clear();
     base::take(table, from);
   }
+  /// The call is captured in a graph, in the place of being run. @throws capture_error, before anything has changed, unless all
+  /// of its tensors lie where streams are captured too
+  void capture() {
+    expect_captured(sources_, "gradient");
+    expect_captured(outputs_, "output");
+    captured_ = true;
+  }
   /// The sources are sums: a mean over them has been taken.
   void expect_sums() { divisor_ = 1; }
 
@@ -55,6 +65,7 @@ class laid_out_call : public call_sources<Table, D, G, M, C> {
     base::forget();
     staged_.clear();
     stage_ = stage::sources;
+    captured_ = false;
   }
 
   /// Before `lay_out`: forgets earlier ones. The keys that are chosen are those of which sources are encoded.
@@ -67,8 +78,7 @@ class laid_out_call : public call_sources<Table, D, G, M, C> {
       if (what != effect::reads) this->reserve_codes(table, may_fail);
     if constexpr (Table::collective)
       if (what != effect::reads && table.is_distributed()) this->lay_out_exchange(table, sources_to::owners);
-    order_after(table.devices(), sources_);
-    order_after(table.devices(), outputs_);
+    if (!captured_) order_after_tensors(table);
   }
 
   /// Lays the keys that are chosen out in `step`, which `launch` runs: several steps share a launch. Takes all memory that
@@ -137,6 +147,7 @@ class laid_out_call : public call_sources<Table, D, G, M, C> {
   awaited* launch_part(Table const& table, effect what, Run const& run) {
     [[maybe_unused]] bool const exchanges = Table::collective && table.is_distributed() && what != effect::reads;
     if (stage_ == stage::sources) {
+      if (captured_) order_after_tensors(table);
       if constexpr (compressed)
         if (what != effect::reads) this->encode(table.devices());
       copy_all(table.devices(), staged_.copies_in());
@@ -161,7 +172,8 @@ class laid_out_call : public call_sources<Table, D, G, M, C> {
     copy_behind(table.devices(), staged_.copies_out());
     order_before(table.devices(), sources_);
     order_before(table.devices(), outputs_);
-    if (what == effect::updates) table.count([&](auto const& f) { this->for_each_distinct_key(f); });
+    auto const for_each_key = [&](auto const& f) { this->for_each_distinct_key(f); };
+    if (what == effect::updates) captured_ ? table.count_captured(for_each_key) : table.count(for_each_key);
     return nullptr;
   }
 
@@ -201,6 +213,40 @@ class laid_out_call : public call_sources<Table, D, G, M, C> {
   }
 
  private:
+  void order_after_tensors(Table const& table) {
+    if (!captured_) expect_uncaptured(table);
+    order_after(table.devices(), sources_);
+    order_after(table.devices(), outputs_);
+  }
+  template <class Operands>
+  static void expect_captured([[maybe_unused]] Operands const& operands, [[maybe_unused]] char const* what) {
+    if constexpr (CapturingDevice<D>)
+      for (auto const& x : operands)
+        expects<capture_error>(x.device && x.device->is_captured(), [&] {
+          return std::string(what) +
+                 (x.device ? " on device " + std::string(x.device->name()) : " in memory of the host") +
+                 ": the call is being captured in a graph, its stream is not: it has to wait for the captured one "
+                 "first";
+        });
+  }
+  /// The store's devices are not being captured: a wait for a stream that is would make them.
+  void expect_uncaptured([[maybe_unused]] Table const& table) const {
+    if constexpr (CapturingDevice<D>) {
+      auto const expect = [&](auto const& operands) {
+        for (auto const& x : operands)
+          if (x.device && std::find(table.devices().begin(), table.devices().end(), *x.device) == table.devices().end())
+            expects<capture_error>(!x.device->is_captured(), [&] {
+              return "a tensor on device " + std::string(x.device->name()) +
+                     ", whose stream is being captured, those of the store's devices are not: one of them has to wait "
+                     "for " +
+                     "it first";
+            });
+      };
+      expect(sources_);
+      expect(outputs_);
+    }
+  }
+
   template <class Step, class Target>
   void lay_out_reduction(Table const& table, Step& step, Target const& target) {
     D const& device = table.devices().front();
@@ -275,6 +321,7 @@ class laid_out_call : public call_sources<Table, D, G, M, C> {
 
   enum class stage { sources, pass, results };  // what `launch_part` does next
   stage stage_ = stage::sources;
+  bool captured_ = false;
   std::vector<M*> mirrors_;
   std::int32_t divisor_ = 0;  // of a mean; 0: as many as there are sources
 };

@@ -20,6 +20,7 @@
 #include <pushpull/pass/step_control.hpp>
 #include <pushpull/schedule/awaited.hpp>
 #include <pushpull/schedule/operation.hpp>
+#include <pushpull/store/capture.hpp>
 #include <pushpull/store/contents.hpp>
 #include <pushpull/store/exchange/rank_gradients.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
@@ -27,6 +28,7 @@
 #include <pushpull/store/keys/shard.hpp>
 #include <pushpull/store/operands.hpp>
 #include <pushpull/store/operations/laid_out_step.hpp>
+#include <pushpull/store/operations/model_layout.hpp>
 #include <pushpull/store/reach.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
@@ -44,6 +46,8 @@ class model_step final : public operation {
   using Step =
       fused_step<D, rule_type, typename Types::reduction_type, typename Types::step_types, pass::memory::arenas>;
 
+  using layout = model_layout<Types, Step>;
+
  public:
   using record = typename Types::record;
 
@@ -60,13 +64,16 @@ class model_step final : public operation {
         // The same order on all ranks, whose messages follow one another in it.
         return a->arena != b->arena ? a->arena->number() < b->arena->number() : a->offset < b->offset;
       });
-    build(table, update_, keys_, false);
+    lay_out_aside(detail::is_captured(table.devices()), table.devices(),
+                  [&] { layout::build(table, update_, keys_, false); });
   }
 
   /// For the next run. @param policy  When keys are updated. @param only  No key is updated.
   void begin([[maybe_unused]] typename Types::accumulation_policy const& policy, bool only) {
     policy_ = policy;
     only_accumulates_ = only;
+    this->capture(false);
+    contents_.captured.expect_whole_runs("update", [&](auto const& f) { for_each_key(f); });
     contents_.expect_in_step("update");
     if constexpr (sums_of_ranks)
       if (contents_.keys.is_distributed())
@@ -94,6 +101,11 @@ class model_step final : public operation {
   }
 
   progress run() override {
+    if constexpr (CapturingDevice<D>)
+      if (this->is_captured()) {
+        run_captured();
+        return progress::done();
+      }
     return contents_.in_step([&] {
       if (next_ == 0) begin_run();
       // One part after the other, each when the messages of the one before have arrived.
@@ -112,6 +124,42 @@ class model_step final : public operation {
       choose_due();
     } else {
       lay_out(contents_.keys, update_, keys_, false);
+    }
+  }
+
+  /// In the place of all parts: what is laid out belongs to the graph. Keys have runs, and counts, of their own, as other
+  /// captured calls may update some of them; not so where that would change the sums over all keys.
+  void run_captured() {
+    for (record* const r : keys_) expect_weights("update", typename Types::key_view(r->key), *r);
+    auto const made = std::make_shared<laid_out<Types, Step>>(contents_.keys);
+    lay_out_aside(true, contents_.devices(), [&] {
+      layout::build(contents_.keys, *made, keys_, false, !Step::two_phases);
+      contents_.groups.complete(rules_);
+    });
+    note_captured_runs(*made);
+    contents_.captured.keep(made);
+    made->run(contents_.devices(), [&](auto& step) {
+      if constexpr (Types::has_updater) {
+        step.run(contents_.devices(), contents_.controls, rules_->data());
+      } else {
+        step.run(contents_.devices());
+      }
+    });
+    contents_.keys.count_captured([&](auto const& f) {
+      for (record* const r : keys_) f(*r);
+    });
+  }
+  /// Gives keys that share a run its number. Those of an earlier captured step that share one do so again.
+  template <class Built>
+  void note_captured_runs(Built const& built) {
+    for (std::size_t first = 0; first < keys_.size();) {
+      std::size_t last = first + 1;
+      while (last < keys_.size() && built.joined[last]) ++last;
+      if (last - first > 1 && keys_[first]->captured_run == 0) {
+        std::int32_t const run = contents_.captured.add_run(last - first);
+        for (std::size_t i = first; i < last; ++i) keys_[i]->captured_run = run;
+      }
+      first = last;
     }
   }
 
@@ -254,128 +302,8 @@ class model_step final : public operation {
   void lay_out(Table const& table, laid_out<Types, Built>& built, std::vector<record*> const& keys, bool with_sums) {
     bool stands = built.with_sums == with_sums && built.keys == keys;
     for (std::size_t i = 1; stands && i < keys.size(); ++i)
-      stands = !built.joined[i] || Built::accumulates_only || share_clock(*keys[i - 1], *keys[i]);
-    if (!stands) build(table, built, keys, with_sums);
-  }
-
-  template <class Built>
-  void build(Table const& table, laid_out<Types, Built>& built, std::vector<record*> const& keys, bool with_sums) {
-    built.clear(Types::collective && table.is_distributed());  // until all is laid out it is laid out for none
-    built.with_sums = with_sums;
-    bool const brings_sums = with_sums && table.is_distributed();
-    built.joined.assign(keys.size(), false);
-    if constexpr (Types::collective)
-      if (table.is_distributed() && !built.ranks.exchanges()) built.ranks.exchanged = table.ranks().make_messages();
-    for (std::size_t first = 0; first < keys.size();) {
-      std::size_t last = first + 1;
-      for (; last < keys.size() && !sums_by_key(table) && continues(*keys[last - 1], *keys[last]); ++last)
-        built.joined[last] = true;
-      auto const same = std::span(keys).subspan(first, last - first);
-      add_run(table, built, same, brings_sums);
-      if constexpr (Types::collective && !Built::accumulates_only)
-        if (built.ranks.exchanges())
-          for (record const* const r : same) built.ranks.mirrors.add(table, *r, *built.ranks.exchanged);
-      first = last;
-    }
-    if constexpr (Types::collective)
-      if (built.ranks.exchanges()) {
-        built.ranks.mirrors.flush(table, *built.ranks.exchanged);
-        built.ranks.sums.commit(table.devices());
-      }
-    built.step.commit(table.devices());
-    built.keys = keys;
-  }
-
-  /// Whether every key has a run of its own: where it has sums of its own, or leaves of its own and they matter.
-  static bool sums_by_key(Table const& table) {
-    return Step::per_tensor || (Step::two_phases && table.placement().begins_leaves_with_keys());
-  }
-
-  /// Whether one clock can stand for both: as many updates, by the same rule.
-  static bool share_clock(record const& a, record const& b) {
-    return a.updates == b.updates && a.history == b.history && a.parameter_group == b.parameter_group;
-  }
-
-  /// Whether one run can go on from key a into key b.
-  static bool continues(record const& a, record const& b) {
-    return follows_in_memory(a, b) && share_clock(a, b) && (!Step::two_phases || continues_leaves(a, b));
-  }
-
-  template <class Built>
-  void add_run(Table const& table, laid_out<Types, Built>& built, std::span<record* const> keys, bool brings_sums) {
-    rank_gradients<Table, D> const gradients = gradients_of(table, built, keys, brings_sums);
-    record const& first = *keys.front();
-    element_numbers const numbers = numbers_of(first);
-    slice const range{first.offset, keys.back()->padded_range().end};
-    for_each_owner(
-        table, *first.arena, range, numbers, [&](auto const& shard) { add_run(table, built, keys, gradients, shard); },
-        [&](distant_part const& part) {
-          built.step.add_distant(first.index, leaf_phase_after(numbers.leaf_phase, part.offset), part.size);
-        });
-    if constexpr (Table::collective)
-      if (built.ranks.exchanges())
-        for (record const* const r : keys)
-          if (r->size() > 0 && !is_local(table, *r)) built.step.add_distant_clock(r->index);
-  }
-  template <class Built, class Shard>
-  void add_run(Table const& table, laid_out<Types, Built>& built, std::span<record* const> keys,
-               rank_gradients<Table, D> const& of_ranks, Shard const& shard) {
-    using run_type = typename Built::run_type;
-    Built& step = built.step;
-    std::size_t const n = shard.device_number();
-    std::vector<typename Table::T const*> gradients;
-    std::vector<typename Table::T*> mirrors;
-    of_ranks.append(gradients, shard.offset(), [&](std::size_t m) {
-      return readable(table, built, n, m, of_ranks.own_source(*keys.front(), m) + shard.offset(), shard.size());
-    });
-    run_type run;
-    if constexpr (Built::accumulates_only) {
-      run = shard.template sum_run<run_type>();
-    } else {
-      run = shard.template run<run_type>();
-      table.add_mirrors(mirrors, shard);
-      table.add_mirror_copies(built.copies_out, shard);
-      run.accumulated = built.with_sums && !table.is_distributed();
-      bool const is_sum = gradients.size() > 1 || of_ranks.sources() > 1;  // one source may be a sum of several
-      if (run.accumulated || Built::always_reduced || (Built::two_phases && is_sum)) run.reduced = shard.reduced();
-    }
-    auto const owned = [&](record const* r) { return shard.has_elements_of(*r); };
-    record const* const lead = *std::find_if(keys.begin(), keys.end(), owned);
-    run.clock = lead->index;
-    run.sources = of_ranks.sources();
-    step.add(n, run, gradients, mirrors);
-    if constexpr (Built::is_factored)
-      step.add_matrices(
-          n, run, gradients, keys.front()->shape,
-          factor_memory_of<typename Built::rule_type, typename Table::state_type>(shard.device(), *keys.front()));
-    for (record const* const r : keys)
-      if (owned(r)) step.add_clock(n, r->index, r == lead);
-  }
-
-  template <class Built>
-  static rank_gradients<Table, D> gradients_of(Table const& table, Built& built, std::span<record* const> keys,
-                                               [[maybe_unused]] bool brings_sums) {
-    if constexpr (Types::collective)
-      if (built.ranks.exchanges())
-        return {table, keys, *built.ranks.exchanged, built.ranks.sums, built.staged.front(), brings_sums};
-    return rank_gradients<Table, D>(table.devices().size());
-  }
-  /// Whether this process holds elements of the key.
-  static bool is_local(Table const& table, record const& r) {
-    bool any = false;
-    for_each_shard(table, r, [&](auto const&) { any = true; });
-    return any;
-  }
-
-  /// A part of the gradient of device number m where device number n reads it.
-  template <class Built>
-  static typename Table::T const* readable(Table const& table, laid_out<Types, Built>& built, std::size_t n,
-                                           std::size_t m, typename Table::T const* gradient, std::int64_t size) {
-    if (table.reach()(n, m)) return gradient;
-    std::size_t const bytes = static_cast<std::size_t>(size) * sizeof(*gradient);
-    void* const staged = built.staged[n].take(table.devices()[n], bytes);
-    built.copies_in.push_back({n, staged, gradient, bytes});
-    return static_cast<typename Table::T const*>(staged);
+      stands = !built.joined[i] || Built::accumulates_only || layout::share_clock(*keys[i - 1], *keys[i]);
+    if (!stands) layout::build(table, built, keys, with_sums);
   }
 
   void recycle() noexcept override {}

@@ -66,6 +66,7 @@ class joint_operation final : public operation {
   /// Takes over a reference to an operation that was not submitted, and what it has named.
   void add(operation& part) {
     part.move_accesses(*this);
+    if (part.is_captured()) capture();
     part.acquire();
     parts_.push_back(&part);
   }

@@ -13,6 +13,7 @@
 #include <pushpull/pass/operands.hpp>
 #include <pushpull/reduce/sum.hpp>
 #include <pushpull/schedule/operation.hpp>
+#include <pushpull/store/capture.hpp>
 #include <pushpull/store/exchange/gathered_outputs.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/keyed_state.hpp>
@@ -72,20 +73,8 @@ class pull final : public gathered_operation<typename Table::device_type> {
   }
 
   void prepare() override {
-    auto const& table = contents_.keys;
-    call_.begin(table, effect::reads);
-    is_gathering_ = false;
-    if constexpr (Table::collective)
-      if (table.is_distributed()) {
-        if constexpr (reads_mirrors) {
-          call_.choose(reads_mirror);
-          call_.lay_out_copies(table, mirror_step_, [](record const& r) { return Table::mirror(r, 0); });
-          call_.choose([](record const& r) { return !reads_mirror(r); });
-        }
-        if (gathers_) contents_.in_step([&] { lay_out_gather(); });
-        return;
-      }
-    call_.lay_out(table, step_, effect::reads);
+    if (this->is_captured()) call_.capture();
+    lay_out_aside(this->is_captured(), contents_.devices(), [&] { lay_out(); });
   }
   progress run() override {
     bool const is_distributed = contents_.keys.is_distributed();
@@ -111,6 +100,22 @@ class pull final : public gathered_operation<typename Table::device_type> {
  private:
   static bool reads_mirror(record const& r) { return reads_mirrors && r.arena->resident(); }
 
+  void lay_out() {
+    auto const& table = contents_.keys;
+    call_.begin(table, effect::reads);
+    is_gathering_ = false;
+    if constexpr (Table::collective)
+      if (table.is_distributed()) {
+        if constexpr (reads_mirrors) {
+          call_.choose(reads_mirror);
+          call_.lay_out_copies(table, mirror_step_, [](record const& r) { return Table::mirror(r, 0); });
+          call_.choose([](record const& r) { return !reads_mirror(r); });
+        }
+        if (gathers_) contents_.in_step([&] { lay_out_gather(); });
+        return;
+      }
+    call_.lay_out(table, step_, effect::reads);
+  }
   /// The keys that are chosen: owners write their parts of the outputs.
   void lay_out_gather() {
     auto const& table = contents_.keys;

@@ -14,6 +14,7 @@
 #include <pushpull/pass/operands.hpp>
 #include <pushpull/schedule/awaited.hpp>
 #include <pushpull/schedule/operation.hpp>
+#include <pushpull/store/capture.hpp>
 #include <pushpull/store/contents.hpp>
 #include <pushpull/store/exchange/call_exchange.hpp>
 #include <pushpull/store/exchange/rank_sums.hpp>
@@ -121,10 +122,15 @@ class push final : public gradient_operation<Types> {
   }
 
   void prepare() override {
+    auto& contents = this->contents_;
     this->expect_all_weights();
-    this->contents_.in_step([&] {
-      this->call_.begin(this->contents_.keys, effect::updates, step_type::may_fail);
-      this->call_.lay_out(this->contents_.keys, step_, effect::updates);
+    contents.captured.expect_whole_runs(this->name(), [&](auto const& f) { this->call_.for_each_key(f); });
+    if (this->is_captured()) this->call_.capture();
+    lay_out_aside(this->is_captured(), contents.devices(), [&] {
+      contents.in_step([&] {
+        this->call_.begin(contents.keys, effect::updates, step_type::may_fail);
+        this->call_.lay_out(contents.keys, step_, effect::updates);
+      });
     });
   }
   progress run() override {

@@ -135,7 +135,8 @@ class swap final : public operation {
 
   /// A key without updates has no state yet; the host does not know of steps that were skipped.
   bool has_state(record const& r) const {
-    return MaySkip<rule_type> ? read_steps(contents_.keys, contents_.controls, r) > 0 : r.updates > 0;
+    return MaySkip<rule_type> ? read_steps(contents_.keys, contents_.controls, r) > 0
+                              : is_updated(contents_.keys, contents_.controls, r);
   }
   /// The other ranks' parts of the mirrors.
   void lay_out_mirrors() {

@@ -32,6 +32,7 @@
 #include <pushpull/store/exchange/gathered_outputs.hpp>
 #include <pushpull/store/exchange/row_exchange.hpp>
 #include <pushpull/store/gather.hpp>
+#include <pushpull/store/inspection.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/keys/key_table.hpp>
 #include <pushpull/store/keys/shard.hpp>
@@ -129,9 +130,12 @@ class push_rows final : public device_operation<typename Types::device_type> {
 
   void prepare() override {
     expect_weights("push", key_view(key_->key), *key_);
+    contents_.captured.expect_whole_runs("push", [&](auto const& f) { f(*key_); });
     if constexpr (!pass::is_timeless<Rule>) {
       contents_.groups.complete(rules);
-      if (key_->updates == 0 && starts_states((*rules)[static_cast<std::size_t>(key_->parameter_group)])) whole_ = true;
+      if (!is_updated(table_, contents_.controls, *key_) &&
+          starts_states((*rules)[static_cast<std::size_t>(key_->parameter_group)]))
+        whole_ = true;
     }
     order_after(table_.devices(), sources_);
     source_count_ = static_cast<std::int32_t>(sources_.size() * table_.owners().ranks());
