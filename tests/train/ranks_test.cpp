@@ -58,7 +58,18 @@ TEST_CASE("Ranks train as one process does, with and without overlap, and save o
         expect(error < 1e-5F && error > -1e-5F);
       }
       model.save_checkpoint(folder.file("model").string(), 5);
+      model.set_params(ranks.rank() == 0 ? args : args_of_others, aux);
+      expect(to_vector(model.params().args.find("weight")->second) == w0);
       model.load_checkpoint(folder.file("model").string(), 5);
       expect(to_vector(model.params().args.find("weight")->second) == trained);
+
+      train::module partly(linear_factory{out}, cpu_devices(2), {.fixed = {"bias"}});
+      partly.bind({{.name = "x", .shape = shape{6, in}}}, {{.name = "t", .shape = shape{6, out}}});
+      partly.set_params(ranks.rank() == 0 ? args : args_of_others, aux);
+      chosen.on_store ? partly.init_optimizer(rule, options, ranks)
+                      : partly.init_optimizer(rule, train::on_each_device, options, ranks);
+      expect(to_vector(partly.params().args.find("bias")->second) == b0);
+      partly.set_params(ranks.rank() == 0 ? args_of_others : args, aux);
+      expect(to_vector(partly.params().args.find("bias")->second) == std::vector<float>(2, 3));
     });
 }

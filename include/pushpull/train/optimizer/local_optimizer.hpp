@@ -23,7 +23,8 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// Every device has all masters and all states, which are the same on all. A step costs a pass for the sums and one for the
+/// Every device has all masters and all states, which are the same on all. Over ranks the store knows the parameters without a
+/// gradient too: each rank takes the value of rank 0 from it. A step costs a pass for the sums and one for the
 /// rule, where store_optimizer has one pass for both.
 /// @tparam S  The store, without a rule. @tparam Rule  The rule.
 template <class S, class Rule>
@@ -48,24 +49,21 @@ class local_optimizer final : public train::model_optimizer<typename S::value_ty
 
   void add(std::string const& name, tensor_view<master_type const> const& value,
            parameter_options const& options) override {
-    if (options.requires_grad) {
+    bool const has_ranks = num_workers() > 1;
+    if (options.requires_grad || has_ranks) {
       tensor<T> converted(cpu_device<>(), value.shape());
       auto const view = converted.view();
       copy(value, view);
       store_->init(name, tensor_view<T const>(view));
       store_->wait();
-      trained_.push_back(name);
-      if (num_workers() > 1) {  // the value of rank 0
-        store_->pull(name, view);
-        store_->wait();
-        tensor<master_type> agreed(cpu_device<>(), value.shape());
-        auto const from_first = agreed.view();
-        copy(view, from_first);
-        for (auto& device : local_) device->parameters.add(name, tensor_view<master_type const>(from_first), options);
-        return;
-      }
     }
-    for (auto& device : local_) device->parameters.add(name, value, options);
+    if (options.requires_grad) trained_.push_back(name);
+    auto const add_locally = [&](tensor_view<master_type const> const& initial) {
+      for (auto& device : local_) device->parameters.add(name, initial, options);
+    };
+    if (!has_ranks) return add_locally(value);
+    tensor<master_type> const agreed = stored(name, value.shape());
+    add_locally(agreed.view());
   }
   void begin() override {
     for (auto& device : local_) {
@@ -115,7 +113,13 @@ class local_optimizer final : public train::model_optimizer<typename S::value_ty
   }
   void assign(std::vector<std::string> const& names, std::vector<tensor_view<master_type const>> const& values,
               rule_states states) override {
-    for (auto& device : local_) assign_all(device->parameters, names, values, states);
+    if (num_workers() == 1) return assign_locally(names, values, states);
+    assign_stored(names, values);
+    std::vector<tensor<master_type>> agreed;
+    std::vector<tensor_view<master_type const>> views;
+    for (std::size_t i = 0; i < names.size(); ++i)
+      views.push_back(std::as_const(agreed.emplace_back(stored(names[i], values[i].shape()))).view());
+    assign_locally(names, views, states);
   }
   void read(std::string const& name, tensor_view<master_type> const& out) override {
     auto& first = local_.front()->parameters;
@@ -160,6 +164,29 @@ class local_optimizer final : public train::model_optimizer<typename S::value_ty
 
   void make(rescaled_t<Rule> const& rule) {
     for (D const& device : store_->devices()) local_.push_back(std::make_unique<local>(device, rule));
+  }
+  void assign_locally(std::vector<std::string> const& names, std::vector<tensor_view<master_type const>> const& values,
+                      rule_states states) {
+    for (auto& device : local_) assign_all(device->parameters, names, values, states);
+  }
+  /// The store's value of a parameter: over ranks that of rank 0, by `init` or `assign_stored`.
+  tensor<master_type> stored(std::string const& name, shape const& extents) {
+    tensor<master_type> result(cpu_device<>(), extents);
+    read_key(*store_, name, result.view());
+    return result;
+  }
+  /// Values of the store, which counts those of rank 0. A store that cannot assign keeps its values.
+  void assign_stored(std::vector<std::string> const& names, std::vector<tensor_view<master_type const>> const& values) {
+    std::vector<tensor<T>> converted;
+    for (auto const& value : values) {
+      auto const view = converted.emplace_back(cpu_device<>(), value.shape()).view();
+      copy(value, view);
+    }
+    if constexpr (requires { store_->assign(names, converted); }) {
+      store_->assign(names, converted);
+    } else if constexpr (requires { store_->assign(names[0], converted[0]); }) {
+      for (std::size_t i = 0; i < names.size(); ++i) store_->assign(names[i], converted[i]);
+    }
   }
 
   std::unique_ptr<S> own_;
