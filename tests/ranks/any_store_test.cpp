@@ -131,6 +131,16 @@ TEST_CASE("ranks that set different things all get an error, and the store works
                  .starts_with(
                      "set_hyperparameters: ranks disagree: rank 0 came with momentum, rank 1 with sgd, which fails"));
       expect(store.updater<update::momentum>().learning_rate == 1.0);
+      store.add_group([](pp::any_key_view) { return true; }, update::momentum{.learning_rate = 0.5});
+      auto const compress = [&](char const* threshold) {
+        store.set_gradient_compression({{"type", "2bit"}, {"threshold", threshold}});
+      };
+      expect(message_of([&] { compress(differs ? "-1" : "1"); })
+                 .starts_with("set_gradient_compression: ranks disagree: rank 0 came with threshold 1, type 2bit, rank "
+                              "1 with threshold -1, type 2bit, which fails with: "));
+      compress("1");
+      expect(store.group("a") == 1);
+      store.set_optimizer(update::momentum{.learning_rate = 1.0});
       std::vector<float> const zeros(3000);
       store.push("a", zeros).wait();
       expect(pulled(store, "a", 3000) == std::vector<float>(3000, 1));

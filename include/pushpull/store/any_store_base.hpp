@@ -131,6 +131,7 @@ class any_store_base : public any_store_contents<D, Ts...> {
       expect_movable("set_gradient_compression", *store_);
       return compressing;
     });
+    store_->add_groups_to(*next);  // ranks agree on each, so not while they agree on the store
     replace(std::move(next), true);
     compressor_ = compressor;
   }

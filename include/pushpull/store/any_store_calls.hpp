@@ -186,9 +186,11 @@ class erased_store : public typed_calls<Ts, D>... {
   virtual void swap(std::span<any_key const> keys, std::string_view name) = 0;
   virtual std::string swapped(any_key_view key) const = 0;
 
-  /// An empty store with the same rules, groups and policies, and another compressor. Null if that is none that the store
-  /// may be asked for.
+  /// An empty store with the same rule and policies, and another compressor, without parameter groups. Null if that is none
+  /// that the store may be asked for.
   virtual std::unique_ptr<erased_store> compressing(compress::any_compressor const& compressor) const = 0;
+  /// Adds the parameter groups to an empty store with the same rule. All ranks make the call.
+  virtual void add_groups_to(erased_store& next) const = 0;
   /// A user's store may have a set_gradient_compression of its own. @returns whether it has, and was asked
   virtual bool compresses_itself(compress::parameters const&) { return false; }
   /// A user's store may have a set_optimizer_text of its own. @returns whether it has, and was given the text

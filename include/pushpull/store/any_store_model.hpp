@@ -349,11 +349,11 @@ class store_model<Updater, Compressor, Compressors, policy_list<Policies...>, D,
   std::string swapped(any_key_view key) const override { return store.swapped(key); }
 
   std::unique_ptr<erased_store<D, Ts...>> compressing(compress::any_compressor const& compressor) const override {
-    auto next = make_model<D, Ts...>(Compressors(), store.devices(), store.updater(), compressor, policies_);
+    return make_model<D, Ts...>(Compressors(), store.devices(), store.updater(), compressor, policies_);
+  }
+  void add_groups_to(erased_store<D, Ts...>& next) const override {
     if constexpr (has_rule)
-      if (next != nullptr)
-        for (std::size_t n = 0; n < belongs_.size(); ++n) next->add_group(belongs_[n], store.updater(n + 1));
-    return next;
+      for (std::size_t n = 0; n < belongs_.size(); ++n) next.add_group(belongs_[n], store.updater(n + 1));
   }
   bool replaceable() const override { return true; }
   void* target(void const* tag) override { return tag == &type_tag<store_type> ? &store : nullptr; }

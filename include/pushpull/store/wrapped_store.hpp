@@ -227,6 +227,7 @@ class wrapped_store final
   }
 
   std::unique_ptr<base> compressing(compress::any_compressor const&) const override { return nullptr; }
+  void add_groups_to(base&) const override {}
   bool compresses_itself([[maybe_unused]] compress::parameters const& given) override {
     if constexpr (requires { store_->set_gradient_compression(given); }) {
       store_->set_gradient_compression(given);
