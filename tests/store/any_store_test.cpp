@@ -559,7 +559,10 @@ class adding_store {
 
   std::vector<pp::cpu_device<>> const& devices() const { return devices_; }
   void init(key_type key, constant_view value) { values_[key].assign(value.data(), value.data() + value.size()); }
+  /// @throws std::runtime_error at a negative gradient
   void push(key_type key, std::vector<constant_view> const& gradients) {
+    for (auto const& g : gradients)
+      if (g.data()[0] < 0) throw std::runtime_error("negative");
     for (auto const& g : gradients)
       for (std::size_t i = 0; i < g.size(); ++i) values_[key][i] += g.data()[i];
   }
@@ -604,6 +607,10 @@ TEST_CASE("a user's own Store is created by its name, and works behind any_store
   REQUIRE(out[0] == 1.5F);
   REQUIRE(other[0] == 2.5F);
   REQUIRE(store.target<adding_store>()->waits == 3);
+  // A call that fails at its second key returns when the work on the first is finished.
+  std::vector const one_negative{std::vector<float>(5), std::vector<float>(5, -1.0F)};
+  REQUIRE_THROWS_AS(store.push(integers{8, 7}, one_negative), std::runtime_error);
+  REQUIRE(store.target<adding_store>()->waits == 4);
   REQUIRE(store.target<int>() == nullptr);
   REQUIRE(store.keys() == std::vector{pp::any_key(7), pp::any_key(8), pp::any_key(9)});
   REQUIRE(store.shape(9) == pp::shape{5});

@@ -24,6 +24,7 @@
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/operations/gathered_call.hpp>
 #include <pushpull/store/operations/operation.hpp>
+#include <pushpull/store/wait_at_exit.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
@@ -127,8 +128,11 @@ class wrapped_calls : public Base {
       });
       expect_count("push", keys.size(), sources.on_devices.size(), "gradient");
       for (any_key_view const key : keys) self().expect_key("push", key);
-      for (std::size_t i = 0; i < keys.size(); ++i)
-        self().store().push(self().key(keys[i]), sources.on_devices[i], rows);
+      {
+        wait_at_exit const finished(self().store());  // a call that fails leaves others that read the gradients
+        for (std::size_t i = 0; i < keys.size(); ++i)
+          self().store().push(self().key(keys[i]), sources.on_devices[i], rows);
+      }
       self().store().wait();
       return {};
     } else {
@@ -243,13 +247,20 @@ class wrapped_calls : public Base {
       call();
     }
   }
-  /// f(handles, store, key, entry) for each entry. Waits where the store hands out no completion: the work may go on.
+  /// f(handles, store, key, entry) for each entry. Waits where the store hands out no completion: the work may go on. If a call
+  /// fails, waits for those before it, which use the caller's tensors.
   template <class Entries, class F>
   completion run(Entries const& entries, F const& f) {
     std::vector<completion> handles;
-    for (auto const& e : entries) f(handles, self().store(), self().key(e.key), e);
-    if (handles.size() != entries.size()) self().store().wait();
-    return handles.size() == 1 ? handles.front() : completion(std::move(handles));
+    handles.reserve(entries.size());
+    try {
+      for (auto const& e : entries) f(handles, self().store(), self().key(e.key), e);
+      if (handles.size() != entries.size()) self().store().wait();
+      return handles.size() == 1 ? handles.front() : completion(handles);
+    } catch (...) {
+      wait_at_exit const finished(self().store());
+      throw;
+    }
   }
 };
 
