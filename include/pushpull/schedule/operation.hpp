@@ -105,7 +105,7 @@ class operation {
   virtual void list_keys(profile::detail::key_list&) const {}
   /// Where all of its stages run.
   virtual lane runs_in() const { return lane::compute; }
-  /// Whether what `run` enqueued on devices is finished. Called by one thread at a time.
+  /// Whether what `run` enqueued on devices is finished. Once the operation is done, from any thread.
   virtual bool devices_ready() { return true; }
   /// Returns when it is.
   virtual void devices_wait() {}

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -23,8 +25,7 @@ class device_operation : public pooled_operation {
 
   bool devices_ready() override {
     if constexpr (!HostDevice<D>) {
-      if (events_.empty())  // who asks late waits for later work as well
-        for (D const& device : devices_) events_.push_back(device.record());
+      record();
       for (auto const& event : events_)
         if (!event.ready()) return false;
     }
@@ -32,7 +33,7 @@ class device_operation : public pooled_operation {
   }
   void devices_wait() override {
     if constexpr (!HostDevice<D>) {
-      devices_ready();
+      record();
       for (auto const& event : events_) event.wait();
     }
   }
@@ -41,8 +42,26 @@ class device_operation : public pooled_operation {
   void forget() noexcept override { events_.clear(); }
 
  private:
+  /// Who asks first records events, which stay as they are: who asks late waits for later work as well. Several threads may ask.
+  void record() {
+    std::lock_guard const lock(mutex_);
+    if (!events_.empty()) return;
+    try {
+      for (D const& device : devices_) events_.push_back(device.record());
+    } catch (...) {
+      events_.clear();
+      throw;
+    }
+  }
+
+  struct no_mutex {
+    void lock() {}
+    void unlock() {}
+  };
+
   std::vector<D> devices_;
   std::vector<decltype(std::declval<D const&>().record())> events_;
+  [[no_unique_address]] std::conditional_t<HostDevice<D>, no_mutex, std::mutex> mutex_;  // events_ while it is filled
 };
 
 /// A call that was gathered into lists, which the operation holds as `gathered`.
