@@ -198,7 +198,7 @@ TEST_CASE("mirrors of a parameter_store follow on every device", "[swap]") {
 }
 
 TEST_CASE("a store of several element types swaps them all", "[swap]") {
-  auto const rule = update::sgd{0.5} | update::ema(0.5);
+  auto const rule = update::momentum{.learning_rate = 0.5, .momentum = 0} | update::ema(0.5);
   pp::kv_store<pp::type_list<float, double>, pp::cpu_device<>, std::remove_const_t<decltype(rule)>> store{
       pp::cpu_devices(2), rule};
   std::vector<float> const x(70, 1.0F), g(70, 1.0F);
@@ -225,6 +225,34 @@ TEST_CASE("a store of several element types swaps them all", "[swap]") {
   expect(0, 1);
   store.swap("y", "ema");
   expect(0, 1 + above);
+
+  // A model of both element types is swapped, or copied out, as a whole.
+  pp::parameter_store parameters{store};
+  std::vector<float> p(70, 1.0F);
+  std::vector<double> q(70, 2.0);
+  parameters.add("p", p);
+  parameters.add("q", q);
+  for (std::size_t n = 0; n < 2; ++n) {
+    std::fill_n(parameters.grad<float>("p", n).data(), 70, 1.0F);
+    std::fill_n(parameters.grad<double>("q", n).data(), 70, 1.0);
+  }
+  parameters.update_all();
+  store.swap("q", "momentum_buffer");
+  auto const first = [&] { return parameters.value<float>("p", 1).data()[69]; };
+  REQUIRE(first() == Approx(0));
+  REQUIRE_THROWS_AS(parameters.swap("ema"), pp::invalid_argument);
+  REQUIRE(store.swapped("p").empty());
+  REQUIRE(first() == Approx(0));
+  REQUIRE_THROWS_AS(parameters.sync_master(), pp::invalid_argument);
+  REQUIRE(p == std::vector<float>(70, 1.0F));
+  store.swap("q", "momentum_buffer");
+  parameters.swap("ema");
+  REQUIRE(store.swapped("p") == "ema");
+  REQUIRE(store.swapped("q") == "ema");
+  parameters.swap("ema");
+  parameters.sync_master();
+  REQUIRE(p[69] == Approx(0));
+  REQUIRE(q[69] == Approx(1));
 }
 
 TEST_CASE("what trains, sets or saves a key is refused while a state stands in the place of its weights",

@@ -253,6 +253,14 @@ class parameter_store : detail::parameter_steps<S> {
   /// Copies the trained values into the masters that `add` was given. Returns when done.
   /// @throws invalid_argument, before any is written, where a swap has put a state in the place of the values
   void sync_master() {
+    expect_values();
+    wait_at_exit const finished(*store_);  // a pull that fails leaves others that write masters
+    for (auto const& p : parameters_)
+      if (p->sync) p->sync(*p);
+    store_->wait();
+  }
+  /// Refuses what `sync_master` would refuse, before anything changes: for several such stores.
+  void expect_values() {
     materialize();
     if constexpr (requires(S& store, std::string const& key) {
                     { store.swapped(key) } -> std::same_as<std::string>;
@@ -264,10 +272,6 @@ class parameter_store : detail::parameter_steps<S> {
                  "\" stands in the place of the trained values: swap it back first";
         });
       }
-    wait_at_exit const finished(*store_);  // a pull that fails leaves others that write masters
-    for (auto const& p : parameters_)
-      if (p->sync) p->sync(*p);
-    store_->wait();
   }
 
   /// sync_master, and wait; errors of either are thrown here. The destructor does neither.

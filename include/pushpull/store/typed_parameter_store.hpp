@@ -174,8 +174,20 @@ class parameter_store<kv_store<type_list<Ts...>, D, Policies...>> {
   }
   void set_bucket_bytes(std::size_t bytes) { (of<Ts>().set_bucket_bytes(bytes), ...); }
   void update_in_backward(bool on = true) { (of<Ts>().update_in_backward(on), ...); }
-  void swap(std::string_view state) { (of<Ts>().swap(state), ...); }
-  void sync_master() { (of<Ts>().sync_master(), ...); }
+  /// Same as that of parameter_store, of all element types or of none.
+  void swap(std::string_view state) {
+    std::size_t swapped = 0;  // element types
+    try {
+      ((of<Ts>().swap(state), ++swapped), ...);
+    } catch (...) {
+      ((index<Ts> < swapped ? of<Ts>().swap(state) : void()), ...);
+      throw;
+    }
+  }
+  void sync_master() {
+    (of<Ts>().expect_values(), ...);
+    (of<Ts>().sync_master(), ...);
+  }
   void close() { (of<Ts>().close(), ...); }
 
  private:
