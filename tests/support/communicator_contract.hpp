@@ -4,7 +4,11 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
+#include <chrono>
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <exception>
 #include <span>
 #include <stdexcept>
@@ -276,10 +280,21 @@ void contract_gather_all(C const& c) {
   }
 }
 
-/// barrier returns when every rank has called it.
+/// barrier returns when every rank has called it. The ranks read one clock.
 template <class C>
 void contract_barrier(C const& c) {
-  for (int round = 0; round < 20; ++round) c.barrier();
+  auto const now = [] { return std::chrono::steady_clock::now().time_since_epoch().count(); };
+  for (int round = 0; round < 20; ++round) {
+    if (round % c.size() == c.rank()) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    std::array<std::int64_t, 2> times{now(), 0};
+    c.barrier();
+    times[1] = now();
+    for (auto const& of_rank : c.gather_all(std::as_bytes(std::span(times)))) {
+      std::int64_t came = 0;
+      std::memcpy(&came, of_rank.data(), sizeof(came));
+      contract::expect(c, times[1] >= came, "barrier returned before every rank had called it");
+    }
+  }
 }
 
 /// One thread polls requests while another is in calls without a group.
