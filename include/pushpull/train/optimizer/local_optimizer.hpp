@@ -126,12 +126,7 @@ class local_optimizer final : public train::model_optimizer<typename S::value_ty
     read_trained(first, name, first.requires_grad(name), out);
   }
   void set_samples(double samples) override {
-    auto scale = scale_;
-    for (auto& device : local_) {
-      scale = scale_;
-      scale.set_samples(samples, device->store);
-    }
-    scale_ = scale;
+    for (auto& device : local_) scale_.set_samples(samples, device->store);
   }
   std::optional<double> learning_rate() const override { return learning_rate_of(local_.front()->store.updater(0)); }
   int num_workers() const override {

@@ -82,35 +82,31 @@ class sample_scale {
   explicit sample_scale(train::rescale_policy policy)
       : is_on_(policy != train::rescale_policy::none && !has_rescale<Rule>) {}
 
-  /// In all parameter groups of the stores, whose other hyperparameters stay. Does nothing if the number is the last one.
-  template <class... S>
-  void set_samples(double samples, S&... stores) {
-    if (!is_on_ || !(samples > 0) || (!(samples < samples_) && !(samples > samples_))) return;
+  /// In all parameter groups of the store, whose other hyperparameters stay: also in groups and rules that the user gave since the
+  /// last call. Rules that have the factor are not set again.
+  template <class S>
+  void set_samples(double samples, S& store) const {
+    if (!is_on_ || !(samples > 0)) return;
     if constexpr (!has_rescale<Rule>) {
-      auto const set = [&](auto& store) {
-        for (std::size_t group = 0; group < store.groups(); ++group) {
-          auto rule = rule_of_group<rule_type>(store, group);
-          update::get<update::rescale>(rule).factor = 1 / samples;
-          store.set_hyperparameters(rule, group);
-        }
-      };
-      (set(stores), ...);
-      samples_ = samples;
+      double const wanted = 1 / samples;
+      for (std::size_t group = 0; group < store.groups(); ++group) {
+        auto rule = rule_of_group<rule_type>(store, group);
+        double& factor = update::get<update::rescale>(rule).factor;
+        if (!(factor < wanted) && !(factor > wanted)) continue;
+        factor = wanted;
+        store.set_hyperparameters(rule, group);
+      }
     }
   }
-  /// The next set_samples acts: groups were added.
-  void forget() { samples_ = 0; }
 
  private:
   bool is_on_;
-  double samples_ = 0;
 };
 template <>
 class sample_scale<void> {
  public:
-  template <class... S>
-  void set_samples(double, S&...) {}
-  void forget() {}
+  template <class S>
+  void set_samples(double, S&) const {}
 };
 
 }  // namespace detail
