@@ -155,6 +155,7 @@ void gather_rows(tensor_view<T const, D> const& from, tensor_view<T, D> const& t
 }
 
 /// Rows of an array on one device to an array on another, as a whole. Enqueued on both.
+/// @param middle  Memory on from's device, for strips of memory that it does not reach.
 template <class T, Device D>
 void slice_rows(tensor_view<T const, D> const& from, int axis, train::row_range rows, tensor_view<T, D> const& to,
                 buffer<D>& middle) {

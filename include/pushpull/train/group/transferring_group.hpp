@@ -102,7 +102,7 @@ class transferring_group : public bound_group<F, Slicing> {
             this->pool(k).template acquire<O>("head gradient of " + texts(this->factory_.output_names())[i], extents);
         auto const rows = this->layout().slices[k];
         if constexpr (std::same_as<H, device_type>) {
-          slice_rows(heads[i], this->output_axis(i), rows, slice, middle_);
+          slice_rows(heads[i], this->output_axis(i), rows, slice, middle_on(heads[i].device()));
         } else {
           scatter_rows(heads[i], this->output_axis(i), rows, slice,
                        staging_of(k, this->layout().whole.data.size() + this->layout().whole.labels.size() + i));
@@ -131,13 +131,20 @@ class transferring_group : public bound_group<F, Slicing> {
       if (!memory[i] || !(memory[i]->shape() == whole)) memory[i].emplace(this->devices().front(), whole);
       for (std::size_t k = 0; k < parts[i].size(); ++k)
         if (parts[i][k].data() != nullptr)
-          gather_rows(parts[i][k], memory[i]->view(), axes[i], this->layout().slices[k].begin, middle_);
+          gather_rows(parts[i][k], memory[i]->view(), axes[i], this->layout().slices[k].begin,
+                      middle_on(this->devices().front()));
       result.push_back(std::as_const(*memory[i]).view());
     }
     return result;
   }
 
  private:
+  /// Memory for strips on a device, which heads may have outside the group.
+  buffer<device_type>& middle_on(device_type const& device) {
+    for (auto& [own, memory] : middles_)
+      if (own == device) return memory;
+    return middles_.emplace_back(device, buffer<device_type>()).second;
+  }
   /// Of each array of device k.
   load_staging<device_type>& staging_of(std::size_t k, std::size_t array) {
     while (staging_[k].size() <= array) staging_[k].push_back(std::make_unique<load_staging<device_type>>());
@@ -146,7 +153,7 @@ class transferring_group : public bound_group<F, Slicing> {
 
   static constexpr std::size_t metric_staging = 64;  // behind those of data, labels and heads
   std::vector<std::vector<std::unique_ptr<load_staging<device_type>>>> staging_;  // [device][array]
-  buffer<device_type> middle_;
+  std::vector<std::pair<device_type, buffer<device_type>>> middles_;
   std::vector<decltype(std::declval<device_type const&>().record())> loads_;
 };
 
