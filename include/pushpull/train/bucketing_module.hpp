@@ -259,8 +259,10 @@ class bucketing_module : public training_loop<bucketing_module<F, Slicing>, outp
   /// @throws not_initialized, file_error
   void save_checkpoint(std::string const& prefix, std::int64_t epoch, checkpoint_options options = {}) {
     first().save_checkpoint(prefix, epoch, options);
-    auto const all = keys();
-    checkpoint::write_safetensors(prefix + ".buckets", std::vector{checkpoint::entry_of("keys", all)});
+    auto const write = [&, all = keys()] {
+      checkpoint::write_safetensors(prefix + ".buckets", std::vector{checkpoint::entry_of("keys", all)});
+    };
+    has_optimizer() ? optimizer().on_first_rank(write) : write();
   }
   /// As module::load_checkpoint. Buckets are bound when their batches come. @throws as module::load_checkpoint
   void load_checkpoint(std::string const& prefix, std::int64_t epoch, checkpoint_options options = {}) {
