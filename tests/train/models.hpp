@@ -23,6 +23,7 @@ namespace pushpull::test {
 /// What the executors of a factory did.
 struct counters {
   int made = 0, reshaped = 0;
+  int make_fails_on_device = -1;       ///< the factory throws for this device
   int fails_on_device = -1;            ///< forward throws on this device
   std::chrono::milliseconds pause{0};  ///< that forward takes on the others
   std::atomic<int> ended{0};           ///< passes forward that ended
@@ -173,6 +174,7 @@ struct linear_factory {
 /// The outputs are the inputs, and the gradients of the inputs those of the outputs. No parameters, no reshape.
 class copying_executor {
  public:
+    if (counts->make_fails_on_device == device.id()) throw std::runtime_error("make failed");
   using device_type = cpu_device<>;
   using view = tensor_view<float>;
 

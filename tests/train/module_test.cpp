@@ -1,14 +1,17 @@
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <map>
 #include <pushpull/pushpull.hpp>
 #include <pushpull/train/data/array_source.hpp>
 #include <pushpull/train/initializers/by_name.hpp>
 #include <pushpull/train/metrics/regression.hpp>
 #include <pushpull/train/module.hpp>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -427,6 +430,68 @@ TEST_CASE("A checkpoint resumes bit for bit, on any number of devices [C7] [C14-
   checkpoint::write_safetensors(prefix + "-0001.params", std::vector{entry("weight", w0, shape{out, in})});
   CHECK_THROWS_AS(other.load_checkpoint(prefix, 1), file_error);
   CHECK_THROWS_AS(other.load_checkpoint(prefix, 2), file_error);
+}
+
+TEST_CASE("Names that a checkpoint lacks get values, and each load takes its own states alone [C7] [C14-6]",
+          "[train][module]") {
+  temporary_folder const folder;
+  auto const prefix = folder.file("run").string();
+  linear_batch const batch{8, in, out};
+  checkpoint::write_safetensors(prefix + "-0007.params", std::vector{checkpoint::entry_of("arg:bias", b0)});
+  for (bool const bound_first : {true, false}) {
+    net m(linear_factory{out}, cpu_devices(2));
+    if (bound_first) m.bind(batch.descs().data, batch.descs().labels);
+    m.load_checkpoint(prefix, 7, {.states = false, .allow_missing = true});
+    if (!bound_first) m.bind(batch.descs().data, batch.descs().labels);
+    CHECK(bias_of(m) == b0);
+    auto const weight = weight_of(m);
+    CHECK(std::count(weight.begin(), weight.end(), 0.0F) == 0);
+    for (std::size_t k = 0; k < 2; ++k) CHECK(to_vector(m.group().param(0, k)) == weight);
+  }
+  net saved(linear_factory{out}, cpu_devices(2)), loaded(linear_factory{out}, cpu_devices(2));
+  begin(saved, batch);
+  init_sgd(saved, true);
+  saved.save_checkpoint(prefix, 1);
+  saved.save_checkpoint(prefix, 2, {.states = false});
+  loaded.bind(batch.descs().data, batch.descs().labels);
+  loaded.load_checkpoint(prefix, 1);
+  loaded.load_checkpoint(prefix, 2, {.states = false});
+  std::filesystem::remove(prefix + "-0001.states");
+  init_sgd(loaded, true);  // would not find the states of 1
+}
+
+TEST_CASE("A forced bind asks for no gradient that the optimizer does not train [C3.1] [C3.2]", "[train][module]") {
+  linear_batch const batch{8, in, out};
+  auto const descs = batch.descs();
+  std::map<std::string, train::grad_request, std::less<>> const no_bias{{"bias", train::grad_request::none}};
+  train::module_bind_options const all{.force_rebind = true}, fewer{.requests = no_bias, .force_rebind = true};
+  auto const trains = [&](net& m, bool bias) {
+    auto const before = bias_of(m);
+    m.forward_backward(batch.view());
+    m.update();
+    CHECK((bias_of(m) == before) == !bias);
+  };
+  linear_factory const model{out};
+  net first(model, cpu_devices(2));
+  begin(first, batch, fewer);
+  model.counts->make_fails_on_device = 1;
+  CHECK_THROWS_AS(first.bind(descs.data, descs.labels, all), std::runtime_error);
+  model.counts->make_fails_on_device = -1;
+  init_sgd(first, true);
+  CHECK(message_of<bad_option>([&] { first.bind(descs.data, descs.labels, all); }).find("\"bias\"") !=
+        std::string::npos);
+  CHECK(first.group().request(1) == train::grad_request::none);
+  trains(first, false);
+  first.bind(descs.data, descs.labels, fewer);
+  trains(first, false);
+
+  net second(linear_factory{out}, cpu_devices(2));
+  begin(second, batch);
+  second.bind(descs.data, descs.labels, fewer);  // its gradients of before stay
+  init_sgd(second, true);
+  trains(second, false);
+  second.bind(descs.data, descs.labels, all);
+  trains(second, true);
 }
 
 TEST_CASE("The store may be the user's: with a rule, without, or an any_store [C5.1] [C5.2] [C5.4]",

@@ -202,12 +202,11 @@ class bound_group : public group_memory<F> {
     for (std::size_t k = 0; k < this->devices().size(); ++k) {
       bool const idle = bound_->executors[k] == nullptr;
       active += idle ? 0 : 1;
-      for (std::size_t i = 0; i < this->param_names_.size(); ++i) {
+      for (std::size_t i = 0; i < this->param_names_.size(); ++i)
         if (bound_->requests.params[i] == train::grad_request::write && idle) {
           auto const view = this->grad(i, k);
           view.device().fill_zero(view.data(), view.size() * sizeof(value_type));
         }
-      }
     }
     if (hook_) counter_.begin(this->param_names_.size(), active);
   }
@@ -289,11 +288,15 @@ class bound_group : public group_memory<F> {
       for (auto const& device : this->devices())
         pools->push_back(std::make_unique<train::buffer_pool<device_type>>(device));
     }
-    for (std::size_t i = 0; i < params.size(); ++i)
-      if (next.requests.params[i] != train::grad_request::none) arrays->require_gradient(params[i]);
-    next.executors = make_all(next.layout, next.requests, *arrays, params, aux, *pools);
-    if (bound_) move_all_states(next.executors);
-    prepare(next.executors);
+    auto const added = arrays->require_gradients(params, next.requests.params);
+    try {
+      next.executors = make_all(next.layout, next.requests, *arrays, params, aux, *pools);
+      if (bound_) move_all_states(next.executors);
+      prepare(next.executors);
+    } catch (...) {
+      arrays->drop_gradients(added);
+      throw;
+    }
     bound_ = std::move(next);
     this->arrays_ = std::move(arrays);
     this->pools_ = std::move(pools);

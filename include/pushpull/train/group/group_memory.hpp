@@ -88,6 +88,8 @@ class group_memory {
     auto const& views = arrays("grad").grads.views[param_index_[i]];
     return views.empty() ? view_type(nullptr, shape{0}, devices_[k]) : views[k];
   }
+  /// Whether parameter i has gradients, of whichever group that shares memory. @throws not_bound
+  bool has_gradient(std::size_t i) const { return !arrays("has_gradient").grads.views[param_index_[i]].empty(); }
   view_type aux(std::size_t i, std::size_t k) const { return arrays("aux").aux.views[aux_index_[i]][k]; }
 
   /// Copies tensors of any element type, by name, to all devices. Parameters without a tensor keep what they hold. Over an

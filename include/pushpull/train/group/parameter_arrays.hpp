@@ -91,13 +91,27 @@ struct parameter_arrays {
       sums[index[i]] = requests[i] == grad_request::add ? 1 : 0;
     }
   }
-  /// Gives parameter i gradients if it has none.
-  void require_gradient(std::size_t i) {
+  /// Gives gradients to the parameters of an index that have none and whose request is not `none`. @returns their places
+  std::vector<std::size_t> require_gradients(std::vector<std::size_t> const& index,
+                                             std::vector<grad_request> const& requests) {
     grads.views.resize(params.views.size());
     grads.owned.resize(params.views.size());
-    if (!grads.views[i].empty()) return;
-    for (auto const& view : params.views[i])
-      grads.views[i].push_back(grads.owned[i].emplace_back(view.device(), view.shape()).view());
+    std::vector<std::size_t> added;
+    for (std::size_t n = 0; n < index.size(); ++n) {
+      std::size_t const i = index[n];
+      if (requests[n] == grad_request::none || !grads.views[i].empty()) continue;
+      added.push_back(i);
+      for (auto const& view : params.views[i])
+        grads.views[i].push_back(grads.owned[i].emplace_back(view.device(), view.shape()).view());
+    }
+    return added;
+  }
+  /// Takes the gradients of these places away.
+  void drop_gradients(std::vector<std::size_t> const& places) {
+    for (std::size_t const i : places) {
+      grads.views[i].clear();
+      grads.owned[i].clear();
+    }
   }
 };
 

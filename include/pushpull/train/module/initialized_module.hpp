@@ -45,7 +45,8 @@ class initialized_module : public bound_module<F, Slicing> {
   /// Parameters that have values keep them: data for which one would have another shape are refused. After an error the module is
   /// as it was. The values of a checkpoint that was loaded before are taken; names that it lacks, if its options allow that, get
   /// values as init_params gives them.
-  /// @throws bad_option if the names of the data are not those of the model; shape_mismatch, which names the parameter; as
+  /// @throws bad_option if the names of the data are not those of the model, or the optimizer trains no parameter of which a
+  /// gradient is requested now; shape_mismatch, which names the parameter; as
   /// executor_group::bind
   void bind(std::vector<train::descriptor> data, std::vector<train::descriptor> labels = {},
             train::module_bind_options options = {}) {
@@ -155,6 +156,11 @@ class initialized_module : public bound_module<F, Slicing> {
   }
   static params_type copied(params_type const& values) { return given(values.args, values.aux); }
 
+  /// The values of a checkpoint, of a module that has none: names that it lacks get values as init_params gives them.
+  void write_first(params_type values) {
+    train::initializer const others = train::initializers::by_suffix_or_uniform();
+    write(initial(std::move(values), true, &others, {.allow_missing = true}));
+  }
   /// To every place that holds the values: all or none.
   void write(params_type const& values) {
     if (this->optimizer_ != nullptr) {
@@ -233,14 +239,25 @@ class initialized_module : public bound_module<F, Slicing> {
       this->optimizer_ = shared->optimizer_;
       return;
     }
+    if (this->optimizer_ != nullptr) expect_trained(inputs, chosen);
     bool const waiting = !this->is_bound() && this->initialized_;
     this->group_.bind(std::move(inputs), chosen,
                       [&](train::inferred_shapes const& shapes) { expect_shapes_kept(shapes, waiting); });
     if (this->optimizer_ != nullptr) this->group_.attach(*this->optimizer_);
     if (!waiting) return;
-    train::initializer const others = train::initializers::by_suffix_or_uniform();
-    write(initial(copied(preloaded_), true, &others, {.allow_missing = true}));
+    write_first(copied(preloaded_));
     preloaded_ = {};
+  }
+  /// @throws bad_option if a gradient is requested of a parameter that the optimizer was not made to train
+  void expect_trained(train::input_descriptors const& inputs, train::bind_options const& chosen) const {
+    auto const& names = this->group_.param_names();
+    auto const requests =
+        train::resolve(chosen.requests, inputs, names, chosen.fixed, chosen.for_training, chosen.inputs_need_grad);
+    for (std::size_t i = 0; i < names.size(); ++i)
+      expects<bad_option>(requests.params[i] == train::grad_request::none || this->group_.has_gradient(i), [&] {
+        return "bind: a gradient of \"" + names[i] +
+               "\" is requested, which the optimizer does not train: request it before init_optimizer";
+      });
   }
   /// @throws shape_mismatch if a value, of a checkpoint or of a parameter, has another shape
   void expect_shapes_kept(train::inferred_shapes const& shapes, bool waiting) const {

@@ -227,7 +227,8 @@ class optimized_module : public initialized_module<F, Slicing> {
     this->optimizer_->on_first_rank([&] { write_params(path, values); });
   }
   /// Takes parameters and auxiliary states of a checkpoint, and the states of the optimizer: at once, or those that the module
-  /// cannot take yet in `bind` and `init_optimizer`. Any number of devices may have saved it.
+  /// cannot take yet in `bind` and `init_optimizer`, which take those of the last call. Any number of devices may have saved it.
+  /// Names that it lacks, if the options allow that, keep their values; in a module without values they get those of init_params.
   /// @throws file_error; missing_param and extra_param, which list all names, unless the options allow them; shape_mismatch
   void load_checkpoint(std::string const& prefix, std::int64_t epoch, train::checkpoint_options options = {}) {
     auto values = read_params<master_type>(checkpoint_file(prefix, epoch, "params"));
@@ -237,7 +238,7 @@ class optimized_module : public initialized_module<F, Slicing> {
     if (this->is_bound()) {
       this->expect_names("load_checkpoint", values.args, values.aux, allowed);
       if (options.states && this->optimizer_ != nullptr) load_states(states);
-      this->write(values);
+      this->is_initialized() ? this->write(values) : this->write_first(std::move(values));
     } else {
       this->preload(std::move(values));
     }
@@ -247,6 +248,7 @@ class optimized_module : public initialized_module<F, Slicing> {
   /// @throws no_optimizer
   void expect_optimizer(char const* call) const {
     expects<no_optimizer>(this->optimizer_ != nullptr, [&] { return std::string(call) + ": init_optimizer first"; });
+    preloaded_states_.reset();
   }
 
  protected:
@@ -306,7 +308,7 @@ class optimized_module : public initialized_module<F, Slicing> {
     auto& group = this->group_;
     for (std::size_t i = 0; i < group.param_names().size(); ++i) {
       std::string const& name = group.param_names()[i];
-      parameter_options registered{.requires_grad = group.request(i) != train::grad_request::none};
+      parameter_options registered{.requires_grad = group.has_gradient(i)};
       if (options.multipliers)
         std::tie(registered.learning_rate_multiplier, registered.weight_decay_multiplier) = options.multipliers(name);
       next->add(name, values.args.find(name)->second.view(), registered);
