@@ -312,13 +312,18 @@ TEST_CASE("A step after a bucket with fewer parameters leaves the others alone [
           "[train][bucketing]") {
   // A parameter has the value that it has after as many steps as its buckets made, whatever steps came between.
   auto const check = [](auto const& init) {
-    auto const trained = [&](std::vector<train::bucket_key> const& order) {
+    auto const trained = [&](std::vector<train::bucket_key> const& order,
+                             std::vector<train::bucket_key> const& between = {}) {
       lesser_buckets m(lesser, 3, cpu_devices(2));
       m.bind({{.name = "x", .shape = shape{4}}});
       m.init_params(train::initializer(one));
       init(m);
       for (train::bucket_key const key : order) {
         m.forward_backward(lesser_batch(key));
+        for (train::bucket_key const other : between) {
+          m.prepare(lesser_batch(other));
+          m.select(other, {});
+        }
         m.update();
       }
       return abc_of(m);
@@ -329,6 +334,8 @@ TEST_CASE("A step after a bucket with fewer parameters leaves the others alone [
     std::vector<train::bucket_key> const order{3, 2, 1, 2, 3, 3, 1, 2, 1, 3};  // a 7, b 7, c 7
     auto const found = trained(order);
     CHECK(found == std::vector<float>{after[7][0], after[7][1], after[7][2]});
+    CHECK(trained(order, {3, 1}) == found);
+    CHECK(trained(order, {1, 3}) == found);
     CHECK(trained({2, 2, 2, 1}) == std::vector<float>{after[3][0], after[1][1], after[3][2]});
     CHECK(trained({3, 1, 1}) == std::vector<float>{after[1][0], after[3][1], after[1][2]});
   };

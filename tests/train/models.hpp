@@ -25,6 +25,8 @@ struct counters {
   int made = 0, reshaped = 0;
   int make_fails_on_device = -1;       ///< the factory throws for this device
   int fails_on_device = -1;            ///< forward throws on this device
+  int backward_fails_on_device = -1;   ///< backward throws on this device
+  int backward_fails_after = 0;        ///< when so many of its gradients are complete, at most 1
   std::chrono::milliseconds pause{0};  ///< that forward takes on the others
   std::atomic<int> ended{0};           ///< passes forward that ended
 };
@@ -101,12 +103,14 @@ class linear_executor {
           sum += dy[at / in() * out() + o] * params_[0].data()[o * in() + at % in()];
         return sum;
       });
+    fail_after(0);
     each(grads_[1], requests_.params[1], [&](std::size_t o) {
       float sum = 0;
       for (std::size_t n = 0; n < rows(); ++n) sum += dy[n * out() + o];
       return sum;
     });
     if (hook_) hook_(1);
+    fail_after(1);
     each(grads_[0], requests_.params[0], [&](std::size_t at) {
       float sum = 0;
       for (std::size_t n = 0; n < rows(); ++n)
@@ -121,6 +125,10 @@ class linear_executor {
   std::size_t in() const { return static_cast<std::size_t>(inputs_[0].shape()[1]); }
   std::size_t out() const { return params_[1].size(); }
 
+  void fail_after(int complete) const {
+    if (counts_->backward_fails_on_device == device_.id() && counts_->backward_fails_after == complete)
+      throw std::runtime_error("backward failed");
+  }
   template <class F>
   static void each(view const& gradient, train::grad_request request, F const& f) {
     if (request == train::grad_request::none) return;
@@ -166,6 +174,7 @@ struct linear_factory {
   linear_executor make(cpu_device<> const& device, train::input_descriptors const& descs,
                        train::replica_requests const& requests, train::buffer_pool<cpu_device<>>& pool,
                        train::replica_memory<float, cpu_device<>> const& memory) {
+    if (counts->make_fails_on_device == device.id()) throw std::runtime_error("make failed");
     ++counts->made;
     return {device, descs, requests, pool, memory, counts};
   }
@@ -174,7 +183,6 @@ struct linear_factory {
 /// The outputs are the inputs, and the gradients of the inputs those of the outputs. No parameters, no reshape.
 class copying_executor {
  public:
-    if (counts->make_fails_on_device == device.id()) throw std::runtime_error("make failed");
   using device_type = cpu_device<>;
   using view = tensor_view<float>;
 

@@ -589,6 +589,76 @@ TEST_CASE("Gradients that are added begin no step in the backward pass [B4.1] [C
   CHECK(trained(train::overlap::on) == trained(train::overlap::off));
 }
 
+TEST_CASE("After a backward pass that failed the next batches make the same steps as without it [A6.3] [D1]",
+          "[train][module]") {
+  linear_batch const batch{13, in, out};
+  linear_reference expected(w0, b0);
+  expected.step(batch, 0.1);
+  auto const check = [&](int devices, int complete, train::module_bind_options bound, train::overlap overlap) {
+    linear_factory const model{out};
+    net m(model, cpu_devices(devices));
+    begin(m, batch, bound);
+    m.init_optimizer(update::sgd{.learning_rate = 0.1}, {.overlap = overlap});
+    model.counts->backward_fails_on_device = 0;
+    model.counts->backward_fails_after = complete;
+    REQUIRE_THROWS_AS(m.forward_backward(batch.view()), std::runtime_error);
+    REQUIRE_THROWS_AS(m.update(), stale_gradients);
+    model.counts->backward_fails_on_device = -1;
+    m.forward_backward(batch.view());
+    m.update();
+    check_close(weight_of(m), expected.weight);
+    check_close(bias_of(m), expected.bias);
+  };
+  check(2, 1, {}, train::overlap::on);
+  check(2, 1, {}, train::overlap::off);
+  check(1, 0, {.requests = train::grad_request::add}, train::overlap::off);
+}
+
+TEST_CASE("The halves of a step come in their order, and gradients from before the optimizer in none [C15]",
+          "[train][module]") {
+  linear_batch const batch{8, in, out};
+  net m(linear_factory{out}, cpu_devices(2));
+  begin(m, batch, {.requests = train::grad_request::add});
+  m.forward_backward(batch.view());
+  init_sgd(m, false);
+  CHECK_THROWS_AS(m.update(), stale_gradients);
+  CHECK_THROWS_AS(m.reduce_grads(), stale_gradients);
+  CHECK_THROWS_AS(m.apply(), stale_gradients);
+  m.forward_backward(batch.view());
+  CHECK_THROWS_AS(m.apply(), stale_gradients);
+  m.reduce_grads();
+  CHECK_THROWS_AS(m.reduce_grads(), stale_gradients);
+  CHECK_THROWS_AS(m.update(), stale_gradients);
+  m.apply();
+  CHECK_THROWS_AS(m.apply(), stale_gradients);
+  linear_reference expected(w0, b0);
+  expected.step(batch, 0.1);
+  check_close(weight_of(m), expected.weight);
+  for (std::size_t k = 0; k < 2; ++k) CHECK(to_vector(m.group().param(0, k)) == weight_of(m));
+}
+
+TEST_CASE("Gradients of inputs without samples are not divided [B1.3] [C14-10]", "[train][module]") {
+  linear_batch const batch{8, in, out};
+  auto descs = batch.descs();
+  net m(linear_factory{out}, cpu_devices(1));
+  m.bind(descs.data, descs.labels, {.requests = train::grad_request::add});
+  m.set_params(args(w0, b0), seen(zero));
+  init_sgd(m, true);
+  m.forward_backward(batch.view());
+  m.update();
+  for (auto* const list : {&descs.data, &descs.labels})
+    for (auto& each : *list) each.layout = "CD";
+  m.bind(descs.data, descs.labels, {.requests = train::grad_request::add, .force_rebind = true});
+  m.zero_grad();
+  m.forward_backward(batch.view());
+  m.forward_backward(batch.view());
+  m.update();
+  linear_reference expected(w0, b0);
+  expected.step(batch, 0.1);
+  expected.step(batch, 0.1 * 8 * 2);
+  check_close(weight_of(m), expected.weight);
+}
+
 TEST_CASE("A shared bind that is ignored leaves the optimizer alone", "[train][module]") {
   linear_batch const batch{8, in, out};
   warned seen_texts;
@@ -651,6 +721,7 @@ TEST_CASE(
       for (std::size_t group = 0; group < 2; ++group) {
         auto changed = store.updater(group);
         get<update::sgd>(changed).learning_rate = rate;
+        get<update::rescale>(changed).factor = 1;  // as of a new rule: the next step sets it
         store.set_hyperparameters(changed, group);
       }
     }
@@ -674,4 +745,3 @@ TEST_CASE("Row ids of dense parameters give a warning each [C8]", "[train][modul
   auto const wrong = [](auto const&) { return std::map<std::string, std::vector<std::int64_t>>{{"w", {0}}}; };
   CHECK_THROWS_AS(m.prepare(batch.view(), wrong), unknown_key);
 }
-        get<update::rescale>(changed).factor = 1;  // as of a new rule: the next step sets it

@@ -105,6 +105,13 @@ class parameter_steps : public parameter_gradients<S> {
     std::lock_guard const lock(steps_mutex_);
     memory_.parts().wait(find(name).name);
   }
+  /// Forgets which gradients are complete, because the backward pass of the step failed: all are to come again. Parts of the step
+  /// that have begun are finished first, and their parameters have made the step. Does nothing if all parts have begun.
+  void abandon_step() {
+    forget_arrivals();
+    std::lock_guard const lock(steps_mutex_);
+    if (memory_.parts().is_amid()) memory_.parts().end();
+  }
   /// Bytes of gradients in a part that `ready` begins: 2 MiB, or 8 MiB over several ranks, which agree before and after each.
   /// Smaller parts overlap better, larger ones make fewer messages.
   /// A bucket holds one parameter at least. Steps in parts that have begun are finished.

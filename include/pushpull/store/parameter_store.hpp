@@ -168,7 +168,7 @@ class parameter_store : detail::parameter_steps<S> {
 
   using base::make_part, base::can_make_parts, base::update;
   using base::materialize, base::weigh_next_step;
-  using base::ready, base::wait, base::set_bucket_bytes, base::update_in_backward;
+  using base::ready, base::wait, base::abandon_step, base::set_bucket_bytes, base::update_in_backward;
   using base::request, base::set_request, base::zero_grad, base::discard_grad, base::begin_grad;
   using base::update_all, base::expect_step, base::accumulate_all;
 

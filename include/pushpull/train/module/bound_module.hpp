@@ -104,20 +104,17 @@ class bound_module {
     group_.reshape(shapes_of(slices.front(), static_cast<std::int64_t>(slices.size())), true);
     group_.forward(slices, run);
   }
-  /// The gradients of the last forward. @throws not_bound, not_initialized, not_training
+  /// The gradients of the last forward. After an error of an executor go on with another forward; where steps begin during the
+  /// backward pass, some parameters may have made theirs. @throws not_bound, not_initialized, not_training
   void backward() {
     expect_ready("backward");
-    count_samples();
-    group_.backward();
-    has_gradients_ = true;
+    run_backward([&] { group_.backward(); });
   }
   /// From the gradients of the outputs: see executor_group::backward.
   template <class H>
   void backward(std::vector<tensor_view<output_type const, H>> const& head_grads) {
     expect_ready("backward");
-    count_samples();
-    group_.backward(head_grads);
-    has_gradients_ = true;
+    run_backward([&] { group_.backward(head_grads); });
   }
   /// forward, for training, and backward. @throws as these
   template <class Batch>
@@ -134,9 +131,13 @@ class bound_module {
   /// Another bucket of the same parameters computed the gradients so far.
   void continue_from(bound_module& other) {
     // This model may wait for fewer parameters than the step has that the other one's backward pass began.
-    if (other.overlaps_ && optimizer_ != nullptr) optimizer_->wait();
+    if (other.began_) optimizer_->wait();
+    stepped_ = std::exchange(other.began_, false) || other.stepped_;
+    other.stepped_ = began_ = false;
     has_gradients_ = std::exchange(other.has_gradients_, false);
+    reduced_ = std::exchange(other.reduced_, false);
     samples_ = std::exchange(other.samples_, 0);
+    divides_ = other.divides_;
   }
 
   /// [output][device]. @throws not_bound, not_initialized
@@ -180,9 +181,16 @@ class bound_module {
  protected:
   ~bound_module() = default;
 
+  /// The gradients so far belong to no step.
+  void forget_gradients() {
+    has_gradients_ = began_ = stepped_ = reduced_ = false;
+    samples_ = 0;
+  }
   /// Tells the rule how many samples the gradients are sums of.
   void scale_step() {
-    if (rescale_ == train::rescale_policy::bound_batch) {
+    if (!divides_) {
+      optimizer_->set_samples(1);
+    } else if (rescale_ == train::rescale_policy::bound_batch) {
       optimizer_->set_samples(bound_samples_);
     } else if (samples_ > 0) {
       optimizer_->set_samples(samples_ * optimizer_->num_workers());
@@ -194,6 +202,10 @@ class bound_module {
   std::shared_ptr<optimizer_type> optimizer_;
   bool initialized_ = false;
   bool has_gradients_ = false;  // of a backward since the last step
+  bool began_ = false;          // their step began in the backward pass
+  bool stepped_ = false;        // it began in that of another bucket, and is done
+  bool reduced_ = false;        // these are sums over devices and ranks
+  bool divides_ = true;         // false: the gradients are of inputs without samples
   double samples_ = 0;          // of the gradients
   double bound_samples_ = 1;    // of the bound batch, on all ranks
   train::rescale_policy rescale_ = train::rescale_policy::current_batch;
@@ -242,13 +254,35 @@ class bound_module {
     }
     return result;
   }
+  template <class Pass>
+  void run_backward(Pass const& pass) {
+    double const before = samples_;
+    count_samples();
+    try {
+      pass();
+    } catch (...) {
+      samples_ = before;
+      if (overlaps_) abandon_step();
+      throw;
+    }
+    has_gradients_ = true;
+    began_ = overlaps_;
+    stepped_ = reduced_ = false;
+  }
+  void abandon_step() noexcept {
+    try {
+      optimizer_->abandon_step();
+    } catch (...) {  // of a part that had begun: the error of the backward pass came first
+    }
+  }
   /// Steps may begin during the backward pass, so the rule must know the samples before.
   void count_samples() {
     group_.expect_bound("backward");
     bool adds = false;
     for (std::size_t i = 0; i < group_.param_names().size(); ++i)
       adds = adds || group_.request(i) == train::grad_request::add;
-    samples_ = (adds ? samples_ : 0) + static_cast<double>(group_.batch_size().value_or(1));
+    divides_ = group_.batch_size().has_value();
+    samples_ = (adds ? samples_ : 0) + static_cast<double>(group_.batch_size().value_or(0));
     if (overlaps_) scale_step();
   }
 };

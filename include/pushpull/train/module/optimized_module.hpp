@@ -44,7 +44,8 @@ class optimized_module : public initialized_module<F, Slicing> {
   /// Steps by a rule in a store of the module's own, over all of its devices, with the policies of a kv_store: element::master,
   /// a communicator, and so on. Unless the rule has a stage `rescale`, gradients become means over the samples of a step.
   /// @throws not_bound, not_initialized, not_training; the errors of kv_store; bad_option if `update_on_store` is false. If the
-  /// module has an optimizer it does nothing but a warning, unless forced: states then start again.
+  /// module has an optimizer it does nothing but a warning, unless forced: states then start again. Gradients that were computed
+  /// before belong to no step.
   template <Updater Rule, HasPolicyKind... Policies>
   void init_optimizer(Rule const& rule, train::optimizer_options options = {}, Policies const&... policies) {
     expect_own_store(options);
@@ -172,6 +173,7 @@ class optimized_module : public initialized_module<F, Slicing> {
     expects<no_optimizer>(other.optimizer_ != nullptr,
                           [] { return std::string("share_optimizer: the other module has no optimizer"); });
     this->optimizer_ = other.optimizer_;
+    this->forget_gradients();
     this->bound_samples_ = other.bound_samples_;
     this->rescale_ = other.rescale_;
     may_overlap_ = other.may_overlap_;
@@ -185,10 +187,11 @@ class optimized_module : public initialized_module<F, Slicing> {
 
   /// One step over all parameters with the gradients of the last backward; after one of a bucket with fewer parameters, or with
   /// fewer requests than the optimizer was made for, over those: the others keep values, states and step counts. @throws not_bound, not_initialized, no_optimizer,
-  /// not_training; stale_gradients if there was no backward since the last step, unless `ignore_stale`
+  /// not_training; stale_gradients if there was no backward since the last step, unless `ignore_stale`, or after reduce_grads
   void update(bool ignore_stale = false) {
     begin_step("update", ignore_stale);
-    if (!this->waits_ || !this->has_gradients_) this->optimizer_->update();
+    bool const is_made = this->stepped_ || (this->began_ && this->waits_);
+    if (!is_made) this->optimizer_->update();
     end_step();
   }
   /// The first half of a step, where updates do not run on the store: gradients become sums over devices and ranks.
@@ -196,11 +199,14 @@ class optimized_module : public initialized_module<F, Slicing> {
   void reduce_grads() {
     expect_halves("reduce_grads");
     begin_step("reduce_grads", false);
-    this->optimizer_->reduce();
+    this->reduced_ = this->optimizer_->reduce();
   }
-  /// The second half of a step: the rule on each device. @throws as reduce_grads
+  /// The second half of a step: the rule on each device. @throws as reduce_grads; stale_gradients unless reduce_grads came before
   void apply() {
+    this->expect_ready("apply");
     expect_halves("apply");
+    expect_training("apply");
+    expects<stale_gradients>(this->reduced_, [] { return std::string("apply: reduce_grads first"); });
     this->optimizer_->apply();
     end_step();
   }
@@ -242,13 +248,13 @@ class optimized_module : public initialized_module<F, Slicing> {
     } else {
       this->preload(std::move(values));
     }
+    preloaded_states_.reset();
     if (options.states && this->optimizer_ == nullptr) preloaded_states_ = states;
   }
 
   /// @throws no_optimizer
   void expect_optimizer(char const* call) const {
     expects<no_optimizer>(this->optimizer_ != nullptr, [&] { return std::string(call) + ": init_optimizer first"; });
-    preloaded_states_.reset();
   }
 
  protected:
@@ -267,10 +273,13 @@ class optimized_module : public initialized_module<F, Slicing> {
       return std::string(call) + ": the store adds and steps at once: init_optimizer(rule, train::on_each_device)";
     });
   }
+  void expect_training(char const* call) const {
+    expects<not_training>(this->is_for_training(),
+                          [&] { return std::string(call) + ": the module was bound for inference"; });
+  }
   bool expect_no_optimizer(train::optimizer_options const& options) {
     this->expect_ready("init_optimizer");
-    expects<not_training>(this->is_for_training(),
-                          [] { return std::string("init_optimizer: the module was bound for inference"); });
+    expect_training("init_optimizer");
     if (this->optimizer_ == nullptr || options.force) return true;
     this->options_.warn("init_optimizer: the module has an optimizer, the call is ignored: set force");
     return false;
@@ -316,6 +325,9 @@ class optimized_module : public initialized_module<F, Slicing> {
     next->begin();
     if (preloaded_states_) next->load_states(*preloaded_states_);
     group.attach(*next);
+    this->forget_gradients();  // which were in other memory
+    group.end_step();
+    group.zero_grad();
     preloaded_states_.reset();
     auto const old = std::exchange(this->optimizer_, std::move(next));
     this->rescale_ = options.rescale;
@@ -329,11 +341,12 @@ class optimized_module : public initialized_module<F, Slicing> {
   void begin_step(char const* call, bool ignore_stale) {
     this->expect_ready(call);
     expect_optimizer(call);
-    expects<not_training>(this->is_for_training(),
-                          [&] { return std::string(call) + ": the module was bound for inference"; });
+    expect_training(call);
+    expects<stale_gradients>(
+        !this->reduced_, [&] { return std::string(call) + ": the gradients are summed over devices already: apply"; });
     expects<stale_gradients>(this->has_gradients_ || ignore_stale,
                              [&] { return std::string(call) + ": no backward since the last step"; });
-    if (!this->overlaps_) this->scale_step();
+    if (!this->began_ && !this->stepped_) this->scale_step();
     choose_parameters();
   }
   /// The step is of the parameters whose gradients were computed since the last one. Of all, if none was.
@@ -342,7 +355,7 @@ class optimized_module : public initialized_module<F, Slicing> {
     this->optimizer_->choose(this->group_.shared_names(), this->group_.computed_some() ? this->group_.fresh() : all);
   }
   void end_step() {
-    this->has_gradients_ = false;
+    this->has_gradients_ = this->began_ = this->stepped_ = this->reduced_ = false;
     this->group_.end_step();
   }
   /// Lets the executors begin steps, and wait for them. A model that does not compute all gradients cannot: the step would never be

@@ -107,6 +107,7 @@ class local_optimizer final : public train::model_optimizer<typename S::value_ty
   }
   bool steps_in_parts() const override { return false; }
   void ready(std::string const&) override {}
+  void abandon_step() override {}
   void wait(std::string const&) override {}
   void wait() override {
     for (auto& device : local_) device->store.wait();

@@ -56,6 +56,8 @@ class model_optimizer {
   virtual bool steps_in_parts() const = 0;
   /// The gradients of a parameter are complete on all devices: see parameter_store::ready. From any thread.
   virtual void ready(std::string const& name) = 0;
+  /// The backward pass that called `ready` failed: see parameter_store::abandon_step.
+  virtual void abandon_step() = 0;
   /// Returns when the step of a parameter, if any is under way, is done. From any thread.
   virtual void wait(std::string const& name) = 0;
   /// All work is done when it returns.

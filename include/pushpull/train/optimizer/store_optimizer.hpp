@@ -122,6 +122,7 @@ class store_optimizer : public train::model_optimizer<typename S::value_type, ty
   void apply() override { update(); }
   bool steps_in_parts() const override { return true; }
   void ready(std::string const& name) override { parameters_.ready(name); }
+  void abandon_step() override { parameters_.abandon_step(); }
   void wait(std::string const& name) override { parameters_.wait(name); }
   void wait() override {
     for (auto const& parameter : parameters_) parameters_.wait(parameter.name);
