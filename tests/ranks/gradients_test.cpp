@@ -2,11 +2,13 @@
 /// Gradients of several ranks that are accumulated or compressed: the weights are those of one process, bit for bit.
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <pushpull/pushpull.hpp>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "ranks/rank_sums.hpp"
@@ -14,6 +16,7 @@
 #include "support/catch.hpp"
 #include "support/counting_communicator.hpp"
 #include "support/expect.hpp"
+#include "support/message_of.hpp"
 
 namespace {
 
@@ -130,52 +133,76 @@ TEST_CASE("micro-batches call no other rank, and a step calls as often as one wi
   });
 }
 
-TEST_CASE("a step over ranks that fails leaves weights, sums and counts, and is made again", "[ranks][errors]") {
+TEST_CASE("a step that fails on one rank ends the steps of all ranks, with its text", "[ranks][errors]") {
   static std::atomic<bool> broken = false;
-  static constexpr auto rate = [](std::int64_t) {
-    if (broken) throw std::runtime_error("no rate today");
-    return 1.0;
-  };
-  auto const run = [](auto const& rule, comm::threads const& c) {
-    pp::kv_store store{pp::cpu_devices(2), rule, pp::accumulate{3}, c};
+  auto const run = [](auto const& make, comm::threads const& c) {
+    auto const rate = [rank = c.rank()](std::int64_t) {
+      if (broken && rank == 1) throw std::runtime_error("no rate today");
+      return 1.0;
+    };
+    auto store = make(rate, c);
     std::vector<std::string> const keys{"a", "b"};
-    auto const filled = [](float x) { return std::vector{std::vector<float>(5000, x), std::vector<float>(9, x)}; };
-    auto const ones = filled(1), zeros = filled(0);
+    std::vector<std::vector<float>> const zeros{std::vector<float>(5000), std::vector<float>(9)};
     auto weights = zeros;
     store.init(keys, zeros);
-    store.push("a", ones[0]);  // one ahead: "a" is due where "b" waits
-    store.push(keys, ones).wait();
-    auto const all = static_cast<float>(c.size());
-    auto const expect_two_and_one = [&] {
-      store.pull(keys, weights).wait();
-      test::expect(weights == zeros);
-      test::expect(store.steps("a") == 0);
-      test::expect(store.micro_batches("a") == 2);
-      test::expect(store.micro_batches("b") == 1);
-      test::expect(store.gradient_sum("a") == std::vector<float>(5000, 2 * all));
-      test::expect(store.gradient_sum("b") == std::vector<float>(9, all));
-    };
-    expect_two_and_one();
+    store.pushpull(keys, zeros, weights).wait();
     c.barrier();
     broken = true;
     c.barrier();
-    for (int i = 0; i < 2; ++i)
-      test::expect_throws<std::runtime_error>([&] { store.pushpull(keys, ones, weights).wait(); });
-    c.barrier();
-    broken = false;
-    c.barrier();
-    expect_two_and_one();
-    store.pushpull(keys, ones, weights).wait();
-    test::expect(weights[0] == std::vector<float>(5000, -3 * all));
-    test::expect(weights[1] == zeros[1]);
-    test::expect(store.micro_batches("a") == 0);
-    test::expect(store.micro_batches("b") == 2);
+    auto const before = store.steps("a");
+    auto const push = [&] { store.pushpull(keys, zeros, weights).wait(); };
+    auto const began = std::chrono::steady_clock::now();
+    std::string text;
+    try {
+      push();
+    } catch (pp::comm_error const& error) {
+      test::expect(c.rank() != 1);
+      text = error.what();
+    } catch (std::runtime_error const& error) {
+      test::expect(c.rank() == 1 && store.steps("a") == before);
+      text = error.what();
+    }
+    test::expect(text.find("no rate today") != std::string::npos);
+    test::expect(std::chrono::steady_clock::now() - began < std::chrono::seconds(5));
+    test::expect_throws<pp::comm_error>(push);
   };
-  test::for_each_reach(3, [&](comm::threads_options const& options) {
-    comm::run_ranks(3, options, [&](comm::threads const& c) {
-      run(update::sgd{} | update::learning_rate(rate), c);
-      run(update::clip_global_norm(1e9) | (update::sgd{} | update::learning_rate(rate)), c);
+  auto const run_all = [&](auto const& make) {
+    test::for_each_reach(3, [&](comm::threads_options options) {
+      options.deadline = std::chrono::seconds(20);
+      broken = false;
+      comm::run_ranks(3, options, [&](comm::threads const& c) { run(make, c); });
     });
+  };
+  run_all([](auto const& rate, auto const& c) {
+    return pp::kv_store{pp::cpu_devices(2), update::sgd{} | update::learning_rate(rate), c};
+  });
+  run_all([](auto const& rate, auto const& c) {
+    return pp::kv_store{pp::cpu_devices(2),
+                        update::clip_global_norm(1e9) | (update::sgd{} | update::learning_rate(rate)),
+                        pp::accumulate{1}, c};
+  });
+}
+
+TEST_CASE("a predicate that throws on one rank is an error on all ranks, and adds no key", "[ranks][errors]") {
+  comm::run_ranks(3, [](comm::threads const& c) {
+    pp::kv_store store{pp::cpu_devices(1), update::adam{}, c};
+    bool fails = c.rank() == 1;
+    store.add_group(
+        [&](std::string_view) {
+          if (fails) throw std::runtime_error("no name today");
+          return true;
+        },
+        update::adam{});
+    std::vector<float> const zeros(9);
+    auto const text = test::message_of([&] { store.init("a", zeros); });
+    test::expect(text.starts_with("init: ranks disagree: rank 0 came with 1 key of a store of ") &&
+                 text.ends_with("which fails with: no name today"));
+    test::expect(!store.contains("a"));
+    fails = true;
+    test::expect(test::message_of<std::runtime_error>([&] { store.init("a", zeros); }) == "no name today");
+    fails = false;
+    store.init("a", zeros);
+    test::expect(store.group("a") == 1);
   });
 }
 

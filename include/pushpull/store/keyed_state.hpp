@@ -52,18 +52,23 @@ struct keyed_state {
   }
   /// f(), a part of an operation that all ranks take part in: the other ranks are told of errors that they do not meet.
   template <class F>
-  decltype(auto) in_step(F const& f) const {
+  decltype(auto) in_step(F const& f, [[maybe_unused]] bool alike = true) const {
     if constexpr (Table::collective) {
       if (!keys.is_distributed()) return f();
       try {
         return f();
       } catch (...) {
-        keys.ranks().note(std::current_exception());
+        keys.ranks().note(std::current_exception(), alike);
         throw;
       }
     } else {
       return f();
     }
+  }
+  /// Same, of the user's code in a step: its errors end the steps of all ranks, which do not meet them.
+  template <class F>
+  decltype(auto) in_own_step(F const& f) const {
+    return in_step(f, false);
   }
 };
 

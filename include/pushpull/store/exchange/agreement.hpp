@@ -149,22 +149,30 @@ std::string text_of_key(std::string text, pushpull::shape const& shape, std::str
 /// @param store  The store in words: devices, element type, rule. @param rules  Its hyperparameters, in words.
 /// @param group  group(key) -> the number of its parameter group.
 /// @throws invalid_argument on all ranks unless their stores are alike and they name the same keys, in one order, of the same
-/// shapes, element types, needs of gradients and options
+/// shapes, element types, needs of gradients and options, or if `group` throws on some of them; what it throws on all
 template <class KeyView, class View, class Group>
 void expect_agreed_keys(rank_group& ranks, std::string const& store, std::vector<std::string> const& rules,
                         std::span<KeyView const> keys, std::span<View const> values,
                         std::vector<bool> const& needs_gradient, key_options options, Group const& group) {
-  expect_agreement(ranks, "init", 1 + rules.size() + keys.size(), [&](std::size_t n) {
-    if (n == 0) return counted(keys.size(), "key") + " of a store of " + store;
-    if (n <= rules.size()) return rules[n - 1];
-    std::size_t const i = n - 1 - rules.size();
-    std::string_view dtype, gradient;
-    if constexpr (requires { typename View::value_type; })
-      dtype = dtype_traits<std::remove_const_t<typename View::value_type>>::name;
-    if (i < needs_gradient.size()) gradient = needs_gradient[i] ? ", with a gradient" : ", without a gradient";
-    return text_of_key(key_text(keys[i]), values[i].shape(), dtype, gradient, options.mirrored,
-                       static_cast<std::size_t>(group(keys[i])));
-  });
+  auto const groups_of_keys = [&] {
+    std::vector<std::size_t> groups;
+    for (KeyView const& key : keys) groups.push_back(static_cast<std::size_t>(group(key)));
+    return groups;
+  };
+  prepared_alike(ranks, "init", counted(keys.size(), "key") + " of a store of " + store, groups_of_keys,
+                 [&](std::vector<std::size_t> const& groups) {
+                   std::vector<std::string> texts = rules;
+                   std::string_view dtype, gradient;
+                   if constexpr (requires { typename View::value_type; })
+                     dtype = dtype_traits<std::remove_const_t<typename View::value_type>>::name;
+                   for (std::size_t i = 0; i < keys.size(); ++i) {
+                     if (i < needs_gradient.size())
+                       gradient = needs_gradient[i] ? ", with a gradient" : ", without a gradient";
+                     texts.push_back(text_of_key(key_text(keys[i]), values[i].shape(), dtype, gradient,
+                                                 options.mirrored, groups[i]));
+                   }
+                   return texts;
+                 });
 }
 
 /// Adds the parts of all local mirrors whose masters other processes have to a step that writes them.

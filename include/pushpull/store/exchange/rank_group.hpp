@@ -157,7 +157,8 @@ class rank_group {
   /// Of messages that a device moves, errors come after the calls that sent them. @throws comm_error if there was one
   virtual void expect_alive() const {}
   /// Notes the error that an operation fails with, and tells the other ranks, unless it is one that every rank meets alike.
-  void note(std::exception_ptr const& error) noexcept {
+  /// @param alike  Whether every rank meets errors that are none of communication, memory or a device.
+  void note(std::exception_ptr const& error, bool alike = true) noexcept {
     try {
       std::rethrow_exception(error);
     } catch (comm_error const& e) {
@@ -166,7 +167,13 @@ class rank_group {
       fail(-1, e.what());
     } catch (std::bad_alloc const& e) {
       fail(-1, e.what());
-    } catch (...) {  // arguments, and what a rule throws: the same on all ranks
+    } catch (cuda_error const& e) {
+      fail(-1, e.what());
+    } catch (update_error const&) {  // ranks agree on it
+    } catch (std::exception const& e) {
+      if (!alike) fail(-1, e.what());
+    } catch (...) {
+      if (!alike) fail(-1, "an exception of an unknown type");
     }
   }
 

@@ -105,7 +105,8 @@ class accumulating_push final : public gradient_operation<Types> {
   std::optional<std::span<double>> update(F const& return_residuals) {
     auto& contents = this->contents_;
     contents.groups.complete(rules);
-    if (auto const sums = step_.advance(contents.devices(), contents.controls, rules->data())) return sums;
+    auto const advance = [&] { return step_.advance(contents.devices(), contents.controls, rules->data()); };
+    if (auto const sums = contents.in_own_step(advance)) return sums;
     return_residuals();
     return std::nullopt;
   }

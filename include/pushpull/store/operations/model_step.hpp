@@ -179,7 +179,7 @@ class model_step final : public operation {
         return update_.ranks.start_arrival(contents_.keys);
       case 1: ++next_; return update_.ranks.start_exchange(contents_.keys);
       case 2:
-        if (auto const sums = update()) return update_.ranks.start_sum(*sums);
+        if (auto const sums = contents_.in_own_step([&] { return update(); })) return update_.ranks.start_sum(*sums);
         ++next_;
         return nullptr;
       case 3:

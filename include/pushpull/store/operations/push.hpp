@@ -138,7 +138,8 @@ class push final : public gradient_operation<Types> {
     return this->launch([&]() -> std::optional<std::span<double>> {
       if constexpr (Types::has_updater) {
         contents.groups.complete(rules);
-        if (auto const sums = step_.advance(contents.devices(), contents.controls, rules->data())) return sums;
+        auto const advance = [&] { return step_.advance(contents.devices(), contents.controls, rules->data()); };
+        if (auto const sums = contents.in_own_step(advance)) return sums;
         this->call_.return_residuals(contents.devices(), step_);
       } else {
         step_.run(contents.devices());

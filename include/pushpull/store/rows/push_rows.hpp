@@ -151,7 +151,7 @@ class push_rows final : public device_operation<typename Types::device_type> {
       }
     }
     if constexpr (step_may_fail)
-      if (!table_.is_distributed() || key_->size() > 0) contents_.in_step([&] { begin_step(); });
+      if (!table_.is_distributed() || key_->size() > 0) contents_.in_own_step([&] { begin_step(); });
   }
   void take_back() noexcept override {
     if constexpr (step_may_fail)
