@@ -239,6 +239,15 @@ TEST_CASE("tied weights are one parameter, and replicas begin with the values of
   auto const model = interop::register_module(parameters, replicas);
   CHECK(model.names() == std::vector<std::string>{"encoder"});
   CHECK(torch::equal(replicas[1]->parameters()[1], torch::ones({3})));
+
+  replicas.clear();
+  for (char const* const tied : {"a", "b"}) {
+    auto const& replica = replicas.emplace_back(std::make_shared<torch::nn::Module>());
+    for (char const* const name : {"a", "b"}) replica->register_parameter(name, torch::ones({3}));
+    replica->register_parameter("c", replica->named_parameters()[tied]);
+  }
+  CHECK(contains(message_of([&] { interop::register_module(parameters, replicas); }),
+                 "\"c\" of replica 1 is a tensor of another name or replica"));
 }
 
 TEST_CASE("register_module refuses what is no list of replicas, and adds nothing", "[interop][torch]") {

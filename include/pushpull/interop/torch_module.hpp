@@ -9,7 +9,7 @@
 #include <ranges>
 #include <string>
 #include <type_traits>
-#include <unordered_set>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -137,14 +137,12 @@ class torch_model {
   /// Sets names_ and tensors_, without repetitions, and checks every tensor.
   void collect(std::vector<torch_parameters> const& replicas) {
     using pushpull::detail::expects;
-    std::unordered_set<c10::TensorImpl const*> known;  // of all replicas
-    std::vector<std::string> listed;                   // those of the first replica, tied ones included
-    std::vector<bool> is_new;
-    for (auto const& item : replicas[0]) {
-      listed.push_back(item.key());
-      is_new.push_back(known.insert(item.value().unsafeGetTensorImpl()).second);
-      if (is_new.back()) names_.push_back(item.key());
-    }
+    struct first_name {
+      std::size_t replica, number;
+    };
+    std::unordered_map<c10::TensorImpl const*, first_name> known;  // tensors of all replicas
+    auto const listed = replicas[0].keys();                        // tied ones included
+    std::vector<std::size_t> tied_to;                              // in replica 0, of each name the first of its tensor
     for (std::size_t n = 0; n < replicas.size(); ++n) {
       expects<invalid_argument>(replicas[n].keys() == listed, [&] {
         return "register_module: the parameters of replica " + std::to_string(n) +
@@ -152,13 +150,18 @@ class torch_model {
       });
       auto& tensors = tensors_.emplace_back();
       for (std::size_t j = 0; j < listed.size(); ++j) {
-        bool const fresh = n == 0 ? is_new[j] : known.insert(replicas[n][j].value().unsafeGetTensorImpl()).second;
-        expects<invalid_argument>(fresh == is_new[j], [&] {
+        auto const& tensor = replicas[n][j].value();
+        first_name const first = known.try_emplace(tensor.unsafeGetTensorImpl(), first_name{n, j}).first->second;
+        bool const fresh = first.replica == n && first.number == j;
+        if (n == 0) tied_to.push_back(first.number);
+        expects<invalid_argument>(first.replica == n && first.number == tied_to[j], [&] {
           return "register_module: parameter \"" + listed[j] + "\" of replica " + std::to_string(n) +
                  (fresh ? " is not tied, that of replica 0 is" : " is a tensor of another name or replica") +
                  ": replicas with tensors of their own, tied alike, expected";
         });
-        if (fresh) tensors.push_back(replicas[n][j].value());
+        if (!fresh) continue;
+        if (n == 0) names_.push_back(listed[j]);
+        tensors.push_back(tensor);
       }
       for (std::size_t i = 0; i < tensors.size(); ++i) {
         auto const shape = as_const(i, n).shape();
