@@ -42,6 +42,35 @@ PUSHPULL_DEVICE_INLINE void for_each_operand(Pointer const (&near)[inline_operan
   }
 }
 
+/// Operand number k: a chain of selections, where `near[k]` would put the array of pointers into local memory.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class Pointer>
+PUSHPULL_DEVICE_INLINE Pointer selected_operand(Pointer const (&near)[inline_operands], Pointer const* far,
+                                                std::int32_t k) {
+  if (k >= inline_operands) return far[k - inline_operands];
+  Pointer selected = near[0];
+  static_for<inline_operands - 1>([&](auto j) PUSHPULL_INLINE_LAMBDA {
+    constexpr auto index = static_cast<std::int32_t>(decltype(j)::value) + 1;
+    selected = k == index ? near[index] : selected;
+  });
+  return selected;
+}
+
+/// The elements of sources on GPUs, one by one, in source order: `valid` of a block at its tail, or what is not aligned. There is one
+/// copy of this code for all sources, since it is many instructions for each.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class Reduction, class Block, class Run>
+PUSHPULL_DEVICE_INLINE void reduce_by_element(Block& total, Run const& r, std::int64_t i, std::int64_t valid) {
+  static_for<Block::count>([&](auto j) PUSHPULL_INLINE_LAMBDA { total.x[j] = 0; });
+  PUSHPULL_NO_UNROLL
+  for (std::int32_t k = 0; k < r.gradients; ++k) {
+    Block next;
+    next.load_partial(selected_operand(r.gradient, r.more_gradients, k) + i, valid);
+    static_for<Block::count>(
+        [&](auto j) PUSHPULL_INLINE_LAMBDA { total.x[j] = k == 0 ? next.x[j] : Reduction{}(total.x[j], next.x[j]); });
+  }
+}
+
 /// Sources whose loads a GPU has in flight together: more cost registers, fewer leave memory waiting.
 inline constexpr std::size_t grouped_loads = 4;
 
@@ -81,24 +110,30 @@ template <class Reduction, memory Memory, bool Alone = false, class Block, class
 PUSHPULL_DEVICE_INLINE void reduce(Block& total, Run const& r, std::int64_t i, std::int64_t valid) {
   using element = typename Run::gradient_type;
   using source = typename Run::source_type;
-  if constexpr (Memory != memory::arenas && Block::access::unrolled && !pushpull::detail::Encoded<element>)
-    if (!Block::by_element(valid, r.aligned)) return reduce<Reduction, memory::arenas, Alone>(total, r, i, valid);
+  constexpr bool asks_once = Memory != memory::arenas && Block::access::unrolled && !pushpull::detail::Encoded<element>;
   auto const load = [&](Block& to, source from) PUSHPULL_INLINE_LAMBDA {
     if constexpr (pushpull::detail::Encoded<element>) {
       to.template load_encoded<element>(from, i, r.unit);
       if constexpr (pushpull::detail::Code<element>)  // elsewhere the gap is zero when decoded
         if (valid < Block::size) to.clear_from(valid);
     } else {
-      if constexpr (Memory != memory::arenas)
+      if constexpr (Memory != memory::arenas && !asks_once)
         if (Block::by_element(valid, r.aligned)) return to.load_partial(from + i, valid);
       to.load(from + i);
     }
   };
-  load(total, r.gradient[0]);
-  if constexpr (!Alone)
-    add_sources<Block>(r, load, [&](Block const& next) PUSHPULL_INLINE_LAMBDA {
-      static_for<Block::count>([&](auto j) PUSHPULL_INLINE_LAMBDA { total.x[j] = Reduction{}(total.x[j], next.x[j]); });
-    });
+  bool by_element = false;
+  if constexpr (asks_once) by_element = Block::by_element(valid, r.aligned);
+  if (by_element) {
+    if constexpr (asks_once) reduce_by_element<Reduction>(total, r, i, valid);
+  } else {
+    load(total, r.gradient[0]);
+    if constexpr (!Alone)
+      add_sources<Block>(r, load, [&](Block const& next) PUSHPULL_INLINE_LAMBDA {
+        static_for<Block::count>([&](auto j)
+                                     PUSHPULL_INLINE_LAMBDA { total.x[j] = Reduction{}(total.x[j], next.x[j]); });
+      });
+  }
   static_for<Block::count>([&](auto j)
                                PUSHPULL_INLINE_LAMBDA { total.x[j] = Reduction{}.finish(total.x[j], r.sources); });
 }
@@ -189,11 +224,17 @@ PUSHPULL_DEVICE_INLINE void load_state(Block& to, pushpull::detail::state_pointe
 PUSHPULL_EXEC_CHECK_DISABLE
 template <memory Memory, class Block, class Run>
 PUSHPULL_DEVICE_INLINE void mirror(Block const& w, Run const& r, std::int64_t i, std::int64_t valid) {
-  if constexpr (Memory != memory::arenas && Block::access::unrolled)
-    if (!Block::by_element(valid, r.aligned)) return mirror<memory::arenas>(w, r, i, valid);
+  constexpr bool asks_once = Memory != memory::arenas && Block::access::unrolled;
+  if constexpr (asks_once)
+    if (Block::by_element(valid, r.aligned)) {  // one copy of this code for all mirrors, as in reduce_by_element
+      PUSHPULL_NO_UNROLL
+      for (std::int32_t k = 0; k < r.mirrors; ++k)
+        w.store_partial(selected_operand(r.mirror, r.more_mirrors, k) + i, valid);
+      return;
+    }
   for_each_operand<Block::access::unrolled>(r.mirror, r.more_mirrors, 0, r.mirrors,
                                             [&](typename Run::mirror_type* to) PUSHPULL_INLINE_LAMBDA {
-                                              if constexpr (Memory != memory::arenas) {
+                                              if constexpr (Memory != memory::arenas && !asks_once) {
                                                 if (Block::by_element(valid, r.aligned))
                                                   return w.store_partial(to + i, valid);
                                               }
