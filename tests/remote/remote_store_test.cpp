@@ -438,6 +438,10 @@ TEST_CASE("hyperparameters, multipliers and commands reach all servers, each onc
   REQUIRE_THROWS_AS(store.set_hyperparameters(update::sgd{.learning_rate = -1}), pp::invalid_argument);
   REQUIRE_THROWS_AS(store.set_multipliers("u", 1), pp::unknown_key);
   REQUIRE(pushes() == std::pair(-11.0F, -14.0F));
+  store.set_multipliers("w", 1e30);  // of which 1e30 times as much is infinite: the rate of "v" stays too
+  REQUIRE_THROWS_AS(store.set_hyperparameters(update::sgd{.learning_rate = 1e30}), pp::invalid_argument);
+  store.set_multipliers("w", 0);
+  REQUIRE(pushes() == std::pair(-11.0F, -18.0F));
   store.command(3, "x");
   std::sort(heard.begin(), heard.end());
   REQUIRE(heard == std::vector<std::string>{"3x", "3x"});

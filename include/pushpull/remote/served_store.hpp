@@ -27,6 +27,7 @@
 #include <pushpull/remote/message.hpp>
 #include <pushpull/remote/pieces.hpp>
 #include <pushpull/remote/server_rules.hpp>
+#include <pushpull/store/contents.hpp>
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/rows/row_tables.hpp>
 #include <pushpull/store/rule_states.hpp>
@@ -214,7 +215,7 @@ class served final : public served_store {
   static tensor_view<T> out(std::byte* bytes, shape const& s) { return tensor_view<T>(reinterpret_cast<T*>(bytes), s); }
 
   bool set_optimizer(std::string_view text) override {
-    bool const replaced = rules_.set_optimizer(text);
+    bool const replaced = rules_.set_optimizer(text, [&](auto const& rule) { expect_multiplied(rule); });
     if (replaced) {
       multiplied_.clear();
     } else {
@@ -230,6 +231,7 @@ class served final : public served_store {
       });
     rules_.with_rule("set_hyperparameters", [&](auto const& rule_at) {
       auto const rule = update::detail::with_text(rule_at(group), text);
+      if (group == 0) expect_multiplied(rule);
       store_.set_hyperparameters(rule, group);
       if (group == 0) multiply(rule);
     });
@@ -248,6 +250,12 @@ class served final : public served_store {
         multiplied_.emplace(key, multiplied_key{factors, group});
       }
     });
+  }
+  /// @throws invalid_argument if a key with multipliers cannot have the rule's numbers
+  template <class Rule>
+  void expect_multiplied(Rule const& rule) const {
+    for (auto const& [key, m] : multiplied_)
+      pushpull::detail::validate_policy(update::with_multipliers(rule, m.factors.first, m.factors.second));
   }
   /// The groups of keys with multipliers follow the rule of all.
   template <class Rule>

@@ -71,11 +71,11 @@ class own_rule {
       throw invalid_argument(std::string(call) + ": the servers' store has no rule");
     }
   }
-  [[noreturn]] bool set_optimizer(std::string_view) {
+  template <class F>
+  [[noreturn]] bool set_optimizer(std::string_view, F const&) {
     throw invalid_argument(
         "set_optimizer: the servers' rule is part of their program: set_hyperparameters changes its numbers, and "
-        "servers "
-        "with remote::optimizers let workers choose one");
+        "servers with remote::optimizers let workers choose one");
   }
 
  private:
@@ -113,8 +113,10 @@ class chosen_rule {
     if (!found)
       throw invalid_argument(std::string(call) + ": the servers' store has no rule before a worker's set_optimizer");
   }
+  /// @param expect  expect(rule) throws if the store cannot have this rule's numbers. Called before numbers change.
   /// @returns whether the store has got another rule: else it has other numbers
-  bool set_optimizer(std::string_view text) {
+  template <class F>
+  bool set_optimizer(std::string_view text, F const& expect) {
     std::string const name(text.substr(0, text.find('\n')));
     std::string names;
     std::exception_ptr failed;
@@ -134,6 +136,7 @@ class chosen_rule {
       if (replaced) {
         store_.set_optimizer(*rule);
       } else {
+        expect(*rule);
         store_.set_hyperparameters(*rule);
       }
       present_ = number;

@@ -69,13 +69,14 @@ inline std::string_view take_line(std::string_view& text) {
   return line;
 }
 
-/// The rule with the hyperparameters of a text. @throws invalid_argument if it is the text of another rule
+/// The rule with the hyperparameters of a text. @param call  For messages.
+/// @throws invalid_argument if it is the text of another rule
 template <class Rule>
-Rule with_text(Rule rule, std::string_view text) {
+Rule with_text(Rule rule, std::string_view text, std::string const& call = "set_hyperparameters") {
   std::string const own = describe<Rule>().name;
   std::string const came(take_line(text));
   pushpull::detail::expects<invalid_argument>(
-      own == came, [&] { return "set_hyperparameters: the servers' rule is " + own + ", " + came + " came"; });
+      own == came, [&] { return call + ": the servers' rule is " + own + ", " + came + " came"; });
   for_each_hyperparameter(rule, [&](std::string_view name, double& value) {
     std::string_view const line = take_line(text);
     double number = 0;
@@ -84,13 +85,12 @@ Rule with_text(Rule rule, std::string_view text) {
     char const* const end = line.data() + line.size();
     auto const [last, error] = std::from_chars(begin, end, number);
     pushpull::detail::expects<invalid_argument>(fits && error == std::errc() && last == end, [&] {
-      return "set_hyperparameters: a number of " + own + " expected, " + std::string(name) + ", \"" +
-             std::string(line) + "\" came";
+      return call + ": a number of " + own + " expected, " + std::string(name) + ", \"" + std::string(line) + "\" came";
     });
     value = number;
   });
-  pushpull::detail::expects<invalid_argument>(
-      text.empty(), [&] { return "set_hyperparameters: more numbers came than " + own + " has"; });
+  pushpull::detail::expects<invalid_argument>(text.empty(),
+                                              [&] { return call + ": more numbers came than " + own + " has"; });
   return rule;
 }
 
@@ -108,7 +108,7 @@ template <class Rule>
 Rule rule_of_text(Rule const& kind, std::string_view text) {
   std::size_t const numbers = std::min(text.find("\n= "), text.size());
   std::size_t const end = std::min(numbers + 1, text.size());
-  Rule const rule = with_text(kind, text.substr(0, end));
+  Rule const rule = with_text(kind, text.substr(0, end), "set_optimizer");
   text.remove_prefix(end);
   for (std::string const& own : list_hyperparameters(rule)) {
     std::string_view const line = take_line(text);
