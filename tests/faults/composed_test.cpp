@@ -46,18 +46,19 @@ struct at_run_time {
   }
 };
 
-/// A model of three parameters, one of which is frozen.
+/// A model of four parameters, one of which is frozen: the next one makes its list of parameters grow.
 template <class Kind>
 struct model : subject {
   std::vector<device> devices = failing_devices();
   decltype(Kind::make(devices)) store{Kind::make(devices)};
   pp::parameter_store<decltype(store)> parameters{store};
-  floats w = floats(9000, 1.0F), v = floats(300, 2.0F), u = floats(70, 3.0F);
+  floats w = floats(9000, 1.0F), v = floats(300, 2.0F), u = floats(70, 3.0F), t = floats(1, 4.0F);
 
   model() {
     parameters.add("w", w);
     parameters.add("v", v);
     parameters.add("u", u, {.requires_grad = false});
+    parameters.add("t", t, {.requires_grad = false});
     parameters.materialize();
     fill();
   }

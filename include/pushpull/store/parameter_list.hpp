@@ -42,9 +42,15 @@ class parameter_list {
     return *parameters_[found->second];
   }
 
+  /// Nothing is added if this throws. @throws std::bad_alloc
   void add(std::unique_ptr<Parameter> p) {
-    index_.emplace(p->name, parameters_.size());
     parameters_.push_back(std::move(p));
+    try {
+      index_.emplace(parameters_.back()->name, parameters_.size() - 1);
+    } catch (...) {
+      parameters_.pop_back();
+      throw;
+    }
   }
   void erase(std::size_t i) {
     index_.erase(parameters_[i]->name);
