@@ -1,5 +1,6 @@
 /// @file
 /// Stores that consist of others, whole models and checkpoints, under allocations that fail.
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -91,6 +92,24 @@ struct model : subject {
   }
 };
 
+/// With one more parameter, whose mirrors and gradients are not made.
+template <class Kind>
+struct unmade : model<Kind> {
+  unmade() { this->parameters.add("p", this->v); }
+  std::vector<double> held() override {
+    auto all = model<Kind>::held();
+    for (std::size_t n = 0; n < 2; ++n) {
+      auto const mirror = this->parameters.value("p", n);
+      all.insert(all.end(), mirror.data(), mirror.data() + mirror.size());
+    }
+    return all;
+  }
+  void work_on() override {
+    for (std::size_t n = 0; n < 2; ++n) std::fill_n(this->parameters.grad("p", n).data(), this->v.size(), 0.5F);
+    model<Kind>::work_on();
+  }
+};
+
 struct accumulating {
   static auto make(std::vector<device> const& devices) {
     return pp::kv_store{devices, update::momentum{.learning_rate = 0.25}, pp::accumulate{2}};
@@ -160,6 +179,8 @@ TEST_CASE("after any allocation that fails in a call a store that is chosen at r
 TEST_CASE("after any allocation that fails in a call a model holds what it held", "[faults]") {
   check_model<accumulating>("model, accumulate");
   check_model<of_rules>("model, rules");
+  calls<unmade<at_run_time>> const all("model, any_store");
+  all.check("value", [](auto& s) { s.parameters.value("p", 0); });
 }
 
 TEST_CASE("after any allocation that fails in a save the store holds what it held", "[faults]") {

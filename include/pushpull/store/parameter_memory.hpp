@@ -58,28 +58,42 @@ class parameter_memory {
 
   explicit parameter_memory(S& store) : store_(&store), parts_(listed_parts<S, parameter_memory>(store, *this)) {}
 
+  /// May be called again with the names of a call that has failed: keys that it has left in the store are then pulled.
   void init(std::vector<std::string> const& names, std::vector<tensor_view<T const, D>> const& values,
             std::vector<bool> const& needs_gradient) {
     std::map<std::string, memory, std::less<>> made;
+    std::vector<std::string> left, missing;
+    std::vector<tensor_view<T const, D>> initial;
     for (std::size_t i = 0; i < names.size(); ++i) {
+      if (owns(names[i])) {
+        left.push_back(names[i]);
+        continue;
+      }
       memory m;
-      for (D const& device : store_->devices()) m.mirrors.emplace_back(device, values[i].shape());
+      for (D const& device : store_->devices()) {
+        m.mirrors.emplace_back(device, values[i].shape());
+        if (needs_gradient[i]) m.gradients.emplace_back(device, values[i].shape());
+      }
       made.emplace(names[i], std::move(m));
+      missing.push_back(names[i]);
+      initial.push_back(values[i]);
     }
-    wait_at_exit const finished(*store_);  // a call that fails leaves others that write what was made
-    if constexpr (takes_lists) {
-      typename listed_keys_of<S>::outputs_list mirrors;
-      for (std::string const& name : names) mirrors.push_back(views(made.find(name)->second.mirrors));
-      store_->broadcast(names, values, mirrors);
-    } else {
-      for (std::size_t i = 0; i < names.size(); ++i)
-        store_->broadcast(names[i], values[i], views(made.find(names[i])->second.mirrors));
+    memory_.merge(made);
+    try {
+      wait_at_exit const finished(*store_);  // a call that fails leaves others that write what was made
+      broadcast(missing, initial);
+    } catch (...) {
+      for (std::string const& name : missing)
+        if (!store_has(name)) memory_.erase(name);
+      throw;
     }
     finish();
-    memory_.merge(made);
+    if (!left.empty()) pull(left);
     for (std::size_t i = 0; i < names.size(); ++i)
       if (needs_gradient[i]) require_gradient(names[i]);
   }
+  /// Whether the store has a key of this name because `init` made it.
+  bool owns(std::string_view name) const { return memory_.find(name) != memory_.end(); }
 
   tensor_view<T, D> mirror(std::string const& name, std::size_t n) {
     return memory_.find(name)->second.mirrors[n].view();
@@ -189,6 +203,21 @@ class parameter_memory {
   };
   static constexpr bool takes_lists = listed_keys_of<S>::takes_lists;
 
+  void broadcast(std::vector<std::string> const& names, std::vector<tensor_view<T const, D>> const& values) {
+    if constexpr (takes_lists) {
+      typename listed_keys_of<S>::outputs_list mirrors;
+      for (std::string const& name : names) mirrors.push_back(views(memory_.find(name)->second.mirrors));
+      if (!names.empty()) store_->broadcast(names, values, mirrors);
+    } else {
+      for (std::size_t i = 0; i < names.size(); ++i)
+        store_->broadcast(names[i], values[i], views(memory_.find(names[i])->second.mirrors));
+    }
+  }
+  /// False too for a store that does not say.
+  bool store_has([[maybe_unused]] std::string const& name) const {
+    if constexpr (requires { bool(store_->contains(name)); }) return store_->contains(name);
+    return false;
+  }
   void pull(std::vector<std::string> const& names) {
     wait_at_exit const finished(*store_);
     for (std::string const& name : names) store_->pull(name, views(memory_.find(name)->second.mirrors));

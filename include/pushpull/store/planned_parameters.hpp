@@ -91,6 +91,8 @@ class planned_parameters {
   }
 
   void expect_free(std::string_view name) const {
+    if constexpr (requires { memory_.owns(name); })
+      if (memory_.owns(name)) return;
     if constexpr (requires { store_->contains(std::string(name)); })
       expects<duplicate_key>(!store_->contains(std::string(name)), [&] {
         return "parameter_store: the store has a key \"" + std::string(name) + "\" of its own";
