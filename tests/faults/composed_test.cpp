@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
+#include <new>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -181,6 +182,15 @@ TEST_CASE("after any allocation that fails in a call a model holds what it held"
   check_model<of_rules>("model, rules");
   calls<unmade<at_run_time>> const all("model, any_store");
   all.check("value", [](auto& s) { s.parameters.value("p", 0); });
+}
+
+TEST_CASE("a request for gradients that there is no memory for is not made", "[faults]") {
+  model<of_rules> m;
+  for (auto& device : m.devices) device.count().before_allocation = [] { throw std::bad_alloc(); };
+  CHECK_THROWS_AS(m.parameters.set_request("u", pp::grad_request::add), std::bad_alloc);
+  for (auto& device : m.devices) device.count().before_allocation = point;
+  m.parameters.unfreeze("u");
+  CHECK(m.parameters.request("u") == pp::grad_request::write);
 }
 
 TEST_CASE("after any allocation that fails in a save the store holds what it held", "[faults]") {

@@ -36,11 +36,11 @@ class parameter_gradients : public planned_parameters<S> {
   void set_request(std::string_view name, grad_request request) {
     materialize();
     auto& p = find(name);
+    set_requires_grad(p.name, request != grad_request::none);  // may throw: first
     if (request != grad_request::none && request != p.options.request) {
       p.options.request = request;
       mark_used(p);
     }
-    set_requires_grad(p.name, request != grad_request::none);
   }
 
   /// Zeros for all gradients with the request `add`, on all devices: for backward passes that add, through views of theirs,
