@@ -756,6 +756,28 @@ TEST_CASE("Auxiliary states are averaged, rescaling may follow the bound batch [
   m.forward_backward(rest.view());
   m.update();
   CHECK(m.group().param(0, 0).data()[0] == Approx(1 - 0.01 * 4 * 3 / 6));
+
+  // Devices without rows wrote none: the value they hold is the initial one.
+  ones const single{1, 2}, two{2, 2};
+  train::module idle(summing_factory(), cpu_devices(3), {.allow_idle = true});
+  idle.bind(single.data(), single.labels());
+  idle.init_params(train::initializer(train::initializers::constant{9}));
+  auto const mean = [&] { return to_vector(idle.params().aux.find("mean")->second)[0]; };
+  CHECK(mean() == Approx(9));
+  idle.forward(single.view(), train::mode::inference);
+  CHECK(mean() == Approx(9));
+  idle.forward(single.view(), train::mode::training);
+  float sum = 0, devices = 0;
+  for (std::size_t k = 0; k < 3; ++k)
+    if (float const x = idle.group().aux(0, k).data()[0]; x < 9) sum += x, ++devices;
+  CHECK(devices == Approx(1));
+  CHECK(mean() == Approx(sum));
+  idle.forward(two.view(), train::mode::training);
+  CHECK(mean() == Approx(1.5));
+  idle.spread_aux();
+  for (std::size_t k = 0; k < 3; ++k) CHECK(idle.group().aux(0, k).data()[0] == Approx(1.5));
+  idle.forward(single.view(), train::mode::training);
+  CHECK(mean() == Approx(sum));
 }
 
 TEST_CASE("The three forms of a training loop end at the same line", "[train][documentation]") {

@@ -111,6 +111,8 @@ class executor_group : public pushpull::detail::transferring_group<F, Slicing> {
     this->expect_bound("forward");
     this->refresh();
     mode const chosen = run.value_or(this->is_for_training() ? mode::training : mode::inference);
+    for (std::size_t k = 0; chosen == mode::training && k < this->devices().size(); ++k)
+      if (!this->layout().is_idle(k)) this->arrays_->mark_aux(this->aux_index_, k);
     this->for_each_active([&](std::size_t k) { this->executor(k).forward(chosen); });
   }
 

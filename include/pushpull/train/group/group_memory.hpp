@@ -101,6 +101,8 @@ class group_memory {
     expect_values("set_params", params, aux, allow_extra);
     write(params, param_names_, param_index_, all.params);
     write(aux, aux_names_, aux_index_, all.aux);
+    for (auto const& entry : aux)
+      if (auto const i = all.aux.find(entry.first); i < all.written_aux.size()) all.written_aux[i].clear();
   }
   /// The checks of set_params.
   template <class Params, class Aux>
@@ -129,19 +131,20 @@ class group_memory {
                          [&] { return std::string(call) + ": the model has no parameter " + listed(extra); });
   }
 
-  /// Fills tensors, by name, with the mean over the devices. The sum is in device order, in float at least. Waits.
+  /// Fills tensors, by name, with the mean over the devices; of auxiliary states over those that had rows in a training pass since
+  /// set_params, if any had. The sum is in device order, in float at least. Waits.
   /// @throws not_bound, unknown_key, shape_mismatch
   template <class Params, class Aux>
   void get_params(Params& params, Aux& aux) const {
     auto const& all = arrays("get_params");
-    auto const read = [&](auto& out, auto const& names, auto const& index, auto const& own, bool identical) {
+    auto const read = [&](auto& out, auto const& names, auto const& index, auto const& views_of, bool identical) {
       for (auto& entry : out) {
         auto const& name = entry.first;
         auto& target = entry.second;
         auto const place = std::find(names.begin(), names.end(), name);
         expects<unknown_key>(place != names.end(),
                              [&] { return "get_params: the model has no parameter \"" + std::string(name) + "\""; });
-        auto const& views = own.views[index[static_cast<std::size_t>(place - names.begin())]];
+        std::vector<view_type> const views = views_of(index[static_cast<std::size_t>(place - names.begin())]);
         if (identical || views.size() == 1) {
           copy(views[0], target);
         } else {
@@ -150,8 +153,8 @@ class group_memory {
         }
       }
     };
-    read(params, param_names_, param_index_, all.params, all.identical);
-    read(aux, aux_names_, aux_index_, all.aux, false);
+    read(params, param_names_, param_index_, [&](std::size_t i) { return all.params.views[i]; }, all.identical);
+    read(aux, aux_names_, aux_index_, [&](std::size_t i) { return all.current_aux(i); }, false);
   }
 
   /// Says that executors may have written parameters of their own, so that their devices' mean counts. A step over an attached

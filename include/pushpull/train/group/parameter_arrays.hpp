@@ -68,7 +68,9 @@ struct parameter_arrays {
   bool identical = true;      ///< The parameters have the same values on all devices.
   bool zero_first = false;    ///< The next backward overwrites gradients that it would add to.
   std::vector<char> fresh{};  ///< Of each parameter: whether a backward since the last step computed its gradient.
-  std::vector<char> sums{};   ///< Of each parameter: whether its gradient is a sum that only zero_grad ends.
+  /// [state][device]: whether a training pass of the device may have written it since all devices got one value.
+  std::vector<std::vector<char>> written_aux{};
+  std::vector<char> sums{};  ///< Of each parameter: whether its gradient is a sum that only zero_grad ends.
 
   /// A backward pass of the parameters of an index begins, with these requests. Gradients that earlier passes of other buckets
   /// wrote belong to no step any more; those that passes add to stay, unless zero_grad has ended their sums.
@@ -90,6 +92,21 @@ struct parameter_arrays {
       fresh[index[i]] = 1;
       sums[index[i]] = requests[i] == grad_request::add ? 1 : 0;
     }
+  }
+  /// A training pass of device k may write the auxiliary states of an index.
+  void mark_aux(std::vector<std::size_t> const& index, std::size_t k) {
+    written_aux.resize(aux.views.size());
+    for (std::size_t const i : index) {
+      written_aux[i].resize(aux.views[i].size());
+      written_aux[i][k] = 1;
+    }
+  }
+  /// Auxiliary state i on the devices that may have written it; on all, whose values are the same, if none has.
+  std::vector<tensor_view<T, D>> current_aux(std::size_t i) const {
+    std::vector<tensor_view<T, D>> result;
+    for (std::size_t k = 0; i < written_aux.size() && k < written_aux[i].size(); ++k)
+      if (written_aux[i][k] != 0) result.push_back(aux.views[i][k]);
+    return result.empty() ? aux.views[i] : result;
   }
   /// Gives gradients to the parameters of an index that have none and whose request is not `none`. @returns their places
   std::vector<std::size_t> require_gradients(std::vector<std::size_t> const& index,
