@@ -98,7 +98,8 @@ class table_slots {
     result.slots = usage_.lowest_free(count, result.victims);
     return result;
   }
-  /// Gives new ids their slots. @param write  write(): the rows. @throws what it does and out_of_memory; then nothing has changed
+  /// Gives new ids their slots. @param write  write(): the rows. @throws what it does and out_of_memory; then at most candidates were
+  /// counted, as the same call counts them when it is made again
   template <class D, class Write>
   void admit(D const& device, new_ids const& fresh, Write const& write) {
     usage_.reserve(fresh.slots.empty() ? 0 : fresh.slots.back() + 1);
@@ -109,8 +110,8 @@ class table_slots {
     map_.reserve(static_cast<std::size_t>(usage_.size()) + fresh.ids.size());
     map_.insert(device, id_list(fresh.ids), id_list(fresh.slots));
     try {
-      write();
       count_waiting();
+      write();  // last: rows of ids that go are written over
     } catch (...) {
       map_.erase(device, id_list(fresh.ids));
       throw;
