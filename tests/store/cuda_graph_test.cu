@@ -372,7 +372,9 @@ TEST_CASE("calls that cannot be captured are refused, and the capture and the st
   both.step();
   both.compare();
   // Memory to which the graph refers cannot move.
-  refuses("room for more keys", [&] { store.init(strings(1000, "more"), std::vector<floats>(1000)); });
+  strings more;
+  for (int i = 0; i < 1000; ++i) more.push_back("more " + std::to_string(i));
+  refuses("room for more keys", [&] { store.init(more, std::vector<floats>(1000)); });
   refuses("room for more groups", [&] { store.add_group([](auto) { return true; }, adam(1)); });
   both.compare();
   store.discard_captures();

@@ -134,3 +134,22 @@ TEST_CASE("random calls of several threads give what a serial replay gives", "[k
     for (auto const key : keys) REQUIRE(store.steps(key) == serial.steps(key));
   }
 }
+
+TEST_CASE("keys that several threads add at once have step counts of their own", "[kv_store][stress]") {
+  auto const devices = pp::cpu_devices<pp::serial_system>(2);
+  std::vector<float> const ones(5, 1.0F);
+  for (int turn = 0; turn < 20; ++turn) {
+    store_type store(devices, rule{});
+    auto const add_keys = [&](std::int64_t first) {
+      for (std::int64_t key = first; key < first + 8; ++key) store.init(key, ones);
+    };
+    std::thread one(add_keys, 0), other(add_keys, 8);
+    one.join();
+    other.join();
+    for (std::int64_t key = 0; key < 16; ++key) {
+      for (std::int64_t push = 0; push < key; ++push) store.push(key, ones);
+      store.wait();
+    }
+    for (std::int64_t key = 0; key < 16; ++key) REQUIRE(store.steps(key) == key);
+  }
+}

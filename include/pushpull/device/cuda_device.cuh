@@ -145,6 +145,7 @@ class cuda_device {
  public:
   using memory_space = cuda_memory;
   using execution = pass::cuda_execution;
+  /// What `step_aside` returns.
   class aside;
   /// A kernel may be loaded when a capture meets it first.
   using capture_guard = detail::relaxed_capture;
@@ -179,15 +180,12 @@ class cuda_device {
   void* allocate(std::size_t bytes) const {
     expect_uncaptured("memory is taken");
     detail::current_device const current(id());
-    if (!queue_->released.empty() && !queue_->aside) queue_->give_back();
+    if (queue_->has_released && !queue_->is_aside()) queue_->give_back();
     return queue_->resource->allocate(bytes, queue_->current());
   }
   /// While the stream is captured, memory is kept until later.
   void deallocate(void* p, std::size_t bytes) const noexcept {
-    if (queue_->aside || queue_->capture_status() != cudaStreamCaptureStatusNone) {
-      queue_->released.emplace_back(p, bytes);
-      return;
-    }
+    if (queue_->is_aside() || queue_->capture_status() != cudaStreamCaptureStatusNone) return queue_->keep(p, bytes);
     int before = 0;
     static_cast<void>(cudaGetDevice(&before));
     static_cast<void>(cudaSetDevice(id()));
@@ -279,7 +277,7 @@ class cuda_device {
 
  private:
   void expect_uncaptured(char const* what) const {
-    detail::expects<capture_error>(queue_->aside || !is_captured(), [&] {
+    detail::expects<capture_error>(queue_->is_aside() || !is_captured(), [&] {
       return name() + ": its stream is being captured, and " + what + ": do so before the capture, or after it";
     });
   }
@@ -317,14 +315,14 @@ class cuda_device::aside {
         detail::cuda_check(cudaStreamCreateWithFlags(&queue.side, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
       queues_.push_back(&queue);
     }
-    for (detail::cuda_queue* const queue : queues_) queue->aside = true;
+    for (detail::cuda_queue* const queue : queues_) queue->aside = std::this_thread::get_id();
   }
   aside(aside const&) = delete;
   aside& operator=(aside const&) = delete;
   ~aside() {
     for (detail::cuda_queue* const queue : queues_) {
       static_cast<void>(cudaStreamSynchronize(queue->side));  // after an error, before memory is given back
-      queue->aside = false;
+      queue->aside = std::thread::id();
     }
   }
 

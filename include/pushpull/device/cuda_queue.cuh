@@ -4,7 +4,11 @@
 
 #include <cuda_runtime_api.h>
 
+#include <atomic>
 #include <cstddef>
+#include <exception>
+#include <mutex>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -35,8 +39,10 @@ struct cuda_queue {
   cudaEvent_t event = nullptr;
   cuda_memory_resource* resource;
   cudaStream_t side = nullptr;                          ///< Of work that is not captured; made when first needed.
-  bool aside = false;                                   ///< Whether work goes there.
+  std::atomic<std::thread::id> aside{};                 ///< The thread whose work goes there.
+  std::mutex mutex;                                     ///< Of `released`.
   std::vector<std::pair<void*, std::size_t>> released;  ///< Memory that was given back meanwhile.
+  std::atomic<bool> has_released = false;
 
   cuda_queue(int gpu, cuda_memory_resource& source, cudaStream_t given, bool own)
       : ordinal(gpu), stream(given), owned(own), resource(&source) {
@@ -48,7 +54,9 @@ struct cuda_queue {
   }
   bool is_legacy() const noexcept { return stream == nullptr || stream == cudaStreamLegacy; }
   /// The stream that takes work.
-  cudaStream_t current() const { return aside ? side : stream; }
+  cudaStream_t current() const { return is_aside() ? side : stream; }
+  /// Whether the calling thread's work goes to the side stream.
+  bool is_aside() const noexcept { return aside.load(std::memory_order_relaxed) == std::this_thread::get_id(); }
   /// Whether the stream is being captured. The legacy stream cannot be.
   cudaStreamCaptureStatus capture_status() const noexcept {
     auto status = cudaStreamCaptureStatusNone;
@@ -56,18 +64,32 @@ struct cuda_queue {
     if (cudaStreamIsCapturing(stream, &status) != cudaSuccess) static_cast<void>(cudaGetLastError());
     return status;
   }
+  /// Keeps memory until `give_back`. Where there is no memory to note it, it is lost.
+  void keep(void* p, std::size_t bytes) noexcept {
+    try {
+      std::lock_guard const lock(mutex);
+      released.emplace_back(p, bytes);
+      has_released = true;
+    } catch (std::exception const&) {
+    }
+  }
   void give_back() noexcept {
+    std::vector<std::pair<void*, std::size_t>> own;
+    {
+      std::lock_guard const lock(mutex);
+      own.swap(released);
+      has_released = false;
+    }
     int before = 0;
     static_cast<void>(cudaGetDevice(&before));
     static_cast<void>(cudaSetDevice(ordinal));
-    for (auto const& [p, bytes] : released) resource->deallocate(p, bytes, stream);
-    released.clear();
+    for (auto const& [p, bytes] : own) resource->deallocate(p, bytes, stream);
     static_cast<void>(cudaSetDevice(before));
   }
   cuda_queue(cuda_queue const&) = delete;
   cuda_queue& operator=(cuda_queue const&) = delete;
   ~cuda_queue() {
-    if (!released.empty()) give_back();
+    if (has_released) give_back();
     if (side != nullptr) static_cast<void>(cudaStreamDestroy(side));
     static_cast<void>(cudaEventDestroy(event));
     if (owned) static_cast<void>(cudaStreamDestroy(stream));

@@ -171,6 +171,8 @@ class erased_store : public typed_calls<Ts, D>... {
   virtual std::vector<std::byte> gradient_sum(any_key_view key) const = 0;
   virtual void set_micro_batches(any_key_view key, std::int64_t count, std::span<std::byte const> sum) = 0;
   virtual void discard_micro_batches(any_key_view key) = 0;
+  virtual bool has_captures() const = 0;
+  virtual void discard_captures() = 0;
   virtual double const* loss_scale(std::size_t n) const = 0;
   virtual std::vector<double> carried_numbers() const = 0;
   virtual void set_carried_numbers(std::span<double const> numbers) = 0;

@@ -120,6 +120,8 @@ class any_store_contents : public sole_type<Ts...> {
   }
   /// As kv_store's. @throws unknown_key
   void discard_micro_batches(any_key_view key) { store_->discard_micro_batches(checked("discard_micro_batches", key)); }
+  /// As kv_store's: says that no graph with captured calls is launched any more.
+  void discard_captures() { store_->discard_captures(); }
   /// As kv_store's, on device number n. @throws invalid_argument if the rule has no dynamic_loss_scale
   double const* loss_scale(std::size_t n) const { return store_->loss_scale(n); }
   /// Same as kv_store's: the persistent values of the rule.

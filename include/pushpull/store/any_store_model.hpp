@@ -306,6 +306,8 @@ class store_model<Updater, Compressor, Compressors, policy_list<Policies...>, D,
   void discard_micro_batches(any_key_view key) override {
     if constexpr (store_type::accumulates) store.discard_micro_batches(key);
   }
+  bool has_captures() const override { return store.has_captures(); }
+  void discard_captures() override { store.discard_captures(); }
   double const* loss_scale(std::size_t n) const override {
     using first = std::tuple_element_t<0, std::tuple<Ts...>>;
     if constexpr (requires { store.template of<first>().loss_scale(n); }) {

@@ -41,10 +41,16 @@ inline std::string text_of_parameters(compress::parameters const& given) {
   return text;
 }
 
-/// Waits for all work. @throws what it failed with; invalid_argument if another store could not go on with the contents
+/// Waits for all work. @throws what it failed with; invalid_argument if another store could not go on with the contents;
+/// capture_error if graphs refer to the store's memory
 template <Device D, ElementType... Ts>
 void expect_movable(char const* call, erased_store<D, Ts...> const& store) {
   store.wait();
+  expects<capture_error>(!store.has_captures(), [&] {
+    return std::string(call) +
+           ": graphs with captured calls refer to the memory of the store, which another one takes the place of: call "
+           "discard_captures when they are not launched any more";
+  });
   for (any_key const& key : store.keys()) {
     expects<invalid_argument>(store.swapped(key).empty(), [&] {
       return std::string(call) + ": " + key_text(key) + ": its state \"" + store.swapped(key) +

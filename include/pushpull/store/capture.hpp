@@ -52,23 +52,31 @@ class capture_of_all {
             "a call was gathered while a stream was being captured, which has ended before the call was made");
       });
       first_ = *first;
-      for (D const& device : devices)
-        if (!device.is_captured()) {
-          device.wait_for(*first_);
-          others_.push_back(device);
-        }
+      others_.reserve(devices.size());
+      try {
+        for (D const& device : devices)
+          if (!device.is_captured()) {
+            device.wait_for(*first_);
+            others_.push_back(device);
+          }
+      } catch (...) {
+        join_back();
+        throw;
+      }
     }
   }
   capture_of_all(capture_of_all const&) = delete;
   capture_of_all& operator=(capture_of_all const&) = delete;
-  ~capture_of_all() {
+  ~capture_of_all() { join_back(); }
+
+ private:
+  void join_back() noexcept {
     try {
       for (D const& device : others_) first_->wait_for(device);
     } catch (error const&) {  // then the capture is void, as its end will say
     }
   }
 
- private:
   struct no_guard {};
   template <class Device>
   struct guard_of {

@@ -52,8 +52,8 @@ namespace pushpull::inline PUSHPULL_ABI::detail {
 struct prepared_call {
   completion handle;
   detail::operation* operation;
-  std::int64_t work;     ///< Elements to read and to write, roughly.
-  bool of_rows = false;  ///< Devices do not wait for each other at its end.
+  std::int64_t work;                 ///< Elements to read and to write, roughly.
+  captured_calls* graphs = nullptr;  ///< Those of the call's engine.
 };
 
 /// Makes each call on a kv_store an operation and submits it. A call is a draft that the caller fills, then it is submitted.
@@ -96,11 +96,11 @@ class engine : public ordered_work<Types> {
     expect_outside(*schedule_);
     auto [op, handle] = call.close();
     op->find_keys();
-    return {std::move(handle), op, op->work()};
+    return {std::move(handle), op, op->work(), &contents_.captured};
   }
   template <class Operation>
   prepared_call prepare(row_draft<Operation>& call) {
-    return {std::move(call.handle), &call.operation, call.operation.work(), true};
+    return {std::move(call.handle), &call.operation, call.operation.work(), &contents_.captured};
   }
   completion submit(prepared_call const& call, priority when) {
     if (call.operation->is_captured()) {
@@ -110,7 +110,7 @@ class engine : public ordered_work<Types> {
     }
     order_with_graphs();
     schedule_->submit(*call.operation, when.value, call.work <= small_work);
-    call.of_rows ? join_devices() : order_with_graphs();
+    order_with_graphs();
     if constexpr (Types::is_synchronous) call.operation->devices_wait();
     return call.handle;
   }
@@ -125,13 +125,17 @@ class engine : public ordered_work<Types> {
     joint.acquire();
     completion handle(joint);
     std::int64_t work = 0;
-    bool of_rows = false;
     for (prepared_call const& call : all) {
-      of_rows = of_rows || call.of_rows;
       joint.add(*call.operation);
       work = call.work > std::numeric_limits<std::int64_t>::max() - work ? call.work : work + call.work;
     }
-    return submit(prepared_call{std::move(handle), &joint, work, of_rows}, when);
+    bool const captured = joint.is_captured();  // every engine then has work in the graph
+    for (prepared_call const& call : all)
+      if (captured) call.graphs->make_room();
+    static_cast<void>(submit(prepared_call{handle, &joint, work}, when));
+    if (captured)
+      for (prepared_call const& call : all) call.graphs->keep(handle);
+    return handle;
   }
   plan_type make_plan(std::span<key_type const> keys) {
     shared_guard const lock(contents_.mutex);
@@ -192,13 +196,13 @@ class engine : public ordered_work<Types> {
                         std::vector<bool> const& needs_gradient, key_options options = {}) {
     expect_outside(*schedule_);
     expect_uncaptured(devices(), "init");
-    std::size_t const clocks = contents_.keys.size() + keys.size();
+    auto made = prepare_keys(keys, values, resident, needs_gradient, options);
+    std::size_t const clocks = contents_.keys.size() + keys.size();  // no other init adds keys before `made` does
     expects<capture_error>(!contents_.captured.any() || contents_.has_room(clocks), [] {
       return std::string(
                  "init: captured steps count in the memory of the present keys, which has no room for more: init ") +
              "all keys before the capture, or call discard_captures when its graphs are not launched any more";
     });
-    auto made = prepare_keys(keys, values, resident, needs_gradient, options);
     if (!contents_.has_room(clocks)) run_between_all([&] { contents_.make_room(clocks); });
     return made;
   }

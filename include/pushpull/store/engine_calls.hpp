@@ -158,6 +158,10 @@ class engine_calls : public checkpoint_access<Derived, Traits> {
   void discard_captures() {
     std::apply([](auto&... engines) { (engines.discard_captures(), ...); }, self().engines());
   }
+  /// Whether graphs with captured calls of the store may be launched.
+  bool has_captures() const {
+    return std::apply([](auto const&... engines) { return (engines.has_captures() || ...); }, self().engines());
+  }
   using store_face<Derived, Traits>::accumulate;
   /// @throws invalid_argument if a swap has put a state in the place of the weights of one of the plan's keys
   void expect_weights(char const* caller, plan_type const& plan) const {

@@ -67,6 +67,8 @@ void write_steps(Table const& table, Controls const& controls, typename Table::r
     copy_bytes(table.devices()[n], &controls[n].clocks()[r.index].t, cpu_device<>(), &t, sizeof(t));
   r.updates = t;
   r.history = static_cast<std::uint64_t>(t) * 0x9E3779B97F4A7C15U;  // keys set to one t may share a clock again
+  // But not where graphs go on counting one of them, or have counted another since.
+  if (r.captures != 0) r.captures = joined_history(r.captures, ~static_cast<std::uint64_t>(r.index));
 }
 
 /// The shape of state number `s` of the key: its own, or that of a list of rows or columns or of a matrix.

@@ -68,6 +68,7 @@ class ordered_work : public call_drafts<Types> {
     expect_uncaptured(devices(), "drain");
     finish_work();
   }
+  bool has_captures() const noexcept { return contents_.captured.any(); }
   /// See kv_store::discard_captures.
   void discard_captures() {
     drain();

@@ -162,19 +162,15 @@ class parameter_memory {
     requires requires(S& store, std::string const& name, Gradients const& gradients,
                       std::vector<tensor_view<T, D>> const& mirrors) { store.pushpull(name, gradients, mirrors); }
   void update(std::string const& name, Gradients const& gradients) {
-    wait_at_exit const finished(*store_);
-    store_->pushpull(name, gradients, views(memory_.find(name)->second.mirrors));
-    store_->wait();
+    run_step([&] { store_->pushpull(name, gradients, views(memory_.find(name)->second.mirrors)); });
   }
   /// One step of a list of keys, from gradients of the caller's. Returns when it is done.
   void update(std::vector<std::string> const& names, std::vector<std::vector<tensor_view<T const, D>>> const& gradients)
     requires(listed_keys_of<S>::takes_lists)
   {
-    wait_at_exit const finished(*store_);
     std::vector<std::vector<tensor_view<T, D>>> mirrors;
     for (std::string const& name : names) mirrors.push_back(views(memory_.find(name)->second.mirrors));
-    store_->pushpull(names, gradients, mirrors);
-    store_->wait();
+    run_step([&] { store_->pushpull(names, gradients, mirrors); });
   }
   /// The keys, and what each brings and receives: for parts of a step.
   listed_keys_of<S> list(std::span<std::string const> names) {
@@ -226,6 +222,14 @@ class parameter_memory {
   /// Mirrors and gradients are read and written by whoever has their views: on the host nothing else orders that.
   void finish() {
     if constexpr (HostDevice<D>) store_->wait();
+  }
+  /// f(), and what it has begun is done, unless it is captured: then nothing runs that could be waited for.
+  template <class F>
+  void run_step(F const& f) {
+    if (is_captured(store_->devices())) return f();
+    wait_at_exit const finished(*store_);
+    f();
+    store_->wait();
   }
   static std::vector<tensor_view<T, D>> views(std::vector<tensor<T, D>>& tensors) {
     return {tensors.begin(), tensors.end()};

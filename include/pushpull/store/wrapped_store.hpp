@@ -202,6 +202,10 @@ class wrapped_store final
     refuse("set_micro_batches");
   }
   void discard_micro_batches(any_key_view) override { refuse("discard_micro_batches"); }
+  bool has_captures() const override { return false; }
+  void discard_captures() override {
+    if constexpr (requires { store_->discard_captures(); }) store_->discard_captures();
+  }
   double const* loss_scale(std::size_t) const override { refuse("loss_scale"); }
   std::vector<double> carried_numbers() const override { return {}; }
   void set_carried_numbers(std::span<double const> numbers) override {

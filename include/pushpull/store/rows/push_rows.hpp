@@ -384,8 +384,7 @@ class push_rows final : public device_operation<typename Types::device_type> {
   std::vector<row_source<T, D>> all_sources_;
 };
 
-/// Writes rows into a key that holds zeros and that no operation knows yet. Returns when done. In a store of several ranks
-/// the rows of rank 0 count.
+/// Writes rows, of several ranks those of rank 0, into a key that holds zeros and that no operation knows yet. Returns when done.
 template <class Types, class Rows>
 void fill_rows(store_contents<Types>& contents, typename Types::record& key, Rows const& rows) {
   if constexpr (Types::collective)
