@@ -242,6 +242,7 @@ class any_store_base : public any_store_contents<D, Ts...> {
     move_contents(*store_, *next, same_rule);
     if (same_rule && !has_updater())
       (static_cast<typed_calls<Ts, D>&>(*next).set_function(std::get<function_type<Ts>>(functions_)), ...);
+    this->changes_before_ = this->rule_changes() + 1;
     store_ = std::move(next);
     if (!same_rule) functions_ = {};
   }

@@ -163,6 +163,7 @@ class erased_store : public typed_calls<Ts, D>... {
   virtual void set_hyperparameters(std::any const& rule, std::size_t group) = 0;
   virtual std::size_t add_group(std::function<bool(any_key_view)> belongs, std::any const& rule) = 0;
   virtual std::size_t groups() const = 0;
+  virtual std::uint64_t rule_changes() const = 0;
   virtual std::size_t group(any_key_view key) const = 0;
   virtual std::int64_t steps(any_key_view key) const = 0;
   virtual void set_steps(any_key_view key, std::int64_t t) = 0;

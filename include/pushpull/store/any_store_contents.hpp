@@ -86,6 +86,8 @@ class any_store_contents : public sole_type<Ts...> {
   bool has_updater() const { return store_->has_updater(); }
 
   std::size_t groups() const { return store_->groups(); }
+  /// A number that grows with each change of rules or groups, and with each other optimizer.
+  std::uint64_t rule_changes() const { return changes_before_ + store_->rule_changes(); }
   std::size_t group(any_key_view key) const { return store_->group(checked("group", key)); }
 
   void wait() const { store_->wait(); }
@@ -215,6 +217,7 @@ class any_store_contents : public sole_type<Ts...> {
   shared_kind kind_;
   std::unique_ptr<command_slot> commands_ = std::make_unique<command_slot>();
   std::unique_ptr<erased> store_;
+  std::uint64_t changes_before_ = 0;  // of the rules of stores that this one took the place of
 };
 
 }  // namespace pushpull::detail

@@ -276,6 +276,7 @@ class store_model<Updater, Compressor, Compressors, policy_list<Policies...>, D,
     return 0;
   }
   std::size_t groups() const override { return store.groups(); }
+  std::uint64_t rule_changes() const override { return store.rule_changes(); }
   std::size_t group(any_key_view key) const override { return store.group(key); }
   std::int64_t steps(any_key_view key) const override {
     if constexpr (has_rule) return store.steps(key);

@@ -160,6 +160,13 @@ class key_access : public store_face<Derived, Traits> {
   std::size_t groups() const {
     return std::get<0>(self().template engines_of<Rule>()).groups().rules()->size();
   }
+  /// A number that grows with each change of rules or groups: what was computed from them holds while it stays. In a store of
+  /// several rules: of `Rule`.
+  template <class Rule = updater_type>
+    requires(Traits::template has_rule<Rule>)
+  std::uint64_t rule_changes() const {
+    return std::get<0>(self().template engines_of<Rule>()).groups().changes();
+  }
   /// The number of the key's group. @throws unknown_key
   std::size_t group(key_view key) const {
     return self().with("group", key, [](auto& engine, auto& r) {

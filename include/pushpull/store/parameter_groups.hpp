@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -34,6 +35,9 @@ class parameter_groups {
     return rules_;
   }
 
+  /// How often rules or groups have changed.
+  std::uint64_t changes() const noexcept { return changes_.load(std::memory_order_acquire); }
+
   /// For an operation that was given its rules before a group was added to which its keys now belong.
   void complete(rule_list<Rule>& rules) const {
     std::lock_guard const lock(mutex_);
@@ -60,6 +64,7 @@ class parameter_groups {
   void set(rule_list<Rule> next) noexcept {
     std::lock_guard const lock(mutex_);
     rules_.swap(next);
+    changes_.fetch_add(1, std::memory_order_release);
   }
   /// Which keys the group added last holds. Room for it was made.
   void claim(predicate belongs) noexcept { predicates_.push_back(std::move(belongs)); }
@@ -76,6 +81,7 @@ class parameter_groups {
 
  private:
   rule_list<Rule> rules_;
+  std::atomic<std::uint64_t> changes_ = 0;
   std::vector<predicate> predicates_;  // of group 1, 2, ...
   mutable std::mutex mutex_;           // rules_
 };

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <any>
+#include <atomic>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -179,6 +180,11 @@ class wrapped_store final
   }
   std::size_t add_group(std::function<bool(any_key_view)>, std::any const&) override { refuse("add_group"); }
   std::size_t groups() const override { return 1; }
+  /// Another number each time where the store does not say: its rule may have changed.
+  std::uint64_t rule_changes() const override {
+    if constexpr (requires { store_->rule_changes(); }) return store_->rule_changes();
+    return ++asked_;
+  }
   std::size_t group(any_key_view key) const override {
     expect_key("group", key);
     return 0;
@@ -259,7 +265,8 @@ class wrapped_store final
   std::unique_ptr<S> store_;
   identity id_;
   std::vector<D> devices_;
-  mutable std::mutex mutex_;  // what follows
+  mutable std::atomic<std::uint64_t> asked_ = 0;  // how often rule_changes was
+  mutable std::mutex mutex_;                      // what follows
   std::vector<any_key> order_;
   std::map<std::string, pushpull::shape, std::less<>> shapes_;  // by the text of a key
 };

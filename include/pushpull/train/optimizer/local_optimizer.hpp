@@ -127,7 +127,8 @@ class local_optimizer final : public train::model_optimizer<typename S::value_ty
     read_trained(first, name, first.requires_grad(name), out);
   }
   void set_samples(double samples) override {
-    for (auto& device : local_) scale_.set_samples(samples, device->store);
+    scales_.resize(local_.size(), scale_);
+    for (std::size_t n = 0; n < local_.size(); ++n) scales_[n].set_samples(samples, local_[n]->store);
   }
   std::optional<double> learning_rate() const override { return learning_rate_of(local_.front()->store.updater(0)); }
   int num_workers() const override {
@@ -188,6 +189,7 @@ class local_optimizer final : public train::model_optimizer<typename S::value_ty
   std::unique_ptr<S> own_;
   S* store_;
   sample_scale<Rule> scale_;
+  std::vector<sample_scale<Rule>> scales_;     // of each device's store
   std::vector<std::unique_ptr<local>> local_;  // of each device
   std::vector<std::string> trained_;
   std::vector<char> left_out_;                     // of trained_, by the present choice

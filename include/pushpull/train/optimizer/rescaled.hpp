@@ -4,6 +4,7 @@
 
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <utility>
 
@@ -83,11 +84,17 @@ class sample_scale {
       : is_on_(policy != train::rescale_policy::none && !has_rescale<Rule>) {}
 
   /// In all parameter groups of the store, whose other hyperparameters stay: also in groups and rules that the user gave since the
-  /// last call. Rules that have the factor are not set again.
+  /// last call. Rules that have the factor are not set again. A scale is that of one store.
   template <class S>
-  void set_samples(double samples, S& store) const {
+  void set_samples(double samples, S& store) {
     if (!is_on_ || !(samples > 0)) return;
     if constexpr (!has_rescale<Rule>) {
+      if constexpr (requires {
+                      store.rule_changes();
+                    }) {  // asked in each step: rules are copied where something has changed
+        bool const same = !(samples < samples_) && !(samples > samples_) && changes_ == store.rule_changes();
+        if (same) return;
+      }
       double const wanted = 1 / samples;
       for (std::size_t group = 0; group < store.groups(); ++group) {
         auto rule = rule_of_group<rule_type>(store, group);
@@ -96,11 +103,15 @@ class sample_scale {
         factor = wanted;
         store.set_hyperparameters(rule, group);
       }
+      samples_ = samples;
+      if constexpr (requires { store.rule_changes(); }) changes_ = store.rule_changes();
     }
   }
 
  private:
   bool is_on_;
+  double samples_ = 0;  // of the last call
+  std::uint64_t changes_ = 0;
 };
 template <>
 class sample_scale<void> {
