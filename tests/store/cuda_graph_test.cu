@@ -9,6 +9,7 @@
 #include <limits>
 #include <random>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -419,4 +420,28 @@ TEST_CASE("stores whose steps the host decides refuse captures", "[cuda]") {
   CHECK(graph.end() == 0);
   store.pull("w", w);
   REQUIRE(pp::to_vector(w) == two);
+}
+
+TEST_CASE("a captured list of a store of several rules is kept by all of its rules", "[cuda]") {
+  auto const devices = logical_devices(1);
+  if (devices.empty()) return;
+  pp::kv_store store{devices, pp::rules{update::sgd{.learning_rate = 1},
+                                        pp::where([](std::string_view key) { return key[0] == 'b'; }, update::adam{})}};
+  strings const keys{"b"};
+  store.init(keys, std::vector<floats>(1, floats(7)));
+  std::vector<tensor> gradients;
+  gradients.emplace_back(devices[0], pp::shape{7});
+  pp::copy(floats(7, 1.0F), gradients[0].view());
+  capture graph(devices[0]);
+  store.push(keys, gradients);
+  graph.end();
+  strings more;
+  for (int i = 0; i < 1000; ++i) more.push_back("b" + std::to_string(i));
+  REQUIRE_THROWS_AS(store.init(more, std::vector<floats>(1000)), pp::capture_error);  // counts of "b" would move
+  graph.launch();
+  graph.launch();
+  REQUIRE(store.steps("b") == 2);
+  store.discard_captures();
+  store.init(more, std::vector<floats>(1000));
+  REQUIRE(store.steps("b") == 2);
 }

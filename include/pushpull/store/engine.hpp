@@ -104,13 +104,16 @@ class engine : public ordered_work<Types> {
   }
   completion submit(prepared_call const& call, priority when) {
     if (call.operation->is_captured()) {
+      captured_calls& graphs = call.graphs != nullptr ? *call.graphs : contents_.captured;
+      graphs.make_room();
       capture(*call.operation);
-      contents_.captured.keep(call.handle);
+      graphs.keep(call.handle);
       return call.handle;
     }
-    order_with_graphs();
+    auto const order = [&] { call.graphs != nullptr&& call.graphs->any() ? join_devices() : order_with_graphs(); };
+    order();
     schedule_->submit(*call.operation, when.value, call.work <= small_work);
-    order_with_graphs();
+    order();
     if constexpr (Types::is_synchronous) call.operation->devices_wait();
     return call.handle;
   }
@@ -130,11 +133,14 @@ class engine : public ordered_work<Types> {
       work = call.work > std::numeric_limits<std::int64_t>::max() - work ? call.work : work + call.work;
     }
     bool const captured = joint.is_captured();  // every engine then has work in the graph
-    for (prepared_call const& call : all)
+    captured_calls* graphs = all.front().graphs;
+    for (prepared_call const& call : all) {
       if (captured) call.graphs->make_room();
-    static_cast<void>(submit(prepared_call{handle, &joint, work}, when));
-    if (captured)
-      for (prepared_call const& call : all) call.graphs->keep(handle);
+      if (call.graphs->any()) graphs = call.graphs;
+    }
+    static_cast<void>(submit(prepared_call{handle, &joint, work, graphs}, when));
+    for (prepared_call const& call : all)
+      if (captured && call.graphs != graphs) call.graphs->keep(handle);
     return handle;
   }
   plan_type make_plan(std::span<key_type const> keys) {

@@ -90,7 +90,6 @@ class ordered_work : public call_drafts<Types> {
   /// Runs an operation that is captured: all devices take part.
   void capture(operation& op) {
     capture_of_all<D> const all(devices());
-    contents_.captured.make_room();
     schedule_->submit(op, std::numeric_limits<int>::max(), true);
   }
   /// A graph is launched in the stream of one device, and its work is that of all.
