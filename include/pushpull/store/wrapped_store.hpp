@@ -182,8 +182,11 @@ class wrapped_store final
   std::size_t groups() const override { return 1; }
   /// Another number each time where the store does not say: its rule may have changed.
   std::uint64_t rule_changes() const override {
-    if constexpr (requires { store_->rule_changes(); }) return store_->rule_changes();
-    return ++asked_;
+    if constexpr (requires { store_->rule_changes(); }) {
+      return store_->rule_changes();
+    } else {
+      return ++asked_;
+    }
   }
   std::size_t group(any_key_view key) const override {
     expect_key("group", key);

@@ -133,9 +133,8 @@ class push_rows final : public device_operation<typename Types::device_type> {
     contents_.captured.expect_whole_runs("push", [&](auto const& f) { f(*key_); });
     if constexpr (!pass::is_timeless<Rule>) {
       contents_.groups.complete(rules);
-      if (!is_updated(table_, contents_.controls, *key_) &&
-          starts_states((*rules)[static_cast<std::size_t>(key_->parameter_group)]))
-        whole_ = true;
+      whole_ = whole_ || (!is_updated(table_, contents_.controls, *key_) &&
+                          starts_states((*rules)[static_cast<std::size_t>(key_->parameter_group)]));
     }
     order_after(table_.devices(), sources_);
     source_count_ = static_cast<std::int32_t>(sources_.size() * table_.owners().ranks());
