@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <pushpull/concepts/device.hpp>
@@ -52,6 +53,16 @@ struct rare_memory {
   }
 };
 
+/// A number that stays 0 and takes no memory. @tparam N  What it stands for.
+template <class N>
+struct no_number {
+  constexpr operator N() const noexcept { return 0; }
+  constexpr no_number& operator=(N) noexcept { return *this; }
+};
+/// A number of records that captures change: devices that capture nothing need no room for it.
+template <class D, class N>
+using number_of_captures = std::conditional_t<CapturingDevice<D>, N, no_number<N>>;
+
 /// The record of one key in a store. It never moves. For an owner's part of the key see shard.
 template <class Key, Device D, class Arena>
 struct key_record {
@@ -66,10 +77,12 @@ struct key_record {
   bool has_gradient = false;  ///< Resident.
   bool due = false;           ///< The operation at work on the key makes a step.
   std::unique_ptr<rare_memory<D>> rare = {};
-  std::int64_t updates = 0;              ///< The clock's t, as far as operations have run.
-  std::uint64_t history = 0;             ///< Where steps may be skipped: of which operations it was part.
-  std::uint64_t captures = 0;            ///< Of which captured operations it is part, whose graphs update it unseen.
-  std::int32_t captured_run = 0;         ///< Of these, the run that it shares with others: see captured_calls.
+  std::int64_t updates = 0;   ///< The clock's t, as far as operations have run.
+  std::uint64_t history = 0;  ///< Where steps may be skipped: of which operations it was part.
+  /// Of which captured operations it is part, whose graphs update it unseen.
+  [[no_unique_address]] number_of_captures<D, std::uint64_t> captures = {};
+  /// Of these, the run that it shares with others: see captured_calls.
+  [[no_unique_address]] number_of_captures<D, std::int32_t> captured_run = {};
   variable order = {};                   ///< Among the operations on the key.
   std::int64_t micro_batches = 0;        ///< Pushes since its last step, whose sum the owners hold.
   std::string const* swapped = nullptr;  ///< The name of the state that a swap has put in the place of the weights.
