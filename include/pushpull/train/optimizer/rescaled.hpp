@@ -89,9 +89,8 @@ class sample_scale {
   void set_samples(double samples, S& store) {
     if (!is_on_ || !(samples > 0)) return;
     if constexpr (!has_rescale<Rule>) {
-      if constexpr (requires {
-                      store.rule_changes();
-                    }) {  // asked in each step: rules are copied where something has changed
+      // Asked in each step: rules are copied only where something has changed.
+      if constexpr (requires { store.rule_changes(); }) {
         bool const same = !(samples < samples_) && !(samples > samples_) && changes_ == store.rule_changes();
         if (same) return;
       }
