@@ -6,6 +6,7 @@
 #include <charconv>
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -16,25 +17,35 @@
 #include <pushpull/update/hyperparameter_list.hpp>
 #include <pushpull/update/rule_description.hpp>
 
-/// The names of members of rules and transforms that are hyperparameters. Only these travel, as numbers, which the server's
-/// store then checks as any others.
+/// The names of members of rules and transforms that are hyperparameters with a number as value. These travel, and the server's
+/// store checks them as any others.
 #define PUSHPULL_HYPERPARAMETERS(number)                                                                               \
   number(learning_rate) number(weight_decay) number(momentum) number(beta1) number(beta2) number(beta) number(epsilon) \
       number(epsilon1) number(epsilon2) number(alpha) number(decay) number(rho) number(gamma) number(eta)              \
           number(lambda) number(lambda1) number(lambda2) number(dampening) number(momentum_decay) number(limit)        \
               number(factor) number(rate) number(lr_decay) number(initial_accumulator_value) number(beta3)             \
-                  number(clip_exponent) number(batch)
+                  number(clip_exponent) number(batch) number(max_norm) number(trust_coefficient) number(lower_bound)   \
+                      number(upper_bound) number(d) number(d0) number(d_coef) number(growth_rate) number(beta2_decay)  \
+                          number(initial) number(growth) number(backoff) number(minimum) number(maximum)               \
+                              number(shampoo_beta) number(graft_epsilon) number(a) number(b) number(c)                 \
+                                  number(interval) number(max_consecutive) number(k) number(start) number(every)       \
+                                      number(warmup) number(iterations) number(seed) number(wd_lh)
 
 namespace pushpull::inline PUSHPULL_ABI::update::detail {
+
+/// Whether a member of this type has a number that travels: not flags, which are part of what a rule is.
+template <class T>
+inline constexpr bool is_number =
+    std::same_as<T, double> || std::same_as<T, std::int64_t> || std::same_as<T, std::uint64_t>;
 
 /// f(name, number) for each hyperparameter of a rule, those of the first stage of a pipe first.
 template <class Stage, class F>
 void for_each_hyperparameter(Stage& stage, F const& f) {
-#define PUSHPULL_VISIT(name)                                            \
-  if constexpr (requires {                                              \
-                  stage.name;                                           \
-                  requires std::same_as<decltype(Stage::name), double>; \
-                })                                                      \
+#define PUSHPULL_VISIT(name)                                 \
+  if constexpr (requires {                                   \
+                  stage.name;                                \
+                  requires is_number<decltype(Stage::name)>; \
+                })                                           \
     f(std::string_view(#name), stage.name);
   PUSHPULL_HYPERPARAMETERS(PUSHPULL_VISIT)
 #undef PUSHPULL_VISIT
@@ -55,7 +66,7 @@ void for_each_hyperparameter(Stage& stage, F const& f) {
 template <class Rule>
 std::string to_text(Rule rule) {
   std::string text = describe<Rule>().name + '\n';
-  for_each_hyperparameter(rule, [&](std::string_view name, double value) {
+  for_each_hyperparameter(rule, [&](std::string_view name, auto value) {
     text.append(name).append(" ").append(exact_text(value)).append("\n");
   });
   return text;
@@ -72,14 +83,14 @@ inline std::string_view take_line(std::string_view& text) {
 /// The rule with the hyperparameters of a text. @param call  For messages.
 /// @throws invalid_argument if it is the text of another rule
 template <class Rule>
-Rule with_text(Rule rule, std::string_view text, std::string const& call = "set_hyperparameters") {
+Rule with_text(Rule rule, std::string_view text, std::string const& call) {
   std::string const own = describe<Rule>().name;
   std::string const came(take_line(text));
   pushpull::detail::expects<invalid_argument>(
       own == came, [&] { return call + ": the servers' rule is " + own + ", " + came + " came"; });
-  for_each_hyperparameter(rule, [&](std::string_view name, double& value) {
+  for_each_hyperparameter(rule, [&]<class Number>(std::string_view name, Number& value) {
     std::string_view const line = take_line(text);
-    double number = 0;
+    Number number = 0;
     bool const fits = line.size() > name.size() && line.starts_with(name) && line[name.size()] == ' ';
     char const* const begin = line.data() + (fits ? name.size() + 1 : 0);
     char const* const end = line.data() + line.size();
@@ -103,22 +114,22 @@ std::string whole_text(Rule const& rule) {
 }
 
 /// A rule as `whole_text` wrote it. @param kind  Of the same type: its flags and schedules are taken.
-/// @throws invalid_argument if the text is that of another type, or of other flags or schedules
+/// @param call  For messages. @throws invalid_argument if the text is that of another type, or of other flags or schedules
 template <class Rule>
-Rule rule_of_text(Rule const& kind, std::string_view text) {
+Rule rule_of_text(Rule const& kind, std::string_view text, std::string const& call = "set_optimizer") {
   std::size_t const numbers = std::min(text.find("\n= "), text.size());
   std::size_t const end = std::min(numbers + 1, text.size());
-  Rule const rule = with_text(kind, text.substr(0, end), "set_optimizer");
+  Rule const rule = with_text(kind, text.substr(0, end), call);
   text.remove_prefix(end);
   for (std::string const& own : list_hyperparameters(rule)) {
     std::string_view const line = take_line(text);
     pushpull::detail::expects<invalid_argument>(line.starts_with("= ") && line.substr(2) == own, [&] {
-      return "set_optimizer: the servers take " + describe<Rule>().name + " with \"" + own + "\", \"" +
+      return call + ": the servers take " + describe<Rule>().name + " with \"" + own + "\", \"" +
              std::string(line.substr(std::min<std::size_t>(2, line.size()))) + "\" came";
     });
   }
   pushpull::detail::expects<invalid_argument>(
-      text.empty(), [&] { return "set_optimizer: more hyperparameters came than " + describe<Rule>().name + " has"; });
+      text.empty(), [&] { return call + ": more hyperparameters came than " + describe<Rule>().name + " has"; });
   return rule;
 }
 
