@@ -70,6 +70,19 @@ TEMPLATE_TEST_CASE("what the type holds is not rounded", "[stochastic_rounding]"
   }
 }
 
+TEMPLATE_TEST_CASE("what rounding to nearest keeps finite stays finite", "[stochastic_rounding]", half, bfloat16) {
+  float const largest = nearest<TestType>(std::is_same_v<TestType, half> ? 65504.0F : 0x1.FEp127F);
+  float const unit = std::is_same_v<TestType, half> ? 32.0F : 0x1p120F;
+  float const kept = largest + 0.25F * unit, lost = largest + 0.75F * unit;
+  bool infinite = false;
+  for (std::int64_t i = 0; i < 1000; ++i) {
+    REQUIRE(rounded<TestType>(kept, i, 0, i) == largest);
+    REQUIRE(rounded<TestType>(-kept, i, 0, i) == -largest);
+    infinite = infinite || std::isinf(nearest<TestType>(rounded<TestType>(lost, i, 0, i)));
+  }
+  REQUIRE(infinite);
+}
+
 TEST_CASE("rounding is independent between elements, steps and arrays", "[stochastic_rounding]") {
   int const n = 100000;
   auto const up = [](std::int64_t t, std::uint32_t array, std::int64_t element) {

@@ -1,6 +1,7 @@
 /// @file
 /// kv_store: operations, forms of arguments, errors that leave it as it was.
 #include <array>
+#include <cmath>
 #include <limits>
 #include <list>
 #include <pushpull/pushpull.hpp>
@@ -62,6 +63,9 @@ TEMPLATE_TEST_CASE("mean and max reduce elementwise", "[kv_store][reduce]", pp::
     float const expected =
         std::is_same_v<TestType, pp::reduce::max> ? static_cast<float>(k) : static_cast<float>(k + 1) / 2;
     REQUIRE(pulled<float>(store, "w", 2000)[1999] == Approx(expected));
+    gradients[static_cast<std::size_t>(k / 2)][1999] = std::numeric_limits<float>::quiet_NaN();  // of any source
+    store.push("w", gradients);
+    REQUIRE(std::isnan(pulled<float>(store, "w", 2000)[1999]));
   }
 }
 

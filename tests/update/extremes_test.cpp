@@ -449,3 +449,29 @@ TEST_CASE("without an epsilon a step is that of the formula, and 0 where there w
   check(update::rmsprop{.learning_rate = 0.1, .alpha = 0, .epsilon = 0});
   check(update::yogi{.learning_rate = 0.1, .epsilon = 0});
 }
+
+TEST_CASE("gradients that are not finite reach the weights of rules that would hide them", "[update][extremes]") {
+  auto const reaches = [](auto const& rule, double wrong) {
+    INFO(pp::update::describe<std::remove_cvref_t<decltype(rule)>>().name << " with " << wrong);
+    pp::test::rule_runner<float, float, std::remove_cvref_t<decltype(rule)>> runner(rule, {1, 1, 1}, 1);
+    runner.step({1, wrong, 1});
+    REQUIRE(std::isnan(runner.values(0)[1]));
+    runner.step({1, 1, 1});
+    REQUIRE(std::isnan(runner.values(0)[1]));
+  };
+  reaches(update::signsgd{}, not_a_number);
+  reaches(update::signum{}, not_a_number);
+  reaches(update::lion{}, not_a_number);
+  reaches(update::mars{}, infinity);
+  reaches(update::mars{}, not_a_number);
+}
+
+TEST_CASE("changes that are too small for their weights count as cautious steps", "[update][extremes]") {
+  std::vector<double> weight(1000, 1), gradient(1000, 1);
+  weight[999] = 1e-3;
+  auto const rule = update::sgd{1e-8} | update::cautious();
+  pp::test::rule_runner<float, float, std::remove_cvref_t<decltype(rule)>> runner(rule, weight, 1);
+  runner.step(gradient);
+  float const before = 1e-3F;
+  REQUIRE(runner.values(0)[999] == static_cast<double>(before - 1e-8F));  // the rule's own step
+}

@@ -43,7 +43,7 @@ struct two_bit {
 };
 
 /// r += g; where r > threshold the element is sent as +1 and 1 is taken from r, else as -1 and 1 is added to r (MXNet's
-/// "1bit"). What is not finite goes as two_bit's. Float gradients only. 1 bit per element on the way, 4 bytes of
+/// "1bit", whose threshold is 0.5 if none is given, as in by_name). What is not finite goes as two_bit's. Float gradients only. 1 bit per element on the way, 4 bytes of
 /// residual per element and source.
 struct one_bit {
   using policy_kind = compressor_tag;

@@ -5,17 +5,18 @@
 #include <pushpull/concepts/policy.hpp>
 #include <pushpull/concepts/reduction.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/registers/pack.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::reduce {
 
-/// g = max(g_0, ..., g_{K-1}), elementwise.
+/// g = max(g_0, ..., g_{K-1}), elementwise. NaN of any source stays NaN, so that guards behind the reduction see it.
 struct max {
   using policy_kind = reduction_tag;
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class V>
   PUSHPULL_DEVICE_INLINE V operator()(V const& a, V const& b) const noexcept {
-    return pushpull::max(a, b);
+    return select(is_nan(b), b, pushpull::max(a, b));
   }
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class V>

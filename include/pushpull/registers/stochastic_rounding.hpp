@@ -35,16 +35,25 @@ PUSHPULL_HOST_DEVICE inline std::uint32_t mix(std::uint32_t x) {
   return x ^ (x >> 16);
 }
 
-/// One of the two numbers of type `T` around x, by a random number: the nearer one is as much likelier as it is nearer.
+/// The bits of a rounded number, at most `Largest` if the number itself is below `Infinite`. Both are bits of floats.
+template <std::uint32_t Largest, std::uint32_t Infinite>
+PUSHPULL_HOST_DEVICE std::uint32_t held(std::uint32_t bits, std::uint32_t rounded) {
+  constexpr std::uint32_t magnitude = 0x7FFFFFFFU;
+  bool const above = (rounded & magnitude) > Largest && (bits & magnitude) < Infinite;
+  return above ? (bits & ~magnitude) | Largest : rounded;
+}
+
+/// One of the two numbers of type `T` around x, by a random number: the nearer one is as much likelier as it is nearer. Above the
+/// largest number there is only infinity, and it takes what rounding to nearest makes infinite.
 template <class T>
 PUSHPULL_HOST_DEVICE float round_by(float x, std::uint32_t random) {
   std::uint32_t const bits = cuda::std::bit_cast<std::uint32_t>(x);
   std::uint32_t const exponent = bits & 0x7F800000U;
   if constexpr (std::is_same_v<T, bfloat16>) {  // the upper half of the bits; a carry goes on to the next magnitude
-    std::uint32_t const rounded = (bits + (random >> 16)) & 0xFFFF0000U;
+    std::uint32_t const rounded = held<0x7F7F0000U, 0x7F7F8000U>(bits, (bits + (random >> 16)) & 0xFFFF0000U);
     return exponent == 0x7F800000U ? x : cuda::std::bit_cast<float>(rounded);
   } else {  // 13 bits less; below 2^-14 the steps are 2^-24
-    std::uint32_t const rounded = (bits + (random >> 19)) & 0xFFFFE000U;
+    std::uint32_t const rounded = held<0x477FE000U, 0x477FF000U>(bits, (bits + (random >> 19)) & 0xFFFFE000U);
     float const tiny = cuda::std::floor(x * 0x1p24F + static_cast<float>(random >> 8) * 0x1p-24F) * 0x1p-24F;
     return exponent == 0x7F800000U ? x : exponent < 0x38800000U ? tiny : cuda::std::bit_cast<float>(rounded);
   }

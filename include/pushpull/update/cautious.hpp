@@ -17,7 +17,8 @@
 namespace pushpull::inline PUSHPULL_ABI::update {
 
 /// Liang et al. 2024, algorithm 1, with the scale of their code: u is the change of a weight under the rule,
-///   w = w - u / max(mean, 1e-3) where u g > 0, else w = w;  mean is the share of such elements in the key's tensor.
+///   w = w - u / max(mean, 1e-3) where u g > 0, else w = w;  mean is the share of such elements in the key's tensor, and of those
+///   with a gradient whose u is too small to change w.
 /// States move as the rule's. `rule | cautious()`, or `cautious{rule}`. All of the rule's change counts, so decay stands
 /// outside: `decoupled_decay{adam{} | cautious(), rate}`; norms stand before: `clip_global_norm(1) | adam{} | cautious()`.
 /// Costs a phase before the pass, which reads g, w and the rule's states: 44 bytes per float parameter around adam.
@@ -69,7 +70,8 @@ struct cautious {
     requires(sizeof...(State) == Rule::state_names.size())
   PUSHPULL_DEVICE_INLINE cuda::std::array<V, 1> pre_reduce(phase<0>, scalars<A, P> const& s, V const& w, V const& g,
                                                            State const&... state) const noexcept {
-    return {mask(detail::change_under(rule, s.rule, w, g, state...), g)};
+    V const u = detail::change_under(rule, s.rule, w, g, state...);
+    return {select(u == V(0) && g != V(0), V(1), mask(u, g))};  // a change too small for its weight is not against it
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE

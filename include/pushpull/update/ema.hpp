@@ -57,7 +57,7 @@ struct ema {
   PUSHPULL_HOST_DEVICE auto prepare(S const& s, pushpull::detail::sums_t<Rule> const& sums) const
       noexcept(pushpull::detail::prepares_noexcept<Rule, typename S::value_type>) {
     using A = typename S::value_type;
-    double const rate = debias ? (1 - decay) / bias_correction(decay, s.t) : (s.t == 1 ? 1 : 1 - decay);
+    double const rate = s.t == 1 ? 1 : debias ? (1 - decay) / bias_correction(decay, s.t) : 1 - decay;
     return scalars<A, pushpull::detail::prepared_t<Rule, A>>{static_cast<A>(rate),
                                                              pushpull::detail::prepare(rule, s, sums)};
   }
@@ -82,7 +82,7 @@ struct ema {
   PUSHPULL_DEVICE_INLINE void operator()(scalars<A, P> const& s, V& w, V const& g, V& average,
                                          State&... state) const noexcept {
     rule(s.rule, w, g, state...);
-    average += s.own * (w - average);
+    average = s.own < A(1) ? average + s.own * (w - average) : w;  // w itself, whatever the state was
   }
 };
 

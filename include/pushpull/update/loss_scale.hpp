@@ -33,7 +33,7 @@ PUSHPULL_HOST_DEVICE constexpr double count(double carried) noexcept {
 }  // namespace detail
 
 /// Leaves a step out if any gradient of any of its keys is infinite or NaN: weights, states and t stay as they were.
-/// After more than `max_consecutive` such steps in a row the next is made all the same, as optax.apply_if_finite does.
+/// After `max_consecutive` skipped steps in a row the next is made all the same, as optax.apply_if_finite does.
 /// First in a pipe it looks at the gradients as they come. Decided on the devices; nothing waits for the host.
 /// Cost: the phase before the pass in which a PreReduction reads the gradients. Steps of a store follow one another.
 struct apply_if_finite {

@@ -79,12 +79,13 @@ struct mars {
   }
 
  private:
-  /// c before its division, finite for finite gradients.
+  /// c before its division, finite if g and the gradient before are, and only then.
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class A, class V>
   PUSHPULL_DEVICE_INLINE V corrected(scalars<A> const& s, V const& g, V const& previous) const {
     V const c = g + s.correction * (g - previous);
-    return min(max(c, -detail::largest_number<V>), detail::largest_number<V>);
+    V const held = min(max(c, -detail::largest_number<V>), detail::largest_number<V>);
+    return select(is_finite(g) && is_finite(previous), held, c);
   }
 };
 

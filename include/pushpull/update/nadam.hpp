@@ -39,8 +39,8 @@ PUSHPULL_HOST_DEVICE inline double log_warming_product(double rate, std::int64_t
 /// Dozat 2016, as PyTorch defines it: m, v as in adam;  mu_t = beta1 (1 - 0.96^(t momentum_decay) / 2);
 ///   M_t = mu_1 ... mu_t;  w = w - learning_rate [(1 - mu_t) g / (1 - M_t) + mu_{t+1} m / (1 - M_{t+1})] /
 ///   (sqrt(v') + epsilon),  v' = v / (1 - beta2^t).
-/// M is a function of t here, not a state; with PyTorch's and MXNet's it agrees to rounding. 28 bytes per float
-/// parameter.
+/// M is a function of t here, not a state; with PyTorch's and MXNet's it agrees to rounding while beta1 and momentum_decay stay
+/// as they are. 28 bytes per float parameter.
 struct nadam {
   double learning_rate = 2e-3;
   double beta1 = 0.9;

@@ -79,7 +79,7 @@ struct schedule_free_sgd {
     if (s.first) z = x = w;
     z -= s.rate * (g + weight_decay * w);
     x += s.share * (z - x);
-    w = momentum * x + (1 - momentum) * z;
+    w = z + momentum * (x - z);  // which is w where z = x = w
   }
 };
 
@@ -133,7 +133,7 @@ struct schedule_free_adamw {
     v = detail::faded(beta2, v) + (1 - beta2) * g * g;
     z -= s.rate * (g / (sqrt(v) * s.root_scale + detail::beside_root<V>(epsilon)) + weight_decay * w);
     x += s.share * (z - x);
-    w = beta1 * x + (1 - beta1) * z;
+    w = z + beta1 * (x - z);  // which is w where z = x = w
   }
 };
 

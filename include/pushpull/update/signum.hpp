@@ -11,7 +11,8 @@
 
 namespace pushpull::inline PUSHPULL_ABI::update {
 
-/// w = (1 - learning_rate weight_decay) w - learning_rate sign(g), with sign(0) = 0 (Bernstein et al. 2018, signSGD).
+/// w = (1 - learning_rate weight_decay) w - learning_rate sign(g), with sign(0) = 0 (Bernstein et al. 2018, signSGD) and
+/// sign(NaN) = NaN, so that a weight that no longer trains is seen.
 /// No state; 12 bytes per float parameter.
 struct signsgd {
   double learning_rate = 1e-2;
@@ -31,7 +32,8 @@ struct signsgd {
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
   PUSHPULL_DEVICE_INLINE void operator()(S const&, V& w, V const& g) const noexcept {
-    w = detail::kept<typename V::element_type>(learning_rate, weight_decay) * w - learning_rate * sign(g);
+    w = detail::kept<typename V::element_type>(learning_rate, weight_decay) * w -
+        learning_rate * select(is_nan(g), g, sign(g));
   }
 };
 

@@ -81,7 +81,7 @@ struct swa {
   PUSHPULL_DEVICE_INLINE void operator()(scalars<A, P> const& s, V& w, V const& g, V& average,
                                          State&... state) const noexcept {
     rule(s.rule, w, g, state...);
-    average += s.own * (w - average);
+    average = s.own < A(1) ? average + s.own * (w - average) : w;  // w itself, whatever the average was
   }
 };
 
