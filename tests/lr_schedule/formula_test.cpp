@@ -158,6 +158,18 @@ TEST_CASE("warm-ups lead to the first value of what follows", "[lr_schedule]") {
   lr::warm_up_stable_decay const no_decay{.peak = 0.5, .warm_up = 1, .stable = 2, .decay = 0, .final = 0.25};
   REQUIRE(no_decay(3) == 0.5);
   REQUIRE(no_decay(4) == 0.25);
+  constexpr auto ever = std::numeric_limits<std::int64_t>::max();
+  lr::warm_up_stable_decay const stays{.peak = 0.5, .warm_up = 10, .stable = ever, .decay = 0};
+  for (std::int64_t const t : {std::int64_t{11}, std::int64_t{1000000}, ever}) REQUIRE(stays(t) == 0.5);
+}
+
+TEST_CASE("transitions begin and end at their values exactly", "[lr_schedule]") {
+  for (auto const shape : {lr::ramp::linear, lr::ramp::cosine, lr::ramp::square, lr::ramp::square_root})
+    for (int i = 1; i < 1000; ++i) {
+      double const first = i / 7.0, last = 1.0 / i;
+      REQUIRE(lr::between(shape, first, last, 0) == first);
+      REQUIRE(lr::between(shape, first, last, 1) == last);
+    }
 }
 
 TEST_CASE("compositions ask their parts for the right updates", "[lr_schedule]") {

@@ -3,7 +3,10 @@
 #include <cmath>
 #include <limits>
 #include <pushpull/pushpull.hpp>
+#include <set>
 #include <string>
+#include <string_view>
+#include <tuple>
 
 #include "support/catch.hpp"
 
@@ -39,7 +42,68 @@ void adaptive(std::string const& name) {
   refused(Rule{.epsilon = -1e-8}, name + ": epsilon");
 }
 
+/// Every number that a rule checks travels to servers, and arrives.
+template <class Rule>
+void travels(Rule const& rule) {
+  std::set<std::string> sent;
+  Rule changed = rule;
+  update::detail::for_each_hyperparameter(changed, [&]<class Number>(std::string_view name, Number& value) {
+    sent.emplace(name);
+    value = static_cast<Number>(value + 1);
+  });
+  for (std::string const& text : update::list_hyperparameters(rule)) {
+    auto const name = text.find(": ") + 2;
+    auto const value = text.find(' ', name) + 1;
+    if (text.find(" in update ") != std::string::npos || text.ends_with(" true") || text.ends_with(" false")) continue;
+    INFO(text);
+    REQUIRE(sent.contains(text.substr(name, value - 1 - name)));
+  }
+  REQUIRE(update::detail::to_text(update::detail::rule_of_text(rule, update::detail::whole_text(changed))) ==
+          update::detail::to_text(changed));
+}
+
 }  // namespace
+
+TEST_CASE("every number of a rule travels as text, and nothing else changes", "[update]") {
+  std::apply(
+      [](auto const&... rules) { (travels(rules), ...); },
+      std::tuple<update::sgd, update::momentum, update::nesterov, update::adagrad, update::adadelta, update::rmsprop,
+                 update::centered_rmsprop, update::adam, update::adamw, update::amsgrad, update::adamax, update::nadam,
+                 update::radam, update::adabelief, update::yogi, update::ftml, update::ftrl, update::ademamix,
+                 update::adopt, update::adan, update::mars, update::adam_mini, update::sophia_g, update::prodigy,
+                 update::dadapt_adam, update::schedule_free_sgd, update::schedule_free_adamw, update::adafactor,
+                 update::lamb, update::lans, update::lars, update::lion, update::signsgd, update::signum, update::sgld,
+                 update::dcasgd, update::group_adagrad>{});
+  travels(update::clip_norm(1) | update::clip_value(2) | update::add_noise(0.5) | update::sgd{} | update::ema(0.9));
+  travels(update::dynamic_loss_scale{} | update::apply_if_finite{} | update::clip_global_norm(1) | update::adam{} |
+          update::lookahead(5, 0.5) | update::swa(2, 3));
+  travels(update::clip_weights{update::decoupled_decay{update::sgd{}, 0.1}, 3});
+  auto const scheduled = [](double rate) {
+    return update::sgd{} | update::learning_rate(pushpull::lr_schedule::constant{rate});
+  };
+  travels(scheduled(1));
+  REQUIRE_THROWS_AS(update::detail::rule_of_text(scheduled(1), update::detail::whole_text(scheduled(2))),
+                    pushpull::invalid_argument);
+  REQUIRE_THROWS_AS(update::detail::rule_of_text(update::prodigy{},
+                                                 update::detail::whole_text(update::prodigy{.correct_bias = true})),
+                    pushpull::invalid_argument);
+}
+
+TEST_CASE("multipliers of a scheduled decay, and one origin per refused value", "[update]") {
+  pushpull::lr_schedule::constant const one{1}, wrong{-1};
+  auto const ftrl = update::ftrl{} | update::hyperparameter<&update::ftrl::lambda2>(one);
+  REQUIRE(update::with_multipliers(ftrl, 1, 0.25).at(1).lambda2 == 0.25);
+  REQUIRE(update::with_multipliers(ftrl, 0.25, 1).at(1).lambda2 == 1);
+  auto const twice =
+      update::lamb{} | update::hyperparameter<&update::lamb::epsilon>(wrong) | update::learning_rate(one);
+  try {
+    twice.validate();
+    FAIL("taken");
+  } catch (pushpull::invalid_argument const& error) {
+    std::string const text = error.what();
+    REQUIRE(text.find("from a schedule") == text.rfind("from a schedule"));
+  }
+}
 
 TEST_CASE("every rule refuses what its formula cannot use", "[update]") {
   adaptive<update::adam>("adam");

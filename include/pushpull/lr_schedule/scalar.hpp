@@ -36,7 +36,7 @@ PUSHPULL_HOST_DEVICE inline double between(ramp shape, double first, double last
   if (share >= 1) return last;
   switch (shape) {
     case ramp::constant: return first;
-    case ramp::cosine: return last + (first - last) / 2 * (1 + cuda::std::cos(3.14159265358979323846 * share));
+    case ramp::cosine: share = (1 - cuda::std::cos(3.14159265358979323846 * share)) / 2; break;
     case ramp::square: share *= share; break;
     case ramp::square_root: share = cuda::std::sqrt(share); break;
     case ramp::linear: break;

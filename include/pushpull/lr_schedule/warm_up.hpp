@@ -65,7 +65,7 @@ struct warm_up_stable_decay {
 
   PUSHPULL_HOST_DEVICE double operator()(std::int64_t t) const noexcept {
     if (t <= warm_up) return between(warm_up_shape, initial, peak, progress(t, warm_up));
-    if (t <= warm_up + stable) return peak;
+    if (t - warm_up <= stable) return peak;  // a sum of the two may be more than an integer holds
     return between(decay_shape, peak, final, progress(t - warm_up - stable, decay));
   }
 };

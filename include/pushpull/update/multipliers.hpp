@@ -60,6 +60,8 @@ struct multiply {
       if (set == static_cast<void const*>(&holder.learning_rate)) s.factor *= learning_rate;
     if constexpr (has_decay<decltype(holder)>)
       if (set == static_cast<void const*>(&holder.weight_decay)) s.factor *= weight_decay;
+    if constexpr (std::is_same_v<decltype(holder), ftrl&>)
+      if (set == static_cast<void const*>(&holder.lambda2)) s.factor *= weight_decay;
     if constexpr (std::is_same_v<decltype(holder), update::weight_decay&>)
       if (set == static_cast<void const*>(&holder.decay)) s.factor *= weight_decay;
     if constexpr (is_decoupled_decay<std::remove_reference_t<decltype(holder)>>)

@@ -134,7 +134,9 @@ struct scheduled {
       all.stage(with(value));
       if (!takes(value)) all.finite("schedule", value);
     } catch (invalid_argument const& error) {
-      throw invalid_argument(std::string(error.what()) + " from a schedule in update 1");
+      std::string const text = error.what();
+      std::string const source = " from a schedule in update 1";
+      throw invalid_argument(text.ends_with(source) ? text : text + source);  // stages inside may have schedules too
     }
   }
   PUSHPULL_EXEC_CHECK_DISABLE
