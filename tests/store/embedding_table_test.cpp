@@ -323,6 +323,8 @@ TEST_CASE("a call that a table refuses changes nothing", "[embedding_table]") {
 
   REQUIRE_THROWS_AS((table_type{store, "w", 2}), pp::duplicate_key);
   REQUIRE_THROWS_AS((table_type{store, "v", 0}), pp::invalid_argument);
+  pp::kv_store<float, pp::cpu_device<>, pp::update::adopt> first{pp::cpu_devices(1)};
+  REQUIRE_THROWS_AS((pp::embedding_table<decltype(first)>{first, "v", 2}), pp::invalid_argument);
   REQUIRE_THROWS_AS((table_type{store, "v", 2, {.capacity = 0}}), pp::invalid_argument);
   REQUIRE_THROWS_AS((table_type{store, "v", 2, {.admission = 0}}), pp::invalid_argument);
   REQUIRE_THROWS_AS((table_type{store, "v", 2, {}, pp::normal_rows{.sigma = -1}}), pp::invalid_argument);

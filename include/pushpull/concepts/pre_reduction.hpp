@@ -162,6 +162,22 @@ constexpr bool starts_states(U const& stage) {
   }
 }
 
+/// Whether the first update of a key does what no later one does for a row that comes later: such a rule says so in a member
+/// `static constexpr bool first_update_differs = true`.
+template <class U>
+constexpr bool first_update_differs(U const& stage) {
+  if constexpr (Wrapping<U>) {
+    return first_update_differs(inside(stage));
+  } else if constexpr (requires {
+                         stage.first;
+                         stage.rest;
+                       }) {
+    return first_update_differs(stage.first) || first_update_differs(stage.rest);
+  } else {
+    return requires { requires U::first_update_differs; };
+  }
+}
+
 /// The sums before the first step, with the initial persistent values.
 template <class U>
 PUSHPULL_HOST_DEVICE sums_t<U> initial_sums(U const& u) {

@@ -26,6 +26,7 @@ struct adopt {
   double weight_decay = 0;
 
   static constexpr auto state_names = states("exp_avg", "exp_avg_sq");
+  static constexpr bool first_update_differs = true;  ///< Rows that come later have no v to begin with.
 
   /// @throws invalid_argument as adam's, on a clip_exponent outside [0, 1], and on a negative weight_decay.
   void validate() const { detail::validate(*this); }

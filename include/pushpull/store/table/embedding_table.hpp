@@ -258,6 +258,8 @@ class embedding_table {
     expect(store.num_workers() == 1,
            "a store of one process expected, got one of " + std::to_string(store.num_workers()));
     expect(!detail::starts_states(store.updater()), "the rule's states do not begin at zero, as those of a new row do");
+    expect(!detail::first_update_differs(store.updater()),
+           "the rule's first update differs from later ones, in which new rows come");
     return options;
   }
 
