@@ -75,6 +75,13 @@ TEST_CASE("the forms of MXNet 2.0 equal their formulas", "[update]") {
   });
   compare("signsgd", mxnet::signsgd({0.01, 0.2, wd}),
           [](double& w, double g, auto&, double) { w = (1 - 0.01 * (wd + 0.2)) * w - 0.01 * sign_of(g); });
+  compare("signum, wd_mult 0", pushpull::update::with_multipliers(mxnet::signum({0.01, 0.9, 0.2, wd, s, limit}), 1, 0),
+          [=](double& w, double g, auto& x, double) {
+            x[0] = 0.9 * x[0] - 0.1 * clip(s * g);
+            w = (1 - 0.01 * 0.2) * w + 0.01 * sign_of(x[0]);
+          });
+  compare("signsgd, wd_mult 0", pushpull::update::with_multipliers(mxnet::signsgd({0.01, 0.2, wd}), 1, 0),
+          [](double& w, double g, auto&, double) { w = (1 - 0.01 * 0.2) * w - 0.01 * sign_of(g); });
   auto const compensated = [=](double& w, double g, double& old, double t) {
     double const h = in(w, g), before = t == 1 ? w : old;
     old = w;
@@ -207,6 +214,8 @@ TEST_CASE("the forms of DJL equal their formulas", "[update]") {
 
 TEST_CASE("a limit that is off clips nothing; DJL's limit of zero stops all gradients", "[update]") {
   compare("MXNet, 0", mxnet::sgd({.learning_rate = 1}), [](double& w, double g, auto&, double) { w -= g; });
+  REQUIRE_THROWS_AS(djl::sgd({.learning_rate = 0, .weight_decays = 0.1}), pushpull::invalid_argument);
+  REQUIRE_THROWS_AS(djl::nag({.learning_rate = 0.1, .momentum = 0}), pushpull::invalid_argument);
   compare("DJL, -1", djl::sgd({.learning_rate = 1}), [](double& w, double g, auto&, double) { w -= g; });
   compare("DJL, 0", djl::sgd({.learning_rate = 1, .clip_grad = 0}), [](double&, double, auto&, double) {});
 }

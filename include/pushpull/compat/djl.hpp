@@ -44,31 +44,41 @@ auto gradient(Options const& o) {
 
 }  // namespace detail
 
-/// The hyperparameters of `sgd`, with the defaults of DJL.
+/// The hyperparameters of `sgd`, with the defaults of DJL, which has none of the rate.
 struct sgd_options {
   double learning_rate;
   double weight_decays = 0, rescale_grad = 1, clip_grad = -1;
 };
-/// w = (1 - lr wd) w - lr clip(s g).
-inline auto sgd(sgd_options const& o = {}) { return detail::gradient(o) | update::sgd{o.learning_rate}; }
+/// w = (1 - lr wd) w - lr clip(s g). @throws invalid_argument unless the rate is above 0
+inline auto sgd(sgd_options const& o) {
+  update::detail::expects_positive("djl::sgd: learning_rate", o.learning_rate);
+  return detail::gradient(o) | update::sgd{o.learning_rate};
+}
 
-/// The hyperparameters of `sgd_momentum`, with the defaults of DJL.
+/// The hyperparameters of `sgd_momentum`, with the defaults of DJL, which has none of the rate.
 struct sgd_momentum_options {
   double learning_rate, momentum;
   double weight_decays = 0, rescale_grad = 1, clip_grad = -1;
 };
 /// SGD with momentum other than 0: m = momentum m - lr (clip(s g) + wd w);  w += m. The state is -m.
-inline auto sgd_momentum(sgd_momentum_options const& o = {}) {
+/// @throws invalid_argument unless the rate is above 0
+inline auto sgd_momentum(sgd_momentum_options const& o) {
+  update::detail::expects_positive("djl::sgd_momentum: learning_rate", o.learning_rate);
   return detail::gradient(o) | rated_momentum{o.learning_rate, o.momentum};
 }
 
-/// The hyperparameters of `nag`, with the defaults of DJL.
+/// The hyperparameters of `nag`, with the defaults of DJL, which has none of the rate and the momentum.
 struct nag_options {
   double learning_rate, momentum;
   double weight_decays = 0, rescale_grad = 1, clip_grad = -1;
 };
 /// d = lr (clip(s g) + wd w);  w += momentum^2 m - (1 + momentum) d;  m = momentum m - d. The state is -m.
-inline auto nag(nag_options const& o = {}) { return detail::gradient(o) | rated_nesterov{o.learning_rate, o.momentum}; }
+/// @throws invalid_argument unless rate and momentum are above 0, as DJL
+inline auto nag(nag_options const& o) {
+  update::detail::expects_positive("djl::nag: learning_rate", o.learning_rate);
+  update::detail::expects_positive("djl::nag: momentum", o.momentum);
+  return detail::gradient(o) | rated_nesterov{o.learning_rate, o.momentum};
+}
 
 /// The hyperparameters of `adam`, with the defaults of DJL.
 struct adam_options {

@@ -70,7 +70,7 @@ struct signum_options {
 };
 /// m = momentum m - (1 - momentum) (clip(s g) + wd w);  w = (1 - lr wd_lh) w + lr sign(m). The state is -m.
 inline auto signum(signum_options const& o = {}) {
-  return detail::clipped_then_decayed(o) | update::signum{o.learning_rate, o.momentum, o.wd_lh};
+  return detail::clipped_then_decayed(o) | lasting_signum{o.learning_rate, o.momentum, o.wd_lh};
 }
 
 /// The hyperparameters of `signsgd`, with the defaults of MXNet 1.x.

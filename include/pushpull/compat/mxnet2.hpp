@@ -69,7 +69,7 @@ struct signum_options {
 };
 /// m = momentum m - (1 - momentum) (clip(s g) + wd w);  w = (1 - lr wd_lh) w + lr sign(m). The state is -m.
 inline auto signum(signum_options const& o = {}) {
-  return detail::clipped_then_decayed(o) | update::signum{o.learning_rate, o.momentum, o.wd_lh};
+  return detail::clipped_then_decayed(o) | lasting_signum{o.learning_rate, o.momentum, o.wd_lh};
 }
 
 /// The hyperparameters of `signsgd`, with the defaults of MXNet 2.0.
@@ -78,7 +78,7 @@ struct signsgd_options {
   double wd = 0;
 };
 /// Signum with momentum 0: w = (1 - lr (wd + wd_lh)) w - lr sign(g). Rescaling and clipping change no sign.
-inline auto signsgd(signsgd_options const& o = {}) { return update::signsgd{o.learning_rate, o.wd + o.wd_lh}; }
+inline auto signsgd(signsgd_options const& o = {}) { return lasting_signsgd{o.learning_rate, o.wd, o.wd_lh}; }
 
 /// The hyperparameters of `sgld`, with the defaults of MXNet 2.0.
 struct sgld_options {

@@ -14,6 +14,7 @@
 #include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 #include <pushpull/update/scheduled.hpp>
+#include <pushpull/update/signum.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::compat {
 
@@ -144,6 +145,55 @@ struct rated_nesterov {
   }
 };
 
+/// update::signsgd with two decays, of which multipliers change one: w = (1 - learning_rate (weight_decay + wd_lh)) w -
+/// learning_rate sign(g). MXNet's, where wd_mult leaves wd_lh alone.
+struct lasting_signsgd {
+  double learning_rate = 1e-2;
+  double weight_decay = 0;
+  double wd_lh = 0;
+
+  static constexpr auto state_names = states();
+
+  /// @throws invalid_argument on a negative rate or decay.
+  void validate() const { update::detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.stage(update::signsgd{learning_rate, weight_decay});
+    c.not_negative("lasting_signsgd: wd_lh", wd_lh);
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class S, class V>
+  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g) const noexcept {
+    update::signsgd{learning_rate, weight_decay + wd_lh}(s, w, g);
+  }
+};
+
+/// update::signum whose decay is wd_lh, which multipliers leave alone. MXNet's.
+struct lasting_signum {
+  double learning_rate = 1e-2;
+  double momentum = 0.9;
+  double wd_lh = 0;
+
+  static constexpr auto state_names = update::signum::state_names;
+
+  /// @throws invalid_argument on a negative rate or decay, or a momentum outside [0, 1).
+  void validate() const { update::detail::validate(*this); }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class Checks>
+  PUSHPULL_HOST_DEVICE void check(Checks& c) const {
+    c.stage(update::signum{learning_rate, momentum});
+    c.not_negative("lasting_signum: wd_lh", wd_lh);
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class S, class V>
+  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& m) const noexcept {
+    update::signum{learning_rate, momentum, wd_lh}(s, w, g, m);
+  }
+};
+
 /// w = (1 - learning_rate weight_decay) w, then the rule whose learning rate that is, also where a schedule sets it:
 /// the decay of MXNet 1.x's AdaGrad and of DJL's AdamW.
 template <Updater Rule>
@@ -188,7 +238,7 @@ rated_decay(Rule, double) -> rated_decay<Rule>;
 
 static_assert(Updater<rated_momentum> && Updater<rated_nesterov> && Updater<rated_decay<update::adam>>);
 static_assert(Updater<folded_correction<update::adam>> && Updater<folded_correction<update::adabelief>>);
-static_assert(Updater<corrected_decay>);
+static_assert(Updater<corrected_decay> && Updater<lasting_signsgd> && Updater<lasting_signum>);
 
 }  // namespace pushpull::compat
 
@@ -202,6 +252,10 @@ template <>
 inline constexpr std::string_view rule_name<compat::rated_momentum> = "rated_momentum";
 template <>
 inline constexpr std::string_view rule_name<compat::rated_nesterov> = "rated_nesterov";
+template <>
+inline constexpr std::string_view rule_name<compat::lasting_signsgd> = "lasting_signsgd";
+template <>
+inline constexpr std::string_view rule_name<compat::lasting_signum> = "lasting_signum";
 template <class Rule>
 inline constexpr std::string_view rule_name<compat::rated_decay<Rule>> = "rated_decay";
 
