@@ -176,6 +176,10 @@ TEST_CASE("visit_dlpack calls with the producer's element type", "[interop]") {
   REQUIRE_THROWS_AS(name_of({5, 64, 1}), pp::dtype_mismatch);
   producer<DLManagedTensor> p(memory.data(), {0, 32, 1}, {4});
   REQUIRE_THROWS_AS((interop::visit_dlpack<float, double>(&p.managed, [](auto const&) {})), pp::dtype_mismatch);
+  REQUIRE(*p.deleted == 1);  // it is the visitor's from the call on
+  auto const fails = [](auto const&) { throw std::runtime_error("no"); };
+  REQUIRE_THROWS_AS(interop::visit_dlpack(&p.managed, fails), std::runtime_error);
+  REQUIRE(*p.deleted == 2);
 }
 
 TEMPLATE_TEST_CASE("an exported tensor is ours, and keeps its owner until the deleter is called", "[interop]",

@@ -155,7 +155,8 @@ class cuda_device {
   explicit cuda_device(int ordinal = 0, cuda_memory_resource& resource = cuda_pool_resource::instance())
       : queue_(std::make_shared<detail::cuda_queue>(checked(ordinal), resource, nullptr, true)) {}
 
-  /// The caller's stream, which must outlive the device.
+  /// The caller's stream, which must outlive the device. Not cudaStreamPerThread, which names another stream on every thread, nor
+  /// nullptr in programs whose default stream is that.
   cuda_device(int ordinal, cudaStream_t stream, cuda_memory_resource& resource = cuda_pool_resource::instance())
       : queue_(std::make_shared<detail::cuda_queue>(checked(ordinal), resource, stream, false)) {}
 

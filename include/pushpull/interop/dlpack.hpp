@@ -195,25 +195,28 @@ dlpack_import<T, D, M> from_dlpack(M* managed, D const& device, std::type_identi
 namespace detail {
 
 template <class First, class... Rest, class M, class F, class D>
-decltype(auto) visit_types(M* managed, F& f, D const& device) {
+decltype(auto) visit_types(dlpack_pointer<M> owner, F& f, D const& device) {
   if constexpr (sizeof...(Rest) > 0)
-    if (!same_type(managed->dl_tensor.dtype, dlpack_type<std::remove_const_t<First>>()))
-      return visit_types<Rest...>(managed, f, device);
-  return f(from_dlpack<First>(managed, device));
+    if (!same_type(owner->dl_tensor.dtype, dlpack_type<std::remove_const_t<First>>()))
+      return visit_types<Rest...>(std::move(owner), f, device);
+  auto imported = from_dlpack<First>(owner.get(), device);
+  static_cast<void>(owner.release());
+  return f(std::move(imported));
 }
 
 }  // namespace detail
 
 /// Calls f(imported) with a tensor of the element type that the producer chose: of each of T..., all types of the library if none
 /// is given. `visit_dlpack<float const, half const>` takes read-only tensors too. @returns what f returns, of one type
-/// @throws as from_dlpack; dtype_mismatch if the type is none of them
+/// @param managed  Not null. From the call on no longer the caller's: f's, and freed if an exception comes before f or from it.
+/// @throws as from_dlpack; dtype_mismatch if the type is none of them; as f
 template <class... T, DlpackTensor M, class F, Device D = cpu_device<>>
 decltype(auto) visit_dlpack(M* managed, F&& f, D const& device = D()) {
   if constexpr (sizeof...(T) > 0)
-    return detail::visit_types<T...>(managed, f, device);
+    return detail::visit_types<T...>(dlpack_pointer<M>(managed), f, device);
   else
     return detail::visit_types<double, half, bfloat16, float8_e4m3, float8_e5m2, std::int32_t, std::int64_t,
-                               std::uint8_t, float>(managed, f, device);
+                               std::uint8_t, float>(dlpack_pointer<M>(managed), f, device);
 }
 
 namespace detail {
