@@ -14,6 +14,10 @@ mkdir -p "$folder"
 
 "$program" --steps 200 --pause 10 --history "$folder/in_step.csv"
 
+jobs=()
+killed=
+trap 'kill ${killed:-} "${jobs[@]}" 2> /dev/null || true' EXIT  # one that failed leaves no others behind
+
 export DMLC_PS_ROOT_URI=127.0.0.1 DMLC_NUM_SERVER=2 DMLC_NUM_WORKER=2
 for mode in rounds bounded asynchronous; do
   echo "$mode:"
@@ -33,11 +37,13 @@ for mode in rounds bounded asynchronous; do
   DMLC_ROLE=worker "$program" --steps 100 --pause 20 &  # late, and slow
   jobs+=($!)
   sleep 1
-  kill -9 "$killed"
+  kill -9 "$killed" || true
   wait "$killed" 2> /dev/null || true
+  killed=
   for job in "${jobs[@]}"; do
     wait "$job"
   done
+  jobs=()
 done
 
 if python3 -c 'import matplotlib' 2> /dev/null; then

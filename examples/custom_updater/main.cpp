@@ -1,6 +1,9 @@
 /// @file
 /// An optimizer of one's own: a struct in the user's file, no kernel. It gets the same fused pass, the same slicing
 /// over devices and the same mixed precision as the library's rules.
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
 #include <cstdio>
 #include <vector>
 
@@ -92,9 +95,9 @@ struct unit_sgd {
 
 }  // namespace mine
 
-/// Minimises sum (w - target)^2 / 2 with the rule's updates and prints where it ends.
+/// Minimises sum (w - target)^2 / 2 with the rule's updates and prints where it ends. @returns whether that is near the target
 template <class Updater>
-void minimise(char const* name, Updater const& updater) {
+bool minimise(char const* name, Updater const& updater) {
   std::vector<float> const target{1.0F, -2.0F, 3.0F};
   std::vector<float> weight(target.size(), 0.0F), gradient(target.size());
   pushpull::kv_store store{pushpull::cpu_devices(2), updater};
@@ -105,13 +108,14 @@ void minimise(char const* name, Updater const& updater) {
   }
   store.wait();
   std::printf("%-12s %8.4f %8.4f %8.4f\n", name, double{weight[0]}, double{weight[1]}, double{weight[2]});
+  return std::ranges::equal(weight, target, [](float w, float to) { return std::abs(w - to) < 0.06F; });
 }
 
 int main() {
   using pushpull::update::clip_value;
-  minimise("yogi", mine::yogi{});
-  minimise("decaying_sgd", clip_value(1.0) | mine::decaying_sgd{});
-  minimise("dead_zone", mine::dead_zone{});
-  minimise("smooth", clip_value(1.0) | mine::smooth{} | mine::decaying_sgd{});
-  minimise("unit_sgd", mine::unit_sgd{.learning_rate = 1e-2});
+  bool const all[] = {minimise("yogi", mine::yogi{}), minimise("decaying_sgd", clip_value(1.0) | mine::decaying_sgd{}),
+                      minimise("dead_zone", mine::dead_zone{}),
+                      minimise("smooth", clip_value(1.0) | mine::smooth{} | mine::decaying_sgd{}),
+                      minimise("unit_sgd", mine::unit_sgd{.learning_rate = 1e-2})};
+  return std::ranges::count(all, false) == 0 ? 0 : 1;
 }

@@ -6,6 +6,7 @@
 #include <exception>
 #include <fstream>
 #include <iostream>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -34,20 +35,23 @@ struct options {
 class history {
  public:
   explicit history(std::string const& path) {
-    if (!path.empty()) file_.open(path);
-    file_ << "epoch,seconds,validation accuracy\n";
+    if (path.empty()) return;
+    file_.exceptions(std::ios::failbit | std::ios::badbit);
+    try {
+      file_.open(path);
+      file_ << "epoch,seconds,validation accuracy\n" << std::flush;
+    } catch (std::ios::failure const&) {
+      throw std::runtime_error("--history: " + path + " cannot be written");
+    }
   }
   void add(std::size_t step, double accuracy) {
     double const seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
-    file_ << step << ',' << seconds << ',' << accuracy << std::endl;
-    last_ = accuracy;
+    if (file_.is_open()) file_ << step << ',' << seconds << ',' << accuracy << std::endl;
   }
-  double last() const { return last_; }
 
  private:
   std::ofstream file_;
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
-  double last_ = 0;
 };
 
 pp::update::momentum rule() { return {.learning_rate = 0.1, .momentum = 0.5}; }
@@ -77,7 +81,8 @@ void train(options const& chosen, train_classifier::training_and_test const& dat
     if (step % 10 == 9) curve.add(step + 1, train_async::accuracy(data.test, weights));
     std::this_thread::sleep_for(std::chrono::milliseconds(chosen.pause));
   }
-  std::cout << who << ": accuracy " << curve.last() << '\n';
+  std::cout << who << ": accuracy " << train_async::accuracy(data.test, weights) << std::endl;
+  if (!std::cout) throw std::runtime_error("standard output cannot be written");
 }
 
 void run(options const& chosen) {

@@ -13,6 +13,7 @@
 #include <pushpull/pushpull.hpp>
 #include <pushpull/train/bucketing_module.hpp>
 #include <pushpull/train/callbacks/checkpoint_every.hpp>
+#include <pushpull/train/callbacks/early_stopping.hpp>
 #include <pushpull/train/callbacks/progress_bar.hpp>
 #include <pushpull/train/initializers/by_name.hpp>
 #include <pushpull/train/initializers/xavier.hpp>
@@ -109,6 +110,7 @@ int program(options chosen) {
   pp::train::callback_list calls;
   calls.add(callbacks::progress_bar{
       {.style = chosen.quiet ? callbacks::progress_style::quiet : callbacks::progress_style::automatic}});
+  calls.add(callbacks::divergence{"perplexity"});
   calls.add(std::ref(interrupt));
   calls.add(std::ref(saver));
   if (chosen.checkpoints)

@@ -5,10 +5,12 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <exception>
+#include <fstream>
 #include <iostream>
 #include <optional>
 #include <pushpull/checkpoint/sharded.hpp>
@@ -16,6 +18,7 @@
 #include <pushpull/train/callbacks/checkpoint_every.hpp>
 #include <pushpull/train/callbacks/progress_bar.hpp>
 #include <pushpull/train/initializers/distributions.hpp>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -180,6 +183,9 @@ class run {
 };
 
 int program(options const& chosen) {
+  if (chosen.save_vectors &&
+      !std::ofstream(*chosen.save_vectors, std::ios::app))  // hours of training are not lost to it
+    throw input_error{"--save-vectors: " + chosen.save_vectors->string() + " cannot be written"};
   auto const text = read_corpus(chosen);
   if (!chosen.quiet)
     std::cout << text.tokens.size() << " words of " << text.words.size() << " different ones in "
@@ -194,6 +200,8 @@ int program(options const& chosen) {
     return 130;
   }
   auto const vectors = training.vectors();
+  if (!std::ranges::all_of(vectors, [](float x) { return std::isfinite(x); }))
+    throw std::runtime_error("training diverged: try a smaller --learning-rate");
   if (chosen.save_vectors) save_vectors(*chosen.save_vectors, text, vectors, chosen.dimension);
   print_neighbours(chosen, text, vectors);
   return std::cout ? 0 : 1;

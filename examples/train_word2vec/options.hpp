@@ -3,6 +3,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -101,6 +102,8 @@ inline std::optional<options> parse(int argc, char const* const* argv) {
   } catch (CLI::ParseError const& error) {
     throw input_error{error.what()};
   }
+  if (!std::isfinite(chosen.learning_rate) || !std::isfinite(chosen.sample))  // in no range, nor out of one
+    throw input_error{"--learning-rate, --sample: numbers expected"};
   if (chosen.batch < static_cast<std::size_t>(chosen.devices))
     throw input_error{"--batch: " + std::to_string(chosen.batch) + " words cannot be split over " +
                       std::to_string(chosen.devices) + " devices"};
