@@ -19,5 +19,21 @@ install(
         cmake/pushpullDependencies.cmake cmake/pushpullRangeV3ForNvcc.cmake
   DESTINATION ${package_directory})
 
+# As seen from the folder of the pkg-config file, so that the installed files can be moved.
+cmake_path(ABSOLUTE_PATH CMAKE_INSTALL_DATADIR BASE_DIRECTORY /prefix OUTPUT_VARIABLE pushpull_data)
+cmake_path(IS_ABSOLUTE CMAKE_INSTALL_INCLUDEDIR pushpull_absolute)
+if(pushpull_absolute)
+  set(pushpull_includedir "${CMAKE_INSTALL_INCLUDEDIR}")
+else()
+  set(pushpull_includedir "\${prefix}/${CMAKE_INSTALL_INCLUDEDIR}")
+endif()
+cmake_path(IS_ABSOLUTE CMAKE_INSTALL_DATADIR pushpull_absolute)
+if(pushpull_absolute)
+  set(pushpull_prefix "${CMAKE_INSTALL_PREFIX}")
+else()
+  set(pushpull_prefix /prefix)
+  cmake_path(RELATIVE_PATH pushpull_prefix BASE_DIRECTORY "${pushpull_data}/pkgconfig")
+  set(pushpull_prefix "\${pcfiledir}/${pushpull_prefix}")
+endif()
 configure_file(packaging/pushpull.pc.in "${PROJECT_BINARY_DIR}/pushpull.pc" @ONLY)
 install(FILES "${PROJECT_BINARY_DIR}/pushpull.pc" DESTINATION ${CMAKE_INSTALL_DATADIR}/pkgconfig)

@@ -8,6 +8,11 @@
 
 set(pushpull_missing "")
 
+get_property(pushpull_languages GLOBAL PROPERTY ENABLED_LANGUAGES)
+if(NOT "CXX" IN_LIST pushpull_languages)
+  list(APPEND pushpull_missing "  * the language CXX: project(... LANGUAGES CXX), or LANGUAGES CXX CUDA")
+  return()
+endif()
 find_package(Threads QUIET)
 if(NOT TARGET Threads::Threads)
   list(APPEND pushpull_missing "  * a thread library")

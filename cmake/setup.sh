@@ -60,7 +60,12 @@ configure() {
   local build="$root/build/$1" generator=()
   shift
   mkdir -p "$build"
-  command -v ninja > /dev/null && generator=(-G Ninja)
+  if [[ -f $build/CMakeCache.txt ]]; then  # whose generator stays; one of a folder that was moved is of no use
+    grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$root" "$build/CMakeCache.txt" || generator=(--fresh)
+  fi
+  if [[ ! -f $build/CMakeCache.txt || ${#generator[@]} -gt 0 ]] && command -v ninja > /dev/null; then
+    generator+=(-G Ninja)
+  fi
   cmake -S "$root" -B "$build" "${generator[@]}" "$@" > "$build/configure.log" || {
     cat "$build/configure.log" >&2
     fail "CMake could not configure $build"
