@@ -2,6 +2,7 @@
 // result is wrong. reports_test.cpp knows what the emulator has to say.
 #include <cuda_runtime_api.h>
 
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <functional>
@@ -29,6 +30,9 @@ __global__ void vote(unsigned* out) {
   unsigned const match = __match_any_sync(0xffffffff, threadIdx.x % 4);
   out[threadIdx.x] = ballot ^ match ^ __reduce_add_sync(0xffffffff, threadIdx.x);
 }
+/// A function with arguments and a result of each thread's own.
+__noinline__ __device__ double shifted(double x, double by) { return x * x + by; }
+__global__ void call_each(double* to, double const* from) { to[threadIdx.x] = shifted(from[threadIdx.x], threadIdx.x); }
 __global__ void write_thread_number(int* x) { x[0] = static_cast<int>(threadIdx.x); }
 __global__ void write_if_positive(int* x, int i) {
   if (x[0] > 0) x[i] = 1;
@@ -101,6 +105,14 @@ int count_wrong_results() {
     }
     wrong += found[i] != (ballot ^ match ^ 496U);
   }
+
+  std::vector<double> arguments(256);
+  for (std::size_t i = 0; i < 256; ++i) arguments[i] = 1 / static_cast<double>(1 + i);
+  double* const results = device_memory<double>(256);
+  call_each<<<1, 256>>>(results, device_copy(arguments));
+  std::vector<double> const called = host_copy(results, 256);
+  for (std::size_t i = 0; i < 256; ++i)
+    wrong += std::abs(called[i] - (arguments[i] * arguments[i] + static_cast<double>(i))) > 1e-12;
   return wrong;
 }
 

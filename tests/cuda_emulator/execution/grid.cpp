@@ -67,6 +67,7 @@ void grid::start_thread(thread& t, std::size_t number) {
   t.epoch = t.warp_epoch = 0;
   t.local.assign(kernel->local_bytes, 0xA5);
   t.local_shadow.assign(kernel->local_bytes, 1);
+  t.param.assign(param.begin(), kernel->calls ? param.end() : param.begin());
   t.products.clear();
   for (auto const& [r, name] : kernel->special) t.r[static_cast<std::size_t>(r)] = {special_register(name, number), 0};
 }

@@ -38,6 +38,7 @@ struct thread {
   std::uint32_t carry = 0;
   instruction const* waiting = nullptr;
   std::vector<std::uint8_t> local, local_shadow;
+  std::vector<std::uint8_t> param;  // of its own, where arguments of calls are written; else it reads the grid's
   std::vector<product> products;
 };
 

@@ -43,22 +43,20 @@ void call(grid& g, thread& t, instruction const& i) {
   callee.warp_epoch = t.warp_epoch;
   callee.local.resize(f.local_bytes);
   callee.local_shadow.assign(f.local_bytes, 1);
-  std::vector<u8> param(f.parameter_bytes);
+  callee.param.resize(f.parameter_bytes);
   std::size_t const results = c.results.size();
   for (std::size_t k = 0; k < c.arguments.size(); ++k) {
     parameter const& p = f.parameters.at(results + k);
-    std::memcpy(param.data() + p.offset, g.param.data() + c.arguments[k], p.size);
+    std::memcpy(callee.param.data() + p.offset, t.param.data() + c.arguments[k], p.size);
   }
-  std::swap(param, g.param);
   while (callee.status == thread_status::running) {
     instruction const& x = f.code[callee.pc++];
     ++g.steps;
     if (x.guard < 0 || (at(callee, x.guard).v & 1) != x.guard_negated) x.execute(g, callee, x);
   }
-  std::swap(param, g.param);
   if (callee.status != thread_status::exited) g.fail(t, i, "a call of a function with barriers: " + c.callee);
   for (std::size_t k = 0; k < results; ++k)
-    std::memcpy(g.param.data() + c.results[k], param.data() + f.parameters[k].offset, f.parameters[k].size);
+    std::memcpy(t.param.data() + c.results[k], callee.param.data() + f.parameters[k].offset, f.parameters[k].size);
 }
 
 void decode_barrier(instruction& i, instruction_text const& text) {

@@ -95,8 +95,8 @@ place accessed_place(grid& g, thread& t, instruction const& i, std::size_t size,
       check_bounds(g, t, i, address, size, t.local.size(), "local memory");
       return {t.local.data() + address, t.local_shadow.data() + address};
     case state_space::param:
-      check_bounds(g, t, i, address, size, g.param.size(), "parameters");
-      return {g.param.data() + address, nullptr};
+      check_bounds(g, t, i, address, size, (t.param.empty() ? g.param : t.param).size(), "parameters");
+      return {(t.param.empty() ? g.param : t.param).data() + address, nullptr};
     default: break;
   }
   check_device_address(g, t, i, address, size);

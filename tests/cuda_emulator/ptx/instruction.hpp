@@ -52,6 +52,7 @@ struct function {
   std::string name;
   bool entry = false;
   std::vector<parameter> parameters;
+  bool calls = false;  // has variables of arguments, behind its parameters
   std::size_t parameter_bytes = 0, local_bytes = 0, shared_bytes = 0;
   std::vector<instruction> code;
   std::vector<reg> initial;                                   // registers, then constants

@@ -277,6 +277,7 @@ bool parser::read_declaration(function& f, function_body& body) {
     expect(";");
     std::size_t& end = space == ".local" ? f.local_bytes : space == ".shared" ? f.shared_bytes : parameter_end_;
     body.declare_symbol(v.name, place(end, v.bytes, v.alignment));
+    f.calls = f.calls || space == ".param";
   } else if (peek() == ".pragma" || peek() == ".callprototype") {
     skip_behind(";");
   } else if (accept(".loc")) {
