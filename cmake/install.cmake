@@ -5,7 +5,7 @@ include(GNUInstallDirs)
 
 set(package_directory ${CMAKE_INSTALL_DATADIR}/cmake/pushpull)
 foreach(target pushpull pushpull_cuda pushpull_openmp pushpull_mpi pushpull_nccl pushpull_checkpoint pushpull_profile pushpull_zmq
-    pushpull_blas pushpull_lapack pushpull_cublas pushpull_torch)
+    pushpull_blas pushpull_lapack pushpull_cublas pushpull_cusolver pushpull_torch)
   install(TARGETS ${target} EXPORT ${target} FILE_SET HEADERS)
   install(EXPORT ${target} NAMESPACE pushpull:: FILE ${target}_targets.cmake DESTINATION ${package_directory})
 endforeach()

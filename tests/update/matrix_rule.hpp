@@ -33,16 +33,17 @@ std::vector<double> weights_after(Rule const& rule, shape const& shape, std::vec
 }
 
 /// A model of matrices, vectors and tensors, tall, wide, of one row or column, of primes and of no element.
-template <class Rule>
+template <class Rule, class D = cpu_device<>>
 class matrix_model {
  public:
   using tensors = std::vector<std::vector<float>>;
-  using store_type = kv_store<float, cpu_device<>, Rule, synchronous>;
+  using store_type = kv_store<float, D, Rule, synchronous>;
 
-  explicit matrix_model(Rule const& rule) : rule_(rule) {}
+  explicit matrix_model(Rule const& rule, std::vector<D> (*devices)(int) = &cpu_devices<tbb_system>)
+      : rule_(rule), devices_(devices) {}
 
   store_type on(int devices) const {
-    store_type store{cpu_devices(devices), rule_};
+    store_type store{devices_(devices), rule_};
     begin(store);
     return store;
   }
@@ -154,6 +155,71 @@ class matrix_model {
     });
   }
 
+  /// Where the host does not wait, a step with a gradient that is not finite leaves the key's weights and states alone, and
+  /// counts. The steps of other keys are made.
+  void check_left_alone() const {
+    for (int const devices : {1, 3}) {
+      auto store = on(devices), undisturbed = on(1);
+      train(store, 1, 5);
+      train(undisturbed, 1, 5);
+      auto before = everything(store);
+      REQUIRE(before == everything(undisturbed));
+      for (std::string const& name : {std::string("tall"), std::string("vector")}) {
+        auto gradients = random(6);
+        for (std::size_t k = 0; k < gradients.size(); ++k)
+          if (names()[k] == name) gradients[k].back() = std::numeric_limits<float>::quiet_NaN();
+        check_step(store, undisturbed, gradients, name);
+      }
+      auto gradients = random(6);
+      for (float& x : gradients[0]) x *= 1e30F;
+      check_step(store, undisturbed, gradients, "tall");
+    }
+  }
+  /// A step whose decompositions all fail leaves matrices alone, and counts. Steps go on from what was.
+  /// @param fail  fail(n): the next n decompositions fail. @param made  A state that a later decomposition makes.
+  template <class F>
+  void check_failed_decompositions(unsigned step, F const& fail, std::string const& made) const {
+    auto store = on(1);
+    if (step > 1) train(store, 1, step - 1);
+    auto const before = everything(store);
+    fail(1000);
+    train(store, step, step);
+    fail(0);
+    auto const after = everything(store);
+    std::size_t const states = store.state_names().size();
+    for (std::size_t k = 0; k < names().size(); ++k) {
+      if (names()[k] == "empty") continue;
+      bool const is_vector = names()[k] == "vector";
+      std::size_t const first = names().size() + k * (states + 1);
+      INFO(names()[k]);
+      if (step > 1) REQUIRE((after[k] == before[k]) == !is_vector);
+      for (std::size_t i = first; !is_vector && i < first + states; ++i) REQUIRE(after[i] == before[i]);
+      REQUIRE(after[first + states] == std::vector<float>{static_cast<float>(step)});
+    }
+    train(store, step + 1, step + 9);
+    for (float const x : store.state("square", made)) REQUIRE(std::isfinite(x));
+    REQUIRE(store.state("square", made) != std::vector<float>(25));
+  }
+  /// The step of `of` leaves the key alone; the other store makes that of all other keys.
+  template <class Store>
+  static void check_step(Store& store, Store& undisturbed, tensors gradients, std::string const& of) {
+    auto expected = everything(store);
+    store.push(names(), views(gradients)).wait();
+    std::vector<std::string> others;
+    std::vector<tensor_view<float>> of_others;
+    auto const all = views(gradients);
+    for (std::size_t k = 0; k < all.size(); ++k)
+      if (names()[k] != of) {
+        others.push_back(names()[k]);
+        of_others.push_back(all[k]);
+      }
+    undisturbed.push(others, of_others).wait();
+    undisturbed.set_steps(of, undisturbed.steps(of) + 1);
+    INFO(of);
+    REQUIRE(everything(store) == everything(undisturbed));
+    REQUIRE(everything(store) != expected);
+  }
+
   /// A step with a gradient or a state that is not finite changes nothing, and the message names the key.
   /// @param reason  What the rule says of "left" with a NaN in step 6.
   void check_errors(std::string const& reason) const {
@@ -224,6 +290,7 @@ class matrix_model {
   }
 
   Rule rule_;
+  std::vector<D> (*devices_)(int);
 };
 
 }  // namespace pushpull::test

@@ -124,7 +124,8 @@ TEST_CASE("an exception of a transform is an error of its key's step", "[update]
   };
   clock const clocks[2]{};
   std::vector<float> kept(2, 3.0F), copies(2), terms(2, 1.0F);
-  pp::pass::matrix_states<update::shampoo, float, float> states;
+  pp::cpu_device<> const device;
+  pp::pass::matrix_states<pp::cpu_device<>, update::shampoo, float, float> states;
   std::size_t const matrices[]{1, 4};  // of several stages
   for (std::size_t i = 0; i < 2; ++i)
     states.add({kept.data() + i, nullptr, [](void const*) { return std::string("key"); }}, kept.data() + i, 1,
@@ -133,11 +134,11 @@ TEST_CASE("an exception of a transform is an error of its key's step", "[update]
   pp::matrix<float> m{};
   m.terms = terms.data();
   m.size = 2;
-  for (std::size_t const other : {0U, 2U, 5U}) states.change(other, m, []() -> std::string { return "not called"; });
-  states.change(1, m, [] { return std::string(); });
+  for (std::size_t const other : {0U, 2U, 5U}) states.change(device, other, m, clocks, [] { throw std::bad_alloc(); });
+  states.change(device, 1, m, clocks, [] {});
   states.expect_success(clocks);
   REQUIRE(copies == std::vector<float>{3, 0});
-  states.change(4, m, []() -> std::string { throw std::bad_alloc(); });
+  states.change(device, 4, m, clocks, [] { throw std::bad_alloc(); });
   REQUIRE_THROWS_AS(states.expect_success(clocks), pp::update_error);
   REQUIRE(std::isnan(terms[0]));
 }

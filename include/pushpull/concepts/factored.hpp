@@ -193,11 +193,12 @@ inline constexpr auto all_state_names = [] {
 ///         A stage with .elements may have states of whole matrices, whose extents follow from those of the tensor: static
 ///         constexpr auto matrix_states = states(...), their names, and static std::array<matrix_extents, N>
 ///         matrix_states_of(matrix<float> const& m), their rows and columns; m.kept points to them, one state after another,
-///         in `transform`, which changes them; m.t is the step. It returns a std::string then, empty or why there is no such
-///         step: the store throws an update_error with this reason, and holds what it held before; an exception of it
-///         is such a reason too. Such a stage needs a
-///         later phase of sums of its terms, which are NaN then: by these sums all ranks refuse the step. Such stages are
-///         of CPUs. static std::int64_t scratch_size(matrix<A> const& m) says how many numbers m.scratch has.
+///         in `transform`, which changes them; m.t is the step. Where there is no such step, `transform` throws on CPUs: the store
+///         throws an update_error with the reason, and holds what it held before. On GPUs it leaves NaN among the terms.
+///         Such a stage needs a later phase of sums of its terms, which are NaN then, and `prepare` gives something with
+///         bool is_refused() const, true where these sums are NaN: see MayRefuse. By these sums all ranks leave the step
+///         out. The library of both devices is matrix_factorizations<D>, or like it.
+///         static std::int64_t scratch_size(matrix<A> const& m, library<D> const&) says how many numbers m.scratch has.
 /// Models: update::centralize, centralize_change, group_adagrad, adam_mini, adafactor, muon, shampoo, soap, and every pipeline or
 ///         wrapper that holds one.
 template <class U>

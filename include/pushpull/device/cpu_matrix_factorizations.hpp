@@ -6,11 +6,14 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <string>
 
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/detail/finite.hpp>
 #include <pushpull/device/cpu_matrix_products.hpp>
 #include <pushpull/device/matrix_factorizations.hpp>
+#include <pushpull/error.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
 
@@ -33,6 +36,8 @@ inline auto orgqr(double) { return &LAPACKE_dorgqr; }
 template <HostDevice D>
 class matrix_factorizations<D> : public matrix_products<D> {
  public:
+  static constexpr bool reads = true;
+
   using matrix_products<D>::matrix_products;
 
   template <class A>
@@ -46,23 +51,53 @@ class matrix_factorizations<D> : public matrix_products<D> {
           for (std::int64_t k = column; k < std::min(column + tile, i); ++k) c[i * n + k] = c[k * n + i];
   }
 
+  template <class F>
+  void for_each(std::int64_t n, F const& f) const {
+    for (std::int64_t i = 0; i < n; ++i) f(i);
+  }
+
   template <class A>
-  int eigenvectors(std::int64_t n, A* a, A* values, A* scratch) const {
+  std::int64_t scratch(std::int64_t n) const {
+    return std::max(n, eigenvector_scratch<A>(n));
+  }
+
+  /// @throws update_error
+  template <class A>
+  void eigenvectors(std::int64_t n, A* a, A* values, A* scratch) const {
     static_assert(sizeof(lapack_int) <= sizeof(std::int64_t));
     eigenvector_workspace const work(n);
+    detail::expects<update_error>(work.is_countable(),
+                                  [&] { return "a side of " + std::to_string(n) + " is too long for LAPACK"; });
     auto const size = static_cast<lapack_int>(n);
     auto* const integers = reinterpret_cast<lapack_int*>(scratch + work.padded_numbers());
-    return static_cast<int>(detail::syevd(A{})(LAPACK_COL_MAJOR, 'V', 'U', size, a, size, values, scratch,
+    expect_success("syevd", detail::syevd(A{})(LAPACK_COL_MAJOR, 'V', 'U', size, a, size, values, scratch,
                                                static_cast<lapack_int>(work.numbers), integers,
                                                static_cast<lapack_int>(work.integers)));
   }
 
+  /// @throws update_error
   template <class A>
-  int orthogonalize(std::int64_t n, A* a, A* scratch) const {
+  void orthogonalize(std::int64_t n, A* a, A* scratch) const {
     auto const size = static_cast<lapack_int>(n);
-    auto const info = detail::geqrf(A{})(LAPACK_COL_MAJOR, size, size, a, size, scratch);
-    if (info != 0) return static_cast<int>(info);
-    return static_cast<int>(detail::orgqr(A{})(LAPACK_COL_MAJOR, size, size, size, a, size, scratch));
+    expect_success("geqrf", detail::geqrf(A{})(LAPACK_COL_MAJOR, size, size, a, size, scratch));
+    expect_success("orgqr", detail::orgqr(A{})(LAPACK_COL_MAJOR, size, size, size, a, size, scratch));
+  }
+
+  void begin() const noexcept {}
+  template <class A>
+  void finish(A*, std::int64_t) const noexcept {}
+  /// @throws update_error
+  template <class A>
+  void expect_finite(A const* x, std::int64_t count, char const* reason, std::int64_t stride = 1) const {
+    bool finite = true;
+    for (std::int64_t i = 0; i < count; ++i) finite = finite && detail::is_finite(x[i * stride]);
+    detail::expects<update_error>(finite, [&] { return std::string(reason); });
+  }
+
+ private:
+  static void expect_success(char const* routine, lapack_int info) {
+    detail::expects<update_error>(
+        info == 0, [&] { return std::string("LAPACK's ") + routine + " failed with info = " + std::to_string(info); });
   }
 };
 

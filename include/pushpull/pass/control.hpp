@@ -81,6 +81,34 @@ class control {
     if constexpr (keeps_groups) return groups_[static_cast<std::size_t>(key)];
     return clocks()[key].parameter_group;
   }
+  /// After the clocks of a plan have counted a step: the host follows. It waits where the device may skip steps, since only
+  /// the device knows which it did.
+  template <class Plan>
+  void count_steps([[maybe_unused]] D const& device, [[maybe_unused]] Plan const& plan) const {
+    if constexpr (!keeps_steps) {
+    } else if constexpr (MaySkip<Rule>) {
+      std::vector<clock_type> clocks(steps_.size());
+      device.copy(clocks.data(), clocks_.data(), steps_.size() * sizeof(clock_type));
+      device.synchronize();
+      for (std::size_t i = 0; i < steps_.size(); ++i) steps_[i] = clocks[i].t;
+    } else {
+      plan.for_each_clock([&](std::int32_t clock) { ++steps_[static_cast<std::size_t>(clock)]; });
+    }
+  }
+  /// How many steps the clock has counted with those that are enqueued.
+  std::int64_t steps_of(std::int32_t clock) const
+    requires keeps_matrices<Rule>
+  {
+    if constexpr (keeps_steps) return steps_[static_cast<std::size_t>(clock)];
+    return clocks()[clock].t;
+  }
+  /// The clock goes on from step number t, on the device and on the host. @param copy  copy(std::int64_t*) writes t on the device.
+  template <class F>
+  void set_steps(std::int32_t clock, [[maybe_unused]] std::int64_t t, F const& copy) const {
+    copy(&clocks()[clock].t);
+    if constexpr (keeps_steps) steps_[static_cast<std::size_t>(clock)] = t;
+  }
+
   /// What the rule's stages transform matrices with.
   factored_libraries<Rule, D> const& libraries() const { return libraries_; }
 
@@ -99,6 +127,7 @@ class control {
     std::size_t const bytes = keys * sizeof(clock_type);
     if (has_room(keys)) return;
     if constexpr (keeps_groups) groups_.resize(std::max(keys, 2 * groups_.size()));
+    if constexpr (keeps_steps) steps_.resize(std::max(keys, 2 * steps_.size()));
     buffer<D> grown(device, std::max(bytes, 2 * clocks_.bytes()));
     device.fill_zero(grown.data(), grown.bytes());
     device.copy(grown.data(), clocks_.data(), clocks_.bytes());
@@ -108,11 +137,13 @@ class control {
  private:
   /// Whether the host needs them, and cannot read them on the device.
   static constexpr bool keeps_groups = transforms_matrices<Rule> && !HostDevice<D>;
+  static constexpr bool keeps_steps = keeps_matrices<Rule> && !HostDevice<D>;
 
   buffer<D> rules_;
   buffer<D> clocks_;
   buffer<D> shared_;
-  std::vector<std::int32_t> groups_;  // if keeps_groups
+  std::vector<std::int32_t> groups_;         // if keeps_groups
+  mutable std::vector<std::int64_t> steps_;  // if keeps_steps, as the clocks' memory is
   factored_libraries<Rule, D> libraries_;
 };
 

@@ -95,6 +95,8 @@ class matrix_plan {
 
   /// Whether numbers are kept by `keep`, when it is known that there is a step, and not at once.
   static constexpr bool keeps_late = pushpull::detail::MayLeaveAlone<Rule, A> || detail::may_fail<D, Rule, A>;
+  static_assert(!pushpull::detail::keeps_matrices<Rule> || pushpull::detail::MayLeaveAlone<Rule, A>,
+                "Factored: a stage with states of matrices refuses steps by its sums: see the concept");
 
   void clear() {
     runs_.rows.clear();
@@ -142,6 +144,7 @@ class matrix_plan {
     std::int64_t partials = 0;
     for (std::size_t stage = 0; stage < stages; ++stage) partials = std::max(partials, count_tasks(stage));
     lay_out(device, partials);
+    has_scratch_ = false;
     committed_.ends = ends_.commit(device);
     committed_.runs = runs_.commit(device);
     committed_.matrices = matrices_.commit(device);
@@ -149,6 +152,21 @@ class matrix_plan {
 
   /// Those of each key's stages, in the order of `add`.
   matrix<A> const* matrices() const { return committed_.matrices; }
+
+  /// Makes room for what the stages' `transform` need, once after `commit`. Before the step has changed anything.
+  template <class Control>
+  void make_room([[maybe_unused]] D const& device, [[maybe_unused]] Control const& control) {
+    if constexpr (pushpull::detail::transforms_matrices<Rule>) {
+      if (has_scratch_) return;
+      std::int64_t most = 0;  // matrices are transformed one after another
+      for (std::size_t i = 0; i < matrices_.rows.size(); ++i)
+        most = std::max(most, scratch_size(i % stages, matrices_.rows[i], control.libraries()));
+      std::size_t const bytes = static_cast<std::size_t>(most) * sizeof(A);
+      if (scratch_.bytes() < bytes) scratch_ = buffer<D>(device, bytes);
+      for (auto& m : matrices_.rows) m.scratch = static_cast<A*>(scratch_.data());
+      has_scratch_ = true;
+    }
+  }
 
   /// The phase of a stage that has numbers of rows and columns.
   /// @param host_rules  The rules where the host reads them.
@@ -175,11 +193,10 @@ class matrix_plan {
         std::int32_t const clock = runs_.rows[i].clock;
         auto const& rule = host_rules[control.group_of(clock)];
         if constexpr (pushpull::detail::matrix_state_count<stage_type> != 0) {
-          static_assert(HostDevice<D>, "Factored: a stage with states of matrices is of CPUs");
           static_assert(pushpull::detail::has_sums_after<Rule, Phase>,
                         "Factored: a stage with states of matrices needs a later phase with sums: see the concept");
-          m.t = clocks[clock].t;
-          states_.change(i * stages + stage, m, [&] { return library.transform(rule, m); });
+          m.t = control.steps_of(clock);
+          states_.change(device, i * stages + stage, m, clocks, [&] { library.transform(rule, m); });
         } else {
           library.transform(rule, m);
         }
@@ -209,7 +226,7 @@ class matrix_plan {
   /// Keeps the statistics of a rule that may skip steps or fail, once the step is known to do neither.
   void keep(D const& device, clock_type const* clocks) const {
     if (runs_.rows.empty()) return;
-    states_.keep(clocks);
+    states_.keep(device, clocks);
     [&]<std::size_t... Stage>(std::index_sequence<Stage...>) {
       (device.for_each(tasks(Stage, of_numbers),
                        detail::keep_numbers<Rule, run_type, A, Stage>{clocks, table(Stage, of_numbers)}),
@@ -273,11 +290,6 @@ class matrix_plan {
         if (known) to = reinterpret_cast<T*>(static_cast<char*>(memory_.data()) + at);
         at += aligned(static_cast<std::size_t>(count) * sizeof(T));
       };
-      A* scratch = nullptr;  // matrices are transformed one after another
-      std::int64_t most = 0;
-      for (std::size_t i = 0; i < matrices_.rows.size(); ++i)
-        most = std::max(most, scratch_size(i % stages, matrices_.rows[i]));
-      take(scratch, most);
       states_.lay_out([&](std::int64_t size, std::size_t i) {
         take(matrices_.rows[i].kept, size);
         return matrices_.rows[i].kept;
@@ -287,7 +299,6 @@ class matrix_plan {
         take(m.motion, 2);
         if (pushpull::detail::factors_of<Rule>[i % stages].elements) {
           take(m.terms, m.size);
-          m.scratch = scratch;
           continue;
         }
         take(m.row, m.all_rows());
@@ -302,18 +313,23 @@ class matrix_plan {
   }
 
   /// How many numbers `transform` of the stage needs.
-  static std::int64_t scratch_size(std::size_t stage, matrix<A> const& m) {
+  template <class Libraries>
+  static std::int64_t scratch_size(std::size_t stage, matrix<A> const& m, Libraries const& libraries) {
     std::int64_t size = 0;
-    std::size_t n = 0;
-    pushpull::detail::for_each_factored_stage<Rule>([&]<class Stage>(factors const& f) {
-      if (n++ != stage || !f.elements) return;
-      if constexpr (requires { Stage::scratch_size(m); }) {
-        size = Stage::scratch_size(m);
-      } else {
-        size = m.scratch_size();
-      }
-    });
+    [&]<std::size_t... Stage>(std::index_sequence<Stage...>) {
+      ((Stage == stage ? void(size = scratch_size<Stage>(m, libraries)) : void()), ...);
+    }(std::make_index_sequence<stages>());
     return size;
+  }
+  template <std::size_t Stage>
+  static std::int64_t scratch_size(matrix<A> const& m, pushpull::detail::factored_library<Rule, Stage, D> const& of) {
+    using stage = pushpull::detail::factored_stage_type<Rule, Stage>;
+    if (!pushpull::detail::factors_of<Rule>[Stage].elements || m.size == 0) return 0;
+    if constexpr (requires { stage::scratch_size(m, of.library); }) {
+      return stage::scratch_size(m, of.library);
+    } else {
+      return m.scratch_size();
+    }
   }
 
   std::int64_t tasks(std::size_t stage, kind k) const {
@@ -335,8 +351,10 @@ class matrix_plan {
   detail::table<D, std::int64_t> ends_;
   buffer<D> memory_;  // partial sums of a phase, and the numbers of a step
   double* partials_ = nullptr;
+  buffer<D> scratch_;
+  bool has_scratch_ = false;
   committed committed_;
-  matrix_states<Rule, A, S> states_;
+  matrix_states<D, Rule, A, S> states_;
 };
 
 /// Keeps the statistics of a step on all devices.

@@ -196,6 +196,8 @@ class fused_step {
       run(devices);
     } else {
       if (started_phases_ == 0) {
+        if constexpr (is_factored)
+          for (std::size_t n = 0; n < devices.size(); ++n) matrices_[n].make_room(devices[n], controls[n]);
         join(devices);
         if constexpr (may_fail) memory_.remember(plans_, controls);
       }
@@ -243,6 +245,8 @@ class fused_step {
       for (std::size_t n = 0; n < devices.size(); ++n)
         plans_[n].begin_step(devices[n], controls[n].rules(rules), controls[n].clocks(), controls[n].shared(),
                              steps(n));
+      if constexpr (keeps_matrices<Rule>)
+        for (std::size_t n = 0; n < devices.size(); ++n) controls[n].count_steps(devices[n], plans_[n]);
       if constexpr (is_factored)
         for (std::size_t n = 0; reduced_ && n < devices.size(); ++n)
           plans_[n].template launch<pass::leave_reduced<states>, Reduction, Memory>(devices[n], nullptr, nullptr);

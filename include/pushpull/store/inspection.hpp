@@ -64,7 +64,8 @@ bool is_updated(Table const& table, Controls const& controls, typename Table::re
 template <class Table, class Controls>
 void write_steps(Table const& table, Controls const& controls, typename Table::record& r, std::int64_t t) {
   for (std::size_t n = 0; n < table.devices().size(); ++n)  // a device that holds no part of it counts nothing
-    copy_bytes(table.devices()[n], &controls[n].clocks()[r.index].t, cpu_device<>(), &t, sizeof(t));
+    controls[n].set_steps(r.index, t,
+                          [&](std::int64_t* to) { copy_bytes(table.devices()[n], to, cpu_device<>(), &t, sizeof(t)); });
   r.updates = t;
   r.history = static_cast<std::uint64_t>(t) * 0x9E3779B97F4A7C15U;  // keys set to one t may share a clock again
   // But not where graphs go on counting one of them, or have counted another since.
@@ -75,7 +76,7 @@ void write_steps(Table const& table, Controls const& controls, typename Table::r
 template <class Rule, class Record>
 pushpull::shape state_shape(Record const& r, std::size_t s) {
   if constexpr (factor_state_count<Rule> != 0)
-    if (s >= state_count<Rule>) return pass::factor_shape<Rule>(r.shape, s - state_count<Rule>);
+    if (s + 1 > state_count<Rule>) return pass::factor_shape<Rule>(r.shape, s - state_count<Rule>);
   return r.shape;
 }
 
@@ -85,7 +86,7 @@ void for_each_part_of_state(Table const& table, typename Table::record& r, std::
   using S = typename Table::state_type;
   for_each_shard(table, r, [&](auto const& shard) {
     if constexpr (factor_state_count<Rule> != 0)
-      if (s >= state_count<Rule>) {
+      if (s + 1 > state_count<Rule>) {
         auto const sizes = pass::factor_sizes<Rule>(r.shape);
         S* first = factor_states<Rule, S>(shard.device(), r);
         for (std::size_t k = 0; k < s - state_count<Rule>; ++k) first += sizes[k];

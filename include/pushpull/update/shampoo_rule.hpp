@@ -1,22 +1,23 @@
 /// @file
-/// Shampoo: gradients between inverse roots of their statistics. shampoo.hpp brings the decompositions of CPUs.
+/// Shampoo: gradients between inverse roots of their statistics. shampoo.hpp brings the decompositions of CPUs,
+/// shampoo.cuh those of GPUs.
 #pragma once
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
-#include <string>
 #include <string_view>
+#include <utility>
 
 #include <cuda/std/array>
 #include <cuda/std/cmath>
 #include <pushpull/concepts/factored.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/detail/finite.hpp>
 #include <pushpull/device/matrix_factorizations.hpp>
+#include <pushpull/update/matrix_functions.hpp>
 #include <pushpull/update/matrix_sides.hpp>
 #include <pushpull/update/root.hpp>
 #include <pushpull/update/rule_name.hpp>
@@ -41,11 +42,13 @@ enum class shampoo_graft {
 /// Rows are the indexes of the first dimension, columns all others: kernels of convolutions are flattened. A side longer than
 /// MaxSide has no P or Q, and the root of the other is -1/2. Vectors, and matrices with two such sides, have d = a. The inverse
 /// roots are by eigenvectors, in the type that the store computes in; eigenvalues below its epsilon times |L| count as that.
-/// On CPUs, with shampoo.hpp. A key has one owner, which makes its products and decompositions. learning_rate, beta1 and
+/// On CPUs with shampoo.hpp, on GPUs with shampoo.cuh. A key has one owner, which makes its products and decompositions. learning_rate, beta1 and
 /// weight_decay may be scheduled, the others are those of the struct.
 /// Two states of elements, and 2 (R^2 + C^2) numbers of matrices, of which a step makes copies; workspaces of the step: R C
-/// numbers per key, and the most of R C and about 3 n^2 of a key with a longest side n that has a root. A gradient or statistics that are not finite,
-/// or a decomposition that fails, are an update_error; the store is then as before.
+/// numbers per key, and the most of R C and about 3 n^2 of a key with a longest side n that has a root. A gradient or statistics
+/// that are not finite, or a decomposition that fails, are an update_error on CPUs; the store is then as before. On GPUs, for which
+/// nothing waits, such a step leaves the key's weights and states alone, and counts. If the step with the first P and Q failed
+/// there, d = a for another interval. After a stage that may skip steps, each step reads the step counts of GPUs.
 template <std::int64_t MaxSide>
 struct shampoo_up_to {
   double learning_rate = 1e-3;
@@ -90,12 +93,16 @@ struct shampoo_up_to {
     A kept;       ///< Of the weight, by its decay.
     A norm;       ///< |a| / |P G Q|
     bool grafts;  ///< d = a
+    bool failed;  ///< Its `transform` has left NaN.
     Numbers of;
+
+    /// See MayRefuse.
+    PUSHPULL_HOST_DEVICE bool is_refused() const noexcept { return failed; }
 
     PUSHPULL_DEVICE_INLINE auto at(std::int64_t number) const noexcept
       requires pushpull::detail::Numbered<Numbers>
     {
-      return scalars<A, matrix_numbers<A>>{rate, kept, norm, grafts, of.at(number)};
+      return scalars<A, matrix_numbers<A>>{rate, kept, norm, grafts, failed, of.at(number)};
     }
   };
 
@@ -118,56 +125,50 @@ struct shampoo_up_to {
     matrix_extents const left{s.left, s.left}, right{s.right, s.right};
     return {left, right, left, right};
   }
-  template <class A>
-  static std::int64_t scratch_size(matrix<A> const& m) {
+  template <class A, class Library>
+  static std::int64_t scratch_size(matrix<A> const& m, Library const& lapack) {
     detail::matrix_sides<MaxSide> const s(m);
-    return std::max(m.size, detail::decomposition_scratch<A>(std::max(s.left, s.right)));
+    return detail::scratch_of_sides(m, std::max(s.left, s.right), lapack);
   }
   /// Multiplications of a step, with a decomposition in each, but for a factor.
   static double cost(std::int64_t rows, std::int64_t columns) { return detail::cost_of_sides<MaxSide>(rows, columns); }
 
   /// P G Q, in G's place.
   template <class A, class Library>
-  std::string transform(matrix<A> const& g, Library const& lapack) const {
+  void transform(matrix<A> const& g, Library const& lapack) const {
     detail::matrix_sides<MaxSide> const sides(g);
-    if (!detail::all_finite(g.terms, g.size)) return "its gradient is not finite";
+    lapack.begin();
+    lapack.expect_finite(g.terms, g.size, "its gradient is not finite");
     A* statistics = g.kept;
     A* root = g.kept + sides.squares();
-    bool from = false;  // scratch, else terms
     for (bool const right : {false, true}) {
       std::int64_t const n = right ? sides.right : sides.left;
       if (n == 0) continue;
-      std::string failure = detail::add_statistics(lapack, g, right, beta2, beta2 < 1 ? 1 - beta2 : 1, statistics);
-      bool const is_due =
-          g.t >= interval && (g.t % interval == 0 || !(root[0] > 0));  // none after steps that were refused
-      if (failure.empty() && is_due) failure = invert(lapack, n, statistics, sides.count(), root, g.scratch);
-      if (!failure.empty()) return failure;
+      detail::add_statistics(lapack, g, right, beta2, beta2 < 1 ? 1 - beta2 : 1, statistics);
+      bool is_due = g.t >= interval && g.t % interval == 0;
+      if constexpr (Library::reads)
+        is_due = is_due || (g.t >= interval && !(root[0] > 0));  // none after steps that were refused
+      if (is_due) invert(lapack, n, statistics, sides.count(), root, g.scratch);
       statistics += n * n;
       root += n * n;
     }
-    if (g.t < interval) return {};
-    root = g.kept + sides.squares();
-    for (bool const right : {false, true}) {
-      std::int64_t const n = right ? sides.right : sides.left;
-      if (n == 0) continue;
-      product_factor<A> const gradient{from ? g.scratch : g.terms, g.columns}, of_root{root, n};
-      lapack.multiply(g.rows, g.columns, n, A(1), right ? gradient : of_root, right ? of_root : gradient, A(0),
-                      from ? g.terms : g.scratch, product_precision::full);
-      from = !from;
-      root += n * n;
-    }
-    if (from) lapack.copy(g.scratch, g.terms, g.size);
-    return {};
+    if (g.t >= interval) precondition(g, sides, lapack);
+    lapack.finish(g.terms, g.size);
   }
 
   template <class A>
   PUSHPULL_HOST_DEVICE scalars<A, matrix<A>> prepare(factored_step<A> const& s, sums_type const& sums) const noexcept {
     auto const& m = s.numbers(0, 0);
-    bool const grafts = s.t < interval || detail::matrix_sides<MaxSide>(m).count() == 0;
-    double const norm =
-        grafts || graft == shampoo_graft::none || !(sums[1] > 0) ? 1 : cuda::std::sqrt(sums[0] / sums[1]);
-    return {detail::to_finite<A>(learning_rate), detail::kept<A>(learning_rate, weight_decay),
-            detail::to_finite<A>(norm), grafts, m};
+    bool const failed = pushpull::detail::is_nan(sums[0] + sums[1]);
+    // P G Q is 0 where G is, with which a is 0 too, and where P and Q have not been made.
+    bool const grafts = s.t < interval || detail::matrix_sides<MaxSide>(m).count() == 0 || !(sums[1] > 0);
+    double const norm = grafts || graft == shampoo_graft::none ? 1 : cuda::std::sqrt(sums[0] / sums[1]);
+    return {detail::to_finite<A>(learning_rate),
+            detail::kept<A>(learning_rate, weight_decay),
+            detail::to_finite<A>(norm),
+            grafts,
+            failed,
+            m};
   }
 
   template <class A, class V>
@@ -188,25 +189,33 @@ struct shampoo_up_to {
     return g / (sqrt(v) + detail::beside_root<V>(graft_epsilon));
   }
 
-  /// The inverse root for `sides` sides. @param scratch  decomposition_scratch(n) numbers. @returns why it failed, or nothing
+  /// The inverse root for `sides` sides.
   template <class A, class Library>
-  std::string invert(Library const& lapack, std::int64_t n, A const* statistics, int sides, A* root, A* scratch) const {
-    A *const vectors = scratch, *const values = scratch + n * n;
+  void invert(Library const& lapack, std::int64_t n, A const* statistics, int sides, A* root, A* scratch) const {
+    A *const vectors = scratch, *const values = vectors + n * n, *const factors = values + n;
     lapack.copy(statistics, vectors, n * n);
-    if (auto failure = detail::decompose(lapack, n, vectors, values, scratch + n * (n + 1)); !failure.empty())
-      return failure;
-    double const largest = static_cast<double>(values[n - 1]);
-    for (std::int64_t k = 0; k < n; ++k) {
-      double const value = std::max(static_cast<double>(values[k]), 0.0) + epsilon * largest;
-      double const least = static_cast<double>(std::numeric_limits<A>::epsilon()) * largest;
-      double const factor = largest > 0 ? std::pow(std::max(value, least), -0.25 / sides) : 1.0;  // half of the root
-      for (std::int64_t i = 0; i < n; ++i)
-        vectors[k * n + i] = static_cast<A>(static_cast<double>(vectors[k * n + i]) * factor);
-    }
+    detail::decompose(lapack, n, vectors, values, factors);
+    lapack.for_each(n, detail::half_roots<A>{values, factors, n, epsilon, -0.25 / sides});
+    lapack.for_each(n * n, detail::scale_rows<A>{vectors, factors, n});
     product_factor<A> const rows{vectors, n}, transposed{vectors, n, true};
     lapack.multiply(n, n, n, A(1), transposed, rows, A(0), root, product_precision::full);
-    return detail::all_finite(root, n * n) ? std::string()
-                                           : std::string("an inverse root of its statistics is not finite");
+    lapack.expect_finite(root, n * n, "an inverse root of its statistics is not finite");
+  }
+
+  template <class A, class Library>
+  static void precondition(matrix<A> const& g, detail::matrix_sides<MaxSide> const& sides, Library const& lapack) {
+    A *from = g.terms, *to = g.scratch;
+    A const* root = g.kept + sides.squares();
+    for (bool const right : {false, true}) {
+      std::int64_t const n = right ? sides.right : sides.left;
+      if (n == 0) continue;
+      product_factor<A> const gradient{from, g.columns}, of_root{root, n};
+      lapack.multiply(g.rows, g.columns, n, A(1), right ? gradient : of_root, right ? of_root : gradient, A(0), to,
+                      product_precision::full);
+      std::swap(from, to);
+      root += n * n;
+    }
+    if (from != g.terms) lapack.copy(from, g.terms, g.size);
   }
 };
 

@@ -1,25 +1,23 @@
 /// @file
-/// SOAP: Adam in the eigenbases of Shampoo's statistics. soap.hpp brings the decompositions of CPUs.
+/// SOAP: Adam in the eigenbases of Shampoo's statistics. soap.hpp brings the decompositions of CPUs, soap.cuh
+/// those of GPUs.
 #pragma once
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
-#include <numeric>
-#include <string>
 #include <string_view>
 #include <utility>
-#include <vector>
 
 #include <cuda/std/array>
 #include <cuda/std/cmath>
 #include <pushpull/concepts/factored.hpp>
 #include <pushpull/concepts/updater.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/detail/finite.hpp>
 #include <pushpull/device/matrix_factorizations.hpp>
+#include <pushpull/update/matrix_functions.hpp>
 #include <pushpull/update/matrix_sides.hpp>
 #include <pushpull/update/root.hpp>
 #include <pushpull/update/rule_name.hpp>
@@ -38,10 +36,11 @@ namespace pushpull::inline PUSHPULL_ABI::update {
 /// Rows are the indexes of the first dimension, columns all others: kernels of convolutions are flattened. A side longer than
 /// MaxSide has no basis, and vectors have none: they take these steps with G' = G, which are Adam's, the first left out. u is also
 /// multiplied by 1 - learning_rate weight_decay, unlike in adamw.
-/// On CPUs, with soap.hpp. A key has one owner, which makes its products and decompositions. learning_rate and weight_decay may be
+/// On CPUs with soap.hpp, on GPUs with soap.cuh. A key has one owner, which makes its products and decompositions. learning_rate and weight_decay may be
 /// scheduled, the others are those of the struct.
 /// 2 R C + 2 (R^2 + C^2) numbers of states, of which a step makes copies; workspaces of the step: R C numbers per key, and the
-/// most of R C and about 3 n^2 of a key with a longest side n that has a basis. Errors are Shampoo's.
+/// most of R C and about 3 n^2 of a key with a longest side n that has a basis. Errors are Shampoo's. If
+/// update 1 failed on a GPU, updates only decay the weights until the interval ends, and the bases start from the identity.
 template <std::int64_t MaxSide>
 struct soap_up_to {
   double learning_rate = 3e-3;
@@ -77,14 +76,18 @@ struct soap_up_to {
 
   template <class A, class Numbers>
   struct scalars {
-    A rate;  ///< Of u.
-    A kept;  ///< Of the weight, by its decay.
+    A rate;       ///< Of u.
+    A kept;       ///< Of the weight, by its decay.
+    bool failed;  ///< Its `transform` has left NaN.
     Numbers of;
+
+    /// See MayRefuse.
+    PUSHPULL_HOST_DEVICE bool is_refused() const noexcept { return failed; }
 
     PUSHPULL_DEVICE_INLINE auto at(std::int64_t number) const noexcept
       requires pushpull::detail::Numbered<Numbers>
     {
-      return scalars<A, matrix_numbers<A>>{rate, kept, of.at(number)};
+      return scalars<A, matrix_numbers<A>>{rate, kept, failed, of.at(number)};
     }
   };
 
@@ -105,58 +108,48 @@ struct soap_up_to {
     matrix_extents const all{m.rows, m.columns}, left{s.left, s.left}, right{s.right, s.right};
     return {all, all, left, right, left, right};
   }
-  template <class A>
-  static std::int64_t scratch_size(matrix<A> const& m) {
+  template <class A, class Library>
+  static std::int64_t scratch_size(matrix<A> const& m, Library const& lapack) {
     detail::matrix_sides<MaxSide> const s(m);
-    return std::max(m.size, detail::decomposition_scratch<A>(std::max(s.left, s.right)));
+    return detail::scratch_of_sides(m, std::max(s.left, s.right), lapack);
   }
   /// Multiplications of a step, with a decomposition in each, but for a factor.
   static double cost(std::int64_t rows, std::int64_t columns) { return detail::cost_of_sides<MaxSide>(rows, columns); }
 
   /// u, in G's place.
   template <class A, class Library>
-  std::string transform(matrix<A> const& g, Library const& lapack) const {
-    if (!detail::all_finite(g.terms, g.size)) return "its gradient is not finite";
+  void transform(matrix<A> const& g, Library const& lapack) const {
     state<A> const s(g);
+    lapack.begin();
+    lapack.expect_finite(g.terms, g.size, "its gradient is not finite");
     double const keep = shampoo_beta < 0 ? beta2 : shampoo_beta;
     for (bool const right : {false, true})
-      if (s.side(right) > 0) {
-        auto failure = detail::add_statistics(lapack, g, right, keep, 1 - keep, s.statistics(right));
-        if (!failure.empty()) return failure;
-      }
-    if (s.is_new(g.t)) {
-      std::fill_n(g.terms, g.size, A(0));
+      if (s.side(right) > 0) detail::add_statistics(lapack, g, right, keep, 1 - keep, s.statistics(right));
+    if (s.template is_new<Library>(g.t)) {
+      lapack.for_each(g.size, detail::set_zero<A>{g.terms});
       for (bool const right : {false, true})
-        if (auto failure = s.side(right) > 0 ? begin(s, right, g.scratch, lapack) : std::string(); !failure.empty())
-          return failure;
-      return {};
+        if (s.side(right) > 0) begin(s, right, g.scratch, lapack);
+    } else {
+      s.rotate(g.terms, g.scratch, g, lapack);
+      lapack.for_each(g.size,
+                      detail::adam_direction<A>{g.terms, s.m, s.v, static_cast<A>(beta1), static_cast<A>(1 - beta1),
+                                                static_cast<A>(beta2), static_cast<A>(1 - beta2),
+                                                static_cast<A>(detail::beside_root<pack<A>>(epsilon))});
+      s.rotate_back(g.terms, g.scratch, g, lapack);
+      if ((g.t - 1) % interval == 0 && s.sides.count() != 0) turn(s, g, lapack);
     }
-    s.rotate(g.terms, g.scratch, g, lapack);
-    double const least = detail::beside_root<pack<A>>(epsilon);
-    for (std::int64_t i = 0; i < g.size; ++i) {
-      A const x = g.terms[i];
-      s.m[i] = static_cast<A>(beta1) * s.m[i] + static_cast<A>(1 - beta1) * x;
-      s.v[i] = static_cast<A>(beta2) * s.v[i] + static_cast<A>(1 - beta2) * x * x;
-      g.terms[i] = s.m[i] / (std::sqrt(s.v[i]) + static_cast<A>(least));
-    }
-    s.rotate_back(g.terms, g.scratch, g, lapack);
-    if ((g.t - 1) % interval != 0 || s.sides.count() == 0) return {};
-    s.rotate_back(s.m, g.scratch, g, lapack);
-    for (bool const right : {false, true})
-      if (auto failure = s.side(right) > 0 ? turn(s, right, g, lapack) : std::string(); !failure.empty())
-        return failure;
-    s.rotate(s.m, g.scratch, g, lapack);
-    return {};
+    lapack.finish(g.terms, g.size);
   }
 
   template <class A>
   PUSHPULL_HOST_DEVICE scalars<A, matrix<A>> prepare(factored_step<A> const& s, sums_type const& sums) const noexcept {
     auto const& m = s.numbers(0, 0);
-    if (s.t == 1) return {A(0), A(1), m};
+    bool const failed = pushpull::detail::is_nan(sums[0]);
+    if (s.t == 1) return {A(0), A(1), failed, m};
     double rate = learning_rate;
     if (correct_bias) rate *= cuda::std::sqrt(bias_correction(beta2, s.t - 1)) / bias_correction(beta1, s.t - 1);
     if (normalize) rate /= 1e-30 + cuda::std::sqrt(sums[0] / static_cast<double>(m.size));
-    return {detail::to_finite<A>(rate), detail::kept<A>(learning_rate, weight_decay), m};
+    return {detail::to_finite<A>(rate), detail::kept<A>(learning_rate, weight_decay), failed, m};
   }
 
   template <class A, class V>
@@ -177,11 +170,17 @@ struct soap_up_to {
     A* statistics(bool right) const { return v + (v - m) + (right ? sides.left * sides.left : 0); }
     /// The transpose of U or V: a vector per row.
     A* basis(bool right) const { return statistics(right) + sides.squares(); }
-    /// Whether there are no bases yet: in the first update, and after one that was refused.
+    /// Whether there are no bases yet: in the first update, and after one that was refused. The host does not see the latter
+    /// on GPUs: there `turn` makes bases of nothing.
+    template <class Library>
     bool is_new(std::int64_t t) const {
-      if (sides.count() == 0) return t == 1;
-      bool const right = sides.left == 0;
-      return std::all_of(basis(right), basis(right) + side(right), [](A x) { return !(x > 0 || x < 0); });
+      if constexpr (Library::reads) {
+        if (sides.count() != 0) {
+          bool const right = sides.left == 0;
+          return std::all_of(basis(right), basis(right) + side(right), [](A x) { return !(x > 0 || x < 0); });
+        }
+      }
+      return t == 1;
     }
     /// U^T x V, in x's place.
     template <class Library>
@@ -210,45 +209,45 @@ struct soap_up_to {
     }
   };
 
-  /// The eigenvectors of the statistics, by falling eigenvalues. @returns why it failed, or nothing
+  /// The eigenvectors of the statistics, by falling eigenvalues.
   template <class A, class Library>
-  static std::string begin(state<A> const& s, bool right, A* scratch, Library const& lapack) {
+  static void begin(state<A> const& s, bool right, A* scratch, Library const& lapack) {
     std::int64_t const n = s.side(right);
     A* const basis = s.basis(right);
     lapack.copy(s.statistics(right), basis, n * n);
-    if (auto failure = detail::decompose(lapack, n, basis, scratch, scratch + n * (n + 1)); !failure.empty())
-      return failure;
-    for (std::int64_t k = 0; k < n / 2; ++k)
-      std::swap_ranges(basis + k * n, basis + (k + 1) * n, basis + (n - 1 - k) * n);
-    return {};
+    detail::decompose(lapack, n, basis, scratch, scratch + n);
+    lapack.for_each(n / 2 * n, detail::reverse_rows<A>{basis, n});
   }
 
-  /// A power iteration, and the QR decomposition that makes a basis of its result.
+  /// Moves the bases, and the averages with them.
   template <class A, class Library>
-  static std::string turn(state<A> const& s, bool right, matrix<A> const& g, Library const& lapack) {
+  static void turn(state<A> const& s, matrix<A> const& g, Library const& lapack) {
+    s.rotate_back(s.m, g.scratch, g, lapack);
+    for (bool const right : {false, true})
+      if (s.side(right) > 0) turn(s, right, g, lapack);
+    s.rotate(s.m, g.scratch, g, lapack);
+  }
+  /// A power iteration, and the QR decomposition that makes a basis of its result. Of a basis of zeros the latter makes the
+  /// identity.
+  template <class A, class Library>
+  static void turn(state<A> const& s, bool right, matrix<A> const& g, Library const& lapack) {
     std::int64_t const n = s.side(right);
-    A* const basis = s.basis(right);
+    A *const basis = s.basis(right), *const product = g.scratch, *const values = product + std::max(g.size, n * n);
+    auto* const order = reinterpret_cast<std::int32_t*>(values + n);
     product_factor<A> const of_basis{basis, n}, of_statistics{s.statistics(right), n};
-    lapack.multiply(n, n, n, A(1), of_basis, of_statistics, A(0), g.scratch, product_precision::full);
-    if (!detail::all_finite(g.scratch, n * n)) return "its statistics are not finite";
-    std::vector<A> values;
-    for (std::int64_t k = 0; k < n; ++k)
-      values.push_back(std::inner_product(basis + k * n, basis + (k + 1) * n, g.scratch + k * n, A(0)));
-    if (!detail::all_finite(values.data(), n)) return "its eigenvalues are not finite";  // NaN has no place in an order
-    std::vector<std::int64_t> order(values.size());
-    std::iota(order.begin(), order.end(), std::int64_t{0});
-    std::ranges::stable_sort(order, std::greater<>(),
-                             [&](std::int64_t k) { return values[static_cast<std::size_t>(k)]; });
-    for (std::int64_t k = 0; k < n; ++k)
-      lapack.copy(g.scratch + order[static_cast<std::size_t>(k)] * n, basis + k * n, n);
-    lapack.copy(s.v, g.scratch, g.size);
-    for (std::int64_t i = 0; i < g.rows; ++i)
-      for (std::int64_t j = 0; j < g.columns; ++j) {
-        std::int64_t const from = order[static_cast<std::size_t>(right ? j : i)];
-        s.v[i * g.columns + j] = g.scratch[right ? i * g.columns + from : from * g.columns + j];
-      }
-    int const info = lapack.orthogonalize(n, basis, g.scratch);
-    return info != 0 ? detail::failed_decomposition("geqrf or orgqr", info) : std::string();
+    lapack.multiply(n, n, n, A(1), of_basis, of_statistics, A(0), product, product_precision::full);
+    lapack.expect_finite(product, n * n, "its statistics are not finite");
+    lapack.for_each(n, detail::dot_rows<A>{basis, product, values, n});
+    lapack.expect_finite(values, n, "its eigenvalues are not finite");
+    lapack.for_each(n, detail::falling_order<A>{values, order, n});
+    lapack.for_each(n * n, detail::take_rows<A>{product, basis, order, n});
+    lapack.copy(s.v, product, g.size);
+    if (right) {
+      lapack.for_each(g.size, detail::take_columns<A>{product, s.v, order, g.columns});
+    } else {
+      lapack.for_each(g.size, detail::take_rows<A>{product, s.v, order, g.columns});
+    }
+    lapack.orthogonalize(n, basis, g.scratch);
   }
 };
 
