@@ -1,6 +1,7 @@
 /// @file
 /// Stores on servers, with servers and workers in threads of this process.
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstddef>
@@ -9,6 +10,7 @@
 #include <deque>
 #include <exception>
 #include <functional>
+#include <future>
 #include <limits>
 #include <memory>
 #include <mutex>
@@ -92,6 +94,41 @@ remote::worker_options of_rank(std::size_t rank) {
   options.rank = static_cast<std::int64_t>(rank);
   options.patience = milliseconds(5000);
   return options;
+}
+
+/// A worker that sends single messages.
+struct raw_worker {
+  explicit raw_worker(std::string const& address) {
+    socket.set(zmq::sockopt::linger, 0);
+    socket.connect(address);
+  }
+  void send(remote::message_header const& h, std::span<std::byte const> payload = {}) {
+    REQUIRE(remote::detail::send_message(socket, h, zmq::message_t(payload.data(), payload.size())));
+  }
+  /// The header of the answer, whose payload is in `answer`.
+  remote::message_header ask(remote::message_header const& h, std::span<std::byte const> payload = {}) {
+    send(h, payload);
+    zmq::pollitem_t item{socket.handle(), 0, ZMQ_POLLIN, 0};
+    REQUIRE(zmq_poll(&item, 1, 5000) == 1);
+    REQUIRE(remote::detail::receive_message(socket, false, answer));
+    auto const header = remote::header_in(remote::detail::bytes_of(answer.head));
+    REQUIRE(header);
+    return *header;
+  }
+
+  zmq::context_t context{1};
+  zmq::socket_t socket{context, zmq::socket_type::dealer};
+  remote::detail::received_message answer;
+};
+
+template <class F>
+bool soon(F const& holds) {
+  for (auto const end = std::chrono::steady_clock::now() + milliseconds(5000);
+       std::chrono::steady_clock::now() < end;) {
+    if (holds()) return true;
+    std::this_thread::sleep_for(milliseconds(10));
+  }
+  return false;
 }
 
 }  // namespace
@@ -713,24 +750,12 @@ TEST_CASE("a message that comes again is answered again and not applied", "[remo
     return weights[0];
   };
 
-  zmq::context_t context(1);
-  zmq::socket_t socket(context, zmq::socket_type::dealer);
-  socket.set(zmq::sockopt::linger, 0);
-  socket.connect(servers.addresses[0]);
   std::vector<float> const ones(n, 1.0F);
-  remote::detail::received_message answer;
+  raw_worker raw(servers.addresses[0]);
   auto const ask = [&](remote::message_header h, bool has_payload) {
-    h.worker = h.kind == message_kind::hello ? remote::no_worker : h.worker;
-    std::span<float const> const payload = std::span(ones).first(has_payload ? n : 0);
-    REQUIRE(remote::detail::send_message(socket, h, zmq::message_t(payload.data(), payload.size_bytes())));
-    zmq::pollitem_t item{socket.handle(), 0, ZMQ_POLLIN, 0};
-    REQUIRE(zmq_poll(&item, 1, 5000) == 1);
-    REQUIRE(remote::detail::receive_message(socket, false, answer));
-    auto const header = remote::header_in(remote::detail::bytes_of(answer.head));
-    REQUIRE(header);
-    return *header;
+    return raw.ask(h, std::as_bytes(std::span(ones).first(has_payload ? n : 0)));
   };
-  remote::message_header h{.kind = message_kind::hello, .incarnation = 77};
+  remote::message_header h{.kind = message_kind::hello, .worker = remote::no_worker, .incarnation = 77};
   REQUIRE(ask(h, false).kind == message_kind::welcome);
   h.worker = 1;
   h.element = remote::element_code<float>;
@@ -748,8 +773,8 @@ TEST_CASE("a message that comes again is answered again and not applied", "[remo
   for (int time = 0; time < 2; ++time) {
     REQUIRE(ask(h, true).version == 2);
     float value = 0;
-    REQUIRE(answer.payload.size() == n * sizeof(float));
-    std::memcpy(&value, answer.payload.data(), sizeof value);
+    REQUIRE(raw.answer.payload.size() == n * sizeof(float));
+    std::memcpy(&value, raw.answer.payload.data(), sizeof value);
     REQUIRE(value == -2);
   }
   h.sequence = 7;
@@ -760,4 +785,180 @@ TEST_CASE("a message that comes again is answered again and not applied", "[remo
   h.piece = 1;
   REQUIRE(ask(h, true).error == remote::message_error::unknown_key);
   REQUIRE(weight() == -2);
+}
+
+TEST_CASE("a server that is started again knows who has left, and ends when the others leave", "[remote]") {
+  pp::test::temporary_folder const folder;
+  remote::server_options options{.workers = 2};
+  if (GENERATE(true, false)) options.consistency = remote::rounds{};
+  remote::snapshots const where{.folder = folder.file("snapshots"), .durable = true};
+  auto stored = std::make_unique<served_sgd>(devices, update::sgd{.learning_rate = 1});
+  auto server = std::make_unique<remote::server>(*stored, where, options);
+  options.address = server->address();
+  auto stays = std::make_unique<worker_store>(devices, std::vector{options.address}, of_rank(0));
+  auto leaves = std::make_unique<worker_store>(devices, std::vector{options.address}, of_rank(1));
+  std::vector<float> const one(3, 1.0F);
+  std::vector<float> weights(3);
+  stays->init("w", weights);
+  leaves->init("w", weights);
+  {
+    auto const first = stays->push("w", one);
+    leaves->push("w", one).wait();
+    first.wait();
+  }
+  leaves.reset();
+  stays->push("w", one).wait();
+  server.reset();
+  stored = std::make_unique<served_sgd>(devices, update::sgd{.learning_rate = 1});
+  server = std::make_unique<remote::server>(*stored, where, options);
+  stays->barrier();
+  auto const pushed = stays->pushpull("w", one, weights);
+  REQUIRE(soon([&] { return pushed.ready(); }));
+  REQUIRE(weights == std::vector<float>(3, -4.0F));
+  stays.reset();
+  server->wait();
+}
+
+TEST_CASE("if all workers are started again with the server, ranks begin anew", "[remote]") {
+  pp::test::temporary_folder const folder;
+  remote::server_options options{.workers = 2, .consistency = remote::rounds{}, .dead_after = milliseconds(200)};
+  remote::snapshots const where{.folder = folder.file("snapshots"), .durable = true};
+  std::vector<float> const one(3, 1.0F);
+  for (int life = 0; life < 2; ++life) {
+    served_sgd stored(devices, update::sgd{.learning_rate = 1});
+    auto server = std::make_unique<remote::server>(stored, where, options);
+    options.address = server->address();
+    std::vector<std::unique_ptr<worker_store>> workers(2);
+    run_workers(2, [&](std::size_t i) {
+      auto any_rank = of_rank(0);
+      any_rank.rank = -1;
+      workers[i] = std::make_unique<worker_store>(devices, std::vector{options.address}, any_rank);
+      workers[i]->init("w", std::vector<float>(3));
+      std::vector<float> weights(3);
+      workers[i]->pushpull("w", one, weights).wait();
+      expect(weights[0] == -2.0F * static_cast<float>(life + 1));
+    });
+    REQUIRE(workers[0]->rank() + workers[1]->rank() == 1);
+    server.reset();  // with the workers alive
+  }
+}
+
+TEST_CASE("a process that takes a dead one's rank inherits neither its barrier nor its commands", "[remote]") {
+  std::atomic<int> ran = 0;
+  remote::server_options options{.workers = 2, .dead_after = milliseconds(300)};
+  options.on_command = [&](std::int64_t head, std::string_view) {
+    if (head == 6) std::this_thread::sleep_for(milliseconds(900));  // too busy to notice who died
+    ++ran;
+  };
+  server_set<served_sgd> servers(1, update::sgd{.learning_rate = 1}, options);
+  auto of_first = of_rank(0), of_second = of_rank(1);
+  of_first.heartbeat = of_second.heartbeat = milliseconds(50);
+  worker_store first(devices, servers.addresses, of_first);
+  raw_worker raw(servers.addresses[0]);
+  remote::message_header h{.kind = remote::message_kind::hello, .worker = 1, .incarnation = 77};
+  REQUIRE(raw.ask(h).kind == remote::message_kind::welcome);
+  h.kind = remote::message_kind::barrier;
+  h.sequence = 1000;
+  raw.send(h);
+  auto busy = std::async(std::launch::async, [&] { first.command(6, ""); });
+  std::this_thread::sleep_for(milliseconds(100));
+  worker_store second(devices, servers.addresses, of_second);
+  busy.get();
+  auto in_barrier = std::async(std::launch::async, [&] { first.barrier(); });
+  REQUIRE(in_barrier.wait_for(milliseconds(300)) == std::future_status::timeout);
+  second.command(7, "");
+  REQUIRE(ran == 2);
+  second.barrier();
+  in_barrier.get();
+}
+
+TEST_CASE("workers that give the values of one another's keys, in other orders, wait for none in vain", "[remote]") {
+  server_set<served_sgd> servers(2, update::sgd{.learning_rate = 1}, {.workers = 3});
+  auto zero = std::make_unique<worker_store>(devices, servers.addresses, of_rank(0));
+  worker_store first(devices, servers.addresses, of_rank(1)), second(devices, servers.addresses, of_rank(2));
+  zero.reset();
+  std::vector<std::string> keys;
+  std::vector<std::vector<float>> initial;
+  for (std::size_t i = 0; i < 40; ++i) {
+    keys.push_back(std::to_string(i));
+    initial.push_back(values(i, i));
+  }
+  std::vector<std::string> const reversed(keys.rbegin(), keys.rend());
+  std::vector<std::vector<float>> const of_reversed(initial.rbegin(), initial.rend());
+  auto other = std::async(std::launch::async, [&] { second.init(reversed, of_reversed); });
+  first.init(keys, initial);
+  other.get();
+  for (std::size_t i = 0; i < 40; ++i) {
+    std::vector<float> got(i);
+    second.pull(keys[i], got).wait();
+    REQUIRE(got == initial[i]);
+  }
+}
+
+TEST_CASE("a list of keys of which one is refused leaves no other worker waiting", "[remote]") {
+  server_set<served_sgd> servers(1, update::sgd{.learning_rate = 1}, {.workers = 2});
+  worker_store first(devices, servers.addresses, of_rank(0)), second(devices, servers.addresses, of_rank(1));
+  std::vector<std::string> const keys{"a", "b", "c"};
+  std::vector<std::vector<float>> const initial{{1}, {2}, {3}}, others{{1}, {2, 2}, {3}};
+  first.init("b", others[1]);
+  auto asked =
+      std::async(std::launch::async, [&] { REQUIRE_THROWS_AS(second.init(keys, initial), pp::shape_mismatch); });
+  REQUIRE(asked.wait_for(milliseconds(300)) == std::future_status::timeout);  // for the values of worker 0
+  first.init(std::vector<std::string>{"a", "c"}, std::vector<std::vector<float>>{{1}, {3}});
+  asked.get();
+  REQUIRE(second.size() == 0);
+}
+
+TEST_CASE("a worker that was away does not hold up those whose clock is bounded", "[remote]") {
+  server_set<served_sgd> servers(1, update::sgd{.learning_rate = 1},
+                                 {.workers = 2, .consistency = remote::bounded{2}, .dead_after = milliseconds(400)});
+  worker_store store(devices, servers.addresses, of_rank(0));
+  raw_worker raw(servers.addresses[0]);
+  remote::message_header const hello{.kind = remote::message_kind::hello, .worker = 1, .incarnation = 77};
+  REQUIRE(raw.ask(hello).kind == remote::message_kind::welcome);
+  std::vector<float> const one(1, 1.0F);
+  std::vector<float> weight(1);
+  store.init("w", weight);
+  for (int n = 0; n < 20; ++n) store.pushpull("w", one, weight).wait();  // waits until the other one is dead
+  REQUIRE(raw.ask(hello).kind == remote::message_kind::welcome);
+  auto const pushed = store.pushpull("w", one, weight);
+  REQUIRE(soon([&] {
+    remote::message_header beat = hello;
+    beat.kind = remote::message_kind::heartbeat;
+    raw.send(beat);
+    return pushed.ready();
+  }));
+}
+
+TEST_CASE("rounds go on without a worker that comes late, until its first push", "[remote]") {
+  server_set<served_sgd> servers(1, update::sgd{.learning_rate = 1}, {.workers = 2, .consistency = remote::rounds{}});
+  worker_store store(devices, servers.addresses, of_rank(0));
+  auto other = std::make_unique<worker_store>(devices, servers.addresses, of_rank(1));
+  std::vector<float> const one(1, 1.0F);
+  std::vector<float> weight(1), of_late(1);
+  store.init("w", weight);
+  auto const first = store.push("w", one);
+  other->init("w", weight);
+  other->push("w", one).wait();
+  first.wait();
+  other.reset();
+  store.push("w", one).wait();
+  worker_store late(devices, servers.addresses, of_rank(1));
+  late.init("w", of_late);
+  auto in_barrier = std::async(std::launch::async, [&] { late.barrier(); });  // as programs begin
+  auto const pushed = store.pushpull("w", one, weight);
+  REQUIRE(soon([&] { return pushed.ready(); }));
+  REQUIRE(weight[0] == -4);
+  store.barrier();
+  in_barrier.get();
+  auto const both = late.pushpull("w", one, of_late);
+  std::this_thread::sleep_for(milliseconds(100));
+  REQUIRE(!both.ready());
+  store.pushpull("w", one, weight).wait();
+  both.wait();
+  REQUIRE((weight[0] == -6 && of_late[0] == -6));
+  auto const alone = store.push("w", one);
+  std::this_thread::sleep_for(milliseconds(100));
+  REQUIRE(!alone.ready());  // it is one of the round now
+  late.push("w", one).wait();
 }

@@ -20,6 +20,8 @@ namespace pushpull::inline PUSHPULL_ABI::remote::detail {
 /// The flags of an answer to register_key.
 inline constexpr std::uint8_t key_has_value = 1;
 inline constexpr std::uint8_t asker_sends_value = 2;
+/// The flag of key_ready: the worker that was to send the value could not.
+inline constexpr std::uint8_t value_failed = 1;
 
 /// A key as workers register it.
 struct registered_key {

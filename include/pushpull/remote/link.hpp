@@ -8,8 +8,6 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
-#include <deque>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -27,6 +25,7 @@
 #include <pushpull/remote/frames.hpp>
 #include <pushpull/remote/message.hpp>
 #include <pushpull/remote/options.hpp>
+#include <pushpull/remote/peer.hpp>
 #include <pushpull/remote/request.hpp>
 #include <pushpull/remote/wake_pipe.hpp>
 #include <pushpull/remote/welcome.hpp>
@@ -87,17 +86,6 @@ class link {
   }
 
  private:
-  /// A server, as the link's thread sees it.
-  struct peer {
-    std::string address;
-    std::optional<zmq::socket_t> socket;
-    bool is_welcome = false;
-    bool was_welcome = false;
-    bool is_lost = false;  ///< Requests fail.
-    std::deque<request*> queued, in_flight;
-    clock::time_point heard = clock::now();
-    clock::time_point greeted = {}, beat = {};  ///< When hello and a heartbeat were sent last.
-  };
   static constexpr std::size_t window = 4;           // pieces under way to one server
   static constexpr std::size_t copied_below = 4096;  // bytes: lending memory costs more
 
@@ -158,7 +146,7 @@ class link {
           keep_alive(n);
           send_queued(p);
         } catch (...) {
-          fail_all(p, std::current_exception());
+          p.fail_all(std::current_exception());
         }
       }
     }
@@ -168,7 +156,7 @@ class link {
     }
     take_submitted();
     auto const gone = std::make_exception_ptr(comm_error(-1, "remote_store: the store ended before the answer came"));
-    for (auto const& p : peers_) fail_all(*p, gone);
+    for (auto const& p : peers_) p->fail_all(gone);
     for (auto const& p : peers_) p->socket.reset();
   }
 
@@ -181,11 +169,14 @@ class link {
 
   /// The server would end the connection.
   void refuse_all(request_group& group, std::size_t bytes) const {
-    group.fail(std::make_exception_ptr(
+    auto const error = std::make_exception_ptr(
         invalid_argument("remote_store: a message of at most " + std::to_string(facts_.largest_payload) +
-                         " bytes expected, which is the server's largest_payload, got " + std::to_string(bytes))));
-    std::size_t const open = group.requests.size() + 1;  // the last call may end the group
-    for (std::size_t i = 0; i < open; ++i) group.close();
+                         " bytes expected, which is the server's largest_payload, got " + std::to_string(bytes)));
+    for (request& r : group.requests) {
+      group.fail(r, error);
+      group.finish(r);
+    }
+    group.close();
   }
   void take_submitted() {
     std::lock_guard const lock(mutex_);
@@ -193,18 +184,13 @@ class link {
     submitted_.clear();
   }
 
-  static bool is_control(request const& r) {
-    return r.header.kind == message_kind::register_key || r.header.kind == message_kind::barrier ||
-           r.header.kind == message_kind::command || r.header.kind == message_kind::snapshot;
-  }
+  /// Requests about other things than pieces may wait for other workers: they are not counted.
   void send_queued(peer& p) {
     if (!p.is_welcome) return;
     while (!p.queued.empty()) {
-      request& r = *p.queued.front();
-      if (facts_.answers_at_once() && !is_control(r) && p.in_flight.size() >= window) return;
-      p.queued.pop_front();
-      p.in_flight.push_back(&r);
-      send(p, r);
+      bool const is_counted = facts_.answers_at_once() && is_about_pieces(p.queued.front()->header.kind);
+      if (is_counted && p.updates >= window) return;
+      send(p, p.next_sent());
     }
   }
   void send(peer& p, request& r) {
@@ -238,26 +224,17 @@ class link {
       send_message(*p.socket, addressed({.kind = message_kind::heartbeat}), {});
     }
     if (p.is_lost || now - p.heard < options_.patience || !is_ready_) {
-      if (p.is_lost) fail_all(p, lost(n));
+      if (p.is_lost) p.fail_all(lost(n));
       return;
     }
     p.is_lost = true;
-    fail_all(p, lost(n));
+    p.fail_all(lost(n));
     connect(p);  // ends the old socket, and with it what it had borrowed
   }
   std::exception_ptr lost(std::size_t n) const {
     return std::make_exception_ptr(server_lost(
         static_cast<int>(n), "remote_store: server " + std::to_string(n) + " at " + peers_[n]->address +
                                  " has not answered for " + std::to_string(options_.patience.count()) + " ms"));
-  }
-  static void fail_all(peer& p, std::exception_ptr const& error) noexcept {
-    for (auto* const list : {&p.in_flight, &p.queued}) {
-      for (request* const r : *list) {
-        r->group->fail(error);
-        r->group->close();
-      }
-      list->clear();
-    }
   }
 
   void handle(std::size_t n, received_message&& message) {
@@ -279,8 +256,8 @@ class link {
       case message_kind::error:
         if (header->error == message_error::unknown_worker) return greet_again(p, message.payload);
         if (header->error == message_error::wrong_job) return refuse(text_of(message.payload));
-        return answer(p, *header, message.payload);
-      case message_kind::acknowledge: return answer(p, *header, message.payload);
+        return p.answer(*header, message.payload);
+      case message_kind::acknowledge: return p.answer(*header, message.payload);
       default: return;
     }
   }
@@ -314,40 +291,6 @@ class link {
     std::lock_guard const lock(mutex_);
     refusal_ = why;
     welcomed_.notify_all();
-  }
-
-  /// Gives an answer to its request, if it is the first.
-  void answer(peer& p, message_header const& h, zmq::message_t const& payload) {
-    auto const at = std::find_if(p.in_flight.begin(), p.in_flight.end(),
-                                 [&](request const* r) { return r->header.sequence == h.sequence; });
-    if (at == p.in_flight.end()) return;
-    request& r = **at;
-    p.in_flight.erase(at);
-    r.answer = h;
-    if (r.acknowledged != nullptr) *r.acknowledged = h.kind != message_kind::error;
-    if (h.kind == message_kind::error) {
-      r.group->fail(error_in(h, text_of(payload)));
-    } else if (r.text != nullptr) {
-      r.text->append(text_of(payload));
-    } else if (payload.size() != r.values.size()) {
-      r.group->fail(std::make_exception_ptr(
-          comm_error(-1, "remote_store: an answer of " + std::to_string(r.values.size()) + " bytes expected, one of " +
-                             std::to_string(payload.size()) + " came")));
-    } else if (!r.values.empty()) {
-      std::memcpy(r.values.data(), payload.data(), payload.size());
-    }
-    r.group->close();
-  }
-  static std::exception_ptr error_in(message_header const& h, std::string_view text) {
-    std::string const what(text);
-    switch (h.error) {
-      case message_error::invalid_argument: return std::make_exception_ptr(invalid_argument(what));
-      case message_error::unknown_key: return std::make_exception_ptr(unknown_key(what));
-      case message_error::shape_mismatch: return std::make_exception_ptr(shape_mismatch(what));
-      case message_error::duplicate_key: return std::make_exception_ptr(duplicate_key(what));
-      case message_error::worker_lost: return std::make_exception_ptr(comm_error(-1, what));
-      default: return std::make_exception_ptr(error(what));
-    }
   }
 
   worker_options options_;

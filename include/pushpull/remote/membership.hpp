@@ -31,8 +31,15 @@ struct member {
   std::uint64_t incarnation = 0;
   std::string connection;          ///< Where answers go.
   bool is_new_connection = false;  ///< Requests before it may be lost: the next heartbeat tells the worker so.
+  bool is_awaited = false;         ///< Known from before the server was started again, and not heard since.
   server_clock::time_point heard = {};
   std::uint64_t last_control = 0;  ///< Sequence of its last barrier or command that is done.
+};
+
+/// A worker that a server remembers when it is started again.
+struct known_worker {
+  worker_state state = worker_state::absent;
+  std::uint64_t incarnation = 0;
 };
 
 /// Ranks beyond which a server numbers nobody.
@@ -55,6 +62,12 @@ class membership {
   }
   /// Whether as many workers as the job has have come, even if some have left or died since.
   bool is_complete() const { return members_.size() - count(worker_state::absent) >= expected_; }
+  /// Whether so many have come since the server was started.
+  bool was_complete() const {
+    auto const come = std::count_if(members_.begin(), members_.end(),
+                                    [](member const& m) { return m.state != worker_state::absent && !m.is_awaited; });
+    return static_cast<std::size_t>(come) >= expected_;
+  }
   /// Whether workers have come and all have left or died.
   bool has_ended() const { return is_complete() && count(worker_state::alive) == 0; }
 
@@ -64,6 +77,8 @@ class membership {
     member& m = members_[h.worker];
     if (m.state != worker_state::alive || m.incarnation != h.incarnation) return nullptr;
     m.heard = now;
+    came_back_ = came_back_ || m.is_awaited;
+    m.is_awaited = false;
     if (m.connection != connection) {
       m.connection = connection;
       m.is_new_connection = true;
@@ -71,41 +86,81 @@ class membership {
     return &m;
   }
 
-  /// Takes a worker in. One of a rank that is alive in another process is refused; a worker that comes back has its rank again.
-  /// @param rank  no_worker: the incarnation's old rank, or the first that is free. @returns its rank; none if it is refused
-  std::optional<std::uint32_t> admit(std::uint32_t rank, std::uint64_t incarnation, std::string const& connection,
-                                     server_clock::time_point now) {
+  /// The rank of a worker that says hello: its old one if it comes back, else the one that it asks for.
+  /// @param rank  no_worker: the first that is free. @returns none if it is that of a living worker, or cannot be told yet
+  std::optional<std::uint32_t> rank_of(std::uint32_t rank, std::uint64_t incarnation,
+                                       server_clock::time_point now) const {
     if (rank == no_worker) {
       auto const at = std::find_if(members_.begin(), members_.end(), [&](member const& m) {
         return m.state != worker_state::absent && m.incarnation == incarnation;
       });
-      rank = static_cast<std::uint32_t>(at - members_.begin());
-      if (at == members_.end()) rank = first_free();
+      if (at == members_.end() && has_awaited()) return std::nullopt;  // they have their ranks
+      rank = at != members_.end() ? static_cast<std::uint32_t>(at - members_.begin()) : first_free();
     }
     if (rank >= most_workers) return std::nullopt;
+    if (is_replaced(rank, incarnation) && now - members_[rank].heard < dead_after_) return std::nullopt;
+    return rank;
+  }
+  /// Whether a rank is alive, and was heard, in another process.
+  bool is_replaced(std::uint32_t rank, std::uint64_t incarnation) const {
+    return rank < members_.size() && is_alive(rank) && !members_[rank].is_awaited &&
+           members_[rank].incarnation != incarnation;
+  }
+  /// Takes a worker in. @param rank  See rank_of. @returns whether it is back: the server knows it, and had counted it as dead
+  bool admit(std::uint32_t rank, std::uint64_t incarnation, std::string const& connection,
+             server_clock::time_point now) {
     if (rank >= members_.size()) members_.resize(rank + std::size_t{1});
     member& m = members_[rank];
-    if (m.state == worker_state::alive && m.incarnation != incarnation && now - m.heard < dead_after_)
-      return std::nullopt;
-    std::uint64_t const last_control = m.incarnation == incarnation ? m.last_control : 0;
-    m = {worker_state::alive, incarnation, connection, false, now,
-         last_control};  // it sends again what was not answered
-    return rank;
+    bool const is_known = m.incarnation == incarnation;
+    bool const is_back = is_known && m.state != worker_state::alive;
+    came_back_ = came_back_ || (is_known && m.is_awaited);
+    std::uint64_t const last_control = is_known ? m.last_control : 0;
+    m = {.state = worker_state::alive, .incarnation = incarnation, .connection = connection, .heard = now};
+    m.last_control = last_control;  // it sends again what was not answered
+    return is_back;
+  }
+
+  /// For a server that is started again.
+  std::vector<known_worker> known() const {
+    std::vector<known_worker> all;
+    for (member const& m : members_) all.push_back({m.state, m.incarnation});
+    return all;
+  }
+  /// Remembers workers. Those that were alive have time to come back. If none of them does, the job has been started again
+  /// too, and all ranks are to come anew; the same if none was alive.
+  void restore(std::vector<known_worker> const& all, server_clock::time_point now) {
+    if (std::none_of(all.begin(), all.end(), [](auto const& k) { return k.state == worker_state::alive; })) return;
+    members_.resize(std::max(members_.size(), all.size()));
+    for (std::size_t rank = 0; rank < all.size(); ++rank) {
+      member& m = members_[rank];
+      m.state = all[rank].state;
+      m.incarnation = all[rank].incarnation;
+      m.is_awaited = m.state == worker_state::alive;
+      m.heard = now + 4 * dead_after_;
+    }
   }
 
   /// Workers that have become dead by now.
   std::vector<std::uint32_t> bury(server_clock::time_point now) {
     std::vector<std::uint32_t> dead;
+    if (!came_back_ && std::any_of(members_.begin(), members_.end(),
+                                   [&](member const& m) { return m.is_awaited && now - m.heard >= dead_after_; }))
+      for (member& m : members_)
+        if (m.is_awaited || m.state != worker_state::alive) m = {};
     for (std::size_t rank = 0; rank < members_.size(); ++rank) {
       member& m = members_[rank];
       if (m.state != worker_state::alive || now - m.heard < dead_after_) continue;
       m.state = worker_state::dead;
+      m.is_awaited = false;
       dead.push_back(static_cast<std::uint32_t>(rank));
     }
     return dead;
   }
 
  private:
+  bool has_awaited() const {
+    return std::any_of(members_.begin(), members_.end(), [](member const& m) { return m.is_awaited; });
+  }
   std::uint32_t first_free() const {
     for (auto const state : {worker_state::absent, worker_state::dead, worker_state::left})
       for (std::size_t rank = 0; rank < members_.size(); ++rank)
@@ -117,6 +172,7 @@ class membership {
   std::vector<member> members_;
   std::uint32_t expected_;
   std::chrono::milliseconds dead_after_;
+  bool came_back_ = false;  // one that was awaited
 };
 
 }  // namespace pushpull::remote::detail

@@ -46,6 +46,11 @@ enum class message_kind : std::uint16_t {
 /// The greatest number of a message_kind.
 inline constexpr std::uint16_t last_message_kind = static_cast<std::uint16_t>(message_kind::error);
 
+/// Whether a kind is that of requests about a piece, whose server answers without other servers.
+constexpr bool is_about_pieces(message_kind kind) {
+  return kind >= message_kind::init && kind <= message_kind::pull_rows;
+}
+
 /// The reason of an error message.
 enum class message_error : std::uint16_t {
   none,

@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <limits>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -40,16 +42,7 @@ class piece_service {
 
   /// A request about a piece, of a worker that is alive. @returns false if it is about something else
   bool handle(message_header const& h, zmq::message_t&& payload) {
-    switch (h.kind) {
-      case message_kind::init:
-      case message_kind::assign:
-      case message_kind::push:
-      case message_kind::pull:
-      case message_kind::pushpull:
-      case message_kind::push_rows:
-      case message_kind::pull_rows: break;
-      default: return false;
-    }
+    if (!is_about_pieces(h.kind)) return false;
     try {
       serve(h, std::move(payload));
     } catch (unknown_key const& thrown) {
@@ -64,12 +57,16 @@ class piece_service {
     return true;
   }
 
-  /// A worker came, for the first time or back.
-  void on_arrival(std::uint32_t worker, std::uint64_t incarnation) {
+  /// A worker came. @param is_back  It had counted as dead. @param is_late  The job had all of its workers before.
+  void on_arrival(std::uint32_t worker, std::uint64_t incarnation, bool is_back, bool is_late) {
     for (auto& [key, piece] : pieces_) {
-      if (piece.of(worker).incarnation == incarnation) continue;  // it comes back
       std::uint64_t const clock = slowest(piece, worker);
-      piece.of(worker) = {.incarnation = incarnation, .clock = clock};
+      applied_updates& own = piece.of(worker);
+      if (own.incarnation != incarnation) {
+        own = {.incarnation = incarnation, .clock = clock, .is_late = is_late && piece.version > 0};
+      } else if (is_back) {  // the others do not wait until it has made up for its absence
+        own.clock = std::max(own.clock, clock);
+      }
     }
   }
   /// A worker left, or died.
@@ -270,6 +267,7 @@ class piece_service {
     expect(!own || own->header.incarnation != h.incarnation || own->header.sequence == h.sequence,
            [] { return std::string("push: a second push of one worker came before the round was complete"); });
     own = std::move(request);
+    piece.of(h.worker).is_late = false;
     try_round(piece);
   }
   /// The first dead worker, if its death ends rounds.
@@ -291,7 +289,8 @@ class piece_service {
     if (dead == no_worker) {
       if (!members_.is_complete()) return;
       for (std::size_t rank = 0; rank < members_.size(); ++rank)
-        if (members_.is_alive(rank) && (rank >= piece.round.size() || !piece.round[rank])) return;
+        if (members_.is_alive(rank) && !piece.of(rank).is_late && (rank >= piece.round.size() || !piece.round[rank]))
+          return;
     }
     for (auto& request : piece.round)
       if (request) requests.push_back(std::move(*request));
@@ -319,17 +318,16 @@ class piece_service {
     }
   }
 
-  /// The clock of the slowest living worker, but for one.
+  /// The clock of the slowest living worker, but for one; if nobody lives, that of the slowest dead one.
   std::uint64_t slowest(served_piece& piece, std::size_t other_than) {
-    bool any = false;
-    std::uint64_t least = 0;
-    for (std::size_t rank = 0; rank < members_.size(); ++rank) {
-      if (!members_.is_alive(rank) || rank == other_than) continue;
-      std::uint64_t const clock = piece.of(rank).clock;
-      least = any ? std::min(least, clock) : clock;
-      any = true;
+    for (auto const state : {worker_state::alive, worker_state::dead}) {
+      std::optional<std::uint64_t> least;
+      for (std::size_t rank = 0; rank < members_.size(); ++rank)
+        if (members_[rank].state == state && rank != other_than)
+          least = std::min(least.value_or(std::numeric_limits<std::uint64_t>::max()), piece.of(rank).clock);
+      if (least) return *least;
     }
-    return least;
+    return 0;
   }
   bool is_ahead(served_piece& piece, message_header const& h) {
     auto const* const bound = std::get_if<remote::bounded>(&when_);

@@ -8,6 +8,7 @@
 #include <exception>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -18,6 +19,7 @@
 #include <pushpull/compress/by_name.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/device/cpu_device.hpp>
 #include <pushpull/element/dtype.hpp>
 #include <pushpull/element/shape.hpp>
 #include <pushpull/error.hpp>
@@ -35,6 +37,7 @@
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/kv_store.hpp>
 #include <pushpull/tensor/row_sparse.hpp>
+#include <pushpull/tensor/tensor.hpp>
 #include <pushpull/update/hyperparameter_list.hpp>
 #include <pushpull/update/rule_text.hpp>
 
@@ -212,39 +215,98 @@ class remote_base {
     }
     return key;
   }
-  /// Registers keys, and sends the values of those of which this worker is asked for one. @param with_value  with_value(i, send)
-  template <class WithValue>
-  void enter_keys(std::vector<std::unique_ptr<remote_key>> added, WithValue const& with_value) {
+  /// A value in host memory: of the caller, or converted.
+  struct host_value {
+    T const* data = nullptr;
+    std::optional<tensor<T, cpu_device<>>> converted = std::nullopt;
+  };
+  /// A key whose value is on its way.
+  struct sent_key {
+    explicit sent_key(std::int64_t key) : number(key) {}
+    std::int64_t number;
+    host_value value = {};
+    request_group group = {};
+    std::exception_ptr error = nullptr;
+  };
+  /// Registers keys, and sends the values of those of which this worker is asked for one. Values of some keys may come from
+  /// workers that wait for those of this worker: each answer is served when it comes. After an error of one key the others are
+  /// served all the same, since other workers wait for them. @param value_of  value_of(i) -> host_value
+  template <class ValueOf>
+  void enter_keys(std::vector<std::unique_ptr<remote_key>> added, ValueOf const& value_of) {
     std::vector<std::string> texts;
+    request_group registrations;
+    registrations.tells_each = true;
     for (auto const& key : added) {
       registered_key r{name_of(key->key), {}, static_cast<std::uint64_t>(key->row_length), element_code<T>};
       for (std::size_t axis = 0; axis < key->shape.rank(); ++axis) r.extents.push_back(key->shape[axis]);
       texts.push_back(to_payload(r));
+      request& asked = registrations.requests.emplace_back();
+      asked.header = {.kind = message_kind::register_key, .element = element_code<T>};
+      asked.header.row_length = r.row_length;
     }
-    std::vector<std::unique_ptr<request_group>> registrations;
-    for (std::size_t i = 0; i < added.size(); ++i) {
-      request& r = registrations.emplace_back(std::make_unique<request_group>())->requests.emplace_back();
-      r.header = {.kind = message_kind::register_key, .element = element_code<T>};
-      r.header.row_length = static_cast<std::uint64_t>(added[i]->row_length);
-      r.payload = std::as_bytes(std::span(texts[i]));
-      registrations.back()->begin();
-      parts_->servers.submit(*registrations.back());
-    }
+    for (std::size_t i = 0; i < added.size(); ++i)
+      registrations.requests[i].payload = std::as_bytes(std::span(texts[i]));
+    registrations.begin();
+    parts_->servers.submit(registrations);
+    std::vector<std::unique_ptr<sent_key>> sent;
+    std::size_t converted_bytes = 0;
     std::exception_ptr failed;
-    for (std::size_t i = 0; i < added.size(); ++i) {
+    for (;;) {
+      request* answered = registrations.next(false);
+      if (answered == nullptr || converted_bytes > most_converted) {
+        finish_values(sent, failed);
+        converted_bytes = 0;
+        if (answered == nullptr) answered = registrations.next(true);
+      }
+      if (answered == nullptr) break;
+      auto const i = static_cast<std::size_t>(answered - registrations.requests.data());
+      remote_key& key = *added[i];
       try {
-        registrations[i]->wait();
-        if (failed == nullptr) enter_key(*added[i], registrations[i]->requests.front().answer, i, with_value);
+        if (answered->error != nullptr) std::rethrow_exception(answered->error);
+        key.number = answered->answer.key;
+        bool const sends = (answered->answer.flags & asker_sends_value) != 0;
+        if (sends) sent.push_back(std::make_unique<sent_key>(key.number));
+        place(key);
+        if (!sends) continue;
+        sent_key& s = *sent.back();
+        s.value = value_of(i);
+        if (s.value.converted) converted_bytes += key.shape.size() * sizeof(T);
+        add_value(s.group, key, message_kind::init, s.value.data, 0);
+        s.group.begin();
+        parts_->servers.submit(s.group);
       } catch (...) {
-        if (failed == nullptr) failed = std::current_exception();
+        auto const error = std::current_exception();
+        if (failed == nullptr) failed = error;
+        if (!sent.empty() && sent.back()->number == key.number) sent.back()->error = error;
       }
     }
     if (failed != nullptr) std::rethrow_exception(failed);
     for (auto& key : added) parts_->keys.add(std::move(key));
   }
-  template <class WithValue>
-  void enter_key(remote_key& key, message_header const& answer, std::size_t i, WithValue const& with_value) const {
-    key.number = answer.key;
+  /// Waits for values that were sent, and tells server 0 of each.
+  void finish_values(std::vector<std::unique_ptr<sent_key>>& sent, std::exception_ptr& failed) const {
+    if (sent.empty()) return;
+    request_group ready;
+    for (auto const& s : sent) {
+      try {
+        if (s->error == nullptr) s->group.wait();
+      } catch (...) {
+        s->error = std::current_exception();
+        if (failed == nullptr) failed = s->error;
+      }
+      message_header& h = ready.requests.emplace_back().header;
+      h.kind = message_kind::key_ready;
+      h.key = s->number;
+      h.flags = s->error != nullptr ? value_failed : std::uint8_t{0};
+    }
+    sent.clear();
+    try {
+      run(ready);
+    } catch (...) {
+      if (failed == nullptr) failed = std::current_exception();
+    }
+  }
+  void place(remote_key& key) const {
     std::int64_t const placed = pushpull::detail::number_of(any_key_view(key.key), key.number);
     worker_options options = options_;
     if (parts_->servers.facts().whole_keys) {
@@ -253,16 +315,6 @@ class remote_base {
     }
     key.pieces = pieces_of({placed, static_cast<std::int64_t>(key.shape.size()), key.row_length, sizeof(T)},
                            num_servers(), options);
-    if ((answer.flags & asker_sends_value) == 0) return;
-    with_value(i, [&](T const* value) { send_value(key, message_kind::init, value, 0); });
-    message_header ready{.kind = message_kind::key_ready};
-    ready.key = key.number;
-    call(ready);
-  }
-  void send_value(remote_key const& key, message_kind kind, T const* value, std::uint8_t flags) const {
-    request_group group;
-    add_value(group, key, kind, value, flags);
-    run(group);
   }
   static void add_value(request_group& group, remote_key const& key, message_kind kind, T const* value,
                         std::uint8_t flags) {
@@ -272,6 +324,8 @@ class remote_base {
       r.payload = std::as_bytes(std::span(value + key.pieces[i].begin, static_cast<std::size_t>(key.pieces[i].size())));
     }
   }
+
+  static constexpr std::size_t most_converted = std::size_t{1} << 28;  // bytes of initial values that wait in copies
 
   prepared_operation& prepare() const {
     auto* const op = new prepared_operation(parts_->servers);

@@ -58,13 +58,13 @@ class remote_calls : public pushpull::detail::store_face<remote_calls<T, D>, rem
                 std::vector<bool> const* = nullptr, key_options = {}) {
     std::vector<std::unique_ptr<remote_key>> added;
     for (std::size_t i = 0; i < names.size(); ++i) added.push_back(make_key(names[i], values[i].shape(), false));
-    enter_keys(std::move(added), [&](std::size_t i, auto const& send) {
+    enter_keys(std::move(added), [&](std::size_t i) -> typename base::host_value {
       if constexpr (std::same_as<pushpull::element_of<View const&>, T> && HostDevice<typename View::device_type>) {
-        send(values[i].data());
+        return {values[i].data()};
       } else {
         tensor<T, cpu_device<>> converted(cpu_device<>(), values[i].shape());
         copy(values[i], converted);
-        send(converted.data());
+        return {converted.data(), std::move(converted)};
       }
     });
   }
@@ -79,7 +79,7 @@ class remote_calls : public pushpull::detail::store_face<remote_calls<T, D>, rem
     local.pull(0, value);
     std::vector<std::unique_ptr<remote_key>> added;
     added.push_back(make_key(name, rows.shape(), true));
-    enter_keys(std::move(added), [&](std::size_t, auto const& send) { send(value.data()); });
+    enter_keys(std::move(added), [&](std::size_t) { return typename base::host_value{value.data()}; });
   }
 
   template <class E, class Arguments>

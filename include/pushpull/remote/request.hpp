@@ -29,6 +29,7 @@ struct request {
   std::string* text = nullptr;              ///< Or where it is appended.
   bool* acknowledged = nullptr;             ///< Set to true when the server has done the request.
   message_header answer = {};               ///< The header of the answer.
+  std::exception_ptr error = nullptr;       ///< If the server, or the link, refused the request.
   request_group* group = nullptr;
 };
 
@@ -45,6 +46,7 @@ class request_group {
   void begin() {
     for (request& r : requests) r.group = this;
     error_ = nullptr;
+    if (tells_each) finished_.reserve(requests.size());
     open_ = requests.size() + 1;
     done_ = false;
     event.reset();
@@ -68,8 +70,25 @@ class request_group {
     }
   }
   /// The first error counts. Before the request is closed; by the link's thread.
-  void fail(std::exception_ptr error) noexcept {
-    if (error_ == nullptr) error_ = std::move(error);
+  void fail(request& r, std::exception_ptr const& error) noexcept {
+    r.error = error;
+    if (error_ == nullptr) error_ = error;
+  }
+  /// A request is answered, or has failed. By the link's thread.
+  void finish(request& r) noexcept {
+    if (tells_each) {
+      std::lock_guard const lock(mutex_);
+      finished_.push_back(&r);  // has room
+      changed_.notify_all();
+    }
+    close();
+  }
+  /// The next request that is answered or has failed, in this order; null if none is now, or, with `waits`, if there is no
+  /// further one: then the wait is over. Needs tells_each.
+  request* next(bool waits) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return !waits || taken_ < finished_.size() || done_; });
+    return taken_ < finished_.size() ? finished_[taken_++] : nullptr;
   }
   /// Returns when all are answered. @throws the first error
   void wait() {
@@ -79,6 +98,7 @@ class request_group {
   }
 
   bool is_operation = false;  ///< An operation waits for `event`.
+  bool tells_each = false;    ///< A thread takes requests by `next`, when each is finished.
   pushpull::detail::announced_event event;
 
  private:
@@ -87,6 +107,8 @@ class request_group {
   std::mutex mutex_;
   std::condition_variable changed_;
   bool done_ = false;
+  std::vector<request*> finished_;
+  std::size_t taken_ = 0;  // of them
 };
 
 }  // namespace pushpull::remote::detail

@@ -47,7 +47,9 @@ class router {
         control_(store, answers_, options_.number, options_.on_command),
         keeper_(std::move(keeper)) {
     if (keeper_ != nullptr) {
-      keeper_->restore(service_.pieces(), keys_, store_);
+      std::vector<known_worker> workers;
+      keeper_->restore(service_.pieces(), keys_, workers, store_);
+      members_.restore(workers, server_clock::now());
       answers_.keeps_updates = keeper_->is_durable();
     }
     try {
@@ -89,7 +91,9 @@ class router {
       save_if_due();
       if (ends_at_ && server_clock::now() >= *ends_at_) break;
     }
-    if (keeper_ != nullptr && changes() > saved_changes_) save();
+    if (keeper_ == nullptr) return;
+    save_workers();
+    if (changes() > saved_changes_) save();
   }
 
  private:
@@ -136,11 +140,21 @@ class router {
   }
 
   void hello(message_header const& h, std::string const& connection) {
-    auto const rank = members_.admit(h.worker, h.incarnation, connection, server_clock::now());
+    auto const now = server_clock::now();
+    auto const rank = members_.rank_of(h.worker, h.incarnation, now);
     if (!rank)
       return answers_.refuse(connection, h, message_error::unknown_worker,
-                             "a worker of rank " + std::to_string(h.worker) + " is alive in another process");
-    service_.on_arrival(*rank, h.incarnation);
+                             h.worker == no_worker
+                                 ? "the server was started again, and waits for workers that it knows"
+                                 : "a worker of rank " + std::to_string(h.worker) + " is alive in another process");
+    bool const is_late = members_.was_complete();
+    if (members_.is_replaced(*rank, h.incarnation)) {  // it died, which no time was left to notice
+      members_[*rank].state = worker_state::dead;
+      depart(*rank, true);
+    }
+    bool const is_back = members_.admit(*rank, h.incarnation, connection, now);
+    service_.on_arrival(*rank, h.incarnation, is_back, is_late);
+    has_new_members_ = true;
     ends_at_.reset();
     message_header answered = h;
     answered.worker = *rank;
@@ -164,6 +178,7 @@ class router {
     for (std::uint32_t const worker : members_.bury(server_clock::now())) depart(worker, true);
   }
   void depart(std::uint32_t worker, bool died) {
+    has_new_members_ = true;
     std::erase_if(in_barrier_, [&](message_header const& h) { return h.worker == worker; });
     service_.on_departure();
     leave_barrier();
@@ -227,6 +242,14 @@ class router {
     auto* const entry = keys_.find(h.key);
     if (entry == nullptr)
       return answers_.fail(h, message_error::unknown_key, "no key has number " + std::to_string(h.key));
+    if ((h.flags & value_failed) != 0) {
+      if (!entry->is_ready && entry->sender == h.worker) entry->sender = no_worker;
+      for (message_header const& asker : std::exchange(entry->askers, {}))
+        answers_.fail(
+            asker, message_error::failed,
+            "init: worker " + std::to_string(h.worker) + " could not send the value of " + shown(entry->key.name));
+      return answers_.send(h, message_kind::acknowledge);
+    }
     entry->is_ready = true;
     has_new_keys_ = true;
     for (message_header const& asker : std::exchange(entry->askers, {}))
@@ -236,6 +259,7 @@ class router {
 
   void save_if_due() {
     if (keeper_ == nullptr) return;
+    save_workers();
     bool const has_changed = changes() > saved_changes_;
     bool const is_due = has_changed && (keeper_->is_durable() || service_.has_new_pieces ||
                                         server_clock::now() - saved_at_ >= keeper_->every());
@@ -246,6 +270,14 @@ class router {
       if (is_due) save();
       answers_.release();
     } catch (error const&) {  // a full disk: what waits for the snapshot waits for the next attempt
+      ++answers_.counts.unsaved;
+    }
+  }
+  void save_workers() noexcept {
+    if (!std::exchange(has_new_members_, false)) return;
+    try {
+      keeper_->save_workers(members_.known());
+    } catch (std::exception const&) {  // workers of a server that is started again come anew
       ++answers_.counts.unsaved;
     }
   }
@@ -279,7 +311,7 @@ class router {
     if (in_barrier_.empty() || !members_.is_complete() || in_barrier_.size() < members_.count(worker_state::alive))
       return;
     for (message_header const& h : std::exchange(in_barrier_, {})) {
-      members_[h.worker].last_control = h.sequence;
+      if (members_[h.worker].incarnation == h.incarnation) members_[h.worker].last_control = h.sequence;
       answers_.send(h, message_kind::acknowledge);
     }
   }
@@ -296,7 +328,8 @@ class router {
   key_directory keys_;
   std::vector<message_header> in_barrier_;
   std::unique_ptr<snapshot_keeper> keeper_;
-  bool has_new_keys_ = false;  // since keys were saved
+  bool has_new_keys_ = false;     // since keys were saved
+  bool has_new_members_ = false;  // since workers were saved
   std::uint64_t saved_changes_ = 0;
   server_clock::time_point saved_at_ = server_clock::now();
   std::optional<server_clock::time_point> ends_at_;

@@ -29,6 +29,7 @@ struct applied_updates {
   std::uint64_t incarnation = 0;
   std::uint64_t sequence = 0;  ///< Of the last one.
   std::uint64_t clock = 0;     ///< Pushes, counted from those of the slowest worker when this one came.
+  bool is_late = false;        ///< Rounds go on without it until its first push.
 };
 
 /// A piece of a key.

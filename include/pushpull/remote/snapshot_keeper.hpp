@@ -4,9 +4,11 @@
 
 #include <chrono>
 #include <span>
+#include <vector>
 
 #include <pushpull/config.hpp>
 #include <pushpull/remote/key_directory.hpp>
+#include <pushpull/remote/membership.hpp>
 #include <pushpull/remote/served_pieces.hpp>
 #include <pushpull/remote/served_store.hpp>
 
@@ -24,10 +26,12 @@ class snapshot_keeper {
   virtual bool is_durable() const = 0;
   virtual std::chrono::milliseconds every() const = 0;
   /// Fills the server and its store, which are empty, from the newest whole snapshot, if there is one.
-  virtual void restore(served_pieces& pieces, key_directory& keys, served_store& store) = 0;
+  virtual void restore(served_pieces& pieces, key_directory& keys, std::vector<known_worker>& workers,
+                       served_store& store) = 0;
   /// @throws file_error
   virtual void save(served_pieces const& pieces, std::span<server_setting const> settings) = 0;
   virtual void save_keys(key_directory const& keys) = 0;
+  virtual void save_workers(std::span<known_worker const> workers) = 0;
 };
 
 }  // namespace pushpull::remote::detail

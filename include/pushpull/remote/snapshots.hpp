@@ -24,6 +24,7 @@
 #include <pushpull/device/cpu_device.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/remote/key_directory.hpp>
+#include <pushpull/remote/membership.hpp>
 #include <pushpull/remote/message.hpp>
 #include <pushpull/remote/pieces.hpp>
 #include <pushpull/remote/served_pieces.hpp>
@@ -64,8 +65,10 @@ class kept_snapshots final : public snapshot_keeper {
   bool is_durable() const override { return options_.durable; }
   std::chrono::milliseconds every() const override { return options_.every; }
 
-  void restore(served_pieces& pieces, key_directory& keys, served_store& store) override {
+  void restore(served_pieces& pieces, key_directory& keys, std::vector<known_worker>& workers,
+               served_store& store) override {
     restore_keys(keys);
+    restore_workers(workers);
     bool done = false;
     for (checkpoint::saved_step const& saved : checkpoint::list(folder_)) {
       next_ = std::max(next_, saved.step + 1);
@@ -106,6 +109,11 @@ class kept_snapshots final : public snapshot_keeper {
     }
     write(folder_ / "keys.json", checkpoint::detail::signed_text({{"keys", std::move(all)}}));
   }
+  void save_workers(std::span<known_worker const> workers) override {
+    json all = json::array();
+    for (known_worker const& worker : workers) all.push_back({state_name(worker.state), worker.incarnation});
+    write(folder_ / "workers.json", checkpoint::detail::signed_text({{"workers", std::move(all)}}));
+  }
 
  private:
   std::filesystem::path registry(std::int64_t step) const {
@@ -136,6 +144,31 @@ class kept_snapshots final : public snapshot_keeper {
     } catch (json::exception const& damaged) {
       throw file_error((folder_ / "keys.json").string() + ": " + damaged.what());
     }
+  }
+  /// A damaged file is passed over: workers then come anew.
+  void restore_workers(std::vector<known_worker>& workers) const {
+    if (!std::filesystem::exists(folder_ / "workers.json")) return;
+    try {
+      json const object = read(folder_ / "workers.json");
+      for (json const& saved : object.at("workers"))
+        workers.push_back({state_of(saved.at(0).get<std::string>()), saved.at(1).get<std::uint64_t>()});
+    } catch (file_error const&) {
+      workers.clear();
+    } catch (json::exception const&) {
+      workers.clear();
+    }
+  }
+  static char const* state_name(worker_state state) {
+    return state == worker_state::alive  ? "alive"
+           : state == worker_state::left ? "left"
+           : state == worker_state::dead ? "dead"
+                                         : "absent";
+  }
+  /// @throws file_error
+  static worker_state state_of(std::string const& name) {
+    for (auto const state : {worker_state::absent, worker_state::alive, worker_state::left, worker_state::dead})
+      if (name == state_name(state)) return state;
+    throw file_error("a state of a worker expected, " + name + " came");
   }
   /// In files kinds have names: their numbers are those of a version of the protocol.
   static char const* name_of(message_kind kind) {
