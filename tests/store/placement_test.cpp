@@ -148,3 +148,42 @@ TEST_CASE("devices own about equally much, in whole keys too", "[placement]") {
   for (auto const& value : values) elements += value.size();
   REQUIRE(total <= 3 * elements * sizeof(float) + 4 * 4 * 8192);
 }
+
+TEST_CASE("keys of a loop of inits belong to all devices alike", "[placement]") {
+  auto const held = [](std::vector<std::size_t> const& sizes, int devices, auto placement) {
+    pp::kv_store store{pp::cpu_devices(devices), update::adam{}, placement, pp::synchronous{}};
+    std::size_t number = 0;
+    for (std::size_t const size : sizes) store.init(std::to_string(number++), std::vector<float>(size));
+    std::vector<std::size_t> bytes;
+    for (std::size_t n = 0; n < static_cast<std::size_t>(devices); ++n) bytes.push_back(store.bytes(n));
+    return bytes;
+  };
+  std::vector<std::size_t> sizes(2000);
+  for (std::size_t k = 0; k < sizes.size(); ++k) sizes[k] = 64 * (k % 16);
+  auto const loop = held(sizes, 4, pp::placement::slices{});
+  auto const [least, most] = std::minmax_element(loop.begin(), loop.end());
+  REQUIRE(static_cast<double>(*most) < 1.5 * static_cast<double>(*least));
+  REQUIRE(held({10}, 2, pp::placement::slices{}).back() == 0);
+  REQUIRE(held({10, 10}, 2, pp::placement::slices{}).back() > 0);
+  auto const few = held({1025, 10}, 4, pp::placement::slices{});
+  REQUIRE(std::count(few.begin(), few.end(), 0) == 1);
+}
+
+TEST_CASE("inits of few leaves go to the owners that hold least, in order", "[placement]") {
+  std::vector<std::int64_t> loads(5);
+  std::mt19937 random(3);
+  for (int i = 0; i < 500; ++i) {
+    std::size_t const size = random() % 7000;
+    auto const before = loads;
+    auto const where = pp::detail::lay_out_slices(std::vector{size}, std::vector<bool>{true}, loads);
+    std::int64_t end = 0;
+    for (std::size_t owner = 0; owner < loads.size(); ++owner) {
+      REQUIRE(where.parts[owner].begin == end);
+      end = where.parts[owner].end;
+      REQUIRE((end % 1024 == 0 || end == where.size));
+      REQUIRE(loads[owner] == before[owner] + where.parts[owner].size());
+    }
+    REQUIRE(end == where.size);
+    REQUIRE(*std::max_element(loads.begin(), loads.end()) - *std::min_element(loads.begin(), loads.end()) <= 4 * 1024);
+  }
+}

@@ -48,8 +48,8 @@ class rule_runner {
         }(std::make_index_sequence<detail::phase_count<Rule>>());
       }
     }
-    for (std::size_t n = 0; n < slices_; ++n) {
-      auto const part = detail::slice_of(static_cast<std::int64_t>(size_), n, slices_);
+    std::vector<std::int64_t> loads(slices_);
+    for (auto const& part : detail::lay_out_slices(std::vector{size_}, {true}, loads, 1).parts) {
       if (part.size() <= 0) continue;
       using body = pass::body<Rule, reduce::sum, types, pass::host_execution, pass::memory::foreign>;
       typename body::run_type run{};

@@ -83,7 +83,7 @@ class arena_list {
                 std::vector<bool> const& has_gradient, bool resident, std::span<placed_key const> placed = {}) {
     place result;
     result.begins_leaves_ = rule_.begins_leaves_with_keys();
-    result.numbers_ = lay_out_slices(sizes, has_gradient, 1, rule_.padding);
+    result.numbers_ = lie_together(sizes, has_gradient, rule_.padding);
     result.loads_ = loads_;
     result.offsets_.resize(sizes.size());
     result.piece_of_.resize(sizes.size());
@@ -146,7 +146,7 @@ class arena_list {
   void place_together(place& result, std::vector<D> const& devices, key_group const& group, bool resident) {
     bool const cuts = !rule_.whole_keys && !rule_.bound;
     if (cuts || group.keys.size() == 1) {
-      layout const packed = lay_out_slices(group.sizes, group.gradients, 1, rule_.padding);
+      layout const packed = lie_together(group.sizes, group.gradients, rule_.padding);
       if (packed.size <= pass::leaf_size && group.alike()) return share(result, devices, group, packed, resident);
     }
     if (rule_.bound) {
@@ -156,8 +156,8 @@ class arena_list {
       make_arena(result, devices, group, lay_out_owners(group.sizes, group.costs, result.loads_, rule_.padding),
                  resident);
     } else {
-      make_arena(result, devices, group,
-                 lay_out_slices(group.sizes, group.gradients, topology_.owners(), rule_.padding), resident);
+      make_arena(result, devices, group, lay_out_slices(group.sizes, group.gradients, result.loads_, rule_.padding),
+                 resident);
     }
   }
 
@@ -182,16 +182,19 @@ class arena_list {
     std::size_t owner = 0;
     if (rule_.bound) {
       owner = group.owners.front();
-    } else if (rule_.whole_keys) {
-      owner = static_cast<std::size_t>(std::min_element(loads_.begin(), loads_.end()) - loads_.begin());
-      for (std::int64_t const cost : group.costs) result.loads_[owner] += cost;
+    } else {
+      auto& loads = result.loads_;
+      owner = static_cast<std::size_t>(std::min_element(loads.begin(), loads.end()) - loads.begin());
+      for (std::int64_t const cost : group.costs) loads[owner] += cost;
+      if (!rule_.whole_keys) loads[owner] += packed.size;
     }
     open_arena& open = open_[kind * topology_.owners() + owner];
     result.open_ = &open;
     result.opened_ = open;
     std::unique_ptr<Arena> made;
     if (open.arena == nullptr || open.arena->size() - open.used < packed.size) {
-      std::int64_t const room = std::clamp(shared_elements_ / 4, pass::leaf_size, std::int64_t{1} << 20);
+      auto const owners = static_cast<std::int64_t>(topology_.owners());
+      std::int64_t const room = std::clamp(shared_elements_ / (2 + 2 * owners), pass::leaf_size, std::int64_t{1} << 20);
       std::int64_t const whole = padded(static_cast<std::size_t>(room), rule_.padding);
       made = new_arena(result, devices, whole, whole_part(whole, owner, topology_.owners()), resident,
                        gradients ? whole : 0);
@@ -219,7 +222,7 @@ class arena_list {
   std::size_t states_;
   rank_group* ranks_;
   placement_rule rule_;
-  std::vector<std::int64_t> loads_;  // the costs of the keys that each owner holds, counted where keys are not cut
+  std::vector<std::int64_t> loads_;  // of each owner: the costs of its keys, or where keys are cut its elements
   std::vector<std::unique_ptr<Arena>> arenas_;
   std::vector<open_arena> open_;      // by kind and owner
   std::int64_t shared_elements_ = 0;  // in such arenas

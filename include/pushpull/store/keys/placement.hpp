@@ -24,8 +24,8 @@ namespace pushpull::inline PUSHPULL_ABI {
 namespace placement {
 
 /// The keys of one init follow one another in memory and are cut into slices of whole leaves (1,024 elements), one per device:
-/// the default. Slices are equal, but the last ones may be shorter or empty. Every init begins again at the first device: give
-/// all keys to one call, since small keys of a loop of calls all belong to device 0.
+/// the default. Slices differ by at most one leaf, and those that hold least have it: so an init of fewer leaves than devices goes
+/// to some of them.
 struct slices {
   using policy_kind = placement_tag;
   static constexpr bool whole_keys = false;
@@ -108,15 +108,6 @@ struct slice {
 /// The elements that both have; of negative size if there are none.
 inline slice common(slice const& a, slice const& b) { return {std::max(a.begin, b.begin), std::min(a.end, b.end)}; }
 
-/// The slice of one of `owners` owners: equal parts of whole leaves, the last ones shorter.
-inline slice slice_of(std::int64_t size, std::size_t owner, std::size_t owners) {
-  auto const count = static_cast<std::int64_t>(owners);
-  std::int64_t const leaves = (size + pass::leaf_size - 1) / pass::leaf_size;
-  std::int64_t const part = (leaves + count - 1) / count * pass::leaf_size;
-  auto const index = static_cast<std::int64_t>(owner);
-  return {std::min(size, index * part), std::min(size, (index + 1) * part)};
-}
-
 /// A key as placements see it.
 struct placed_key {
   std::int64_t number = 0;  ///< For placement::mxnet.
@@ -154,9 +145,9 @@ struct layout {
   std::int64_t size = 0;              ///< Of the arena, padding between keys included.
 };
 
-/// Keys that come first lie first, one after the other; parts are equal.
-inline layout lay_out_slices(std::span<std::size_t const> sizes, std::vector<bool> const& comes_first,
-                             std::size_t owners, std::int64_t padding = pass::padding) {
+/// One after the other: keys that come first, then the others.
+inline layout lie_together(std::span<std::size_t const> sizes, std::vector<bool> const& comes_first,
+                           std::int64_t padding = pass::padding) {
   layout result;
   result.offsets.resize(sizes.size());
   for (bool const first : {true, false})
@@ -165,7 +156,27 @@ inline layout lay_out_slices(std::span<std::size_t const> sizes, std::vector<boo
         result.offsets[i] = result.size;
         result.size += padded(sizes[i], padding);
       }
-  for (std::size_t owner = 0; owner < owners; ++owner) result.parts.push_back(slice_of(result.size, owner, owners));
+  return result;
+}
+
+/// `lie_together`, cut into parts of equally many leaves; where one leaf more is left over, owners with least have it.
+/// @param loads  The elements that each owner holds, which grow.
+inline layout lay_out_slices(std::span<std::size_t const> sizes, std::vector<bool> const& comes_first,
+                             std::vector<std::int64_t>& loads, std::int64_t padding = pass::padding) {
+  layout result = lie_together(sizes, comes_first, padding);
+  auto const owners = static_cast<std::int64_t>(loads.size());
+  std::int64_t const leaves = (result.size + pass::leaf_size - 1) / pass::leaf_size;
+  std::vector<std::int64_t> part(loads.size(), leaves / owners * pass::leaf_size);
+  std::vector<std::size_t> order(loads.size());
+  for (std::size_t owner = 0; owner < order.size(); ++owner) order[owner] = owner;
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return loads[a] < loads[b]; });
+  for (std::int64_t i = 0; i < leaves % owners; ++i) part[order[static_cast<std::size_t>(i)]] += pass::leaf_size;
+  std::int64_t begin = 0;
+  for (std::size_t owner = 0; owner < part.size(); ++owner) {
+    result.parts.push_back({begin, std::min(begin + part[owner], result.size)});  // the last leaf may be a part of one
+    begin = result.parts.back().end;
+    loads[owner] += result.parts.back().size();
+  }
   return result;
 }
 
