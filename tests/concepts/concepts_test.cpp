@@ -206,6 +206,8 @@ static_assert(!pp::ExchangesSlices<moves_no_memory_of_the_host, archetype::devic
 static_assert(pp::GathersSlices<archetype::gathers_slices, archetype::device>);
 static_assert(!pp::GathersSlices<archetype::groups_calls, archetype::device>);
 static_assert(!pp::GathersSlices<gathers_integers, archetype::device>);
+static_assert(pp::MovesMemoryOfEachDevice<archetype::moves_memory_of_each_device, archetype::device>);
+static_assert(!pp::MovesMemoryOfEachDevice<archetype::collective_communicator, archetype::device>);
 static_assert(pp::SumsDoubles<archetype::sums_doubles, archetype::device>);
 static_assert(!pp::SumsDoubles<archetype::groups_calls, archetype::device>);
 static_assert(!pp::SumsDoubles<sums_floats, archetype::device>);

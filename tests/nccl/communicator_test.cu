@@ -4,6 +4,7 @@
 #include <pushpull/comm/nccl.hpp>
 #include <pushpull/comm/run_ranks.hpp>
 #include <pushpull/device/cuda_device.cuh>
+#include <pushpull/store/keys/topology.hpp>
 
 #include <algorithm>
 #include <atomic>
@@ -109,6 +110,7 @@ void pass_on(communicator const& c, float* out, float* in, std::size_t more = 0)
 }  // namespace
 
 static_assert(pp::CollectiveCommunicator<communicator, pp::cuda_device>);
+static_assert(pp::MovesMemoryOfEachDevice<communicator, pp::cuda_device>);
 static_assert(!pp::MovesMemoryOf<communicator, pp::detail::host_device_probe>);
 
 TEST_CASE("nccl: slices travel, ranges are gathered, numbers are summed") {
@@ -196,6 +198,146 @@ TEST_CASE("nccl: devices of one process are ranks, each with a thread") {
   }
   CHECK(stand_in::live_communicators() == 0);
   CHECK(stand_in::refusals().empty());
+}
+
+namespace {
+
+/// f(communicator) on each of two ranks, of which rank r has counts[r] devices; at a file or introduced by threads.
+template <class F>
+void on_two_ranks(bool at_a_file, std::vector<int> const& counts, comm::nccl_options const& options, F const& f) {
+  auto const devices = pp::test::logical_devices(counts[0] + counts[1]);
+  stand_in::reset();
+  pp::test::temporary_folder const folder;
+  comm::run_ranks(2, [&](comm::threads const& host) {
+    auto const first = devices.begin() + (host.rank() == 0 ? 0 : counts[0]);
+    std::vector const own(first, first + counts[static_cast<std::size_t>(host.rank())]);
+    if (at_a_file)
+      f([&] {
+        return communicator(own, comm::nccl_file{folder.file("meeting").string(), "", host.rank(), 2}, options);
+      });
+    else
+      f([&] { return communicator(own, host, options); });
+  });
+}
+
+/// A communicator for one device per rank.
+struct of_one_device : communicator {
+  explicit of_one_device(communicator const& c) : communicator(c) {}
+  comm::nccl_request gather(group_type& group, void* whole, std::span<comm::byte_range const> of_rank) const {
+    return communicator::gather(group, whole, of_rank);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("nccl: each device of a rank exchanges memory with the device of its number on the others") {
+  if (pp::test::logical_devices(1).empty() || stand_in::most_ranks() < 4) return;
+  for (bool const at_a_file : {false, true}) {
+    on_two_ranks(at_a_file, {2, 2}, {.deadline = 60000ms}, [](auto const& make) {
+      communicator const c = make();
+      pp::test::expect(c.devices().size() == 2 && c.size() == 2 && c.device() == c.devices()[0]);
+      pp::test::expect(pp::detail::owners_of<pp::cuda_device>(c, 2).owners() == 4);
+      pp::test::expect_throws<pp::invalid_argument>(
+          [&] { static_cast<void>(pp::detail::owners_of<pp::cuda_device>(of_one_device(c), 2)); });
+      auto const own = static_cast<float>(c.rank()), other = 1 - own;
+      numbers<float> const out_0(c.devices()[0], {own}), in_0(c.devices()[0], {-1});
+      numbers<float> const out_1(c.devices()[1], {own + 10}), in_1(c.devices()[1], {-1});
+      numbers<float> const whole(c.devices()[1], {own + 20, own + 20}), sum(c.devices()[1], {-1});
+      numbers<double> const sums(c.device(), {1 + own});
+      int const peer = 1 - c.rank();
+      std::vector<comm::transfer> const out{{out_1.data(), 4, peer, 1}, {out_0.data(), 4, peer, 0}};
+      std::vector<comm::transfer> const in{{in_0.data(), 4, peer, 0}, {in_1.data(), 4, peer, 1}};
+      std::vector<comm::byte_range> const ranges{{0, 4}, {4, 8}};
+      {
+        auto group = c.group();
+        auto first = c.exchange(group, out, in);
+        auto second = c.reduce_scatter(group, whole.data(), ranges, sum.data(), comm::number_type::float32, 1);
+        auto third = c.sum(group, sums.data(), 1);
+        group.end();
+        first.wait();
+        second.wait();
+        third.wait();
+      }
+      pp::test::expect(in_0.values() == std::vector{other} && in_1.values() == std::vector{other + 10});
+      pp::test::expect(sum.values() == std::vector{41.0F} && sums.values() == std::vector{3.0});
+      {
+        auto group = c.group();
+        auto gathered = c.gather(group, whole.data(), ranges, 1);
+        group.end();
+        gathered.wait();
+        pp::test::expect(whole.values() == std::vector{20.0F, 21.0F});
+      }
+      auto group = c.group();
+      pp::test::expect_throws<pp::invalid_argument>([&] { static_cast<void>(c.gather(group, nullptr, ranges, 2)); });
+      comm::transfer const nowhere{in_0.data(), 4, peer, 2};
+      pp::test::expect_throws<pp::invalid_argument>([&] { c.exchange(group, {}, std::span(&nowhere, 1)); });
+      group.end();
+      c.barrier();
+    });
+    CHECK(stand_in::live_communicators() == 0);
+    CHECK(stand_in::aborts() == 0);
+    CHECK(stand_in::refusals().empty());
+  }
+}
+
+TEST_CASE("nccl: ranks of differently many devices, of none, or of one twice are refused on all ranks") {
+  auto const devices = pp::test::logical_devices(1);
+  if (devices.empty() || stand_in::most_ranks() < 2) return;
+  for (bool const at_a_file : {false, true})
+    for (auto const& counts : {std::vector{1, 2}, std::vector{2, 1}, std::vector{3, 0}}) {
+      if (at_a_file && counts[1] == 0) continue;  // no device to meet with
+      on_two_ranks(at_a_file, counts, {.deadline = 60000ms}, [&](auto const& make) {
+        std::string text;
+        try {
+          static_cast<void>(make());
+        } catch (pp::invalid_argument const& e) {
+          text = e.what();
+        }
+        pp::test::expect_text(text, counts[1] == 0 ? "rank 1 came with none"
+                                                   : "rank 0 came with " + std::to_string(counts[0]) +
+                                                         ", rank 1 with " + std::to_string(counts[1]));
+      });
+      CHECK(all_are_gone());
+    }
+  comm::run_ranks(2, [&](comm::threads const& host) {
+    pp::test::expect_throws<pp::invalid_argument>([&] {
+      communicator const c(host.rank() == 0 ? pp::test::logical_devices(2) : std::vector{devices[0], devices[0]}, host);
+    });
+  });
+  CHECK(stand_in::live_communicators() == 0);
+}
+
+TEST_CASE("nccl: a failure of one device of a rank ends all of them, on all ranks", "[faults]") {
+  if (pp::test::logical_devices(1).empty()) return;
+  enum class fault { call, silence, fail };
+  for (fault const what : {fault::call, fault::silence, fault::fail}) {
+    std::atomic<int> came = 0;
+    on_two_ranks(false, {2, 2}, {.deadline = what == fault::silence ? 300ms : 20000ms}, [&](auto const& make) {
+      communicator const c = make();
+      numbers<float> const out(c.devices()[1], {1}), in(c.devices()[1], {-1});
+      if (c.rank() == 0 && what == fault::call) stand_in::fail_call("ncclSend", 1, ncclSystemError);
+      if (c.rank() == 0 && what == fault::silence) stand_in::silence(1);
+      ++came;
+      while (came < 2) std::this_thread::yield();
+      if (c.rank() == 1 && what == fault::fail) c.fail("a rank threw");
+      comm::transfer const to{out.data(), 4, 1 - c.rank(), 1}, from{in.data(), 4, 1 - c.rank(), 1};
+      auto const pass = [&] {
+        auto group = c.group();
+        auto request = c.exchange(group, std::span(&to, 1), std::span(&from, 1));
+        group.end();
+        request.wait();
+      };
+      auto const [kind, text] = result_of(pass);
+      pp::test::expect(kind != thrown::nothing);
+      auto const [again, same] = result_of([&] { c.expect_alive(); });
+      pp::test::expect(again == kind && same == text);
+      ++came;
+      while (came < 4) std::this_thread::yield();
+    });
+    CHECK(all_are_gone());
+    CHECK(stand_in::aborts() == 4);
+    CHECK(stand_in::refusals().empty());
+  }
 }
 
 TEST_CASE("nccl: ranks meet at a file, and memory of the host travels by NCCL") {

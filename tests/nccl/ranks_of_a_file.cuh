@@ -21,10 +21,10 @@
 
 namespace pushpull::test::stand_in {
 
-/// f(communicator) on each of `ranks` ranks, which meet at a file in a folder that former runs have left files in.
+/// f(communicator) on each of `ranks` ranks of `each` devices, which meet at a file in a folder that former runs have left files in.
 template <class F>
-void on_ranks_of_a_file(int ranks, comm::nccl_options const& options, F const& f) {
-  auto const devices = logical_devices(ranks);
+void on_ranks_of_a_file(int ranks, comm::nccl_options const& options, F const& f, std::size_t each = 1) {
+  auto const devices = logical_devices(ranks * static_cast<int>(each));
   if (devices.empty()) return;
   reset();
   temporary_folder const folder;
@@ -42,13 +42,15 @@ void on_ranks_of_a_file(int ranks, comm::nccl_options const& options, F const& f
   for (int rank = ranks - 1; rank >= 0; --rank)
     threads.emplace_back([&, rank] {
       try {
-        f(comm::nccl(devices[static_cast<std::size_t>(rank)], comm::nccl_file{path, "job", rank, ranks}, options));
+        auto const first = devices.begin() + rank * static_cast<std::ptrdiff_t>(each);
+        f(comm::nccl(std::vector(first, first + static_cast<std::ptrdiff_t>(each)),
+                     comm::nccl_file{path, "job", rank, ranks}, options));
       } catch (...) {
         std::lock_guard const lock(mutex);
         if (!thrown) thrown = std::current_exception();
       }
     });
-  for (auto& each : threads) each.join();
+  for (auto& thread : threads) thread.join();
   if (thrown) std::rethrow_exception(thrown);
   CHECK(!std::filesystem::exists(path));
   if (ranks > 1) CHECK(!std::filesystem::exists(path + ".1"));

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "nccl/stand_in.hpp"
@@ -63,22 +64,21 @@ std::vector<std::vector<float>> trained(Store& store, std::vector<std::size_t> c
 /// @param cuts       Whether the store cuts keys.
 template <class Make>
 void require_close(float tolerance, Make const& make, bool cuts = true) {
-  for (int const ranks : {1, 2, 3})
+  for (auto const& [ranks, each] : {std::pair{1, 1}, std::pair{2, 1}, std::pair{3, 1}, std::pair{2, 2}})
     for (auto const& sizes : models) {
-      if (ranks > stand_in::most_ranks()) continue;
-      auto const devices = pp::test::logical_devices(ranks);
+      if (ranks * each > stand_in::most_ranks()) continue;
+      auto const devices = pp::test::logical_devices(ranks * each);
       if (devices.empty()) return;
       auto alone = make(devices, comm::single{});
       auto const expected = trained(alone, sizes, 0);
       stand_in::reset();
-      std::vector<std::vector<std::vector<float>>> found(devices.size());
-      comm::run_ranks(ranks, [&](comm::threads const& host) {
-        auto const rank = static_cast<std::size_t>(host.rank());
-        auto store =
-            make(std::vector{devices[rank]}, communicator(devices[rank], host, {.deadline = std::chrono::minutes(1)}));
-        found[rank] = trained(store, sizes, host.rank());
+      std::vector<std::vector<std::vector<float>>> found(static_cast<std::size_t>(ranks));
+      comm::run_ranks(ranks, [&, count = each](comm::threads const& host) {
+        std::vector const own(devices.begin() + host.rank() * count, devices.begin() + (host.rank() + 1) * count);
+        auto store = make(own, communicator(own, host, {.deadline = std::chrono::minutes(1)}));
+        found[static_cast<std::size_t>(host.rank())] = trained(store, sizes, host.rank() * count);
       });
-      CAPTURE(ranks, sizes);
+      CAPTURE(ranks, each, sizes);
       for (auto const& of_rank : found) {
         REQUIRE(of_rank == found.front());  // the owners' bits
         for (std::size_t i = 0; i < sizes.size(); ++i)
@@ -122,6 +122,7 @@ TEST_CASE("nccl: statistics of rows are those of the mean, where NCCL has added 
 
 TEST_CASE("nccl: half weights with masters of float have the bits of one process") {
   require_close(0, [](auto const& devices, auto const& c) {
-    return pp::make_kv_store<pp::half>(devices, update::adam{.learning_rate = 0.1}, pp::element::master<float>{}, c);
+    return pp::make_kv_store<pp::half>(devices, update::adam{.learning_rate = 0.1}, pp::element::master<float>{}, c,
+                                       pp::hierarchy::flat{});
   });
 }

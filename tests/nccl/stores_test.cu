@@ -1,5 +1,5 @@
 /// @file
-/// Stores of ranks with a GPU each, over comm::nccl and the stand-in for libnccl, or NCCL itself: the weights are those of one
+/// Stores of ranks with one or two GPUs each, over comm::nccl and the stand-in for libnccl, or NCCL itself: the weights are those of one
 /// process with as many devices, bit for bit.
 #include <pushpull/comm/nccl.hpp>
 #include <pushpull/comm/run_ranks.hpp>
@@ -66,16 +66,23 @@ lists train(Store& store, std::size_t own, std::size_t sources, std::size_t step
   return result;
 }
 
-/// Same, of resident parameters on the store's devices.
+/// Same, of resident parameters on the store's devices. @param each  Each gradient is the sum of so many.
 template <class Store>
-lists train_parameters(Store& store, std::size_t own, std::size_t sources, std::size_t steps, pp::key_options) {
+lists train_parameters(Store& store, std::size_t own, std::size_t sources, std::size_t steps, std::size_t each) {
   pp::parameter_store parameters{store};
   for (std::size_t i = 0; i < sizes.size(); ++i)
     parameters.add(keys()[i], own == 0 ? gradient(i, 99, 0) : std::vector<float>(sizes[i], 7));
   lists result;
   for (std::size_t step = 0; step < steps; ++step) {
     for (std::size_t i = 0; i < sizes.size(); ++i)
-      for (std::size_t n = 0; n < sources; ++n) pp::copy(gradient(i, step, own + n), parameters.grad(keys()[i], n));
+      for (std::size_t n = 0; n < sources; ++n) {
+        auto sum = gradient(i, step, (own + n) * each);
+        for (std::size_t k = 1; k < each; ++k) {
+          auto const more = gradient(i, step, (own + n) * each + k);
+          for (std::size_t e = 0; e < sum.size(); ++e) sum[e] += more[e];
+        }
+        pp::copy(sum, parameters.grad(keys()[i], n));
+      }
     parameters.update_all();
   }
   store.wait();
@@ -128,39 +135,106 @@ constexpr auto with_states = [](auto& store, auto&... x) {
   for (auto const& key : keys()) result.push_back(pp::to_vector(store.state(key, "exp_avg")));
   return result;
 };
-constexpr auto update_all = [](auto&... x) { return train_parameters(x...); };
+/// Same as train, but of gradients and outputs in memory of devices, those of a rank in another order than its devices.
+constexpr auto push_from_devices = [](auto& store, std::size_t own, std::size_t sources, std::size_t steps,
+                                      pp::key_options options) {
+  lists values, result;
+  for (std::size_t i = 0; i < sizes.size(); ++i) values.push_back(gradient(i, 99, 0));
+  store.init(keys(), values, options);
+  using tensor = pp::tensor<float, pp::cuda_device>;
+  auto const of = [&](std::size_t n, std::vector<float> const& elements) {
+    tensor t(store.devices()[n], pp::shape{static_cast<std::int64_t>(elements.size())});
+    pp::copy(elements, t);
+    return t;
+  };
+  for (std::size_t step = 0; step < steps; ++step) {
+    std::vector<std::vector<tensor>> gradients(sizes.size()), outputs(sizes.size());
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+      for (std::size_t k = own; k < own + sources; ++k)
+        gradients[i].push_back(of(own + sources - 1 - k, gradient(i, step, k)));
+      for (std::size_t n = 0; n < store.devices().size(); ++n) outputs[i].push_back(of(n, values[i]));
+    }
+    store.pushpull(keys(), gradients, outputs);
+    store.wait();
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+      result.push_back(pp::to_vector(outputs[i].front()));
+      if (pp::to_vector(outputs[i].back()) != result.back()) result.back().clear();
+    }
+  }
+  return result;
+};
+/// The GPUs of a rank are added up before the ranks are: the bits of one process whose sources are these sums.
+constexpr struct update_all_type {
+  using adds_devices = void;
+  template <class Store>
+  lists operator()(Store& store, std::size_t own, std::size_t sources, std::size_t steps, pp::key_options,
+                   std::size_t each = 1) const {
+    return train_parameters(store, own, sources, steps, each);
+  }
+} update_all;
 
 enum class met { as_threads, at_a_file };
+
+/// Of two ranks of two GPUs rank 0 has sent one gradient, not two, of each element that rank 1 owns.
+void require_one_copy_sent(std::size_t steps) {
+  auto const calls = stand_in::calls_of(0);
+  if (calls.empty()) return;  // over NCCL itself
+  std::int64_t all = 0;
+  for (std::size_t const size : sizes) all += pp::detail::padded(size);
+  std::size_t const owned = static_cast<std::size_t>(all - pp::detail::slice_of(all, 1, 4).end);
+  std::size_t sent = 0;
+  for (auto const& call : calls) sent += call.name == "ncclSend" ? call.bytes : 0;
+  REQUIRE(owned > 0);
+  REQUIRE(sent == steps * owned * sizeof(float));
+}
+
+/// Ranks, and GPUs of each.
+struct job {
+  int ranks;
+  std::size_t each;
+};
 
 /// @param make  make(devices, communicator) -> a store. @param options  On several ranks.
 template <class Make, class Train>
 void require_same_bits(std::size_t steps, Make const& make, Train const& run, pp::key_options options = {},
                        met how = met::as_threads) {
-  for (int const ranks : {1, 2, 4}) {
-    CAPTURE(ranks);
-    if (ranks > stand_in::most_ranks() || (ranks == 1 && how == met::as_threads)) continue;
-    auto const devices = pp::test::logical_devices(ranks);
+  for (auto const& [ranks, each] : {job{1, 1}, job{2, 1}, job{2, 2}, job{4, 1}}) {
+    CAPTURE(ranks, each);
+    int const count = ranks * static_cast<int>(each);
+    if (count > stand_in::most_ranks() || (ranks == 1 && how == met::as_threads)) continue;
+    auto const devices = pp::test::logical_devices(count);
     if (devices.empty()) return;
-    auto alone = make(devices, comm::single{});
-    std::size_t const none = 0, all = devices.size(), one = 1;
     pp::key_options const mirrored{};
-    auto const expected = run(alone, none, all, steps, mirrored);
+    lists expected;
+    if constexpr (requires { typename Train::adds_devices; }) {
+      auto const sources = static_cast<std::size_t>(ranks);
+      auto alone = make(std::vector(devices.begin(), devices.begin() + ranks), comm::single{});
+      expected = run(alone, 0, sources, steps, mirrored, each);
+    } else {
+      auto alone = make(devices, comm::single{});
+      std::size_t const none = 0, all = devices.size();
+      expected = run(alone, none, all, steps, mirrored);
+    }
     stand_in::reset();
-    std::vector<lists> found(devices.size());
-    auto const of_rank = [&](communicator const& c) {
+    std::vector<lists> found(static_cast<std::size_t>(ranks));
+    auto const of_rank = [&, own_sources = each](communicator const& c) {
       auto const rank = static_cast<std::size_t>(c.rank());
-      auto store = make(std::vector{c.device()}, c);
-      found[rank] = run(store, rank, one, steps, options);
+      auto store = make(c.devices(), c);
+      std::size_t const first = rank * own_sources;
+      found[rank] = run(store, first, own_sources, steps, options);
     };
     if (how == met::at_a_file)
-      stand_in::on_ranks_of_a_file(ranks, {.deadline = std::chrono::minutes(1)}, of_rank);
+      stand_in::on_ranks_of_a_file(ranks, {.deadline = std::chrono::minutes(1)}, of_rank, each);
     else
-      comm::run_ranks(ranks, [&](comm::threads const& host) {
-        of_rank(communicator(devices[static_cast<std::size_t>(host.rank())], host));
+      comm::run_ranks(ranks, [&, own = static_cast<std::ptrdiff_t>(each)](comm::threads const& host) {
+        auto const first = devices.begin() + host.rank() * own;
+        of_rank(communicator(std::vector(first, first + own), host));
       });
     for (std::size_t rank = 0; rank < found.size(); ++rank)
       for (std::size_t i = 0; i < expected.size(); ++i)
         if (found[rank][i] != expected[i]) FAIL_CHECK("rank " << rank << ", list " << i << " of " << expected.size());
+    if constexpr (requires { typename Train::adds_devices; })
+      if (each > 1 && how == met::as_threads) require_one_copy_sent(steps);
     REQUIRE(stand_in::refusals().empty());
     REQUIRE(stand_in::live_communicators() == 0);
   }
@@ -174,6 +248,7 @@ TEST_CASE("nccl: pushes over ranks give the bits of one process") {
   };
   require_same_bits(3, adam, with_states);
   require_same_bits(2, adam, push_and_pull, {.mirrored = false});
+  require_same_bits(2, adam, push_from_devices);
   require_same_bits(3, adam, update_all);
   require_same_bits(5, adam, push_rows);
   require_same_bits(5, adam, push_rows, {.mirrored = false});
@@ -235,7 +310,7 @@ TEST_CASE("nccl: after a failure a store says so, and refuses other devices and 
     auto const& device = devices[static_cast<std::size_t>(host.rank())];
     communicator const c(device, host, {.deadline = std::chrono::seconds(20)});
     pp::test::expect_throws<pp::invalid_argument>(
-        [&] { auto const store = pp::make_kv_store<float>(devices, update::sgd{}, c); });
+        [&] { auto const store = pp::make_kv_store<float>(devices, update::sgd{}, c); });  // the communicator has one
     auto store = pp::make_kv_store<float>(std::vector{device}, update::sgd{.learning_rate = 1}, c);
     std::vector<float> weights(5000, 1);
     std::vector<float> const gradient(5000, 0.25F);

@@ -120,6 +120,12 @@ struct gathers_slices : groups_calls {
   communication_request gather(group_type&, void*, std::span<comm::byte_range const>) const { return {}; }
 };
 
+struct moves_memory_of_each_device : exchanges_slices {
+  communication_request gather(group_type&, void*, std::span<comm::byte_range const>, std::size_t = 0) const {
+    return {};
+  }
+};
+
 struct sums_doubles : groups_calls {
   communication_request sum(group_type&, double*, std::size_t) const { return {}; }
 };

@@ -86,7 +86,18 @@ class basic_any_communicator {
     return model_->exchange(group.held_.get(), out, in);
   }
   request gather(group_type& group, void* whole, std::span<byte_range const> of_rank) const {
-    return model_->gather(group.held_.get(), whole, of_rank);
+    return model_->gather(group.held_.get(), whole, of_rank, 0);
+  }
+  request gather(group_type& group, void* whole, std::span<byte_range const> of_rank, std::size_t device) const
+    requires(!is_of_host)
+  {
+    return model_->gather(group.held_.get(), whole, of_rank, device);
+  }
+  /// Whether the held communicator models MovesMemoryOfEachDevice.
+  bool moves_memory_of_each_device() const
+    requires(!is_of_host)
+  {
+    return model_->moves_memory_of_each_device();
   }
   request sum(group_type& group, double* numbers, std::size_t count) const {
     return model_->sum(group.held_.get(), numbers, count);
@@ -123,7 +134,9 @@ class basic_any_communicator {
     virtual any_group group() const = 0;
     virtual void fail(std::string_view reason) const noexcept = 0;
     virtual request exchange(erased_group*, std::span<transfer const> out, std::span<transfer const> in) const = 0;
-    virtual request gather(erased_group*, void* whole, std::span<byte_range const> of_rank) const = 0;
+    virtual request gather(erased_group*, void* whole, std::span<byte_range const> of_rank,
+                           std::size_t device) const = 0;
+    virtual bool moves_memory_of_each_device() const = 0;
     virtual request sum(erased_group*, double* numbers, std::size_t count) const = 0;
     virtual void broadcast(std::span<std::byte> bytes, int root) const = 0;
     virtual std::vector<std::vector<std::byte>> gather_all(std::span<std::byte const> bytes) const = 0;
@@ -150,6 +163,7 @@ class basic_any_communicator {
     bool ranks_are_independent() const override { return detail::has_independent_ranks(communicator); }
     bool exchanges() const override { return CollectiveCommunicator<C, Memory>; }
     bool shares_memory() const override { return SharesMemory<C, Memory>; }
+    bool moves_memory_of_each_device() const override { return MovesMemoryOfEachDevice<C, Memory>; }
 
     any_group group() const override {
       if constexpr (GroupsCalls<C>)
@@ -170,8 +184,11 @@ class basic_any_communicator {
       }
     }
     request gather([[maybe_unused]] erased_group* g, [[maybe_unused]] void* whole,
-                   [[maybe_unused]] std::span<byte_range const> of_rank) const override {
-      if constexpr (GathersSlices<C, Memory>) {
+                   [[maybe_unused]] std::span<byte_range const> of_rank,
+                   [[maybe_unused]] std::size_t device) const override {
+      if constexpr (MovesMemoryOfEachDevice<C, Memory>) {
+        return communicator.gather(held(g), whole, of_rank, device);
+      } else if constexpr (GathersSlices<C, Memory>) {
         return communicator.gather(held(g), whole, of_rank);
       } else {
         expect_nothing_to_do("gather");

@@ -1,5 +1,5 @@
 /// @file
-/// One communicator of NCCL on a device's stream: the calls that take a group.
+/// One communicator of NCCL on a device's stream, and its calls.
 #pragma once
 
 #include <nccl.h>
@@ -13,7 +13,6 @@
 #include <pushpull/comm/nccl_group.hpp>
 #include <pushpull/comm/nccl_handle.hpp>
 #include <pushpull/comm/nccl_options.hpp>
-#include <pushpull/comm/nccl_watchdog.hpp>
 #include <pushpull/concepts/communicator.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
@@ -33,107 +32,81 @@ inline ncclUniqueId new_nccl_id() {
   return id;
 }
 
-/// A rank's ncclComm_t with its device and its watchdog. Copies share them.
+/// One of a rank's devices with the ncclComm_t that moves its memory, and the watchdog. Its peers are the devices of the same
+/// number of the other ranks. Copies share them.
 template <comm::StreamDevice D>
 class nccl_core {
  public:
-  using group_type = comm::nccl_group<D>;
-  using request_type = comm::nccl_request;
-
-  /// Nothing is started. @throws invalid_argument
-  nccl_core(D const& device, int rank, int ranks, comm::nccl_options const& options)
-      : state_(std::make_shared<state>(state{device, std::make_shared<nccl_handle>(rank, ranks, options), nullptr})) {}
+  /// Nothing is started. @param failure  Of the rank. @throws invalid_argument
+  nccl_core(D const& device, int rank, int ranks, comm::nccl_options const& options,
+            std::shared_ptr<nccl_failure> failure)
+      : device_(device), handle_(std::make_shared<nccl_handle>(rank, ranks, options, std::move(failure))) {}
 
   /// Begins the initialisation. @param blocks_of_threads  At most; 0: as NCCL likes. @throws comm_error
   void start(ncclUniqueId const& id, int blocks_of_threads = 0) const {
-    {
-      [[maybe_unused]] auto const current = device().activate();
-      handle().start(id, blocks_of_threads);
-    }
-    state_->watchdog = std::make_shared<nccl_watchdog<D>>(state_->handle, device());
+    [[maybe_unused]] auto const current = device_.activate();
+    handle_->start(id, blocks_of_threads);
   }
 
-  D const& device() const noexcept { return state_->device; }
-  nccl_handle& handle() const noexcept { return *state_->handle; }
-  int rank() const noexcept { return handle().rank(); }
-  int size() const noexcept { return handle().size(); }
+  D const& device() const noexcept { return device_; }
+  std::shared_ptr<nccl_handle> const& handle() const noexcept { return handle_; }
+  int rank() const noexcept { return handle_->rank(); }
+  int size() const noexcept { return handle_->size(); }
 
-  group_type group() const { return group_type(state_->handle, state_->watchdog); }
-
-  request_type exchange(group_type& group, std::span<comm::transfer const> out,
-                        std::span<comm::transfer const> in) const {
-    for (std::span<comm::transfer const> const transfers : {out, in})
-      for (comm::transfer const& t : transfers) expect_peer(t.peer);
-    nccl_handle& h = group.handle();
-    for (comm::transfer const& t : in)
-      h.check("ncclRecv", ncclRecv(t.memory, t.bytes, ncclUint8, t.peer, h.communicator(), device().stream()));
-    for (comm::transfer const& t : out)
-      h.check("ncclSend", ncclSend(t.memory, t.bytes, ncclUint8, t.peer, h.communicator(), device().stream()));
-    return request_type(state_->handle);
+  void send(comm::transfer const& t) const {
+    handle_->check("ncclSend", ncclSend(t.memory, t.bytes, ncclUint8, t.peer, communicator(), device_.stream()));
+  }
+  void receive(comm::transfer const& t) const {
+    handle_->check("ncclRecv", ncclRecv(t.memory, t.bytes, ncclUint8, t.peer, communicator(), device_.stream()));
   }
 
   /// One all-gather where the ranges follow one another and are equally long, else a broadcast of each.
-  request_type gather(group_type& group, void* whole, std::span<comm::byte_range const> of_rank) const {
+  void gather(void* whole, std::span<comm::byte_range const> of_rank) const {
     expect_ranges("gather", of_rank);
-    nccl_handle& h = group.handle();
     auto* const bytes = static_cast<std::byte*>(whole);
     if (follow_one_another(of_rank)) {
       comm::byte_range const own = of_rank[static_cast<std::size_t>(rank())];
       if (own.size() > 0)
-        h.check("ncclAllGather", ncclAllGather(bytes + own.begin, bytes + of_rank[0].begin, own.size(), ncclUint8,
-                                               h.communicator(), device().stream()));
+        handle_->check("ncclAllGather", ncclAllGather(bytes + own.begin, bytes + of_rank[0].begin, own.size(),
+                                                      ncclUint8, communicator(), device_.stream()));
     } else {
       for (std::size_t root = 0; root < of_rank.size(); ++root) {
         std::byte* const part = bytes + of_rank[root].begin;
         if (of_rank[root].size() > 0)
-          h.check("ncclBroadcast", ncclBroadcast(part, part, of_rank[root].size(), ncclUint8, static_cast<int>(root),
-                                                 h.communicator(), device().stream()));
+          handle_->check("ncclBroadcast", ncclBroadcast(part, part, of_rank[root].size(), ncclUint8,
+                                                        static_cast<int>(root), communicator(), device_.stream()));
       }
     }
-    return request_type(state_->handle);
   }
 
   /// One reduce-scatter where the ranges follow one another and are equally long, else a reduction of each.
-  request_type reduce_scatter(group_type& group, void const* whole, std::span<comm::byte_range const> of_rank,
-                              void* sum, comm::number_type type) const {
+  void reduce_scatter(void const* whole, std::span<comm::byte_range const> of_rank, void* sum,
+                      comm::number_type type) const {
     expect_ranges("reduce_scatter", of_rank);
-    nccl_handle& h = group.handle();
     auto const* const bytes = static_cast<std::byte const*>(whole);
     auto const [of_nccl, size] = number_of(type);
     if (follow_one_another(of_rank)) {
       if (of_rank[0].size() > 0)
-        h.check("ncclReduceScatter", ncclReduceScatter(bytes + of_rank[0].begin, sum, of_rank[0].size() / size, of_nccl,
-                                                       ncclSum, h.communicator(), device().stream()));
+        handle_->check("ncclReduceScatter", ncclReduceScatter(bytes + of_rank[0].begin, sum, of_rank[0].size() / size,
+                                                              of_nccl, ncclSum, communicator(), device_.stream()));
     } else {
       for (std::size_t root = 0; root < of_rank.size(); ++root)
         if (of_rank[root].size() > 0)
-          h.check("ncclReduce", ncclReduce(bytes + of_rank[root].begin, sum, of_rank[root].size() / size, of_nccl,
-                                           ncclSum, static_cast<int>(root), h.communicator(), device().stream()));
+          handle_->check("ncclReduce",
+                         ncclReduce(bytes + of_rank[root].begin, sum, of_rank[root].size() / size, of_nccl, ncclSum,
+                                    static_cast<int>(root), communicator(), device_.stream()));
     }
-    return request_type(state_->handle);
   }
 
-  request_type sum(group_type& group, double* numbers, std::size_t count) const {
-    nccl_handle& h = group.handle();
+  void sum(double* numbers, std::size_t count) const {
     if (count > 0)
-      h.check("ncclAllReduce",
-              ncclAllReduce(numbers, numbers, count, ncclDouble, ncclSum, h.communicator(), device().stream()));
-    return request_type(state_->handle);
+      handle_->check("ncclAllReduce",
+                     ncclAllReduce(numbers, numbers, count, ncclDouble, ncclSum, communicator(), device_.stream()));
   }
 
  private:
-  struct state {
-    D device;
-    std::shared_ptr<nccl_handle> handle;
-    std::shared_ptr<nccl_watchdog<D>> watchdog;  // ends first
-  };
-
-  void expect_peer(int peer) const {
-    expects<invalid_argument>(peer >= 0 && peer < size() && peer != rank(), [&] {
-      return "comm::nccl: exchange: another rank of " + std::to_string(size()) + " expected, got " +
-             std::to_string(peer) + " on rank " + std::to_string(rank());
-    });
-  }
+  /// With the lock of a group.
+  ncclComm_t communicator() const noexcept { return handle_->communicator(); }
   void expect_ranges(char const* call, std::span<comm::byte_range const> of_rank) const {
     expects<invalid_argument>(of_rank.size() == static_cast<std::size_t>(size()), [&] {
       return "comm::nccl: " + std::string(call) + ": " + std::to_string(size()) + " ranges expected, got " +
@@ -154,7 +127,8 @@ class nccl_core {
     return true;
   }
 
-  std::shared_ptr<state> state_;
+  D device_;
+  std::shared_ptr<nccl_handle> handle_;
 };
 
 }  // namespace pushpull::detail

@@ -4,16 +4,28 @@
 
 #include <nccl.h>
 
+#include <algorithm>
 #include <concepts>
+#include <cstddef>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include <pushpull/comm/nccl_handle.hpp>
 #include <pushpull/comm/nccl_watchdog.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
 
-namespace pushpull::inline PUSHPULL_ABI::comm {
+namespace pushpull::inline PUSHPULL_ABI {
+
+namespace detail {
+
+/// The communicators of a rank, one for each of its devices.
+using nccl_handles = std::vector<std::shared_ptr<nccl_handle>>;
+
+}  // namespace detail
+
+namespace comm {
 
 /// A device that NCCL can work on.
 /// Needs:  stream() -> cudaStream_t; activate() -> an object during whose life the device is the thread's current one.
@@ -25,86 +37,122 @@ concept StreamDevice = Device<D> && requires(D const& device) {
 };
 
 /// Calls of comm::nccl that are submitted together: one group of NCCL, which belongs to its thread. A second one of the same
-/// rank waits for its end. Dropped before `end` it fails the communicator.
+/// rank waits for its end. Dropped before `end` it fails the rank's communicators.
 template <StreamDevice D>
 class nccl_group {
+  using handles_type = pushpull::detail::nccl_handles;
+  using watchdogs_type = std::vector<std::shared_ptr<pushpull::detail::nccl_watchdog<D>>>;
+
  public:
+  /// @param handles  The rank's communicators, which are settled. @param watchdogs  Theirs.
   /// @throws comm_error, comm_timeout: of calls before
-  nccl_group(std::shared_ptr<pushpull::detail::nccl_handle> handle,
-             std::shared_ptr<pushpull::detail::nccl_watchdog<D>> watchdog)
-      : handle_(std::move(handle)), watchdog_(std::move(watchdog)) {
+  nccl_group(std::shared_ptr<handles_type const> handles, std::shared_ptr<watchdogs_type const> watchdogs)
+      : handles_(std::move(handles)), watchdogs_(std::move(watchdogs)) {
     for (;;) {  // a group of another thread may have come between
-      handle_->wait_until_settled();
-      lock_ = handle_->lock("group");
-      if (handle_->settled(lock_)) break;
-      lock_.unlock();
+      for (auto const& h : *handles_) h->wait_until_settled();
+      if (acquires_all()) break;
     }
-    handle_->check("ncclGroupStart", ncclGroupStart());
-    is_open_ = true;
+    ncclResult_t const result = ncclGroupStart();
+    is_open_ = result == ncclSuccess;
+    check("ncclGroupStart", result);
   }
   nccl_group(nccl_group&& other) noexcept
-      : handle_(std::move(other.handle_)),
-        watchdog_(std::move(other.watchdog_)),
-        lock_(std::move(other.lock_)),
+      : handles_(std::move(other.handles_)),
+        watchdogs_(std::move(other.watchdogs_)),
+        acquired_(std::exchange(other.acquired_, 0)),
         is_open_(std::exchange(other.is_open_, false)) {}
   nccl_group& operator=(nccl_group&&) = delete;
   ~nccl_group() {
-    if (!is_open_) return;
-    handle_->fail(handle_->rank(), "a group was dropped before its end");
-    static_cast<void>(ncclGroupEnd());
+    if (is_open_) {
+      for (auto const& h : *handles_) h->fail(h->rank(), "a group was dropped before its end");
+      static_cast<void>(ncclGroupEnd());
+    }
+    release();
   }
 
   void end() {
     is_open_ = false;
     ncclResult_t const result = ncclGroupEnd();
-    handle_->waits_for("ncclGroupEnd");
-    handle_->check("ncclGroupEnd", result);
-    lock_.unlock();
-    watchdog_->watch();
+    for (auto const& h : *handles_) h->waits_for("ncclGroupEnd");
+    check("ncclGroupEnd", result);
+    release();
+    for (auto const& each : *watchdogs_) each->watch();
   }
 
-  pushpull::detail::nccl_handle& handle() const noexcept { return *handle_; }
-
  private:
-  std::shared_ptr<pushpull::detail::nccl_handle> handle_;
-  std::shared_ptr<pushpull::detail::nccl_watchdog<D>> watchdog_;
-  pushpull::detail::nccl_handle::lock_type lock_;
+  /// Whether no call of another thread is on its way; then it keeps the locks.
+  bool acquires_all() {
+    try {
+      for (auto const& h : *handles_) {
+        h->acquire("group");
+        ++acquired_;
+        if (h->settled_with_lock()) continue;
+        release();
+        return false;
+      }
+      return true;
+    } catch (...) {
+      release();
+      throw;
+    }
+  }
+  void release() noexcept {
+    while (acquired_ > 0) (*handles_)[--acquired_]->release();
+  }
+  void check(char const* function, ncclResult_t result) {
+    try {
+      handles_->front()->check(function, result);
+    } catch (...) {
+      for (auto const& h : *handles_) h->fail(h->rank(), function);  // what was noted stays
+      release();
+      throw;
+    }
+  }
+
+  std::shared_ptr<handles_type const> handles_;
+  std::shared_ptr<watchdogs_type const> watchdogs_;
+  std::size_t acquired_ = 0;  // locks
   bool is_open_ = false;
 };
 
-/// A call of comm::nccl. Ready when NCCL has put its work on the device's stream: what is enqueued there afterwards comes
-/// after it. The host sees the memory when the device has been synchronized. Dropped before it is ready, it waits.
+/// A call of comm::nccl. Ready when NCCL has put its work on the devices' streams: what is enqueued there afterwards comes
+/// after it. The host sees the memory when the devices have been synchronized. Dropped before it is ready, it waits.
 class nccl_request {
+  using handles_type = pushpull::detail::nccl_handles;
+
  public:
-  explicit nccl_request(std::shared_ptr<pushpull::detail::nccl_handle> handle) : handle_(std::move(handle)) {}
+  explicit nccl_request(std::shared_ptr<handles_type const> handles) : handles_(std::move(handles)) {}
   nccl_request(nccl_request&& other) noexcept
-      : handle_(std::move(other.handle_)), is_ready_(std::exchange(other.is_ready_, true)) {}
+      : handles_(std::move(other.handles_)), is_ready_(std::exchange(other.is_ready_, true)) {}
   nccl_request& operator=(nccl_request&& other) noexcept {
-    std::swap(handle_, other.handle_);
+    std::swap(handles_, other.handles_);
     std::swap(is_ready_, other.is_ready_);
     return *this;
   }
   ~nccl_request() {
     try {
       wait();
-    } catch (...) {  // noted, and the communicator is aborted
+    } catch (...) {  // noted, and the communicators are aborted
     }
   }
 
   /// @throws comm_error, comm_timeout
   bool ready() {
-    is_ready_ = is_ready_ || handle_->settled();
+    is_ready_ =
+        is_ready_ || std::all_of(handles_->begin(), handles_->end(), [](auto const& h) { return h->settled(); });
     return is_ready_;
   }
   /// @throws comm_error, comm_timeout
   void wait() {
-    if (!is_ready_) handle_->wait_until_settled();
+    if (is_ready_) return;
+    for (auto const& h : *handles_) h->wait_until_settled();
     is_ready_ = true;
   }
 
  private:
-  std::shared_ptr<pushpull::detail::nccl_handle> handle_;
+  std::shared_ptr<handles_type const> handles_;
   bool is_ready_ = false;
 };
 
-}  // namespace pushpull::comm
+}  // namespace comm
+}  // namespace pushpull

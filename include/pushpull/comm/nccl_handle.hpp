@@ -23,16 +23,28 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// One rank's ncclComm_t, not blocking. Every return code is checked; the first failure fails all later calls and aborts the
-/// communicator on a thread of its own, because ncclCommAbort may hang. The destructor waits for that thread, at most for the
+/// The first failure of a rank, whose communicators share it.
+struct nccl_failure {
+  struct note {
+    int rank;
+    std::string text;
+    bool is_timeout;
+  };
+  std::mutex mutex;
+  std::optional<note> first;
+};
+
+/// One ncclComm_t of a rank, not blocking. Every return code is checked; the first failure fails all later calls and aborts the
+/// communicator on a thread of its own, because ncclCommAbort may hang. A communicator of the same rank does so when it is used next. The destructor waits for that thread, at most for the
 /// deadline or 5 seconds; one that hangs is left alone: it owns what it uses, and after the abort touches nothing of ours.
 class nccl_handle {
  public:
   using clock = std::chrono::steady_clock;
   using lock_type = std::unique_lock<std::timed_mutex>;
 
-  nccl_handle(int own_rank, int ranks, comm::nccl_options const& options)
-      : rank_(own_rank), size_(ranks), options_(checked_options(options)) {}
+  /// @param failure  That of the rank's communicators.
+  nccl_handle(int own_rank, int ranks, comm::nccl_options const& options, std::shared_ptr<nccl_failure> failure)
+      : rank_(own_rank), size_(ranks), options_(checked_options(options)), failure_(std::move(failure)) {}
   nccl_handle(nccl_handle const&) = delete;
   nccl_handle& operator=(nccl_handle const&) = delete;
   ~nccl_handle() {
@@ -73,6 +85,9 @@ class nccl_handle {
     throw_if_failed();
     return held;
   }
+  /// Same as lock, until `release`.
+  void acquire(char const* call) { static_cast<void>(lock(call).release()); }
+  void release() noexcept { core_->mutex.unlock(); }
   /// To be called with the lock.
   ncclComm_t communicator() const noexcept { return core_->communicator; }
   /// With the lock: notes the result of a call of NCCL. @throws comm_error
@@ -88,8 +103,11 @@ class nccl_handle {
 
   /// Whether NCCL has finished the last call: what it does on the stream comes before later work there.
   /// @throws comm_error; comm_timeout after the deadline
-  bool settled() { return settled(lock("a call")); }
-  bool settled([[maybe_unused]] lock_type const& held) {
+  bool settled() {
+    lock_type const held = lock("a call");
+    return settled_with_lock();
+  }
+  bool settled_with_lock() {
     ncclResult_t state = ncclSuccess;
     check("ncclCommGetAsyncError", ncclCommGetAsyncError(communicator(), &state));
     check(call_, state);
@@ -108,23 +126,25 @@ class nccl_handle {
   /// Notes the first failure, and aborts.
   void fail(int of_rank, std::string_view reason, bool is_timeout = false) noexcept {
     try {
-      std::lock_guard const held(failure_mutex_);
-      if (!failure_) failure_.emplace(failure{of_rank, std::string(reason), is_timeout});
+      std::lock_guard const held(failure_->mutex);
+      if (!failure_->first) failure_->first.emplace(nccl_failure::note{of_rank, std::string(reason), is_timeout});
     } catch (...) {  // no memory for the text
     }
     abort();
   }
   /// @throws comm_error, comm_timeout: the first failure
-  void throw_if_failed() const {
-    std::lock_guard const held(failure_mutex_);
-    if (!failure_) return;
-    std::string const text = "comm::nccl: rank " + std::to_string(rank_) + ": " + failure_->text;
-    if (failure_->is_timeout) throw comm_timeout(failure_->rank, text);
-    throw comm_error(failure_->rank, text);
+  void throw_if_failed() {
+    std::lock_guard const held(failure_->mutex);
+    if (!failure_->first) return;
+    abort();
+    auto const& [of_rank, reason, is_timeout] = *failure_->first;
+    std::string const text = "comm::nccl: rank " + std::to_string(rank_) + ": " + reason;
+    if (is_timeout) throw comm_timeout(of_rank, text);
+    throw comm_error(of_rank, text);
   }
   bool failed() const {
-    std::lock_guard const held(failure_mutex_);
-    return failure_.has_value();
+    std::lock_guard const held(failure_->mutex);
+    return failure_->first.has_value();
   }
 
   static std::string text_of(char const* function, ncclResult_t result, ncclComm_t communicator = nullptr) {
@@ -135,11 +155,6 @@ class nccl_handle {
   }
 
  private:
-  struct failure {
-    int rank;
-    std::string text;
-    bool is_timeout;
-  };
   /// What the thread that aborts needs: it may outlive the handle.
   struct core {
     std::timed_mutex mutex;
@@ -196,8 +211,7 @@ class nccl_handle {
   std::shared_ptr<core> core_ = std::make_shared<core>();
   char const* call_ = "initialisation";  // that is on its way
   clock::time_point since_{};
-  mutable std::mutex failure_mutex_;
-  std::optional<failure> failure_;
+  std::shared_ptr<nccl_failure> failure_;
   std::atomic<bool> is_aborted_ = false;
   std::thread aborting_;
 };

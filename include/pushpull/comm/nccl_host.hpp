@@ -18,7 +18,7 @@
 #include <utility>
 #include <vector>
 
-#include <pushpull/comm/nccl_core.hpp>
+#include <pushpull/comm/nccl_devices.hpp>
 #include <pushpull/comm/nccl_group.hpp>
 #include <pushpull/comm/nccl_options.hpp>
 #include <pushpull/concepts/communicator.hpp>
@@ -34,13 +34,17 @@ namespace pushpull::inline PUSHPULL_ABI::detail {
 template <comm::StreamDevice D>
 class nccl_staging {
  public:
-  nccl_staging(nccl_core<D> const& core, D const& copies, std::size_t bytes)
-      : core_(core), copies_(copies), bytes_(bytes), memory_(static_cast<std::byte*>(copies.allocate(bytes))) {}
+  nccl_staging(nccl_devices<D> const& connected, D const& copies, std::size_t bytes)
+      : connected_(connected),
+        copies_(copies),
+        bytes_(bytes),
+        memory_(static_cast<std::byte*>(copies.allocate(bytes))) {}
   nccl_staging(nccl_staging const&) = delete;
   nccl_staging& operator=(nccl_staging const&) = delete;
-  ~nccl_staging() { core_.device().deallocate(memory_, bytes_); }  // after NCCL's work on it
+  ~nccl_staging() { device().deallocate(memory_, bytes_); }  // after NCCL's work on it
 
-  nccl_core<D> const& core() const noexcept { return core_; }
+  nccl_devices<D> const& connected() const noexcept { return connected_; }
+  D const& device() const noexcept { return connected_[0].device(); }
   std::byte* data() const noexcept { return memory_; }
   void bring(std::size_t offset, void const* from, std::size_t bytes) { copies_.copy(memory_ + offset, from, bytes); }
   /// When the call is done these bytes go to the host.
@@ -59,7 +63,7 @@ class nccl_staging {
     std::size_t offset, bytes;
   };
 
-  nccl_core<D> core_;
+  nccl_devices<D> connected_;
   D copies_;
   std::size_t bytes_;
   std::byte* memory_;
@@ -90,12 +94,12 @@ class nccl_host_request {
   bool ready() {
     if (!request_.ready()) return false;
     if (!staging_) return true;
-    if (!event_) event_.emplace(staging_->core().device().record());
+    if (!event_) event_.emplace(staging_->device().record());
     if (!event_->ready()) {
-      staging_->core().handle().throw_if_failed();
+      staging_->connected().throw_if_failed();
       return false;
     }
-    staging_->core().handle().throw_if_failed();  // an abort ends NCCL's work too
+    staging_->connected().throw_if_failed();  // an abort ends NCCL's work too
     staging_->finish();
     staging_.reset();
     return true;
@@ -127,23 +131,23 @@ class nccl_host {
   /// @param of_groups, of_calls  The ids of its communicators. @throws comm_error, comm_timeout
   nccl_host(int gpu, int own_rank, int ranks, comm::nccl_options const& options, ncclUniqueId const& of_groups,
             ncclUniqueId const& of_calls)
-      : groups_(D(gpu), own_rank, ranks, options),
-        calls_(D(gpu), own_rank, ranks, options),
+      : groups_({D(gpu)}, own_rank, ranks, options),
+        calls_({D(gpu)}, own_rank, ranks, options),
         group_copies_(gpu),
         call_copies_(gpu) {
-    groups_.start(of_groups, 1);
-    groups_.handle().wait_until_settled();
-    calls_.start(of_calls, 1);
-    calls_.handle().wait_until_settled();
+    groups_.start(0, std::span(&of_groups, 1), 1);
+    groups_.wait_until_settled();
+    calls_.start(0, std::span(&of_calls, 1), 1);
+    calls_.wait_until_settled();
   }
 
   int rank() const noexcept { return groups_.rank(); }
-  int size() const noexcept { return groups_.size(); }
+  int size() const noexcept { return groups_.ranks(); }
 
   group_type group() const { return groups_.group(); }
   void fail(std::string_view reason) const noexcept {
-    groups_.handle().fail(rank(), reason);
-    calls_.handle().fail(rank(), reason);
+    groups_.fail(reason);
+    calls_.fail(reason);
   }
   request_type exchange(group_type& group, std::span<comm::transfer const> out,
                         std::span<comm::transfer const> in) const {
@@ -213,7 +217,7 @@ class nccl_host {
  private:
   static std::size_t aligned(std::size_t bytes) { return (bytes + 15) / 16 * 16; }
 
-  request_type gather(nccl_core<D> const& core, D const& copies, group_type& group, void* whole,
+  request_type gather(nccl_devices<D> const& connected, D const& copies, group_type& group, void* whole,
                       std::span<comm::byte_range const> of_rank) const {
     std::size_t begin = 0, end = 0;
     for (comm::byte_range const& range : of_rank) {
@@ -222,8 +226,8 @@ class nccl_host {
       end = std::max(end, range.end);
     }
     if (end == begin || of_rank.size() != static_cast<std::size_t>(size()))
-      return {core.gather(group, whole, of_rank), nullptr};
-    auto staging = std::make_unique<nccl_staging<D>>(core, copies, end - begin);
+      return {connected.gather(group, whole, of_rank, 0), nullptr};
+    auto staging = std::make_unique<nccl_staging<D>>(connected, copies, end - begin);
     auto* const bytes = static_cast<std::byte*>(whole);
     std::vector<comm::byte_range> staged;
     for (comm::byte_range const& range : of_rank) {
@@ -237,18 +241,18 @@ class nccl_host {
       staged.push_back(place);
     }
     staging->synchronize();
-    auto request = core.gather(group, staging->data(), staged);
+    auto request = connected.gather(group, staging->data(), staged, 0);
     return {std::move(request), std::move(staging)};
   }
-  request_type sum(nccl_core<D> const& core, D const& copies, group_type& group, double* numbers,
+  request_type sum(nccl_devices<D> const& connected, D const& copies, group_type& group, double* numbers,
                    std::size_t count) const {
-    if (count == 0) return {core.sum(group, numbers, count), nullptr};
-    auto staging = std::make_unique<nccl_staging<D>>(core, copies, count * sizeof(double));
+    if (count == 0) return {connected.sum(group, numbers, count), nullptr};
+    auto staging = std::make_unique<nccl_staging<D>>(connected, copies, count * sizeof(double));
     auto* const memory = reinterpret_cast<double*>(staging->data());
     staging->bring(0, numbers, count * sizeof(double));
     staging->take_back(numbers, 0, count * sizeof(double));
     staging->synchronize();
-    auto request = core.sum(group, memory, count);
+    auto request = connected.sum(group, memory, count);
     return {std::move(request), std::move(staging)};
   }
   /// A call of the family without groups.
@@ -260,7 +264,7 @@ class nccl_host {
     request.wait();
   }
 
-  nccl_core<D> groups_, calls_;
+  nccl_devices<D> groups_, calls_;
   D group_copies_, call_copies_;
 };
 

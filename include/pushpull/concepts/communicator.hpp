@@ -19,6 +19,9 @@ struct transfer {
   void* memory;
   std::size_t bytes;
   int peer;
+  /// Which of the store's devices at this end, and at the other, has the memory. 0 for memory of the host, and where ranks
+  /// exchange memory of one device each.
+  std::size_t device = 0;
 };
 
 /// The numbers that an engine adds up.
@@ -94,6 +97,16 @@ concept GathersSlices = MovesMemoryOf<C, D> && requires(C const& c, typename C::
   { c.gather(g, whole, of_rank) } -> CommunicationRequest;
 };
 
+/// Moves memory of every device of a rank, each of which exchanges it with those of its number on the other ranks. Stores of
+/// several devices per rank need it unless their devices are the host's.
+/// Needs:     exchange regards `device` of transfers; gather(group, whole, of_rank, device). All ranks name the same device.
+template <class C, class D>
+concept MovesMemoryOfEachDevice =
+    ExchangesSlices<C, D> && GathersSlices<C, D> &&
+    requires(C const& c, typename C::group_type& g, void* whole, std::span<comm::byte_range const> of_rank) {
+      { c.gather(g, whole, of_rank, std::size_t{1}) } -> CommunicationRequest;
+    };
+
 /// Sums doubles over the ranks, in place. Exact where only one rank has a value that is not zero.
 /// Needs:     sum(group, numbers, count) -> request.
 template <class C, class D>
@@ -104,7 +117,8 @@ concept SumsDoubles =
 
 /// Adds up slices over the ranks, each on one rank. The order of the sum, and so its last bits, are the engine's.
 /// Needs:     reduce_scatter(group, whole, of_rank, sum, type) -> request: `sum` gets the sum over the ranks of the bytes of this
-///            rank's range of the array; a range per rank, the same on every rank. The array is only read.
+///            rank's range of the array; a range per rank, the same on every rank. The array is only read. If it models
+///            MovesMemoryOfEachDevice, also with a `device`.
 template <class C, class D>
 concept ReducesSlices = MovesMemoryOf<C, D> && requires(C const& c, typename C::group_type& g, void const* whole,
                                                         void* sum, std::span<comm::byte_range const> of_rank) {

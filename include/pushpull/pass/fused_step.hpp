@@ -357,6 +357,7 @@ class fused_step {
     constexpr bool by_tensor = sums_per_tensor<Rule, Phase>();
     if constexpr (may_fail && keeps_matrices<Rule>)  // see matrix_states
       if (over_ranks_ && sums_[0].have_nan(slots_ * static_cast<std::int64_t>(sums_in<Rule, Phase>))) failed_ = true;
+    if (has_distant_) join(devices);  // the sums over the ranks are those of the first device
     for (std::size_t n = 0; n < devices.size(); ++n) {
       D const& device = devices[n];
       auto* from = static_cast<sums_type*>(sums_[n].all.data());

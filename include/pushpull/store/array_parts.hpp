@@ -100,6 +100,7 @@ array_part sum_part(Table const& table, typename Table::record const& r, bool co
 template <class Table>
 class value_change {
   using W = typename Table::W;
+  using D = typename Table::device_type;
 
  public:
   /// @param value  In the masters' type, where it stays: all elements if the key has mirrors.
@@ -108,7 +109,15 @@ class value_change {
     if (!r.arena->resident()) return;
     for_each_shard(table, r, [&](auto const& shard) { table.add_own_mirrors(to_mirrors_, copies_, shard); });
     // The pass from masters to mirrors only reads them.
-    add_distant_mirrors(table, to_mirrors_, r, reinterpret_cast<W*>(const_cast<std::byte*>(value.bytes.data())));
+    auto* whole = reinterpret_cast<W*>(const_cast<std::byte*>(value.bytes.data()));
+    if constexpr (!HostDevice<D>)
+      if (table.is_distributed()) {
+        D const& device = table.devices().front();
+        masters_ = buffer<D>(device, static_cast<std::size_t>(padded(r.shape.size())) * sizeof(W));  // read by blocks
+        copy_bytes(device, masters_.data(), cpu_device<>(), value.bytes.data(), value.bytes.size());
+        whole = static_cast<W*>(masters_.data());
+      }
+    add_distant_mirrors(table, to_mirrors_, copies_, r, whole);
     to_mirrors_.commit(table.devices());
   }
 
@@ -127,6 +136,7 @@ class value_change {
   Table const& table_;
   typename Table::record const& key_;
   saved_range value_;
+  buffer<D> masters_;  // where the pass does not read them on the host
   typename Table::pull_step to_mirrors_;
   std::vector<staged_copy> copies_;
 };

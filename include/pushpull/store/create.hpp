@@ -120,7 +120,7 @@ void expect_known_kind(std::string const& type, std::optional<C> const& communic
            "servers: pushpull/remote/create.hpp and the target pushpull::zmq");
   } else if (says("nccl")) {
     expect(communicator.has_value() && !std::same_as<C, comm::any_communicator>,
-           "is a store of ranks with a GPU each and needs their communicator: create(name, devices, comm::nccl(device, "
+           "is a store of ranks of GPUs and needs their communicator: create(name, devices, comm::nccl(devices, "
            "comm::mpi{})), from pushpull/comm/nccl.hpp and the target pushpull::nccl");
   } else {
     expect(!communicator || communicator->size() == 1 || communicator->ranks_are_independent() ||

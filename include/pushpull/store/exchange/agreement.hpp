@@ -27,6 +27,7 @@
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/keys/key_table.hpp>
 #include <pushpull/store/keys/shard.hpp>
+#include <pushpull/store/reach.hpp>
 #include <pushpull/tensor/buffer.hpp>
 #include <pushpull/tensor/copy_bytes.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
@@ -176,10 +177,10 @@ void expect_agreed_keys(rank_group& ranks, std::string const& store, std::vector
 }
 
 /// Adds the parts of all local mirrors whose masters other processes have to a step that writes them.
-/// @param whole  The key's masters, which device number 0 reaches.
+/// @param whole  The key's masters, which device number 0 reaches. @param copies  For after the step.
 template <class Table>
-void add_distant_mirrors(Table const& table, typename Table::pull_step& step, typename Table::record const& r,
-                         typename Table::W* whole) {
+void add_distant_mirrors(Table const& table, typename Table::pull_step& step, std::vector<staged_copy>& copies,
+                         typename Table::record const& r, typename Table::W* whole) {
   std::vector<typename Table::T*> mirrors;
   for_each_owner(
       table, r, [](auto const&) {},
@@ -187,7 +188,14 @@ void add_distant_mirrors(Table const& table, typename Table::pull_step& step, ty
         auto run = whole_key_run<typename Table::pull_step::run_type>(r, whole + part.offset);
         run.size = part.size;
         mirrors.clear();
-        for (std::size_t m = 0; m < table.devices().size(); ++m) mirrors.push_back(Table::mirror(r, m) + part.offset);
+        for (std::size_t m = 0; m < table.devices().size(); ++m) {
+          auto* const mirror = Table::mirror(r, m) + part.offset;
+          if (table.reach()(0, m))
+            mirrors.push_back(mirror);
+          else
+            copies.push_back({0, mirror, Table::mirror(r, 0) + part.offset,
+                              static_cast<std::size_t>(part.size) * sizeof(typename Table::T)});
+        }
         step.add(0, run, {}, mirrors);
       });
 }
@@ -195,9 +203,11 @@ void add_distant_mirrors(Table const& table, typename Table::pull_step& step, ty
 template <class Table>
 void fill_distant_mirrors(Table const& table, typename Table::record const& r, typename Table::W* whole) {
   typename Table::pull_step step(table.devices().size());
-  add_distant_mirrors(table, step, r, whole);
+  std::vector<staged_copy> copies;
+  add_distant_mirrors(table, step, copies, r, whole);
   step.commit(table.devices());
   step.run(table.devices());
+  copy_behind(table.devices(), copies);
 }
 
 /// Initial values that each rank receives from rank 0 when a key is made: one at a time, in the order of the keys. Those of

@@ -68,8 +68,9 @@ class call_exchange {
       for (std::size_t rank = 0; rank < ranks; ++rank)
         for (std::size_t k = x.source; k < x.source + x.sources; ++k) {
           bool const is_own = rank == table.owners().rank();
-          sources.push_back(is_own ? own_[k] : operand<G const, D>{nullptr, table.devices().front(), own_[k].size});
           origins_.push_back({rank, of_key + k - x.source, is_own});
+          D const& device = table.devices()[device_of(table, origins_.size() - 1)];
+          sources.push_back(is_own ? own_[k] : operand<G const, D>{nullptr, device, own_[k].size});
         }
       of_key += x.sources;
       if (packs_ && x.key->arena->resident())
@@ -92,11 +93,18 @@ class call_exchange {
   /// Whether source number k of the call is another rank's.
   bool is_received(std::size_t k) const { return k < origins_.size() && !origins_[k].is_own; }
 
+  /// The number of the device in whose memory messages find source number k, on all ranks.
+  std::size_t device_of(Table const& table, std::size_t k) const {
+    return moving_device<D>(origins_[k].number % table.devices().size());
+  }
+
   /// Source number k, which is dense: its parts go to the other ranks, or this rank's part comes.
+  /// @param received  Memory of the source's device.
   void add_source(Table const& table, record const& key, std::size_t k, operand<G const, D>& source,
                   staging<D>& received) {
     auto const bytes = [](std::int64_t elements) { return static_cast<std::size_t>(elements) * sizeof(G); };
     origin const& from = origins_[k];
+    std::size_t const device = device_of(table, k);
     if (!from.is_own) {
       slice const part = part_read_by(table, key, table.owners().rank());
       if (part.size() <= 0) return;
@@ -104,15 +112,15 @@ class call_exchange {
         source.data = array(key, from);
         return;
       }
-      auto* const memory = static_cast<G*>(received.take(table.devices().front(), bytes(part.size())));
-      messages_->receive(memory, bytes(part.size()), static_cast<int>(from.rank));
+      auto* const memory = static_cast<G*>(received.take(table.devices()[device], bytes(part.size())));
+      messages_->receive(memory, bytes(part.size()), static_cast<int>(from.rank), device);
       source.data = memory;
       source.begin = part.begin;
     } else {
       slice packed;
       for_each_distant_reader(table, key, [&](std::size_t rank, slice const& part) {
         if (!reaches(table, key, rank)) {
-          messages_->send(source.data + part.begin, bytes(part.size()), static_cast<int>(rank));
+          messages_->send(source.data + part.begin, bytes(part.size()), static_cast<int>(rank), device);
         } else if (part.begin == packed.end) {
           packed.end = part.end;
         } else {
@@ -131,16 +139,18 @@ class call_exchange {
   /// the codes that a pass over `size` elements reads.
   template <class F>
   void add_codes(Table const& table, record const& key, std::size_t k, F const& code_of) {
+    std::size_t const device = device_of(table, k);
     if (origin const& from = origins_[k]; !from.is_own) {
       slice const part = part_read_by(table, key, table.owners().rank());
       if (part.size() > 0)
         code_of(part.begin, part.size(), [&](void const* memory, std::size_t bytes) {
-          messages_->receive(const_cast<void*>(memory), bytes, static_cast<int>(from.rank));
+          messages_->receive(const_cast<void*>(memory), bytes, static_cast<int>(from.rank), device);
         });
     } else {
       for_each_distant_reader(table, key, [&](std::size_t rank, slice const& part) {
-        code_of(part.begin, part.size(),
-                [&](void const* memory, std::size_t bytes) { messages_->send(memory, bytes, static_cast<int>(rank)); });
+        code_of(part.begin, part.size(), [&](void const* memory, std::size_t bytes) {
+          messages_->send(memory, bytes, static_cast<int>(rank), device);
+        });
       });
     }
   }

@@ -10,12 +10,15 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/schedule/awaited.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/keys/shard.hpp>
+#include <pushpull/store/reach.hpp>
+#include <pushpull/store/staging.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
@@ -34,6 +37,7 @@ inline std::string text_of(std::exception_ptr const& thrown) {
 template <class Table>
 class function_exchange {
   using W = typename Table::W;
+  using D = typename Table::device_type;
   using record = typename Table::record;
 
  public:
@@ -43,19 +47,32 @@ class function_exchange {
   awaited& start_masters(Table const& table, ForEachKey const& for_each_key, Whole const& whole) {
     messages& to = begin(masters_, [&] { return table.ranks().make_messages(); });
     bool const collects = table.owners().rank() == 0;
+    if (received_.empty()) received_ = make_staging<D>(table.staged());
+    for (auto& memory : received_) memory.clear();
+    copies_.clear();
     for_each_key([&](record& r) {
       for_each_owner(
           table, r,
           [&](auto const& shard) {
-            if (!collects) to.send(shard.master(), bytes(shard.size()), 0);
+            if (!collects) to.send(shard.master(), bytes(shard.size()), 0, moving_device<D>(shard.device_number()));
           },
           [&](distant_part const& part) {
-            if (collects) to.receive(whole(r) + part.offset, bytes(part.size), static_cast<int>(part.rank));
+            if (!collects) return;
+            std::size_t const device = moving_device<D>(part.device);
+            W* memory = whole(r) + part.offset;
+            if (device != 0) {  // it comes to the device of the owner's number
+              void* const received = received_[device].take(table.devices()[device], bytes(part.size));
+              copies_.push_back({0, memory, received, bytes(part.size)});
+              memory = static_cast<W*>(received);
+            }
+            to.receive(memory, bytes(part.size), static_cast<int>(part.rank), device);
           });
     });
     to.start_exchange();
     return to;
   }
+  /// When they have come.
+  void finish_masters(Table const& table) const { copy_before(table.devices(), copies_); }
 
   /// @param thrown  By the function, on rank 0; null if it has returned.
   awaited& start_outcome(Table const& table, std::exception_ptr thrown) {
@@ -100,6 +117,8 @@ class function_exchange {
   }
 
   std::unique_ptr<messages> masters_, outcomes_;
+  std::vector<staging<D>> received_;  // on each device
+  std::vector<staged_copy> copies_;   // from there
   outcome outcome_;
   std::exception_ptr thrown_;
 };

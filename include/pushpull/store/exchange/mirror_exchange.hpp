@@ -7,10 +7,12 @@
 #include <vector>
 
 #include <pushpull/concepts/communicator.hpp>
+#include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/schedule/awaited.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/keys/placement.hpp>
+#include <pushpull/store/keys/topology.hpp>
 #include <pushpull/store/reach.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
@@ -40,6 +42,7 @@ class mirror_exchange {
   using T = typename Table::T;
   using record = typename Table::record;
   using arena_type = typename Table::arena_type;
+  using device_type = typename Table::device_type;
 
  public:
   /// Forgets the keys.
@@ -76,7 +79,7 @@ class mirror_exchange {
     switch (part_++) {
       case 0: of.start_gathers(); return &of;
       case 1:
-        copy_all(table.devices(), spread_);
+        copy_behind(table.devices(), spread_);
         if (table.ranks().has_levels()) {
           of.start_arrival();
           return &of;
@@ -92,13 +95,22 @@ class mirror_exchange {
   static std::size_t bytes(std::int64_t elements) { return static_cast<std::size_t>(elements) * sizeof(T); }
 
   void gather(Table const& table, messages& to) {
+    topology const& all = table.owners();
+    if constexpr (HostDevice<device_type>)
+      return gather(table, to, 0, [&](std::size_t rank) { return arena_->part_of_rank(all, rank); });
+    for (std::size_t n = 0; n < all.devices(); ++n)  // each device has the slices of its number
+      gather(table, to, n, [&](std::size_t rank) { return arena_->parts()[all.first_owner(rank) + n]; });
+  }
+  /// @param part_of  part_of(rank): what comes from a rank to the mirror of this rank's device number n.
+  template <class PartOf>
+  void gather(Table const& table, messages& to, std::size_t n, PartOf const& part_of) {
     ranges_.clear();
     for (std::size_t rank = 0; rank < table.owners().ranks(); ++rank) {
-      slice const part = common(range_, arena_->part_of_rank(table.owners(), rank));
+      slice const part = common(range_, part_of(rank));
       ranges_.push_back(part.size() > 0 ? comm::byte_range{bytes(part.begin), bytes(part.end)} : comm::byte_range{});
-      if (part.size() > 0 && rank != table.owners().rank()) spread(table, part, table.owners().rank());
+      if (part.size() > 0 && rank != table.owners().rank()) spread(table, part, n, table.owners().rank());
     }
-    to.gather(arena_->mirror(0), ranges_);
+    to.gather(arena_->mirror(n), ranges_, n);
   }
 
   void exchange_with_partners(Table const& table, messages& to) {
@@ -113,16 +125,17 @@ class mirror_exchange {
       slice const theirs = common(range_, arena_->part_of_rank(table.owners(), partner));
       if (theirs.size() <= 0) continue;
       to.receive_result(arena_->mirror(0) + theirs.begin, bytes(theirs.size()), static_cast<int>(partner));
-      for (std::size_t rank = first; rank < first + nodes.ranks_per_node; ++rank) spread(table, theirs, rank);
+      for (std::size_t rank = first; rank < first + nodes.ranks_per_node; ++rank) spread(table, theirs, 0, rank);
     }
   }
 
-  /// Copies from this rank's first mirror to all others of a rank that it reaches.
-  void spread(Table const& table, slice const& part, std::size_t rank) {
+  /// Copies from this rank's mirror number `from`, on its device, to all others of a rank that it reaches.
+  void spread(Table const& table, slice const& part, std::size_t from, std::size_t rank) {
     bool const is_own = rank == table.owners().rank();
-    for (std::size_t n = is_own ? 1 : 0; n < table.devices().size(); ++n) {
+    for (std::size_t n = 0; n < table.devices().size(); ++n) {
+      if (is_own && n == from) continue;
       T* const to = is_own ? arena_->mirror(n) : arena_->mirror(rank, n);
-      spread_.push_back({is_own ? n : 0, to + part.begin, arena_->mirror(0) + part.begin, bytes(part.size())});
+      spread_.push_back({from, to + part.begin, arena_->mirror(from) + part.begin, bytes(part.size())});
     }
   }
 

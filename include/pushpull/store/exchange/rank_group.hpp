@@ -19,85 +19,9 @@
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/profile/tracing.hpp>
-#include <pushpull/schedule/awaited.hpp>
+#include <pushpull/store/exchange/messages.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
-
-/// The messages of one operation, in the parts in which it waits for them. Kept from call to call: in the steady state the
-/// lists allocate nothing.
-class messages : public awaited {
- public:
-  virtual ~messages() = default;
-
-  void clear() {
-    out_.clear();
-    in_.clear();
-    gathers_.clear();
-    ranges_.clear();
-    results_out_.clear();
-    results_in_.clear();
-    reductions_.clear();
-  }
-
-  /// Bytes for a rank, which are read once `start_exchange` has been called.
-  void send(void const* memory, std::size_t bytes, int peer) {
-    if (bytes > 0) out_.push_back({const_cast<void*>(memory), bytes, peer});
-  }
-  /// Bytes from a rank. Those between two ranks come in the order in which they are sent.
-  void receive(void* memory, std::size_t bytes, int peer) {
-    if (bytes > 0) in_.push_back({memory, bytes, peer});
-  }
-  /// An array of which each rank has a range of bytes, the same on all ranks; `of_rank` is copied.
-  void gather(void* whole, std::span<comm::byte_range const> of_rank) {
-    gathers_.push_back({whole, ranges_.size()});
-    ranges_.insert(ranges_.end(), of_rank.begin(), of_rank.end());
-  }
-
-  /// With the bytes that `start_exchange` moves: an array of numbers on each rank, of which this rank gets the sum, over the
-  /// ranks, of the elements in its range of bytes; `of_rank` is copied.
-  void reduce(void const* whole, std::span<comm::byte_range const> of_rank, void* sum, comm::number_type type) {
-    reductions_.push_back({whole, sum, ranges_.size(), type});
-    ranges_.insert(ranges_.end(), of_rank.begin(), of_rank.end());
-  }
-
-  /// Same as send and receive, of what `start_gathers` moves.
-  void send_result(void const* memory, std::size_t bytes, int peer) {
-    if (bytes > 0) results_out_.push_back({const_cast<void*>(memory), bytes, peer});
-  }
-  void receive_result(void* memory, std::size_t bytes, int peer) {
-    if (bytes > 0) results_in_.push_back({memory, bytes, peer});
-  }
-
-  /// Each starts calls, for which the operation then waits. Where ranks reach each other's memory, the first waits for
-  /// all ranks of the node to be in the operation; the second too, unless there are several nodes.
-  virtual void start_exchange() = 0;
-  virtual void start_gathers() = 0;
-  /// Until all ranks of the node have called it.
-  virtual void start_arrival() = 0;
-  virtual void start_sum(std::span<double> numbers) = 0;
-
- protected:
-  struct gathered_array {
-    void* whole;
-    std::size_t first;  // its ranges
-  };
-
-  struct reduced_array {
-    void const* whole;
-    void* sum;
-    std::size_t first;  // its ranges
-    comm::number_type type;
-  };
-
-  std::span<comm::byte_range const> ranges(std::size_t first, std::size_t ranks) const {
-    return std::span(ranges_).subspan(first, ranks);
-  }
-
-  std::vector<comm::transfer> out_, in_, results_out_, results_in_;
-  std::vector<gathered_array> gathers_;
-  std::vector<reduced_array> reductions_;
-  std::vector<comm::byte_range> ranges_;
-};
 
 /// Memory that the ranks of a node reach, a block of each.
 class shared_blocks {
@@ -131,6 +55,9 @@ class rank_group {
   bool shares_memory() const { return nodes().ranks_per_node > 1; }
   /// Whether owners get sums of resident gradients from the communicator.
   virtual bool reduces() const = 0;
+  /// Whether resident gradients of a rank's devices are added up before they travel: those of GPUs, of which only
+  /// the sums need the network.
+  virtual bool adds_devices() const = 0;
   /// Whether slices travel between nodes and then within them.
   bool has_levels() const { return shares_memory() && nodes().nodes > 1; }
   /// Zeros. Collective, on the calling thread; each rank asks for as many bytes.
@@ -240,15 +167,13 @@ class messages_of final : public messages {
     start("exchange", out_, [&](C const& c, group_type& g) {
       exchange_.emplace(c.exchange(g, out_, in_));  // also of nothing: other ranks may have something
       if constexpr (ReducesSlices<C, D>)
-        for (reduced_array const& array : reductions_)
-          reduce_.push_back(c.reduce_scatter(g, array.whole, ranges(array.first, all_.size()), array.sum, array.type));
+        for (reduced_array const& array : reductions_) reduce_.push_back(reduction(c, g, array));
       arrive(c, g);
     });
   }
   void start_gathers() override {
     start("gather", results_out_, [&](C const& c, group_type& g) {
-      for (gathered_array const& array : gathers_)
-        gather_.push_back(c.gather(g, array.whole, ranges(array.first, all_.size())));
+      for (gathered_array const& array : gathers_) gather_.push_back(gathering(c, g, array));
       if (!all_.shares_memory()) return;
       if (all_.has_levels()) {
         exchange_.emplace(c.exchange(g, results_out_, results_in_));
@@ -296,6 +221,19 @@ class messages_of final : public messages {
   }
 
  private:
+  gather_request gathering(C const& c, group_type& g, gathered_array const& array) const {
+    auto const of_rank = ranges(array.first, all_.size());
+    if constexpr (MovesMemoryOfEachDevice<C, D>) return c.gather(g, array.whole, of_rank, array.device);
+    return c.gather(g, array.whole, of_rank);
+  }
+  reduce_request reduction(C const& c, group_type& g, reduced_array const& array) const
+    requires(ReducesSlices<C, D>)
+  {
+    auto const of_rank = ranges(array.first, all_.size());
+    if constexpr (MovesMemoryOfEachDevice<C, D>)
+      return c.reduce_scatter(g, array.whole, of_rank, array.sum, array.type, array.device);
+    return c.reduce_scatter(g, array.whole, of_rank, array.sum, array.type);
+  }
   void arrive([[maybe_unused]] C const& c, [[maybe_unused]] group_type& g) {
     if constexpr (SharesMemory<C, D>)
       if (all_.shares_memory()) arrival_.emplace(c.arrive(g));
@@ -333,12 +271,16 @@ class ranks_of final : public rank_group {
   /// @param reaches_node  Whether the ranks of a node share memory.
   /// @param reduces       Whether owners get sums of resident gradients from the communicator.
   ranks_of(C const& communicator, bool reaches_node, bool reduces)
-      : communicator_(communicator), nodes_(layout_of(communicator, reaches_node)), reduces_(reduces) {}
+      : communicator_(communicator),
+        nodes_(layout_of(communicator, reaches_node)),
+        reduces_(reduces),
+        adds_devices_(!HostDevice<D> && reaches_node) {}
 
   std::size_t size() const override { return static_cast<std::size_t>(communicator_.size()); }
   std::size_t rank() const override { return static_cast<std::size_t>(communicator_.rank()); }
   node_layout const& nodes() const override { return nodes_; }
   bool reduces() const override { return reduces_; }
+  bool adds_devices() const override { return adds_devices_; }
   std::unique_ptr<shared_blocks> allocate_shared([[maybe_unused]] std::size_t bytes) override {
     if constexpr (SharesMemory<C, D>)
       return std::make_unique<shared_memory_blocks<typename C::shared_memory>>(communicator_.allocate_shared(bytes));
@@ -394,7 +336,7 @@ class ranks_of final : public rank_group {
 
   C communicator_;
   node_layout nodes_;
-  bool reduces_;
+  bool reduces_, adds_devices_;
 };
 
 }  // namespace pushpull::detail

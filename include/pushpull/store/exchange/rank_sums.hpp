@@ -12,6 +12,8 @@
 #include <pushpull/pass/fused_step.hpp>
 #include <pushpull/pass/operands.hpp>
 #include <pushpull/store/keys/record.hpp>
+#include <pushpull/store/reach.hpp>
+#include <pushpull/store/staging.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
@@ -32,11 +34,14 @@ class rank_sums {
                                pass::element_types<T, A, To, To, To, false, true>, Memory>;
 
  public:
-  explicit rank_sums(std::size_t devices) : add_(devices), bring_(devices) {}
+  explicit rank_sums(table_type const& table)
+      : add_(table.devices().size()), bring_(table.devices().size()), staged_(table.staged().front()) {}
 
   void clear() {
     add_.clear();
     bring_.clear();
+    staged_.clear();
+    copies_.clear();
   }
   /// The sum of `size` elements from the key's first on. @param gradients  From there on, of all of the rank's sources.
   void add(table_type const& table, record const& key, std::int64_t size, std::span<T const* const> gradients) {
@@ -58,8 +63,14 @@ class rank_sums {
     add_.commit(devices);
     bring_.commit(devices);
   }
-  void run_add(std::vector<D> const& devices) { add_.run(devices); }
-  void run_bring(std::vector<D> const& devices) { bring_.run(devices); }
+  void run_add(std::vector<D> const& devices) {
+    copy_before(devices, copies_);
+    add_.run(devices);
+  }
+  void run_bring(std::vector<D> const& devices) {
+    copy_before(devices, copies_);
+    bring_.run(devices);
+  }
 
   /// What the rank brings for the key. There is room: see reserve.
   static T* brought(record const& key) { return key.arena->source(0) + key.offset; }
@@ -80,10 +91,21 @@ class rank_sums {
       for (last = first + 1; last < keys.size() && follows_in_memory(*keys[last - 1], *keys[last]) &&
                              keys[last]->accumulated() == lead.accumulated();)
         ++last;
+      std::int64_t const size = keys[last - 1]->padded_range().end - lead.offset;
       resident_.clear();
-      for (std::size_t m = 0; m < table.devices().size(); ++m) resident_.push_back(table_type::gradient(lead, m));
-      f(lead, keys[last - 1]->padded_range().end - lead.offset);
+      for (std::size_t m = 0; m < table.devices().size(); ++m) resident_.push_back(readable(table, lead, m, size));
+      f(lead, size);
     }
+  }
+
+  /// The gradient of device number m where device number 0 reads it.
+  T const* readable(table_type const& table, record const& key, std::size_t m, std::int64_t size) {
+    T const* const gradient = table_type::gradient(key, m);
+    if (table.reach()(0, m)) return gradient;
+    std::size_t const bytes = static_cast<std::size_t>(size) * sizeof(T);
+    void* const staged = staged_.take(table.devices().front(), bytes);
+    copies_.push_back({0, staged, gradient, bytes});
+    return static_cast<T const*>(staged);
   }
 
   template <class To>
@@ -102,6 +124,8 @@ class rank_sums {
   step_type<A> add_;
   step_type<T> bring_;
   std::vector<T const*> resident_;
+  staging<D> staged_;  // of resident gradients that device number 0 does not reach
+  std::vector<staged_copy> copies_;
 };
 
 }  // namespace pushpull::detail

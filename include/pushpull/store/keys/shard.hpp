@@ -175,7 +175,7 @@ void for_each_shard(Table const& table, std::span<typename Table::record* const>
 /// Elements of a range that another process holds, counted from the range's first.
 struct distant_part {
   std::int64_t offset, size;
-  std::size_t rank;
+  std::size_t rank, device;  ///< Of the owner.
 };
 
 /// f(shard) for each local owner that holds elements of a range, g(distant_part) for each other owner: in the order of the
@@ -191,7 +191,9 @@ void for_each_owner(Table const& table, typename Table::arena_type& arena, slice
         if (!s.empty()) f(s);
       } else {
         slice const part = common(range, arena.parts()[owner]);
-        if (part.size() > 0) g(distant_part{part.begin - range.begin, part.size(), all.rank_of(owner)});
+        std::size_t const rank = all.rank_of(owner);
+        if (part.size() > 0)
+          g(distant_part{part.begin - range.begin, part.size(), rank, owner - all.first_owner(rank)});
       }
     }
   } else {

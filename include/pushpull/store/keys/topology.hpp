@@ -64,8 +64,21 @@ bool exchanges(C const& communicator) {
   }
 }
 
+/// Whether the communicator moves memory of several devices D per rank: any memory of the host is the same to it.
+template <Device D, class C>
+bool moves_memory_of_each_device(C const& communicator) {
+  if constexpr (requires {
+                  { communicator.moves_memory_of_each_device() } -> std::convertible_to<bool>;
+                }) {
+    return communicator.moves_memory_of_each_device();
+  } else {
+    return HostDevice<D> || MovesMemoryOfEachDevice<C, D>;
+  }
+}
+
 /// The owners of a store with `devices` devices D in each process. Independent ranks own all slices of their own stores.
-/// @throws invalid_argument unless 0 <= rank < size; for several ranks that are not independent and cannot exchange slices
+/// @throws invalid_argument unless 0 <= rank < size; for several ranks that are not independent and cannot exchange slices,
+/// or not those of as many devices
 template <Device D, Communicator C>
 topology owners_of(C const& communicator, std::size_t devices) {
   int const rank = communicator.rank(), size = communicator.size();
@@ -75,8 +88,13 @@ topology owners_of(C const& communicator, std::size_t devices) {
   });
   if (size == 1 || has_independent_ranks(communicator)) return topology(devices);
   if constexpr (is_collective<C, D>)
-    if (exchanges(communicator))
+    if (exchanges(communicator)) {
+      expects<invalid_argument>(devices == 1 || moves_memory_of_each_device<D>(communicator), [&] {
+        return "kv_store: the communicator moves memory of one device per rank, the store has " +
+               std::to_string(devices) + " devices";
+      });
       return topology(static_cast<std::size_t>(rank), static_cast<std::size_t>(size), devices);
+    }
   throw invalid_argument(
       "kv_store: the communicator says rank " + std::to_string(rank) + " of " + std::to_string(size) +
       " and cannot exchange slices of these devices' memory, so each rank would train alone; if that "

@@ -34,10 +34,7 @@ class accumulating_ranks {
 
  public:
   accumulating_ranks(store_contents<Types>& contents, typename Types::compressor_type const& compressor, bool may_skip)
-      : contents_(contents),
-        sums_(contents.devices().size()),
-        call_(contents.keys, compressor),
-        pull_(contents.devices().size()) {
+      : contents_(contents), sums_(contents.keys), call_(contents.keys, compressor), pull_(contents.devices().size()) {
     call_.remember_residuals(may_skip, true);
     call_.expect_sums();
   }
@@ -47,7 +44,7 @@ class accumulating_ranks {
   void lay_out(Call& call, Step& step) {
     auto const& table = contents_.keys;
     sums_.clear();
-    is_brought_ = false;
+    is_copied_ = is_brought_ = false;
     waits_ = call.choose([](record const& r) { return !r.due; });
     if (waits_) {
       call.for_each_key_and_sources(
@@ -70,6 +67,7 @@ class accumulating_ranks {
   template <class Call, class Run>
   awaited* run(Call& call, Run const& run_step) {
     auto const& devices = contents_.devices();
+    if (!std::exchange(is_copied_, true)) call.bring_sources(devices);
     if (updates_) {  // the rule may fail, so this comes first
       if (!std::exchange(is_brought_, true)) sums_.run_bring(devices);
       if (awaited* const event = call_.launch_part(contents_.keys, effect::updates, run_step)) return event;
@@ -79,6 +77,7 @@ class accumulating_ranks {
       call.choose([](record const& r) { return !r.due; });
       call.launch(contents_.keys, effect::reads, [&] { pull_.run(devices); });
     }
+    call.release_sources(devices);
     return nullptr;
   }
 
@@ -110,7 +109,7 @@ class accumulating_ranks {
   rank_sums<Types, pass::memory::foreign> sums_;
   laid_out_call<table_type, D, T, T, typename Types::compressor_type> call_;
   pull_step<table_type, T, T> pull_;
-  bool waits_ = false, updates_ = false, is_brought_ = false;
+  bool waits_ = false, updates_ = false, is_copied_ = false, is_brought_ = false;
 };
 
 }  // namespace pushpull::detail

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <type_traits>
 #include <vector>
@@ -44,6 +45,19 @@ class call_sources : public call_tensors<Table, D, G, M> {
         exchange_.spread(table, items_, sources_, which, !compressed);
       }
   }
+  /// Forgets the call.
+  void forget() {
+    base::forget();
+    moved_.clear();
+  }
+  /// Copies sources to where `for_each_key_and_sources` has found them. After `begin` of a call that only reads.
+  void bring_sources(std::vector<D> const& devices) {
+    copy_to_owners(devices, false);
+    staged_.forget_copies_in();
+  }
+  /// Later work on the sources' devices comes after the work of the store's devices so far.
+  void release_sources(std::vector<D> const& devices) const { order_before_sources(devices); }
+
   /// f(record, gradients) for each key that is chosen: its sources where device number 0 reads them.
   template <class F>
   void for_each_key_and_sources(Table const& table, F const& f) {
@@ -99,16 +113,26 @@ class call_sources : public call_tensors<Table, D, G, M> {
     any_key([&](std::span<item const> same) {
       std::size_t number = 0;
       for (item const& x : same)
-        for (std::size_t k = x.source; k < x.source + x.sources; ++k)
+        for (std::size_t k = x.source; k < x.source + x.sources; ++k) {
+          std::size_t const n = device_of(table, k);
+          D const& device = table.devices()[n];
           if (is_received(k)) {
-            encoded_.add_received(*x.key, k, table.devices().front(), staged_.memory(0));
-          } else {
-            encoded_.add(*x.key, number++, k, sources_[k], table.devices().front(), staged_.memory(0));
+            encoded_.add_received(*x.key, k, device, staged_.memory(n));
+          } else {  // messages find the codes of GPUs on a device of the store
+            bool const stays = sources_[k].device && (HostDevice<D> || !table.is_distributed());
+            encoded_.add(*x.key, number++, k, sources_[k], stays ? *sources_[k].device : device, staged_.memory(n));
           }
+        }
       return false;
     });
   }
 
+  /// See call_exchange::device_of.
+  std::size_t device_of([[maybe_unused]] Table const& table, [[maybe_unused]] std::size_t k) const {
+    if constexpr (Table::collective)
+      if (table.is_distributed()) return exchange_.device_of(table, k);
+    return 0;
+  }
   /// Whether source number k comes from another rank.
   bool is_received([[maybe_unused]] std::size_t k) const {
     if constexpr (Table::collective) return exchange_.is_received(k);
@@ -118,6 +142,7 @@ class call_sources : public call_tensors<Table, D, G, M> {
   /// The slices of sources that go to other ranks and come from them.
   void lay_out_exchange(Table const& table, sources_to readers) {
     exchange_.clear(readers);
+    moved_.clear();
     any_key([&](std::span<item const> same) {
       for (item const& x : same) {
         for (std::size_t k = x.source; k < x.source + x.sources; ++k)
@@ -129,8 +154,8 @@ class call_sources : public call_tensors<Table, D, G, M> {
               });
             });
           } else {
-            if (!is_received(k)) bring_to_messages(table, sources_[k]);
-            exchange_.add_source(table, *x.key, k, sources_[k], staged_.memory(0));
+            if (!is_received(k)) bring_to_messages(table, device_of(table, k), sources_[k]);
+            exchange_.add_source(table, *x.key, k, sources_[k], staged_.memory(device_of(table, k)));
           }
         if constexpr (std::is_same_v<M, typename Table::T>)
           for (std::size_t k = x.output; k < x.output + x.outputs; ++k)
@@ -140,14 +165,34 @@ class call_sources : public call_tensors<Table, D, G, M> {
     });
     exchange_.commit(table.devices());
   }
-  /// Messages of GPUs move memory of device number 0: a source that lies elsewhere is copied there first.
-  void bring_to_messages([[maybe_unused]] Table const& table, [[maybe_unused]] operand<G const, D>& source) {
+  /// Messages of GPUs move memory of device number n: a source that lies elsewhere is copied there first.
+  void bring_to_messages([[maybe_unused]] Table const& table, [[maybe_unused]] std::size_t n,
+                         [[maybe_unused]] operand<G const, D>& source) {
     if constexpr (!HostDevice<D>) {
-      D const& device = table.devices().front();
+      D const& device = table.devices()[n];
       if (source.size == 0 || lies_on(device, source)) return;
-      source.data = staged_.copied(device, 0, source);
-      if (!source.device) source.device = device;  // else its stream still orders the copy
+      moved_.push_back(source.device);
+      source.data = staged_.copied(device, n, source);
+      source.device = device;
     }
+  }
+  /// The store's devices after all that the sources' devices have been given so far, and the other way round.
+  void order_after_sources(std::vector<D> const& devices) const {
+    order_after(devices, sources_);
+    for (auto const& device : moved_) order_after(devices, device);
+  }
+  void order_before_sources(std::vector<D> const& devices) const {
+    order_before(devices, sources_);
+    for (auto const& device : moved_) order_before(devices, device);
+  }
+  /// Copies sources to where messages find them.
+  void copy_to_messages(std::vector<D> const& devices) const { copy_all(devices, staged_.copies_to_messages()); }
+  /// When the messages have come: copies sources to owners that do not reach them.
+  void copy_to_owners(std::vector<D> const& devices, bool after_messages) const {
+    if (after_messages)
+      copy_before(devices, staged_.copies_in());
+    else
+      copy_all(devices, staged_.copies_in());
   }
   awaited* start_exchange(Table const& table) {
     exchange_.pack(table.devices());
@@ -193,6 +238,7 @@ class call_sources : public call_tensors<Table, D, G, M> {
 
  private:
   std::vector<G const*> own_;
+  std::vector<std::optional<D>> moved_;  // where sources were that messages find elsewhere
 };
 
 }  // namespace pushpull::detail

@@ -42,11 +42,10 @@ class encoded_sources {
     codes_.resize(sources);
     encodings_.clear();
   }
-  /// Takes memory for source k of the call, which is number `number` of the key. @param standard  Encodes what is in host
-  /// memory.
-  void add(Record& key, std::size_t number, std::size_t k, operand<G const, D> const& source, D const& standard,
+  /// Takes memory for source k of the call, which is number `number` of the key.
+  /// @param device  Encodes it. @param staged  Memory of the device.
+  void add(Record& key, std::size_t number, std::size_t k, operand<G const, D> const& source, D const& device,
            staging<D>& staged) {
-    D const& device = source.device ? *source.device : standard;
     if (number == key.with_rare().compressed.size()) {
       key.rare->compressed.emplace_back(std::type_identity<encoder>{}, device, compressor_, key.size());
     } else {

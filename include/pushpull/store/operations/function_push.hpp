@@ -94,6 +94,7 @@ class function_push final : public gradient_operation<Types> {
       if (!table_.is_distributed()) {
         call_function();
       } else if constexpr (Types::collective) {
+        contents.in_step([&] { exchange_.finish_masters(table_); });
         auto thrown = calls_function() ? exception_of([&] { call_function(); }) : nullptr;
         return contents.in_step([&] { return &exchange_.start_outcome(table_, std::move(thrown)); });
       }

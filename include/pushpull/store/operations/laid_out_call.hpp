@@ -150,10 +150,14 @@ class laid_out_call : public call_sources<Table, D, G, M, C> {
       if (captured_) order_after_tensors(table);
       if constexpr (compressed)
         if (what != effect::reads) this->encode(table.devices());
-      copy_all(table.devices(), staged_.copies_in());
-      stage_ = stage::pass;
+      this->copy_to_messages(table.devices());
+      stage_ = stage::received;
       if constexpr (Table::collective)
         if (exchanges) return this->start_exchange(table);
+    }
+    if (stage_ == stage::received) {
+      this->copy_to_owners(table.devices(), exchanges);
+      stage_ = stage::pass;
     }
     if (stage_ == stage::pass) {
       if (auto const sums = run_or_restore(run)) {
@@ -162,6 +166,7 @@ class laid_out_call : public call_sources<Table, D, G, M, C> {
         return launch_part(table, what, run);
       }
       stage_ = stage::results;
+      copy_behind(table.devices(), staged_.copies_out());
     }
     if constexpr (Table::collective)
       if (exchanges)
@@ -169,8 +174,7 @@ class laid_out_call : public call_sources<Table, D, G, M, C> {
     stage_ = stage::sources;
     if constexpr (Table::collective)
       if (exchanges) exchange_.finish_outputs(table);
-    copy_behind(table.devices(), staged_.copies_out());
-    order_before(table.devices(), sources_);
+    this->order_before_sources(table.devices());
     order_before(table.devices(), outputs_);
     auto const for_each_key = [&](auto const& f) { this->for_each_distinct_key(f); };
     if (what == effect::updates) captured_ ? table.count_captured(for_each_key) : table.count(for_each_key);
@@ -196,26 +200,27 @@ class laid_out_call : public call_sources<Table, D, G, M, C> {
       if constexpr (compressed) this->reserve_codes(table, true);
       if constexpr (Table::collective)
         if (table.is_distributed()) this->lay_out_exchange(table, sources_to::rank_0);
-      order_after(table.devices(), sources_);
+      this->order_after_sources(table.devices());
       if (!table.is_distributed() || table.owners().rank() == 0) lay_out_reduction(table, step, target);
       step.commit(table.devices());
       if constexpr (compressed) this->encode(table.devices());
-      copy_all(table.devices(), staged_.copies_in());
-      stage_ = stage::pass;
+      this->copy_to_messages(table.devices());
+      stage_ = stage::received;
       if constexpr (Table::collective)
         if (table.is_distributed()) return this->start_exchange(table);
     }
     stage_ = stage::sources;
+    this->copy_to_owners(table.devices(), table.is_distributed());
     step.run(table.devices());
     staged_.forget_copies();
-    order_before(table.devices(), sources_);
+    this->order_before_sources(table.devices());
     return nullptr;
   }
 
  private:
   void order_after_tensors(Table const& table) {
     if (!captured_) expect_uncaptured(table);
-    order_after(table.devices(), sources_);
+    this->order_after_sources(table.devices());
     order_after(table.devices(), outputs_);
   }
   template <class Operands>
@@ -319,7 +324,7 @@ class laid_out_call : public call_sources<Table, D, G, M, C> {
     step.add_clock(n, run.clock, true);
   }
 
-  enum class stage { sources, pass, results };  // what `launch_part` does next
+  enum class stage { sources, received, pass, results };  // what `launch_part` does next
   stage stage_ = stage::sources;
   bool captured_ = false;
   std::vector<M*> mirrors_;

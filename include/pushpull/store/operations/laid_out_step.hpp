@@ -119,14 +119,13 @@ struct laid_out_accumulation {
   std::vector<record*> due, waiting;  ///< The keys of a call that make a step, and the others.
   bool begins = false;                ///< None of the others has a sum.
   struct no_ranks {
-    explicit no_ranks(std::size_t) {}
+    explicit no_ranks(typename Types::table_type const&) {}
   };
   // Not [[no_unique_address]]: inside of a member that is, nvcc 13 fails with an internal error.
   std::conditional_t<Types::collective, rank_sums<Types, pass::memory::arenas>, no_ranks>
       of_rank;  ///< In the place of the steps, where there are several ranks.
 
-  explicit laid_out_accumulation(typename Types::table_type const& table)
-      : first(table), more(table), of_rank(table.devices().size()) {}
+  explicit laid_out_accumulation(typename Types::table_type const& table) : first(table), more(table), of_rank(table) {}
 };
 
 }  // namespace pushpull::detail

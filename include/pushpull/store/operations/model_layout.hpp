@@ -96,8 +96,8 @@ struct model_layout {
     std::size_t const n = shard.device_number();
     std::vector<typename Table::T const*> gradients;
     std::vector<typename Table::T*> mirrors;
-    of_ranks.append(gradients, shard.offset(), [&](std::size_t m) {
-      return readable(table, built, n, m, of_ranks.own_source(*keys.front(), m) + shard.offset(), shard.size());
+    of_ranks.append(gradients, *keys.front(), n, shard.offset(), [&](std::size_t m, typename Table::T const* memory) {
+      return readable(table, built, n, m, memory, shard.size());
     });
     run_type run;
     if constexpr (Built::accumulates_only) {
@@ -128,7 +128,7 @@ struct model_layout {
                                                [[maybe_unused]] bool brings_sums) {
     if constexpr (Types::collective)
       if (built.ranks.exchanges())
-        return {table, keys, *built.ranks.exchanged, built.ranks.sums, built.staged.front(), brings_sums};
+        return {table, keys, *built.ranks.exchanged, built.ranks.sums, built.staged, brings_sums};
     return rank_gradients<Table, D>(table.devices().size());
   }
   /// Whether this process holds elements of the key.
@@ -138,7 +138,7 @@ struct model_layout {
     return any;
   }
 
-  /// A part of the gradient of device number m where device number n reads it.
+  /// A part of a gradient in memory of device number m where device number n reads it.
   template <class Built>
   static typename Table::T const* readable(Table const& table, laid_out<Types, Built>& built, std::size_t n,
                                            std::size_t m, typename Table::T const* gradient, std::int64_t size) {

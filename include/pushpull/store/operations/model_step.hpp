@@ -166,7 +166,7 @@ class model_step final : public operation {
   /// Runs part number `part`, and counts it unless it is to be run again. @returns  What the next run waits for.
   awaited* run_part(std::size_t part) {
     bool const updates = !update_.keys.empty() && runs_update();
-    if (part < 4 && !updates) {
+    if (part < 5 && !updates) {
       ++next_;
       return nullptr;
     }
@@ -179,10 +179,14 @@ class model_step final : public operation {
         return update_.ranks.start_arrival(contents_.keys);
       case 1: ++next_; return update_.ranks.start_exchange(contents_.keys);
       case 2:
+        ++next_;
+        if (update_.ranks.exchanges()) copy_before(contents_.devices(), update_.copies_in);
+        return nullptr;
+      case 3:
         if (auto const sums = contents_.in_own_step([&] { return update(); })) return update_.ranks.start_sum(*sums);
         ++next_;
         return nullptr;
-      case 3:
+      case 4:
         if (awaited* const event = update_.ranks.advance_mirrors(contents_.keys)) return event;
         ++next_;
         finish_update();
@@ -194,7 +198,7 @@ class model_step final : public operation {
         return nullptr;
     }
   }
-  static constexpr std::size_t part_count = 5;
+  static constexpr std::size_t part_count = 6;
   /// Whether there may be ranks, each of which adds up its own micro-batches.
   static constexpr bool sums_of_ranks = Types::accumulates && Types::collective;
 
@@ -268,7 +272,11 @@ class model_step final : public operation {
   std::optional<std::span<double>> update() {
     auto const& devices = contents_.devices();
     if constexpr (Types::collective && Types::has_updater)
-      if (update_.ranks.exchanges()) return update_.step.advance(devices, contents_.controls, rules_->data());
+      if (update_.ranks.exchanges()) {
+        auto const sums = update_.step.advance(devices, contents_.controls, rules_->data());
+        if (!sums) copy_behind(devices, update_.copies_out);
+        return sums;
+      }
     update_.run(devices, [&](auto& step) {
       if constexpr (Types::has_updater) {
         step.run(devices, contents_.controls, rules_->data());

@@ -14,8 +14,8 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// Stands in for operands that a device does not reach: memory of the device, and copies before and behind the pass. Kept
-/// from call to call.
+/// Stands in for operands that a device does not reach: memory of the device, and copies before and behind the pass, and
+/// before messages. Kept from call to call.
 template <Device D>
 class staged_operands {
  public:
@@ -26,8 +26,10 @@ class staged_operands {
     forget_copies();
     for (auto& memory : memory_) memory.clear();
   }
+  void forget_copies_in() { copies_in_.clear(); }
   void forget_copies() {
     copies_in_.clear();
+    copies_to_messages_.clear();
     copies_out_.clear();
   }
 
@@ -51,23 +53,24 @@ class staged_operands {
     return static_cast<U*>(staged);
   }
 
-  /// Memory of device number n for the whole operand, copied before the pass even if the device could read it.
+  /// Memory of device number n for the whole operand, copied before messages read it there.
   template <class U>
   U* copied(D const& device, std::size_t n, operand<U, D> const& x) {
     std::size_t const bytes = x.size * sizeof(U);
     void* const staged = memory_[n].take(device, bytes);
-    copies_in_.push_back({n, staged, x.data, bytes});
+    copies_to_messages_.push_back({n, staged, x.data, bytes});
     return static_cast<U*>(staged);
   }
 
   /// Memory of device number n, for the call.
   staging<D>& memory(std::size_t n) { return memory_[n]; }
+  std::vector<staged_copy> const& copies_to_messages() const { return copies_to_messages_; }
   std::vector<staged_copy> const& copies_in() const { return copies_in_; }
   std::vector<staged_copy>& copies_out() { return copies_out_; }
 
  private:
   std::vector<staging<D>> memory_;
-  std::vector<staged_copy> copies_in_, copies_out_;
+  std::vector<staged_copy> copies_to_messages_, copies_in_, copies_out_;
 };
 
 }  // namespace pushpull::detail

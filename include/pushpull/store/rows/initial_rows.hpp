@@ -76,13 +76,12 @@ void fill_rows_of_rank_0(store_contents<Types>& contents, typename Types::record
   rows_of_rank_0<Types> const given(contents, key, rows);
   if (key.size() == 0) return;
   auto const& table = contents.keys;
-  D const& device = table.devices().front();
   std::int64_t const row_length = row_length_of(key.shape);
   auto const source = given.template source<D>();
-  row_tables<T, D> tables(device, 1);
-  tables.sort(std::span(&source, 1), key.shape[0], given.ascending());
-  tables.find(std::span(&source, 1), row_length);
-  auto const write = [&](operands_type operands) {
+  auto const write = [&](D const& device, operands_type operands) {
+    row_tables<T, D> tables(device, 1);
+    tables.sort(std::span(&source, 1), key.shape[0], given.ascending());
+    tables.find(std::span(&source, 1), row_length);
     tables.count(0, operands.begin / row_length, (operands.end + row_length - 1) / row_length);
     tables.describe(0, operands);
     operands.slice.sources = 1;
@@ -91,12 +90,14 @@ void fill_rows_of_rank_0(store_contents<Types>& contents, typename Types::record
                                                                                 tables.size());
   };
   if (!key.arena->resident())
-    return for_each_shard(table, key,
-                          [&](auto const& shard) { write(shard.template row_operands<operands_type>(row_length)); });
+    return for_each_shard(table, key, [&](auto const& shard) {
+      write(shard.device(), shard.template row_operands<operands_type>(row_length));
+    });
+  D const& device = table.devices().front();
   buffer<D> const masters(device, static_cast<std::size_t>(padded(key.shape.size())) * sizeof(W));  // read by blocks
   device.fill_zero(masters.data(), masters.bytes());
   auto* const whole = static_cast<W*>(masters.data());
-  write(whole_key_row_operands<operands_type>(key, whole, row_length));
+  write(device, whole_key_row_operands<operands_type>(key, whole, row_length));
   table.store_value(key, tensor_view<W const, D>(whole, key.shape, device));
   fill_distant_mirrors(table, key, whole);
 }
