@@ -51,8 +51,9 @@ class matrix_factorizations<D> : public matrix_products<D> {
           for (std::int64_t k = column; k < std::min(column + tile, i); ++k) c[i * n + k] = c[k * n + i];
   }
 
+  /// f is a copy, which no result overwrites: compilers vectorize that.
   template <class F>
-  void for_each(std::int64_t n, F const& f) const {
+  void for_each(std::int64_t n, F const f) const {
     for (std::int64_t i = 0; i < n; ++i) f(i);
   }
 
@@ -89,9 +90,13 @@ class matrix_factorizations<D> : public matrix_products<D> {
   /// @throws update_error
   template <class A>
   void expect_finite(A const* x, std::int64_t count, char const* reason, std::int64_t stride = 1) const {
-    bool finite = true;
-    for (std::int64_t i = 0; i < count; ++i) finite = finite && detail::is_finite(x[i * stride]);
-    detail::expects<update_error>(finite, [&] { return std::string(reason); });
+    std::int64_t infinite = 0;  // a sum, which compilers vectorize
+    if (stride == 1) {
+      for (std::int64_t i = 0; i < count; ++i) infinite += detail::is_finite(x[i]) ? 0 : 1;
+    } else {
+      for (std::int64_t i = 0; i < count; ++i) infinite += detail::is_finite(x[i * stride]) ? 0 : 1;
+    }
+    detail::expects<update_error>(infinite == 0, [&] { return std::string(reason); });
   }
 
  private:

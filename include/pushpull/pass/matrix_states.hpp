@@ -131,8 +131,14 @@ class matrix_states {
   }
   template <class Clock>
   void keep(D const& device, Clock const* clocks) const {
-    for (auto const& e : entries_)
-      for_numbers(device, e.size, detail::keep_matrices<Rule, Clock, A, S>{clocks + e.clock, {e.copy, e.kept}});
+    for (auto const& e : entries_) {
+      detail::convert_numbers<A, S> const keep{e.copy, e.kept};
+      if constexpr (HostDevice<D>) {
+        if (!detail::is_left_alone<Rule>(clocks[e.clock])) for_numbers(device, e.size, keep);
+      } else {
+        device.for_each(e.size, detail::keep_matrices<Rule, Clock, A, S>{clocks + e.clock, keep});
+      }
+    }
   }
 
  private:
@@ -149,7 +155,7 @@ class matrix_states {
 
   /// A host's tasks would be too short.
   template <class F>
-  static void for_numbers([[maybe_unused]] D const& device, std::int64_t n, F const& f) {
+  static void for_numbers([[maybe_unused]] D const& device, std::int64_t n, F const f) {
     if constexpr (HostDevice<D>) {
       for (std::int64_t i = 0; i < n; ++i) f(i);
     } else {

@@ -35,10 +35,12 @@ double cost_of_sides(std::int64_t rows, std::int64_t columns) {
   return r * c * (1 + left + right) + left * left * left + right * right * right;
 }
 
-/// How many numbers of scratch a step needs of a matrix whose longest side with statistics has n: for a product of the matrix
-/// or of a side, with two numbers per row, and for the eigenvectors of a side.
-template <class A, class Library>
-std::int64_t scratch_of_sides(matrix<A> const& m, std::int64_t n, Library const& lapack) {
+/// How many numbers of scratch a step needs of a matrix: for a product of the matrix or of its longest side with statistics, with
+/// two numbers per row, and for the eigenvectors of that side.
+template <std::int64_t MaxSide, class A, class Library>
+std::int64_t scratch_of_sides(matrix<A> const& m, Library const& lapack) {
+  matrix_sides<MaxSide> const sides(m);
+  std::int64_t const n = std::max(sides.left, sides.right);
   if (n == 0) return m.size;
   return std::max(std::max(m.size, n * n) + 2 * n, n * (n + 1) + lapack.template scratch<A>(n));
 }

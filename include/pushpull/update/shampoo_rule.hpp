@@ -127,8 +127,7 @@ struct shampoo_up_to {
   }
   template <class A, class Library>
   static std::int64_t scratch_size(matrix<A> const& m, Library const& lapack) {
-    detail::matrix_sides<MaxSide> const s(m);
-    return detail::scratch_of_sides(m, std::max(s.left, s.right), lapack);
+    return detail::scratch_of_sides<MaxSide>(m, lapack);
   }
   /// Multiplications of a step, with a decomposition in each, but for a factor.
   static double cost(std::int64_t rows, std::int64_t columns) { return detail::cost_of_sides<MaxSide>(rows, columns); }

@@ -36,11 +36,11 @@ namespace pushpull::inline PUSHPULL_ABI::update {
 /// Rows are the indexes of the first dimension, columns all others: kernels of convolutions are flattened. A side longer than
 /// MaxSide has no basis, and vectors have none: they take these steps with G' = G, which are Adam's, the first left out. u is also
 /// multiplied by 1 - learning_rate weight_decay, unlike in adamw.
-/// On CPUs with soap.hpp, on GPUs with soap.cuh. A key has one owner, which makes its products and decompositions. learning_rate and weight_decay may be
-/// scheduled, the others are those of the struct.
+/// On CPUs with soap.hpp, on GPUs with soap.cuh. A key has one owner, which makes its products and decompositions. learning_rate
+/// and weight_decay may be scheduled, the others are those of the struct.
 /// 2 R C + 2 (R^2 + C^2) numbers of states, of which a step makes copies; workspaces of the step: R C numbers per key, and the
-/// most of R C and about 3 n^2 of a key with a longest side n that has a basis. Errors are Shampoo's. If
-/// update 1 failed on a GPU, updates only decay the weights until the interval ends, and the bases start from the identity.
+/// most of R C and about 3 n^2 of a key with a longest side n that has a basis. Errors are Shampoo's. If update 1 failed on a GPU,
+/// updates only decay the weights until the interval ends, and the bases start from the identity.
 template <std::int64_t MaxSide>
 struct soap_up_to {
   double learning_rate = 3e-3;
@@ -110,8 +110,7 @@ struct soap_up_to {
   }
   template <class A, class Library>
   static std::int64_t scratch_size(matrix<A> const& m, Library const& lapack) {
-    detail::matrix_sides<MaxSide> const s(m);
-    return detail::scratch_of_sides(m, std::max(s.left, s.right), lapack);
+    return detail::scratch_of_sides<MaxSide>(m, lapack);
   }
   /// Multiplications of a step, with a decomposition in each, but for a factor.
   static double cost(std::int64_t rows, std::int64_t columns) { return detail::cost_of_sides<MaxSide>(rows, columns); }
