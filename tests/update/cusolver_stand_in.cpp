@@ -55,8 +55,8 @@ struct line_allocator {
 template <class T>
 using numbers = std::vector<T, line_allocator<T>>;
 
-/// Runs f(a, of_n), which returns the info of LAPACK, on a copy of a and of the n numbers.
-template <class T, class F>
+/// Runs f(a, of_n), which returns the info of LAPACK, on a copy of a and, if it reads them, of the n numbers.
+template <bool Reads, class T, class F>
 cusolverStatus_t run(cusolverDnHandle_t handle, int n, T* a, int lda, T* of_n, T* work, int size, int* info,
                      F const& f) {
   if (!is_usable(handle)) return CUSOLVER_STATUS_NOT_INITIALIZED;
@@ -69,7 +69,7 @@ cusolverStatus_t run(cusolverDnHandle_t handle, int n, T* a, int lda, T* of_n, T
   };
   std::size_t const bytes = matrix.size() * sizeof(T);
   if (cudaStreamSynchronize(handle->stream) != cudaSuccess || !copy(work, used.data(), used.size() * sizeof(T)) ||
-      !copy(matrix.data(), a, bytes))
+      !copy(matrix.data(), a, bytes) || (Reads && !copy(list.data(), of_n, list.size() * sizeof(T))))
     return CUSOLVER_STATUS_EXECUTION_FAILED;
   for (T const x : matrix)
     if (!std::isfinite(x)) return CUSOLVER_STATUS_INTERNAL_ERROR;
@@ -92,7 +92,7 @@ template <class T>
 cusolverStatus_t eigenvectors(cusolverDnHandle_t handle, cusolverEigMode_t mode, cublasFillMode_t part, int n, T* a,
                               int lda, T* values, T* work, int size, int* info) {
   if (mode != CUSOLVER_EIG_MODE_VECTOR) return CUSOLVER_STATUS_NOT_SUPPORTED;
-  return run(handle, n, a, lda, values, work, size, info, [&](T* of_a, numbers<T>& of_values) {
+  return run<false>(handle, n, a, lda, values, work, size, info, [&](T* of_a, numbers<T>& of_values) {
     return static_cast<int>(
         syevd(T{})(LAPACK_COL_MAJOR, 'V', part == CUBLAS_FILL_MODE_UPPER ? 'U' : 'L', n, of_a, lda, of_values.data()));
   });
@@ -101,7 +101,7 @@ template <class T>
 cusolverStatus_t decomposition(cusolverDnHandle_t handle, int m, int n, T* a, int lda, T* factors, T* work, int size,
                                int* info) {
   if (m != n) return CUSOLVER_STATUS_NOT_SUPPORTED;
-  return run(handle, n, a, lda, factors, work, size, info, [&](T* of_a, numbers<T>& of_factors) {
+  return run<false>(handle, n, a, lda, factors, work, size, info, [&](T* of_a, numbers<T>& of_factors) {
     return static_cast<int>(geqrf(T{})(LAPACK_COL_MAJOR, n, n, of_a, lda, of_factors.data()));
   });
 }
@@ -109,13 +109,7 @@ template <class T>
 cusolverStatus_t basis(cusolverDnHandle_t handle, int m, int n, int k, T* a, int lda, T const* factors, T* work,
                        int size, int* info) {
   if (m != n || k != n) return CUSOLVER_STATUS_NOT_SUPPORTED;
-  if (!is_usable(handle) || cudaStreamSynchronize(handle->stream) != cudaSuccess)
-    return CUSOLVER_STATUS_NOT_INITIALIZED;
-  numbers<T> of_factors(static_cast<std::size_t>(n));
-  if (cudaMemcpy(of_factors.data(), factors, of_factors.size() * sizeof(T), cudaMemcpyDefault) != cudaSuccess)
-    return CUSOLVER_STATUS_EXECUTION_FAILED;
-  return run(handle, n, a, lda, const_cast<T*>(factors), work, size, info, [&](T* of_a, numbers<T>& kept) {
-    kept = of_factors;
+  return run<true>(handle, n, a, lda, const_cast<T*>(factors), work, size, info, [&](T* of_a, numbers<T>& of_factors) {
     return static_cast<int>(orgqr(T{})(LAPACK_COL_MAJOR, n, n, n, of_a, lda, of_factors.data()));
   });
 }
