@@ -9,6 +9,7 @@
 #include <cstring>
 #include <deque>
 #include <exception>
+#include <filesystem>
 #include <functional>
 #include <future>
 #include <limits>
@@ -821,7 +822,7 @@ TEST_CASE("a server that is started again knows who has left, and ends when the 
 
 TEST_CASE("if all workers are started again with the server, ranks begin anew", "[remote]") {
   pp::test::temporary_folder const folder;
-  remote::server_options options{.workers = 2, .consistency = remote::rounds{}, .dead_after = milliseconds(200)};
+  remote::server_options options{.workers = 2, .consistency = remote::rounds{}, .dead_after = milliseconds(300)};
   remote::snapshots const where{.folder = folder.file("snapshots"), .durable = true};
   std::vector<float> const one(3, 1.0F);
   for (int life = 0; life < 2; ++life) {
@@ -961,4 +962,87 @@ TEST_CASE("rounds go on without a worker that comes late, until its first push",
   std::this_thread::sleep_for(milliseconds(100));
   REQUIRE(!alone.ready());  // it is one of the round now
   late.push("w", one).wait();
+}
+
+TEST_CASE("a server 0 that has lost its keys is no longer that of its workers, nor of other servers' pieces",
+          "[remote]") {
+  served_sgd lost(devices, update::sgd{}), other(devices, update::sgd{}), again(devices, update::sgd{});
+  remote::server_options options{.workers = 2};
+  auto zero = std::make_unique<remote::server>(lost, options);
+  remote::server const one(other, {.number = 1, .workers = 2});
+  options.address = zero->address();
+  std::vector<std::string> const addresses{options.address, one.address()};
+  auto cut = of_rank(0);
+  cut.piece_bytes = 4096;
+  std::vector<float> weights(2048);
+  auto store = std::make_unique<worker_store>(devices, addresses, cut);
+  store->init("w", weights);
+  zero.reset();
+  zero = std::make_unique<remote::server>(again, options);
+  std::string said;
+  REQUIRE(soon([&] {
+    said = pushpull::test::message_of<pp::error>([&] { store->push("w", weights).wait(); });
+    return said.find("was started again without its keys") != std::string::npos;
+  }));
+  REQUIRE_THROWS_AS(store->init("v", weights), pp::server_lost);
+  store.reset();
+  cut.rank = 1;
+  worker_store late(devices, addresses, cut);
+  REQUIRE(pushpull::test::message_of<pp::invalid_argument>([&] {
+            late.init("v", weights);
+          }).find("of an earlier server 0") != std::string::npos);
+}
+
+TEST_CASE("servers that differ, and workers that cut keys otherwise, are told so", "[remote]") {
+  using pushpull::test::message_of;
+  served_sgd zero(devices, update::sgd{}), one(devices, update::sgd{}), small(devices, update::sgd{});
+  remote::server const first(zero, {.workers = 3}), other(one, {.number = 1, .workers = 2}),
+      narrow(small, {.number = 1, .workers = 3, .largest_payload = 4096});
+  std::vector<std::string> addresses{first.address(), other.address()};
+  REQUIRE(message_of<pp::comm_error>([&] {
+            worker_store(devices, addresses, of_rank(0));
+          }).find("differ: workers 3 and 2") != std::string::npos);
+  addresses[1] = narrow.address();
+  auto options = of_rank(0);
+  worker_store store(devices, addresses, options);
+  std::vector<float> const weights(2048);
+  REQUIRE(message_of<pp::invalid_argument>([&] { store.init("large", weights); }).find("at most 4096 bytes") !=
+          std::string::npos);
+  std::vector<float> const few(16);
+  store.init("w", few);
+  options.rank = 1;
+  options.piece_bytes = 32;
+  worker_store finer(devices, addresses, options);
+  REQUIRE(
+      message_of<pp::invalid_argument>([&] { finer.init("w", few); }) ==
+      "init: key \"w\" is in pieces of 1048576 bytes on 2 servers in turn, this worker looks for pieces of 32 bytes "
+      "on 2 servers in turn");
+  REQUIRE(message_of<pp::duplicate_key>([&] {
+            store.init(std::vector<std::string>{"a", "a"}, std::vector<std::vector<float>>{few, few});
+          }) == "init: key \"a\" stands twice in one call");
+  REQUIRE_THROWS_AS(store.init(std::string(5000, 'x'), few), pp::invalid_argument);
+  options.rank = std::int64_t{1} << 32;
+  REQUIRE_THROWS_AS(worker_store(devices, addresses, options), pp::invalid_argument);
+  options.rank = 2;
+  options.heartbeat = milliseconds(1000);
+  REQUIRE_THROWS_AS(worker_store(devices, addresses, options), pp::invalid_argument);
+}
+
+TEST_CASE("the value of a key whose pieces are lost is given anew by init", "[remote]") {
+  pp::test::temporary_folder const folder;
+  remote::snapshots const where{.folder = folder.file("snapshots")};
+  std::vector<float> const one(3, 1.0F);
+  for (int life = 0; life < 2; ++life) {
+    {
+      served_sgd stored(devices, update::sgd{.learning_rate = 1});
+      remote::server const server(stored, where);
+      worker_store store(devices, {server.address()}, of_rank(0));
+      std::vector<float> weights(3, static_cast<float>(life));
+      store.init("w", weights);
+      store.pushpull("w", one, weights).wait();
+      REQUIRE(weights[0] == static_cast<float>(life) - 1);
+    }
+    for (auto const& entry : std::filesystem::directory_iterator(folder.file("snapshots") / "server-0"))
+      if (entry.path().filename() != "keys.json") std::filesystem::remove_all(entry.path());
+  }
 }

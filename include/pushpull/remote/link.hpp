@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -23,6 +22,7 @@
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/remote/frames.hpp>
+#include <pushpull/remote/membership.hpp>
 #include <pushpull/remote/message.hpp>
 #include <pushpull/remote/options.hpp>
 #include <pushpull/remote/peer.hpp>
@@ -36,7 +36,7 @@ namespace pushpull::inline PUSHPULL_ABI::remote::detail {
 /// a server has come back; servers apply each of them once.
 class link {
  public:
-  using clock = std::chrono::steady_clock;
+  using clock = peer::clock;
 
   /// Returns when all servers know this worker. @throws comm_timeout, whose rank is a server that did not answer; comm_error if
   /// a server refuses the worker; invalid_argument
@@ -44,6 +44,10 @@ class link {
       : options_(std::move(options)), incarnation_(random_number()) {
     pushpull::detail::expects<invalid_argument>(!addresses.empty(), [] {
       return std::string("remote_store: the address of at least 1 server expected, got none");
+    });
+    pushpull::detail::expects<invalid_argument>(options_.rank < std::int64_t{most_workers}, [&] {
+      return "remote_store: a rank below " + std::to_string(most_workers) + " expected, got " +
+             std::to_string(options_.rank);
     });
     rank_ = options_.rank < 0 ? no_worker : static_cast<std::uint32_t>(options_.rank);
     for (std::string const& address : addresses) {
@@ -66,7 +70,10 @@ class link {
 
   std::size_t servers() const { return peers_.size(); }
   std::uint32_t rank() const { return rank_.load(); }
+  /// Of server 0; the largest payload is the least of all servers'.
   server_welcome const& facts() const { return facts_; }
+  /// The number of server 0's directory of keys.
+  std::uint64_t directory() const { return directory_.load(); }
   /// Workers that server 0 counted as dead when it was last heard.
   std::uint64_t dead_workers() const { return dead_workers_.load(); }
 
@@ -79,6 +86,7 @@ class link {
       for (request& r : group.requests) {
         r.header.sequence = ++sequence_;
         submitted_.push_back(&r);
+        uses_keys_ = uses_keys_ || r.header.kind == message_kind::register_key;
       }
     }
     wake_.wake();
@@ -116,7 +124,14 @@ class link {
     bool const in_time =
         welcomed_.wait_for(lock, options_.patience, [&] { return !refusal_.empty() || welcomes_ == peers_.size(); });
     if (!refusal_.empty()) throw comm_error(-1, "remote_store: " + refusal_);
-    if (in_time) return;
+    if (in_time) {
+      std::int64_t const heartbeat = options_.heartbeat.count();
+      pushpull::detail::expects<invalid_argument>(heartbeat < std::int64_t{facts_.dead_after}, [&] {
+        return "remote_store: a heartbeat below the servers' dead_after of " + std::to_string(facts_.dead_after) +
+               " ms expected, got " + std::to_string(heartbeat) + " ms";
+      });
+      return;
+    }
     auto const silent = std::find_if(peers_.begin(), peers_.end(), [](auto const& p) { return !p->is_welcome; });
     auto const number = static_cast<int>(silent - peers_.begin());
     throw comm_timeout(number, "remote_store: waited " + std::to_string(options_.patience.count()) + " ms for server " +
@@ -137,6 +152,10 @@ class link {
       for (auto const& p : peers_) items.push_back({p->socket->handle(), 0, ZMQ_POLLIN, 0});
       zmq_poll(items.data(), static_cast<int>(items.size()), 50);
       wake_.rest();
+      auto const turn = clock::now();
+      if (turn - turned_at_ > 2 * options_.heartbeat)  // this process was stopped: servers' silence is no sign
+        for (auto const& p : peers_) p->heard += turn - turned_at_;
+      turned_at_ = turn;
       take_submitted();
       for (std::size_t n = 0; n < peers_.size(); ++n) {
         peer& p = *peers_[n];
@@ -145,6 +164,7 @@ class link {
           while (receive_message(*p.socket, false, message)) handle(n, std::move(message));
           keep_alive(n);
           send_queued(p);
+          if (!broken_.empty()) p.fail_all(std::make_exception_ptr(server_lost(0, "remote_store: " + broken_)));
         } catch (...) {
           p.fail_all(std::current_exception());
         }
@@ -211,6 +231,7 @@ class link {
 
   /// Hello until the server knows us, heartbeats from then on; a server that is silent too long is lost.
   void keep_alive(std::size_t n) {
+    if (!broken_.empty()) return;  // servers count this worker as dead
     peer& p = *peers_[n];
     auto const now = clock::now();
     if (!p.is_welcome) {
@@ -232,9 +253,12 @@ class link {
     connect(p);  // ends the old socket, and with it what it had borrowed
   }
   std::exception_ptr lost(std::size_t n) const {
-    return std::make_exception_ptr(server_lost(
-        static_cast<int>(n), "remote_store: server " + std::to_string(n) + " at " + peers_[n]->address +
-                                 " has not answered for " + std::to_string(options_.patience.count()) + " ms"));
+    std::string const& doubt = peers_[n]->doubt;
+    return std::make_exception_ptr(
+        server_lost(static_cast<int>(n), "remote_store: server " + std::to_string(n) + " at " + peers_[n]->address +
+                                             " has not " + (doubt.empty() ? "answered" : "welcomed this worker") +
+                                             " for " + std::to_string(options_.patience.count()) + " ms" +
+                                             (doubt.empty() ? "" : ": " + doubt)));
   }
 
   void handle(std::size_t n, received_message&& message) {
@@ -268,27 +292,48 @@ class link {
       return refuse("server " + std::to_string(facts->number) + " listens at the address of server " +
                     std::to_string(n) + ", " + peers_[n]->address);
     peer& p = *peers_[n];
+    std::string const other = p.facts ? difference(*facts, *p.facts) : "";
+    if (!other.empty() || (is_ready_ && facts->largest_payload < facts_.largest_payload))
+      return refuse(named(n) + " was started again with other options" + (other.empty() ? "" : ": " + other));
+    if (n == 0 && directory_.exchange(facts->directory) != facts->directory && uses_keys_)
+      return refuse(named(0) + " was started again without its keys");
     bool const is_first = !p.is_welcome;
+    p.doubt.clear();
+    p.facts = *facts;
     {
       std::lock_guard const lock(mutex_);
       if (n == 0) rank_ = h.worker;
-      if (n == 0 && !is_ready_) facts_ = *facts;
       p.is_welcome = true;
       if (!p.was_welcome) ++welcomes_;
       p.was_welcome = true;
-      is_ready_ = welcomes_ == peers_.size();
+      if (!is_ready_ && welcomes_ == peers_.size()) compare_servers();
     }
     welcomed_.notify_all();
     if (is_first) send_again(p);
   }
+  /// When all are known.
+  void compare_servers() {
+    facts_ = *peers_[0]->facts;
+    for (std::size_t n = 1; n < peers_.size(); ++n) {
+      server_welcome const& facts = *peers_[n]->facts;
+      facts_.largest_payload = std::min(facts_.largest_payload, facts.largest_payload);
+      facts_.is_durable = facts_.is_durable || facts.is_durable;
+      if (std::string const other = difference(*peers_[0]->facts, facts); !other.empty())
+        refusal_ = named(0) + " and " + named(n) + " differ: " + other;
+    }
+    is_ready_ = true;
+  }
+  std::string named(std::size_t n) const { return "server " + std::to_string(n) + " at " + peers_[n]->address; }
   void greet_again(peer& p, zmq::message_t const& payload) {
     std::lock_guard const lock(mutex_);
     if (p.is_welcome) p.greeted = {};
     p.is_welcome = false;
-    doubt_ = text_of(payload);
+    p.doubt = doubt_ = text_of(payload);
   }
+  /// For good: calls fail.
   void refuse(std::string_view why) {
     std::lock_guard const lock(mutex_);
+    if (is_ready_) broken_ = why;
     refusal_ = why;
     welcomed_.notify_all();
   }
@@ -298,7 +343,11 @@ class link {
   std::atomic<std::uint32_t> rank_;
   zmq::context_t context_{1};
   std::vector<std::unique_ptr<peer>> peers_;
-  server_welcome facts_;  // of server 0
+  server_welcome facts_;
+  std::atomic<std::uint64_t> directory_{0};
+  std::atomic<bool> uses_keys_{false};
+  std::string broken_;  // of the link's thread: why all requests fail
+  clock::time_point turned_at_ = clock::now();
   std::atomic<std::uint64_t> dead_workers_{0};
   std::atomic<bool> is_ready_{false};  // every server has welcomed this worker once
   wake_pipe wake_;

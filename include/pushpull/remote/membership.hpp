@@ -76,9 +76,8 @@ class membership {
     if (h.worker >= members_.size()) return nullptr;
     member& m = members_[h.worker];
     if (m.state != worker_state::alive || m.incarnation != h.incarnation) return nullptr;
+    if (m.is_awaited) return nullptr;  // it says hello, and compares what it knows of the server
     m.heard = now;
-    came_back_ = came_back_ || m.is_awaited;
-    m.is_awaited = false;
     if (m.connection != connection) {
       m.connection = connection;
       m.is_new_connection = true;
@@ -140,6 +139,10 @@ class membership {
     }
   }
 
+  /// The server did not run for so long: silence meanwhile is no sign.
+  void excuse(server_clock::duration away) {
+    for (member& m : members_) m.heard += away;
+  }
   /// Workers that have become dead by now.
   std::vector<std::uint32_t> bury(server_clock::time_point now) {
     std::vector<std::uint32_t> dead;

@@ -30,6 +30,7 @@ enum class message_kind : std::uint16_t {
   pushpull,         ///< Both.
   push_rows,        ///< Row-sparse gradients of a piece: ids, then values.
   pull_rows,        ///< Rows of a piece: ids; the answer has values.
+  find_piece,       ///< Whether the server has a piece.
   barrier,          ///< To server 0: answered when all workers have asked.
   hyperparameters,  ///< Of the rule, or of a parameter group.
   multipliers,      ///< Of a key's learning rate and weight decay.
@@ -48,7 +49,7 @@ inline constexpr std::uint16_t last_message_kind = static_cast<std::uint16_t>(me
 
 /// Whether a kind is that of requests about a piece, whose server answers without other servers.
 constexpr bool is_about_pieces(message_kind kind) {
-  return kind >= message_kind::init && kind <= message_kind::pull_rows;
+  return kind >= message_kind::init && kind <= message_kind::find_piece;
 }
 
 /// The reason of an error message.
@@ -97,7 +98,7 @@ using header_frame = std::array<std::byte, header_bytes>;
 namespace detail {
 
 inline constexpr std::uint32_t magic = 0x53505050;  // "PPPS"
-inline constexpr std::uint16_t format_version = 2;
+inline constexpr std::uint16_t format_version = 3;
 
 /// Writes numbers one after the other, the least significant byte first.
 class byte_writer {

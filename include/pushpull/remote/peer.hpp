@@ -18,6 +18,7 @@
 #include <pushpull/remote/frames.hpp>
 #include <pushpull/remote/message.hpp>
 #include <pushpull/remote/request.hpp>
+#include <pushpull/remote/welcome.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::remote::detail {
 
@@ -60,6 +61,8 @@ struct peer {
   bool is_welcome = false;
   bool was_welcome = false;
   bool is_lost = false;  ///< Requests fail.
+  std::string doubt;     ///< Why the server does not welcome this worker.
+  std::optional<server_welcome> facts;
   std::deque<request*> queued, in_flight;
   std::size_t updates = 0;  ///< In flight, and about pieces.
   clock::time_point heard = clock::now();

@@ -24,6 +24,7 @@
 #include <pushpull/remote/membership.hpp>
 #include <pushpull/remote/message.hpp>
 #include <pushpull/remote/options.hpp>
+#include <pushpull/remote/piece_checks.hpp>
 #include <pushpull/remote/piece_flags.hpp>
 #include <pushpull/remote/served_pieces.hpp>
 #include <pushpull/remote/served_store.hpp>
@@ -81,24 +82,17 @@ class piece_service {
  private:
   /// Reads of the payload what the header says, and no more. @throws what the worker is told
   void serve(message_header const& h, zmq::message_t&& payload) {
-    expect(h.element == store_.element(), [&] {
-      return "elements of type " + std::string(element_name(store_.element())) + " expected, " +
-             std::string(element_name(h.element)) + " came";
-    });
+    expect_element(h, store_.element());
     if (h.kind == message_kind::init) return init(h, std::move(payload));
     served_piece* const piece = pieces_.find(h.key, h.piece);
-    pushpull::detail::expects<unknown_key>(piece != nullptr, [&] {
-      return "this server has no piece " + std::to_string(h.piece) + " of key number " + std::to_string(h.key);
-    });
-    pushpull::detail::expects<shape_mismatch>(h.elements == piece->elements && h.row_length == piece->row_length, [&] {
-      return "piece " + std::to_string(h.piece) + " of key number " + std::to_string(h.key) + " has " +
-             std::to_string(piece->elements) + " elements in rows of " + std::to_string(piece->row_length) + ", " +
-             std::to_string(h.elements) + " in rows of " + std::to_string(h.row_length) + " came";
-    });
+    pushpull::detail::expects<unknown_key>(
+        piece != nullptr, [&] { return "this server has no " + piece_text(h) + ": it was started without"; });
+    expect_piece(h, *piece);
+    if (h.kind == message_kind::find_piece) return answers_.send(h, message_kind::acknowledge);
     if ((h.kind == message_kind::push || h.kind == message_kind::pushpull) && (h.flags & coded_gradient) != 0) {
       payload = decoded(*piece, payload);
     } else {
-      expect_payload(h, *piece, payload.size());
+      expect_payload(h, *piece, payload.size(), store_.element_bytes());
     }
     if (h.kind == message_kind::push_rows || h.kind == message_kind::pull_rows) {
       payload = aligned(std::move(payload));
@@ -128,53 +122,9 @@ class piece_service {
     return gradient;
   }
 
-  template <class Text>
-  static void expect(bool condition, Text const& text) {
-    pushpull::detail::expects<invalid_argument>(condition, text);
-  }
-  void expect_payload(message_header const& h, served_piece const& piece, std::size_t bytes) const {
-    std::uint64_t expected = piece.bytes;
-    if (h.kind == message_kind::pull) expected = 0;
-    if (h.kind == message_kind::push_rows || h.kind == message_kind::pull_rows) {
-      std::uint64_t const per_row =
-          h.kind == message_kind::pull_rows ? 8 : 8 + piece.row_length * store_.element_bytes();
-      expect(h.rows <= bytes / 8, [&] { return std::to_string(h.rows) + " rows do not fit into the payload"; });
-      expected = h.rows * per_row;  // at most 2^64 elements were sent: no overflow, as a piece's row is in memory
-    }
-    expect(bytes == expected, [&] {
-      return "a payload of " + std::to_string(expected) + " bytes expected, one of " + std::to_string(bytes) + " came";
-    });
-  }
-
-  /// Before anything waits or changes: a wrong id fails the message that brings it, and no other worker's.
-  static void expect_ids(message_header const& h, served_piece const& piece, zmq::message_t const& payload) {
-    bool const ascend = h.kind == message_kind::pull_rows;
-    std::span<std::int64_t const> const ids(static_cast<std::int64_t const*>(payload.data()),
-                                            static_cast<std::size_t>(h.rows));
-    auto const rows = static_cast<std::int64_t>(piece.elements / piece.row_length);
-    std::int64_t before = -1;
-    for (std::int64_t const id : ids) {
-      expect(id > (ascend ? before : -1) && id < rows, [&] {
-        return std::string(ascend ? "row_sparse_pull: ascending ids" : "push: ids of rows") + " below " +
-               std::to_string(rows) + " expected, " + std::to_string(id) + " came";
-      });
-      before = id;
-    }
-  }
-
   void init(message_header const& h, zmq::message_t&& payload) {
     std::size_t const size = store_.element_bytes();
-    expect(h.key >= 0 && h.key < (std::int64_t{1} << 46) && h.piece < most_pieces && h.row_length >= 1 &&
-               h.row_length <= std::max<std::uint64_t>(h.elements, 1) && h.elements % h.row_length == 0 &&
-               h.elements <= payload.size() / size && h.elements * size == payload.size(),
-           [&] {
-             return "init: " + std::to_string(h.elements) + " elements in rows of " + std::to_string(h.row_length) +
-                    " do not make a payload of " + std::to_string(payload.size()) + " bytes";
-           });
-    expect(h.piece == 0 || !store_.whole_keys(), [&] {
-      return "init: piece " + std::to_string(h.piece) + " of key number " + std::to_string(h.key) +
-             " came, the servers' rule needs whole keys";
-    });
+    expect_init(h, payload.size(), size, store_.whole_keys());
     zmq::message_t const value = aligned(std::move(payload));
     served_piece* piece = pieces_.find(h.key, h.piece);
     if (piece == nullptr) {
@@ -187,9 +137,8 @@ class piece_service {
         throw;
       }
     } else {
-      pushpull::detail::expects<shape_mismatch>(h.elements == piece->elements && h.row_length == piece->row_length, [] {
-        return std::string("init: the server has the key with another shape");
-      });
+      expect_piece(h, *piece);
+      if (piece->was_applied(h)) return answers_.send_update(h, {}, piece->version);
       // Of a worker that died amid an init; trained values stay.
       if (piece->version == 0)
         store_.assign(piece->number, piece->shape, static_cast<std::byte const*>(value.data()), rule_states::keep);

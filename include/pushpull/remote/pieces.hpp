@@ -36,6 +36,15 @@ struct cut_key {
 
 namespace detail {
 
+/// How a worker cuts keys, in words, which server 0 compares. @param whole  Whether the servers' rule needs whole keys.
+inline std::string cut_text(std::size_t servers, worker_options const& options, bool whole) {
+  bool const in_turn = options.placement == server_placement::in_turn;
+  std::string text = whole ? "whole keys" : "pieces of " + std::to_string(options.piece_bytes) + " bytes";
+  text += " on " + std::to_string(servers) + (servers == 1 ? " server" : " servers");
+  if (in_turn) return text + " in turn";
+  return text + " as MXNet's" + (whole ? "" : " with bound " + std::to_string(options.bound));
+}
+
 /// Appends [begin, end) in parts of at most `most` elements, whole rows each.
 inline void append_pieces(std::vector<key_piece>& pieces, std::int64_t begin, std::int64_t end, std::int64_t most,
                           std::int64_t row_length) {

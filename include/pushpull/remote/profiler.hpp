@@ -26,10 +26,13 @@ namespace detail {
 
 /// In the order of message_kind, from 1 on.
 inline constexpr std::array<char const*, last_message_kind> kind_names{
-    "hello",           "welcome",      "goodbye",     "heartbeat", "register_key", "key_ready", "init",
-    "assign",          "push",         "pull",        "pushpull",  "push_rows",    "pull_rows", "barrier",
-    "hyperparameters", "multipliers",  "optimizer",   "command",   "snapshot",     "status",    "new_server",
-    "server_address",  "list_servers", "acknowledge", "error"};
+    "hello",        "welcome",    "goodbye",        "heartbeat",
+    "register_key", "key_ready",  "init",           "assign",
+    "push",         "pull",       "pushpull",       "push_rows",
+    "pull_rows",    "find_piece", "barrier",        "hyperparameters",
+    "multipliers",  "optimizer",  "command",        "snapshot",
+    "status",       "new_server", "server_address", "list_servers",
+    "acknowledge",  "error"};
 static_assert(kind_names.back() != nullptr, "kind_names: a name for each message_kind expected");
 
 /// Counts as JSON: {"push": {"messages": 3, "payload_bytes": 24, "seconds": 0.1}, ..., "malformed": 0, ...}.

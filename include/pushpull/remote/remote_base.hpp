@@ -6,9 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
-#include <limits>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -19,15 +17,14 @@
 #include <pushpull/compress/by_name.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
-#include <pushpull/device/cpu_device.hpp>
 #include <pushpull/element/dtype.hpp>
 #include <pushpull/element/shape.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/profile/statistics.hpp>
 #include <pushpull/remote/key_directory.hpp>
+#include <pushpull/remote/key_entry.hpp>
 #include <pushpull/remote/message.hpp>
 #include <pushpull/remote/options.hpp>
-#include <pushpull/remote/pieces.hpp>
 #include <pushpull/remote/prepared_operation.hpp>
 #include <pushpull/remote/remote_keys.hpp>
 #include <pushpull/remote/remote_operation.hpp>
@@ -37,7 +34,6 @@
 #include <pushpull/store/keys.hpp>
 #include <pushpull/store/kv_store.hpp>
 #include <pushpull/tensor/row_sparse.hpp>
-#include <pushpull/tensor/tensor.hpp>
 #include <pushpull/update/hyperparameter_list.hpp>
 #include <pushpull/update/rule_text.hpp>
 
@@ -125,13 +121,12 @@ class remote_base {
   }
   /// Other hyperparameters for the servers' rule, or for a parameter group of their store: those numbers that
   /// update/rule_text.hpp lists. Returns when all servers have them; states and step counts stay. Any worker may call it, and
-  /// pushes of others see them from then on.
-  /// @throws invalid_argument if the servers' rule is another, has other flags or schedules, or refuses the numbers
+  /// pushes of others see them from then on. @throws invalid_argument if the servers' rule is another, or refuses them
   template <class Rule>
   void set_hyperparameters(Rule const& rule, std::size_t group = 0) {
     message_header h{.kind = message_kind::hyperparameters};
     h.key = static_cast<std::int64_t>(group);
-    call_all(h, update::detail::whole_text(rule));
+    call_all(h, update::detail::to_text(rule));
   }
   /// The rule of all servers, which let workers choose it: see remote::server. Its type, flags and schedules are those of one of
   /// theirs. Of the type that they have it changes the numbers only; else values stay, and states, step counts, hyperparameters and
@@ -207,6 +202,10 @@ class remote_base {
   std::unique_ptr<remote_key> make_key(any_key_view name, pushpull::shape const& s, bool has_rows) const {
     pushpull::detail::expects<duplicate_key>(
         !contains(name), [&] { return "init: " + pushpull::detail::key_text(name) + " was given to init before"; });
+    pushpull::detail::expects<invalid_argument>(name_of(name).size() <= longest_name, [&] {
+      return "init: a key of less than " + std::to_string(longest_name) + " bytes expected, one of " +
+             std::to_string(name_of(name).size() - 1) + " came";
+    });
     auto key = std::make_unique<remote_key>(remote_key{any_key(name), s});
     bool const in_rows = has_rows || options_.placement == server_placement::in_turn;
     if (in_rows && s.rank() > 1 && s.size() > 0) {
@@ -215,117 +214,11 @@ class remote_base {
     }
     return key;
   }
-  /// A value in host memory: of the caller, or converted.
-  struct host_value {
-    T const* data = nullptr;
-    std::optional<tensor<T, cpu_device<>>> converted = std::nullopt;
-  };
-  /// A key whose value is on its way.
-  struct sent_key {
-    explicit sent_key(std::int64_t key) : number(key) {}
-    std::int64_t number;
-    host_value value = {};
-    request_group group = {};
-    std::exception_ptr error = nullptr;
-  };
-  /// Registers keys, and sends the values of those of which this worker is asked for one. Values of some keys may come from
-  /// workers that wait for those of this worker: each answer is served when it comes. After an error of one key the others are
-  /// served all the same, since other workers wait for them. @param value_of  value_of(i) -> host_value
+  using host_value = typename key_entry<T, D>::host_value;
   template <class ValueOf>
   void enter_keys(std::vector<std::unique_ptr<remote_key>> added, ValueOf const& value_of) {
-    std::vector<std::string> texts;
-    request_group registrations;
-    registrations.tells_each = true;
-    for (auto const& key : added) {
-      registered_key r{name_of(key->key), {}, static_cast<std::uint64_t>(key->row_length), element_code<T>};
-      for (std::size_t axis = 0; axis < key->shape.rank(); ++axis) r.extents.push_back(key->shape[axis]);
-      texts.push_back(to_payload(r));
-      request& asked = registrations.requests.emplace_back();
-      asked.header = {.kind = message_kind::register_key, .element = element_code<T>};
-      asked.header.row_length = r.row_length;
-    }
-    for (std::size_t i = 0; i < added.size(); ++i)
-      registrations.requests[i].payload = std::as_bytes(std::span(texts[i]));
-    registrations.begin();
-    parts_->servers.submit(registrations);
-    std::vector<std::unique_ptr<sent_key>> sent;
-    std::size_t converted_bytes = 0;
-    std::exception_ptr failed;
-    for (;;) {
-      request* answered = registrations.next(false);
-      if (answered == nullptr || converted_bytes > most_converted) {
-        finish_values(sent, failed);
-        converted_bytes = 0;
-        if (answered == nullptr) answered = registrations.next(true);
-      }
-      if (answered == nullptr) break;
-      auto const i = static_cast<std::size_t>(answered - registrations.requests.data());
-      remote_key& key = *added[i];
-      try {
-        if (answered->error != nullptr) std::rethrow_exception(answered->error);
-        key.number = answered->answer.key;
-        bool const sends = (answered->answer.flags & asker_sends_value) != 0;
-        if (sends) sent.push_back(std::make_unique<sent_key>(key.number));
-        place(key);
-        if (!sends) continue;
-        sent_key& s = *sent.back();
-        s.value = value_of(i);
-        if (s.value.converted) converted_bytes += key.shape.size() * sizeof(T);
-        add_value(s.group, key, message_kind::init, s.value.data, 0);
-        s.group.begin();
-        parts_->servers.submit(s.group);
-      } catch (...) {
-        auto const error = std::current_exception();
-        if (failed == nullptr) failed = error;
-        if (!sent.empty() && sent.back()->number == key.number) sent.back()->error = error;
-      }
-    }
-    if (failed != nullptr) std::rethrow_exception(failed);
-    for (auto& key : added) parts_->keys.add(std::move(key));
+    key_entry<T, D>(*parts_, options_).enter(std::move(added), value_of);
   }
-  /// Waits for values that were sent, and tells server 0 of each.
-  void finish_values(std::vector<std::unique_ptr<sent_key>>& sent, std::exception_ptr& failed) const {
-    if (sent.empty()) return;
-    request_group ready;
-    for (auto const& s : sent) {
-      try {
-        if (s->error == nullptr) s->group.wait();
-      } catch (...) {
-        s->error = std::current_exception();
-        if (failed == nullptr) failed = s->error;
-      }
-      message_header& h = ready.requests.emplace_back().header;
-      h.kind = message_kind::key_ready;
-      h.key = s->number;
-      h.flags = s->error != nullptr ? value_failed : std::uint8_t{0};
-    }
-    sent.clear();
-    try {
-      run(ready);
-    } catch (...) {
-      if (failed == nullptr) failed = std::current_exception();
-    }
-  }
-  void place(remote_key& key) const {
-    std::int64_t const placed = pushpull::detail::number_of(any_key_view(key.key), key.number);
-    worker_options options = options_;
-    if (parts_->servers.facts().whole_keys) {
-      options.piece_bytes = std::numeric_limits<std::int64_t>::max();
-      options.bound = std::numeric_limits<std::int64_t>::max();
-    }
-    key.pieces = pieces_of({placed, static_cast<std::int64_t>(key.shape.size()), key.row_length, sizeof(T)},
-                           num_servers(), options);
-  }
-  static void add_value(request_group& group, remote_key const& key, message_kind kind, T const* value,
-                        std::uint8_t flags) {
-    for (std::size_t i = 0; i < key.pieces.size(); ++i) {
-      request& r = group.requests.emplace_back(key.about(kind, i, element_code<T>));
-      r.header.flags = flags;
-      r.payload = std::as_bytes(std::span(value + key.pieces[i].begin, static_cast<std::size_t>(key.pieces[i].size())));
-    }
-  }
-
-  static constexpr std::size_t most_converted = std::size_t{1} << 28;  // bytes of initial values that wait in copies
 
   prepared_operation& prepare() const {
     auto* const op = new prepared_operation(parts_->servers);

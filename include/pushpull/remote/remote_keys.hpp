@@ -68,9 +68,8 @@ class remote_keys {
   }
   void add(std::unique_ptr<remote_key> key) {
     std::unique_lock const lock(mutex_);
-    order_.push_back(key->key);
-    std::string name = name_of(key->key);
-    by_name_.emplace(std::move(name), std::move(key));
+    any_key name = key->key;
+    if (by_name_.try_emplace(name_of(name), std::move(key)).second) order_.push_back(std::move(name));
   }
   std::vector<any_key> list() const {
     std::shared_lock const lock(mutex_);

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -19,6 +20,7 @@
 #include <pushpull/element/dtype.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/pass/copy.hpp>
+#include <pushpull/remote/key_entry.hpp>
 #include <pushpull/remote/message.hpp>
 #include <pushpull/remote/piece_flags.hpp>
 #include <pushpull/remote/prepared_operation.hpp>
@@ -45,7 +47,7 @@ class remote_calls : public pushpull::detail::store_face<remote_calls<T, D>, rem
   using base = remote_base<T, D>;
   using face = pushpull::detail::store_face<remote_calls, base>;
   friend face;
-  using base::add_value, base::enter_keys, base::make_key, base::prepare;
+  using base::enter_keys, base::make_key, base::prepare;
   using base::operations_, base::parts_, base::schedule_;
   using operation_type = remote_operation<T, D>;
 
@@ -57,7 +59,13 @@ class remote_calls : public pushpull::detail::store_face<remote_calls<T, D>, rem
   void add_keys(std::span<any_key_view const> names, std::span<View const> values, char const* = "init",
                 std::vector<bool> const* = nullptr, key_options = {}) {
     std::vector<std::unique_ptr<remote_key>> added;
-    for (std::size_t i = 0; i < names.size(); ++i) added.push_back(make_key(names[i], values[i].shape(), false));
+    std::set<std::string> once;
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      added.push_back(make_key(names[i], values[i].shape(), false));
+      pushpull::detail::expects<duplicate_key>(once.insert(name_of(names[i])).second, [&] {
+        return "init: " + pushpull::detail::key_text(names[i]) + " stands twice in one call";
+      });
+    }
     enter_keys(std::move(added), [&](std::size_t i) -> typename base::host_value {
       if constexpr (std::same_as<pushpull::element_of<View const&>, T> && HostDevice<typename View::device_type>) {
         return {values[i].data()};

@@ -46,6 +46,7 @@ class router {
         service_(store, members_, answers_, options_.consistency),
         control_(store, answers_, options_.number, options_.on_command),
         keeper_(std::move(keeper)) {
+    has_new_keys_ = options_.number == 0;
     if (keeper_ != nullptr) {
       std::vector<known_worker> workers;
       keeper_->restore(service_.pieces(), keys_, workers, store_);
@@ -80,6 +81,9 @@ class router {
     zmq::pollitem_t item{socket_.handle(), 0, ZMQ_POLLIN, 0};
     while (!stops_) {
       zmq_poll(&item, 1, 20);  // a signal may end it early
+      auto const turn = server_clock::now();
+      if (turn - turned_at_ > options_.dead_after / 2) members_.excuse(turn - turned_at_);  // stopped, or busy
+      turned_at_ = turn;
       bool drained = false;
       for (int i = 0; i < 256 && !drained && !stops_; ++i) {
         received_message message;
@@ -161,9 +165,15 @@ class router {
     answers_.send(answered, message_kind::welcome, frame_of(to_text(welcome())));
   }
   server_welcome welcome() const {
-    return {options_.number,         options_.workers,    store_.element(),
-            store_.has_updater(),    store_.whole_keys(), static_cast<std::uint8_t>(options_.consistency.index()),
-            options_.largest_payload};
+    server_welcome w{.number = options_.number, .workers = options_.workers, .element = store_.element()};
+    w.has_updater = store_.has_updater();
+    w.whole_keys = store_.whole_keys();
+    w.consistency = static_cast<std::uint8_t>(options_.consistency.index());
+    w.is_durable = answers_.keeps_updates;
+    w.dead_after = static_cast<std::uint32_t>(std::min<std::int64_t>(options_.dead_after.count(), 0xFFFFFFFF));
+    w.largest_payload = options_.largest_payload;
+    w.directory = options_.number == 0 ? keys_.identity : 0;
+    return w;
   }
   void heartbeat(message_header const& h, member& worker) {
     bool const lost_requests = std::exchange(worker.is_new_connection, false);
@@ -198,12 +208,20 @@ class router {
     std::int64_t const number = keys_.number_of(*asked);
     has_new_keys_ = has_new_keys_ || keys_.entries().size() > known;
     auto& entry = *keys_.find(number);
+    if (entry.key.cut != asked->cut)
+      return answers_.fail(
+          h, message_error::invalid_argument,
+          "init: " + shown(asked->name) + " is in " + entry.key.cut + ", this worker looks for " + asked->cut);
     if (!(entry.key == *asked))
       return answers_.fail(h, message_error::shape_mismatch,
                            "init: " + shown(asked->name) + " has shape " + shape_text(entry.key) + ", one of shape " +
                                shape_text(*asked) + " came");
     message_header answered = h;
     answered.key = number;
+    if ((h.flags & value_is_missing) != 0 && entry.is_ready) {
+      entry.is_ready = false;
+      entry.sender = h.worker;
+    }
     if (entry.is_ready) return answers_.send(answered, message_kind::acknowledge, {}, key_has_value);
     std::erase_if(entry.askers, [&](message_header const& asker) { return asker.worker == h.worker; });
     entry.askers.push_back(answered);
@@ -332,6 +350,7 @@ class router {
   bool has_new_members_ = false;  // since workers were saved
   std::uint64_t saved_changes_ = 0;
   server_clock::time_point saved_at_ = server_clock::now();
+  server_clock::time_point turned_at_ = server_clock::now();
   std::optional<server_clock::time_point> ends_at_;
   std::atomic<bool> stops_{false};
 };

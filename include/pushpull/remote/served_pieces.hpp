@@ -2,6 +2,7 @@
 /// The pieces that a server holds: which requests are applied, which wait, and which were applied before.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -40,6 +41,7 @@ struct served_piece {
   std::uint64_t row_length = 1;
   std::size_t bytes = 0;
   std::uint64_t version = 0;                       ///< Updates.
+  std::uint64_t directory = 0;                     ///< The number of server 0's directory that has its key.
   std::vector<applied_updates> applied;            ///< By worker.
   std::vector<std::optional<kept_request>> round;  ///< By worker: the pushes of the round that is not complete.
   std::vector<kept_request> waiting;               ///< Pulls that wait for slower workers.
@@ -51,8 +53,8 @@ struct served_piece {
   }
   void note(message_header const& h, bool is_push) {
     applied_updates& a = of(h.worker);
+    a.sequence = a.incarnation == h.incarnation ? std::max(a.sequence, h.sequence) : h.sequence;
     a.incarnation = h.incarnation;
-    a.sequence = h.sequence;
     if (is_push) ++a.clock;
   }
   applied_updates& of(std::size_t worker) {
@@ -78,6 +80,7 @@ class served_pieces {
     p.number = h.key * most_pieces + h.piece;
     p.elements = h.elements;
     p.row_length = h.row_length;
+    p.directory = h.version;
     p.bytes = static_cast<std::size_t>(h.elements) * element_bytes;
     auto const elements = static_cast<std::int64_t>(h.elements), length = static_cast<std::int64_t>(h.row_length);
     p.shape = length == 1 ? pushpull::shape{elements} : pushpull::shape{elements / length, length};

@@ -89,6 +89,7 @@ class kept_snapshots final : public snapshot_keeper {
                      {"elements", piece.elements},
                      {"row_length", piece.row_length},
                      {"version", piece.version},
+                     {"directory", piece.directory},
                      {"applied", applied}});
     }
     write(registry(next_), checkpoint::detail::signed_text({{"pieces", std::move(all)}, {"settings", std::move(set)}}));
@@ -105,9 +106,11 @@ class kept_snapshots final : public snapshot_keeper {
                      {"extents", entry.key.extents},
                      {"row_length", entry.key.row_length},
                      {"element", entry.key.element},
+                     {"cut", entry.key.cut},
                      {"ready", entry.is_ready}});
     }
-    write(folder_ / "keys.json", checkpoint::detail::signed_text({{"keys", std::move(all)}}));
+    write(folder_ / "keys.json",
+          checkpoint::detail::signed_text({{"keys", std::move(all)}, {"directory", keys.identity}}));
   }
   void save_workers(std::span<known_worker const> workers) override {
     json all = json::array();
@@ -133,12 +136,14 @@ class kept_snapshots final : public snapshot_keeper {
     if (!std::filesystem::exists(folder_ / "keys.json")) return;
     try {
       json const object = read(folder_ / "keys.json");
+      keys.identity = object.at("directory");
       for (json const& saved : object.at("keys")) {
         registered_key key;
         for (int const c : saved.at("name")) key.name += static_cast<char>(c);
         key.extents = saved.at("extents").get<std::vector<std::int64_t>>();
         key.row_length = saved.at("row_length");
         key.element = saved.at("element");
+        key.cut = saved.at("cut").get<std::string>();
         keys.find(keys.number_of(key))->is_ready = saved.at("ready");
       }
     } catch (json::exception const& damaged) {
@@ -184,7 +189,7 @@ class kept_snapshots final : public snapshot_keeper {
   }
   struct saved_piece {
     message_header name;
-    std::uint64_t version;
+    std::uint64_t version, directory;
     std::vector<applied_updates> applied;
   };
   struct saved_registry {
@@ -205,6 +210,7 @@ class kept_snapshots final : public snapshot_keeper {
       piece.name.elements = one.at("elements");
       piece.name.row_length = one.at("row_length");
       piece.version = one.at("version");
+      piece.directory = one.at("directory");
       for (json const& a : one.at("applied"))
         piece.applied.push_back(
             {a.at(0).get<std::uint64_t>(), a.at(1).get<std::uint64_t>(), a.at(2).get<std::uint64_t>()});
@@ -230,6 +236,7 @@ class kept_snapshots final : public snapshot_keeper {
     for (saved_piece& one : all.pieces) {
       served_piece& piece = pieces.add(one.name, sizeof(T));
       piece.version = one.version;
+      piece.directory = one.directory;
       piece.applied = std::move(one.applied);
       std::vector<T> const zeros(static_cast<std::size_t>(piece.elements));
       store_.init(piece.number, tensor_view<T const>(zeros.data(), piece.shape));
