@@ -111,11 +111,30 @@ TEST_CASE("MXNet's variables give a role, the servers and where the scheduler is
 
   auto unnumbered = with(worker, "DMLC_WORKER_ID", "");
   REQUIRE(read(unnumbered).rank == -1);
-  REQUIRE(read(with(unnumbered, "DMLC_NUM_WORKER", "1")).rank == 0);
-  unnumbered.insert(open_mpi.begin(), open_mpi.end());  // four ranks of mpirun are the four workers
+  REQUIRE(read(with(unnumbered, "DMLC_NUM_WORKER", "1")).rank == -1);  // more may come late
+  unnumbered.insert(open_mpi.begin(), open_mpi.end());                 // four ranks of mpirun are the four workers
   p = read(unnumbered);
   REQUIRE((p.rank == 3 && p.local_rank == 1 && p.local_ranks == 2));
   REQUIRE(read(with(unnumbered, "DMLC_NUM_WORKER", "3")).rank == -1);
+}
+
+TEST_CASE("MXNet's workers need no role, and say where they are", "[launch]") {
+  auto const p = read(with(with(worker, "DMLC_ROLE", ""), "DMLC_NODE_HOST", "10.0.0.7"));
+  REQUIRE((p.launcher == "dmlc" && p.role == launch::process_role::worker && p.servers == 2 && p.ranks == 4));
+  REQUIRE(p.host == "10.0.0.7");
+  REQUIRE(error_of(with(worker, "DMLC_NUM_WORKER", "")) ==
+          "launch::environment: DMLC_NUM_WORKER expected, since DMLC_ROLE is set; it is not set");
+}
+
+TEST_CASE("variables that no launcher of this process has set are passed over, unless ranks would train alone",
+          "[launch]") {
+  auto const p = read({{"MASTER_PORT", "tcp://10.0.171.239:6379"}, {"MASTER_ADDR", "x"}});  // as Kubernetes sets it
+  REQUIRE((p.launcher.empty() && p.address.empty() && p.port == 0));
+  auto const step = read(with(with(slurm, "SLURM_LOCALID", "5"), "SLURM_NTASKS_PER_NODE", "4"));
+  REQUIRE((step.rank == 5 && step.local_rank == -1 && step.local_ranks == 0));
+  REQUIRE(read(with(slurm, "SLURM_NTASKS_PER_NODE", "4")).local_ranks == 4);
+  REQUIRE(error_of({{"PUSHPULL_RANKS", "4"}}) ==
+          "launch::environment: PUSHPULL_RANK expected, since PUSHPULL_RANKS is set; it is not set");
 }
 
 TEST_CASE("a value that is no number, or out of range, is refused by the name of its variable", "[launch]") {

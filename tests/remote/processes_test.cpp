@@ -32,6 +32,7 @@
 #include "remote/child_process.hpp"
 #include "support/catch.hpp"
 #include "support/expect.hpp"
+#include "support/message_of.hpp"
 #include "support/temporary_folder.hpp"
 
 namespace {
@@ -74,15 +75,19 @@ bool soon(F const& holds, milliseconds limit = milliseconds(5000)) {
 // A worker that pushes 1 to element number RANK, and tells how many pushes were acknowledged.
 TEST_CASE("child: worker", "[.child]") {
   auto const rank = static_cast<std::size_t>(std::atoi(variable("RANK").c_str()));
-  worker_store store(devices, servers_in_environment(), options_of(static_cast<std::int64_t>(rank)));
+  auto options = options_of(static_cast<std::int64_t>(rank));
+  if (auto const text = variable("PATIENCE"); !text.empty()) options.patience = milliseconds(std::atoi(text.c_str()));
+  worker_store store(devices, servers_in_environment(), options);
   store.init("w", std::vector<float>(elements));
   std::vector<float> gradient(elements);
   gradient[rank] = 1;
   int const pushes = std::atoi(variable("PUSHES").c_str());
-  for (int n = 1; n <= pushes; ++n) {
-    store.push("w", gradient).wait();
-    tell(std::to_string(n));
-  }
+  for (int n = 1; n <= pushes; ++n) try {
+      store.push("w", gradient).wait();
+      tell(std::to_string(n));
+    } catch (pp::server_lost const& lost) {
+      return tell(lost.what());
+    }
 }
 
 TEST_CASE("50 workers that are killed at any time disturb nobody, and acknowledged pushes count once", "[remote]") {
@@ -186,15 +191,41 @@ TEST_CASE("MXNet's variables start scheduler, servers and workers", "[remote]") 
   running.join();
 }
 
+TEST_CASE("a server that cannot start, or is of another job or machine, says so and keeps no scheduler waiting",
+          "[remote]") {
+  pp::launch::process process;
+  process.servers = process.ranks = 1;
+  process.address = "localhost";
+  process.port = [] {  // one that is free
+    remote::scheduler const other("tcp://127.0.0.1:*", 1);
+    return std::atoi(other.address().substr(other.address().rfind(':') + 1).c_str());
+  }();
+  std::thread running([&] { remote::run_scheduler(process, 5); });
+  served_sgd served(devices, update::sgd{});
+  CHECK(pp::test::message_of<pp::comm_error>([&] {
+          remote::run_server(served, {.job = 7}, process);
+        }).find("another job than number 7") != std::string::npos);
+  CHECK_THROWS_AS(remote::run_server(served, {.address = "tcp://nowhere:1", .job = 5}, process), pp::comm_error);
+  running.join();
+  CHECK(remote::detail::published("tcp://0.0.0.0:41", process) == "tcp://127.0.0.1:41");
+  CHECK(remote::detail::published("tcp://10.0.0.8:41", process) == "tcp://10.0.0.8:41");
+  process.host = "10.0.0.7";
+  CHECK(remote::detail::published("tcp://0.0.0.0:41", process) == "tcp://10.0.0.7:41");
+  process.address = "10.0.0.1";
+  CHECK_THROWS_AS(remote::run_server(served, {}, process), pp::invalid_argument);
+}
+
 TEST_CASE("a worker that is stopped is dead within a second, and goes on when it continues", "[remote]") {
   served_sgd served(devices, update::sgd{.learning_rate = 1});
   remote::server server(served, {.workers = 2, .dead_after = milliseconds(600)});
   worker_store store(devices, {server.address()}, options_of(0));
   store.init("w", std::vector<float>(elements));
-  child_process worker("child: worker", {{"RANK", "1"}, {"PUSHES", "50"}, {"SERVERS", server.address() + "\n"}});
+  child_process worker("child: worker",
+                       {{"RANK", "1"}, {"PUSHES", "50"}, {"PATIENCE", "1000"}, {"SERVERS", server.address() + "\n"}});
   REQUIRE(worker.line() == "1");
   worker.send(SIGSTOP);
   REQUIRE(soon([&] { return store.num_dead_node() == 1; }));
+  std::this_thread::sleep_for(milliseconds(1000));  // longer than its patience
   worker.send(SIGCONT);
   REQUIRE(worker.last_line() == "50");
   REQUIRE(worker.wait());
@@ -202,6 +233,25 @@ TEST_CASE("a worker that is stopped is dead within a second, and goes on when it
   store.pull("w", weights).wait();
   REQUIRE(weights[1] == -50);
   REQUIRE(soon([&] { return store.num_dead_node() == 0; }));
+}
+
+TEST_CASE("a worker that was stopped, and whose rank another one has, is told so", "[remote]") {
+  served_sgd served(devices, update::sgd{.learning_rate = 1});
+  remote::server server(served, {.workers = 2, .dead_after = milliseconds(600)});
+  worker_store store(devices, {server.address()}, options_of(0));
+  store.init("w", std::vector<float>(elements));
+  child_process worker(
+      "child: worker",
+      {{"RANK", "1"}, {"PUSHES", "1000000"}, {"PATIENCE", "700"}, {"SERVERS", server.address() + "\n"}});
+  REQUIRE(worker.line() == "1");
+  worker.send(SIGSTOP);
+  REQUIRE(soon([&] { return store.num_dead_node() == 1; }));
+  worker_store other(devices, {server.address()}, options_of(-1));
+  REQUIRE(other.rank() == 1);
+  worker.send(SIGCONT);
+  REQUIRE(worker.last_line() == "remote_store: server 0 at " + server.address() +
+                                    " has not welcomed this worker for 700 ms: a worker of rank 1 is alive in another "
+                                    "process");
 }
 
 TEST_CASE("a round ends with an error if a worker dies, or goes on without it", "[remote]") {

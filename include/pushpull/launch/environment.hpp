@@ -30,6 +30,7 @@ struct process {
   int local_ranks = 1;       ///< 0 if the launcher does not say
   std::string address = {};  ///< where the processes of the job meet; empty if the launcher does not say
   int port = 0;              ///< 0 if the launcher does not say
+  std::string host = {};     ///< this machine's address in MXNet's job; empty if the launcher does not say
   process_role role = process_role::worker;
   int servers = 0;  ///< of MXNet's job; 0 for all other launchers
 };
@@ -108,32 +109,50 @@ launch::process numbered_process(launch_variables<Lookup> const& variables) {
     p.ranks = *ranks;
     p.rank = variables.number(names.rank, 0, *ranks - 1).value_or(0);
     p.local_ranks = variables.number(names.local_ranks, 1, INT_MAX).value_or(0);
-    int const most = p.local_ranks == 0 ? *ranks : p.local_ranks;
+    // Slurm's steps inherit the number of tasks per node from their job, which may have another.
+    bool const is_hint = p.launcher == "slurm";
+    int const most = is_hint || p.local_ranks == 0 ? *ranks : p.local_ranks;
     p.local_rank = variables.number(names.local_rank, 0, most - 1).value_or(-1);
+    if (is_hint && p.local_ranks > 0 && p.local_rank >= p.local_ranks) {
+      p.local_rank = -1;
+      p.local_ranks = 0;
+    }
     break;
   }
-  p.address = variables.text("MASTER_ADDR");
-  p.port = variables.number("MASTER_PORT", 1, 65535).value_or(0);
+  expects<invalid_argument>(p.launcher == "pushpull" || !variables.has("PUSHPULL_RANKS"), [] {
+    return std::string("launch::environment: PUSHPULL_RANK expected, since PUSHPULL_RANKS is set; it is not set");
+  });
+  // Others do not set them. Kubernetes sets MASTER_PORT for a service named master.
+  if (p.launcher == "pushpull" || p.launcher == "torchrun" || p.launcher == "slurm") {
+    p.address = variables.text("MASTER_ADDR");
+    p.port = variables.number("MASTER_PORT", 1, 65535).value_or(0);
+  }
   return p;
 }
 
-/// MXNet's variables name the role; the scheduler or another launcher may number the workers.
+/// MXNet's variables name the role, which is that of a worker if they do not; the scheduler or another launcher may number the workers.
 template <class Lookup>
 void read_dmlc(launch_variables<Lookup> const& variables, launch::process& p) {
-  std::string const role = variables.text("DMLC_ROLE");
+  std::string const role = variables.has("DMLC_ROLE") ? variables.text("DMLC_ROLE") : "worker";
   expects<invalid_argument>(role == "worker" || role == "server" || role == "scheduler", [&] {
     return "launch::environment: DMLC_ROLE: worker, server or scheduler expected, got \"" + role + "\"";
   });
   int const numbered = p.launcher.empty() ? 0 : p.ranks;
   p.launcher = "dmlc";
-  p.ranks = variables.number("DMLC_NUM_WORKER", 1, INT_MAX).value_or(1);
+  auto const workers = variables.number("DMLC_NUM_WORKER", 1, INT_MAX);
+  expects<invalid_argument>(workers.has_value(), [&] {
+    return "launch::environment: DMLC_NUM_WORKER expected, since " +
+           std::string(variables.has("DMLC_ROLE") ? "DMLC_ROLE" : "DMLC_NUM_SERVER") + " is set; it is not set";
+  });
+  p.ranks = *workers;
   p.servers = variables.number("DMLC_NUM_SERVER", 0, INT_MAX).value_or(0);
   p.address = variables.text("DMLC_PS_ROOT_URI");
   p.port = variables.number("DMLC_PS_ROOT_PORT", 1, 65535).value_or(0);
+  p.host = variables.text("DMLC_NODE_HOST");
   if (role == "worker") {
     if (auto const id = variables.number("DMLC_WORKER_ID", 0, p.ranks - 1))
       p.rank = *id;
-    else if (numbered != p.ranks && p.ranks != 1)
+    else if (numbered != p.ranks)
       p.rank = -1;
   } else {
     p.role = role == "server" ? launch::process_role::server : launch::process_role::scheduler;
@@ -157,7 +176,8 @@ template <class Lookup>
 process environment(Lookup const& lookup) {
   pushpull::detail::launch_variables<Lookup> const variables(lookup);
   process p = pushpull::detail::numbered_process(variables);
-  if (p.launcher != "pushpull" && variables.has("DMLC_ROLE")) pushpull::detail::read_dmlc(variables, p);
+  bool const has_servers = variables.has("DMLC_ROLE") || variables.has("DMLC_NUM_SERVER");
+  if (p.launcher != "pushpull" && has_servers) pushpull::detail::read_dmlc(variables, p);
   return p;
 }
 

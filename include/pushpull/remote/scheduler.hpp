@@ -60,8 +60,9 @@ class scheduler {
 
   void handle(detail::received_message const& message) {
     auto const h = message.frames == detail::message_frames ? header_in(detail::bytes_of(message.head)) : std::nullopt;
-    if (!h || h->payload_bytes != message.payload.size() || h->job != job_) return;
+    if (!h || h->payload_bytes != message.payload.size()) return;
     std::string const connection(detail::text_of(message.connection));
+    if (h->job != job_) return refuse(connection, *h);
     auto const number = static_cast<std::size_t>(h->key);
     bool const is_server = h->key >= 0 && number < addresses_.size();
     switch (h->kind) {
@@ -72,12 +73,20 @@ class scheduler {
         has_left_[number] = false;
         answer({connection, *h}, "");
         return answer_askers();
-      case message_kind::list_servers: askers_.push_back({connection, *h}); return answer_askers();
+      case message_kind::list_servers:
+        std::erase_if(askers_, [&](asker const& a) { return a.header.incarnation == h->incarnation; });  // asks again
+        askers_.push_back({connection, *h});
+        return answer_askers();
       case message_kind::goodbye:
         if (is_server) has_left_[number] = true;
         return;
       default: return;
     }
+  }
+  void refuse(std::string const& connection, message_header h) {
+    if (h.kind == message_kind::goodbye) return;
+    h.error = message_error::wrong_job;
+    answer({connection, h}, "");
   }
   void number_server(std::string const& connection, message_header h) {
     auto const known = std::find(incarnations_.begin(), incarnations_.end(), h.incarnation);
@@ -145,6 +154,9 @@ class scheduler_client {
         while (receive_message(socket_, false, message)) {
           auto const h = message.frames == message_frames ? header_in(bytes_of(message.head)) : std::nullopt;
           if (!h || h->sequence != header_.sequence || h->incarnation != header_.incarnation) continue;
+          if (h->error == message_error::wrong_job)
+            throw comm_error(-1, "scheduler: the one at " + address_ + " is that of another job than number " +
+                                     std::to_string(header_.job));
           if (h->kind == message_kind::error)
             throw comm_error(-1, "scheduler: all servers of the job at " + address_ + " have come before this one");
           return {*h, std::string(text_of(message.payload))};
