@@ -220,15 +220,19 @@ void on_two_ranks(bool at_a_file, std::vector<int> const& counts, comm::nccl_opt
   });
 }
 
+}  // namespace
+
+namespace pushpull::test {
+
 /// A communicator for one device per rank.
-struct of_one_device : communicator {
-  explicit of_one_device(communicator const& c) : communicator(c) {}
+struct of_one_device : comm::nccl<cuda_device> {
+  explicit of_one_device(comm::nccl<cuda_device> const& c) : comm::nccl<cuda_device>(c) {}
   comm::nccl_request gather(group_type& group, void* whole, std::span<comm::byte_range const> of_rank) const {
-    return communicator::gather(group, whole, of_rank);
+    return comm::nccl<cuda_device>::gather(group, whole, of_rank);
   }
 };
 
-}  // namespace
+}  // namespace pushpull::test
 
 TEST_CASE("nccl: each device of a rank exchanges memory with the device of its number on the others") {
   if (pp::test::logical_devices(1).empty() || stand_in::most_ranks() < 4) return;
@@ -238,7 +242,7 @@ TEST_CASE("nccl: each device of a rank exchanges memory with the device of its n
       pp::test::expect(c.devices().size() == 2 && c.size() == 2 && c.device() == c.devices()[0]);
       pp::test::expect(pp::detail::owners_of<pp::cuda_device>(c, 2).owners() == 4);
       pp::test::expect_throws<pp::invalid_argument>(
-          [&] { static_cast<void>(pp::detail::owners_of<pp::cuda_device>(of_one_device(c), 2)); });
+          [&] { static_cast<void>(pp::detail::owners_of<pp::cuda_device>(pp::test::of_one_device(c), 2)); });
       auto const own = static_cast<float>(c.rank()), other = 1 - own;
       numbers<float> const out_0(c.devices()[0], {own}), in_0(c.devices()[0], {-1});
       numbers<float> const out_1(c.devices()[1], {own + 10}), in_1(c.devices()[1], {-1});
