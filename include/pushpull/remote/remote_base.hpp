@@ -121,12 +121,13 @@ class remote_base {
   }
   /// Other hyperparameters for the servers' rule, or for a parameter group of their store: those numbers that
   /// update/rule_text.hpp lists. Returns when all servers have them; states and step counts stay. Any worker may call it, and
-  /// pushes of others see them from then on. @throws invalid_argument if the servers' rule is another, or refuses them
+  /// pushes of others see them from then on.
+  /// @throws invalid_argument if the servers' rule is another, has other flags or schedules, or refuses the numbers
   template <class Rule>
   void set_hyperparameters(Rule const& rule, std::size_t group = 0) {
     message_header h{.kind = message_kind::hyperparameters};
     h.key = static_cast<std::int64_t>(group);
-    call_all(h, update::detail::to_text(rule));
+    call_all(h, update::detail::whole_text(rule));
   }
   /// The rule of all servers, which let workers choose it: see remote::server. Its type, flags and schedules are those of one of
   /// theirs. Of the type that they have it changes the numbers only; else values stay, and states, step counts, hyperparameters and

@@ -123,7 +123,7 @@ class served_store {
   /// @param text  See update::detail::whole_text. @returns whether it is another rule: else only numbers changed.
   /// @throws invalid_argument
   virtual bool set_optimizer(std::string_view text) = 0;
-  /// Of the rule, or of a parameter group of the store's. @param text  See to_text. @throws invalid_argument
+  /// Of the rule, or of a parameter group of the store's. @param text  See update::detail::whole_text. @throws invalid_argument
   virtual void set_hyperparameters(std::size_t group, std::string_view text) = 0;
   /// Of a key's learning rate and weight decay. @param text  Two numbers. @throws invalid_argument
   virtual void set_multipliers(std::int64_t key, std::string_view text) = 0;
@@ -230,7 +230,7 @@ class served final : public served_store {
                " is that of a key with multipliers, which follows group 0";
       });
     rules_.with_rule("set_hyperparameters", [&](auto const& rule_at) {
-      auto const rule = update::detail::with_text(rule_at(group), text);
+      auto const rule = update::detail::rule_of_text(rule_at(group), text, "set_hyperparameters");
       if (group == 0) expect_multiplied(rule);
       store_.set_hyperparameters(rule, group);
       if (group == 0) multiply(rule);
