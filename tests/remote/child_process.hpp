@@ -59,6 +59,13 @@ class child_process {
   void send(int signal) {
     if (id_ > 0) ::kill(id_, signal);
   }
+  /// Returns when it is stopped, which takes a while on a busy machine.
+  void stop() {
+    send(SIGSTOP);
+    int status = 0;
+    while (id_ > 0 && ::waitpid(id_, &status, WUNTRACED) < 0 && errno == EINTR) {
+    }
+  }
   /// The next line that the child told; empty when there are no more.
   std::string line() {
     std::string text;

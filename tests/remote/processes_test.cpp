@@ -432,14 +432,14 @@ TEST_CASE("a server that is stopped is waited for, or lost if it is silent for t
   std::vector<float> before(elements), after(elements), gradient(elements, 1.0F);
   store.init("w", after);
   store.push("w", gradient).wait();
-  server.send(SIGSTOP);
+  server.stop();
   auto const pushed = store.push("w", gradient);
   std::this_thread::sleep_for(milliseconds(600));
   server.send(SIGCONT);
   pushed.wait();
   store.pull("w", after).wait();
   REQUIRE(after == std::vector<float>(elements, -2.0F));
-  server.send(SIGSTOP);
+  server.stop();
   REQUIRE_THROWS_AS(store.push("w", gradient).wait(), pp::server_lost);  // the server may find its pieces in the socket
   server.send(SIGCONT);
   REQUIRE(soon([&] {
@@ -508,4 +508,33 @@ TEST_CASE("a server that is started again goes on from its newest whole snapshot
   late.init("w", weights);  // has its value
   late.pushpull("w", gradient, weights).wait();
   REQUIRE(weights == std::vector<float>(elements, expected - 2));  // what workers had set holds
+}
+
+TEST_CASE("a server that is killed has all values that init has returned for, without a snapshot of each", "[remote]") {
+  pp::test::temporary_folder const folder;
+  auto const place = folder.file("snapshots");
+  std::map<std::string, std::string> variables{{"ADDRESS", "tcp://127.0.0.1:*"}, {"FOLDER", place.string()}};
+  auto server = std::make_unique<child_process>("child: server", variables);
+  std::string const address = server->line();
+  variables["ADDRESS"] = address;
+  worker_store store(devices, {address}, options_of(0));
+  int keys = 0;
+  for (int life = 0; life < 3; ++life) {
+    for (int n = 0; n < 10; ++n, ++keys) store.init(keys, std::vector<float>(elements, static_cast<float>(keys)));
+    REQUIRE(pp::checkpoint::list(place / "server-0").empty());
+    server->send(SIGKILL);
+    server->wait();
+    // As if it had been killed while it wrote.
+    if (life == 0) std::ofstream(place / "server-0" / "values-1.bin", std::ios::app) << "half of a value";
+    server = std::make_unique<child_process>("child: server", variables);
+    REQUIRE(server->line() == address);
+    std::vector<float> weights(elements);
+    for (int key = 0; key < keys; ++key) {
+      store.pull(key, weights).wait();
+      REQUIRE(weights == std::vector<float>(elements, static_cast<float>(key)));
+    }
+  }
+  store.save_snapshots();
+  store.save_snapshots();
+  REQUIRE(!std::filesystem::exists(place / "server-0" / "values-1.bin"));
 }

@@ -10,6 +10,7 @@
 #include <deque>
 #include <exception>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <future>
 #include <limits>
@@ -1045,4 +1046,54 @@ TEST_CASE("the value of a key whose pieces are lost is given anew by init", "[re
     for (auto const& entry : std::filesystem::directory_iterator(folder.file("snapshots") / "server-0"))
       if (entry.path().filename() != "keys.json") std::filesystem::remove_all(entry.path());
   }
+}
+
+TEST_CASE("a push whose answer waits for the disk takes few snapshots, however many its pieces are", "[remote]") {
+  pp::test::temporary_folder const folder;
+  served_sgd stored(devices, update::sgd{.learning_rate = 1});
+  remote::server const server(stored, remote::snapshots{.folder = folder.file("snapshots"), .durable = true});
+  auto options = of_rank(0);
+  options.piece_bytes = 4096;
+  worker_store store(devices, {server.address()}, options);
+  std::vector<float> weights(65536);
+  store.init("w", weights);
+  auto const written = [&] {
+    auto const all = pp::checkpoint::list(folder.file("snapshots") / "server-0");
+    return all.empty() ? 0 : all.front().step;
+  };
+  auto const before = written();
+  auto const gradient = values(65536, 1);
+  store.push("w", gradient).wait();
+  REQUIRE(written() > before);
+  REQUIRE(written() < before + 8);  // 64 pieces
+}
+
+TEST_CASE("a server whose disk is full serves on, and tries again at times", "[remote]") {
+  pp::test::temporary_folder const folder;
+  auto const place = folder.file("snapshots"), away = folder.file("away");
+  served_sgd stored(devices, update::sgd{.learning_rate = 1});
+  remote::server const server(stored, remote::snapshots{.folder = place, .every = milliseconds(10)});
+  worker_store store(devices, {server.address()}, of_rank(0));
+  std::vector<float> const one(3, 1.0F);
+  std::vector<float> weights(3);
+  store.init("w", weights);
+  auto const unsaved = [&] { return nlohmann::json::parse(store.server_counts(0))["unsaved"].get<int>(); };
+  std::filesystem::rename(place, away);
+  std::ofstream(place) << "no folder";
+  store.push("w", one).wait();
+  REQUIRE(soon([&] { return unsaved() > 0; }));
+  std::this_thread::sleep_for(milliseconds(500));
+  REQUIRE(unsaved() < 3);
+  store.pushpull("w", one, weights).wait();
+  REQUIRE(weights[0] == -2);
+  auto late = std::async(std::launch::async, [&] { store.init("v", one); });  // is not told what is not on the disk
+  REQUIRE(late.wait_for(milliseconds(100)) == std::future_status::timeout);
+  auto const newest = pp::checkpoint::list(away / "server-0");
+  std::filesystem::remove(place);
+  std::filesystem::rename(away, place);
+  late.get();
+  REQUIRE(soon([&] {
+    auto const all = pp::checkpoint::list(place / "server-0");
+    return !all.empty() && (newest.empty() || all.front().step > newest.front().step);
+  }));
 }

@@ -29,6 +29,7 @@ class control_service {
       : profiler(server), store_(store), answers_(answers), handler_(std::move(handler)) {}
 
   server_profiler profiler;
+  bool keeps_rules = false;   ///< Answers wait until the rule is in a snapshot.
   std::uint64_t changes = 0;  ///< Of what workers set, so far.
 
   /// A request of a worker. @returns false if it is one of another kind
@@ -48,6 +49,8 @@ class control_service {
       worker.last_control = h.sequence;
       if (h.kind == message_kind::command) {
         answers_.send(h, message_kind::acknowledge);
+      } else if (h.kind == message_kind::optimizer && keeps_rules) {
+        answers_.keep(h, 0);
       } else {
         answers_.send_update(h, {}, 0);
       }

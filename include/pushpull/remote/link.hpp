@@ -204,11 +204,11 @@ class link {
     submitted_.clear();
   }
 
-  /// Requests about other things than pieces may wait for other workers: they are not counted.
+  /// Others than counted requests may wait long: they do not fill the window.
   void send_queued(peer& p) {
     if (!p.is_welcome) return;
     while (!p.queued.empty()) {
-      bool const is_counted = facts_.answers_at_once() && is_about_pieces(p.queued.front()->header.kind);
+      bool const is_counted = facts_.answers_at_once() && peer::is_counted(*p.queued.front());
       if (is_counted && p.updates >= window) return;
       send(p, p.next_sent());
     }

@@ -64,16 +64,20 @@ struct peer {
   std::string doubt;     ///< Why the server does not welcome this worker.
   std::optional<server_welcome> facts;
   std::deque<request*> queued, in_flight;
-  std::size_t updates = 0;  ///< In flight, and about pieces.
+  std::size_t updates = 0;  ///< In flight, and counted.
   clock::time_point heard = clock::now();
   clock::time_point greeted = {}, beat = {};  ///< When hello and a heartbeat were sent last.
 
+  /// Whether an asynchronous server answers at once: without other servers or workers, or the disk.
+  static bool is_counted(request const& r) {
+    return is_about_pieces(r.header.kind) && r.header.kind != message_kind::init;
+  }
   /// The next request of the queue is sent.
   request& next_sent() {
     request& r = *queued.front();
     queued.pop_front();
     in_flight.push_back(&r);
-    if (is_about_pieces(r.header.kind)) ++updates;
+    if (is_counted(r)) ++updates;
     return r;
   }
   /// Gives an answer to its request, if it is the first.
@@ -82,7 +86,7 @@ struct peer {
       if ((*at)->header.sequence != h.sequence) continue;
       request& r = **at;
       in_flight.erase(at);
-      if (is_about_pieces(r.header.kind)) --updates;
+      if (is_counted(r)) --updates;
       take_answer(r, h, payload);
       return r.group->finish(r);
     }

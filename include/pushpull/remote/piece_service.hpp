@@ -28,6 +28,7 @@
 #include <pushpull/remote/piece_flags.hpp>
 #include <pushpull/remote/served_pieces.hpp>
 #include <pushpull/remote/served_store.hpp>
+#include <pushpull/remote/snapshot_keeper.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::remote::detail {
 
@@ -38,8 +39,9 @@ class piece_service {
       : store_(store), members_(members), answers_(answers), when_(when) {}
 
   served_pieces& pieces() { return pieces_; }
-  std::uint64_t changes = 0;    ///< Of pieces, so far.
-  bool has_new_pieces = false;  ///< Since somebody has set it to false.
+  std::uint64_t changes = 0;          ///< Of pieces, so far, but for initial values.
+  bool has_new_values = false;        ///< Initial ones, since somebody has set it to false.
+  snapshot_keeper* keeper = nullptr;  ///< Of initial values; null: none.
 
   /// A request about a piece, of a worker that is alive. @returns false if it is about something else
   bool handle(message_header const& h, zmq::message_t&& payload) {
@@ -127,25 +129,27 @@ class piece_service {
     expect_init(h, payload.size(), size, store_.whole_keys());
     zmq::message_t const value = aligned(std::move(payload));
     served_piece* piece = pieces_.find(h.key, h.piece);
+    if (piece != nullptr) expect_piece(h, *piece);
+    if (piece != nullptr && (piece->was_applied(h) || piece->version > 0)) return answer_init(h, *piece);
+    if (keeper != nullptr) keeper->add_value(h, bytes_of(value));
     if (piece == nullptr) {
       piece = &pieces_.add(h, size);
-      has_new_pieces = true;
       try {
         store_.init(piece->number, piece->shape, static_cast<std::byte const*>(value.data()));
       } catch (...) {
         pieces_.erase(h);
         throw;
       }
-    } else {
-      expect_piece(h, *piece);
-      if (piece->was_applied(h)) return answers_.send_update(h, {}, piece->version);
-      // Of a worker that died amid an init; trained values stay.
-      if (piece->version == 0)
-        store_.assign(piece->number, piece->shape, static_cast<std::byte const*>(value.data()), rule_states::keep);
+    } else {  // of a worker that died amid an init
+      store_.assign(piece->number, piece->shape, static_cast<std::byte const*>(value.data()), rule_states::keep);
     }
     piece->note(h, false);
-    ++changes;
-    answers_.send_update(h, {}, piece->version);
+    has_new_values = true;
+    answer_init(h, *piece);
+  }
+  void answer_init(message_header const& h, served_piece const& piece) {
+    if (keeper != nullptr) return answers_.keep(h, 0);  // until the value is on the medium
+    answers_.send(h, message_kind::acknowledge, {}, 0, piece.version);
   }
 
   void assign(served_piece& piece, message_header const& h, zmq::message_t const& value) {

@@ -52,6 +52,8 @@ class router {
       keeper_->restore(service_.pieces(), keys_, workers, store_);
       members_.restore(workers, server_clock::now());
       answers_.keeps_updates = keeper_->is_durable();
+      service_.keeper = keeper_.get();
+      control_.keeps_rules = true;
     }
     try {
       socket_.set(zmq::sockopt::router_mandatory, 1);
@@ -96,8 +98,8 @@ class router {
       if (ends_at_ && server_clock::now() >= *ends_at_) break;
     }
     if (keeper_ == nullptr) return;
-    save_workers();
-    if (changes() > saved_changes_) save();
+    if (has_new_members_) keeper_->save_workers(members_.known());
+    if (changes() > saved_changes_ || service_.has_new_values) save();
   }
 
  private:
@@ -126,7 +128,7 @@ class router {
     member* const worker = members_.find(h, connection, server_clock::now());
     if (worker == nullptr)
       return answers_.refuse(connection, h, message_error::unknown_worker, "the server does not know the worker");
-    if (service_.handle(h, std::move(payload)) || control_.handle(h, *worker, payload)) return;
+    if (service_.handle(h, std::move(payload)) || control(h, *worker, payload)) return;
     switch (h.kind) {
       case message_kind::heartbeat: return heartbeat(h, *worker);
       case message_kind::goodbye: return goodbye(h, *worker);
@@ -143,6 +145,13 @@ class router {
     }
   }
 
+  /// @returns false if it is another request
+  bool control(message_header const& h, member& worker, zmq::message_t const& payload) {
+    std::string const rule = store_.rule_text();
+    bool const handled = control_.handle(h, worker, payload);
+    must_save_ = must_save_ || rule != store_.rule_text();  // values alone would go on without it
+    return handled;
+  }
   void hello(message_header const& h, std::string const& connection) {
     auto const now = server_clock::now();
     auto const rank = members_.rank_of(h.worker, h.incarnation, now);
@@ -243,12 +252,13 @@ class router {
   }
   void appoint(key_directory::entry& entry, std::vector<message_header>::iterator asker) {
     entry.sender = asker->worker;
-    if (has_new_keys_ && keeper_ != nullptr) {
-      answers_.keep(*asker, asker_sends_value);  // until its number is on the medium
-    } else {
-      answers_.send(*asker, message_kind::acknowledge, {}, asker_sends_value);
-    }
+    acknowledge(*asker, asker_sends_value);
     entry.askers.erase(asker);
+  }
+  /// When the keys are on the medium.
+  void acknowledge(message_header const& h, std::uint8_t flags) {
+    if (has_new_keys_ && keeper_ != nullptr) return answers_.keep(h, flags);
+    answers_.send(h, message_kind::acknowledge, {}, flags);
   }
   void choose_senders() {
     for (auto& entry : keys_.entries()) {
@@ -270,41 +280,50 @@ class router {
     }
     entry->is_ready = true;
     has_new_keys_ = true;
-    for (message_header const& asker : std::exchange(entry->askers, {}))
-      answers_.send(asker, message_kind::acknowledge, {}, key_has_value);
-    answers_.send(h, message_kind::acknowledge);
+    for (message_header const& asker : std::exchange(entry->askers, {})) acknowledge(asker, key_has_value);
+    acknowledge(h, 0);
   }
 
+  /// After a failure, as on a full disk, what waits for the medium waits for the next attempt.
   void save_if_due() {
     if (keeper_ == nullptr) return;
-    save_workers();
-    bool const has_changed = changes() > saved_changes_;
-    bool const is_due = has_changed && (keeper_->is_durable() || service_.has_new_pieces ||
-                                        server_clock::now() - saved_at_ >= keeper_->every());
-    if (!has_new_keys_ && !is_due && !answers_.has_kept()) return;
+    auto const now = server_clock::now();
+    bool const has_updates = changes() > saved_changes_;
+    bool const is_time = now - saved_at_ >= keeper_->every();
+    bool const is_due =
+        must_save_ || (has_updates && keeper_->is_durable()) || ((has_updates || service_.has_new_values) && is_time);
+    bool const waits = is_due || has_new_keys_ || has_new_members_ || answers_.has_kept();
+    if (!waits || now < next_attempt_) return;
     try {
+      if (has_new_members_) keeper_->save_workers(members_.known());
+      has_new_members_ = false;
       if (has_new_keys_) keeper_->save_keys(keys_);
       has_new_keys_ = false;
-      if (is_due) save();
+      if (is_due) {
+        save();
+      } else {
+        commit_values();
+      }
       answers_.release();
-    } catch (error const&) {  // a full disk: what waits for the snapshot waits for the next attempt
+      pause_ = {};
+    } catch (std::exception const&) {
       ++answers_.counts.unsaved;
+      pause_ = std::clamp<std::chrono::milliseconds>(2 * pause_, std::chrono::seconds(1), std::chrono::seconds(30));
+      next_attempt_ = server_clock::now() + pause_;
     }
   }
-  void save_workers() noexcept {
-    if (!std::exchange(has_new_members_, false)) return;
-    try {
-      keeper_->save_workers(members_.known());
-    } catch (std::exception const&) {  // workers of a server that is started again come anew
-      ++answers_.counts.unsaved;
-    }
+  void commit_values() {
+    must_save_ = true;  // if it throws, nobody knows which values are on the medium
+    keeper_->commit_values();
+    must_save_ = false;
   }
   std::uint64_t changes() const { return service_.changes + control_.changes; }
   void save() {
     keeper_->save(service_.pieces(), store_.settings());
     saved_at_ = server_clock::now();
     saved_changes_ = changes();
-    service_.has_new_pieces = false;
+    service_.has_new_values = false;
+    must_save_ = false;
   }
   void snapshot(message_header const& h) {
     if (keeper_ == nullptr)
@@ -313,7 +332,7 @@ class router {
     try {
       save();
       answers_.send(h, message_kind::acknowledge);
-    } catch (error const& thrown) {
+    } catch (std::exception const& thrown) {
       answers_.fail(h, message_error::failed, thrown.what());
     }
   }
@@ -348,7 +367,10 @@ class router {
   std::unique_ptr<snapshot_keeper> keeper_;
   bool has_new_keys_ = false;     // since keys were saved
   bool has_new_members_ = false;  // since workers were saved
+  bool must_save_ = false;        // a snapshot, at the next opportunity
   std::uint64_t saved_changes_ = 0;
+  std::chrono::milliseconds pause_{0};  // after an attempt that failed
+  server_clock::time_point next_attempt_ = {};
   server_clock::time_point saved_at_ = server_clock::now();
   server_clock::time_point turned_at_ = server_clock::now();
   std::optional<server_clock::time_point> ends_at_;

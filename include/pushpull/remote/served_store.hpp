@@ -102,6 +102,12 @@ class served_store {
   /// All that hold, in the order in which a new store is to be given them.
   std::vector<server_setting> const& settings() const { return settings_; }
 
+  /// The rule that a worker has chosen; empty if none has.
+  std::string rule_text() const {
+    bool const has = !settings_.empty() && settings_.front().kind == message_kind::optimizer;
+    return has ? settings_.front().text : std::string();
+  }
+
   virtual std::uint8_t element() const = 0;
   virtual std::size_t element_bytes() const = 0;
   virtual bool has_updater() const = 0;

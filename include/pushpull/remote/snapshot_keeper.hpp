@@ -3,12 +3,14 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <span>
 #include <vector>
 
 #include <pushpull/config.hpp>
 #include <pushpull/remote/key_directory.hpp>
 #include <pushpull/remote/membership.hpp>
+#include <pushpull/remote/message.hpp>
 #include <pushpull/remote/served_pieces.hpp>
 #include <pushpull/remote/served_store.hpp>
 
@@ -30,6 +32,9 @@ class snapshot_keeper {
                        served_store& store) = 0;
   /// @throws file_error
   virtual void save(served_pieces const& pieces, std::span<server_setting const> settings) = 0;
+  /// An initial value, which is on the medium after `commit_values`, without a snapshot. @throws file_error
+  virtual void add_value(message_header const& h, std::span<std::byte const> value) = 0;
+  virtual void commit_values() = 0;
   virtual void save_keys(key_directory const& keys) = 0;
   virtual void save_workers(std::span<known_worker const> workers) = 0;
 };

@@ -30,6 +30,8 @@
 #include <pushpull/remote/served_pieces.hpp>
 #include <pushpull/remote/served_store.hpp>
 #include <pushpull/remote/snapshot_keeper.hpp>
+#include <pushpull/remote/value_journal.hpp>
+#include <pushpull/store/rule_states.hpp>
 #include <pushpull/tensor/tensor_view.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI::remote {
@@ -39,7 +41,7 @@ namespace pushpull::inline PUSHPULL_ABI::remote {
 /// same number, rule and types goes on from the newest whole snapshot.
 struct snapshots {
   std::filesystem::path folder = {};        ///< Of all servers of the job; made if there is none.
-  std::chrono::milliseconds every{60'000};  ///< if anything has changed; and when a key is new
+  std::chrono::milliseconds every{60'000};  ///< if anything has changed; and when a worker chooses a rule
   /// An update is acknowledged after a snapshot has it: none that was acknowledged is ever lost. Each answer waits for the disk.
   bool durable = false;
   std::size_t keep = 2;  ///< The newest so many stay; 0: all.
@@ -55,7 +57,10 @@ class kept_snapshots final : public snapshot_keeper {
 
  public:
   kept_snapshots(Store& store, snapshots const& options, std::uint32_t server)
-      : store_(store), options_(options), folder_(options.folder / ("server-" + std::to_string(server))) {
+      : store_(store),
+        options_(options),
+        folder_(options.folder / ("server-" + std::to_string(server))),
+        journal_(folder_) {
     std::error_code failed;
     std::filesystem::create_directories(folder_, failed);
     pushpull::detail::expects<file_error>(
@@ -69,11 +74,23 @@ class kept_snapshots final : public snapshot_keeper {
                served_store& store) override {
     restore_keys(keys);
     restore_workers(workers);
-    bool done = false;
+    std::int64_t restored = 0;
     for (checkpoint::saved_step const& saved : checkpoint::list(folder_)) {
       next_ = std::max(next_, saved.step + 1);
-      done = done || try_restore(saved, pieces, store);
+      if (restored == 0 && try_restore(saved, pieces, store)) restored = saved.step;
     }
+    journal_.replay(restored, next_, [&](message_header const& h, std::vector<std::byte> const& value) {
+      served_piece* piece = pieces.find(h.key, h.piece);
+      if (piece == nullptr) {
+        piece = &pieces.add(h, sizeof(T));
+        store.init(piece->number, piece->shape, value.data());
+      } else if (piece->version == 0 && piece->bytes == value.size()) {
+        store.assign(piece->number, piece->shape, value.data(), rule_states::keep);
+      } else {
+        return;
+      }
+      piece->note(h, false);
+    });
   }
   void save(served_pieces const& pieces, std::span<server_setting const> settings) override {
     json all = json::array(), set = json::array();
@@ -96,8 +113,11 @@ class kept_snapshots final : public snapshot_keeper {
     checkpoint::save(store_, folder_, {.step = next_, .keep = options_.keep});
     std::error_code ignored;
     if (options_.keep > 0) std::filesystem::remove(registry(next_ - static_cast<std::int64_t>(options_.keep)), ignored);
+    journal_.drop(options_.keep > 0 ? next_ + 1 - static_cast<std::int64_t>(options_.keep) : 0);
     ++next_;
   }
+  void add_value(message_header const& h, std::span<std::byte const> value) override { journal_.add(next_, h, value); }
+  void commit_values() override { journal_.commit(); }
   void save_keys(key_directory const& keys) override {
     json all = json::array();
     for (auto const& entry : keys.entries()) {
@@ -249,6 +269,7 @@ class kept_snapshots final : public snapshot_keeper {
   snapshots options_;
   std::filesystem::path folder_;
   std::int64_t next_ = 1;
+  value_journal journal_;
 };
 
 }  // namespace detail
