@@ -61,9 +61,9 @@ std::vector<json> trace(F const& work) {
     REQUIRE(e.at("ts").get<double>() >= last);
     last = e.at("ts");
     if (kind == "b") {
-      REQUIRE(messages.insert(e.at("id").get<std::uint64_t>()).second);
+      REQUIRE(messages.insert(e.at("id2").at("local").get<std::uint64_t>()).second);
     } else if (kind == "e") {
-      REQUIRE(messages.erase(e.at("id").get<std::uint64_t>()) == 1);
+      REQUIRE(messages.erase(e.at("id2").at("local").get<std::uint64_t>()) == 1);
     } else if (kind == "B") {
       auto& stack = open[e.at("tid")];
       json entry = e;

@@ -10,6 +10,8 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <ostream>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <utility>
@@ -33,7 +35,7 @@ class chrome_trace {
   /// Keeps an event. For `tracing`.
   void operator()(event const& e) const {
     std::lock_guard const lock(state_->mutex);
-    auto const time = std::chrono::steady_clock::now() - state_->start;  // events are in the order of their times
+    auto const time = std::chrono::steady_clock::now().time_since_epoch();  // events are in the order of their times
     auto const [thread, is_new] = state_->threads.try_emplace(std::this_thread::get_id(), state_->threads.size());
     state_->events.push_back({std::string(e.name), std::string(e.keys), e.what, e.phase, e.bytes, e.device, e.number,
                               thread->second, std::chrono::duration<double, std::micro>(time).count()});
@@ -45,22 +47,18 @@ class chrome_trace {
     return state_->events.size();
   }
 
-  /// The trace in the format "JSON Object" of Chrome: times in microseconds since the writer was made.
+  /// The trace in the format "JSON Object" of Chrome: times in microseconds of the machine's steady clock, so that traces of
+  /// ranks of one machine lie side by side.
   std::string json() const {
-    std::lock_guard const lock(state_->mutex);
-    nlohmann::json events = nlohmann::json::array();
-    events.push_back(metadata("process_name", 0, "pushpull, rank " + std::to_string(state_->rank)));
-    for (auto const& [id, number] : state_->threads)
-      events.push_back(metadata("thread_name", number, "thread " + std::to_string(number)));
-    for (kept_event const& e : state_->events) events.push_back(entry(e));
-    return nlohmann::json{{"traceEvents", std::move(events)}, {"displayTimeUnit", "ms"}}.dump(
-        -1, ' ', false, nlohmann::json::error_handler_t::replace);  // keys are any bytes
+    std::ostringstream text;
+    print(text);
+    return text.str();
   }
 
-  /// @throws file_error
+  /// The same, to a file, event by event. @throws file_error
   void write(std::string const& path) const {
     std::ofstream file(path);
-    file << json();
+    print(file);
     file.close();
     pushpull::detail::expects<file_error>(!file.fail(), [&] { return path + ": cannot write the trace"; });
   }
@@ -79,12 +77,23 @@ class chrome_trace {
   /// Elsewhere, so that the writer can be moved into a `tracing`.
   struct state {
     int rank = 0;
-    std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
     std::mutex mutex;
     std::map<std::thread::id, std::size_t> threads;
     std::vector<kept_event> events;
   };
 
+  void print(std::ostream& to) const {
+    std::lock_guard const lock(state_->mutex);
+    char const* separator = "{\"displayTimeUnit\":\"ms\",\"traceEvents\":[";
+    auto const add = [&](nlohmann::json const& e) {
+      to << std::exchange(separator, ",\n") << e.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    };  // keys are any bytes
+    add(metadata("process_name", 0, "pushpull, rank " + std::to_string(state_->rank)));
+    for (auto const& [id, number] : state_->threads)
+      add(metadata("thread_name", number, "thread " + std::to_string(number)));
+    for (kept_event const& e : state_->events) add(entry(e));
+    to << "]}";
+  }
   static char const* category(activity what) {
     switch (what) {
       case activity::operation: return "operation";
@@ -101,7 +110,7 @@ class chrome_trace {
     nlohmann::json result{{"name", e.name},      {"cat", category(e.what)},
                           {"pid", state_->rank}, {"tid", e.thread},
                           {"ts", e.time},        {"ph", is_message ? (begins ? "b" : "e") : (begins ? "B" : "E")}};
-    if (is_message) result["id"] = e.number;
+    if (is_message) result["id2"] = {{"local", e.number}};  // other ranks have the same numbers
     if (!begins) return result;
     nlohmann::json& args = result["args"] = nlohmann::json::object();
     if (!e.keys.empty()) args["keys"] = e.keys;
