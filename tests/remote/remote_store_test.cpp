@@ -1097,3 +1097,35 @@ TEST_CASE("a server whose disk is full serves on, and tries again at times", "[r
     return !all.empty() && (newest.empty() || all.front().step > newest.front().step);
   }));
 }
+
+TEST_CASE("commands of several threads are done once each, in any order, and an error is told again", "[remote]") {
+  using remote::message_kind;
+  int ran = 0;
+  server_set<served_sgd> servers(1, update::sgd{},
+                                 {.workers = 2, .on_command = [&](std::int64_t head, std::string_view) {
+                                    ++ran;
+                                    if (head == 1) throw 1;  // no std::exception
+                                  }});
+  raw_worker raw(servers.addresses[0]);
+  remote::message_header h{.kind = message_kind::hello, .incarnation = 77};
+  REQUIRE(raw.ask(h).kind == message_kind::welcome);
+  h.kind = message_kind::command;
+  for (std::uint64_t const sequence : {9U, 5U, 9U, 5U}) {
+    h.sequence = sequence;
+    REQUIRE(raw.ask(h).kind == message_kind::acknowledge);
+  }
+  REQUIRE(ran == 2);
+  h.key = 1;
+  h.sequence = 10;
+  for (int n = 0; n < 2; ++n) REQUIRE(raw.ask(h).error == remote::message_error::failed);
+  REQUIRE(ran == 3);
+  h.kind = message_kind::barrier;
+  h.sequence = 4;
+  raw.send(h);
+  worker_store other(devices, servers.addresses, of_rank(1));
+  other.barrier();
+  auto const before = other.statistics();
+  other.init("w", std::vector<float>(3));
+  other.assign("w", std::vector<float>(3));
+  REQUIRE((other.statistics() - before).operations == 1);
+}

@@ -44,26 +44,34 @@ class control_service {
         return true;
       default: return false;
     }
-    try {
-      if (h.sequence > worker.last_control) run(h, text_of(payload));  // else the answer was lost
-      worker.last_control = h.sequence;
-      if (h.kind == message_kind::command) {
-        answers_.send(h, message_kind::acknowledge);
-      } else if (h.kind == message_kind::optimizer && keeps_rules) {
-        answers_.keep(h, 0);
-      } else {
-        answers_.send_update(h, {}, 0);
-      }
-    } catch (invalid_argument const& thrown) {
-      answers_.fail(h, message_error::invalid_argument, thrown.what());
-    } catch (std::exception const& thrown) {
-      answers_.fail(h, message_error::failed, thrown.what());
+    done_request const* done = worker.find_done(h.sequence);  // if the answer was lost
+    if (done == nullptr) done = &worker.note(run(h, text_of(payload)));
+    if (done->error != message_error::none) {
+      answers_.fail(h, done->error, done->text);
+    } else if (h.kind == message_kind::command) {
+      answers_.send(h, message_kind::acknowledge);
+    } else if (h.kind == message_kind::optimizer && keeps_rules) {
+      answers_.keep(h, 0);
+    } else {
+      answers_.send_update(h, {}, 0);
     }
     return true;
   }
 
  private:
-  void run(message_header const& h, std::string_view text) {
+  done_request run(message_header const& h, std::string_view text) {
+    try {
+      apply(h, text);
+      return {h.sequence};
+    } catch (invalid_argument const& thrown) {
+      return {h.sequence, message_error::invalid_argument, thrown.what()};
+    } catch (std::exception const& thrown) {
+      return {h.sequence, message_error::failed, thrown.what()};
+    } catch (...) {
+      return {h.sequence, message_error::failed, "command: the handler threw"};
+    }
+  }
+  void apply(message_header const& h, std::string_view text) {
     switch (h.kind) {
       case message_kind::optimizer:
       case message_kind::hyperparameters:

@@ -99,20 +99,21 @@ class link {
 
   void connect(peer& p) {
     try {
-      p.socket.emplace(context_, zmq::socket_type::dealer);
-      p.socket->set(zmq::sockopt::linger, 0);
-      p.socket->set(zmq::sockopt::immediate, 1);  // nothing is kept for a server that is not there: it is sent again
-      p.socket->set(zmq::sockopt::sndhwm, 0);
-      p.socket->set(zmq::sockopt::rcvhwm, 0);
-      p.socket->set(zmq::sockopt::reconnect_ivl, 20);
-      p.socket->set(zmq::sockopt::reconnect_ivl_max, 200);
+      zmq::socket_t socket(context_, zmq::socket_type::dealer);
+      socket.set(zmq::sockopt::linger, 0);
+      socket.set(zmq::sockopt::immediate, 1);  // nothing is kept for a server that is not there: it is sent again
+      socket.set(zmq::sockopt::sndhwm, 0);
+      socket.set(zmq::sockopt::rcvhwm, 0);
+      socket.set(zmq::sockopt::reconnect_ivl, 20);
+      socket.set(zmq::sockopt::reconnect_ivl_max, 200);
       if (!options_.server_key.empty()) {
         curve_keys const own = options_.curve.secret_key.empty() ? new_curve_keys() : options_.curve;
-        p.socket->set(zmq::sockopt::curve_serverkey, options_.server_key);
-        p.socket->set(zmq::sockopt::curve_publickey, own.public_key);
-        p.socket->set(zmq::sockopt::curve_secretkey, own.secret_key);
+        socket.set(zmq::sockopt::curve_serverkey, options_.server_key);
+        socket.set(zmq::sockopt::curve_publickey, own.public_key);
+        socket.set(zmq::sockopt::curve_secretkey, own.secret_key);
       }
-      p.socket->connect(p.address);
+      socket.connect(p.address);
+      p.socket = std::move(socket);  // the old one ends
     } catch (zmq::error_t const& failure) {
       throw comm_error(-1, "remote_store: cannot connect to " + p.address + ": " + failure.what());
     }
@@ -233,7 +234,7 @@ class link {
   void keep_alive(std::size_t n) {
     if (!broken_.empty()) return;  // servers count this worker as dead
     peer& p = *peers_[n];
-    auto const now = clock::now();
+    auto const now = turned_at_;  // not later: the process may have been stopped since
     if (!p.is_welcome) {
       bool const has_rank = n == 0 || rank_ != no_worker;
       if (has_rank && now - p.greeted >= options_.heartbeat) {

@@ -6,8 +6,10 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <pushpull/config.hpp>
@@ -25,6 +27,13 @@ enum class worker_state {
   dead   ///< It was silent too long.
 };
 
+/// A barrier or command that is done: it is answered the same again.
+struct done_request {
+  std::uint64_t sequence = 0;
+  message_error error = message_error::none;
+  std::string text = {};  ///< Of the error.
+};
+
 /// A worker.
 struct member {
   worker_state state = worker_state::absent;
@@ -33,7 +42,19 @@ struct member {
   bool is_new_connection = false;  ///< Requests before it may be lost: the next heartbeat tells the worker so.
   bool is_awaited = false;         ///< Known from before the server was started again, and not heard since.
   server_clock::time_point heard = {};
-  std::uint64_t last_control = 0;  ///< Sequence of its last barrier or command that is done.
+  std::deque<done_request> done = {};  ///< Its last barriers and commands.
+
+  /// One that is done; null if it is not. Requests of several threads may be done in another order than that of their numbers.
+  done_request const* find_done(std::uint64_t sequence) const {
+    auto const at =
+        std::find_if(done.begin(), done.end(), [&](done_request const& d) { return d.sequence == sequence; });
+    return at == done.end() ? nullptr : &*at;
+  }
+  done_request const& note(done_request d) {
+    if (done.size() == most_done) done.pop_front();
+    return done.emplace_back(std::move(d));
+  }
+  static constexpr std::size_t most_done = 256;  // more than a worker has threads that wait
 };
 
 /// A worker that a server remembers when it is started again.
@@ -113,9 +134,9 @@ class membership {
     bool const is_known = m.incarnation == incarnation;
     bool const is_back = is_known && m.state != worker_state::alive;
     came_back_ = came_back_ || (is_known && m.is_awaited);
-    std::uint64_t const last_control = is_known ? m.last_control : 0;
+    auto done = is_known ? std::move(m.done) : std::deque<done_request>();
     m = {.state = worker_state::alive, .incarnation = incarnation, .connection = connection, .heard = now};
-    m.last_control = last_control;  // it sends again what was not answered
+    m.done = std::move(done);  // it sends again what was not answered
     return is_back;
   }
 

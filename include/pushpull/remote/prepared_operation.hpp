@@ -3,9 +3,12 @@
 #pragma once
 
 #include <utility>
+#include <vector>
 
 #include <pushpull/config.hpp>
+#include <pushpull/profile/tracing.hpp>
 #include <pushpull/remote/link.hpp>
+#include <pushpull/remote/remote_keys.hpp>
 #include <pushpull/remote/request.hpp>
 #include <pushpull/remote/row_requests.hpp>
 #include <pushpull/schedule/awaited.hpp>
@@ -20,6 +23,13 @@ class prepared_operation final : public pushpull::detail::pooled_operation {
 
   request_group group;
   row_requests rows;
+  char const* caller = nullptr;         ///< The store's call.
+  std::vector<remote_key const*> keys;  ///< That it is about.
+
+  char const* name() const override { return caller; }
+  void list_keys(profile::detail::key_list& list) const override {
+    for (remote_key const* const key : keys) list.add(any_key_view(key->key));
+  }
 
   pushpull::detail::progress run() override {
     if (std::exchange(is_sent_, true)) return pushpull::detail::progress::done();

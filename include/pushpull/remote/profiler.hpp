@@ -9,6 +9,7 @@
 #include <fstream>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include <nlohmann/json.hpp>
 
@@ -87,13 +88,15 @@ class server_profiler {
     pushpull::detail::expects<invalid_argument>(holds, [&] { return std::string("profiler: ") + text; });
   }
   void configure(std::string_view text) {
+    std::string filename = filename_;
     while (!text.empty()) {
       std::string_view const pair = text.substr(0, text.find(','));
       text.remove_prefix(std::min(pair.size() + 1, text.size()));
       std::size_t const colon = pair.find(':');
       expect(colon != pair.npos && colon > 0 && colon + 1 < pair.size(), "pairs name:value expected");
-      if (pair.substr(0, colon) == "filename") filename_ = pair.substr(colon + 1);
+      if (pair.substr(0, colon) == "filename") filename = pair.substr(colon + 1);
     }
+    filename_ = std::move(filename);
   }
   void dump() const {
     std::size_t const slash = filename_.rfind('/');

@@ -221,8 +221,9 @@ class remote_base {
     key_entry<T, D>(*parts_, options_).enter(std::move(added), value_of);
   }
 
-  prepared_operation& prepare() const {
+  prepared_operation& prepare(char const* caller) const {
     auto* const op = new prepared_operation(parts_->servers);
+    op->caller = caller;
     op->acquire();
     return *op;
   }

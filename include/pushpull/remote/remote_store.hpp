@@ -108,11 +108,12 @@ class remote_calls : public pushpull::detail::store_face<remote_calls<T, D>, rem
       add(arguments.keys, arguments.sources);
     }
     std::uint8_t const flags = states == rule_states::reset ? resets_states : std::uint8_t{0};
-    auto& op = prepare();
+    auto& op = prepare("assign");
     completion const handle(op);
     for (auto const& [key, value] : values) {
       add_value(op.group, *key, message_kind::assign, value.data(), flags);
       op.writes(key->order);
+      op.keys.push_back(key);
     }
     schedule_->submit(op, 0, true);
     handle.wait();
@@ -120,7 +121,7 @@ class remote_calls : public pushpull::detail::store_face<remote_calls<T, D>, rem
 
   template <class E, class Gradients>
   completion push_rows(any_key_view name, Gradients& gradients, row_updates rows, priority when) {
-    auto& op = prepare();
+    auto& op = prepare("push");
     completion handle(op);
     add_rows(op, parts_->keys.find("push", name), "push", gradients, rows);
     schedule_->submit(op, when.value, true);
@@ -128,7 +129,7 @@ class remote_calls : public pushpull::detail::store_face<remote_calls<T, D>, rem
   }
   template <class E, class Keys, class Gradients>
   completion push_listed_rows(Keys& names, Gradients& gradients, row_updates rows, priority when) {
-    auto& op = prepare();
+    auto& op = prepare("push");
     completion handle(op);
     std::vector<std::pair<remote_key*, std::vector<row_list>>> of_keys;
     pushpull::detail::for_each_entry(
@@ -157,7 +158,7 @@ class remote_calls : public pushpull::detail::store_face<remote_calls<T, D>, rem
   }
   template <class E, class Outputs, class Ids>
   completion pull_rows(any_key_view name, Outputs& outputs, Ids const& row_ids, priority when) {
-    auto& op = prepare();
+    auto& op = prepare("row_sparse_pull");
     completion handle(op);
     add_row_outputs(op, name, outputs, row_ids);
     schedule_->submit(op, when.value, true);
@@ -165,7 +166,7 @@ class remote_calls : public pushpull::detail::store_face<remote_calls<T, D>, rem
   }
   template <class E, class Keys, class Outputs, class Ids>
   completion pull_listed_rows(Keys& names, Outputs& outputs, Ids const& row_ids, priority when) {
-    auto& op = prepare();
+    auto& op = prepare("row_sparse_pull");
     completion handle(op);
     pushpull::detail::for_each_entry(
         "row_sparse_pull", names,
@@ -201,6 +202,7 @@ class remote_calls : public pushpull::detail::store_face<remote_calls<T, D>, rem
     op.rows.push(op.group, key, list, row_bytes, element_code<T>,
                  rows == row_updates::standard ? standard_rows : std::uint8_t{0});
     op.writes(key.order);
+    op.keys.push_back(&key);
   }
   template <class Gradients>
   void add_rows(prepared_operation& op, remote_key& key, char const* call, Gradients&& gradients,
@@ -245,6 +247,7 @@ class remote_calls : public pushpull::detail::store_face<remote_calls<T, D>, rem
                    static_cast<std::size_t>(filled[i]->row_length()) * sizeof(T), element_code<T>);
     }
     op.reads(key.order);
+    op.keys.push_back(&key);
   }
 
   template <class E, class Arguments>

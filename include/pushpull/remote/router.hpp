@@ -194,7 +194,7 @@ class router {
     depart(h.worker, false);
   }
   void bury() {
-    for (std::uint32_t const worker : members_.bury(server_clock::now())) depart(worker, true);
+    for (std::uint32_t const worker : members_.bury(turned_at_)) depart(worker, true);
   }
   void depart(std::uint32_t worker, bool died) {
     has_new_members_ = true;
@@ -322,6 +322,7 @@ class router {
     keeper_->save(service_.pieces(), store_.settings());
     saved_at_ = server_clock::now();
     saved_changes_ = changes();
+    next_attempt_ = {};
     service_.has_new_values = false;
     must_save_ = false;
   }
@@ -339,7 +340,7 @@ class router {
 
   void enter_barrier(message_header const& h) {
     member& worker = members_[h.worker];
-    if (h.sequence <= worker.last_control) return answers_.send(h, message_kind::acknowledge);
+    if (worker.find_done(h.sequence) != nullptr) return answers_.send(h, message_kind::acknowledge);
     std::erase_if(in_barrier_, [&](message_header const& other) { return other.worker == h.worker; });
     in_barrier_.push_back(h);
     leave_barrier();
@@ -348,7 +349,7 @@ class router {
     if (in_barrier_.empty() || !members_.is_complete() || in_barrier_.size() < members_.count(worker_state::alive))
       return;
     for (message_header const& h : std::exchange(in_barrier_, {})) {
-      if (members_[h.worker].incarnation == h.incarnation) members_[h.worker].last_control = h.sequence;
+      if (members_[h.worker].incarnation == h.incarnation) members_[h.worker].note({h.sequence});
       answers_.send(h, message_kind::acknowledge);
     }
   }
