@@ -154,9 +154,27 @@ TEST_CASE("accumulate_all calls no other rank, and the step calls as often as on
   }
 }
 
-TEST_CASE("a mean over nodes divides by the sources of all ranks", "[ranks]") {
+namespace {
+
+/// A mean that does not say that it adds.
+struct own_mean {
+  using policy_kind = pp::reduction_tag;
+  template <class V>
+  PUSHPULL_HOST_DEVICE V operator()(V const& a, V const& b) const noexcept {
+    return a + b;
+  }
+  template <class V>
+  PUSHPULL_HOST_DEVICE V finish(V const& sum, int count) const noexcept {
+    return sum / static_cast<float>(count);
+  }
+};
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("a mean over nodes divides by the sources of all ranks, once", "[ranks]", pp::reduce::mean,
+                   own_mean) {
   comm::run_ranks(4, {.deadline = std::chrono::seconds(20), .ranks_per_node = 2}, [](comm::threads const& c) {
-    pp::kv_store store{pp::cpu_devices(1), update::sgd{.learning_rate = 1}, pp::reduce::mean{}, c};
+    pp::kv_store store{pp::cpu_devices(1), update::sgd{.learning_rate = 1}, TestType{}, c};
     pp::parameter_store parameters{store};
     parameters.add("a", std::vector<float>(5000, 0.0F));
     auto const gradient = parameters.grad("a", std::size_t{0});

@@ -164,7 +164,7 @@ TEST_CASE("keys of a loop of inits belong to all devices alike", "[placement]") 
   auto const [least, most] = std::minmax_element(loop.begin(), loop.end());
   REQUIRE(static_cast<double>(*most) < 1.5 * static_cast<double>(*least));
   REQUIRE(held({10}, 2, pp::placement::slices{}).back() == 0);
-  REQUIRE(held({10, 10}, 2, pp::placement::slices{}).back() > 0);
+  REQUIRE(held({900, 900}, 2, pp::placement::slices{}).back() > 0);
   auto const few = held({1025, 10}, 4, pp::placement::slices{});
   REQUIRE(std::count(few.begin(), few.end(), 0) == 1);
 }

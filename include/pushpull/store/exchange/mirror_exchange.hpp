@@ -9,6 +9,7 @@
 #include <pushpull/concepts/communicator.hpp>
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/pass/control.hpp>
 #include <pushpull/schedule/awaited.hpp>
 #include <pushpull/store/exchange/rank_group.hpp>
 #include <pushpull/store/keys/placement.hpp>
@@ -79,6 +80,7 @@ class mirror_exchange {
     switch (part_++) {
       case 0: of.start_gathers(); return &of;
       case 1:
+        if (!spread_.empty()) join(table.devices());  // a mirror may be read, by work that no pass here has waited for
         copy_behind(table.devices(), spread_);
         if (table.ranks().has_levels()) {
           of.start_arrival();

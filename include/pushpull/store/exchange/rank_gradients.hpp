@@ -10,6 +10,7 @@
 
 #include <pushpull/concepts/communicator.hpp>
 #include <pushpull/concepts/device.hpp>
+#include <pushpull/concepts/policy.hpp>
 #include <pushpull/concepts/reduction.hpp>
 #include <pushpull/config.hpp>
 #include <pushpull/element/dtype.hpp>
@@ -39,6 +40,23 @@ constexpr comm::number_type number_type_of() {
   }
 }
 
+/// R without its `finish`, which the owner calls for all sources.
+template <Reduction R>
+struct unfinished {
+  using policy_kind = reduction_tag;
+
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class V>
+  PUSHPULL_DEVICE_INLINE V operator()(V const& a, V const& b) const noexcept {
+    return R()(a, b);
+  }
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class V>
+  PUSHPULL_DEVICE_INLINE V finish(V const& total, int) const noexcept {
+    return total;
+  }
+};
+
 /// The pass that adds up the gradients of a node's ranks, or of a rank's GPUs, in the store's element type. A mean is left to the
 /// owner.
 template <class Types>
@@ -46,7 +64,7 @@ class node_sums {
   using D = typename Types::device_type;
   using T = typename Types::value_type;
   using reduction = std::conditional_t<AdditiveReduction<typename Types::reduction_type>, reduce::sum,
-                                       typename Types::reduction_type>;
+                                       unfinished<typename Types::reduction_type>>;
   using step_type =
       fused_step<D, pass::assign, reduction, pass::element_types<T, typename Types::accumulation_type, T, T, T>,
                  pass::memory::arenas>;

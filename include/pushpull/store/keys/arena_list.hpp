@@ -29,6 +29,7 @@ class arena_list {
   struct open_arena {
     Arena* arena = nullptr;
     std::int64_t used = 0;
+    std::size_t owner = 0;
   };
 
  public:
@@ -179,27 +180,25 @@ class arena_list {
              bool resident) {
     bool const gradients = group.gradients.front();
     std::size_t const kind = resident ? (gradients ? 2 : 1) : 0;
-    std::size_t owner = 0;
-    if (rule_.bound) {
-      owner = group.owners.front();
-    } else {
-      auto& loads = result.loads_;
-      owner = static_cast<std::size_t>(std::min_element(loads.begin(), loads.end()) - loads.begin());
-      for (std::int64_t const cost : group.costs) loads[owner] += cost;
-      if (!rule_.whole_keys) loads[owner] += packed.size;
-    }
-    open_arena& open = open_[kind * topology_.owners() + owner];
+    auto const least = static_cast<std::size_t>(std::min_element(loads_.begin(), loads_.end()) - loads_.begin());
+    // Where keys are cut, one arena is open: neighbours stay neighbours, which passes and messages take as one.
+    std::size_t const number = rule_.bound ? group.owners.front() : rule_.whole_keys ? least : 0;
+    open_arena& open = open_[kind * topology_.owners() + number];
     result.open_ = &open;
     result.opened_ = open;
     std::unique_ptr<Arena> made;
     if (open.arena == nullptr || open.arena->size() - open.used < packed.size) {
+      std::size_t const owner = rule_.bound ? number : least;
       auto const owners = static_cast<std::int64_t>(topology_.owners());
       std::int64_t const room = std::clamp(shared_elements_ / (2 + 2 * owners), pass::leaf_size, std::int64_t{1} << 20);
       std::int64_t const whole = padded(static_cast<std::size_t>(room), rule_.padding);
       made = new_arena(result, devices, whole, whole_part(whole, owner, topology_.owners()), resident,
                        gradients ? whole : 0);
-      result.opened_ = {made.get(), 0};
+      result.opened_ = {made.get(), 0, owner};
     }
+    auto& load = result.loads_[result.opened_.owner];
+    if (!rule_.whole_keys) load += packed.size;
+    for (std::int64_t const cost : group.costs) load += cost;
     slice const range{result.opened_.used, result.opened_.used + packed.size};
     result.opened_.used = range.end;
     add_piece(result, group, {result.opened_.arena, range, std::move(made)}, packed);
