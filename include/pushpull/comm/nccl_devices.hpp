@@ -84,16 +84,16 @@ class nccl_devices {
   }
   request_type gather(group_type&, void* whole, std::span<comm::byte_range const> of_rank, std::size_t device) const {
     core("gather", device).gather(whole, of_rank);
-    return request();
+    return request_of(device);
   }
   request_type reduce_scatter(group_type&, void const* whole, std::span<comm::byte_range const> of_rank, void* sum,
                               comm::number_type type, std::size_t device) const {
     core("reduce_scatter", device).reduce_scatter(whole, of_rank, sum, type);
-    return request();
+    return request_of(device);
   }
   request_type sum(group_type&, double* numbers, std::size_t count) const {
     state_->cores.front().sum(numbers, count);
-    return request();
+    return request_of(0);
   }
 
  private:
@@ -104,6 +104,7 @@ class nccl_devices {
   };
 
   request_type request() const { return request_type({state_, &state_->handles}); }
+  request_type request_of(std::size_t device) const { return request_type({state_, &state_->handles}, device); }
   nccl_core<D> const& core(char const* call, std::size_t device) const {
     expects<invalid_argument>(device < size(), [&] {
       return "comm::nccl: " + std::string(call) + ": a device below " + std::to_string(size()) + " expected, got " +

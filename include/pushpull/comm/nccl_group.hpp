@@ -8,6 +8,7 @@
 #include <concepts>
 #include <cstddef>
 #include <memory>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -121,11 +122,22 @@ class nccl_request {
   using handles_type = pushpull::detail::nccl_handles;
 
  public:
-  explicit nccl_request(std::shared_ptr<handles_type const> handles) : handles_(std::move(handles)) {}
+  /// Of calls of all the rank's communicators.
+  explicit nccl_request(std::shared_ptr<handles_type const> handles) : handles_(std::move(handles)) {
+    count_ = handles_->size();
+  }
+  /// Of a call of one of them.
+  nccl_request(std::shared_ptr<handles_type const> handles, std::size_t number)
+      : handles_(std::move(handles)), first_(number), count_(1) {}
   nccl_request(nccl_request&& other) noexcept
-      : handles_(std::move(other.handles_)), is_ready_(std::exchange(other.is_ready_, true)) {}
+      : handles_(std::move(other.handles_)),
+        first_(other.first_),
+        count_(other.count_),
+        is_ready_(std::exchange(other.is_ready_, true)) {}
   nccl_request& operator=(nccl_request&& other) noexcept {
     std::swap(handles_, other.handles_);
+    std::swap(first_, other.first_);
+    std::swap(count_, other.count_);
     std::swap(is_ready_, other.is_ready_);
     return *this;
   }
@@ -138,19 +150,23 @@ class nccl_request {
 
   /// @throws comm_error, comm_timeout
   bool ready() {
-    is_ready_ =
-        is_ready_ || std::all_of(handles_->begin(), handles_->end(), [](auto const& h) { return h->settled(); });
+    is_ready_ = is_ready_ || std::ranges::all_of(handles(), [](auto const& h) { return h->settled(); });
     return is_ready_;
   }
   /// @throws comm_error, comm_timeout
   void wait() {
     if (is_ready_) return;
-    for (auto const& h : *handles_) h->wait_until_settled();
+    for (auto const& h : handles()) h->wait_until_settled();
     is_ready_ = true;
   }
 
  private:
+  std::span<std::shared_ptr<pushpull::detail::nccl_handle> const> handles() const {
+    return std::span(*handles_).subspan(first_, count_);
+  }
+
   std::shared_ptr<handles_type const> handles_;
+  std::size_t first_ = 0, count_ = 0;
   bool is_ready_ = false;
 };
 

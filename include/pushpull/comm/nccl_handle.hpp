@@ -16,6 +16,7 @@
 #include <string_view>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include <pushpull/comm/nccl_options.hpp>
 #include <pushpull/config.hpp>
@@ -23,7 +24,9 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-/// The first failure of a rank, whose communicators share it.
+class nccl_handle;
+
+/// The first failure of a rank, whose communicators share it: it ends all of them.
 struct nccl_failure {
   struct note {
     int rank;
@@ -32,11 +35,14 @@ struct nccl_failure {
   };
   std::mutex mutex;
   std::optional<note> first;
+  std::mutex handles_mutex;
+  std::vector<nccl_handle*> handles;
 };
 
-/// One ncclComm_t of a rank, not blocking. Every return code is checked; the first failure fails all later calls and aborts the
-/// communicator on a thread of its own, because ncclCommAbort may hang. A communicator of the same rank does so when it is used next. The destructor waits for that thread, at most for the
-/// deadline or 5 seconds; one that hangs is left alone: it owns what it uses, and after the abort touches nothing of ours.
+/// One ncclComm_t of a rank, not blocking. Every return code is checked; the first failure of the rank fails all later calls and
+/// aborts its communicators, each on a thread of its own, because ncclCommAbort may hang. The destructor waits for that thread,
+/// until the deadline or 5 seconds after the abort began; one that hangs is left alone: it owns what it uses, and after the abort
+/// touches nothing of ours.
 class nccl_handle {
  public:
   using clock = std::chrono::steady_clock;
@@ -44,17 +50,24 @@ class nccl_handle {
 
   /// @param failure  That of the rank's communicators.
   nccl_handle(int own_rank, int ranks, comm::nccl_options const& options, std::shared_ptr<nccl_failure> failure)
-      : rank_(own_rank), size_(ranks), options_(checked_options(options)), failure_(std::move(failure)) {}
+      : rank_(own_rank), size_(ranks), options_(checked_options(options)), failure_(std::move(failure)) {
+    std::lock_guard const held(failure_->handles_mutex);
+    failure_->handles.push_back(this);
+  }
   nccl_handle(nccl_handle const&) = delete;
   nccl_handle& operator=(nccl_handle const&) = delete;
   ~nccl_handle() {
-    if (!finalized()) abort();
+    if (!finalized()) abort_all();
+    {
+      std::lock_guard const held(failure_->handles_mutex);
+      std::erase(failure_->handles, this);
+    }
     if (!aborting_.joinable()) return;
     bool has_ended = false;
     {
       std::unique_lock held(core_->end_mutex);
-      has_ended = core_->ended.wait_for(held, std::min<std::chrono::milliseconds>(options_.deadline, most_patience),
-                                        [&] { return core_->has_ended; });
+      auto const patience = std::min<std::chrono::milliseconds>(options_.deadline, most_patience);
+      has_ended = core_->ended.wait_until(held, abort_began_ + patience, [&] { return core_->has_ended; });
     }
     if (has_ended)
       aborting_.join();
@@ -130,13 +143,12 @@ class nccl_handle {
       if (!failure_->first) failure_->first.emplace(nccl_failure::note{of_rank, std::string(reason), is_timeout});
     } catch (...) {  // no memory for the text
     }
-    abort();
+    abort_all();
   }
   /// @throws comm_error, comm_timeout: the first failure
   void throw_if_failed() {
     std::lock_guard const held(failure_->mutex);
     if (!failure_->first) return;
-    abort();
     auto const& [of_rank, reason, is_timeout] = *failure_->first;
     std::string const text = "comm::nccl: rank " + std::to_string(rank_) + ": " + reason;
     if (is_timeout) throw comm_timeout(of_rank, text);
@@ -171,8 +183,13 @@ class nccl_handle {
     throw comm_error(of_rank, text);  // there was no memory to note it
   }
 
+  void abort_all() noexcept {
+    std::lock_guard const held(failure_->handles_mutex);
+    for (nccl_handle* const each : failure_->handles) each->abort();
+  }
   void abort() noexcept {
     if (is_aborted_.exchange(true)) return;
+    abort_began_ = clock::now();
     try {
       aborting_ = std::thread([of = core_] {
         lock_type held(of->mutex, std::chrono::seconds(1));  // a call that hangs in NCCL is what abort is for
@@ -213,6 +230,7 @@ class nccl_handle {
   clock::time_point since_{};
   std::shared_ptr<nccl_failure> failure_;
   std::atomic<bool> is_aborted_ = false;
+  clock::time_point abort_began_{};
   std::thread aborting_;
 };
 
