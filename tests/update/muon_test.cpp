@@ -8,6 +8,7 @@
 #include <limits>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <pushpull/pushpull.hpp>
@@ -15,6 +16,7 @@
 #include "checkpoint/resume.hpp"
 #include "ranks/same_bits.hpp"
 #include "support/catch.hpp"
+#include "support/counting_device.hpp"
 #include "update/rows_recorded.hpp"
 
 namespace pp = pushpull;
@@ -110,6 +112,41 @@ TEST_CASE("muon over ranks has the bits of one process", "[update][muon][ranks]"
 }
 
 TEST_CASE("muon resumes bit for bit", "[update][muon]") { pp::test::resumable::check("muon", update::muon{}); }
+
+TEST_CASE("a push of muon for which there is no memory takes nothing from residuals", "[update][muon][errors]") {
+  std::vector<pp::test::counting_device> const devices{pp::test::counting_device(0)};
+  std::vector<float> g{1, 0.3F, -0.2F, 0.4F, 5, -6};
+  auto const shape = pp::shape{2, 3};
+  auto const trained = [&](int failing) {
+    std::vector<float> w(6, 1);
+    pp::kv_store store{devices, update::muon{.learning_rate = 0.1}, pp::compress::two_bit{0.5F}, pp::synchronous{}};
+    store.init("w", pp::tensor_view(w.data(), shape));
+    bool has_failed = false;
+    devices[0].count().before_allocation = [&] {
+      if (failing-- != 0) return;
+      has_failed = true;
+      throw pp::out_of_memory("no room");
+    };
+    for (int t = 0; t < 4; ++t) {
+      try {
+        store.push("w", pp::tensor_view(g.data(), shape)).wait();
+      } catch (pp::out_of_memory const&) {
+        store.push("w", pp::tensor_view(g.data(), shape)).wait();
+      }
+    }
+    devices[0].count().before_allocation = nullptr;
+    store.pull("w", pp::tensor_view(w.data(), shape)).wait();
+    return std::pair(w, has_failed);
+  };
+  auto const expected = trained(-1).first;
+  int failures = 0;
+  for (bool failed = true; failed; failures += failed) {
+    auto const result = trained(failures);
+    REQUIRE(result.first == expected);
+    failed = result.second;
+  }
+  REQUIRE(failures > 2);
+}
 
 TEST_CASE("muon refuses what its formula cannot use", "[update][muon]") {
   for (double const wrong : {-1.0, std::numeric_limits<double>::quiet_NaN()}) {

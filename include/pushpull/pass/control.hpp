@@ -87,10 +87,15 @@ class control {
   void count_steps([[maybe_unused]] D const& device, [[maybe_unused]] Plan const& plan) const {
     if constexpr (!keeps_steps) {
     } else if constexpr (MaySkip<Rule>) {
-      std::vector<clock_type> clocks(steps_.size());
-      device.copy(clocks.data(), clocks_.data(), steps_.size() * sizeof(clock_type));
+      if (plan.empty()) return;  // no matrix is here
+      auto* const gathered = static_cast<std::int64_t*>(gathered_.data());
+      plan.gather_steps(device, clocks(), gathered);
+      std::size_t n = 0;
+      plan.for_each_clock([&](std::int32_t) { ++n; });
+      device.copy(read_.data(), gathered, n * sizeof(std::int64_t));
       device.synchronize();
-      for (std::size_t i = 0; i < steps_.size(); ++i) steps_[i] = clocks[i].t;
+      n = 0;
+      plan.for_each_clock([&](std::int32_t clock) { steps_[static_cast<std::size_t>(clock)] = read_[n++]; });
     } else {
       plan.for_each_clock([&](std::int32_t clock) { ++steps_[static_cast<std::size_t>(clock)]; });
     }
@@ -111,6 +116,12 @@ class control {
 
   /// What the rule's stages transform matrices with.
   factored_libraries<Rule, D> const& libraries() const { return libraries_; }
+  /// Scratch of these, of a device whose steps are enqueued one after another.
+  buffer<D>& scratch() const
+    requires(!HostDevice<D>)
+  {
+    return scratch_;
+  }
 
   /// Key number `key` has a tensor of so many elements.
   void set_elements([[maybe_unused]] D const& device, [[maybe_unused]] std::int32_t key,
@@ -122,16 +133,22 @@ class control {
   /// Whether there is room for `keys` clocks.
   bool has_room(std::size_t keys) const { return keys * sizeof(clock_type) <= clocks_.bytes(); }
 
-  /// Room for `keys` clocks; new ones are 0. Nothing may be using the old ones.
+  /// Room for `keys` clocks; new ones are 0. Nothing may be using the old ones. @throws out_of_memory; they are as before then
   void reserve(D const& device, std::size_t keys) {
     std::size_t const bytes = keys * sizeof(clock_type);
     if (has_room(keys)) return;
-    if constexpr (keeps_groups) groups_.resize(std::max(keys, 2 * groups_.size()));
-    if constexpr (keeps_steps) steps_.resize(std::max(keys, 2 * steps_.size()));
-    buffer<D> grown(device, std::max(bytes, 2 * clocks_.bytes()));
+    buffer<D> grown(device, std::max(bytes, 2 * clocks_.bytes())), gathered;
+    std::size_t const clocks = grown.bytes() / sizeof(clock_type);
+    if constexpr (keeps_steps && MaySkip<Rule>) {
+      gathered = buffer<D>(device, clocks * sizeof(std::int64_t));
+      read_.resize(clocks);
+    }
+    if constexpr (keeps_groups) groups_.resize(clocks);
+    if constexpr (keeps_steps) steps_.resize(clocks);
     device.fill_zero(grown.data(), grown.bytes());
     device.copy(grown.data(), clocks_.data(), clocks_.bytes());
     clocks_ = std::move(grown);
+    gathered_ = std::move(gathered);
   }
 
  private:
@@ -144,6 +161,9 @@ class control {
   buffer<D> shared_;
   std::vector<std::int32_t> groups_;         // if keeps_groups
   mutable std::vector<std::int64_t> steps_;  // if keeps_steps, as the clocks' memory is
+  buffer<D> gathered_;                       // those of a plan, if the device may skip some
+  mutable std::vector<std::int64_t> read_;   // the same, on the host
+  mutable buffer<D> scratch_;
   factored_libraries<Rule, D> libraries_;
 };
 

@@ -153,7 +153,7 @@ class matrix_plan {
   /// Those of each key's stages, in the order of `add`.
   matrix<A> const* matrices() const { return committed_.matrices; }
 
-  /// Makes room for what the stages' `transform` need, once after `commit`. Before the step has changed anything.
+  /// Takes the memory that the stages' `transform` need. After `commit`; only the first time does anything.
   template <class Control>
   void make_room([[maybe_unused]] D const& device, [[maybe_unused]] Control const& control) {
     if constexpr (pushpull::detail::transforms_matrices<Rule>) {
@@ -162,8 +162,7 @@ class matrix_plan {
       for (std::size_t i = 0; i < matrices_.rows.size(); ++i)
         most = std::max(most, scratch_size(i % stages, matrices_.rows[i], control.libraries()));
       std::size_t const bytes = static_cast<std::size_t>(most) * sizeof(A);
-      if (scratch_.bytes() < bytes) scratch_ = buffer<D>(device, bytes);
-      for (auto& m : matrices_.rows) m.scratch = static_cast<A*>(scratch_.data());
+      if (scratch(control).bytes() < bytes) scratch(control) = buffer<D>(device, bytes);
       has_scratch_ = true;
     }
   }
@@ -190,6 +189,7 @@ class matrix_plan {
       for (std::size_t i = 0; i < runs_.rows.size(); ++i) {  // one after another: a BLAS has threads of its own
         auto& m = matrices_.rows[i * stages + stage];
         if (m.size == 0) continue;
+        m.scratch = static_cast<A*>(scratch(control).data());
         std::int32_t const clock = runs_.rows[i].clock;
         auto const& rule = host_rules[control.group_of(clock)];
         if constexpr (pushpull::detail::matrix_state_count<stage_type> != 0) {
@@ -310,6 +310,16 @@ class matrix_plan {
       if (!known && memory_.bytes() < bytes) memory_ = buffer<D>(device, bytes);
     }
     partials_ = static_cast<double*>(memory_.data());
+  }
+
+  /// That of all steps of a device which runs one after another; else the plan's own.
+  template <class Control>
+  buffer<D>& scratch([[maybe_unused]] Control const& control) {
+    if constexpr (HostDevice<D>) {
+      return scratch_;
+    } else {
+      return control.scratch();
+    }
   }
 
   /// How many numbers `transform` of the stage needs.

@@ -169,6 +169,13 @@ class fused_step {
     if constexpr (may_fail) memory_.reserve(plans_);
   }
 
+  /// After `commit`, before the call changes anything: takes the memory that a `transform` needs. @throws out_of_memory
+  void make_room(std::vector<D> const& devices, std::vector<control_type> const& controls)
+    requires is_factored
+  {
+    for (std::size_t n = 0; n < devices.size(); ++n) matrices_[n].make_room(devices[n], controls[n]);
+  }
+
   /// Enqueues the step on all devices, ordered after what any of them was given and before what they will be given.
   /// A timeless rule needs nothing else.
   void run(std::vector<D> const& devices)
@@ -196,8 +203,6 @@ class fused_step {
       run(devices);
     } else {
       if (started_phases_ == 0) {
-        if constexpr (is_factored)
-          for (std::size_t n = 0; n < devices.size(); ++n) matrices_[n].make_room(devices[n], controls[n]);
         join(devices);
         if constexpr (may_fail) memory_.remember(plans_, controls);
       }
@@ -245,11 +250,11 @@ class fused_step {
       for (std::size_t n = 0; n < devices.size(); ++n)
         plans_[n].begin_step(devices[n], controls[n].rules(rules), controls[n].clocks(), controls[n].shared(),
                              steps(n));
-      if constexpr (keeps_matrices<Rule>)
-        for (std::size_t n = 0; n < devices.size(); ++n) controls[n].count_steps(devices[n], plans_[n]);
       if constexpr (is_factored)
         for (std::size_t n = 0; reduced_ && n < devices.size(); ++n)
           plans_[n].template launch<pass::leave_reduced<states>, Reduction, Memory>(devices[n], nullptr, nullptr);
+      if constexpr (keeps_matrices<Rule>)  // which may wait: devices have work
+        for (std::size_t n = 0; n < devices.size(); ++n) controls[n].count_steps(devices[n], plans_[n]);
     }
     if constexpr (two_phases) return pre_reduce(devices, controls, rules);
     return std::nullopt;
@@ -334,19 +339,7 @@ class fused_step {
       }
     }
     join(devices);
-    for (std::size_t n = 0; n < devices.size(); ++n) {
-      D const& device = devices[n];
-      auto* const all = static_cast<double*>(sums_[n].all.data());
-      device.copy(all, sums_[0].own.data(), bytes);
-      for (std::size_t m = 1; m < devices.size(); ++m) {
-        auto const* from = static_cast<double const*>(sums_[m].own.data());
-        if (!device.can_access(devices[m])) {
-          device.copy(sums_[n].staged.data(), from, bytes);
-          from = static_cast<double const*>(sums_[n].staged.data());
-        }
-        device.for_each(slots_ * numbers, pass::detail::gather{from, all});
-      }
-    }
+    pass::gather_sums(devices, sums_, slots_ * numbers);
     return {static_cast<double*>(sums_[0].all.data()), static_cast<std::size_t>(slots_ * numbers)};
   }
 

@@ -89,6 +89,12 @@ class plan {
   void for_each_clock(F const& f) const {
     for (std::int32_t const entry : clocks_.rows) f(entry < 0 ? ~entry : entry);
   }
+  /// Enqueues to[i] = the steps that the clock has counted which for_each_clock names as number i.
+  template <class Clock>
+  void gather_steps(D const& device, Clock const* clocks, std::int64_t* to) const {
+    device.for_each(static_cast<std::int64_t>(clocks_.rows.size()),
+                    detail::gather_steps<Clock>{clocks, clock_list(), to});
+  }
   std::vector<run_type> const& runs() const { return runs_.rows; }
 
   /// Leaves of the norm's tree in this plan.

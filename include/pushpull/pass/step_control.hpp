@@ -79,6 +79,19 @@ struct begin_step {
   }
 };
 
+/// to[i] = the steps of clock number i of the list.
+template <class Clock>
+struct gather_steps {
+  Clock const* clocks;
+  clock_list list;
+  std::int64_t* to;
+
+  PUSHPULL_HOST_DEVICE void operator()(std::int64_t i) const {
+    std::int32_t const entry = list.at(i);
+    to[i] = clocks[entry < 0 ? ~entry : entry].t;
+  }
+};
+
 /// The sums of one phase.
 template <class Rule, std::size_t Phase>
 using phase_sums = cuda::std::array<double, pushpull::detail::sums_in<Rule, Phase>>;

@@ -69,7 +69,11 @@ class accumulating_push final : public gradient_operation<Types> {
   /// Lays the call out: in one step the keys that are updated, in others the rest.
   void prepare() override {
     this->expect_all_weights();
-    this->contents_.in_step([&] { lay_out(); });
+    auto& contents = this->contents_;
+    contents.in_step([&] {
+      lay_out();
+      if constexpr (step_type::is_factored) step_.make_room(contents.devices(), contents.controls);
+    });
   }
   progress run() override {
     auto& call = this->call_;

@@ -125,6 +125,7 @@ class model_step final : public operation {
     } else {
       lay_out(contents_.keys, update_, keys_, false);
     }
+    if constexpr (Step::is_factored) update_.step.make_room(contents_.devices(), contents_.controls);
   }
 
   /// In the place of all parts: what is laid out belongs to the graph. Keys have runs, and counts, of their own, as other

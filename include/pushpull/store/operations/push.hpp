@@ -130,6 +130,7 @@ class push final : public gradient_operation<Types> {
       contents.in_step([&] {
         this->call_.begin(contents.keys, effect::updates, step_type::may_fail);
         this->call_.lay_out(contents.keys, step_, effect::updates);
+        if constexpr (step_type::is_factored) step_.make_room(contents.devices(), contents.controls);
       });
     });
   }
