@@ -121,13 +121,21 @@ class matrix_model {
     });
   }
 
-  /// Ranks of which one cannot make a step all refuse the step.
-  /// @param state  A NaN in this state reaches the sums of ranks, though no `transform` fails.
+  /// Ranks of which one cannot make a step all refuse the step. So does one process.
+  /// @param state  A NaN in this state reaches the sums, though no `transform` fails.
   void check_errors_of_ranks(std::string const& state) const {
     auto one = on(1);
     train(one, 1, 3);
     auto alone = random(4);
-    one.push("square", tensor_view(alone[1].data(), shapes()[1])).wait();
+    auto const push_alone = [&] { one.push("square", tensor_view(alone[1].data(), shapes()[1])).wait(); };
+    auto const kept_by_one = one.state("square", state);
+    auto broken_one = kept_by_one;
+    broken_one.back() = std::numeric_limits<float>::quiet_NaN();
+    one.set_state("square", state, broken_one);
+    REQUIRE_THROWS_AS(push_alone(), update_error);
+    REQUIRE(one.steps("square") == 3);
+    one.set_state("square", state, kept_by_one);
+    push_alone();
     auto const expected = everything(one);
     comm::run_ranks(3, [&](comm::threads const& c) {
       auto store = make_kv_store<float>(cpu_devices(1), rule_, c);

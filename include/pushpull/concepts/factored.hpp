@@ -187,8 +187,9 @@ inline constexpr auto all_state_names = [] {
 ///         m.rows x m.columns in order; m.scratch has room for m.scratch_size() numbers. The operator finds them by
 ///         `elements<V>(outside)`. With template <class D> using library, such as matrix_products<D>, it is
 ///         transform(m, library<D> const&), of which each store makes one per device D from a D const&. On GPUs a library is
-///         a must, m points to memory of the GPU, and transform enqueues on its stream and waits for nothing; a cuda_error
-///         of it is that of any launch of the step. static double cost(rows, columns), a number that grows as the time of
+///         a must, m points to memory of the GPU, and transform enqueues on its stream; it reads no number of the GPU, though
+///         a library may wait, and then keeps those of other GPUs waiting. It throws nothing but a cuda_error, which is that of any
+///         launch of the step. static double cost(rows, columns), a number that grows as the time of
 ///         transform does, balances the owners of keys.
 ///         A stage with .elements may have states of whole matrices, whose extents follow from those of the tensor: static
 ///         constexpr auto matrix_states = states(...), their names, and static std::array<matrix_extents, N>
@@ -197,7 +198,7 @@ inline constexpr auto all_state_names = [] {
 ///         throws an update_error with the reason, and holds what it held before. On GPUs it leaves NaN among the terms.
 ///         Such a stage needs a later phase of sums of its terms, which are NaN then, and `prepare` gives something with
 ///         bool is_refused() const, true where these sums are NaN: see MayRefuse. By these sums all ranks leave the step
-///         out. The library of both devices is matrix_factorizations<D>, or like it.
+///         out, on CPUs with an update_error. The library of both devices is matrix_factorizations<D>, or like it.
 ///         static std::int64_t scratch_size(matrix<A> const& m, library<D> const&) says how many numbers m.scratch has.
 /// Models: update::centralize, centralize_change, group_adagrad, adam_mini, adafactor, muon, shampoo, soap, and every pipeline or
 ///         wrapper that holds one.

@@ -121,13 +121,16 @@ class matrix_states {
         device.for_each(m.size, detail::expect_fit<S, A>{e.copy, e.size, m.terms, m.size});
     }
   }
-  /// @throws update_error for the first key that has failed and whose step is made
+  /// @throws update_error for the first key that has failed and whose step is made. Without a failure its sums may be NaN.
   template <class Clock>
   void expect_success(Clock const* clocks) const {
     if constexpr (HostDevice<D>)
-      for (auto const& e : entries_)
-        if (!e.failure.empty() && !e.refused && !(pushpull::detail::MaySkip<Rule> && clocks[e.clock].skipped))
-          throw update_error(e.key.text(e.key.key) + ": " + e.failure);
+      for (auto const& e : entries_) {
+        if (e.refused || (pushpull::detail::MaySkip<Rule> && clocks[e.clock].skipped)) continue;
+        if (e.failure.empty() && !pushpull::detail::is_refused(clocks[e.clock].prepared)) continue;
+        throw update_error(e.key.text(e.key.key) + ": " +
+                           (e.failure.empty() ? "a state or a sum of its step is not finite" : e.failure));
+      }
   }
   template <class Clock>
   void keep(D const& device, Clock const* clocks) const {
