@@ -1,5 +1,6 @@
 // The calls of cuBLAS that matrix_products makes, for the emulator, whose memory only the emulator's CUDA reaches. Sums are
 // double. A call of another device than the handle's, or with a pointer mode that its pointers do not have, is answered by an error.
+// The end of a handle while another device is current, whose status nobody reads, ends the program.
 #include <cublas_v2.h>
 #include <cuda_bf16.h>
 #include <cuda_runtime_api.h>
@@ -7,6 +8,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <mutex>
 #include <set>
 #include <vector>
@@ -93,6 +95,8 @@ cublasStatus_t cublasCreate_v2(cublasHandle_t* handle) {
 cublasStatus_t cublasDestroy_v2(cublasHandle_t handle) {
   std::lock_guard const lock(mutex);
   if (live.erase(handle) == 0) return CUBLAS_STATUS_NOT_INITIALIZED;
+  int device = -1;
+  if (cudaGetDevice(&device) != cudaSuccess || device != handle->device) std::abort();
   delete handle;
   return CUBLAS_STATUS_SUCCESS;
 }

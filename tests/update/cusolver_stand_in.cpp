@@ -1,7 +1,8 @@
 // The calls of cuSOLVER that matrix_factorizations makes, for the emulator, whose memory only the emulator's CUDA reaches. LAPACK
 // computes them. Answered by an error: a handle that is not alive, has no stream or is another device's; extents, leading dimensions
-// or workspaces that are too small; numbers that are not finite, with which cuSOLVER might not end. A workspace is overwritten, so that it
-// holds nothing else.
+// or workspaces that are too small; workspaces that do not begin where memory of cudaMalloc may; numbers that are not finite, with
+// which cuSOLVER might not end. A workspace is overwritten, so that it holds nothing else. The end of a handle while another device is
+// current, whose status nobody reads, ends the program.
 #include <cuda_runtime_api.h>
 #include <cusolverDn.h>
 #include <lapacke.h>
@@ -9,6 +10,8 @@
 #include <atomic>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
+#include <cstdlib>
 #include <limits>
 #include <mutex>
 #include <new>
@@ -24,7 +27,7 @@ namespace {
 
 std::mutex mutex;
 std::set<cusolverDnHandle_t> live;
-std::atomic<int> failures = 0;
+std::atomic<int> failures = 0, wrong_results = 0;
 
 bool is_usable(cusolverDnHandle_t handle) {
   std::lock_guard const lock(mutex);
@@ -33,12 +36,15 @@ bool is_usable(cusolverDnHandle_t handle) {
          device == handle->device;
 }
 
-int needed(int n) { return 3 * n + 5; }  // no more than that, so that a size of another n is found
+enum routine { of_syevd, of_geqrf, of_orgqr };
 
-cusolverStatus_t size_of(cusolverDnHandle_t handle, int n, int lda, int* size) {
+/// No more than that, so that a size of another n is found. Each routine needs most for some n.
+int needed(routine r, int n) { return 3 * n + 5 + (n % 3 == r ? 2 : 0); }
+
+cusolverStatus_t size_of(cusolverDnHandle_t handle, routine r, int n, int lda, int* size) {
   if (!is_usable(handle)) return CUSOLVER_STATUS_NOT_INITIALIZED;
   if (n < 0 || lda < n || lda < 1) return CUSOLVER_STATUS_INVALID_VALUE;
-  *size = needed(n);
+  *size = needed(r, n);
   return CUSOLVER_STATUS_SUCCESS;
 }
 
@@ -55,12 +61,13 @@ struct line_allocator {
 template <class T>
 using numbers = std::vector<T, line_allocator<T>>;
 
-/// Runs f(a, of_n), which returns the info of LAPACK, on a copy of a and, if it reads them, of the n numbers.
-template <bool Reads, class T, class F>
+/// Runs f(a, of_n), which returns the info of LAPACK, on a copy of a and, if the routine reads them, of the n numbers.
+template <routine Routine, class T, class F>
 cusolverStatus_t run(cusolverDnHandle_t handle, int n, T* a, int lda, T* of_n, T* work, int size, int* info,
                      F const& f) {
   if (!is_usable(handle)) return CUSOLVER_STATUS_NOT_INITIALIZED;
-  if (n < 1 || lda < n || size < needed(n) || a == nullptr || of_n == nullptr || work == nullptr || info == nullptr)
+  if (n < 1 || lda < n || size < needed(Routine, n) || a == nullptr || of_n == nullptr || work == nullptr ||
+      info == nullptr || reinterpret_cast<std::uintptr_t>(work) % 256 != 0)
     return CUSOLVER_STATUS_INVALID_VALUE;
   numbers<T> matrix(static_cast<std::size_t>(lda) * static_cast<std::size_t>(n)), list(static_cast<std::size_t>(n)),
       used(static_cast<std::size_t>(size), std::numeric_limits<T>::quiet_NaN());
@@ -69,12 +76,16 @@ cusolverStatus_t run(cusolverDnHandle_t handle, int n, T* a, int lda, T* of_n, T
   };
   std::size_t const bytes = matrix.size() * sizeof(T);
   if (cudaStreamSynchronize(handle->stream) != cudaSuccess || !copy(work, used.data(), used.size() * sizeof(T)) ||
-      !copy(matrix.data(), a, bytes) || (Reads && !copy(list.data(), of_n, list.size() * sizeof(T))))
+      !copy(matrix.data(), a, bytes) || (Routine == of_orgqr && !copy(list.data(), of_n, list.size() * sizeof(T))))
     return CUSOLVER_STATUS_EXECUTION_FAILED;
   for (T const x : matrix)
     if (!std::isfinite(x)) return CUSOLVER_STATUS_INTERNAL_ERROR;
   int result = failures > 0 ? failures-- : 0;
   if (result == 0) result = f(matrix.data(), list);
+  if (Routine != of_geqrf && wrong_results > 0) {
+    --wrong_results;
+    matrix.front() = std::numeric_limits<T>::quiet_NaN();
+  }
   return copy(a, matrix.data(), bytes) && copy(of_n, list.data(), list.size() * sizeof(T)) &&
                  copy(info, &result, sizeof result)
              ? CUSOLVER_STATUS_SUCCESS
@@ -92,7 +103,7 @@ template <class T>
 cusolverStatus_t eigenvectors(cusolverDnHandle_t handle, cusolverEigMode_t mode, cublasFillMode_t part, int n, T* a,
                               int lda, T* values, T* work, int size, int* info) {
   if (mode != CUSOLVER_EIG_MODE_VECTOR) return CUSOLVER_STATUS_NOT_SUPPORTED;
-  return run<false>(handle, n, a, lda, values, work, size, info, [&](T* of_a, numbers<T>& of_values) {
+  return run<of_syevd>(handle, n, a, lda, values, work, size, info, [&](T* of_a, numbers<T>& of_values) {
     return static_cast<int>(
         syevd(T{})(LAPACK_COL_MAJOR, 'V', part == CUBLAS_FILL_MODE_UPPER ? 'U' : 'L', n, of_a, lda, of_values.data()));
   });
@@ -101,7 +112,7 @@ template <class T>
 cusolverStatus_t decomposition(cusolverDnHandle_t handle, int m, int n, T* a, int lda, T* factors, T* work, int size,
                                int* info) {
   if (m != n) return CUSOLVER_STATUS_NOT_SUPPORTED;
-  return run<false>(handle, n, a, lda, factors, work, size, info, [&](T* of_a, numbers<T>& of_factors) {
+  return run<of_geqrf>(handle, n, a, lda, factors, work, size, info, [&](T* of_a, numbers<T>& of_factors) {
     return static_cast<int>(geqrf(T{})(LAPACK_COL_MAJOR, n, n, of_a, lda, of_factors.data()));
   });
 }
@@ -109,9 +120,10 @@ template <class T>
 cusolverStatus_t basis(cusolverDnHandle_t handle, int m, int n, int k, T* a, int lda, T const* factors, T* work,
                        int size, int* info) {
   if (m != n || k != n) return CUSOLVER_STATUS_NOT_SUPPORTED;
-  return run<true>(handle, n, a, lda, const_cast<T*>(factors), work, size, info, [&](T* of_a, numbers<T>& of_factors) {
-    return static_cast<int>(orgqr(T{})(LAPACK_COL_MAJOR, n, n, n, of_a, lda, of_factors.data()));
-  });
+  return run<of_orgqr>(handle, n, a, lda, const_cast<T*>(factors), work, size, info,
+                       [&](T* of_a, numbers<T>& of_factors) {
+                         return static_cast<int>(orgqr(T{})(LAPACK_COL_MAJOR, n, n, n, of_a, lda, of_factors.data()));
+                       });
 }
 
 }  // namespace
@@ -120,6 +132,8 @@ extern "C" {
 
 /// The next calls that decompose fail: the first with info = count, the last with info = 1.
 void pushpull_test_fail_decompositions(int count) { failures = count; }
+/// The next eigenvectors and bases have a NaN, with info = 0.
+void pushpull_test_spoil_decompositions(int count) { wrong_results = count; }
 
 cusolverStatus_t cusolverDnCreate(cusolverDnHandle_t* handle) {
   std::lock_guard const lock(mutex);
@@ -130,6 +144,8 @@ cusolverStatus_t cusolverDnCreate(cusolverDnHandle_t* handle) {
 cusolverStatus_t cusolverDnDestroy(cusolverDnHandle_t handle) {
   std::lock_guard const lock(mutex);
   if (live.erase(handle) == 0) return CUSOLVER_STATUS_NOT_INITIALIZED;
+  int device = -1;
+  if (cudaGetDevice(&device) != cudaSuccess || device != handle->device) std::abort();
   delete handle;
   return CUSOLVER_STATUS_SUCCESS;
 }
@@ -142,25 +158,25 @@ cusolverStatus_t cusolverDnSetStream(cusolverDnHandle_t handle, cudaStream_t str
 
 cusolverStatus_t cusolverDnSsyevd_bufferSize(cusolverDnHandle_t handle, cusolverEigMode_t, cublasFillMode_t, int n,
                                              float const*, int lda, float const*, int* size) {
-  return size_of(handle, n, lda, size);
+  return size_of(handle, of_syevd, n, lda, size);
 }
 cusolverStatus_t cusolverDnDsyevd_bufferSize(cusolverDnHandle_t handle, cusolverEigMode_t, cublasFillMode_t, int n,
                                              double const*, int lda, double const*, int* size) {
-  return size_of(handle, n, lda, size);
+  return size_of(handle, of_syevd, n, lda, size);
 }
 cusolverStatus_t cusolverDnSgeqrf_bufferSize(cusolverDnHandle_t handle, int, int n, float*, int lda, int* size) {
-  return size_of(handle, n, lda, size);
+  return size_of(handle, of_geqrf, n, lda, size);
 }
 cusolverStatus_t cusolverDnDgeqrf_bufferSize(cusolverDnHandle_t handle, int, int n, double*, int lda, int* size) {
-  return size_of(handle, n, lda, size);
+  return size_of(handle, of_geqrf, n, lda, size);
 }
 cusolverStatus_t cusolverDnSorgqr_bufferSize(cusolverDnHandle_t handle, int, int n, int, float const*, int lda,
                                              float const*, int* size) {
-  return size_of(handle, n, lda, size);
+  return size_of(handle, of_orgqr, n, lda, size);
 }
 cusolverStatus_t cusolverDnDorgqr_bufferSize(cusolverDnHandle_t handle, int, int n, int, double const*, int lda,
                                              double const*, int* size) {
-  return size_of(handle, n, lda, size);
+  return size_of(handle, of_orgqr, n, lda, size);
 }
 
 cusolverStatus_t cusolverDnSsyevd(cusolverDnHandle_t handle, cusolverEigMode_t mode, cublasFillMode_t part, int n,

@@ -187,11 +187,7 @@ class cuda_device {
   /// While the stream is captured, memory is kept until later.
   void deallocate(void* p, std::size_t bytes) const noexcept {
     if (queue_->is_aside() || queue_->capture_status() != cudaStreamCaptureStatusNone) return queue_->keep(p, bytes);
-    int before = 0;
-    static_cast<void>(cudaGetDevice(&before));
-    static_cast<void>(cudaSetDevice(id()));
-    queue_->resource->deallocate(p, bytes, stream());
-    static_cast<void>(cudaSetDevice(before));
+    detail::on_device(id(), [&] { queue_->resource->deallocate(p, bytes, stream()); });
   }
 
   void copy(void* to, void const* from, std::size_t bytes) const {

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <map>
 #include <memory>
 #include <source_location>
@@ -27,14 +26,14 @@ namespace pushpull::inline PUSHPULL_ABI {
 
 namespace detail {
 
-/// Throws out_of_memory, or a cuda_error with cuSOLVER's number and the code cudaErrorUnknown, unless `status` is success.
+/// Throws a cuda_error with cuSOLVER's number unless `status` is success: see cublas_check.
 inline void cusolver_check(cusolverStatus_t status, char const* call,
                            std::source_location const at = std::source_location::current()) {
   if (status == CUSOLVER_STATUS_SUCCESS) return;
   std::string const message = std::string(call) + ": cuSOLVER's status " + std::to_string(static_cast<int>(status)) +
                               " at " + at.file_name() + ":" + std::to_string(at.line());
-  if (status == CUSOLVER_STATUS_ALLOC_FAILED) throw out_of_memory(message);
-  throw cuda_error(static_cast<int>(cudaErrorUnknown), message);
+  throw cuda_error(
+      static_cast<int>(status == CUSOLVER_STATUS_ALLOC_FAILED ? cudaErrorMemoryAllocation : cudaErrorUnknown), message);
 }
 
 /// cuSOLVER's routines for numbers of a type.
@@ -123,10 +122,14 @@ class matrix_factorizations<cuda_device> : public matrix_products<cuda_device> {
       : matrix_products<cuda_device>(device),
         device_(device),
         failures_(static_cast<detail::decomposition_failures*>(device.allocate(sizeof(detail::decomposition_failures))),
-                  {device}) {
+                  {device}),
+        handle_(nullptr, {device}) {
     auto const current = device_.activate();
     cusolverDnHandle_t handle = nullptr;
-    detail::cusolver_check(cusolverDnCreate(&handle), "cusolverDnCreate");
+    cusolverStatus_t const created = cusolverDnCreate(&handle);
+    detail::expects<out_of_memory>(created != CUSOLVER_STATUS_ALLOC_FAILED,
+                                   [&] { return device_.name() + ": no memory for a handle of cuSOLVER"; });
+    detail::cusolver_check(created, "cusolverDnCreate");
     handle_.reset(handle);
     detail::cusolver_check(cusolverDnSetStream(handle, device_.stream()), "cusolverDnSetStream");
   }
@@ -143,27 +146,11 @@ class matrix_factorizations<cuda_device> : public matrix_products<cuda_device> {
     device_.for_each(n, f);
   }
 
-  /// Asks cuSOLVER once per n. @throws invalid_argument if n is too large for cuSOLVER; cuda_error
+  /// Asks cuSOLVER once per n. @throws invalid_argument if cuSOLVER cannot count its workspace, as is so from n = 32,767 on;
+  /// cuda_error
   template <class A>
   std::int64_t scratch(std::int64_t n) const {
-    using routines = detail::cusolver_routines<A>;
-    detail::expects<invalid_argument>(n <= std::numeric_limits<int>::max(),
-                                      [&] { return "a side of " + std::to_string(n) + " is too long for cuSOLVER"; });
-    auto const [found, is_new] = sizes_.try_emplace({n, sizeof(A)}, 0);
-    if (!is_new && found->second > 0) return found->second;
-    auto const current = device_.activate();
-    auto const size = static_cast<int>(n);
-    int most = 0, next = 0;
-    detail::cusolver_check(routines::syevd_size(handle_.get(), CUSOLVER_EIG_MODE_VECTOR, CUBLAS_FILL_MODE_UPPER, size,
-                                                nullptr, size, nullptr, &most),
-                           "cusolverDn syevd_bufferSize");
-    detail::cusolver_check(routines::geqrf_size(handle_.get(), size, size, nullptr, size, &next),
-                           "cusolverDn geqrf_bufferSize");
-    most = std::max(most, next);
-    detail::cusolver_check(routines::orgqr_size(handle_.get(), size, size, size, nullptr, size, nullptr, &next),
-                           "cusolverDn orgqr_bufferSize");
-    found->second = std::max(most, next) + n;
-    return found->second;
+    return n + static_cast<std::int64_t>(line / sizeof(A)) + workspace<A>(n);
   }
 
   /// @throws cuda_error
@@ -174,7 +161,7 @@ class matrix_factorizations<cuda_device> : public matrix_products<cuda_device> {
     device_.for_each(n * n, detail::clear_after_failure<A>{a, failures()});
     detail::cusolver_check(
         detail::cusolver_routines<A>::syevd(handle_.get(), CUSOLVER_EIG_MODE_VECTOR, CUBLAS_FILL_MODE_UPPER, size, a,
-                                            size, values, scratch, workspace<A>(n), &failures()->info),
+                                            size, values, aligned(scratch), workspace<A>(n), &failures()->info),
         "cusolverDn syevd");
     device_.for_each(1, detail::note_failure{failures()});
   }
@@ -185,7 +172,7 @@ class matrix_factorizations<cuda_device> : public matrix_products<cuda_device> {
     auto const current = device_.activate();
     auto const size = static_cast<int>(n);
     using routines = detail::cusolver_routines<A>;
-    A *const factors = scratch, *const work = scratch + n;
+    A *const factors = scratch, *const work = aligned(scratch + n);
     device_.for_each(n * n, detail::clear_after_failure<A>{a, failures()});
     detail::cusolver_check(
         routines::geqrf(handle_.get(), size, size, a, size, factors, work, workspace<A>(n), &failures()->info),
@@ -215,19 +202,49 @@ class matrix_factorizations<cuda_device> : public matrix_products<cuda_device> {
     void operator()(detail::decomposition_failures* p) const noexcept { device.deallocate(p, sizeof *p); }
   };
   struct destroy {
-    void operator()(cusolverDnHandle_t handle) const noexcept { static_cast<void>(cusolverDnDestroy(handle)); }
+    cuda_device device;
+    void operator()(cusolverDnHandle_t handle) const noexcept {
+      detail::on_device(device.id(), [&] { static_cast<void>(cusolverDnDestroy(handle)); });
+    }
   };
 
   detail::decomposition_failures* failures() const { return failures_.get(); }
+  /// The workspace that all routines share, in numbers.
   template <class A>
   int workspace(std::int64_t n) const {
-    return static_cast<int>(scratch<A>(n) - n);
+    using routines = detail::cusolver_routines<A>;
+    auto const fits = [&](bool condition) {
+      detail::expects<invalid_argument>(condition,
+                                        [&] { return "a side of " + std::to_string(n) + " is too long for cuSOLVER"; });
+    };
+    fits(eigenvector_workspace(n).is_countable());
+    auto const [found, is_new] = sizes_.try_emplace({n, sizeof(A)}, -1);
+    if (!is_new && found->second >= 0) return found->second;
+    auto const current = device_.activate();
+    auto const size = static_cast<int>(n);
+    int of[3] = {};
+    detail::cusolver_check(routines::syevd_size(handle_.get(), CUSOLVER_EIG_MODE_VECTOR, CUBLAS_FILL_MODE_UPPER, size,
+                                                nullptr, size, nullptr, &of[0]),
+                           "cusolverDn syevd_bufferSize");
+    detail::cusolver_check(routines::geqrf_size(handle_.get(), size, size, nullptr, size, &of[1]),
+                           "cusolverDn geqrf_bufferSize");
+    detail::cusolver_check(routines::orgqr_size(handle_.get(), size, size, size, nullptr, size, nullptr, &of[2]),
+                           "cusolverDn orgqr_bufferSize");
+    fits(*std::min_element(of, of + 3) >= 0);
+    found->second = *std::max_element(of, of + 3);
+    return found->second;
   }
+  /// The next place where memory of cudaMalloc might begin: cuSOLVER promises nothing for others.
+  template <class A>
+  static A* aligned(A* p) {
+    return p + (line - reinterpret_cast<std::uintptr_t>(p) % line) % line / sizeof(A);
+  }
+  static constexpr std::size_t line = 256;
 
   cuda_device device_;
   std::unique_ptr<detail::decomposition_failures, deallocate> failures_;
   std::unique_ptr<std::remove_pointer_t<cusolverDnHandle_t>, destroy> handle_;
-  mutable std::map<std::pair<std::int64_t, std::size_t>, std::int64_t> sizes_;  // of scratch, by n and size of a number
+  mutable std::map<std::pair<std::int64_t, std::size_t>, int> sizes_;  // of workspaces, by n and size of a number
 };
 
 }  // namespace pushpull

@@ -21,14 +21,15 @@ namespace pushpull::inline PUSHPULL_ABI {
 
 namespace detail {
 
-/// Throws out_of_memory, or a cuda_error with cuBLAS's text and the code cudaErrorUnknown, unless `status` is success.
+/// Throws a cuda_error with cuBLAS's text unless `status` is success. Its code is cudaErrorMemoryAllocation if cuBLAS had no
+/// memory, which is no out_of_memory: the step has counted already.
 inline void cublas_check(cublasStatus_t status, char const* call,
                          std::source_location const at = std::source_location::current()) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
   std::string const message = std::string(call) + ": " + cublasGetStatusString(status) + " at " + at.file_name() + ":" +
                               std::to_string(at.line());
-  if (status == CUBLAS_STATUS_ALLOC_FAILED) throw out_of_memory(message);
-  throw cuda_error(static_cast<int>(cudaErrorUnknown), message);
+  throw cuda_error(
+      static_cast<int>(status == CUBLAS_STATUS_ALLOC_FAILED ? cudaErrorMemoryAllocation : cudaErrorUnknown), message);
 }
 
 /// x / max(norm, least).
@@ -65,7 +66,10 @@ class matrix_products<cuda_device> {
   /// @throws cuda_error, out_of_memory: a handle has some MiB of workspace
   explicit matrix_products(cuda_device const& device) : device_(device) {
     auto const current = device_.activate();
-    detail::cublas_check(cublasCreate(&handle_), "cublasCreate");
+    cublasStatus_t const created = cublasCreate(&handle_);
+    detail::expects<out_of_memory>(created != CUBLAS_STATUS_ALLOC_FAILED,
+                                   [&] { return device_.name() + ": no memory for a handle of cuBLAS"; });
+    detail::cublas_check(created, "cublasCreate");
     cublasStatus_t const set = cublasSetStream(handle_, device_.stream());
     if (set != CUBLAS_STATUS_SUCCESS) static_cast<void>(cublasDestroy(handle_));
     detail::cublas_check(set, "cublasSetStream");
@@ -78,7 +82,7 @@ class matrix_products<cuda_device> {
     return *this;
   }
   ~matrix_products() {
-    if (handle_ != nullptr) static_cast<void>(cublasDestroy(handle_));
+    if (handle_ != nullptr) detail::on_device(device_.id(), [&] { static_cast<void>(cublasDestroy(handle_)); });
   }
 
   /// @throws cuda_error

@@ -43,4 +43,14 @@ class current_device {
   bool changed_ = false;
 };
 
+/// f() with a device current, where nobody can be told of a failure: in destructors.
+template <class F>
+void on_device(int ordinal, F const& f) noexcept {
+  int before = 0;
+  static_cast<void>(cudaGetDevice(&before));
+  static_cast<void>(cudaSetDevice(ordinal));
+  f();
+  static_cast<void>(cudaSetDevice(before));
+}
+
 }  // namespace pushpull::detail
