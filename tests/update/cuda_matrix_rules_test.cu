@@ -52,8 +52,9 @@ std::vector<std::vector<float>> trained(int devices, Rule const& rule, Rule cons
   return weights;
 }
 
-/// The next calls that decompose fail. On the emulator alone.
+/// The next calls that decompose fail, or have results that are not finite. On the emulator alone.
 extern "C" __attribute__((weak)) void pushpull_test_fail_decompositions(int count);
+extern "C" __attribute__((weak)) void pushpull_test_spoil_decompositions(int count);
 
 pp::test::matrix_model const shampoo_model{update::shampoo{.learning_rate = 0.1, .interval = 3},
                                            &pp::test::logical_devices};
@@ -137,10 +138,28 @@ TEST_CASE("GPUs leave out a key's step of shampoo or soap that fails", "[cuda]")
 
 TEST_CASE("GPUs keep the old roots and bases where a decomposition fails", "[cuda]") {
   if (pp::test::logical_devices(1).empty() || pushpull_test_fail_decompositions == nullptr) return;
-  for (unsigned const step : {3U, 6U})
-    shampoo_model.check_failed_decompositions(step, &pushpull_test_fail_decompositions, "left_root");
-  for (unsigned const step : {1U, 6U})
-    soap_model.check_failed_decompositions(step, &pushpull_test_fail_decompositions, "left_basis");
+  for (auto* const fail : {&pushpull_test_fail_decompositions, &pushpull_test_spoil_decompositions}) {
+    for (unsigned const step : {3U, 6U}) shampoo_model.check_failed_decompositions(step, fail, "left_root");
+    for (unsigned const step : {1U, 6U}) soap_model.check_failed_decompositions(step, fail, "left_basis");
+  }
+}
+
+TEST_CASE("soap on GPUs starts from the identity where bases are missing", "[cuda]") {
+  if (pp::test::logical_devices(1).empty()) return;
+  auto store = soap_model.on(2);
+  auto before = store.state("square", "exp_avg");
+  store.set_steps("square", 1);
+  soap_model.train(store, 2, 2);
+  std::vector<float> identity(25);
+  for (std::size_t i = 0; i < 25; i += 6) identity[i] = 1;
+  REQUIRE(store.state("square", "left_basis") == identity);
+  REQUIRE(store.state("square", "right_basis") == identity);
+  REQUIRE(store.state("square", "exp_avg") != before);
+}
+
+TEST_CASE("a library that has no memory amid a step is a cuda_error", "[cuda]") {
+  REQUIRE_THROWS_AS(pp::detail::cublas_check(CUBLAS_STATUS_ALLOC_FAILED, "a call"), pp::cuda_error);
+  REQUIRE_THROWS_AS(pp::detail::cusolver_check(CUSOLVER_STATUS_ALLOC_FAILED, "a call"), pp::cuda_error);
 }
 
 TEST_CASE("GPUs count the steps of shampoo that a loss scale does not skip", "[cuda]") {
@@ -149,11 +168,16 @@ TEST_CASE("GPUs count the steps of shampoo that a loss scale does not skip", "[c
   auto rule = update::apply_if_finite{} | update::shampoo{.beta2 = 1, .interval = 2};
   pp::kv_store<pp::half, pp::cuda_device, decltype(rule), pp::synchronous> store{devices, rule};
   std::vector<pp::half> w(4, pp::half(1.0F));
-  store.init("w", pp::tensor_view(w.data(), pp::shape{2, 2}));
+  using view = pp::tensor_view<pp::half>;
+  std::vector<std::string> const names{"u", "v", "w"};
+  store.init(names, std::vector<view>(3, view(w.data(), pp::shape{2, 2})));
   auto const push = [&](float x) {
-    std::vector<pp::half> g(4, pp::half(x));
-    store.push("w", pp::tensor_view(g.data(), pp::shape{2, 2})).wait();
+    std::vector<pp::half> g(4, pp::half(x)), small(4, pp::half(1.0F));
+    view const of_others(small.data(), pp::shape{2, 2});
+    store.push(names, std::vector<view>{of_others, of_others, view(g.data(), pp::shape{2, 2})}).wait();
   };
+  for (int t = 0; t < 3; ++t)  // keys count for themselves: the others are at the end of an interval
+    store.push(std::vector<std::string>{"u", "v"}, std::vector<view>(2, view(w.data(), pp::shape{2, 2}))).wait();
   auto const is_zero = [&](char const* state) {
     auto const values = store.state("w", state);
     return std::ranges::all_of(values, [](auto x) { return !(static_cast<float>(x) > 0); });
@@ -170,6 +194,7 @@ TEST_CASE("GPUs count the steps of shampoo that a loss scale does not skip", "[c
   REQUIRE(store.steps("w") == 2);
   REQUIRE(!is_zero("left_root"));
   auto const kept = store.state("w", "left");
+  REQUIRE(store.steps("u") == 5);
   push(150);  // whose statistics halves cannot hold
   REQUIRE(store.steps("w") == 3);
   REQUIRE(store.state("w", "left") == kept);

@@ -45,6 +45,19 @@ struct set_zero {
   PUSHPULL_HOST_DEVICE void operator()(std::int64_t i) const { x[i] = A(0); }
 };
 
+/// f(0) makes a square matrix of zeros the identity. Others have a number in their first row.
+template <class A>
+struct identity_of_zeros {
+  A* x;
+  std::int64_t n;
+
+  PUSHPULL_HOST_DEVICE void operator()(std::int64_t) const {
+    for (std::int64_t i = 0; i < n; ++i)
+      if (x[i] > A(0) || x[i] < A(0)) return;
+    for (std::int64_t i = 0; i < n; ++i) x[i * (n + 1)] = A(1);
+  }
+};
+
 /// m = beta1 m + (1 - beta1) x;   v = beta2 v + (1 - beta2) x^2;   x = m / (sqrt(v) + epsilon).
 template <class A>
 struct adam_direction {

@@ -45,8 +45,8 @@ std::int64_t scratch_of_sides(matrix<A> const& m, Library const& lapack) {
   return std::max(std::max(m.size, n * n) + 2 * n, n * (n + 1) + lapack.template scratch<A>(n));
 }
 
-/// Replaces statistics by their eigenvectors, one per row. @param values  Ascending, n. @param scratch
-/// As many numbers as the library says.
+/// Replaces statistics by their eigenvectors, one per row. @param values  Ascending, n.
+/// @param scratch  As many numbers as the library says, aligned as it says.
 template <class A, class Library>
 void decompose(Library const& lapack, std::int64_t n, A* statistics, A* values, A* scratch) {
   lapack.expect_finite(statistics, n * n, "its statistics are not finite");

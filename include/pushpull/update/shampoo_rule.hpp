@@ -45,10 +45,11 @@ enum class shampoo_graft {
 /// On CPUs with shampoo.hpp, on GPUs with shampoo.cuh. A key has one owner, which makes its products and decompositions. learning_rate, beta1 and
 /// weight_decay may be scheduled, the others are those of the struct.
 /// Two states of elements, and 2 (R^2 + C^2) numbers of matrices, of which a step makes copies; workspaces of the step: R C
-/// numbers per key, and the most of R C and about 3 n^2 of a key with a longest side n that has a root. A gradient or statistics
-/// that are not finite, or a decomposition that fails, are an update_error on CPUs; the store is then as before. On GPUs, for which
-/// nothing waits, such a step leaves the key's weights and states alone, and counts. If the step with the first P and Q failed
-/// there, d = a for another interval. After a stage that may skip steps, each step reads the step counts of GPUs.
+/// numbers per key, and the most of R C and about 3 n^2 of a key with a longest side n that has a root, on GPUs n^2 and what
+/// cuSOLVER needs. A gradient, statistics or sums that are not finite, or a decomposition that fails, are an update_error on CPUs;
+/// the store is then as before. On GPUs, whose numbers the host does not read, such a step leaves the key's weights and states
+/// alone, and counts. If the step with the first P and Q failed there, d = a for another interval. After a stage that may skip
+/// steps, each step reads the step counts of GPUs.
 template <std::int64_t MaxSide>
 struct shampoo_up_to {
   double learning_rate = 1e-3;

@@ -39,8 +39,9 @@ namespace pushpull::inline PUSHPULL_ABI::update {
 /// On CPUs with soap.hpp, on GPUs with soap.cuh. A key has one owner, which makes its products and decompositions. learning_rate
 /// and weight_decay may be scheduled, the others are those of the struct.
 /// 2 R C + 2 (R^2 + C^2) numbers of states, of which a step makes copies; workspaces of the step: R C numbers per key, and the
-/// most of R C and about 3 n^2 of a key with a longest side n that has a basis. Errors are Shampoo's. If update 1 failed on a GPU,
-/// updates only decay the weights until the interval ends, and the bases start from the identity.
+/// most of R C and about 3 n^2 of a key with a longest side n that has a basis, on GPUs n^2 and what cuSOLVER needs. Errors are
+/// Shampoo's. A later update that finds no bases makes them on CPUs, as update 1 does. On GPUs, where update 1 may have failed,
+/// it starts from the identity: until the interval ends updates are Adam's.
 template <std::int64_t MaxSide>
 struct soap_up_to {
   double learning_rate = 3e-3;
@@ -129,6 +130,9 @@ struct soap_up_to {
       for (bool const right : {false, true})
         if (s.side(right) > 0) begin(s, right, g.scratch, lapack);
     } else {
+      if constexpr (!Library::reads)
+        for (bool const right : {false, true})
+          if (s.side(right) > 0) lapack.for_each(1, detail::identity_of_zeros<A>{s.basis(right), s.side(right)});
       s.rotate(g.terms, g.scratch, g, lapack);
       lapack.for_each(g.size,
                       detail::adam_direction<A>{g.terms, s.m, s.v, static_cast<A>(beta1), static_cast<A>(1 - beta1),
@@ -170,7 +174,7 @@ struct soap_up_to {
     /// The transpose of U or V: a vector per row.
     A* basis(bool right) const { return statistics(right) + sides.squares(); }
     /// Whether there are no bases yet: in the first update, and after one that was refused. The host does not see the latter
-    /// on GPUs: there `turn` makes bases of nothing.
+    /// on GPUs.
     template <class Library>
     bool is_new(std::int64_t t) const {
       if constexpr (Library::reads) {
@@ -214,8 +218,9 @@ struct soap_up_to {
     std::int64_t const n = s.side(right);
     A* const basis = s.basis(right);
     lapack.copy(s.statistics(right), basis, n * n);
-    detail::decompose(lapack, n, basis, scratch, scratch + n);
+    detail::decompose(lapack, n, basis, scratch, scratch + n + n % 2);  // where integers of 64 bits may lie
     lapack.for_each(n / 2 * n, detail::reverse_rows<A>{basis, n});
+    lapack.expect_finite(basis, n * n, "its eigenvectors are not finite");
   }
 
   /// Moves the bases, and the averages with them.
@@ -225,9 +230,9 @@ struct soap_up_to {
     for (bool const right : {false, true})
       if (s.side(right) > 0) turn(s, right, g, lapack);
     s.rotate(s.m, g.scratch, g, lapack);
+    lapack.expect_finite(s.m, g.size, "its average is not finite in the new bases");
   }
-  /// A power iteration, and the QR decomposition that makes a basis of its result. Of a basis of zeros the latter makes the
-  /// identity.
+  /// A power iteration, and the QR decomposition that makes a basis of its result.
   template <class A, class Library>
   static void turn(state<A> const& s, bool right, matrix<A> const& g, Library const& lapack) {
     std::int64_t const n = s.side(right);
@@ -247,6 +252,7 @@ struct soap_up_to {
       lapack.for_each(g.size, detail::take_rows<A>{product, s.v, order, g.columns});
     }
     lapack.orthogonalize(n, basis, g.scratch);
+    lapack.expect_finite(basis, n * n, "its basis is not finite");
   }
 };
 
