@@ -88,7 +88,7 @@ class touching_store final : public remote::detail::served_store {
     return seen % 2 == 0;
   }
   void set_hyperparameters(std::size_t, std::string_view text) override {
-    update::momentum const rule = update::detail::with_text(update::momentum{}, text);
+    update::momentum const rule = update::detail::rule_of_text(update::momentum{}, text, "set_hyperparameters");
     seen += static_cast<std::uint64_t>(update::detail::to_text(rule).size());
   }
   void set_multipliers(std::int64_t, std::string_view text) override { remote::detail::multipliers_in(text); }
@@ -186,8 +186,9 @@ extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size
       fuzz_check(!remote::header_in(frame), "a header with another bit is none");
     }
     if (in.once_in(8)) {
-      members.admit(h.worker, h.incarnation, "somewhere", remote::detail::server_clock::now());
-      service.on_arrival(h.worker, h.incarnation);
+      bool const is_late = members.was_complete();
+      bool const is_back = members.admit(h.worker, h.incarnation, "somewhere", remote::detail::server_clock::now());
+      service.on_arrival(h.worker, h.incarnation, is_back, is_late);
     } else if (in.once_in(16) && h.worker < members.size()) {
       members[h.worker].state = remote::detail::worker_state::dead;
       service.on_departure();
