@@ -124,6 +124,17 @@ TEST_CASE("MXNet's workers need no role, and say where they are", "[launch]") {
   REQUIRE(p.host == "10.0.0.7");
   REQUIRE(error_of(with(worker, "DMLC_NUM_WORKER", "")) ==
           "launch::environment: DMLC_NUM_WORKER expected, since DMLC_ROLE is set; it is not set");
+  REQUIRE(error_of({{"DMLC_NUM_SERVER", "2"}}) ==
+          "launch::environment: DMLC_NUM_WORKER expected, since DMLC_NUM_SERVER is set; it is not set");
+  for (auto launched : {variables{}, torchrun}) {  // of another job, or of one without servers
+    auto const before = read(launched);
+    launched["DMLC_NUM_SERVER"] = "0";
+    launched["DMLC_NUM_WORKER"] = "7";
+    auto const alone = read(launched);
+    REQUIRE((alone.launcher == before.launcher && alone.rank == before.rank && alone.ranks == before.ranks));
+  }
+  auto const left_over = read(with(torchrun, "DMLC_NUM_SERVER", "2"));
+  REQUIRE((left_over.launcher == "torchrun" && left_over.ranks == read(torchrun).ranks));
 }
 
 TEST_CASE("variables that no launcher of this process has set are passed over, unless ranks would train alone",

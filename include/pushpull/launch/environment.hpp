@@ -130,6 +130,15 @@ launch::process numbered_process(launch_variables<Lookup> const& variables) {
   return p;
 }
 
+/// Whether MXNet's variables describe this process. Programs of one machine set DMLC_NUM_SERVER=0, and what is left over from
+/// another job does not take a rank from a process that a launcher has numbered.
+template <class Lookup>
+bool has_servers(launch_variables<Lookup> const& variables, launch::process const& p) {
+  if (variables.has("DMLC_ROLE")) return true;
+  if (!p.launcher.empty() && !variables.has("DMLC_NUM_WORKER")) return false;
+  return variables.number("DMLC_NUM_SERVER", 0, INT_MAX).value_or(0) > 0;
+}
+
 /// MXNet's variables name the role, which is that of a worker if they do not; the scheduler or another launcher may number the workers.
 template <class Lookup>
 void read_dmlc(launch_variables<Lookup> const& variables, launch::process& p) {
@@ -176,8 +185,8 @@ template <class Lookup>
 process environment(Lookup const& lookup) {
   pushpull::detail::launch_variables<Lookup> const variables(lookup);
   process p = pushpull::detail::numbered_process(variables);
-  bool const has_servers = variables.has("DMLC_ROLE") || variables.has("DMLC_NUM_SERVER");
-  if (p.launcher != "pushpull" && has_servers) pushpull::detail::read_dmlc(variables, p);
+  if (p.launcher != "pushpull" && pushpull::detail::has_servers(variables, p))
+    pushpull::detail::read_dmlc(variables, p);
   return p;
 }
 
