@@ -1135,3 +1135,205 @@ TEST_CASE("commands of several threads are done once each, in any order, and an 
   other.assign("w", std::vector<float>(3));
   REQUIRE((other.statistics() - before).operations == 1);
 }
+
+TEST_CASE("a server that is always busy notices who died", "[remote]") {
+  remote::server_options options{.workers = 2, .dead_after = milliseconds(400)};
+  options.on_command = [](std::int64_t, std::string_view) { std::this_thread::sleep_for(milliseconds(240)); };
+  server_set<served_sgd> servers(1, update::sgd{}, options);
+  worker_store store(devices, servers.addresses, of_rank(0));
+  raw_worker raw(servers.addresses[0]);
+  REQUIRE(raw.ask({.kind = remote::message_kind::hello, .worker = 1, .incarnation = 77}).kind ==
+          remote::message_kind::welcome);
+  int commands = 0;
+  for (; commands < 40 && store.num_dead_node() == 0; ++commands) store.command(6, "");
+  REQUIRE(store.num_dead_node() == 1);
+  REQUIRE(commands > 0);
+}
+
+TEST_CASE("a worker of many heartbeats notices that its server is gone", "[remote]") {
+  auto options = of_rank(0);
+  options.heartbeat = milliseconds(0);
+  server_set<served_sgd> servers(1, update::sgd{});
+  REQUIRE_THROWS_AS(worker_store(devices, servers.addresses, options), pp::invalid_argument);
+  options.heartbeat = milliseconds(10);
+  options.patience = milliseconds(500);
+  worker_store store(devices, servers.addresses, options);
+  std::vector<float> weights(3);
+  store.init("w", weights);
+  servers.servers.clear();
+  auto const pulled = store.pull("w", weights);
+  REQUIRE(soon([&] { return pulled.ready(); }));
+  REQUIRE_THROWS_AS(pulled.wait(), pp::server_lost);
+}
+
+TEST_CASE("after a worker that could not give a lost value anew, the next one is asked", "[remote]") {
+  using remote::message_kind;
+  server_set<served_sgd> servers(1, update::sgd{}, {.workers = 3, .dead_after = milliseconds(60'000)});
+  worker_store store(devices, servers.addresses, of_rank(0));
+  store.init("w", std::vector<float>(3));
+  raw_worker raw(servers.addresses[0]);
+  auto const key = remote::detail::to_payload(
+      {"sw", {3}, 1, remote::element_code<float>, remote::detail::cut_text(1, of_rank(0), false)});
+  remote::message_header h{.element = remote::element_code<float>, .row_length = 1};
+  auto const answer_of = [&](message_kind kind, std::uint8_t flags) {
+    h.kind = kind;
+    h.flags = flags;
+    ++h.sequence;
+    return raw.ask(h,
+                   kind == message_kind::register_key ? std::as_bytes(std::span(key)) : std::span<std::byte const>());
+  };
+  bool const dies = GENERATE(false, true);
+  h.worker = 1;
+  h.incarnation = 77;
+  REQUIRE(answer_of(message_kind::hello, 0).kind == message_kind::welcome);
+  auto const asked = answer_of(message_kind::register_key, remote::detail::value_is_missing);
+  REQUIRE(asked.flags == remote::detail::asker_sends_value);
+  if (dies) {
+    h.kind = message_kind::goodbye;
+    raw.send(h);
+  } else {
+    h.key = asked.key;
+    REQUIRE(answer_of(message_kind::key_ready, remote::detail::value_failed).kind == message_kind::acknowledge);
+  }
+  h.worker = 2;
+  h.incarnation = 78;
+  REQUIRE(answer_of(message_kind::hello, 0).kind == message_kind::welcome);
+  REQUIRE(answer_of(message_kind::register_key, 0).flags == remote::detail::asker_sends_value);
+}
+
+TEST_CASE("a failure to open the file of initial values costs none of them", "[remote]") {
+  pp::test::temporary_folder const folder;
+  auto const place = folder.file("values"), away = folder.file("away");
+  std::filesystem::create_directories(place);
+  std::vector<float> const value(5, 2.0F);
+  remote::message_header h{.kind = remote::message_kind::init, .element = remote::element_code<float>};
+  h.elements = 5;
+  h.row_length = 1;
+  auto const add = [&](remote::detail::value_journal& journal, std::int64_t snapshot) {
+    journal.add(snapshot, h, std::as_bytes(std::span(value)));
+    journal.commit();
+    ++h.key;
+  };
+  {
+    remote::detail::value_journal journal(place);
+    for (std::int64_t const snapshot : {4, 4, 5}) add(journal, snapshot);
+    std::filesystem::rename(place, away);
+    REQUIRE_THROWS_AS(add(journal, 6), pp::file_error);
+    std::filesystem::rename(away, place);
+    add(journal, 6);
+  }
+  std::vector<std::int64_t> keys;
+  remote::detail::value_journal again(place);
+  again.replay(3, 4, 6, [&](remote::message_header const& read, std::vector<std::byte> const& bytes) {
+    REQUIRE(std::memcmp(bytes.data(), value.data(), sizeof(float) * 5) == 0);
+    keys.push_back(read.key);
+  });
+  REQUIRE(keys == std::vector<std::int64_t>{0, 1, 2, 3});
+
+  SECTION("a server gives new ones a file of their own") {
+    std::filesystem::rename(place, folder.file("server-0"));
+    for (int life = 0; life < 2; ++life) {
+      served_sgd stored(devices, update::sgd{});
+      remote::server const server(stored, remote::snapshots{.folder = folder.file(".")});
+      raw_worker raw(server.address());
+      remote::message_header ask{.kind = remote::message_kind::hello, .worker = 0, .incarnation = 77};
+      REQUIRE(raw.ask(ask).kind == remote::message_kind::welcome);
+      ask = h;
+      ask.incarnation = 77;
+      ask.sequence = 1;
+      ask.key = 9 + life;
+      REQUIRE(raw.ask(ask, std::as_bytes(std::span(value))).kind == remote::message_kind::acknowledge);
+      REQUIRE(std::filesystem::exists(folder.file("server-0") / ("values-" + std::to_string(7 + life) + ".bin")));
+    }
+  }
+  SECTION("a server refuses values of other types and sizes") {
+    std::filesystem::rename(place, folder.file("server-0"));
+    if (GENERATE(false, true))
+      h.elements = 1000;
+    else
+      h.element = remote::element_code<double>;
+    {
+      remote::detail::value_journal journal(folder.file("server-0"));
+      add(journal, 7);
+    }
+    served_sgd stored(devices, update::sgd{});
+    REQUIRE(pushpull::test::message_of<pp::file_error>([&] {
+              remote::server(stored, remote::snapshots{.folder = folder.file(".")});
+            }).find("cannot go on from its initial values") != std::string::npos);
+  }
+}
+
+TEST_CASE("threads of one worker may wait in barriers at once", "[remote]") {
+  server_set<served_sgd> servers(1, update::sgd{}, {.workers = 2});
+  worker_store first(devices, servers.addresses, of_rank(0)), second(devices, servers.addresses, of_rank(1));
+  auto const call = [](worker_store& store) { return std::async(std::launch::async, [&] { store.barrier(); }); };
+  auto a = call(first), b = call(first);
+  REQUIRE(a.wait_for(milliseconds(100)) == std::future_status::timeout);
+  second.barrier();
+  auto const is_done = [](std::future<void> const& f) {
+    return f.wait_for(milliseconds(0)) == std::future_status::ready;
+  };
+  REQUIRE(soon([&] { return is_done(a) || is_done(b); }));
+  std::this_thread::sleep_for(milliseconds(50));
+  REQUIRE(is_done(a) != is_done(b));
+  second.barrier();
+  a.get();
+  b.get();
+}
+
+TEST_CASE("threads of one worker may give the same key to init at once", "[remote]") {
+  server_set<served_sgd> servers(1, update::sgd{}, {.workers = 2});
+  worker_store first(devices, servers.addresses, of_rank(0)), second(devices, servers.addresses, of_rank(1));
+  auto const call = [&] { return std::async(std::launch::async, [&] { second.init("w", std::vector<float>(3)); }); };
+  auto a = call(), b = call();
+  REQUIRE(b.wait_for(milliseconds(100)) == std::future_status::timeout);
+  first.init("w", std::vector<float>(3, 1.0F));
+  a.get();
+  b.get();
+  std::vector<float> weights(3);
+  second.pull("w", weights).wait();
+  REQUIRE(weights[0] == 1);
+}
+
+TEST_CASE("a server all of whose snapshots are damaged does not start without them", "[remote]") {
+  pp::test::temporary_folder const folder;
+  remote::snapshots const where{.folder = folder.file("snapshots"), .durable = true};
+  {
+    served_sgd stored(devices, update::sgd{});
+    remote::server const server(stored, where);
+    worker_store store(devices, {server.address()}, of_rank(0));
+    std::vector<float> const one(3, 1.0F);
+    store.init("w", one);
+    store.push("w", one).wait();
+  }
+  for (auto const& entry : std::filesystem::directory_iterator(folder.file("snapshots") / "server-0"))
+    if (entry.path().filename().string().starts_with("pieces-")) std::ofstream(entry.path()) << "damaged";
+  served_sgd stored(devices, update::sgd{});
+  REQUIRE(pushpull::test::message_of<pp::file_error>([&] {
+            remote::server(stored, where);
+          }).find("none of the snapshots can be used") != std::string::npos);
+}
+
+TEST_CASE("rounds of a key that had no step yet go on without a worker that died before it", "[remote]") {
+  server_set<served_sgd> servers(1, update::sgd{.learning_rate = 1},
+                                 {.workers = 2, .consistency = remote::rounds{}, .dead_after = milliseconds(300)});
+  auto of_zero = of_rank(0);
+  of_zero.heartbeat = milliseconds(50);
+  worker_store store(devices, servers.addresses, of_zero);
+  raw_worker raw(servers.addresses[0]);
+  REQUIRE(raw.ask({.kind = remote::message_kind::hello, .worker = 1, .incarnation = 77}).kind ==
+          remote::message_kind::welcome);
+  std::vector<float> weight(1);
+  std::vector<float> const one(1, 1.0F);
+  store.init("w", weight);
+  REQUIRE(soon([&] { return store.num_dead_node() == 1; }));
+  of_zero.rank = 1;
+  worker_store again(devices, servers.addresses, of_zero);
+  again.init("w", one);
+  auto in_barrier = std::async(std::launch::async, [&] { again.barrier(); });
+  auto const pushed = store.pushpull("w", one, weight);
+  REQUIRE(soon([&] { return pushed.ready(); }));
+  store.barrier();
+  in_barrier.get();
+  REQUIRE(weight[0] == -1);
+}

@@ -92,6 +92,7 @@ class key_directory {
   struct entry {
     registered_key key;
     bool is_ready = false;
+    bool had_value = false;  ///< A server has lost pieces of the key since: any worker may give them anew.
     std::uint32_t sender = no_worker;
     std::vector<message_header> askers = {};  ///< Wait for the value.
   };

@@ -49,6 +49,9 @@ class link {
       return "remote_store: a rank below " + std::to_string(most_workers) + " expected, got " +
              std::to_string(options_.rank);
     });
+    pushpull::detail::expects<invalid_argument>(options_.heartbeat.count() > 0, [&] {
+      return "remote_store: a heartbeat above 0 ms expected, got " + std::to_string(options_.heartbeat.count()) + " ms";
+    });
     rank_ = options_.rank < 0 ? no_worker : static_cast<std::uint32_t>(options_.rank);
     for (std::string const& address : addresses) {
       peers_.push_back(std::make_unique<peer>());
@@ -86,7 +89,6 @@ class link {
       for (request& r : group.requests) {
         r.header.sequence = ++sequence_;
         submitted_.push_back(&r);
-        uses_keys_ = uses_keys_ || r.header.kind == message_kind::register_key;
       }
     }
     wake_.wake();
@@ -94,8 +96,9 @@ class link {
   }
 
  private:
-  static constexpr std::size_t window = 4;           // pieces under way to one server
-  static constexpr std::size_t copied_below = 4096;  // bytes: lending memory costs more
+  static constexpr std::size_t window = 4;                         // pieces under way to one server
+  static constexpr std::size_t most_bytes = std::size_t{1} << 26;  // of requests that wait for its disk
+  static constexpr std::size_t copied_below = 4096;                // bytes: lending memory costs more
 
   void connect(peer& p) {
     try {
@@ -148,13 +151,15 @@ class link {
 
   void run() noexcept {
     std::vector<zmq::pollitem_t> items;
+    auto const turn_of = std::min<std::int64_t>(50, options_.heartbeat.count());
+    auto const longest = std::max<clock::duration>(2 * options_.heartbeat, std::chrono::milliseconds(200));
     while (!stops_) {
       items.assign(1, {nullptr, wake_.descriptor(), ZMQ_POLLIN, 0});
       for (auto const& p : peers_) items.push_back({p->socket->handle(), 0, ZMQ_POLLIN, 0});
-      zmq_poll(items.data(), static_cast<int>(items.size()), 50);
+      zmq_poll(items.data(), static_cast<int>(items.size()), static_cast<long>(turn_of));
       wake_.rest();
       auto const turn = clock::now();
-      if (turn - turned_at_ > 2 * options_.heartbeat)  // this process was stopped: servers' silence is no sign
+      if (turn - turned_at_ > longest)  // this process was stopped: servers' silence is no sign
         for (auto const& p : peers_) p->heard += turn - turned_at_;
       turned_at_ = turn;
       take_submitted();
@@ -205,12 +210,17 @@ class link {
     submitted_.clear();
   }
 
-  /// Others than counted requests may wait long: they do not fill the window.
+  /// Others than counted requests may wait long: they do not fill the window. Those that wait for the disk are answered many at
+  /// once, and lie in the server's memory until then.
   void send_queued(peer& p) {
     if (!p.is_welcome) return;
     while (!p.queued.empty()) {
-      bool const is_counted = facts_.answers_at_once() && peer::is_counted(*p.queued.front());
-      if (is_counted && p.updates >= window) return;
+      request const& next = *p.queued.front();
+      if (p.facts->answers_at_once() && peer::is_counted(next)) {
+        if (p.updates >= window) return;
+      } else if (p.waits_for_server_only(next)) {
+        if (p.bytes > 0 && p.bytes + peer::bytes_of_both(next) > most_bytes) return;
+      }
       send(p, p.next_sent());
     }
   }
@@ -281,8 +291,11 @@ class link {
       case message_kind::error:
         if (header->error == message_error::unknown_worker) return greet_again(p, message.payload);
         if (header->error == message_error::wrong_job) return refuse(text_of(message.payload));
-        return p.answer(*header, message.payload);
-      case message_kind::acknowledge: return p.answer(*header, message.payload);
+        p.answer(*header, message.payload);
+        return;
+      case message_kind::acknowledge:
+        uses_keys_ = p.answer(*header, message.payload) == message_kind::register_key || uses_keys_;
+        return;
       default: return;
     }
   }
@@ -346,8 +359,8 @@ class link {
   std::vector<std::unique_ptr<peer>> peers_;
   server_welcome facts_;
   std::atomic<std::uint64_t> directory_{0};
-  std::atomic<bool> uses_keys_{false};
-  std::string broken_;  // of the link's thread: why all requests fail
+  bool uses_keys_ = false;  // of the link's thread: server 0 has given this worker the number of a key
+  std::string broken_;      // of the link's thread: why all requests fail
   clock::time_point turned_at_ = clock::now();
   std::atomic<std::uint64_t> dead_workers_{0};
   std::atomic<bool> is_ready_{false};  // every server has welcomed this worker once

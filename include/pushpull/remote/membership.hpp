@@ -118,7 +118,9 @@ class membership {
       rank = at != members_.end() ? static_cast<std::uint32_t>(at - members_.begin()) : first_free();
     }
     if (rank >= most_workers) return std::nullopt;
-    if (is_replaced(rank, incarnation) && now - members_[rank].heard < dead_after_) return std::nullopt;
+    bool const may_live =
+        now < silence_counts_at_ || (rank < members_.size() && now - members_[rank].heard < dead_after_);
+    if (is_replaced(rank, incarnation) && may_live) return std::nullopt;
     return rank;
   }
   /// Whether a rank is alive, and was heard, in another process.
@@ -160,17 +162,30 @@ class membership {
     }
   }
 
-  /// The server did not run for so long: silence meanwhile is no sign.
-  void excuse(server_clock::duration away) {
-    for (member& m : members_) m.heard += away;
+  /// The server has read no message for long: it was busy, or stopped. Living workers have time to be heard before silence counts.
+  /// A server that is busy all the time has not more than one such time between two calls of bury that count.
+  void wait_for_signs(server_clock::time_point now) {
+    if (has_looked_) silence_counts_at_ = now + dead_after_;
+    has_looked_ = false;
+  }
+  /// Whether none of those that were awaited has come back in time, and ranks are to come anew. Who had left stays so if
+  /// processes with ranks of their own have come: it may be that none takes its place.
+  bool begin_anew(server_clock::time_point now) {
+    if (came_back_ || now < silence_counts_at_ ||
+        std::none_of(
+            members_.begin(), members_.end(),
+            [&](member const& m) { return m.is_awaited && now - m.heard >= dead_after_; }))
+      return false;
+    bool const some_came = count(worker_state::alive) > awaited();
+    for (member& m : members_)
+      if (m.is_awaited || m.state == worker_state::dead || (m.state == worker_state::left && !some_came)) m = {};
+    return true;
   }
   /// Workers that have become dead by now.
   std::vector<std::uint32_t> bury(server_clock::time_point now) {
     std::vector<std::uint32_t> dead;
-    if (!came_back_ && std::any_of(members_.begin(), members_.end(),
-                                   [&](member const& m) { return m.is_awaited && now - m.heard >= dead_after_; }))
-      for (member& m : members_)
-        if (m.is_awaited || m.state != worker_state::alive) m = {};
+    if (now < silence_counts_at_) return dead;
+    has_looked_ = true;
     for (std::size_t rank = 0; rank < members_.size(); ++rank) {
       member& m = members_[rank];
       if (m.state != worker_state::alive || now - m.heard < dead_after_) continue;
@@ -182,8 +197,10 @@ class membership {
   }
 
  private:
-  bool has_awaited() const {
-    return std::any_of(members_.begin(), members_.end(), [](member const& m) { return m.is_awaited; });
+  bool has_awaited() const { return awaited() > 0; }
+  std::size_t awaited() const {
+    return static_cast<std::size_t>(
+        std::count_if(members_.begin(), members_.end(), [](member const& m) { return m.is_awaited; }));
   }
   std::uint32_t first_free() const {
     for (auto const state : {worker_state::absent, worker_state::dead, worker_state::left})
@@ -197,6 +214,8 @@ class membership {
   std::uint32_t expected_;
   std::chrono::milliseconds dead_after_;
   bool came_back_ = false;  // one that was awaited
+  bool has_looked_ = true;  // for the dead, since the last wait for signs
+  server_clock::time_point silence_counts_at_ = {};
 };
 
 }  // namespace pushpull::remote::detail

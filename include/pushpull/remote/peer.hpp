@@ -65,6 +65,7 @@ struct peer {
   std::optional<server_welcome> facts;
   std::deque<request*> queued, in_flight;
   std::size_t updates = 0;  ///< In flight, and counted.
+  std::size_t bytes = 0;    ///< In flight, there and back, of those that wait for no other worker.
   clock::time_point heard = clock::now();
   clock::time_point greeted = {}, beat = {};  ///< When hello and a heartbeat were sent last.
 
@@ -72,24 +73,34 @@ struct peer {
   static bool is_counted(request const& r) {
     return is_about_pieces(r.header.kind) && r.header.kind != message_kind::init;
   }
+  static std::size_t bytes_of_both(request const& r) { return r.payload.size() + r.values.size(); }
+  /// Whether a request's answer waits for no other worker.
+  bool waits_for_server_only(request const& r) const {
+    return r.header.kind == message_kind::init || (is_counted(r) && facts && facts->consistency == 0);
+  }
   /// The next request of the queue is sent.
   request& next_sent() {
     request& r = *queued.front();
     queued.pop_front();
     in_flight.push_back(&r);
     if (is_counted(r)) ++updates;
+    if (waits_for_server_only(r)) bytes += bytes_of_both(r);
     return r;
   }
-  /// Gives an answer to its request, if it is the first.
-  void answer(message_header const& h, zmq::message_t const& payload) {
+  /// Gives an answer to its request, if it is the first. @returns the kind of the request; none if there is none
+  std::optional<message_kind> answer(message_header const& h, zmq::message_t const& payload) {
     for (auto at = in_flight.begin(); at != in_flight.end(); ++at) {
       if ((*at)->header.sequence != h.sequence) continue;
       request& r = **at;
       in_flight.erase(at);
       if (is_counted(r)) --updates;
+      if (waits_for_server_only(r)) bytes -= bytes_of_both(r);
+      message_kind const kind = r.header.kind;
       take_answer(r, h, payload);
-      return r.group->finish(r);
+      r.group->finish(r);
+      return kind;
     }
+    return std::nullopt;
   }
   /// Fails all requests.
   void fail_all(std::exception_ptr const& error) noexcept {
@@ -101,6 +112,7 @@ struct peer {
       list->clear();
     }
     updates = 0;
+    bytes = 0;
   }
 };
 

@@ -63,12 +63,13 @@ class piece_service {
   /// A worker came. @param is_back  It had counted as dead. @param is_late  The job had all of its workers before.
   void on_arrival(std::uint32_t worker, std::uint64_t incarnation, bool is_back, bool is_late) {
     for (auto& [key, piece] : pieces_) {
-      std::uint64_t const clock = slowest(piece, worker);
-      applied_updates& own = piece.of(worker);
-      if (own.incarnation != incarnation) {
-        own = {.incarnation = incarnation, .clock = clock, .is_late = is_late && piece.version > 0};
+      if (piece.of(worker).incarnation != incarnation) {
+        std::uint64_t const clock = slowest(piece, worker);
+        piece.of(worker) = {.incarnation = incarnation, .clock = clock, .is_late = is_late};
+        if (worker < piece.round.size()) piece.round[worker].reset();  // of the process that had its rank
       } else if (is_back) {  // the others do not wait until it has made up for its absence
-        own.clock = std::max(own.clock, clock);
+        std::uint64_t const clock = slowest(piece, worker);
+        piece.of(worker).clock = std::max(piece.of(worker).clock, clock);
       }
     }
   }

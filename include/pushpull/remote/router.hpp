@@ -20,6 +20,7 @@
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/remote/answers.hpp>
+#include <pushpull/remote/barrier.hpp>
 #include <pushpull/remote/control_service.hpp>
 #include <pushpull/remote/frames.hpp>
 #include <pushpull/remote/key_directory.hpp>
@@ -45,6 +46,7 @@ class router {
         answers_(socket_, members_),
         service_(store, members_, answers_, options_.consistency),
         control_(store, answers_, options_.number, options_.on_command),
+        barrier_(members_, answers_),
         keeper_(std::move(keeper)) {
     has_new_keys_ = options_.number == 0;
     if (keeper_ != nullptr) {
@@ -84,7 +86,8 @@ class router {
     while (!stops_) {
       zmq_poll(&item, 1, 20);  // a signal may end it early
       auto const turn = server_clock::now();
-      if (turn - turned_at_ > options_.dead_after / 2) members_.excuse(turn - turned_at_);  // stopped, or busy
+      constexpr std::chrono::milliseconds least(100);  // longer than a turn in which nothing comes
+      if (turn - turned_at_ > std::max(options_.dead_after / 2, least)) members_.wait_for_signs(turn);
       turned_at_ = turn;
       bool drained = false;
       for (int i = 0; i < 256 && !drained && !stops_; ++i) {
@@ -98,8 +101,8 @@ class router {
       if (ends_at_ && server_clock::now() >= *ends_at_) break;
     }
     if (keeper_ == nullptr) return;
-    if (has_new_members_) keeper_->save_workers(members_.known());
     if (changes() > saved_changes_ || service_.has_new_values) save();
+    if (has_new_members_) keeper_->save_workers(members_.known());
   }
 
  private:
@@ -140,17 +143,18 @@ class router {
     switch (h.kind) {
       case message_kind::register_key: return register_key(h, payload);
       case message_kind::key_ready: return key_ready(h);
-      case message_kind::barrier: return enter_barrier(h);
+      case message_kind::barrier: return barrier_.enter(h);
       default: return answers_.fail(h, message_error::invalid_argument, "no request that a worker makes");
     }
   }
 
   /// @returns false if it is another request
   bool control(message_header const& h, member& worker, zmq::message_t const& payload) {
+    if (h.kind != message_kind::optimizer) return control_.handle(h, worker, payload);
     std::string const rule = store_.rule_text();
-    bool const handled = control_.handle(h, worker, payload);
+    control_.handle(h, worker, payload);
     must_save_ = must_save_ || rule != store_.rule_text();  // values alone would go on without it
-    return handled;
+    return true;
   }
   void hello(message_header const& h, std::string const& connection) {
     auto const now = server_clock::now();
@@ -194,13 +198,18 @@ class router {
     depart(h.worker, false);
   }
   void bury() {
+    if (members_.begin_anew(turned_at_)) {
+      has_new_members_ = true;
+      choose_senders();
+    }
     for (std::uint32_t const worker : members_.bury(turned_at_)) depart(worker, true);
   }
   void depart(std::uint32_t worker, bool died) {
     has_new_members_ = true;
-    std::erase_if(in_barrier_, [&](message_header const& h) { return h.worker == worker; });
     service_.on_departure();
-    leave_barrier();
+    barrier_.leave(worker);
+    for (auto& entry : keys_.entries())
+      if (entry.sender == worker) entry.sender = no_worker;
     choose_senders();
     if (members_.has_ended())
       ends_at_ = server_clock::now() + (died ? options_.return_within : std::chrono::milliseconds(0));
@@ -229,14 +238,17 @@ class router {
     answered.key = number;
     if ((h.flags & value_is_missing) != 0 && entry.is_ready) {
       entry.is_ready = false;
+      entry.had_value = true;
       entry.sender = h.worker;
     }
     if (entry.is_ready) return answers_.send(answered, message_kind::acknowledge, {}, key_has_value);
-    std::erase_if(entry.askers, [&](message_header const& asker) { return asker.worker == h.worker; });
+    std::erase_if(entry.askers, [&](message_header const& asker) {  // a message that comes again
+      return asker.worker == h.worker && asker.sequence == h.sequence;
+    });
     entry.askers.push_back(answered);
     choose_sender(entry);
   }
-  /// Worker 0 sends the value; if it is gone, the first of those that have asked.
+  /// Worker 0 sends the value; if it is gone, or gave it before a server lost it, the first of those that have asked.
   void choose_sender(key_directory::entry& entry) {
     if (entry.is_ready || entry.askers.empty()) return;
     if (entry.sender != no_worker && members_.is_alive(entry.sender)) {
@@ -248,7 +260,7 @@ class router {
     auto const chosen = std::min_element(entry.askers.begin(), entry.askers.end(),
                                          [](auto const& a, auto const& b) { return a.worker < b.worker; });
     bool const first_may_come = members_.is_alive(0) || members_[0].state == worker_state::absent;
-    if (chosen->worker == 0 || !first_may_come) appoint(entry, chosen);
+    if (chosen->worker == 0 || !first_may_come || entry.had_value) appoint(entry, chosen);
   }
   void appoint(key_directory::entry& entry, std::vector<message_header>::iterator asker) {
     entry.sender = asker->worker;
@@ -278,8 +290,8 @@ class router {
             "init: worker " + std::to_string(h.worker) + " could not send the value of " + shown(entry->key.name));
       return answers_.send(h, message_kind::acknowledge);
     }
+    has_new_keys_ = has_new_keys_ || !(entry->is_ready || entry->had_value);
     entry->is_ready = true;
-    has_new_keys_ = true;
     for (message_header const& asker : std::exchange(entry->askers, {})) acknowledge(asker, key_has_value);
     acknowledge(h, 0);
   }
@@ -338,22 +350,6 @@ class router {
     }
   }
 
-  void enter_barrier(message_header const& h) {
-    member& worker = members_[h.worker];
-    if (worker.find_done(h.sequence) != nullptr) return answers_.send(h, message_kind::acknowledge);
-    std::erase_if(in_barrier_, [&](message_header const& other) { return other.worker == h.worker; });
-    in_barrier_.push_back(h);
-    leave_barrier();
-  }
-  void leave_barrier() {
-    if (in_barrier_.empty() || !members_.is_complete() || in_barrier_.size() < members_.count(worker_state::alive))
-      return;
-    for (message_header const& h : std::exchange(in_barrier_, {})) {
-      if (members_[h.worker].incarnation == h.incarnation) members_[h.worker].note({h.sequence});
-      answers_.send(h, message_kind::acknowledge);
-    }
-  }
-
   server_options options_;
   zmq::context_t context_{1};
   zmq::socket_t socket_{context_, zmq::socket_type::router};
@@ -363,8 +359,8 @@ class router {
   answer_sender answers_;
   piece_service service_;
   control_service control_;
+  server_barrier barrier_;
   key_directory keys_;
-  std::vector<message_header> in_barrier_;
   std::unique_ptr<snapshot_keeper> keeper_;
   bool has_new_keys_ = false;     // since keys were saved
   bool has_new_members_ = false;  // since workers were saved

@@ -31,7 +31,8 @@ class value_journal {
  public:
   explicit value_journal(std::filesystem::path folder) : folder_(std::move(folder)) {}
 
-  /// Writes a value; `commit` brings it to the medium. @throws file_error; then the value is not there
+  /// Writes a value; `commit` brings it to the medium. @param snapshot  Never less than before, nor that of a file which replay
+  /// has read. @throws file_error; then the value is not there
   void add(std::int64_t snapshot, message_header h, std::span<std::byte const> value) {
     if (file_.get() < 0 || snapshot != snapshot_) open(snapshot);
     h.payload_bytes = value.size();
@@ -49,7 +50,7 @@ class value_journal {
     if (checkpoint::detail::uninterrupted([&] { return ::fdatasync(file_.get()); }) != 0) fail("cannot flush");
     is_committed_ = true;
   }
-  /// Snapshot `snapshot` is on the medium, and all values with it. Files up to number `oldest` are removed.
+  /// All values are on the medium, in a snapshot. Files up to number `oldest` are removed.
   void drop(std::int64_t oldest) {
     file_ = checkpoint::detail::descriptor();
     is_committed_ = true;
@@ -57,13 +58,12 @@ class value_journal {
     for (std::int64_t n = first_; n <= oldest; ++n) std::filesystem::remove(path(n), ignored);
     first_ = std::max(first_, oldest + 1);
   }
-  /// Gives all values that snapshot `snapshot` lacks, in the order in which they came, up to the first that is damaged.
-  /// @param take  take(header, value)
+  /// Gives all values that snapshot `snapshot` lacks, in the order in which they came; those of each file up to the first that is
+  /// damaged. @param first  The number of the first file that there may be. @param take  take(header, value)
   template <class Take>
-  void replay(std::int64_t snapshot, std::int64_t last, Take const& take) {
-    for (std::int64_t n = snapshot + 1; n <= last; ++n) {
-      resumed_ = n;
-      resumed_end_ = 0;
+  void replay(std::int64_t snapshot, std::int64_t first, std::int64_t last, Take const& take) {
+    first_ = first;
+    for (std::int64_t n = std::max(snapshot + 1, first); n <= last; ++n) {
       if (!std::filesystem::exists(path(n))) continue;
       checkpoint::detail::input_file file(path(n));
       for (std::uint64_t at = 0; at + header_bytes <= file.size();) {
@@ -79,7 +79,6 @@ class value_journal {
         file.read(sum);
         if (byte_reader(sum).get<std::uint32_t>() != checksum_of(value)) break;
         take(*h, std::move(value));
-        resumed_end_ = at;
       }
     }
   }
@@ -89,22 +88,22 @@ class value_journal {
   [[noreturn]] void fail(std::string const& action) const {
     checkpoint::detail::system_failure(path(snapshot_), action, errno);
   }
-  /// A new file, or, of a server that is started again, the one that it has read, up to its end or damage.
+  /// A new file. One of that number has no value yet that was acknowledged: a server never takes a number that was used before it
+  /// was started.
   void open(std::int64_t snapshot) {
+    commit();
+    file_ = checkpoint::detail::descriptor();
     snapshot_ = snapshot;
-    end_ = snapshot == resumed_ ? resumed_end_ : 0;
-    resumed_ = 0;
-    file_ = checkpoint::detail::descriptor(checkpoint::detail::uninterrupted(
-        [&] { return ::open(path(snapshot).c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666); }));
-    if (file_.get() < 0) fail("cannot open for writing");
-    if (::ftruncate(file_.get(), static_cast<off_t>(end_)) != 0) fail("cannot cut");
+    checkpoint::detail::descriptor file(checkpoint::detail::uninterrupted(
+        [&] { return ::open(path(snapshot).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666); }));
+    if (file.get() < 0) fail("cannot open for writing");
     checkpoint::detail::descriptor const folder(
         checkpoint::detail::uninterrupted([&] { return ::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
     if (folder.get() < 0 ||
-        (checkpoint::detail::uninterrupted([&] { return ::fsync(folder.get()); }) != 0 && errno != EINVAL)) {
-      file_ = checkpoint::detail::descriptor();
+        (checkpoint::detail::uninterrupted([&] { return ::fsync(folder.get()); }) != 0 && errno != EINVAL))
       fail("cannot flush its folder");
-    }
+    end_ = 0;
+    file_ = std::move(file);
   }
   void write(std::uint64_t& at, std::span<std::byte const> bytes) const {
     while (!bytes.empty()) {
@@ -120,8 +119,8 @@ class value_journal {
 
   std::filesystem::path folder_;
   checkpoint::detail::descriptor file_;
-  std::int64_t snapshot_ = 0, first_ = 1, resumed_ = 0;
-  std::uint64_t end_ = 0, resumed_end_ = 0;
+  std::int64_t snapshot_ = 0, first_ = 1;
+  std::uint64_t end_ = 0;
   bool is_committed_ = true;
 };
 
