@@ -1337,3 +1337,53 @@ TEST_CASE("rounds of a key that had no step yet go on without a worker that died
   in_barrier.get();
   REQUIRE(weight[0] == -1);
 }
+
+TEST_CASE("a process takes no gradient of the one that had its rank before", "[remote]") {
+  server_set<served_sgd> servers(
+      1, update::sgd{.learning_rate = 1},
+      {.workers = 2, .consistency = remote::rounds{.goes_on = true}, .dead_after = milliseconds(400)});
+  worker_store store(devices, servers.addresses, of_rank(0));
+  raw_worker raw(servers.addresses[0]), again(servers.addresses[0]);
+  remote::message_header h{.kind = remote::message_kind::hello, .worker = 1, .incarnation = 77};
+  remote::message_header const next{.kind = remote::message_kind::hello, .worker = 1, .incarnation = 78};
+  REQUIRE(raw.ask(h).kind == remote::message_kind::welcome);
+  std::vector<float> weight(1);
+  std::vector<float> const one(1, 1.0F);
+  store.init("w", weight);
+  h.kind = remote::message_kind::push;
+  h.element = remote::element_code<float>;
+  h.elements = h.row_length = h.sequence = 1;
+  raw.send(h, std::as_bytes(std::span(one)));  // waits for the other one's, for ever
+  REQUIRE(soon([&] { return again.ask(next).kind == remote::message_kind::welcome; }));
+  store.pushpull("w", one, weight).wait();
+  REQUIRE(weight[0] == -1);
+}
+
+TEST_CASE("who had left stays so when the server and the others are started again with their ranks", "[remote]") {
+  pp::test::temporary_folder const folder;
+  remote::server_options options{.workers = 3, .consistency = remote::rounds{}, .dead_after = milliseconds(400)};
+  remote::snapshots const where{.folder = folder.file("snapshots"), .durable = true};
+  std::vector<float> const one(1, 1.0F);
+  for (int life = 0; life < 2; ++life) {
+    served_sgd stored(devices, update::sgd{.learning_rate = 1});
+    auto server = std::make_unique<remote::server>(stored, where, options);
+    options.address = server->address();
+    std::vector<std::unique_ptr<worker_store>> workers(3);
+    auto const start = [&](std::size_t rank) {
+      workers[rank] = std::make_unique<worker_store>(devices, std::vector{options.address}, of_rank(rank));
+    };
+    start(0);
+    if (life == 1) std::this_thread::sleep_for(milliseconds(2500));  // the other one is no longer awaited
+    start(1);
+    if (life == 0) start(2);
+    for (auto const& worker : workers)
+      if (worker != nullptr) worker->init("w", std::vector<float>(1));
+    workers[2].reset();
+    std::vector<float> weights(2);
+    auto const first = workers[0]->pushpull("w", one, std::span(weights).first(1));
+    auto const second = workers[1]->pushpull("w", one, std::span(weights).last(1));
+    REQUIRE(soon([&] { return first.ready() && second.ready(); }));
+    REQUIRE(weights == std::vector<float>(2, -2.0F * static_cast<float>(life + 1)));
+    server.reset();  // with the workers alive
+  }
+}
