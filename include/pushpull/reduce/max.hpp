@@ -2,6 +2,8 @@
 /// The largest of all sources.
 #pragma once
 
+#include <type_traits>
+
 #include <pushpull/concepts/policy.hpp>
 #include <pushpull/concepts/reduction.hpp>
 #include <pushpull/config.hpp>
@@ -16,7 +18,11 @@ struct max {
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class V>
   PUSHPULL_DEVICE_INLINE V operator()(V const& a, V const& b) const noexcept {
-    return select(is_nan(b), b, pushpull::max(a, b));
+    if constexpr (std::is_floating_point_v<typename V::element_type>) {
+      return select(is_nan(b), b, pushpull::max(a, b));
+    } else {
+      return pushpull::max(a, b);
+    }
   }
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class V>
