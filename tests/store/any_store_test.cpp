@@ -45,7 +45,7 @@ TEST_CASE("create goes by the name's parts, in any case", "[create]") {
 
 TEST_CASE("a name of a store of several processes needs a communicator, if only of one rank", "[create][errors]") {
   REQUIRE_THROWS_AS(pp::create("nccl"), pp::invalid_argument);
-  REQUIRE_THROWS_WITH(pp::create("NCCL"), Contains("\"nccl\" is a store of ranks with a GPU each"));
+  REQUIRE_THROWS_WITH(pp::create("NCCL"), Contains("\"nccl\" is a store of ranks of GPUs"));
   for (std::string const name : {"dist", "dist_sync", "dist_device_sync", "DIST_nccl"}) {
     REQUIRE_THROWS_AS(pp::create(name), pp::invalid_argument);
     REQUIRE_THROWS_WITH(pp::create(name), Contains("comm::mpi{}") && Contains(pp::detail::lower_case(name)));
