@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -78,10 +79,14 @@ void fill_rows_of_rank_0(store_contents<Types>& contents, typename Types::record
   auto const& table = contents.keys;
   std::int64_t const row_length = row_length_of(key.shape);
   auto const source = given.template source<D>();
+  std::optional<row_tables<T, D>> made;
   auto const write = [&](D const& device, operands_type operands) {
-    row_tables<T, D> tables(device, 1);
-    tables.sort(std::span(&source, 1), key.shape[0], given.ascending());
-    tables.find(std::span(&source, 1), row_length);
+    if (!made || !HostDevice<D>) {  // hosts share it
+      row_tables<T, D>& tables = made.emplace(device, 1);
+      tables.sort(std::span(&source, 1), key.shape[0], given.ascending());
+      tables.find(std::span(&source, 1), row_length);
+    }
+    row_tables<T, D>& tables = *made;
     tables.count(0, operands.begin / row_length, (operands.end + row_length - 1) / row_length);
     tables.describe(0, operands);
     operands.slice.sources = 1;
