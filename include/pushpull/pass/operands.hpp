@@ -39,7 +39,8 @@ inline constexpr int inline_operands = 8;
 /// From this many elements on a CPU writes a run's mirrors by non-temporal stores: caches would lose them before a
 /// read.
 inline constexpr std::int64_t streamed_size = std::int64_t{1} << 16;
-/// From this many elements over all runs on, operands are in memory, not in caches, and the pass prefetches them.
+/// From this many elements over all runs on, operands are in memory, not in caches, and the pass prefetches them where
+/// that pays.
 inline constexpr std::int64_t distant_size = std::int64_t{1} << 18;
 
 /// Whether all pointers among operands are aligned to so many bytes.
@@ -70,7 +71,7 @@ struct run {
   std::int32_t sources;        ///< The divisor of a mean: K, unless a source has several or no gradients for a row.
   std::int32_t mirrors;        ///< R: outputs in addition to the master.
   float unit;                  ///< The value of one unit of a coded gradient.
-  bool distant;                ///< The launch exceeds the caches: the pass prefetches operands.
+  bool distant;                ///< The pass prefetches operands: they are in memory, and it pays.
   bool streaming;              ///< Non-temporal stores to mirrors: all aligned, and too large to be read again soon.
   source_type gradient[inline_operands];
   mirror_type* mirror[inline_operands];

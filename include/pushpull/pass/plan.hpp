@@ -11,6 +11,7 @@
 
 #include <pushpull/concepts/device.hpp>
 #include <pushpull/config.hpp>
+#include <pushpull/detail/processor.hpp>
 #include <pushpull/pass/body.hpp>
 #include <pushpull/pass/device_table.hpp>
 #include <pushpull/pass/may_fail.hpp>
@@ -122,6 +123,7 @@ class plan {
     mirror_type* const* const mirrors = mirrors_.commit(device);
     using block_type = typename body<hold, void, Types, execution, memory::arenas>::block_type;
     using task_type = detail::task_of<execution, block_type, typename Types::state, States>;
+    bool const distant = elements_ >= distant_size && pushpull::detail::prefetching_pays();
     std::int64_t tasks = 0, leaves = 0;
     task_ends_.rows.clear();
     leaf_ends_.rows.clear();
@@ -129,7 +131,7 @@ class plan {
       run_type& r = runs_.rows[i];
       r.more_gradients = gradients + overflow_[i].gradients;
       r.more_mirrors = mirrors + overflow_[i].mirrors;
-      r.distant = elements_ >= distant_size;
+      r.distant = distant;
       task_ends_.rows.push_back(tasks += task_type::count(r.size));
       leaf_ends_.rows.push_back(leaves += leaves_of(r));
     }

@@ -10,6 +10,7 @@
 #include <cuda/std/cmath>
 #include <cuda/std/functional>
 #include <pushpull/config.hpp>
+#include <pushpull/registers/detail/product.hpp>
 #include <pushpull/registers/detail/register.hpp>
 
 namespace pushpull::inline PUSHPULL_ABI {
@@ -50,28 +51,6 @@ struct pack {
     requires(std::same_as<T, Register> && !std::is_arithmetic_v<T>)
   PUSHPULL_DEVICE_INLINE pack(T x) : value(x) {}
 };
-
-namespace detail {
-
-/// a * b, rounded by itself. Left alone, nvcc fuses products and sums, and of the two products of a sum it takes either,
-/// from kernel to kernel: results would depend on how many keys and devices a launch has.
-PUSHPULL_EXEC_CHECK_DISABLE
-template <class R>
-PUSHPULL_DEVICE_INLINE R product(R const& a, R const& b) {
-#if defined(__CUDA_ARCH__)
-  if constexpr (std::same_as<R, float>) {
-    return __fmul_rn(a, b);
-  } else if constexpr (std::same_as<R, double>) {
-    return __dmul_rn(a, b);
-  } else {
-    return R(a * b);
-  }
-#else
-  return R(a * b);
-#endif
-}
-
-}  // namespace detail
 
 // The operations are free templates, not members: nvcc refuses vector registers in the signature of every host-device
 // function that is not a template.

@@ -17,6 +17,7 @@
 #include <pushpull/registers/detail/dynamic_codes.hpp>
 #include <pushpull/registers/detail/float8.hpp>
 #include <pushpull/registers/detail/memory.hpp>
+#include <pushpull/registers/detail/product.hpp>
 #include <pushpull/registers/detail/register.hpp>
 #include <pushpull/registers/state_codec.hpp>
 
@@ -55,13 +56,13 @@ void encode_state(std::size_t, void const*, std::int64_t, coded_pointer<S::block
 template <class Codec, class Batch>
 PUSHPULL_HOST_INLINE Batch decode_states(std::uint8_t const* from, Batch const& unit) {
   if constexpr (std::same_as<Codec, codec::linear>) {
-    return floats_from<Batch>(load_signed_bytes<Batch>(from)) * unit;
+    return product(floats_from<Batch>(load_signed_bytes<Batch>(from)), unit);
   } else if constexpr (std::same_as<Codec, codec::unsigned_linear>) {
-    return floats_from<Batch>(load_signed_bytes<Batch>(from) + Codec::middle) * unit;
+    return product(floats_from<Batch>(load_signed_bytes<Batch>(from) + Codec::middle), unit);
   } else if constexpr (std::same_as<Codec, codec::float8>) {
-    return load_float8<Batch>(reinterpret_cast<float8_e4m3 const*>(from)) * unit;
+    return product(load_float8<Batch>(reinterpret_cast<float8_e4m3 const*>(from)), unit);
   } else if constexpr (DynamicCodec<Codec>) {
-    return dynamic_values<Codec::is_signed, Batch>(from) * unit;
+    return product(dynamic_values<Codec::is_signed, Batch>(from), unit);
   } else {
     static_assert(FloatBitsCodec<Codec>);
     words_of<Batch> codes;
