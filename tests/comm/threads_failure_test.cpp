@@ -2,6 +2,7 @@
 /// comm::threads fails on all ranks, with a text that names the rank and the call.
 #include <algorithm>
 #include <array>
+#include <barrier>
 #include <chrono>
 #include <cstddef>
 #include <cstring>
@@ -35,11 +36,13 @@ struct outcome {
   std::string text;
 };
 
-/// Calls `f` on every rank. A rank that throws does not fail the communicator by that.
+/// Calls `f` on every rank when all have started. A rank that throws does not fail the communicator by that.
 std::vector<outcome> outcomes(int ranks, comm::threads_options const& options, call const& f) {
   std::vector<outcome> all(static_cast<std::size_t>(ranks));
+  std::barrier started(ranks);
   comm::run_ranks(ranks, options, [&](comm::threads const& c) {
     outcome& mine = all[static_cast<std::size_t>(c.rank())];
+    started.arrive_and_wait();
     try {
       f(c);
     } catch (pp::comm_error const& e) {
@@ -115,7 +118,7 @@ std::vector<std::pair<std::string, call>> calls_of_all() {
 TEST_CASE("a silent rank of threads is a timeout that names it and the call", "[comm][threads]") {
   for (auto const& [name, f] : calls_of_all()) {
     CAPTURE(name);
-    auto const all = outcomes(4, within(std::chrono::milliseconds(100)), [&f = f](comm::threads const& c) {
+    auto const all = outcomes(4, within(std::chrono::milliseconds(500)), [&f = f](comm::threads const& c) {
       if (c.rank() != 2) f(c);
     });
     for (int const rank : {0, 1, 3}) {
@@ -123,13 +126,13 @@ TEST_CASE("a silent rank of threads is a timeout that names it and the call", "[
       REQUIRE(o.timeout);
       REQUIRE(o.rank == 2);
       REQUIRE(o.text ==
-              name + " on rank " + std::to_string(rank) + ": rank 2 did not come to " + name + " within 100 ms");
+              name + " on rank " + std::to_string(rank) + ": rank 2 did not come to " + name + " within 500 ms");
     }
   }
 }
 
 TEST_CASE("a timeout names all silent ranks", "[comm][threads]") {
-  auto const all = outcomes(4, within(std::chrono::milliseconds(100)), [](comm::threads const& c) {
+  auto const all = outcomes(4, within(std::chrono::milliseconds(500)), [](comm::threads const& c) {
     if (c.rank() % 2 == 0) c.barrier();
   });
   REQUIRE(all[0].timeout);
