@@ -455,7 +455,11 @@ TEST_CASE("A bucketing module saves its keys and resumes [C7] [C14-7]", "[train]
   CHECK(weight_of(resumed) == weight_of(m));
 }
 
-TEST_CASE("fit binds, trains, scores and calls back in order [A6.5] [A6.7] [C9.1] [C9.2] [C14-12]", "[train][module]") {
+TEST_CASE(
+    "fit binds, trains, scores, predicts and calls back in order [A6.5] [A6.7] [B8.2] [B8.3] [B10.3] [B11-6] [C9.1] "
+    "[C9.2] "
+    "[C9.3] [C9.4] [C9.5] [C14-8] [C14-12]",
+    "[train][module]") {
   linear_batch const all{22, 3, 2};
   for (int devices : {1, 3}) {
     auto source = source_of(all, {.batch = 6});
@@ -499,10 +503,10 @@ TEST_CASE("fit binds, trains, scores and calls back in order [A6.5] [A6.7] [C9.1
     }
     auto const weight = to_vector(m.params().args.find("weight")->second);
     for (std::size_t i = 0; i < 6; ++i) CHECK(weight[i] == Approx(expected.weight[i]).margin(1e-5));
-    // The statistics of all devices became their mean at the end of the epoch [B8.2] [B8.3].
+    // The statistics of all devices became their mean at the end of the epoch.
     for (std::size_t k = 1; k < static_cast<std::size_t>(devices); ++k)
       CHECK(m.group().aux(0, k).data()[0] == m.group().aux(0, 0).data()[0]);
-    // score counts each sample once, whatever the batches and devices [C9.3] [B10.3].
+    // score counts each sample once, whatever the batches and devices.
     auto sevens = source_of(all, {.batch = 7});
     double error = 0;
     linear_reference const now(weight, to_vector(m.params().args.find("bias")->second));
@@ -514,7 +518,7 @@ TEST_CASE("fit binds, trains, scores and calls back in order [A6.5] [A6.7] [C9.1
       }
     CHECK(m.score(sevens, metric).at(0).value == Approx(error).epsilon(1e-5));
     CHECK(m.score(sevens, metric, {.batches = 0}).size() == 1);
-    // predict removes padding and joins batches [C9.4] [B11-6] [C14-8].
+    // predict removes padding and joins batches.
     auto const predicted = m.predict(sevens);
     REQUIRE((predicted.size() == 1 && predicted[0].shape() == shape{22, 2}));
     for (std::size_t n = 0; n < 22; ++n) {
@@ -522,7 +526,7 @@ TEST_CASE("fit binds, trains, scores and calls back in order [A6.5] [A6.7] [C9.1
       for (std::size_t i = 0; i < 3; ++i) y += now.weight[3 + i] * all.x[n * 3 + i];
       CHECK(predicted[0].data()[n * 2 + 1] == Approx(y).margin(1e-5));
     }
-    auto const one_array = m.predict(tensor_view<float const>(all.x.data(), shape{5, 3}));  // [C9.5]
+    auto const one_array = m.predict(tensor_view<float const>(all.x.data(), shape{5, 3}));
     CHECK(one_array.shape() == shape{5, 2});
     std::int64_t calls = 0;
     m.predict_each(sevens, [&](auto const& outputs, std::int64_t n, auto const& batch) {

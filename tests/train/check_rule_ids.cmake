@@ -1,5 +1,5 @@
 # cmake -D tests=<folder> -P check_rule_ids.cmake
-# Every rule of MXNet's and DJL's trainers that rule_ids.txt names is cited, by its id, in a source file of a test.
+# Every rule of MXNet's and DJL's trainers that rule_ids.txt names is cited, by its id, in the name of a test.
 cmake_minimum_required(VERSION 3.25)
 
 file(STRINGS "${CMAKE_CURRENT_LIST_DIR}/rule_ids.txt" ids REGEX "^[A-Z]")
@@ -8,7 +8,8 @@ set(cited "")
 foreach(source IN LISTS sources)
   file(READ "${source}" text)
   string(REGEX REPLACE "[][;]" " " text "${text}")  # which CMake's lists would take for their own
-  string(REGEX MATCHALL "[^A-Za-z0-9_.][ABC][0-9]+[.-]?[0-9]*" found " ${text}")
+  string(REGEX MATCHALL "TEST_CASE\\([ \n]*(\"[^\"]*\"[ \n]*)+" names "${text}")
+  string(REGEX MATCHALL "[^A-Za-z0-9_.][ABC][0-9]+[.-]?[0-9]*" found " ${names}")
   list(APPEND cited ${found})
 endforeach()
 list(TRANSFORM cited REPLACE "^.(.*[0-9])[.-]?$" "\\1")

@@ -81,7 +81,7 @@ TEST_CASE("A group over a parameter_store trains as the closed form does, on any
 
 TEST_CASE(
     "Data and labels are cut on their axis, whole arrays go to all devices, outputs are put together [B1.2] [B1.3] "
-    "[B5.1] [B7.1] [B7.2]",
+    "[B5.1] [B6.2] [B6.3] [B7.1] [B7.2]",
     "[train][group]") {
   for (int devices : {1, 2, 3, 5})
     for (std::int64_t rows : {5, 7, 64}) {
@@ -122,8 +122,7 @@ TEST_CASE(
       auto const grads = g.merged_input_grads();
       CHECK(to_vector(grads[0]) == b);
       CHECK(to_vector(grads[1]) == a);
-      for (std::size_t k = 0; k < static_cast<std::size_t>(devices); ++k)
-        CHECK(to_vector(g.input_grads()[2][k]) == c);  // [B6.2] [B6.3]
+      for (std::size_t k = 0; k < static_cast<std::size_t>(devices); ++k) CHECK(to_vector(g.input_grads()[2][k]) == c);
       CHECK_THROWS_AS(g.backward(std::vector{heads[0]}), shape_mismatch);
       CHECK_THROWS_AS(g.backward(std::vector{heads[1], heads[0], heads[2]}), shape_mismatch);
     }
@@ -172,7 +171,7 @@ TEST_CASE("Gradients are those of all devices' rows, and idle devices contribute
 
 TEST_CASE(
     "A request writes, adds until zero_grad, or does nothing; overrides come last [B4.1] [B4.2] [B4.3] [B11-2] "
-    "[C14-11] [A6.6]",
+    "[C14-11] [A6.6] [B3.2] [B3.3]",
     "[train][group]") {
   std::int64_t const in = 3, out = 2;
   weights initial(in, out);
@@ -206,7 +205,7 @@ TEST_CASE(
   check(*run({.requests = grad_request::add}, 3, true), 0, gw);
   auto const fixed = run({.fixed = {"bias"}}, 1);
   check(*fixed, 0, gw);
-  CHECK(fixed->grad(1, 0).data() == nullptr);  // keeps its place [B3.2]
+  CHECK(fixed->grad(1, 0).data() == nullptr);  // keeps its place
   CHECK(fixed->request(1) == grad_request::none);
   using map = std::map<std::string, grad_request, std::less<>>;
   auto const mixed = run({.requests = map{{"bias", grad_request::add}}, .fixed = {"bias", "weight"}}, 2);
@@ -219,7 +218,7 @@ TEST_CASE(
   CHECK_THROWS_AS(run({.requests = std::vector{grad_request::write}}, 1), bad_option);
   CHECK_THROWS_AS(run({.requests = map{{"bais", grad_request::add}}}, 1), unknown_key);
   CHECK_THROWS_AS(run({.fixed = {"bais"}}, 1), unknown_key);
-  group inference(linear_factory{out}, cpu_devices(2));  // [B3.3]
+  group inference(linear_factory{out}, cpu_devices(2));
   inference.bind(batch.descs(), {.for_training = false});
   inference.forward(batch.view());
   CHECK(inference.grad(0, 0).data() == nullptr);

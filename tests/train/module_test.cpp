@@ -98,7 +98,7 @@ TEST_CASE(
   }
 }
 
-TEST_CASE("A call that comes too early says what is missing [C1] [C2] [A6.2]", "[train][module]") {
+TEST_CASE("A call that comes too early says what is missing [C1] [C2] [A6.2] [A6.4]", "[train][module]") {
   linear_batch const batch{8, in, out};
   warned warnings;
   net m(linear_factory{out}, cpu_devices(2), warnings.options());
@@ -145,7 +145,7 @@ TEST_CASE("A call that comes too early says what is missing [C1] [C2] [A6.2]", "
   m.init_optimizer(update::sgd{});
   m.init_optimizer(update::sgd{});
   CHECK(warnings.texts.size() == 3);
-  CHECK_THROWS_AS(m.update(), stale_gradients);  // [A6.4] [C15]
+  CHECK_THROWS_AS(m.update(), stale_gradients);  // [C15]
   m.update(true);
   m.forward(batch.view());
   m.backward();
