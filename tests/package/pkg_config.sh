@@ -9,8 +9,7 @@ flags=$("$pkg_config" "--define-variable=cudadir=$toolkit" --cflags pushpull)
 libraries=$("$pkg_config" --libs pushpull)
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-# shellcheck disable=SC2086  # several words each
-"$@" $flags -c "$source" -o "$folder/consumer.o"
-# shellcheck disable=SC2086
-"$@" "$folder/consumer.o" $libraries -o "$folder/consumer"
+# pkg-config quotes for a shell.
+(eval "set -- \"\$@\" $flags" && exec "$@" -c "$source" -o "$folder/consumer.o")
+(eval "set -- \"\$@\" \"\$folder/consumer.o\" $libraries" && exec "$@" -o "$folder/consumer")
 "$folder/consumer" "$version"
