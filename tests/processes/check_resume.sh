@@ -17,6 +17,7 @@ arguments=(--batch 62 --epochs "$epochs" --quiet)
 "${launch[@]}" sh -c 'echo $$ >> "$0"; exec "$@"' "$folder/ranks" "$program" "${arguments[@]}" \
   --checkpoints "$folder/run" > "$folder/output" 2>&1 &
 job=$!
+trap 'kill "$job" 2> /dev/null || true' EXIT  # the launcher then ends its ranks
 for ((turn = 0; turn < 3000; ++turn)); do
   [[ -e $folder/run-0002.params ]] && break
   kill -0 "$job" 2> /dev/null || break
@@ -24,9 +25,11 @@ for ((turn = 0; turn < 3000; ++turn)); do
 done
 kill -KILL "$(tail -n 1 "$folder/ranks")" || { echo "the job ended before it could be killed"; exit 1; }
 if wait "$job"; then
+  trap - EXIT
   echo "the job ended well, although a rank was killed"
   exit 1
 fi
+trap - EXIT
 last=$(printf '%s/run-%04d.params' "$folder" "$epochs")
 [[ ! -e $last ]] || { echo "the job was killed after its last epoch"; exit 1; }
 

@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -21,7 +22,7 @@
 
 namespace pushpull::test {
 
-/// Killed when it ends. Lines that the child writes by `tell` are read by `line`.
+/// Killed when it ends, or the thread that made it. Lines that the child writes by `tell` are read by `line`.
 class child_process {
  public:
   /// @param test  The name of a test case with the tag [.child]. @param variables  Added to the environment.
@@ -41,6 +42,7 @@ class child_process {
     id_ = ::fork();
     if (id_ < 0) throw std::runtime_error("fork");
     if (id_ == 0) {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);                    // if the parent cannot
       ::dup2(::open("/dev/null", O_WRONLY), STDOUT_FILENO);  // results are told by the exit status
       ::execve("/proc/self/exe", arguments, environment.data());
       ::_exit(127);
