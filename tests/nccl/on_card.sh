@@ -22,20 +22,27 @@ export NCCL_MAX_CTAS=${NCCL_MAX_CTAS:-4} NCCL_NVLS_ENABLE=0 NCCL_DEBUG=${NCCL_DE
 names=$("$program" --list-test-names-only '~[faults]' 2>/dev/null || true)  # Catch2 2
 [[ -n $names ]] || names=$("$program" --list-tests --verbosity quiet '~[faults]')
 nvidia-smi -L | grep -q GPU || { echo "no GPU: nothing would be tested" >&2; exit 1; }
-failed=0
+failed=0 passed=0 skipped=0
+output=$(mktemp)
+trap 'rm -f "$output"' EXIT
 run() {  # a rank per GPU, or several
   local name
   while IFS= read -r name; do
     [[ -n $name ]] || continue
     # A comma separates tests for Catch2.
-    if timeout 150 "$program" "${name//,/\\,}" -d yes; then
-      echo "== passed, $1: $name"
-    else
+    if ! timeout 150 "$program" "${name//,/\\,}" -d yes 2>&1 | tee "$output"; then
       echo "== FAILED, $1: $name"
-      failed=1
+      failed=$((failed + 1))
+    elif grep -q 'assertions: - none -' "$output"; then  # a case that needs more ranks returns at once
+      echo "== skipped: too few ranks, $1: $name"
+      skipped=$((skipped + 1))
+    else
+      echo "== passed, $1: $name"
+      passed=$((passed + 1))
     fi
   done <<<"$names"
 }
 NCCL_MULTI_RANK_GPU_ENABLE=0 run "a rank per GPU"
 NCCL_MULTI_RANK_GPU_ENABLE=1 run "ranks share GPUs where NCCL is 2.30 or newer"
-exit $failed
+echo "== $passed passed, $skipped skipped, $failed failed"
+[[ $failed -eq 0 && $passed -gt 0 ]]
