@@ -31,6 +31,8 @@ void slow_initialisation(int) {}
 void fail_call(std::string const&, int, ncclResult_t) { refuse(); }
 void fail_asynchronously(int, ncclResult_t) { refuse(); }
 void silence(int) { refuse(); }
+void reach(int) { refuse(); }
+std::size_t live_windows() { return 0; }
 void hang_aborts(bool) { refuse(); }
 
 }  // namespace pushpull::test::stand_in

@@ -2,6 +2,8 @@
 
 #include <cuda_bf16.h>
 #include <cuda_runtime_api.h>
+#include <dlfcn.h>
+#include <nccl_device.h>
 
 #include <algorithm>
 #include <array>
@@ -37,6 +39,7 @@ struct ncclComm {
   int on_their_way = 0;  // operations that other ranks have not come to
   std::size_t collectives = 0;
   ncclResult_t error = ncclSuccess;
+  std::set<ncclWindow_t> windows;
 };
 
 struct world {
@@ -57,6 +60,8 @@ struct fault {
   ncclResult_t result;
 };
 
+constexpr int most_reached = 4;
+
 struct library {
   std::mutex mutex;
   std::condition_variable changed;
@@ -67,6 +72,8 @@ struct library {
   std::vector<fault> faults;
   std::set<int> silent;
   int ids = 0, polls = 0, aborts = 0;
+  int reached = most_reached;           // ranks that reach each other's memory
+  std::map<void*, std::size_t> memory;  // of ncclMemAlloc
   bool aborts_hang = false;
 };
 library& all() {
@@ -81,6 +88,7 @@ struct thread_group {
   ncclResult_t error = ncclSuccess;  // of a call in it: then nothing of it is carried out
 };
 thread_local thread_group group;
+thread_local int latest_rank = 0;  // whose calls the thread makes
 
 ncclResult_t refuse(std::string text) {
   all().refusals.push_back(std::move(text));
@@ -89,6 +97,7 @@ ncclResult_t refuse(std::string text) {
 
 /// Records a call, and fails it if a test says so.
 ncclResult_t begin(std::string const& name, int rank, int peer = -1, std::size_t bytes = 0) {
+  latest_rank = rank;
   all().calls.push_back({name, rank, peer, bytes});
   auto& faults = all().faults;
   auto const found =
@@ -172,9 +181,55 @@ void reduce(std::vector<operation> const& of_rank) {
   }
 }
 
+/// Asks the emulator, if it is there, for memory that all devices reach.
+cudaError_t emulated_window(void** p, std::size_t bytes, int of_lane) {
+  using function = cudaError_t (*)(void**, std::size_t, int);
+  static auto const allocate = reinterpret_cast<function>(dlsym(RTLD_DEFAULT, "cudaEmulatedWindow"));
+  return allocate != nullptr ? allocate(p, bytes, of_lane) : cudaErrorNotSupported;
+}
+
+/// How far apart ranks have the bytes of a window: see cudaEmulatedWindow.
+constexpr std::uint64_t lane = std::uint64_t{4} << 30;
+
+/// Gives each rank its window, or none if the ranks reach nothing of each other's.
+void make_windows(std::vector<operation> const& of_rank) {
+  auto* const first = static_cast<char const*>(of_rank.front().from);
+  int before = 0;
+  expect(cudaGetDevice(&before));
+  for (operation const& o : of_rank) {
+    auto* const result = static_cast<ncclWindow_t*>(o.to);
+    *result = nullptr;
+    if (all().reached == 1) continue;
+    int const group = o.of->rank / all().reached * all().reached;
+    if (o.from != first + static_cast<std::uint64_t>(o.of->rank) * lane)
+      refuse("memory of a window that is not symmetric");
+    ncclWindow_vidmem window{};
+    window.lsaFlatBase = const_cast<char*>(first) + static_cast<std::uint64_t>(group) * lane;
+    window.lsaRank = o.of->rank - group;
+    window.worldRank = o.of->rank;
+    window.stride4G = 1;
+    expect(cudaSetDevice(o.of->device));
+    void* there = nullptr;
+    expect(cudaMalloc(&there, sizeof(window)));
+    expect(cudaMemcpy(there, &window, sizeof(window), cudaMemcpyDefault));
+    *result = static_cast<ncclWindow_t>(there);
+    o.of->windows.insert(*result);
+  }
+  expect(cudaSetDevice(before));
+}
+void forget_windows(std::vector<operation> const& of_rank) {
+  for (operation const& o : of_rank) {
+    auto* const window = static_cast<ncclWindow_t>(o.to);
+    if (o.of->windows.erase(window) == 0) refuse("ncclCommWindowDeregister of what is no window");
+    expect(cudaFree(window));
+  }
+}
+
 void carry_out(std::vector<operation>& of_rank) {
   std::string const& name = of_rank.front().name;
   std::sort(of_rank.begin(), of_rank.end(), [](auto& a, auto& b) { return a.of->rank < b.of->rank; });
+  if (name == "ncclCommWindowRegister") return make_windows(of_rank);
+  if (name == "ncclCommWindowDeregister") return forget_windows(of_rank);
   if (name == "ncclReduce" || name == "ncclReduceScatter") return reduce(of_rank);
   if (name == "ncclAllReduce") return add_doubles(of_rank);
   for (operation const& to : of_rank)
@@ -272,7 +327,8 @@ ncclResult_t take(operation o) {
   if (!is_initialised(o.of)) return refuse(o.name + " before initialisation has finished");
   if (o.of->on_their_way > 0) return refuse(o.name + " while an earlier group is on its way");
   if (o.peer >= o.of->all->size) return refuse(o.name + " with rank " + std::to_string(o.peer));
-  if (!is_on_device(o)) return refuse(o.name + " with memory that is not the device's");
+  if (o.name.find("Window") == std::string::npos && !is_on_device(o))
+    return refuse(o.name + " with memory that is not the device's");
   group.operations.push_back(std::move(o));
   return group.depth == 0 ? submit() : ncclSuccess;
 }
@@ -301,6 +357,8 @@ void reset() {
   all().faults.clear();
   all().silent.clear();
   all().polls = all().aborts = 0;
+  all().reached = most_reached;
+  static_cast<void>(emulated_window(nullptr, 0, 0));
 }
 std::vector<call> calls_of(int rank) {
   std::lock_guard const lock(all().mutex);
@@ -337,6 +395,14 @@ void fail_asynchronously(int rank, ncclResult_t result) {
 void silence(int rank) {
   std::lock_guard const lock(all().mutex);
   all().silent.insert(rank);
+}
+void reach(int ranks) {
+  std::lock_guard const lock(all().mutex);
+  all().reached = ranks;
+}
+std::size_t live_windows() {
+  std::lock_guard const lock(all().mutex);
+  return all().memory.size();
 }
 void hang_aborts(bool hang) {
   std::lock_guard const lock(all().mutex);
@@ -480,6 +546,40 @@ ncclResult_t ncclAllReduce(void const* from, void* to, std::size_t n, ncclDataTy
     return refuse("ncclAllReduce of anything but sums of doubles");
   }
   return issue({"ncclAllReduce", c, -1, from, to, n * size_of(type), s});
+}
+
+ncclResult_t ncclMemAlloc(void** p, std::size_t bytes) {
+  std::lock_guard const lock(all().mutex);
+  ncclResult_t const result = begin("ncclMemAlloc", latest_rank, -1, bytes);
+  expect(emulated_window(p, bytes, latest_rank));
+  if (result != ncclSuccess) {  // the lanes stay level
+    expect(cudaFree(std::exchange(*p, nullptr)));
+    return result;
+  }
+  all().memory[*p] = bytes;
+  return ncclSuccess;
+}
+ncclResult_t ncclMemFree(void* p) {
+  std::lock_guard const lock(all().mutex);
+  if (all().memory.erase(p) == 0) return refuse("ncclMemFree of what is not ncclMemAlloc's");
+  expect(cudaFree(p));
+  return ncclSuccess;
+}
+ncclResult_t ncclCommWindowRegister(ncclComm_t c, void* memory, std::size_t bytes, ncclWindow_t* window, int flags) {
+  {
+    std::lock_guard const lock(all().mutex);
+    auto const found = all().memory.find(memory);
+    if (flags != NCCL_WIN_COLL_SYMMETRIC || found == all().memory.end() || bytes > found->second)
+      return refuse("a window of other memory than ncclMemAlloc's, or not symmetric");
+  }
+  return issue({"ncclCommWindowRegister", c, -1, memory, window, bytes});
+}
+ncclResult_t ncclCommWindowDeregister(ncclComm_t c, ncclWindow_t window) {
+  return issue({"ncclCommWindowDeregister", c, -1, nullptr, window});
+}
+ncclTeam_t ncclTeamLsa(ncclComm_t c) {
+  std::lock_guard const lock(all().mutex);
+  return {std::min(all().reached, c->all->size), c->rank % all().reached, 1};
 }
 
 }  // extern "C"

@@ -41,6 +41,10 @@ void fail_call(std::string const& name, int rank, ncclResult_t result);
 void fail_asynchronously(int rank, ncclResult_t result);
 /// What a rank submits is not carried out.
 void silence(int rank);
+/// So many ranks that follow one another reach each other's memory; until `reset` all do.
+void reach(int ranks);
+/// Allocations of ncclMemAlloc that are not freed.
+std::size_t live_windows();
 /// Whether aborts hang. False lets go of those that do.
 void hang_aborts(bool hang);
 

@@ -73,11 +73,7 @@ class basic_any_communicator {
   /// Whether the held communicator is a CollectiveCommunicator for this memory.
   bool exchanges() const { return model_->exchanges(); }
   /// Whether the held communicator shares memory. If not, each rank is a node.
-  bool shares_memory() const
-    requires is_of_host
-  {
-    return model_->shares_memory();
-  }
+  bool shares_memory() const { return model_->shares_memory(); }
 
   group_type group() const { return group_type(model_->group()); }
   /// Does nothing if the held communicator has no groups.
@@ -106,21 +102,9 @@ class basic_any_communicator {
   std::vector<std::vector<std::byte>> gather_all(std::span<std::byte const> bytes) const {
     return model_->gather_all(bytes);
   }
-  int node_of(int rank) const
-    requires is_of_host
-  {
-    return model_->node_of(rank);
-  }
-  shared_memory allocate_shared(std::size_t bytes) const
-    requires is_of_host
-  {
-    return model_->allocate_shared(bytes);
-  }
-  request arrive(group_type& group) const
-    requires is_of_host
-  {
-    return model_->arrive(group.held_.get());
-  }
+  int node_of(int rank) const { return model_->node_of(rank); }
+  shared_memory allocate_shared(std::size_t bytes) const { return model_->allocate_shared(bytes); }
+  request arrive(group_type& group) const { return model_->arrive(group.held_.get()); }
 
  private:
   struct erased {
@@ -225,10 +209,12 @@ class basic_any_communicator {
         return rank;
     }
     shared_memory allocate_shared(std::size_t bytes) const override {
-      if constexpr (SharesMemory<C, Memory>)
+      if constexpr (SharesMemory<C, Memory>) {
         return shared_memory(communicator.allocate_shared(bytes));
-      else
+      } else {
+        if constexpr (!is_of_host) expect_nothing_to_do("allocate_shared", bytes == 0);
         return shared_memory(rank(), bytes);
+      }
     }
     request arrive([[maybe_unused]] erased_group* g) const override {
       if constexpr (SharesMemory<C, Memory>)

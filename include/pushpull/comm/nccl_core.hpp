@@ -53,6 +53,32 @@ class nccl_core {
   int rank() const noexcept { return handle_->rank(); }
   int size() const noexcept { return handle_->size(); }
 
+  /// With no call on its way.
+  ncclComm_t communicator() const noexcept { return handle_->communicator(); }
+
+  /// Collective; returns when all ranks have called it. @param memory  Of ncclMemAlloc, as many bytes on all ranks.
+  /// @returns  Null if the ranks reach nothing of each other's. @throws comm_error, comm_timeout
+  ncclWindow_t register_window(void* memory, std::size_t bytes) const {
+    ncclWindow_t window = nullptr;
+    {
+      auto const held = handle_->lock("ncclCommWindowRegister");
+      handle_->check("ncclCommWindowRegister",
+                     ncclCommWindowRegister(communicator(), memory, bytes, &window, NCCL_WIN_COLL_SYMMETRIC));
+      handle_->waits_for("ncclCommWindowRegister");
+    }
+    handle_->wait_until_settled();
+    return window;
+  }
+  /// Collective. @throws comm_error, comm_timeout
+  void deregister_window(ncclWindow_t window) const {
+    {
+      auto const held = handle_->lock("ncclCommWindowDeregister");
+      handle_->check("ncclCommWindowDeregister", ncclCommWindowDeregister(communicator(), window));
+      handle_->waits_for("ncclCommWindowDeregister");
+    }
+    handle_->wait_until_settled();
+  }
+
   void send(comm::transfer const& t) const {
     handle_->check("ncclSend", ncclSend(t.memory, t.bytes, ncclUint8, t.peer, communicator(), device_.stream()));
   }
@@ -106,7 +132,6 @@ class nccl_core {
 
  private:
   /// With the lock of a group.
-  ncclComm_t communicator() const noexcept { return handle_->communicator(); }
   void expect_ranges(char const* call, std::span<comm::byte_range const> of_rank) const {
     expects<invalid_argument>(of_rank.size() == static_cast<std::size_t>(size()), [&] {
       return "comm::nccl: " + std::string(call) + ": " + std::to_string(size()) + " ranges expected, got " +

@@ -40,7 +40,7 @@ struct byte_range {
 /// May have:  ranks_are_independent() -> bool: true if every rank trains a store of its own. A store of several ranks
 ///            that neither say so nor exchange slices is refused.
 ///            expect_devices(devices), which throws invalid_argument unless a store may have these devices.
-/// Models:    comm::single, comm::threads, comm::mpi, comm::nccl, comm::checked, comm::any_communicator,
+/// Models:    comm::single, comm::threads, comm::mpi, comm::nccl, comm::nccl_windows, comm::checked, comm::any_communicator,
 ///            comm::any_device_communicator.
 /// Each capability below is a concept of its own. All ranks make the same calls in the same order; the order holds for
 /// each of two families by itself, so that one thread may be in a call of each: calls that take a group, and barrier,

@@ -42,13 +42,25 @@ void drop(void* p, std::size_t bytes) {
   if (first < end) madvise(reinterpret_cast<void*>(first), end - first, MADV_DONTNEED);
 }
 
+/// Bytes from offset `at` on become an allocation.
+std::uint64_t take(std::size_t at, std::size_t bytes, std::string const& what, std::uint8_t owner) {
+  device_memory& m = memory();
+  std::memset(m.shadow + at, device_memory::unwritten, bytes);
+  std::memset(m.bytes + at, 0xA5, bytes);
+  std::memset(m.owner + at / owner_block, owner, bytes / owner_block + 1);
+  allocations()[m.base + at] = {bytes, what, true};
+  return m.base + at;
+}
+
 }  // namespace
 
 device_memory& memory() {
   static device_memory m = [] {
     device_memory x;
-    x.size = std::size_t{16} << 30;
+    std::uint64_t const ordinary = std::uint64_t{16} << 30;
+    x.size = ordinary + device_memory::lanes * device_memory::lane;
     x.base = reinterpret_cast<std::uint64_t>(reserve<std::uint8_t>(x.size, PROT_NONE));
+    x.windows = x.base + ordinary;
     x.bytes = reserve<std::uint8_t>(x.size, PROT_READ | PROT_WRITE);
     x.shadow = reserve<std::uint8_t>(x.size, PROT_READ | PROT_WRITE);
     x.records = reserve<byte_record>(x.size, PROT_READ | PROT_WRITE);
@@ -78,14 +90,24 @@ std::string device_memory::describe(std::uint64_t address) const {
 std::uint64_t allocate(std::size_t bytes, std::size_t alignment, std::string const& what, std::uint8_t owner) {
   device_memory& m = memory();
   alignment = std::max<std::size_t>(alignment, owner_block);
-  std::size_t const at = (m.used + alignment - 1) / alignment * alignment;
-  if (bytes > m.size || at + bytes + page > m.size) return 0;
+  std::size_t const at = (m.used + alignment - 1) / alignment * alignment, end = m.windows - m.base;
+  if (bytes > end || at + bytes + page > end) return 0;
   m.used = at + bytes + page;  // the gap is nobody's
-  std::memset(m.shadow + at, device_memory::unwritten, bytes);
-  std::memset(m.bytes + at, 0xA5, bytes);
-  std::memset(m.owner + at / owner_block, owner, bytes / owner_block + 1);
-  allocations()[m.base + at] = {bytes, what, true};
-  return m.base + at;
+  return take(at, bytes, what, owner);
+}
+
+std::uint64_t allocate_window(std::size_t bytes, std::size_t lane, std::uint8_t owner) {
+  device_memory& m = memory();
+  if (lane >= device_memory::lanes || bytes > device_memory::lane) return 0;
+  std::size_t const first = (m.used_of_lane[lane] + page - 1) / page * page;
+  if (first + bytes + page > device_memory::lane) return 0;
+  m.used_of_lane[lane] = first + bytes + page;
+  return take(m.windows - m.base + lane * device_memory::lane + first, bytes, "window", owner);
+}
+
+void level_lanes() {
+  auto& used = memory().used_of_lane;
+  std::fill(std::begin(used), std::end(used), *std::max_element(std::begin(used), std::end(used)));
 }
 
 std::uint64_t allocate_variable(std::size_t bytes, std::size_t alignment, std::string const& name,

@@ -14,7 +14,12 @@ namespace emulator {
 struct device_memory {
   enum shadow_byte : std::uint8_t { nobodys = 0, unwritten = 1, written = 2 };
 
+  static constexpr std::uint64_t lane = std::uint64_t{4} << 30;
+  static constexpr std::size_t lanes = 4;
+
   std::uint64_t base = 0, size = 0, used = 0;
+  std::uint64_t windows = 0;  // from this address on lanes, which all devices reach: see allocate_window
+  std::uint64_t used_of_lane[lanes] = {};
   std::uint8_t* bytes = nullptr;
   std::uint8_t* shadow = nullptr;
   byte_record* records = nullptr;
@@ -38,6 +43,10 @@ constexpr bool of_pool(std::uint8_t owner) { return (owner & 0x80) != 0; }
 
 /// Addresses are used once, so that later accesses are seen; 0 if there are none left.
 std::uint64_t allocate(std::size_t bytes, std::size_t alignment, std::string const& what, std::uint8_t owner);
+/// Memory of a device that all devices reach, as windows of NCCL are. Calls of each lane in the same order and of the same sizes
+/// get addresses that differ by the lanes' distance, from the last level_lanes on. 0 if there are none left.
+std::uint64_t allocate_window(std::size_t bytes, std::size_t lane, std::uint8_t owner);
+void level_lanes();
 /// For a variable of a module.
 std::uint64_t allocate_variable(std::size_t bytes, std::size_t alignment, std::string const& name, void const* initial);
 /// False if no live allocation starts at `address`.

@@ -62,7 +62,7 @@ void check_device_address(grid const& g, thread const& t, instruction const& i, 
            std::to_string(size) + " bytes accessed at " + m.describe(address) + ", of which byte " + std::to_string(k) +
                " is nobody's");
   std::uint8_t const owner = m.owner[(address - m.base) / 256];
-  if (owner != 0 && !reaches(g.device, owner))
+  if (owner != 0 && address < m.windows && !reaches(g.device, owner))
     g.fail(t, i,
            "memory of device " + std::to_string(device_of(owner)) + " accessed by device " + std::to_string(g.device) +
                " without peer access: " + m.describe(address));

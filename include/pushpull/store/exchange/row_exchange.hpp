@@ -120,6 +120,15 @@ class row_exchange {
     }
   }
 
+  /// Where rows come by way of the host, and the pass writes mirrors in memory of other ranks' devices: until these have
+  /// done all that they did before. @returns  Null elsewhere.
+  awaited* start_arrival(Table const& table, record const& key) {
+    if (HostDevice<D> || !key.arena->is_shared()) return nullptr;
+    messages& to = of_mirrors(table);
+    to.clear();
+    to.start_arrival();
+    return &to;
+  }
   /// The mirrors of a key of which all rows have changed; if ranks share them, until all have written them.
   awaited& start_gather(Table const& table, record const& key) {
     messages& to = of_mirrors(table);

@@ -185,8 +185,7 @@ class push_rows final : public device_operation<typename Types::device_type> {
     });
   }
 
-  /// What `run_over_ranks` does next.
-  enum class stage { counts, rows, pass, gathered, changed, mirrors, outputs, end };
+  enum class stage { counts, rows, arrival, pass, gathered, changed, mirrors, outputs, end };  // of run_over_ranks
   progress wait(stage next, awaited& event) {
     stage_ = next;
     return progress::waiting_for(event);
@@ -200,15 +199,16 @@ class push_rows final : public device_operation<typename Types::device_type> {
       case stage::counts: return wait(stage::rows, exchange_.start_counts(table_, *key_, sources_, given_));
       case stage::rows:
         expect_countable("push", key_text(key_view(key_->key)), exchange_.given());
-        return wait(stage::pass, exchange_.start_rows(table_, sources_));
+        return wait(stage::arrival, exchange_.start_rows(table_, sources_));
+      case stage::arrival:
+        if (awaited* const event = exchange_.start_arrival(table_, *key_)) return wait(stage::pass, *event);
+        [[fallthrough]];
       case stage::pass:
         exchange_.take_sources(sources_, all_sources_);
         sort(all_sources_, false);
         update();
-        if (!key_->arena->resident()) {
-          if (!pulls_) break;
-          return wait(stage::outputs, start_outputs());
-        }
+        if (!key_->arena->resident() && pulls_) return wait(stage::outputs, start_outputs());
+        if (!key_->arena->resident()) break;
         // Where ranks share memory, the passes have written all mirrors, and nothing is gathered.
         if (whole_ || (key_->arena->is_shared() && !table_.ranks().has_levels()))
           return wait(stage::gathered, exchange_.start_gather(table_, *key_));
