@@ -12,6 +12,7 @@
 #include <train_classifier/random.hpp>
 
 #include "support/catch.hpp"
+#include "support/deviation.hpp"
 
 namespace {
 
@@ -107,7 +108,8 @@ TEST_CASE("backward agrees with central differences of the loss", "[example][per
     double const below = reference_loss(parameters, given.images, given.labels);
     parameters.values[i] = value;
     double const numeric = (above - below) / (2 * step);
-    worst = std::max(worst, std::abs(static_cast<double>(gradient.values[i]) - numeric) / (1 + std::abs(numeric)));
+    worst = pushpull::test::larger_deviation(
+        worst, std::abs(static_cast<double>(gradient.values[i]) - numeric) / (1 + std::abs(numeric)));
   }
   INFO("largest difference " << worst);
   CHECK(worst < 1e-5);

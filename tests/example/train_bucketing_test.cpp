@@ -14,6 +14,7 @@
 
 #include "example/program.hpp"
 #include "support/catch.hpp"
+#include "support/deviation.hpp"
 
 using namespace pushpull::test;
 
@@ -96,7 +97,7 @@ TEST_CASE("gradients of the recurrent network agree with central differences", "
     parameters[i] = value - step;
     double const below = loss();
     parameters[i] = value;
-    worst = std::max(worst, std::abs(gradients[i] - (above - below) / (2 * step)));
+    worst = pushpull::test::larger_deviation(worst, std::abs(gradients[i] - (above - below) / (2 * step)));
   }
   CHECK(worst < 1e-8);
 }

@@ -12,6 +12,7 @@
 #include <pushpull/pushpull.hpp>
 
 #include "support/catch.hpp"
+#include "support/deviation.hpp"
 
 namespace {
 
@@ -65,7 +66,8 @@ void compare(char const* name, Rule const& rule, Formula const& formula) {
   double worst = 0;
   for (std::size_t k = 0; k < keys.size(); ++k)
     for (std::size_t i = 0; i < weights[k].size(); ++i)
-      worst = std::max(worst, std::abs(weights[k][i] - models[k].w[i]) / (1 + std::abs(models[k].w[i])));
+      worst =
+          pp::test::larger_deviation(worst, std::abs(weights[k][i] - models[k].w[i]) / (1 + std::abs(models[k].w[i])));
   CHECK(worst < 1e-12);
 }
 

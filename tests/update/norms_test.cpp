@@ -11,6 +11,7 @@
 #include <pushpull/pushpull.hpp>
 
 #include "support/catch.hpp"
+#include "support/deviation.hpp"
 
 namespace {
 
@@ -223,7 +224,7 @@ void compare(Rule const& rule, Advance const& advance, double tolerance) {
       double worst = 0;
       for (std::size_t k = 0; k < fine.size(); ++k)
         for (std::size_t i = 0; i < fine[k].size(); ++i)
-          worst = std::max(worst, std::abs(fine[k][i] - r.w[k][i]) / (1 + std::abs(r.w[k][i])));
+          worst = pp::test::larger_deviation(worst, std::abs(fine[k][i] - r.w[k][i]) / (1 + std::abs(r.w[k][i])));
       REQUIRE(worst < tolerance);
     }
   }

@@ -11,6 +11,7 @@
 #include <pushpull/pushpull.hpp>
 
 #include "support/catch.hpp"
+#include "support/deviation.hpp"
 
 namespace {
 
@@ -98,7 +99,7 @@ void compare(Rule const& rule, std::string const& state, pp::row_updates which, 
       for (std::size_t i = 0; i < numbers.size(); ++i) REQUIRE(numbers[i] == Approx(number[i]).epsilon(1e-5));
       double worst = 0;
       for (std::size_t i = 0; i < w.size(); ++i)
-        worst = std::max(worst, std::abs(static_cast<double>(result[i]) - w[i]));
+        worst = pp::test::larger_deviation(worst, std::abs(static_cast<double>(result[i]) - w[i]));
       REQUIRE(worst < 3e-6);
       result.insert(result.end(), numbers.begin(), numbers.end());
       if (first.empty()) first = result;

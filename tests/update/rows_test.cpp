@@ -14,6 +14,7 @@
 #include <pushpull/pushpull.hpp>
 
 #include "support/catch.hpp"
+#include "support/deviation.hpp"
 
 namespace {
 
@@ -172,9 +173,7 @@ void compare(Rule const& rule, advance_function const& advance, double tolerance
         double worst = 0;
         for (std::size_t k = 0; k < shapes.size(); ++k)
           for (std::size_t i = 0; i < results[k].size(); ++i)
-            worst = std::max(worst, std::isfinite(results[k][i])
-                                        ? std::abs(results[k][i] - r[k].w[i]) / (1 + std::abs(r[k].w[i]))
-                                        : 1e9);
+            worst = pp::test::larger_deviation(worst, std::abs(results[k][i] - r[k].w[i]) / (1 + std::abs(r[k].w[i])));
         CAPTURE(worst);
         REQUIRE(worst < tolerance);
       }
