@@ -1,6 +1,8 @@
 /// @file
 /// What every host device must do, for each system.
+#include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -38,9 +40,10 @@ void conforms(D const& device, D const& other) {
   for (std::size_t const bytes : {std::size_t{0}, std::size_t{1}, std::size_t{5000}, std::size_t{9} << 20}) {
     void* const p = device.allocate(bytes);
     REQUIRE(reinterpret_cast<std::uintptr_t>(p) % 64 == 0);
+    std::memset(p, 0xA5, bytes);
     device.fill_zero(p, bytes);
     device.synchronize();
-    if (bytes > 0) REQUIRE(static_cast<char*>(p)[bytes - 1] == 0);
+    REQUIRE(std::count(static_cast<char*>(p), static_cast<char*>(p) + bytes, 0) == static_cast<std::ptrdiff_t>(bytes));
     device.deallocate(p, bytes);
   }
 

@@ -55,12 +55,15 @@ void compare_rows(std::string const& library, std::string const& name, Rule cons
     for (std::uint32_t i = 0; i < weight.size(); ++i) weight[i] = static_cast<T>(pytorch_reference::initial_weight(i));
     kv_store<T, D, Rule, synchronous> store{devices, rule};
     store.init("w", view(weight));
+    std::size_t compared = 0;
     for (std::uint32_t step = 1; step <= 50; ++step) {
       for (std::uint32_t i = 0; i < gradient.size(); ++i)
         gradient[i] = static_cast<T>(pytorch_reference::gradient(i, step));
       store.push("w", view(gradient));
       auto const found = steps.find(step);
       if (found == steps.end()) continue;
+      REQUIRE(found->second.contains("weight"));
+      ++compared;
       for (auto const& [tensor, expected] : found->second) {
         if (tensor == "weight") store.pull("w", view(weight));
         auto const got = tensor == "weight" ? weight : store.state("w", tensor);
@@ -72,6 +75,7 @@ void compare_rows(std::string const& library, std::string const& name, Rule cons
         }
       }
     }
+    REQUIRE(compared == steps.size());
   }
 }
 
