@@ -17,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include <pushpull/comm/any_communicator.hpp>
 #include <pushpull/comm/run_ranks.hpp>
 #include <pushpull/pushpull.hpp>
 
@@ -100,28 +101,41 @@ class model {
   std::vector<std::string> keys_;
 };
 
+/// Whether stores have the communicators' own types, or one type for any number of ranks, which halves the stores to compile.
+enum class communicators { own_types, one_type };
+using enum communicators;
+
+template <communicators Types>
+auto given(auto const& c) {
+  if constexpr (Types == own_types) {
+    return c;
+  } else {
+    return comm::any_communicator(c);
+  }
+}
+
 /// Runs f(store, rank) on `ranks` ranks, or in one process of two devices.
-template <class Make, class F>
+template <communicators Types = one_type, class Make, class F>
 void on_ranks(int ranks, Make const& make, F const& f) {
   if (ranks == 1) {
-    auto store = make(pp::cpu_devices(2), comm::single{});
+    auto store = make(pp::cpu_devices(2), given<Types>(comm::single{}));
     f(store, 0);
     return;
   }
   comm::run_ranks(ranks, soon, [&](comm::threads const& c) {
-    auto store = make(pp::cpu_devices(ranks == 3 ? 2 : 1), c);
+    auto store = make(pp::cpu_devices(ranks == 3 ? 2 : 1), given<Types>(c));
     f(store, c.rank());
   });
 }
 
 /// 12 steps in one process, and 3 steps each on 4, 3, 1 and 7 ranks that hand a checkpoint on.
-template <class T, class Make, class Save, class Load>
+template <class T, communicators Types = one_type, class Make, class Save, class Load>
 void require_resumed(Make const& make, Save const& save, Load const& load) {
   test::temporary_folder const folder;
   model<T> const m;
   std::vector<std::vector<std::uint64_t>> expected;
   {
-    auto store = make(pp::cpu_devices(1), comm::single{});
+    auto store = make(pp::cpu_devices(1), given<Types>(comm::single{}));
     m.init(store, true);
     m.train(store, 0, 0, 12);
     expected = m.everything(store);
@@ -129,7 +143,7 @@ void require_resumed(Make const& make, Save const& save, Load const& load) {
   std::size_t step = 0;
   for (int const ranks : {4, 3, 1, 7}) {
     INFO("on " << ranks << " ranks");
-    on_ranks(ranks, make, [&](auto& store, int rank) {
+    on_ranks<Types>(ranks, make, [&](auto& store, int rank) {
       m.init(store, step == 0);
       if (step > 0) load(store, folder.file("run"));
       m.train(store, rank, step, step + 3);
@@ -140,9 +154,9 @@ void require_resumed(Make const& make, Save const& save, Load const& load) {
     step += 3;
   }
 }
-template <class T, class Make>
+template <class T, communicators Types = one_type, class Make>
 void require_resumed(Make const& make) {
-  require_resumed<T>(
+  require_resumed<T, Types>(
       make, [](auto& store, fs::path const& folder) { cp::save(store, folder); },
       [](auto& store, fs::path const& folder) { cp::load(store, folder); });
 }
@@ -178,7 +192,7 @@ void flip_a_byte(fs::path const& path, std::size_t at) {
 }  // namespace
 
 TEST_CASE("any number of ranks goes on where another number stopped: a clipped adam", "[checkpoint][ranks]") {
-  require_resumed<float>([](auto const& devices, auto const& c) {
+  require_resumed<float, own_types>([](auto const& devices, auto const& c) {
     return pp::make_kv_store<float>(devices, update::clip_global_norm(10.0) | update::adam{.learning_rate = 0.1}, c);
   });
 }
@@ -221,7 +235,7 @@ TEST_CASE("a checkpoint amid a step holds the sum over all ranks, which other nu
     store.push("b", std::vector<float>(3, x)).wait();
   };
   comm::run_ranks(4, soon, [&](comm::threads const& c) {
-    auto store = make(pp::cpu_devices(1), c);
+    auto store = make(pp::cpu_devices(1), given<one_type>(c));
     for (int i = 0; i < 2; ++i) push(store, 1 + static_cast<float>(c.rank()));
     expect(store.gradient_sum("a") == std::vector<float>(5000, 20));
     cp::save(store, folder.file("run"));

@@ -1,5 +1,6 @@
 /// @file
-/// Scheduled hyperparameters in stores: bit for bit what setting them by hand before every step gives.
+/// Scheduled hyperparameters: bit for bit what setting them by hand before every step gives. Rules that look at one element
+/// at a time run in the pass without a store.
 #include <cstdint>
 #include <pushpull/pushpull.hpp>
 #include <random>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "support/catch.hpp"
+#include "update/rule_runner.hpp"
 
 namespace {
 
@@ -33,7 +35,7 @@ std::vector<std::vector<T>> tensors(std::uint32_t seed) {
 
 /// Weights and states after steps with `updater`, which `before_step(store, t)` may change.
 template <class T, class Updater, class F>
-std::vector<std::vector<T>> train(int devices, Updater const& updater, F const& before_step) {
+std::vector<std::vector<T>> train_store(int devices, Updater const& updater, F const& before_step) {
   pp::kv_store<T, pp::cpu_device<>, Updater, pp::integer_keys, pp::synchronous> store{pp::cpu_devices(devices),
                                                                                       updater};
   auto weights = tensors<T>(1);
@@ -51,12 +53,31 @@ std::vector<std::vector<T>> train(int devices, Updater const& updater, F const& 
   return weights;
 }
 
+/// The same without a store: `before_step(runner, t)` is called for each tensor, which is cut into as many slices as there would
+/// be devices.
+template <class T, class Updater, class F>
+std::vector<std::vector<double>> train(std::size_t devices, Updater const& updater, F const& before_step) {
+  static_assert(!pp::PreReduction<Updater>);
+  std::vector<std::vector<double>> result;
+  auto const weights = tensors<T>(1);
+  for (std::size_t k = 0; k < weights.size(); ++k) {
+    pp::test::rule_runner<T, T, Updater> runner(updater, {weights[k].begin(), weights[k].end()}, devices);
+    for (int t = 1; t <= steps; ++t) {
+      before_step(runner, t);
+      auto const gradient = tensors<T>(static_cast<std::uint32_t>(t + 1))[k];
+      runner.step({gradient.begin(), gradient.end()});
+    }
+    for (std::size_t s = 0; s <= Updater::state_names.size(); ++s) result.push_back(runner.values(s));
+  }
+  return result;
+}
+
 auto const nothing = [](auto const&, int) {};
 
-/// `pipe | learning_rate(schedule)` against `pipe`, whose stage `Rule` gets schedule(t) as its rate before step t.
-template <class T, class Rule>
-void compare(auto const& pipe, auto const& schedule) {
-  auto const by_hand = [&](auto& store, int t) {
+/// Gives stage `Rule` of a store's or a runner's rule schedule(t) as its rate before step t.
+template <class Rule>
+auto set_by_hand(auto const& schedule) {
+  return [schedule](auto& store, int t) {
     auto rule = store.updater();
     if constexpr (std::is_same_v<decltype(rule), Rule>) {
       rule.learning_rate = schedule(t);
@@ -65,10 +86,22 @@ void compare(auto const& pipe, auto const& schedule) {
     }
     store.set_hyperparameters(rule);
   };
-  auto const expected = train<T>(1, pipe, by_hand);
+}
+
+/// `pipe | learning_rate(schedule)` against `pipe`, whose stage `Rule` gets schedule(t) as its rate before step t.
+template <class T, class Rule>
+void compare(auto const& pipe, auto const& schedule) {
+  auto const expected = train<T>(1, pipe, set_by_hand<Rule>(schedule));
   REQUIRE(expected != train<T>(1, pipe, nothing));
-  for (int const devices : {1, 3})
+  for (std::size_t const devices : {1, 3})
     REQUIRE(train<T>(devices, pipe | update::learning_rate(schedule), nothing) == expected);
+}
+template <class T, class Rule>
+void compare_stores(auto const& pipe, auto const& schedule) {
+  auto const expected = train_store<T>(1, pipe, set_by_hand<Rule>(schedule));
+  REQUIRE(expected != train_store<T>(1, pipe, nothing));
+  for (int const devices : {1, 3})
+    REQUIRE(train_store<T>(devices, pipe | update::learning_rate(schedule), nothing) == expected);
 }
 
 /// Takes a weight of single floats only, and has its rate in single precision.
@@ -91,16 +124,16 @@ TEST_CASE("a scheduled rate equals a rate that is set before every step", "[lr_s
 
 TEST_CASE("so does that of rules with sums, phases and random numbers", "[lr_schedule]") {
   auto const schedule = 0.1 * lr::multi_step_decay{.base = 1, .milestones = {2, 5}};
-  compare<float, update::adamw>(update::clip_global_norm(0.5) | update::adamw{}, schedule);
-  compare<float, update::lans>(update::clip_norm(0.7) | update::lans{.weight_decay = 0.01}, schedule);
-  compare<float, update::sgld>(update::sgld{}, schedule);
+  compare_stores<float, update::adamw>(update::clip_global_norm(0.5) | update::adamw{}, schedule);
+  compare_stores<float, update::lans>(update::clip_norm(0.7) | update::lans{.weight_decay = 0.01}, schedule);
+  compare_stores<float, update::sgld>(update::sgld{}, schedule);
 }
 
 TEST_CASE("so does that of the rule inside a wrapper", "[lr_schedule]") {
   lr::linear const schedule{.base = 0.3, .final = 0.01, .updates = 8};
   compare<float, update::adam>(update::adam{} | update::ema(0.9), schedule);
   compare<float, update::momentum>(update::weight_decay(0.1) | update::clip_weights{update::momentum{}, 1.5}, schedule);
-  compare<float, update::adam>(
+  compare_stores<float, update::adam>(
       update::decoupled_decay{update::clip_global_norm(0.5) | update::adam{}, 0.01} | update::lookahead(3), schedule);
   // The schedule may also stand inside, and the wrapper's own hyperparameter may have one.
   auto const inside = update::ema{update::sgd{} | update::learning_rate(schedule), 0.9};
@@ -144,7 +177,8 @@ TEST_CASE("any hyperparameter of a rule or a transform can be scheduled, several
     store.set_hyperparameters(update::clip_global_norm(limit(t)) | update::sgd{});
   };
   static_assert(pp::PreReduction<decltype(norm)>);
-  REQUIRE(train<float>(2, norm, nothing) == train<float>(1, update::clip_global_norm(7) | update::sgd{}, set_norm));
+  REQUIRE(train_store<float>(2, norm, nothing) ==
+          train_store<float>(1, update::clip_global_norm(7) | update::sgd{}, set_norm));
 }
 
 TEST_CASE("rules for single floats and hyperparameters in float can be scheduled", "[lr_schedule]") {

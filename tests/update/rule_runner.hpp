@@ -66,6 +66,9 @@ class rule_runner {
     return result;
   }
   void set_t(std::int64_t t) { clock_.t = t; }
+  /// Other hyperparameters from the next step on.
+  void set_hyperparameters(Rule const& rule) { rule_ = rule; }
+  Rule const& updater() const { return rule_; }
   /// Updates so far.
   std::int64_t t() const { return clock_.t; }
   /// What the pass wrote to the mirror.
