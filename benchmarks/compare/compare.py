@@ -429,8 +429,9 @@ def main() -> int:
         keys = {case.key for case in chosen}
         kept = [row for row in report.read(path)[1] if f"{row['group']}/{row['case']}" not in keys]
     start = time.monotonic()
+    unfinished = path.with_suffix(".jsonl.unfinished")  # the rows so far of a comparison that ends before its time
     try:
-        with path.open("w") as file:
+        with unfinished.open("w") as file:
             for line in [machine(arguments), *kept]:
                 print(json.dumps(line), file=file)
             for number, case in enumerate(chosen, start=1):
@@ -441,6 +442,7 @@ def main() -> int:
                     print(json.dumps(row), file=file, flush=True)
     finally:
         comparison.close()
+    unfinished.replace(path)
     report.write(path)
     comparison.say(f"{time.monotonic() - start:.0f} s; results in {path.with_suffix('')}.*")
     for failure in comparison.failures:

@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <functional>
 #include <limits>
+#include <numeric>
+#include <random>
 #include <string>
 #include <utility>
 #include <vector>
@@ -33,14 +35,16 @@ class contest {
   /// Seconds of the best turn of contender number i, per call.
   double best(std::size_t i) const { return contenders_[i].best; }
 
-  /// Lets everybody run once per iteration, another one first each time, and reports the best turns.
+  /// Lets everybody run once per iteration, in another order each time, and reports the best turns.
   /// @param elements, bytes  Of one call of ours.
   void run(benchmark::State& state, double elements, double bytes) {
     for (auto& c : contenders_) c.run();  // pages, caches, threads
-    std::size_t first = 0;
+    std::vector<std::size_t> order(contenders_.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::mt19937 random(1);
     for ([[maybe_unused]] auto _ : state) {
-      for (std::size_t i = 0; i < contenders_.size(); ++i) turn(contenders_[(first + i) % contenders_.size()]);
-      ++first;
+      std::shuffle(order.begin(), order.end(), random);
+      for (std::size_t const i : order) turn(contenders_[i]);
       state.SetIterationTime(contenders_.front().last);
     }
     double const ours = contenders_.front().best;
