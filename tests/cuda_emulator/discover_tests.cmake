@@ -20,6 +20,7 @@ function(pushpull_discover_emulated_tests target prefix)
     file(CONFIGURE OUTPUT "${properties}" @ONLY CONTENT [[
 if(tests_of_@target@.@way@)
   set_tests_properties(${tests_of_@target@.@way@} PROPERTIES LABELS "gpu;emulated" ENVIRONMENT "@environment@"
+    FAIL_REGULAR_EXPRESSION "skipped: no CUDA device"
     ENVIRONMENT_MODIFICATION "LD_LIBRARY_PATH=path_list_prepend:@PUSHPULL_EMULATOR_FOLDER@")
 endif()
 ]])

@@ -36,11 +36,16 @@ constexpr mistake mistakes[] = {
     {"race", "race: written while thread"},
     {"race_of_blocks", "race: written while thread"},
     {"race_in_shared_memory", "shared memory: read without a barrier after thread"},
+    {"race_of_readers", "race: "},
+    {"race_of_readers_in_shared_memory", "shared memory: "},
+    {"race_after_atomic", "without a barrier after thread"},
     {"race_of_streams", "unordered with what wrote it"},
     {"out_of_bounds", "is nobody's"},
     {"uninitialised_branch", "a branch or guard depends on uninitialised memory"},
     {"uninitialised_address", "an address depends on uninitialised memory"},
     {"uninitialised_copy", "has uninitialised byte 0"},
+    {"uninitialised_argument", "a branch or guard depends on uninitialised memory"},
+    {"uninitialised_result", "has uninitialised byte 0"},
     {"freed", "behind the start of freed cudaMalloc"},
     {"freed_twice", "cudaFree of what was not allocated"},
     {"misaligned", "misaligned address"},
@@ -53,6 +58,7 @@ constexpr mistake mistakes[] = {
     {"left_barrier", "a barrier that some threads of the block have left"},
     {"absent_lanes", "deadlock: an instruction of warps whose mask names lanes that do not come"},
     {"too_many_threads", "launch of 1 blocks of 2048 threads"},
+    {"too_much_shared_memory", "launch with 49156 bytes of dynamic shared memory, of which 49152 are allowed"},
     {"capture_and_synchronize", "not allowed while a stream is captured: cudaStreamSynchronize of a captured stream"},
     {"capture_and_query", "not allowed while a stream is captured: cudaStreamQuery"},
     {"capture_and_allocate", "not allowed while a stream is captured: cudaMalloc"},
@@ -95,6 +101,24 @@ TEST_CASE("every kind of mistake is reported, whatever the order, and ends a str
       CHECK(wrong.status == 97);
       CHECK(wrong.output.find(report) != std::string::npos);
     }
+  }
+}
+
+TEST_CASE("a copy of pinned memory takes place when its turn comes, at once or later") {
+  for (char const* const program : {"pinned_source", "pinned_target"}) {
+    bool at_once = false, later = false;
+    for (int seed = 1; seed <= 40; ++seed) {
+      outcome const right = run(program, "PUSHPULL_EMULATOR_SEED=" + std::to_string(seed));
+      INFO(program << ", seed " << seed << "\n" << right.output);
+      REQUIRE(right.status == 0);
+      bool const first =
+          right.output.find(program == std::string("pinned_source") ? "copied 7" : "copied 1") != std::string::npos;
+      REQUIRE((first || right.output.find(program == std::string("pinned_source") ? "copied 8" : "copied 7") !=
+                            std::string::npos));
+      (first ? at_once : later) = true;
+    }
+    CHECK(at_once);
+    CHECK(later);
   }
 }
 

@@ -33,6 +33,37 @@ __global__ void vote(unsigned* out) {
 /// A function with arguments and a result of each thread's own.
 __noinline__ __device__ double shifted(double x, double by) { return x * x + by; }
 __global__ void call_each(double* to, double const* from) { to[threadIdx.x] = shifted(from[threadIdx.x], threadIdx.x); }
+__noinline__ __device__ void write_where_positive(int* x, int i) {
+  if (i > 0) x[i] = 1;
+}
+__global__ void call_with(int* to, int const* from) { write_where_positive(to, from[0]); }
+__global__ void count_threads(int* x, bool with_barrier) {
+  __shared__ int n;
+  if (threadIdx.x == 0) n = 0;
+  __syncthreads();
+  atomicAdd(&n, 1);
+  if (with_barrier) __syncthreads();
+  x[threadIdx.x] = n;
+}
+/// The last thread writes what all have read.
+__global__ void read_and_write(int* x) {
+  int const old = x[0];
+  if (threadIdx.x == blockDim.x - 1) x[0] = old + 1;
+  if (old != 0) x[threadIdx.x] = old;
+}
+__global__ void read_and_write_in_shared_memory(int* x) {
+  __shared__ int n;
+  if (threadIdx.x == 0) n = x[0];
+  __syncthreads();
+  int const old = n;
+  if (threadIdx.x == blockDim.x - 1) n = old + 1;
+  if (old != 0) x[threadIdx.x] = old;
+}
+extern __shared__ int as_many_as_given[];
+__global__ void fill_shared_memory(int* x, int n) {
+  for (int i = 0; i < n; ++i) as_many_as_given[i] = i;
+  x[0] = as_many_as_given[n - 1];
+}
 __global__ void write_thread_number(int* x) { x[0] = static_cast<int>(threadIdx.x); }
 __global__ void write_if_positive(int* x, int i) {
   if (x[0] > 0) x[i] = 1;
@@ -106,6 +137,13 @@ int count_wrong_results() {
     wrong += found[i] != (ballot ^ match ^ 496U);
   }
 
+  count_threads<<<1, 256>>>(x, true);
+  for (int const n : host_copy(x, 256)) wrong += n != 256;
+
+  cudaFuncSetAttribute(fill_shared_memory, cudaFuncAttributeMaxDynamicSharedMemorySize, 65536);
+  fill_shared_memory<<<1, 1, 65536>>>(x, 16384);
+  wrong += host_copy(x, 1)[0] != 16383;
+
   std::vector<double> arguments(256);
   for (std::size_t i = 0; i < 256; ++i) arguments[i] = 1 / static_cast<double>(1 + i);
   double* const results = device_memory<double>(256);
@@ -114,6 +152,27 @@ int count_wrong_results() {
   for (std::size_t i = 0; i < 256; ++i)
     wrong += std::abs(called[i] - (arguments[i] * arguments[i] + static_cast<double>(i))) > 1e-12;
   return wrong;
+}
+
+/// What a copy of pinned memory has, if the host changes the memory after the call.
+int copy_of_changed(bool to_host) {
+  cudaStream_t a{};
+  cudaStreamCreateWithFlags(&a, cudaStreamNonBlocking);
+  int* const x = numbers();
+  int* on_host = nullptr;
+  cudaMallocHost(&on_host, 1024);
+  for (int i = 0; i < 256; ++i) on_host[i] = 7;
+  cudaDeviceSynchronize();
+  if (to_host) {
+    cudaMemcpyAsync(on_host, x, 1024, cudaMemcpyDefault, a);
+    int const seen = on_host[1];
+    cudaStreamSynchronize(a);
+    return seen;
+  }
+  cudaMemcpyAsync(x, on_host, 1024, cudaMemcpyDefault, a);
+  on_host[1] = 8;
+  cudaStreamSynchronize(a);
+  return host_copy(x, 2)[1];
 }
 
 struct two_streams {
@@ -247,6 +306,13 @@ std::vector<std::pair<std::string, std::function<void()>>> const programs{
     {"race", [] { write_thread_number<<<1, 64>>>(numbers()); }},
     {"race_of_blocks", [] { write_thread_number<<<64, 1>>>(numbers()); }},
     {"race_in_shared_memory", [] { reverse<<<1, 256>>>(numbers(), 256, false); }},
+    {"race_of_readers", [] { read_and_write<<<1, 64>>>(device_copy(std::vector<int>(64))); }},
+    {"race_of_readers_in_shared_memory",
+     [] { read_and_write_in_shared_memory<<<1, 64>>>(device_copy(std::vector<int>(64))); }},
+    {"race_after_atomic", [] { count_threads<<<1, 256>>>(numbers(), false); }},
+    {"pinned_source", [] { std::printf("copied %d\n", copy_of_changed(false)); }},
+    {"pinned_target", [] { std::printf("copied %d\n", copy_of_changed(true)); }},
+    {"too_much_shared_memory", [] { fill_shared_memory<<<1, 1, 49156>>>(numbers(), 1); }},
     {"race_of_streams", [] { use_on_two_streams(false); }},
     {"out_of_bounds",
      [] { sum<<<3, 64>>>(device_copy(std::vector<float>(1000)), device_copy(std::vector<float>(1)), 3000); }},
@@ -256,6 +322,13 @@ std::vector<std::pair<std::string, std::function<void()>>> const programs{
      [] {
        int* const to = device_memory<int>(32);
        copy_each<<<1, 32>>>(to, device_memory<int>(32));
+       host_copy(to, 32);
+     }},
+    {"uninitialised_argument", [] { call_with<<<1, 1>>>(numbers(), device_memory<int>(1)); }},
+    {"uninitialised_result",
+     [] {
+       double* const to = device_memory<double>(32);
+       call_each<<<1, 32>>>(to, device_memory<double>(32));
        host_copy(to, 32);
      }},
     {"freed", free_before_use},

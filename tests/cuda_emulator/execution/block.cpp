@@ -48,15 +48,9 @@ class block_scheduler {
     for (; t.status == thread_status::running && slice > 0; --slice) {
       instruction const& i = code[t.pc++];
       ++grid_.steps;
-      if (i.guard < 0 || is_taken(t, i)) i.execute(grid_, t, i);
+      if (i.guard < 0 || is_taken(grid_, t, i)) i.execute(grid_, t, i);
     }
     if (t.status == thread_status::at_warp) arrive(t);
-  }
-
-  bool is_taken(thread const& t, instruction const& i) const {
-    reg const& p = t.r[static_cast<std::size_t>(i.guard)];
-    if (setting().undefined && (p.u & 1) != 0) grid_.report(i, "a branch or guard depends on uninitialised memory");
-    return (p.v & 1) != i.guard_negated;
   }
 
   /// A thread is at an instruction of its warp, which runs once all lanes of its mask have come or ended.
@@ -130,6 +124,12 @@ class block_scheduler {
 };
 
 }  // namespace
+
+bool is_taken(grid const& g, thread const& t, instruction const& i) {
+  reg const& p = t.r[static_cast<std::size_t>(i.guard)];
+  if (setting().undefined && (p.u & 1) != 0) g.report(i, "a branch or guard depends on uninitialised memory");
+  return (p.v & 1) != i.guard_negated;
+}
 
 void run_block(grid& g) { block_scheduler(g).run(); }
 

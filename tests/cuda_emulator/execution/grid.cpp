@@ -4,6 +4,7 @@
 #include <numeric>
 #include <random>
 
+#include "execution/memory.hpp"
 #include "report.hpp"
 #include "settings.hpp"
 
@@ -66,8 +67,9 @@ void grid::start_thread(thread& t, std::size_t number) {
   t.index = static_cast<std::uint32_t>(number);
   t.epoch = t.warp_epoch = 0;
   t.local.assign(kernel->local_bytes, 0xA5);
-  t.local_shadow.assign(kernel->local_bytes, 1);
+  t.local_shadow.assign(kernel->local_bytes, device_memory::unwritten);
   t.param.assign(param.begin(), kernel->calls ? param.end() : param.begin());
+  t.param_shadow.assign(t.param.size(), device_memory::written);
   t.products.clear();
   for (auto const& [r, name] : kernel->special) t.r[static_cast<std::size_t>(r)] = {special_register(name, number), 0};
 }

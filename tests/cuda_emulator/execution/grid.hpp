@@ -39,6 +39,7 @@ struct thread {
   instruction const* waiting = nullptr;
   std::vector<std::uint8_t> local, local_shadow;
   std::vector<std::uint8_t> param;  // of its own, where arguments of calls are written; else it reads the grid's
+  std::vector<std::uint8_t> param_shadow;
   std::vector<product> products;
 };
 
@@ -65,6 +66,8 @@ struct grid {
   std::uint64_t special_register(std::string const& name, std::size_t thread_number) const;
 };
 
+/// Whether a guarded instruction is executed.
+bool is_taken(grid const& g, thread const& t, instruction const& i);
 /// Runs the threads of the current block to their end.
 void run_block(grid& g);
 

@@ -14,9 +14,12 @@ struct instruction;
 /// `operation` is 0 for nobody. In shared memory it is 1 + the thread's barriers of its warp.
 struct access {
   std::uint32_t operation = 0, thread = 0, epoch = 0;
+  bool operator==(access const&) const = default;
 };
+/// The last write, and two reads of which neither comes after the other: whoever writes clashes with one of them.
 struct byte_record {
-  access write, read;
+  access write, reads[2];
+  bool operator==(byte_record const&) const = default;
 };
 
 /// An access of a kernel's thread to device memory: noted, and reported if something unordered with it touched a byte.

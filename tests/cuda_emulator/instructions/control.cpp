@@ -4,14 +4,17 @@
 #include <utility>
 #include <vector>
 
+#include "execution/memory.hpp"
 #include "instructions/decode.hpp"
 #include "instructions/values.hpp"
+#include "settings.hpp"
 
 namespace emulator {
 namespace {
 
 void branch(grid&, thread& t, instruction const& i) { t.pc = static_cast<u32>(i.offset); }
 void branch_through_table(grid& g, thread& t, instruction const& i) {
+  if (setting().undefined && undefined<u32>(at(t, i.a)) != 0) g.report(i, "a branch depends on uninitialised memory");
   u32 const k = get<u32>(at(t, i.a));
   if (k >= i.list.size()) g.fail(t, i, "brx.idx behind its table");
   t.pc = static_cast<u32>(i.list[k]);
@@ -30,6 +33,12 @@ std::vector<call_arguments>& calls() {
   return all;
 }
 
+/// With what of it is written.
+void copy_parameter(thread& to, std::size_t at, thread const& from, std::size_t place, std::size_t bytes) {
+  std::memcpy(to.param.data() + at, from.param.data() + place, bytes);
+  std::memcpy(to.param_shadow.data() + at, from.param_shadow.data() + place, bytes);
+}
+
 /// Functions that are called are leaves without barriers: each runs to its end at once, on registers of its own.
 void call(grid& g, thread& t, instruction const& i) {
   call_arguments const& c = calls()[i.mode];
@@ -42,21 +51,22 @@ void call(grid& g, thread& t, instruction const& i) {
   callee.epoch = t.epoch;
   callee.warp_epoch = t.warp_epoch;
   callee.local.resize(f.local_bytes);
-  callee.local_shadow.assign(f.local_bytes, 1);
+  callee.local_shadow.assign(f.local_bytes, device_memory::unwritten);
   callee.param.resize(f.parameter_bytes);
+  callee.param_shadow.assign(f.parameter_bytes, device_memory::unwritten);
   std::size_t const results = c.results.size();
   for (std::size_t k = 0; k < c.arguments.size(); ++k) {
     parameter const& p = f.parameters.at(results + k);
-    std::memcpy(callee.param.data() + p.offset, t.param.data() + c.arguments[k], p.size);
+    copy_parameter(callee, p.offset, t, c.arguments[k], p.size);
   }
   while (callee.status == thread_status::running) {
     instruction const& x = f.code[callee.pc++];
     ++g.steps;
-    if (x.guard < 0 || (at(callee, x.guard).v & 1) != x.guard_negated) x.execute(g, callee, x);
+    if (x.guard < 0 || is_taken(g, callee, x)) x.execute(g, callee, x);
   }
   if (callee.status != thread_status::exited) g.fail(t, i, "a call of a function with barriers: " + c.callee);
   for (std::size_t k = 0; k < results; ++k)
-    std::memcpy(t.param.data() + c.results[k], callee.param.data() + f.parameters[k].offset, f.parameters[k].size);
+    copy_parameter(t, c.results[k], callee, f.parameters[k].offset, f.parameters[k].size);
 }
 
 void decode_barrier(instruction& i, instruction_text const& text) {

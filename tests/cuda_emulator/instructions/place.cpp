@@ -96,7 +96,8 @@ place accessed_place(grid& g, thread& t, instruction const& i, std::size_t size,
       return {t.local.data() + address, t.local_shadow.data() + address};
     case state_space::param:
       check_bounds(g, t, i, address, size, (t.param.empty() ? g.param : t.param).size(), "parameters");
-      return {(t.param.empty() ? g.param : t.param).data() + address, nullptr};
+      if (t.param.empty()) return {g.param.data() + address, nullptr};
+      return {t.param.data() + address, t.param_shadow.data() + address};
     default: break;
   }
   check_device_address(g, t, i, address, size);

@@ -11,7 +11,7 @@
 
 namespace emulator {
 
-/// Bytes that a thread may access. Parameters have no shadow: all of them are written.
+/// Bytes that a thread may access. Without a shadow all of them are written, as parameters of a launch are.
 struct place {
   std::uint8_t* bytes;
   std::uint8_t* shadow;

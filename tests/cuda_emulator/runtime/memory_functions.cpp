@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "execution/memory.hpp"
@@ -92,31 +93,27 @@ bool is_pinned(side const& x) {
   return x.address + x.bytes <= first + bytes;
 }
 
-/// From the host a copy reads at once, and to the host it returns when it is done: pageable memory. A captured copy reads and
-/// writes the memory when its graph runs.
+/// From pageable memory of the host a copy reads at once, and to it a copy returns when it is done. Of pinned memory it reads
+/// and writes when its turn comes in the stream, or when its graph runs.
 cudaError_t copy(void* target, void const* source, std::size_t n, stream& s) {
   count_copy();
   side const to(target, n, "copy to memory"), from(source, n, "copy from memory");
   if (!to.is_valid() || !from.is_valid()) return cudaErrorInvalidValue;
   std::string const what = "copy of " + std::to_string(n) + " bytes from the " + (from.on_device ? "device" : "host") +
                            " to the " + (to.on_device ? "device" : "host");
-  if (s.in) {
-    for (side const& x : {to, from}) {
-      if (x.on_device || is_pinned(x)) continue;
-      s.in->invalidate("a " + what + ", whose memory is pageable");
-      return cudaErrorStreamCaptureUnsupported;
-    }
-    return s.enqueue(what, [=](std::uint32_t operation) {
-      copy_now(to, from, static_cast<std::uint8_t const*>(source), operation);
-    });
+  bool const from_pageable = !from.on_device && !is_pinned(from), to_pageable = !to.on_device && !is_pinned(to);
+  if (s.in && (from_pageable || to_pageable)) {
+    s.in->invalidate("a " + what + ", whose memory is pageable");
+    return cudaErrorStreamCaptureUnsupported;
   }
-  auto const staged = std::make_shared<std::vector<std::uint8_t>>();
-  if (!from.on_device)
-    staged->assign(static_cast<std::uint8_t const*>(source), static_cast<std::uint8_t const*>(source) + n);
-  cudaError_t const e =
-      s.enqueue(what, [=](std::uint32_t operation) { copy_now(to, from, staged->data(), operation); });
-  if (e != cudaSuccess) return e;
-  if (!to.on_device) s.finish();
+  std::vector<std::uint8_t> staged;
+  auto const* const bytes = static_cast<std::uint8_t const*>(source);
+  if (from_pageable) staged.assign(bytes, bytes + n);
+  cudaError_t const e = s.enqueue(what, [=, copied = std::move(staged)](std::uint32_t operation) {
+    copy_now(to, from, from_pageable ? copied.data() : bytes, operation);
+  });
+  if (e != cudaSuccess || s.in) return e;
+  if (to_pageable) s.finish();
   return sticky_error();
 }
 

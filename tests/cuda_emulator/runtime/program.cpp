@@ -24,6 +24,9 @@
 namespace emulator {
 namespace {
 
+/// What a block has without cudaFuncSetAttribute, and with it.
+constexpr std::size_t usual_shared_bytes = 49152, most_shared_bytes = 232448;
+
 /// The PTX of one translation unit, parsed when a kernel of it is asked for.
 struct binary {
   std::string text;
@@ -46,7 +49,10 @@ struct kernel {
   binary* from;
   std::string name;
   function const* found = nullptr;
+  std::size_t dynamic_bytes = 0;  // of shared memory, that it was allowed beyond those of all kernels
 
+  /// Of dynamic shared memory in a launch.
+  std::size_t most_dynamic_bytes() { return std::max(dynamic_bytes, usual_shared_bytes - get().shared_bytes); }
   function const& get() {
     if (found != nullptr) return *found;
     auto const& functions = from->module().functions;
@@ -103,6 +109,11 @@ cudaError_t launch(kernel& k, dim3 blocks, dim3 threads, void** arguments, std::
       per_block > std::min<std::size_t>(1024, static_cast<std::size_t>(f.max_threads))) {
     report("launch of " + std::to_string(blocks.x) + " blocks of " + std::to_string(per_block) + " threads: " + name);
     return failed(cudaErrorInvalidConfiguration);
+  }
+  if (dynamic_bytes > k.most_dynamic_bytes()) {
+    report("launch with " + std::to_string(dynamic_bytes) + " bytes of dynamic shared memory, of which " +
+           std::to_string(k.most_dynamic_bytes()) + " are allowed: " + name);
+    return failed(cudaErrorInvalidValue);
   }
   if (&s != &legacy_stream() && s.device != current_device()) {
     report("launch on device " + std::to_string(current_device()) + " into a stream of device " +
@@ -220,10 +231,20 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* a, void const* host) {
   a->maxThreadsPerBlock = f.max_threads;
   a->numRegs = 32;
   a->ptxVersion = a->binaryVersion = k.from->architecture();
-  a->maxDynamicSharedSizeBytes = 49152;
+  a->maxDynamicSharedSizeBytes = static_cast<int>(k.most_dynamic_bytes());
   return cudaSuccess;
 }
-cudaError_t cudaFuncSetAttribute(void const*, cudaFuncAttribute, int) { return cudaSuccess; }
+cudaError_t cudaFuncSetAttribute(void const* host, cudaFuncAttribute attribute, int value) {
+  auto const lock = lock_runtime();
+  if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
+  cudaKernel_t handle{};
+  if (cudaError_t const e = __cudaGetKernel(&handle, host); e != cudaSuccess) return e;
+  auto& k = *reinterpret_cast<kernel*>(handle);
+  if (value < 0 || static_cast<std::size_t>(value) + k.get().shared_bytes > most_shared_bytes)
+    return failed(cudaErrorInvalidValue);
+  k.dynamic_bytes = static_cast<std::size_t>(value);
+  return cudaSuccess;
+}
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* n, void const*, int threads, size_t, unsigned) {
   *n = std::max(1, 2048 / std::max(threads, 1));
   return cudaSuccess;
