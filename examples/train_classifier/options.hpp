@@ -2,24 +2,16 @@
 /// What can be chosen on the command line.
 #pragma once
 
-#include <CLI/CLI.hpp>
-#include <algorithm>
-#include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <iostream>
-#include <limits>
-#include <map>
 #include <optional>
-#include <string>
-
-#include "input_error.hpp"
 
 namespace train_classifier {
 
 enum class dataset_name { digits, fashion_mnist };
 enum class device_kind { cpu, cuda };
-enum class updater_name { sgd, momentum, nesterov, adam, adamw, adam8 };
+enum class updater_name { sgd, momentum, adam, adamw, adam8 };
 
 /// Options with their defaults; those that depend on other options are filled in by `parse`.
 struct options {
@@ -42,107 +34,9 @@ struct options {
   int ranks = 1;  ///< processes that train together: what started the program decides
 };
 
-/// Rates with which each rule trains both datasets well at the default batch.
-inline double default_learning_rate(updater_name updater) {
-  switch (updater) {
-    case updater_name::sgd: return 0.2;
-    case updater_name::momentum:
-    case updater_name::nesterov: return 0.02;
-    default: return 1e-3;
-  }
-}
-
-inline int default_epochs(dataset_name dataset) { return dataset == dataset_name::digits ? 20 : 10; }
-
-namespace detail {
-
-template <class Enum>
-CLI::Option* add_choice(CLI::App& app, std::string const& name, Enum& target,
-                        std::map<std::string, Enum> const& choices, std::string const& description) {
-  std::string names;
-  for (auto const& choice : choices) names += (names.empty() ? "" : "|") + choice.first;
-  auto const choose = [&target, choices, names, name](std::string const& value) {
-    auto const found = choices.find(value);
-    if (found == choices.end()) throw CLI::ValidationError{name, value + " is not one of " + names};
-    target = found->second;
-  };
-  return app.add_option_function<std::string>(name, choose, description)->type_name(names);
-}
-
-inline std::string one_line(std::string text) {
-  while (!text.empty() && text.back() == '\n') text.pop_back();
-  std::replace(text.begin(), text.end(), '\n', ' ');
-  return text;
-}
-
-}  // namespace detail
-
 /// The options of a command line, or nothing if it asked for help, which is then on stdout.
 /// @param chosen  The defaults.
 /// @throws input_error for unknown options and for values that cannot be used.
-inline std::optional<options> parse(int argc, char const* const* argv, options chosen = {}) {
-  std::optional<double> learning_rate;
-  std::optional<int> epochs;
-  CLI::App app{"Trains a two-layer perceptron on several devices through a pushpull parameter store.",
-               "train_classifier"};
-  using detail::add_choice;
-  add_choice<dataset_name>(app, "--dataset", chosen.dataset,
-                           {{"digits", dataset_name::digits}, {"fashion-mnist", dataset_name::fashion_mnist}},
-                           "images to learn (default digits)");
-  app.add_option("--data-dir", chosen.data_dir, "folder of the dataset's files");
-  add_choice<device_kind>(app, "--device", chosen.device, {{"cpu", device_kind::cpu}, {"cuda", device_kind::cuda}},
-                          "kind of device (default cpu)");
-  app.add_option("--devices", chosen.devices,
-                 "number of devices of a process (default " + std::to_string(chosen.devices) + ")")
-      ->check(CLI::Range(1, 256));
-  add_choice<updater_name>(app, "--updater", chosen.updater,
-                           {{"sgd", updater_name::sgd},
-                            {"momentum", updater_name::momentum},
-                            {"nesterov", updater_name::nesterov},
-                            {"adam", updater_name::adam},
-                            {"adamw", updater_name::adamw},
-                            {"adam8", updater_name::adam8}},
-                           "rule that applies the gradients (default adam); adam8: with states of 8 bits, on CPUs");
-  app.add_option("--learning-rate", learning_rate,
-                 "default 0.2 for sgd, 0.02 for momentum and nesterov, 0.001 for the others");
-  app.add_option("--epochs", epochs, "passes over the training images (default 20 for digits, 10 for fashion-mnist)")
-      ->check(CLI::Range(1, 1'000'000));
-  app.add_option("--batch", chosen.batch, "images per step, over all devices (default 64)")
-      ->check(CLI::Range(1, 1'000'000));
-  app.add_option("--hidden", chosen.hidden, "width of the hidden layer (default 128)")->check(CLI::Range(1, 16'384));
-  app.add_option("--seed", chosen.seed, "decides the initial weights and the order of the images (default 1)")
-      ->check(CLI::Range(std::int64_t{0}, std::numeric_limits<std::int64_t>::max()));
-  app.add_option("--save-weights", chosen.save_weights, "write the final weights here, as little-endian float32");
-  app.add_option("--checkpoints", chosen.checkpoints,
-                 "after each epoch write weights and states to PREFIX-<epoch>.params, .states")
-      ->type_name("PREFIX");
-  app.add_flag("--resume", chosen.resume,
-               "continue from the newest of the --checkpoints, with the other options of that run");
-  app.add_option("--history", chosen.history,
-                 "write the figures of each epoch here: .csv or .jsonl, for examples/plot_history.py");
-  app.add_option("--trace", chosen.trace,
-                 "write the operations of the store here, for https://ui.perfetto.dev; of rank n > 0 to FILE.n")
-      ->type_name("FILE");
-  app.add_flag("--quiet", chosen.quiet, "print the final accuracy only");
-  try {
-    app.parse(argc, argv);
-  } catch (CLI::CallForHelp const&) {
-    std::cout << app.help();
-    return std::nullopt;
-  } catch (CLI::ParseError const& error) {
-    throw input_error{detail::one_line(error.what())};
-  }
-
-  auto const devices = static_cast<std::size_t>(chosen.devices) * static_cast<std::size_t>(chosen.ranks);
-  if (chosen.batch < devices)
-    throw input_error{"--batch: " + std::to_string(chosen.batch) + " images cannot be split over " +
-                      std::to_string(devices) + " devices"};
-  if (chosen.resume && !chosen.checkpoints) throw input_error{"--resume: --checkpoints has to name the checkpoints"};
-  if (learning_rate && !(std::isfinite(*learning_rate) && *learning_rate > 0))
-    throw input_error{"--learning-rate: has to be a positive number"};
-  chosen.learning_rate = learning_rate.value_or(default_learning_rate(chosen.updater));
-  chosen.epochs = epochs.value_or(default_epochs(chosen.dataset));
-  return chosen;
-}
+std::optional<options> parse(int argc, char const* const* argv, options chosen = {});
 
 }  // namespace train_classifier

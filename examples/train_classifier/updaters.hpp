@@ -21,13 +21,14 @@ void with_updater(options const& chosen, Use use) {
   switch (chosen.updater) {
     case updater_name::sgd: return use(mean | update::sgd{.learning_rate = rate});
     case updater_name::momentum: return use(mean | update::momentum{.learning_rate = rate, .momentum = 0.9});
-    case updater_name::nesterov: return use(mean | update::nesterov{.learning_rate = rate, .momentum = 0.9});
-    case updater_name::adam: return use(mean | update::adam{.learning_rate = rate, .epsilon = 1e-6});
     case updater_name::adam8:  // 16.06 bytes per parameter in the place of 28
       return use(mean | update::adam{.learning_rate = rate, .epsilon = 1e-6},
                  pushpull::state_codecs<256, codec::linear, codec::of<"exp_avg_sq", codec::unsigned_float8>>{});
+    case updater_name::adam:  // without decay adamw is adam: one store less to compile
     case updater_name::adamw:
-      return use(mean | update::adamw{.learning_rate = rate, .epsilon = 1e-6, .weight_decay = 0.01});
+      return use(mean | update::adamw{.learning_rate = rate,
+                                      .epsilon = 1e-6,
+                                      .weight_decay = chosen.updater == updater_name::adamw ? 0.01 : 0});
   }
 }
 
