@@ -93,7 +93,7 @@ template <class T, class Rule>
 void compare(auto const& pipe, auto const& schedule) {
   auto const expected = train<T>(1, pipe, set_by_hand<Rule>(schedule));
   REQUIRE(expected != train<T>(1, pipe, nothing));
-  for (std::size_t const devices : {1, 3})
+  for (std::size_t const devices : {std::size_t{1}, std::size_t{3}})
     REQUIRE(train<T>(devices, pipe | update::learning_rate(schedule), nothing) == expected);
 }
 template <class T, class Rule>
