@@ -24,6 +24,7 @@
 #include "support/communicator_contract.hpp"
 #include "support/cuda_devices.cuh"
 #include "support/expect.hpp"
+#include "support/meet.hpp"
 #include "support/temporary_folder.hpp"
 
 namespace {
@@ -70,8 +71,7 @@ void on_ranks(int ranks, comm::nccl_options const& options, F const& f) {
   std::atomic<int> initialised = 0;
   comm::run_ranks(ranks, [&](comm::threads const& host) {
     communicator const c(devices[static_cast<std::size_t>(host.rank())], host, options);
-    ++initialised;  // none fails before all are initialised, or in a barrier that would fail with it
-    while (initialised < ranks) std::this_thread::yield();
+    pp::test::meet(initialised, ranks);  // none fails before all are initialised
     f(c);
   });
 }
@@ -220,19 +220,15 @@ void on_two_ranks(bool at_a_file, std::vector<int> const& counts, comm::nccl_opt
   });
 }
 
-}  // namespace
-
-namespace pushpull::test {
-
 /// A communicator for one device per rank.
-struct of_one_device : comm::nccl<cuda_device> {
-  explicit of_one_device(comm::nccl<cuda_device> const& c) : comm::nccl<cuda_device>(c) {}
+struct of_one_device : communicator {
+  explicit of_one_device(communicator const& c) : communicator(c) {}
   comm::nccl_request gather(group_type& group, void* whole, std::span<comm::byte_range const> of_rank) const {
-    return comm::nccl<cuda_device>::gather(group, whole, of_rank);
+    return communicator::gather(group, whole, of_rank);
   }
 };
 
-}  // namespace pushpull::test
+}  // namespace
 
 TEST_CASE("nccl: each device of a rank exchanges memory with the device of its number on the others") {
   if (pp::test::logical_devices(1).empty() || stand_in::most_ranks() < 4) return;
@@ -242,7 +238,7 @@ TEST_CASE("nccl: each device of a rank exchanges memory with the device of its n
       pp::test::expect(c.devices().size() == 2 && c.size() == 2 && c.device() == c.devices()[0]);
       pp::test::expect(pp::detail::owners_of<pp::cuda_device>(c, 2).owners() == 4);
       pp::test::expect_throws<pp::invalid_argument>(
-          [&] { static_cast<void>(pp::detail::owners_of<pp::cuda_device>(pp::test::of_one_device(c), 2)); });
+          [&] { static_cast<void>(pp::detail::owners_of<pp::cuda_device>(of_one_device(c), 2)); });
       auto const own = static_cast<float>(c.rank()), other = 1 - own;
       numbers<float> const out_0(c.devices()[0], {own}), in_0(c.devices()[0], {-1});
       numbers<float> const out_1(c.devices()[1], {own + 10}), in_1(c.devices()[1], {-1});
@@ -321,8 +317,7 @@ TEST_CASE("nccl: a failure of one device of a rank ends all of them, on all rank
       numbers<float> const out(c.devices()[1], {1}), in(c.devices()[1], {-1});
       if (c.rank() == 0 && what == fault::call) stand_in::fail_call("ncclSend", 1, ncclSystemError);
       if (c.rank() == 0 && what == fault::silence) stand_in::silence(1);
-      ++came;
-      while (came < 2) std::this_thread::yield();
+      pp::test::meet(came, 2);
       if (c.rank() == 1 && what == fault::fail) c.fail("a rank threw");
       comm::transfer const to{out.data(), 4, 1 - c.rank(), 1}, from{in.data(), 4, 1 - c.rank(), 1};
       auto const pass = [&] {
@@ -335,8 +330,7 @@ TEST_CASE("nccl: a failure of one device of a rank ends all of them, on all rank
       pp::test::expect(kind != thrown::nothing);
       auto const [again, same] = result_of([&] { c.expect_alive(); });
       pp::test::expect(again == kind && same == text);
-      ++came;
-      while (came < 4) std::this_thread::yield();
+      pp::test::meet(came, 4);
     });
     CHECK(all_are_gone());
     CHECK(stand_in::aborts() == 4);
@@ -396,8 +390,7 @@ TEST_CASE("nccl: a rank that does not come to the file, or to a call, is a timeo
   std::atomic<int> came = 0;
   stand_in::on_ranks_of_a_file(2, {.deadline = 1500ms}, [&](communicator const& c) {
     numbers<double> const sums(c.device(), {1});
-    ++came;
-    while (came < 2) std::this_thread::yield();
+    pp::test::meet(came, 2);
     auto const [kind, text] = result_of([&] {
       if (c.rank() == 0) return;
       auto group = c.group();
@@ -406,8 +399,7 @@ TEST_CASE("nccl: a rank that does not come to the file, or to a call, is a timeo
       request.wait();
       for (;; std::this_thread::sleep_for(1ms)) c.expect_alive();
     });
-    ++came;
-    while (came < 4) std::this_thread::yield();
+    pp::test::meet(came, 4);
     if (c.rank() == 0) return;
     pp::test::expect(kind == thrown::timeout);
     pp::test::expect_text(text, "not every rank came in 1500 ms");
@@ -445,7 +437,7 @@ TEST_CASE("nccl: initialisation that is slow is waited for, one that does not en
 TEST_CASE("nccl: a silent rank is a timeout on the others, also if aborts hang", "[faults]") {
   for (bool const aborts_hang : {false, true}) {
     stand_in::hang_aborts(aborts_hang);
-    on_ranks(3, {.deadline = 100ms}, [&](communicator const& c) {
+    on_ranks(3, {.deadline = 1s}, [&](communicator const& c) {
       if (c.rank() == 0) stand_in::silence(1);
       c.barrier();
       numbers<float> const out(c.device(), {1}), in(c.device(), {-1});
@@ -467,10 +459,10 @@ TEST_CASE("nccl: a silent rank is a timeout on the others, also if aborts hang",
   }
 }
 
-namespace pushpull::test {
+namespace {
 
 /// A GPU whose events wait until `finishes` is set, as they do on a stream in which a kernel of NCCL waits for its peer.
-struct stuck_device : cuda_device {
+struct stuck_device : pp::cuda_device {
   struct event {
     std::shared_ptr<std::atomic<bool>> finishes;
     bool ready() const { return *finishes; }
@@ -478,23 +470,23 @@ struct stuck_device : cuda_device {
   };
   std::shared_ptr<std::atomic<bool>> finishes = std::make_shared<std::atomic<bool>>(true);
 
-  explicit stuck_device(cuda_device const& device) : cuda_device(device) {}
+  explicit stuck_device(pp::cuda_device const& device) : pp::cuda_device(device) {}
   event record() const { return {finishes}; }
   friend bool operator==(stuck_device const& a, stuck_device const& b) {
-    return static_cast<cuda_device const&>(a) == b;
+    return static_cast<pp::cuda_device const&>(a) == b;
   }
 };
 
-}  // namespace pushpull::test
+}  // namespace
 
 TEST_CASE("nccl: the watchdog sees work that does not end on the stream, and late errors", "[faults]") {
   if (pp::test::logical_devices(1).empty()) return;
   for (bool const is_stuck : {true, false}) {
     stand_in::reset();
-    pp::test::stuck_device const device(pp::test::logical_devices(1)[0]);
+    stuck_device const device(pp::test::logical_devices(1)[0]);
     *device.finishes = false;
     {
-      comm::nccl<pp::test::stuck_device> const c(device, comm::single{}, {.deadline = is_stuck ? 200ms : 60000ms});
+      comm::nccl<stuck_device> const c(device, comm::single{}, {.deadline = is_stuck ? 200ms : 60000ms});
       numbers<double> const sums(device, {1});
       auto const add = [&] {
         auto group = c.group();

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "nccl/alone.cuh"
 #include "nccl/stand_in.hpp"
 #include "support/catch.hpp"
 #include "support/cuda_devices.cuh"
@@ -60,17 +61,21 @@ std::vector<std::vector<float>> trained(Store& store, std::vector<std::size_t> c
   return result;
 }
 
+/// @tparam Alone  The communicator of the store of one process.
 /// @param tolerance  Of weights; 0 for those whose gradients are only moved.
 /// @param cuts       Whether the store cuts keys.
-template <class Make>
+template <class Alone = communicator, class Make>
 void require_close(float tolerance, Make const& make, bool cuts = true) {
   for (auto const& [ranks, each] : {std::pair{1, 1}, std::pair{2, 1}, std::pair{3, 1}, std::pair{2, 2}})
     for (auto const& sizes : models) {
       if (ranks * each > stand_in::most_ranks()) continue;
       auto const devices = pp::test::logical_devices(ranks * each);
       if (devices.empty()) return;
-      auto alone = make(devices, comm::single{});
-      auto const expected = trained(alone, sizes, 0);
+      std::vector<std::vector<float>> expected;
+      {
+        auto of_one = make(devices, pp::test::alone<Alone>(devices));
+        expected = trained(of_one, sizes, 0);
+      }
       stand_in::reset();
       std::vector<std::vector<std::vector<float>>> found(static_cast<std::size_t>(ranks));
       comm::run_ranks(ranks, [&, count = each](comm::threads const& host) {
@@ -102,7 +107,7 @@ void require_close(float tolerance, Make const& make, bool cuts = true) {
 }  // namespace
 
 TEST_CASE("nccl: gradients that NCCL adds up give the weights of one process, but for the last bits") {
-  require_close(1e-5F, [](auto const& devices, auto const& c) {
+  require_close<comm::single>(1e-5F, [](auto const& devices, auto const& c) {
     return pp::make_kv_store<float>(devices, update::momentum{.learning_rate = 0.1}, pp::reduce::mean{}, c,
                                     pp::hierarchy::reduce_scatter{});
   });

@@ -35,7 +35,8 @@ struct ncclComm {
   std::shared_ptr<world> all;
   int rank = 0, device = 0;
   int polls = 0;
-  bool finalized = false;
+  int finalizing =
+      -1;  // after so many more questions it has ended: 0 once one was answered so, -1 before ncclCommFinalize
   int on_their_way = 0;  // operations that other ranks have not come to
   std::size_t collectives = 0;
   ncclResult_t error = ncclSuccess;
@@ -110,7 +111,7 @@ ncclResult_t begin(std::string const& name, int rank, int peer = -1, std::size_t
 
 bool is_live(ncclComm_t c) { return all().live.count(c) != 0; }
 bool is_initialised(ncclComm_t c) { return c->polls >= all().polls && c->all->is_complete; }
-bool is_on_its_way(ncclComm_t c) { return !is_initialised(c) || c->on_their_way > 0; }
+bool is_on_its_way(ncclComm_t c) { return !is_initialised(c) || c->on_their_way > 0 || c->finalizing > 0; }
 
 void expect(cudaError_t result) {
   if (result != cudaSuccess) refuse(std::string("CUDA: ") + cudaGetErrorString(result));
@@ -326,6 +327,7 @@ ncclResult_t take(operation o) {
   if (o.of->error != ncclSuccess) return o.of->error;
   if (!is_initialised(o.of)) return refuse(o.name + " before initialisation has finished");
   if (o.of->on_their_way > 0) return refuse(o.name + " while an earlier group is on its way");
+  if (o.of->finalizing >= 0) return refuse(o.name + " after ncclCommFinalize");
   if (o.peer >= o.of->all->size) return refuse(o.name + " with rank " + std::to_string(o.peer));
   if (o.name.find("Window") == std::string::npos && !is_on_device(o))
     return refuse(o.name + " with memory that is not the device's");
@@ -464,6 +466,7 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t c, ncclResult_t* state) {
   if (!is_live(c)) return refuse("ncclCommGetAsyncError of a communicator that has ended");
   *state = c->error;
   if (c->error != ncclSuccess) return ncclSuccess;
+  if (c->finalizing > 0) --c->finalizing;
   if (is_on_its_way(c)) *state = ncclInProgress;
   if (c->polls < pushpull::test::stand_in::never) ++c->polls;
   return ncclSuccess;
@@ -474,13 +477,15 @@ ncclResult_t ncclCommFinalize(ncclComm_t c) {
   if (!is_live(c)) return refuse("ncclCommFinalize of a communicator that has ended");
   if (group.depth != 0) return refuse("ncclCommFinalize in an open group");
   if (ncclResult_t const r = begin("ncclCommFinalize", c->rank); r != ncclSuccess) return r;
-  c->finalized = true;
-  return ncclSuccess;
+  if (c->error == ncclSuccess && is_on_its_way(c)) return refuse("ncclCommFinalize while a call is on its way");
+  c->finalizing = 3;
+  return ncclInProgress;
 }
 ncclResult_t ncclCommDestroy(ncclComm_t c) {
   std::lock_guard const lock(all().mutex);
   if (!is_live(c)) return refuse("ncclCommDestroy of a communicator that has ended");
-  if (!c->finalized) return refuse("ncclCommDestroy before ncclCommFinalize");
+  if (c->finalizing < 0) return refuse("ncclCommDestroy before ncclCommFinalize");
+  if (c->finalizing > 0) return refuse("ncclCommDestroy before ncclCommFinalize has finished");
   static_cast<void>(begin("ncclCommDestroy", c->rank));
   leave(c);
   return ncclSuccess;
