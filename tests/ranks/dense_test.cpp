@@ -55,11 +55,11 @@ TEST_CASE("pushes over ranks give the bits of one process: adam", "[ranks]") {
     return pp::make_kv_store<float>(devices, update::adam{.learning_rate = 0.1}, c);
   };
   for (int const ranks : {1, 2, 3, 7}) {
-    test::require_same_bits<float>(ranks, 1, 20, make, push);
-    test::require_same_bits<float>(ranks, 2, 5, make, push_one_by_one);
-    test::require_same_bits<float>(ranks, 2, 5, make, test::push_and_pull);
-    test::require_same_bits<float>(ranks, 2, 3, make, test::push_and_pull, {.mirrored = false});
-    test::require_same_bits<float>(ranks, 2, 2, make, push_twice);
+    test::require_same_bits<float, comm::single>(ranks, 1, 20, make, push);
+    test::require_same_bits<float, comm::single>(ranks, 2, 5, make, push_one_by_one);
+    test::require_same_bits<float, comm::single>(ranks, 2, 5, make, test::push_and_pull);
+    test::require_same_bits<float, comm::single>(ranks, 2, 3, make, test::push_and_pull, {.mirrored = false});
+    test::require_same_bits<float, comm::single>(ranks, 2, 2, make, push_twice);
   }
 }
 
@@ -93,14 +93,15 @@ TEST_CASE("pushes over ranks give the bits of one process: bfloat16 with masters
   };
   for (int const ranks : {2, 4})
     for (bool const mirrored : {true, false})
-      test::require_same_bits<pp::bfloat16>(ranks, 1, 20, make, test::push_and_pull, {.mirrored = mirrored});
+      test::require_same_bits<pp::bfloat16, comm::single>(ranks, 1, 20, make, test::push_and_pull,
+                                                          {.mirrored = mirrored});
 }
 
 TEST_CASE("pushes over ranks give the bits of one process: keys that are not cut", "[ranks]") {
   auto const make = [](auto const& devices, auto const& c) {
     return pp::make_kv_store<float>(devices, update::sgd{.learning_rate = 0.1}, pp::placement::owners{}, c);
   };
-  for (int const ranks : {2, 4}) test::require_same_bits<float>(ranks, 2, 5, make, test::push_and_pull);
+  for (int const ranks : {2, 4}) test::require_same_bits<float, comm::single>(ranks, 2, 5, make, test::push_and_pull);
 }
 
 TEST_CASE("pushes over ranks give the bits of one process with equal slices: keys placed as in MXNet", "[ranks]") {
@@ -115,14 +116,14 @@ TEST_CASE("pushes over ranks give the bits of one process with equal slices: key
           return pp::make_kv_store<float>(devices, rule, pp::placement::mxnet{bound}, c);
         }
       };
-      test::require_same_bits<float>(ranks, bound == 1031 ? 2 : 1, 3, make, test::push_and_pull);
+      test::require_same_bits<float, comm::single>(ranks, bound == 1031 ? 2 : 1, 3, make, test::push_and_pull);
     }
 }
 
 TEST_CASE("without a rule a push over ranks stores their sum, or their mean", "[ranks]") {
-  test::require_same_bits<double>(
+  test::require_same_bits<double, comm::single>(
       3, 1, 3, [](auto const& devices, auto const& c) { return pp::make_kv_store<double>(devices, c); }, push);
-  test::require_same_bits<float>(
+  test::require_same_bits<float, comm::single>(
       2, 2, 3,
       [](auto const& devices, auto const& c) {
         return pp::make_kv_store<float>(devices, update::sgd{}, pp::reduce::mean{}, pp::synchronous{}, c);

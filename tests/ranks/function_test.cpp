@@ -66,11 +66,7 @@ TEST_CASE("a function over ranks gives the bits of one process: masters, means, 
 TEST_CASE("a function over ranks gives the bits of one process: codes, and calls that are compared", "[ranks]") {
   auto const make = [](auto const& devices, auto const& c) {
     pp::compress::two_bit const codes{0.5F};
-    if constexpr (std::is_same_v<std::remove_cvref_t<decltype(c)>, comm::threads>) {
-      return with_function(pp::make_kv_store<float>(devices, codes, comm::checked<comm::threads>(c)));
-    } else {
-      return with_function(pp::make_kv_store<float>(devices, codes, c));
-    }
+    return with_function(pp::make_kv_store<float>(devices, codes, comm::checked<comm::threads>(c)));
   };
   test::require_same_bits<float>(3, 2, 4, make, push);
 }

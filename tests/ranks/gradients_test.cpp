@@ -38,7 +38,7 @@ void require_bits_of_rank_sums(int ranks, std::size_t devices, Plain const& plai
                                float divisor = 1) {
   CAPTURE(ranks, devices);
   auto const all = static_cast<std::size_t>(ranks);
-  auto store = plain(pp::cpu_devices(ranks), comm::single{});
+  auto store = plain(pp::cpu_devices(ranks), test::alone<comm::threads>());
   test::store_of_rank_sums<T, decltype(store)> alone(store, all, 3, divisor);
   auto const expected = test::train<T>(alone, {0, all * devices}, 8, with_keys_ahead);
   test::for_each_reach(ranks, [&](comm::threads_options const& options) {
@@ -97,8 +97,8 @@ TEST_CASE("micro-batches over ranks are within 1e-5 of those of one process", "[
     return weights;
   };
   auto const make = maker<float>(update::momentum{.learning_rate = 0.01}, pp::accumulate{4});
-  auto alone = make(pp::cpu_devices(1), comm::single{});
-  auto const expected = train(alone, 0, 4);
+  auto of_one = make(pp::cpu_devices(1), test::alone<comm::threads>());
+  auto const expected = train(of_one, 0, 4);
   comm::run_ranks(4, [&](comm::threads const& c) {
     auto store = make(pp::cpu_devices(1), c);
     auto const found = train(store, static_cast<std::size_t>(c.rank()), 1);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -99,15 +100,25 @@ void for_each_reach(int ranks, F const& f, bool with_nodes = true) {
   }
 }
 
-/// @param make     make(devices, communicator...) -> a store.
+/// The communicator of one process: comm::single, or that of ranks, so that a store of both is compiled once.
+template <class C>
+C alone() {
+  if constexpr (std::same_as<C, comm::threads>)
+    return comm::threads::make(1).front();
+  else
+    return C();
+}
+
+/// @tparam Alone   The communicator of the one process.
+/// @param make     make(devices, communicator) -> a store.
 /// @param of_keys  On several ranks.
-template <class T, class Make, class Step>
+template <class T, class Alone = comm::threads, class Make, class Step>
 void require_same_bits(int ranks, std::size_t devices, std::size_t steps, Make const& make, Step const& step,
                        key_options of_keys = {}) {
   CAPTURE(ranks, devices, of_keys.mirrored);
   std::size_t const all = static_cast<std::size_t>(ranks) * devices;
-  auto alone = make(cpu_devices(static_cast<int>(all)), comm::single{});
-  auto const expected = train<T>(alone, {0, all}, steps, step);
+  auto of_one = make(cpu_devices(static_cast<int>(all)), alone<Alone>());
+  auto const expected = train<T>(of_one, {0, all}, steps, step);
   for_each_reach(ranks, [&](comm::threads_options const& options) {
     std::vector<std::vector<std::vector<std::uint64_t>>> found(static_cast<std::size_t>(ranks));
     comm::run_ranks(ranks, options, [&](comm::threads const& c) {
