@@ -19,7 +19,7 @@ function(pushpull_discover_emulated_tests target prefix)
     set(properties "${CMAKE_CURRENT_BINARY_DIR}/${target}.${way}.cmake")
     file(CONFIGURE OUTPUT "${properties}" @ONLY CONTENT [[
 if(tests_of_@target@.@way@)
-  set_tests_properties(${tests_of_@target@.@way@} PROPERTIES LABELS "gpu;emulated" ENVIRONMENT "@environment@"
+  set_tests_properties(${tests_of_@target@.@way@} PROPERTIES LABELS "gpu;emulated" TIMEOUT 300 ENVIRONMENT "@environment@"
     FAIL_REGULAR_EXPRESSION "skipped: no CUDA device"
     ENVIRONMENT_MODIFICATION "LD_LIBRARY_PATH=path_list_prepend:@PUSHPULL_EMULATOR_FOLDER@")
 endif()
