@@ -201,12 +201,12 @@ void make_windows(std::vector<operation> const& of_rank) {
     auto* const result = static_cast<ncclWindow_t*>(o.to);
     *result = nullptr;
     if (all().reached == 1) continue;
-    int const group = o.of->rank / all().reached * all().reached;
+    int const lowest = o.of->rank / all().reached * all().reached;  // of the ranks that reach each other
     if (o.from != first + static_cast<std::uint64_t>(o.of->rank) * lane)
       refuse("memory of a window that is not symmetric");
     ncclWindow_vidmem window{};
-    window.lsaFlatBase = const_cast<char*>(first) + static_cast<std::uint64_t>(group) * lane;
-    window.lsaRank = o.of->rank - group;
+    window.lsaFlatBase = const_cast<char*>(first) + static_cast<std::uint64_t>(lowest) * lane;
+    window.lsaRank = o.of->rank - lowest;
     window.worldRank = o.of->rank;
     window.stride4G = 1;
     expect(cudaSetDevice(o.of->device));
