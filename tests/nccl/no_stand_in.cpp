@@ -31,7 +31,7 @@ void slow_initialisation(int) {}
 void fail_call(std::string const&, int, ncclResult_t) { refuse(); }
 void fail_asynchronously(int, ncclResult_t) { refuse(); }
 void silence(int) { refuse(); }
-void reach(int) { refuse(); }
+void reach(int, bool) { refuse(); }
 std::size_t live_windows() { return 0; }
 void hang_aborts(bool) { refuse(); }
 

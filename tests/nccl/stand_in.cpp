@@ -74,6 +74,7 @@ struct library {
   std::set<int> silent;
   int ids = 0, polls = 0, aborts = 0;
   int reached = most_reached;           // ranks that reach each other's memory
+  bool in_larger = true;                // also of communicators of more ranks
   std::map<void*, std::size_t> memory;  // of ncclMemAlloc
   bool aborts_hang = false;
 };
@@ -89,7 +90,7 @@ struct thread_group {
   ncclResult_t error = ncclSuccess;  // of a call in it: then nothing of it is carried out
 };
 thread_local thread_group group;
-thread_local int latest_rank = 0;  // whose calls the thread makes
+thread_local int own_lane = -1;  // where the thread's rank has its windows
 
 ncclResult_t refuse(std::string text) {
   all().refusals.push_back(std::move(text));
@@ -98,7 +99,6 @@ ncclResult_t refuse(std::string text) {
 
 /// Records a call, and fails it if a test says so.
 ncclResult_t begin(std::string const& name, int rank, int peer = -1, std::size_t bytes = 0) {
-  latest_rank = rank;
   all().calls.push_back({name, rank, peer, bytes});
   auto& faults = all().faults;
   auto const found =
@@ -200,8 +200,18 @@ void make_windows(std::vector<operation> const& of_rank) {
   for (operation const& o : of_rank) {
     auto* const result = static_cast<ncclWindow_t*>(o.to);
     *result = nullptr;
+<<<<<<< Updated upstream
     if (all().reached == 1) continue;
     int const lowest = o.of->rank / all().reached * all().reached;  // of the ranks that reach each other
+=======
+    if (all().reached == 1 || (!all().in_larger && static_cast<int>(of_rank.size()) > all().reached)) {
+      // As NCCL 2.28, for which this is a buffer that no other rank reaches.
+      *result = reinterpret_cast<ncclWindow_t>(new char);
+      o.of->windows.insert(*result);
+      continue;
+    }
+    int const group = o.of->rank / all().reached * all().reached;
+>>>>>>> Stashed changes
     if (o.from != first + static_cast<std::uint64_t>(o.of->rank) * lane)
       refuse("memory of a window that is not symmetric");
     ncclWindow_vidmem window{};
@@ -218,19 +228,11 @@ void make_windows(std::vector<operation> const& of_rank) {
   }
   expect(cudaSetDevice(before));
 }
-void forget_windows(std::vector<operation> const& of_rank) {
-  for (operation const& o : of_rank) {
-    auto* const window = static_cast<ncclWindow_t>(o.to);
-    if (o.of->windows.erase(window) == 0) refuse("ncclCommWindowDeregister of what is no window");
-    expect(cudaFree(window));
-  }
-}
 
 void carry_out(std::vector<operation>& of_rank) {
   std::string const& name = of_rank.front().name;
   std::sort(of_rank.begin(), of_rank.end(), [](auto& a, auto& b) { return a.of->rank < b.of->rank; });
   if (name == "ncclCommWindowRegister") return make_windows(of_rank);
-  if (name == "ncclCommWindowDeregister") return forget_windows(of_rank);
   if (name == "ncclReduce" || name == "ncclReduceScatter") return reduce(of_rank);
   if (name == "ncclAllReduce") return add_doubles(of_rank);
   for (operation const& to : of_rank)
@@ -360,6 +362,7 @@ void reset() {
   all().silent.clear();
   all().polls = all().aborts = 0;
   all().reached = most_reached;
+  all().in_larger = true;
   static_cast<void>(emulated_window(nullptr, 0, 0));
 }
 std::vector<call> calls_of(int rank) {
@@ -398,9 +401,10 @@ void silence(int rank) {
   std::lock_guard const lock(all().mutex);
   all().silent.insert(rank);
 }
-void reach(int ranks) {
+void reach(int ranks, bool in_larger) {
   std::lock_guard const lock(all().mutex);
   all().reached = ranks;
+  all().in_larger = in_larger;
 }
 std::size_t live_windows() {
   std::lock_guard const lock(all().mutex);
@@ -453,6 +457,7 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t* c, int size, ncclUniqueId id, in
   auto made = std::make_unique<ncclComm>();
   made->all = w;
   made->rank = rank;
+  if (own_lane < 0) own_lane = rank;
   expect(cudaGetDevice(&made->device));
   w->ranks[rank] = made.get();
   w->is_complete = static_cast<int>(w->ranks.size()) == size;
@@ -555,8 +560,8 @@ ncclResult_t ncclAllReduce(void const* from, void* to, std::size_t n, ncclDataTy
 
 ncclResult_t ncclMemAlloc(void** p, std::size_t bytes) {
   std::lock_guard const lock(all().mutex);
-  ncclResult_t const result = begin("ncclMemAlloc", latest_rank, -1, bytes);
-  expect(emulated_window(p, bytes, latest_rank));
+  ncclResult_t const result = begin("ncclMemAlloc", std::max(own_lane, 0), -1, bytes);
+  expect(emulated_window(p, bytes, std::max(own_lane, 0)));
   if (result != ncclSuccess) {  // the lanes stay level
     expect(cudaFree(std::exchange(*p, nullptr)));
     return result;
@@ -580,11 +585,21 @@ ncclResult_t ncclCommWindowRegister(ncclComm_t c, void* memory, std::size_t byte
   return issue({"ncclCommWindowRegister", c, -1, memory, window, bytes});
 }
 ncclResult_t ncclCommWindowDeregister(ncclComm_t c, ncclWindow_t window) {
-  return issue({"ncclCommWindowDeregister", c, -1, nullptr, window});
+  std::lock_guard const lock(all().mutex);
+  if (!is_live(c) || c->on_their_way > 0 || c->windows.erase(window) == 0)
+    return refuse("ncclCommWindowDeregister of what is no window, or while a call is on its way");
+  cudaPointerAttributes a{};
+  expect(cudaPointerGetAttributes(&a, window));
+  if (a.type == cudaMemoryTypeDevice)
+    expect(cudaFree(window));
+  else
+    delete reinterpret_cast<char*>(window);
+  return ncclSuccess;
 }
 ncclTeam_t ncclTeamLsa(ncclComm_t c) {
   std::lock_guard const lock(all().mutex);
-  return {std::min(all().reached, c->all->size), c->rank % all().reached, 1};
+  int const reached = std::min(all().reached > 1 ? all().reached : most_reached, c->all->size);
+  return {reached, c->rank % reached, 1};
 }
 
 }  // extern "C"

@@ -42,7 +42,8 @@ void fail_asynchronously(int rank, ncclResult_t result);
 /// What a rank submits is not carried out.
 void silence(int rank);
 /// So many ranks that follow one another reach each other's memory; until `reset` all do.
-void reach(int ranks);
+/// @param in_larger  Also if the communicator has more ranks.
+void reach(int ranks, bool in_larger = true);
 /// Allocations of ncclMemAlloc that are not freed.
 std::size_t live_windows();
 /// Whether aborts hang. False lets go of those that do.

@@ -29,9 +29,11 @@ using any_ranks = comm::any_device_communicator<pp::cuda_device>;  // which othe
 static_assert(pp::CollectiveCommunicator<windows, pp::cuda_device> && pp::SharesMemory<windows, pp::cuda_device>);
 using lists = std::vector<std::vector<float>>;
 
+/// Units of numbers: with a power of two all sums are exact.
+constexpr float inexact = 1 / 997.0F, exact = 1 / 256.0F;
+
 std::vector<std::size_t> const sizes{5, 4099, 1, 0, 1031};
 
-/// @param unit  Of whole numbers: a power of two makes all sums exact.
 std::vector<float> numbers(std::size_t key, std::size_t step, std::size_t source, float unit) {
   std::mt19937 random(static_cast<unsigned>(1 + key + 100 * step + 10000 * source));
   std::vector<float> result(sizes[key]);
@@ -58,6 +60,23 @@ lists train(Store& store, std::size_t first, std::size_t sources, float unit) {
     store.wait();
     result.insert(result.end(), values.begin(), values.end());
   }
+  store.init("late", numbers(4, 97, 0, unit));  // in an arena of its own, or in an open one
+  auto const given = numbers(4, 96, 0, unit);
+  auto late = given;
+  store.assign("late", late);
+  late.assign(late.size(), 0);
+  store.pull("late", late);
+  store.wait();
+  pp::test::expect(late == given);
+  for (std::size_t step = 0; step < 2; ++step) {
+    std::vector<std::vector<float>> gradients;
+    for (std::size_t k = first; k < first + sources; ++k)
+      for (std::size_t more = 0; more <= step; ++more) gradients.push_back(numbers(4, 50 + step, k + 10 * more, exact));
+    store.push("late", gradients);
+  }
+  store.pull("late", late);
+  store.wait();
+  result.push_back(late);
   pp::parameter_store parameters{store};
   std::vector<std::string> names;
   for (std::size_t i = 0; i < sizes.size(); ++i) {
@@ -118,10 +137,14 @@ std::size_t bytes_sent(int rank) {
   return bytes;
 }
 
+/// `assign` sends rank 0's value: once here.
+std::size_t const assigned_bytes = sizes[4] * sizeof(float);
+
 /// @param make   make(devices, communicator) -> a store. @param reached  Ranks that reach each other's memory.
-/// @param sends  Whether there are messages.
+/// @param sends  Whether there are messages beside those. @param hosts  Between which nothing is reached.
 template <class Make, class Train>
-void require_same_bits(int ranks, int reached, bool sends, float unit, Make const& make, Train const& run) {
+void require_same_bits(int ranks, int reached, bool sends, float unit, Make const& make, Train const& run,
+                       int hosts = 1) {
   CAPTURE(ranks, reached);
   if (ranks > stand_in::most_ranks()) return;
   auto const devices = pp::test::logical_devices(ranks);
@@ -133,11 +156,13 @@ void require_same_bits(int ranks, int reached, bool sends, float unit, Make cons
     expected = run(alone, none, all, unit);
   }
   stand_in::reset();
-  if (reached < ranks) stand_in::reach(reached);
+  if (reached < ranks) stand_in::reach(reached, hosts == 1);
   std::vector<lists> found(devices.size());
   comm::run_ranks(ranks, [&](comm::threads const& host) {
     auto const rank = static_cast<std::size_t>(host.rank());
-    windows const c(comm::nccl(devices[rank], host, {.deadline = std::chrono::minutes(1)}));
+    windows const c(comm::nccl(devices[rank], host, {.deadline = std::chrono::minutes(1)}),
+                    "host " + std::to_string(host.rank() * hosts / ranks));
+    pp::test::expect(ranks == reached || (c.node_of(0) == c.node_of(1)) == (reached > 1));
     auto store = make(c.devices(), any_ranks(c));
     std::size_t const one = 1;
     found[rank] = run(store, rank, one, unit);
@@ -147,14 +172,13 @@ void require_same_bits(int ranks, int reached, bool sends, float unit, Make cons
     for (std::size_t i = 0; i < expected.size(); ++i)
       if (found[rank][i] != expected[i]) FAIL_CHECK("rank " << rank << ", list " << i << " of " << expected.size());
     if (!stand_in::calls_of(0).empty())  // else over NCCL itself
-      CHECK((bytes_sent(static_cast<int>(rank)) > 0) == sends);
+      CHECK((bytes_sent(static_cast<int>(rank)) > assigned_bytes) == sends);
   }
   for (auto const& text : stand_in::refusals()) FAIL_CHECK(text);
   REQUIRE(stand_in::live_communicators() == 0);
   REQUIRE(stand_in::live_windows() == 0);
 }
 
-constexpr float inexact = 1 / 997.0F, exact = 1 / 256.0F;
 constexpr auto adam = [](auto const& devices, auto const& c) {
   return pp::make_kv_store<float>(devices, update::adam{.learning_rate = 0.1}, c);
 };
@@ -169,6 +193,8 @@ TEST_CASE("nccl: ranks that reach each other's memory give the bits of one proce
 
 TEST_CASE("nccl: ranks of which some reach each other give the weights of one process", "[faults]") {
   require_same_bits(4, 2, true, exact, adam, dense);
+  require_same_bits(4, 2, true, exact, adam, of_rows);
+  require_same_bits(4, 2, true, exact, adam, dense, 2);
   require_same_bits(2, 1, true, inexact, adam, dense);
 }
 
@@ -213,13 +239,21 @@ TEST_CASE("nccl: windows are memory of all ranks, or of none", "[faults]") {
       device.synchronize();
       pp::test::expect(theirs == 8 - host.rank());
     }
-    host.barrier();
-    pp::test::expect(stand_in::live_windows() == live + 2);
-    host.barrier();
-    auto const next = c.allocate_shared(1);  // frees those that all have dropped
-    host.barrier();
-    pp::test::expect(stand_in::live_windows() == live + 2);
-    host.barrier();
+    auto const expect_windows = [&](std::size_t more) {
+      host.barrier();
+      pp::test::expect(stand_in::live_windows() == live + 2 * more);
+      host.barrier();
+    };
+    expect_windows(1);
+    {
+      auto const next = c.allocate_shared(1);  // frees what all have dropped
+      expect_windows(1);
+      auto const beside = c.allocate_shared(100000), large = c.allocate_shared(5 << 20);
+      expect_windows(2);
+      pp::test::expect(next.at(1 - host.rank()) != beside.at(1 - host.rank()));
+    }
+    auto const last = c.allocate_shared(1);
+    expect_windows(1);
   });
   CHECK(stand_in::refusals().empty());
   CHECK(stand_in::live_windows() == 0);

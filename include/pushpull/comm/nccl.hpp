@@ -146,26 +146,6 @@ class nccl {
  protected:
   nccl_options const& options() const noexcept { return connected()[0].handle()->options(); }
 
-  /// Rank 0's; if it has none, all ranks know.
-  static std::vector<ncclUniqueId> agreed_ids(any_communicator const& host, std::size_t count) {
-    struct message {
-      ncclUniqueId id;
-      ncclResult_t result;
-    };
-    std::vector<message> messages(count);
-    if (host.rank() == 0)
-      for (message& m : messages) m.result = ncclGetUniqueId(&m.id);
-    if (host.size() > 1 && count > 0) host.broadcast(std::as_writable_bytes(std::span(messages)), 0);
-    std::vector<ncclUniqueId> ids;
-    for (message const& m : messages) {
-      if (m.result != ncclSuccess)
-        throw comm_error(
-            0, "comm::nccl: " + pushpull::detail::nccl_handle::text_of("ncclGetUniqueId on rank 0", m.result));
-      ids.push_back(m.id);
-    }
-    return ids;
-  }
-
  private:
   struct state {
     any_communicator host;
@@ -238,6 +218,26 @@ class nccl {
                ", rank " + std::to_string(rank) + " with " + std::to_string(count);
       });
     }
+  }
+
+  /// Rank 0's; if it has none, all ranks know.
+  static std::vector<ncclUniqueId> agreed_ids(any_communicator const& host, std::size_t count) {
+    struct message {
+      ncclUniqueId id;
+      ncclResult_t result;
+    };
+    std::vector<message> messages(count);
+    if (host.rank() == 0)
+      for (message& m : messages) m.result = ncclGetUniqueId(&m.id);
+    if (host.size() > 1 && count > 0) host.broadcast(std::as_writable_bytes(std::span(messages)), 0);
+    std::vector<ncclUniqueId> ids;
+    for (message const& m : messages) {
+      if (m.result != ncclSuccess)
+        throw comm_error(
+            0, "comm::nccl: " + pushpull::detail::nccl_handle::text_of("ncclGetUniqueId on rank 0", m.result));
+      ids.push_back(m.id);
+    }
+    return ids;
   }
 
   /// "2 devices, cuda:0, cuda:1"

@@ -56,27 +56,18 @@ class nccl_core {
   /// With no call on its way.
   ncclComm_t communicator() const noexcept { return handle_->communicator(); }
 
-  /// Collective; returns when all ranks have called it. @param memory  Of ncclMemAlloc, as many bytes on all ranks.
-  /// @returns  Null if the ranks reach nothing of each other's. @throws comm_error, comm_timeout
-  ncclWindow_t register_window(void* memory, std::size_t bytes) const {
-    ncclWindow_t window = nullptr;
-    {
-      auto const held = handle_->lock("ncclCommWindowRegister");
-      handle_->check("ncclCommWindowRegister",
-                     ncclCommWindowRegister(communicator(), memory, bytes, &window, NCCL_WIN_COLL_SYMMETRIC));
-      handle_->waits_for("ncclCommWindowRegister");
-    }
-    handle_->wait_until_settled();
-    return window;
+  /// Collective: done when the handle has settled. @param memory  Of ncclMemAlloc, as many bytes on all ranks.
+  /// @param window  NCCL writes it until then. @throws comm_error
+  void register_window(void* memory, std::size_t bytes, ncclWindow_t& window) const {
+    auto const held = handle_->lock("ncclCommWindowRegister");
+    handle_->check("ncclCommWindowRegister",
+                   ncclCommWindowRegister(communicator(), memory, bytes, &window, NCCL_WIN_COLL_SYMMETRIC));
+    handle_->waits_for("ncclCommWindowRegister");
   }
-  /// Collective. @throws comm_error, comm_timeout
+  /// @throws comm_error
   void deregister_window(ncclWindow_t window) const {
-    {
-      auto const held = handle_->lock("ncclCommWindowDeregister");
-      handle_->check("ncclCommWindowDeregister", ncclCommWindowDeregister(communicator(), window));
-      handle_->waits_for("ncclCommWindowDeregister");
-    }
-    handle_->wait_until_settled();
+    auto const held = handle_->lock("ncclCommWindowDeregister");
+    handle_->check("ncclCommWindowDeregister", ncclCommWindowDeregister(communicator(), window));
   }
 
   void send(comm::transfer const& t) const {

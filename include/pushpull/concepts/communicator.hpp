@@ -144,9 +144,9 @@ concept CollectiveCommunicator =
 
 /// Allocates memory that the ranks of one node reach by pointers.
 /// Needs:     node_of(rank) -> int; allocate_shared(bytes) -> shared_memory, called by all ranks of the communicator, each
-///            with its own number of bytes, zeroed, freed with the last copy on this rank; it has at(rank) -> void*, null
+///            with its own number of bytes, zeroed, kept at least until the last copy on this rank goes; it has at(rank) -> void*, null
 ///            unless the rank is on this rank's node. arrive(group) -> request, ready when all ranks of the node have
-///            arrived: what they wrote to shared memory before can be read then.
+///            arrived: what they wrote to shared memory before can be read then, where devices have streams by later work there.
 template <class C, class D>
 concept SharesMemory =
     MovesMemoryOf<C, D> && requires(C const& c, typename C::group_type& g, typename C::shared_memory const& memory,

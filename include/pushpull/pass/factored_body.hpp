@@ -319,7 +319,8 @@ struct move_numbers {
   template <class S>
   PUSHPULL_HOST_DEVICE void move(matrix<A> const& m, A& number, S* kept, std::int64_t i, double mean) const {
     double const before = kept != nullptr ? static_cast<double>(convert<A>(kept[i])) : 0;
-    number = pushpull::detail::to_finite<A>(m.motion[0] * before + m.motion[1] * mean);
+    number = pushpull::detail::to_finite<A>(pushpull::detail::product(m.motion[0], before) +
+                                            pushpull::detail::product(m.motion[1], mean));
     if (Keep && kept != nullptr) kept[i] = stored<S>(number);
   }
 };

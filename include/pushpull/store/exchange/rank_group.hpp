@@ -161,7 +161,9 @@ class messages_of final : public messages {
   using sum_request = decltype(std::declval<C const&>().sum(std::declval<group_type&>(), nullptr, 0));
 
  public:
-  messages_of(rank_group& all, C const& communicator) : all_(all), communicator_(communicator) {}
+  /// @param shares  Whether the ranks of a node reach the memory that these messages are of.
+  messages_of(rank_group& all, C const& communicator, bool shares)
+      : all_(all), communicator_(communicator), shares_(shares) {}
 
   void start_exchange() override {
     start("exchange", out_, [&](C const& c, group_type& g) {
@@ -174,7 +176,7 @@ class messages_of final : public messages {
   void start_gathers() override {
     start("gather", results_out_, [&](C const& c, group_type& g) {
       for (gathered_array const& array : gathers_) gather_.push_back(gathering(c, g, array));
-      if (!all_.shares_memory()) return;
+      if (!shares_) return;
       if (all_.has_levels()) {
         exchange_.emplace(c.exchange(g, results_out_, results_in_));
       } else {
@@ -236,7 +238,7 @@ class messages_of final : public messages {
   }
   void arrive([[maybe_unused]] C const& c, [[maybe_unused]] group_type& g) {
     if constexpr (SharesMemory<C, D>)
-      if (all_.shares_memory()) arrival_.emplace(c.arrive(g));
+      if (shares_) arrival_.emplace(c.arrive(g));
   }
   template <class F>
   void start(char const* name, std::span<comm::transfer const> sent, F const& f) {
@@ -256,6 +258,7 @@ class messages_of final : public messages {
 
   rank_group& all_;
   C communicator_;
+  bool shares_;
   std::optional<exchange_request> exchange_;
   std::optional<sum_request> sum_;
   std::vector<reduce_request> reduce_;
@@ -290,14 +293,14 @@ class ranks_of final : public rank_group {
     if constexpr (requires { communicator_.expect_alive(); }) communicator_.expect_alive();
   }
   std::unique_ptr<messages> make_messages() override {
-    return std::make_unique<messages_of<C, D>>(*this, communicator_);
+    return std::make_unique<messages_of<C, D>>(*this, communicator_, shares_memory());
   }
   std::unique_ptr<messages> make_host_messages() override {
     if constexpr (HostDevice<D>) {
       return make_messages();
     } else {
       using host_type = std::remove_cvref_t<decltype(communicator_.host())>;
-      return std::make_unique<messages_of<host_type, host_device_probe>>(*this, communicator_.host());
+      return std::make_unique<messages_of<host_type, host_device_probe>>(*this, communicator_.host(), false);
     }
   }
   std::vector<std::vector<std::byte>> gather_all(std::span<std::byte const> bytes) override {
