@@ -200,18 +200,13 @@ void make_windows(std::vector<operation> const& of_rank) {
   for (operation const& o : of_rank) {
     auto* const result = static_cast<ncclWindow_t*>(o.to);
     *result = nullptr;
-<<<<<<< Updated upstream
-    if (all().reached == 1) continue;
-    int const lowest = o.of->rank / all().reached * all().reached;  // of the ranks that reach each other
-=======
     if (all().reached == 1 || (!all().in_larger && static_cast<int>(of_rank.size()) > all().reached)) {
       // As NCCL 2.28, for which this is a buffer that no other rank reaches.
       *result = reinterpret_cast<ncclWindow_t>(new char);
       o.of->windows.insert(*result);
       continue;
     }
-    int const group = o.of->rank / all().reached * all().reached;
->>>>>>> Stashed changes
+    int const lowest = o.of->rank / all().reached * all().reached;  // of the ranks that reach each other
     if (o.from != first + static_cast<std::uint64_t>(o.of->rank) * lane)
       refuse("memory of a window that is not symmetric");
     ncclWindow_vidmem window{};

@@ -135,13 +135,8 @@ class pull final : public gathered_operation<typename Table::device_type> {
   keyed_state<Table>& contents_;
   laid_out_call<Table, D, T, U> call_;
   pull_step<Table, U> step_;
-<<<<<<< Updated upstream
   // Not [[no_unique_address]]: nvcc 13 fails with an internal error where such a member has one.
   std::conditional_t<Table::collective && reads_mirrors, pull_step<Table, U, T>, no_step> mirror_step_;
-=======
-  // Not [[no_unique_address]], as a step has such a member: nvcc 13 may fail with an internal error.
-  std::conditional_t<Table::collective && reads_mirrors, pull_step<Table, U, T>, no_step> mirror_step_;
->>>>>>> Stashed changes
   struct no_outputs {};
   [[no_unique_address]] std::conditional_t<Table::collective, gathered_outputs<Table>, no_outputs> outputs_;
   std::unique_ptr<messages> messages_;  // of outputs that are gathered
