@@ -220,6 +220,10 @@ void on_two_ranks(bool at_a_file, std::vector<int> const& counts, comm::nccl_opt
   });
 }
 
+}  // namespace
+
+namespace of_nccl {  // in no anonymous namespace, where nvcc warns of members that nothing calls
+
 /// A communicator for one device per rank.
 struct of_one_device : communicator {
   explicit of_one_device(communicator const& c) : communicator(c) {}
@@ -228,7 +232,7 @@ struct of_one_device : communicator {
   }
 };
 
-}  // namespace
+}  // namespace of_nccl
 
 TEST_CASE("nccl: each device of a rank exchanges memory with the device of its number on the others") {
   if (pp::test::logical_devices(1).empty() || stand_in::most_ranks() < 4) return;
@@ -238,7 +242,7 @@ TEST_CASE("nccl: each device of a rank exchanges memory with the device of its n
       pp::test::expect(c.devices().size() == 2 && c.size() == 2 && c.device() == c.devices()[0]);
       pp::test::expect(pp::detail::owners_of<pp::cuda_device>(c, 2).owners() == 4);
       pp::test::expect_throws<pp::invalid_argument>(
-          [&] { static_cast<void>(pp::detail::owners_of<pp::cuda_device>(of_one_device(c), 2)); });
+          [&] { static_cast<void>(pp::detail::owners_of<pp::cuda_device>(of_nccl::of_one_device(c), 2)); });
       auto const own = static_cast<float>(c.rank()), other = 1 - own;
       numbers<float> const out_0(c.devices()[0], {own}), in_0(c.devices()[0], {-1});
       numbers<float> const out_1(c.devices()[1], {own + 10}), in_1(c.devices()[1], {-1});
@@ -459,7 +463,7 @@ TEST_CASE("nccl: a silent rank is a timeout on the others, also if aborts hang",
   }
 }
 
-namespace {
+namespace of_nccl {
 
 /// A GPU whose events wait until `finishes` is set, as they do on a stream in which a kernel of NCCL waits for its peer.
 struct stuck_device : pp::cuda_device {
@@ -477,16 +481,16 @@ struct stuck_device : pp::cuda_device {
   }
 };
 
-}  // namespace
+}  // namespace of_nccl
 
 TEST_CASE("nccl: the watchdog sees work that does not end on the stream, and late errors", "[faults]") {
   if (pp::test::logical_devices(1).empty()) return;
   for (bool const is_stuck : {true, false}) {
     stand_in::reset();
-    stuck_device const device(pp::test::logical_devices(1)[0]);
+    of_nccl::stuck_device const device(pp::test::logical_devices(1)[0]);
     *device.finishes = false;
     {
-      comm::nccl<stuck_device> const c(device, comm::single{}, {.deadline = is_stuck ? 200ms : 60000ms});
+      comm::nccl<of_nccl::stuck_device> const c(device, comm::single{}, {.deadline = is_stuck ? 200ms : 60000ms});
       numbers<double> const sums(device, {1});
       auto const add = [&] {
         auto group = c.group();
