@@ -275,9 +275,10 @@ class remote_calls : public pushpull::detail::store_face<remote_calls<T, D>, rem
 
 }  // namespace remote::detail
 
-/// The store of one of several workers, whose keys are in pieces on servers: see remote::server. It models Store, and has the
-/// calls of a kv_store: they mean what they mean there, but for the servers' consistency, and that push and pushpull send the
-/// sum of a call's sources. Keys are strings or integers.
+/// The store of one of several workers, whose keys are in pieces on servers: see remote::server. It models Store. Further calls of a
+/// kv_store are assign, row_sparse_pull, those that list keys and shapes, and statistics. All mean what they mean there, but for
+/// the servers' consistency, and that push and pushpull send the sum of a call's sources. States, step counts and parameter groups
+/// are the servers' own. Keys are strings or integers.
 /// @tparam T  Element type of the servers' store.
 /// @tparam D  Devices of this worker's tensors. Tensors in host memory are sent from where they are.
 /// Calls are asynchronous as those of kv_store. After an error of a server the keys of the call may be updated in parts: those

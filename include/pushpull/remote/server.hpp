@@ -21,7 +21,8 @@ namespace pushpull::inline PUSHPULL_ABI::remote {
 struct snapshots;
 
 /// Serves a kv_store to workers from a thread of its own. The store has integer keys and no keys yet; nobody else uses it
-/// meanwhile. It may have any devices, element policy and reduction; the rule takes no sums over keys or whole tensors.
+/// meanwhile. It may have any devices, element policy and reduction. The rule takes no sums over keys, and no statistics of rows and
+/// columns. With sums over a tensor each key is whole on one server.
 ///
 ///     kv_store<float, cpu_device<>, update::adam, integer_keys> store{cpu_devices(1), update::adam{}};
 ///     remote::server server{store, {.workers = 3}};

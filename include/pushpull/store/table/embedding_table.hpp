@@ -62,7 +62,7 @@ concept TableStore =
 /// failure of the store itself, new ids may have their rows, with initial values. The table refers to the store, which must
 /// outlive it, and no one else may use its keys. The initializer and the functions that the store calls must not call the table.
 /// Cost per id of a call: a look-up in the map, in parallel. New ids are handled one by one.
-/// @tparam S    A TableStore, of one process, with a rule whose states begin at zero.
+/// @tparam S    A TableStore, of one process, with a rule whose states begin at zero and whose first update is like later ones.
 /// @tparam Map  A SlotMap.
 template <TableStore S, SlotMap<typename S::device_type> Map = flat_slot_map>
 class embedding_table {
@@ -79,8 +79,9 @@ class embedding_table {
   using gradient_type = table_gradient<value_type>;
 
   /// @param name  Of the keys. @param row_length  Elements of a row.
-  /// @throws invalid_argument on options that are out of range, in a store of several ranks, and on a rule whose states do not begin
-  /// at zero (ema, swa, lookahead, dcasgd, schedule_free, prodigy, adagrad with an initial value); duplicate_key
+  /// @throws invalid_argument on options that are out of range, in a store of several ranks, on a rule whose states do not begin at
+  /// zero (ema, swa, lookahead, dcasgd, delay_compensation, schedule_free, prodigy, adagrad with an initial value), and on one whose
+  /// first update differs from later ones (adopt); duplicate_key
   template <RowInitializer<master_type> Initializer = normal_rows>
   embedding_table(S& store, std::string name, std::int64_t row_length, table_options const& options = {},
                   Initializer initial = {})
