@@ -2,17 +2,15 @@
 #include "options.hpp"
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <iostream>
 #include <limits>
-#include <map>
 #include <optional>
 #include <string>
-#include <utility>
 
+#include "choices.hpp"
 #include "input_error.hpp"
 
 namespace train_classifier {
@@ -30,25 +28,6 @@ double default_learning_rate(updater_name updater) {
 
 int default_epochs(dataset_name dataset) { return dataset == dataset_name::digits ? 20 : 10; }
 
-template <class Enum>
-CLI::Option* add_choice(CLI::App& app, std::string const& name, Enum& target,
-                        std::map<std::string, Enum> const& choices, std::string const& description) {
-  std::string names;
-  for (auto const& choice : choices) names += (names.empty() ? "" : "|") + choice.first;
-  auto const choose = [&target, choices, names, name](std::string const& value) {
-    auto const found = choices.find(value);
-    if (found == choices.end()) throw CLI::ValidationError{name, value + " is not one of " + names};
-    target = found->second;
-  };
-  return app.add_option_function<std::string>(name, choose, description)->type_name(names);
-}
-
-std::string one_line(std::string text) {
-  while (!text.empty() && text.back() == '\n') text.pop_back();
-  std::replace(text.begin(), text.end(), '\n', ' ');
-  return text;
-}
-
 }  // namespace
 
 std::optional<options> parse(int argc, char const* const* argv, options chosen) {
@@ -56,22 +35,24 @@ std::optional<options> parse(int argc, char const* const* argv, options chosen) 
   std::optional<int> epochs;
   CLI::App app{"Trains a two-layer perceptron on several devices through a pushpull parameter store.",
                "train_classifier"};
-  add_choice<dataset_name>(app, "--dataset", chosen.dataset,
-                           {{"digits", dataset_name::digits}, {"fashion-mnist", dataset_name::fashion_mnist}},
-                           "images to learn (default digits)");
+  detail::add_choice<dataset_name>(app, "--dataset", chosen.dataset,
+                                   {{"digits", dataset_name::digits}, {"fashion-mnist", dataset_name::fashion_mnist}},
+                                   "images to learn (default digits)");
   app.add_option("--data-dir", chosen.data_dir, "folder of the dataset's files");
-  add_choice<device_kind>(app, "--device", chosen.device, {{"cpu", device_kind::cpu}, {"cuda", device_kind::cuda}},
-                          "kind of device (default cpu)");
+  detail::add_choice<device_kind>(app, "--device", chosen.device,
+                                  {{"cpu", device_kind::cpu}, {"cuda", device_kind::cuda}},
+                                  "kind of device (default cpu)");
   app.add_option("--devices", chosen.devices,
                  "number of devices of a process (default " + std::to_string(chosen.devices) + ")")
       ->check(CLI::Range(1, 256));
-  add_choice<updater_name>(app, "--updater", chosen.updater,
-                           {{"sgd", updater_name::sgd},
-                            {"momentum", updater_name::momentum},
-                            {"adam", updater_name::adam},
-                            {"adamw", updater_name::adamw},
-                            {"adam8", updater_name::adam8}},
-                           "rule that applies the gradients (default adam); adam8: with states of 8 bits, on CPUs");
+  detail::add_choice<updater_name>(
+      app, "--updater", chosen.updater,
+      {{"sgd", updater_name::sgd},
+       {"momentum", updater_name::momentum},
+       {"adam", updater_name::adam},
+       {"adamw", updater_name::adamw},
+       {"adam8", updater_name::adam8}},
+      "rule that applies the gradients (default adam); adam8: with states of 8 bits, on CPUs");
   app.add_option("--learning-rate", learning_rate, "default 0.2 for sgd, 0.02 for momentum, 0.001 for the others");
   app.add_option("--epochs", epochs, "passes over the training images (default 20 for digits, 10 for fashion-mnist)")
       ->check(CLI::Range(1, 1'000'000));
@@ -98,7 +79,7 @@ std::optional<options> parse(int argc, char const* const* argv, options chosen) 
     std::cout << app.help();
     return std::nullopt;
   } catch (CLI::ParseError const& error) {
-    throw input_error{one_line(error.what())};
+    throw input_error{detail::one_line(error.what())};
   }
 
   auto const devices = static_cast<std::size_t>(chosen.devices) * static_cast<std::size_t>(chosen.ranks);

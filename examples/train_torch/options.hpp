@@ -9,6 +9,8 @@
 #include <limits>
 #include <optional>
 #include <string>
+#include <train_classifier/choices.hpp>
+#include <train_classifier/input_error.hpp>
 #include <train_classifier/options.hpp>
 
 namespace train_torch {
