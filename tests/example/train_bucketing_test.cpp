@@ -105,7 +105,7 @@ TEST_CASE("gradients of the recurrent network agree with central differences", "
 TEST_CASE("the recurrent network learns lines of several lengths", "[example][train_bucketing]") {
   text_run const run;
   auto const devices = GENERATE(as<std::string>{}, "1", "3");
-  auto const result = run("--epochs 12 --learning-rate 0.02 --sample 400 --temperature 0.2 --devices " + devices);
+  auto const result = run("--epochs 12 --learning-rate 0.01 --sample 2000 --temperature 0.7 --devices " + devices);
   INFO(result.output << result.errors);
   CHECK(result.exit_code == 0);
   CHECK(result.errors.empty());
