@@ -11,7 +11,7 @@
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
 /// Whether the pass prefetches operands in memory. By measurement: on Intel's Xeon prefetches hide a rule's
-/// arithmetic; on AMD's EPYC they cost up to a quarter of the time of a step. Elsewhere not measured.
+/// arithmetic; on AMD's EPYC they cost up to a fifth of the time of a step. Elsewhere not measured.
 inline bool prefetching_pays() noexcept {
 #if defined(__x86_64__) && __has_include(<cpuid.h>)
   static bool const pays = [] {
