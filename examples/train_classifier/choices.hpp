@@ -9,6 +9,7 @@
 
 namespace train_classifier::detail {
 
+/// An option `name` that sets `target` to one of `choices`.
 template <class Enum>
 CLI::Option* add_choice(CLI::App& app, std::string const& name, Enum& target,
                         std::map<std::string, Enum> const& choices, std::string const& description) {
@@ -22,6 +23,7 @@ CLI::Option* add_choice(CLI::App& app, std::string const& name, Enum& target,
   return app.add_option_function<std::string>(name, choose, description)->type_name(names);
 }
 
+/// The text without its line ends.
 inline std::string one_line(std::string text) {
   while (!text.empty() && text.back() == '\n') text.pop_back();
   std::replace(text.begin(), text.end(), '\n', ' ');

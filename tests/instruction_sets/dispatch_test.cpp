@@ -13,7 +13,7 @@ struct part {
   char const* name;
   bool runs;
   double (*train)(char const*);
-  std::vector<float> (*results)();
+  std::vector<double> (*results)();
 };
 
 std::vector<part> newer_parts() {
@@ -45,12 +45,15 @@ TEST_CASE("Parts compiled for different processors work in one program") {
 TEST_CASE("Rules have the same bits with and without fused products and for all sizes of registers") {
   auto const expected = results_on_oldest();
   for (part const& p : newer_parts()) {
-    if (!p.runs) continue;
+    if (!p.runs) {
+      WARN("skipped: this processor has no instructions of the " << p.name << " part");
+      continue;
+    }
     auto const given = p.results();
     REQUIRE(given.size() == expected.size());
     std::size_t different = 0;
     for (std::size_t i = 0; i < given.size(); ++i)
-      different += std::memcmp(&given[i], &expected[i], sizeof(float)) != 0;
+      different += std::memcmp(&given[i], &expected[i], sizeof(double)) != 0;
     INFO(p.name << " of " << given.size());
     CHECK(different == 0);
   }

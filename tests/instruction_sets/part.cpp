@@ -1,57 +1,31 @@
 #include "part.hpp"
 
 #include <cstddef>
-#include <cstdint>
 #include <random>
 #include <vector>
 
 #include <pushpull/pushpull.hpp>
 
+#include "update/rule_runner.hpp"
+
 namespace {
 
-namespace pass = pushpull::pass;
 namespace update = pushpull::update;
 
-/// Appends the weights and states of `rule` after some steps over runs of one and of three gradients.
+/// Appends the weights and states of `rule` after some steps.
 template <class Rule>
-void append_results(std::vector<float>& results, Rule const& rule) {
-  constexpr std::size_t states = pushpull::detail::state_count<Rule>;
-  using types = pass::element_types<float, float, float, float, float>;
-  constexpr std::size_t size = 4 * pass::padding;
+void append_results(std::vector<double>& results, Rule const& rule) {
   std::mt19937 random(7);
   auto const numbers = [&] {
-    std::vector<float> result(size);
-    for (float& x : result) x = static_cast<float>(random() >> 8) * 0x1p-23F - 1;
+    std::vector<double> result(257);
+    for (double& x : result) x = static_cast<double>(random() >> 8) * 0x1p-23 - 1;
     return result;
   };
-  pushpull::cpu_device<> const device;
-  pass::clock_of<Rule, types> clock{};
-  std::vector<std::vector<float>> const gradients{numbers(), numbers(), numbers()};
-  std::vector<float> weights[] = {numbers(), numbers()};
-  std::vector<float> kept[2][states + 1];
-  pass::plan<pushpull::cpu_device<>, types, states> plan;
-  plan.add_clock(0, true);
-  for (std::size_t key = 0; key < 2; ++key) {
-    pass::run<types, states> run{};
-    run.size = static_cast<std::int64_t>(size);
-    run.master = weights[key].data();
-    for (std::size_t s = 0; s < states; ++s) {
-      kept[key][s].resize(size);
-      run.state[s] = kept[key][s].data();
-    }
-    std::vector<float const*> sources;
-    for (auto const& gradient : gradients)
-      if (key == 1 || sources.empty()) sources.push_back(gradient.data());
-    plan.add(run, sources, std::vector<float*>{});
-  }
-  plan.commit(device);
-  for (int step = 0; step < 5; ++step) {
-    plan.begin_step(device, &rule, &clock);
-    plan.template launch<Rule, pushpull::reduce::mean, pass::memory::arenas>(device, &rule, &clock);
-  }
-  for (std::size_t key = 0; key < 2; ++key) {
-    results.insert(results.end(), weights[key].begin(), weights[key].end());
-    for (std::size_t s = 0; s < states; ++s) results.insert(results.end(), kept[key][s].begin(), kept[key][s].end());
+  pushpull::test::rule_runner<float, float, Rule> runner(rule, numbers(), 2);
+  for (int step = 0; step < 5; ++step) runner.step(numbers());
+  for (std::size_t s = 0; s <= Rule::state_names.size(); ++s) {
+    auto const values = runner.values(s);
+    results.insert(results.end(), values.begin(), values.end());
   }
 }
 
@@ -67,8 +41,8 @@ double TRAIN(char const* key) {
   return double{weight[0]};
 }
 
-std::vector<float> RESULTS() {
-  std::vector<float> results;
+std::vector<double> RESULTS() {
+  std::vector<double> results;
   append_results(results, update::weight_decay(0.01) | update::momentum{.learning_rate = 0.1});
   append_results(results, update::adam{.learning_rate = 0.01});
   append_results(results, update::nadam{.learning_rate = 0.01});

@@ -9,7 +9,7 @@ double train_on_oldest(char const* key);
 double train_on_newest(char const* key);
 double train_on_widest(char const* key);
 
-/// All weights and states after steps of several rules, in place and with several gradients.
-std::vector<float> results_on_oldest();
-std::vector<float> results_on_newest();
-std::vector<float> results_on_widest();
+/// All weights and states after steps of several rules, which are floats.
+std::vector<double> results_on_oldest();
+std::vector<double> results_on_newest();
+std::vector<double> results_on_widest();

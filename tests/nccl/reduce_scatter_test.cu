@@ -8,12 +8,12 @@
 #include <chrono>
 #include <cmath>
 #include <cstddef>
-#include <random>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "nccl/alone.cuh"
+#include "nccl/numbers.hpp"
 #include "nccl/stand_in.hpp"
 #include "support/catch.hpp"
 #include "support/cuda_devices.cuh"
@@ -30,26 +30,18 @@ using communicator = comm::nccl<pp::cuda_device>;
 /// As many elements as make parts of ranks alike, and others.
 std::vector<std::vector<std::size_t>> const models{{5, 4099, 1, 0, 1031}, {8192}, {3}};
 
-template <class T>
-std::vector<T> gradient(std::size_t size, std::size_t key, int step, int source) {
-  std::mt19937 random(static_cast<unsigned>(1 + key) + 100U * static_cast<unsigned>(step) +
-                      10000U * static_cast<unsigned>(source));
-  std::vector<T> result(size);
-  for (T& x : result) x = static_cast<T>(static_cast<float>(static_cast<int>(random() % 4001) - 2000) / 997.0F);
-  return result;
-}
-
 /// The weights of a model after some steps with the gradients of sources `first` and those after it.
 template <class Store>
-std::vector<std::vector<float>> trained(Store& store, std::vector<std::size_t> const& sizes, int first) {
+std::vector<std::vector<float>> trained(Store& store, std::vector<std::size_t> const& sizes, std::size_t first) {
   using T = typename Store::value_type;
   pp::parameter_store parameters{store};
-  for (std::size_t i = 0; i < sizes.size(); ++i) parameters.add(std::to_string(i), gradient<T>(sizes[i], i, 99, 0));
+  for (std::size_t i = 0; i < sizes.size(); ++i)
+    parameters.add(std::to_string(i), pp::test::numbers<T>(sizes[i], i, 99, 0));
   std::size_t const devices = store.devices().size();
-  for (int step = 0; step < 3; ++step) {
+  for (std::size_t step = 0; step < 3; ++step) {
     for (std::size_t i = 0; i < sizes.size(); ++i)
       for (std::size_t n = 0; n < devices; ++n)
-        pp::copy(gradient<T>(sizes[i], i, step, first + static_cast<int>(n)), parameters.grad(std::to_string(i), n));
+        pp::copy(pp::test::numbers<T>(sizes[i], i, step, first + n), parameters.grad(std::to_string(i), n));
     parameters.update_all();
   }
   store.wait();
@@ -81,7 +73,8 @@ void require_close(float tolerance, Make const& make, bool cuts = true) {
       comm::run_ranks(ranks, [&, count = each](comm::threads const& host) {
         std::vector const own(devices.begin() + host.rank() * count, devices.begin() + (host.rank() + 1) * count);
         auto store = make(own, communicator(own, host, {.deadline = std::chrono::minutes(1)}));
-        found[static_cast<std::size_t>(host.rank())] = trained(store, sizes, host.rank() * count);
+        auto const rank = static_cast<std::size_t>(host.rank());
+        found[rank] = trained(store, sizes, rank * own.size());
       });
       CAPTURE(ranks, each, sizes);
       for (auto const& of_rank : found) {

@@ -10,11 +10,11 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "nccl/alone.cuh"
+#include "nccl/numbers.hpp"
 #include "nccl/ranks_of_a_file.cuh"
 #include "nccl/stand_in.hpp"
 #include "support/catch.hpp"
@@ -31,20 +31,12 @@ namespace stand_in = pushpull::test::stand_in;
 using communicator = comm::nccl<pp::cuda_device>;
 using lists = std::vector<std::vector<float>>;
 
-/// Sizes that are 0, 1, prime, and of more than a leaf per rank.
-std::vector<std::size_t> const sizes{5, 4099, 1, 0, 1031};
+using pp::test::keys;
+using pp::test::rows_of;
+using pp::test::sizes;
 
 std::vector<float> gradient(std::size_t key, std::size_t step, std::size_t source) {
-  std::mt19937 random(static_cast<unsigned>(1 + key + 100 * step + 10000 * source));
-  std::vector<float> result(sizes[key]);
-  for (float& x : result) x = static_cast<float>(static_cast<int>(random() % 4001) - 2000) / 997.0F;
-  return result;
-}
-
-std::vector<std::string> keys() {
-  std::vector<std::string> result;
-  for (std::size_t i = 0; i < sizes.size(); ++i) result.push_back("key " + std::to_string(i));
-  return result;
+  return pp::test::numbers(sizes[key], key, step, source);
 }
 
 /// Weights after each step, of a store whose rank brings source number `own` of each key, or of one that has all `sources`.
@@ -94,15 +86,7 @@ lists train_parameters(Store& store, std::size_t own, std::size_t sources, std::
 /// Same, of keys that rows update: of the host, and of the store's devices. Rows are cut by slices.
 template <class Store>
 lists train_rows(Store& store, std::size_t own, std::size_t sources, std::size_t steps, pp::key_options options) {
-  pp::shape const whole{67, 61};
-  auto const rows_of = [&](std::size_t step, std::size_t source) {
-    std::mt19937 random(static_cast<unsigned>(1 + step + 100 * source));
-    pp::row_sparse<float> rows(pp::cpu_device<>(), whole, static_cast<std::int64_t>((step + source) % 3 * 9));
-    for (std::int64_t i = 0; i < rows.rows(); ++i) rows.row_ids()[i] = static_cast<std::int64_t>(random() % 67);
-    for (std::int64_t i = 0; i < rows.rows() * 61; ++i)
-      rows.values()[i] = static_cast<float>(static_cast<int>(random() % 4001) - 2000) / 997.0F;
-    return rows;
-  };
+  pp::shape const& whole = pp::test::rows_shape;
   store.init("rows", rows_of(1, own == 0 ? 1 : 0), options);  // those of rank 0 count
   std::vector<float> weights(67 * 61);
   pp::tensor_view<float, pp::cpu_device<>> const view(weights.data(), whole);

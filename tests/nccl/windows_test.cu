@@ -7,11 +7,10 @@
 
 #include <chrono>
 #include <cstddef>
-#include <cstdint>
-#include <random>
 #include <string>
 #include <vector>
 
+#include "nccl/numbers.hpp"
 #include "nccl/stand_in.hpp"
 #include "support/catch.hpp"
 #include "support/cuda_devices.cuh"
@@ -29,21 +28,13 @@ using any_ranks = comm::any_device_communicator<pp::cuda_device>;  // which othe
 static_assert(pp::CollectiveCommunicator<windows, pp::cuda_device> && pp::SharesMemory<windows, pp::cuda_device>);
 using lists = std::vector<std::vector<float>>;
 
-/// Units of numbers: with a power of two all sums are exact.
-constexpr float inexact = 1 / 997.0F, exact = 1 / 256.0F;
-
-std::vector<std::size_t> const sizes{5, 4099, 1, 0, 1031};
+using pp::test::exact;
+using pp::test::inexact;
+using pp::test::keys;
+using pp::test::sizes;
 
 std::vector<float> numbers(std::size_t key, std::size_t step, std::size_t source, float unit) {
-  std::mt19937 random(static_cast<unsigned>(1 + key + 100 * step + 10000 * source));
-  std::vector<float> result(sizes[key]);
-  for (float& x : result) x = static_cast<float>(static_cast<int>(random() % 4001) - 2000) * unit;
-  return result;
-}
-std::vector<std::string> keys() {
-  std::vector<std::string> result;
-  for (std::size_t i = 0; i < sizes.size(); ++i) result.push_back("key " + std::to_string(i));
-  return result;
+  return pp::test::numbers(sizes[key], key, step, source, unit);
 }
 
 /// Weights after pushes of `sources` sources from number `first` on, and after steps of parameters whose gradients they are.
@@ -104,21 +95,12 @@ lists train(Store& store, std::size_t first, std::size_t sources, float unit) {
 /// Same of a key that rows update.
 template <class Store>
 lists train_rows(Store& store, std::size_t first, std::size_t sources, float unit) {
-  pp::shape const whole{67, 61};
-  auto const rows_of = [&](std::size_t step, std::size_t source) {
-    std::mt19937 random(static_cast<unsigned>(1 + step + 100 * source));
-    pp::row_sparse<float> rows(pp::cpu_device<>(), whole, static_cast<std::int64_t>((step + source) % 3 * 9));
-    for (std::int64_t i = 0; i < rows.rows(); ++i) rows.row_ids()[i] = static_cast<std::int64_t>(random() % 67);
-    for (std::int64_t i = 0; i < rows.rows() * 61; ++i)
-      rows.values()[i] = static_cast<float>(static_cast<int>(random() % 4001) - 2000) * unit;
-    return rows;
-  };
   std::vector<float> weights(67 * 61, 1);
-  pp::tensor_view<float, pp::cpu_device<>> const view(weights.data(), whole);
+  pp::tensor_view<float, pp::cpu_device<>> const view(weights.data(), pp::test::rows_shape);
   store.init("rows", view);
   for (std::size_t step = 0; step < 4; ++step) {
     std::vector<pp::row_sparse<float>> rows;
-    for (std::size_t k = first; k < first + sources; ++k) rows.push_back(rows_of(step, k));
+    for (std::size_t k = first; k < first + sources; ++k) rows.push_back(pp::test::rows_of(step, k, unit));
     store.pushpull("rows", rows, view, step == 2 ? pp::row_updates::standard : pp::row_updates::lazy);
     store.wait();
   }

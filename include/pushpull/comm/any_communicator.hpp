@@ -103,6 +103,7 @@ class basic_any_communicator {
     return model_->gather_all(bytes);
   }
   int node_of(int rank) const { return model_->node_of(rank); }
+  /// @throws invalid_argument for memory of devices, if the held communicator shares none
   shared_memory allocate_shared(std::size_t bytes) const { return model_->allocate_shared(bytes); }
   request arrive(group_type& group) const { return model_->arrive(group.held_.get()); }
 

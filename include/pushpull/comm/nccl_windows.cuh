@@ -146,30 +146,35 @@ class nccl_window_list {
   static constexpr std::size_t alignment = NCCL_WIN_REQUIRED_ALIGNMENT;
   static constexpr std::size_t shared_bytes = std::size_t{16} << 20;  // of windows for small blocks
 
+  /// Of all ranks.
+  template <class T>
+  std::vector<T> gathered(T const& own) const {
+    std::vector<T> all;
+    for (auto const& message : ranks_.gather_all(std::as_bytes(std::span(&own, 1))))
+      std::memcpy(&all.emplace_back(), message.data(), sizeof(T));
+    return all;
+  }
+
   /// A communicator for each `size` ranks that follow one another, and its first window.
   void connect(int size) {
-    ncclUniqueId own{};
-    bool const is_first = ranks_.rank() % size == 0;
-    ncclResult_t const result = is_first ? ncclGetUniqueId(&own) : ncclSuccess;
-    std::int32_t const has_id = result == ncclSuccess ? 1 : 0;
-    std::array<std::byte, sizeof(own) + sizeof(has_id)> message{};
-    std::memcpy(message.data(), &own, sizeof(own));
-    std::memcpy(message.data() + sizeof(own), &has_id, sizeof(has_id));
-    auto const all = ranks_.gather_all(message);
-    for (std::size_t rank = 0; rank < all.size(); ++rank) {
-      std::int32_t has = 0;
-      std::memcpy(&has, all[rank].data() + sizeof(own), sizeof(has));
-      if (has == 0)
+    struct message {
+      ncclUniqueId id;
+      ncclResult_t result;
+    };
+    message own{};
+    if (ranks_.rank() % size == 0) own.result = ncclGetUniqueId(&own.id);
+    auto const all = gathered(own);
+    for (std::size_t rank = 0; rank < all.size(); ++rank)
+      if (all[rank].result != ncclSuccess)
         throw comm_error(static_cast<int>(rank),
-                         "comm::nccl_windows: ncclGetUniqueId on rank " + std::to_string(rank) + " failed");
-    }
-    std::memcpy(&own, all[static_cast<std::size_t>(ranks_.rank() / size * size)].data(), sizeof(own));
+                         "comm::nccl_windows: " + nccl_handle::text_of("ncclGetUniqueId", all[rank].result) +
+                             ", on rank " + std::to_string(rank));
     if (core_) {
       forget(*windows_.front());
       windows_.clear();
     }
     core_.emplace(ranks_.device(), ranks_.rank() % size, size, options_, std::make_shared<nccl_failure>());
-    core_->start(own);
+    core_->start(all[static_cast<std::size_t>(ranks_.rank() / size * size)].id);
     wait();
     window& first = registered(alignment);
     int const reached = is_window(first) ? ncclTeamLsa(core_->communicator()).nRanks : 1;
@@ -206,17 +211,13 @@ class nccl_window_list {
     window& made = *windows_.back();
     [[maybe_unused]] auto const current = core_->device().activate();
     ncclResult_t const result = ncclMemAlloc(&made.memory, bytes);
-    std::int32_t const is_there = result == ncclSuccess ? 1 : 0;
-    auto const all = ranks_.gather_all(std::as_bytes(std::span(&is_there, 1)));
-    for (std::size_t rank = 0; rank < all.size(); ++rank) {
-      std::int32_t has = 0;
-      std::memcpy(&has, all[rank].data(), sizeof(has));
-      if (has == 1) continue;
-      if (is_there == 1) static_cast<void>(ncclMemFree(made.memory));
+    auto const results = gathered(result);
+    for (std::size_t rank = 0; rank < results.size(); ++rank) {
+      if (results[rank] == ncclSuccess) continue;
+      if (result == ncclSuccess) static_cast<void>(ncclMemFree(made.memory));
       windows_.pop_back();
       throw out_of_memory("comm::nccl_windows: rank " + std::to_string(rank) + " has no " + std::to_string(bytes) +
-                          " bytes for a window" +
-                          (is_there == 1 ? std::string() : ": " + nccl_handle::text_of("ncclMemAlloc", result)));
+                          " bytes for a window: " + nccl_handle::text_of("ncclMemAlloc", results[rank]));
     }
     made.bytes = bytes;
     try {
@@ -234,12 +235,9 @@ class nccl_window_list {
 
   /// The number of ranks that reach each other, if it is the same everywhere and divides theirs.
   int agreed(int own, int size) const {
-    for (auto const& message : ranks_.gather_all(std::as_bytes(std::span(&own, 1)))) {
-      int other = 0;
-      std::memcpy(&other, message.data(), sizeof(other));
-      if (other != own) return 1;
-    }
-    return own >= 1 && size % own == 0 ? own : 1;
+    auto const all = gathered(own);
+    bool const is_same = std::ranges::all_of(all, [&](int other) { return other == own; });
+    return is_same && own >= 1 && size % own == 0 ? own : 1;
   }
   /// Ranks on each host, if all hosts have as many, which follow one another; else 1.
   int ranks_per_host(std::string const& host) const {
