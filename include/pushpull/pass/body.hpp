@@ -273,7 +273,6 @@ struct body {
   PUSHPULL_EXEC_CHECK_DISABLE
   PUSHPULL_DEVICE_INLINE void coded_elements(run_type const& r, parameters const& given, std::int64_t first,
                                              std::int64_t last) const {
-    constexpr auto width = static_cast<std::int64_t>(block_type::pack_type::size);
     coded_buffer buffer[2] = {};
     std::uint8_t unused[S::block];
     coded_rest rest;
@@ -286,7 +285,7 @@ struct body {
     std::size_t current = 0;
     for (; first < last; first += S::block, current ^= 1)
       rest = coded_block(r, given, first, buffer[current], rest, unused);
-    for (std::int64_t j = 0; j < S::block; j += width) rest.encode(j);
+    for (std::int64_t j = 0; j < S::block; j += block_type::size) rest.template encode<block_type::count>(j);
   }
 
   /// A block of codes. @param before  The block before it, which is encoded meanwhile: a processor does so while it waits for
@@ -330,8 +329,8 @@ struct body {
             one{{lanes[s]}}.store(memory.elements[s] + j + at);
           }
         });
-        before.encode(j + at);
       });
+      before.template encode<block_type::count>(j);
       if constexpr (writes_weight<Rule>) w.store(master + j);
       if (valid > 0) detail::mirror<Memory>(w, r, i, valid);
     }

@@ -109,22 +109,38 @@ struct coded_rest {
   R factor[States];
   pushpull::detail::random_words<R> random{};  // zeros if no codec rounds at random
 
-  /// Encodes the pack that begins with element j, of all states. Packs come in order.
+  /// Encodes the N packs that begin with element j, of all states. Packs come in order.
   PUSHPULL_EXEC_CHECK_DISABLE
+  template <std::size_t N>
   PUSHPULL_DEVICE_INLINE void encode(std::int64_t j) {
+    using words = decltype(random.lower());
+    words lower[N] = {}, upper[N] = {};
+    if constexpr (S::random)
+      static_for<N>([&](auto k) PUSHPULL_INLINE_LAMBDA {
+        lower[k] = random.lower();
+        upper[k] = random.upper();
+        random.advance();
+      });
     static_for<States>([&](auto s) PUSHPULL_INLINE_LAMBDA {
       if constexpr (S::template encodes<s>) {
-        block<V, 1, simd_access> x;
-        x.load(static_cast<float const*>(from->elements[s]) + j);
+        block<V, N, simd_access> packs;
+        packs.load(static_cast<float const*>(from->elements[s]) + j);
+        R x[N];
+        static_for<N>([&](auto k) PUSHPULL_INLINE_LAMBDA { x[k] = packs.x[k].value; });
         // Two states of one element are rounded independently; a third as the first.
         using codec = typename S::template codec<s>;
-        auto rounding = s % 2 == 0 ? random.lower() : random.upper();
-        if constexpr (s % 2 == 0 && pushpull::detail::FloatBitsCodec<codec>) rounding &= 0xFFFFF;
-        pushpull::detail::encode_states<codec>(codes[s] + j * pushpull::detail::code_bits<codec> / 8, x.x[0].value,
-                                               factor[s], rounding);
+        std::uint8_t* const to = codes[s] + j * pushpull::detail::code_bits<codec> / 8;
+        if constexpr (s % 2 == 1) {
+          pushpull::detail::encode_states<codec>(to, x, factor[s], upper);
+        } else if constexpr (pushpull::detail::FloatBitsCodec<codec>) {
+          words rounding[N];
+          static_for<N>([&](auto k) PUSHPULL_INLINE_LAMBDA { rounding[k] = lower[k] & 0xFFFFF; });
+          pushpull::detail::encode_states<codec>(to, x, factor[s], rounding);
+        } else {
+          pushpull::detail::encode_states<codec>(to, x, factor[s], lower);
+        }
       }
     });
-    if constexpr (S::random) random.advance();
   }
 
   /// Sets the unit of a block of state number s, which `to` begins.

@@ -9,16 +9,16 @@
 
 namespace pushpull::inline PUSHPULL_ABI::detail {
 
-#if !defined(__CUDA_ARCH__) && defined(__GNUC__) && (defined(__x86_64__) || defined(__aarch64__))
+#if !defined(__CUDA_ARCH__)
 
-// No instruction: the compiler only may not look through it.
+/// Makes the compiler forget how the number or vector came about. No instruction; nothing where it is not known how.
 template <class R>
-PUSHPULL_HOST_INLINE void hide(R& x) {
-#if defined(__aarch64__)
+PUSHPULL_HOST_INLINE void hide([[maybe_unused]] R& x) {
+#if defined(__GNUC__) && defined(__aarch64__)
   asm("" : "+w"(x));
-#elif defined(__AVX512F__)
+#elif defined(__GNUC__) && defined(__AVX512F__)
   asm("" : "+v"(x));
-#else
+#elif defined(__GNUC__) && defined(__x86_64__)
   asm("" : "+x"(x));
 #endif
 }
@@ -39,7 +39,7 @@ PUSHPULL_DEVICE_INLINE R product(R const& a, R const& b) {
   } else {
     return R(a * b);
   }
-#elif defined(__GNUC__) && (defined(__x86_64__) || defined(__aarch64__))
+#else
   R result(a * b);
   if constexpr (std::is_floating_point_v<R>) {
     hide(result);
@@ -47,8 +47,6 @@ PUSHPULL_DEVICE_INLINE R product(R const& a, R const& b) {
     hide(result.data);
   }
   return result;
-#else
-  return R(a * b);
 #endif
 }
 

@@ -35,8 +35,8 @@ struct greatest_magnitude {
 };
 template <class Codec, std::int64_t Block>
 __host__ __device__ float signed_unit(float, float const*);
-template <class Codec, class Batch>
-__host__ __device__ void encode_states(std::uint8_t*, Batch const&, Batch const&, int);
+template <class Codec, class Batch, std::size_t N>
+__host__ __device__ void encode_states(std::uint8_t*, Batch const (&)[N], Batch const&, int const (&)[N]);
 template <class Batch>
 struct random_words {
   random_words() = default;
@@ -97,7 +97,9 @@ struct random_words {
   }
   /// On to the next register's elements.
   PUSHPULL_HOST_INLINE void advance() {
-    words const next = state[0] + random_lane_step;
+    words next = state[0] + random_lane_step;
+    hide(
+        next);  // or a compiler adds multiples of the step to the first word, each of which is to be brought from a scalar register
     static_for<registers - 1>([&](auto k) PUSHPULL_INLINE_LAMBDA { state[k] = state[k + 1]; });
     state[registers - 1] = next;
   }
@@ -109,33 +111,49 @@ struct random_words {
   PUSHPULL_HOST_INLINE words_of<Batch> lower() const { return std::bit_cast<words_of<Batch> >(state[0]); }
 };
 
-/// Encodes a register of finite states of one block. @param factor  The block's, in all places. @param rounding  Words of
+/// Encodes N registers of finite states of one block. @param factor  The block's, in all places. @param rounding  Words of
 /// which the lowest 20 bits round at random, and 2^19 to the nearest code; below 2^20 for a FloatBitsCodec.
-template <class Codec, class Batch>
-PUSHPULL_HOST_INLINE void encode_states(std::uint8_t* to, Batch const& x, Batch const& factor,
-                                        [[maybe_unused]] words_of<Batch> const& rounding) {
+template <class Codec, class Batch, std::size_t N>
+PUSHPULL_HOST_INLINE void encode_states(std::uint8_t* to, Batch const (&x)[N], Batch const& factor,
+                                        [[maybe_unused]] words_of<Batch> const (&rounding)[N]) {
+  using words = words_of<Batch>;
+  [[maybe_unused]] words codes[N];
+  auto const each = [](auto const& f) PUSHPULL_INLINE_LAMBDA { static_for<N>(f); };
   if constexpr (std::same_as<Codec, codec::linear>) {
     // No integer is rounded away, nor what is within 2^-15 of one: a product of a decoded state.
-    words_of<Batch> const code = (nearest_words(x * factor) + ((rounding & 0xFFF80) | 64)) >> 20;
-    words_of<Batch> const least = words_of<Batch>{} - 127;
-    store_signed_bytes<Batch>(to, code < least ? least : code);
+    words const least = words{} - 127;
+    each([&](auto k) PUSHPULL_INLINE_LAMBDA {
+      words const code = (nearest_words(x[k] * factor) + ((rounding[k] & 0xFFF80) | 64)) >> 20;
+      codes[k] = code < least ? least : code;
+    });
+    store_signed_bytes<false, Batch>(to, codes);
   } else if constexpr (std::same_as<Codec, codec::unsigned_linear>) {
-    store_signed_bytes<Batch>(to, nearest_words(x * factor) - Codec::middle);
-  } else if constexpr (std::same_as<Codec, codec::float8>) {
-    store_float8<false>(reinterpret_cast<float8_e4m3*>(to), x * factor);
-  } else if constexpr (DynamicCodec<Codec>) {
-    store_bytes<false, Batch>(to, dynamic_codes<Codec::is_signed>(x * factor, rounding));
-  } else {
-    static_assert(FloatBitsCodec<Codec>);
-    auto const bits = std::bit_cast<words_of<Batch> >(x.data);
-    auto const least = std::bit_cast<words_of<Batch> >(factor.data);
-    words_of<Batch> const above = (bits > least ? bits : least) - (least - least_code<Codec> * Codec::step);
-    words_of<Batch> const code = (above + (rounding << (Codec::dropped - 20))) >> Codec::dropped;
+    each([&](auto k) PUSHPULL_INLINE_LAMBDA { codes[k] = nearest_words(x[k] * factor); });
+    store_signed_bytes<true, Batch>(to, codes);
+  } else if constexpr (FloatBitsCodec<Codec>) {
+    auto const least = std::bit_cast<words>(factor.data);
+    each([&](auto k) PUSHPULL_INLINE_LAMBDA {
+      auto const bits = std::bit_cast<words>(x[k].data);
+      words const above = (bits > least ? bits : least) - least;
+      codes[k] = (above + (rounding[k] << (Codec::dropped - 20))) >> Codec::dropped;
+    });
     if constexpr (code_bits<Codec> == 4) {
-      store_half_bytes<Batch>(to, code > 15 ? words_of<Batch>{} + 15 : code);
+      each([&](auto k) PUSHPULL_INLINE_LAMBDA {
+        store_half_bytes<Batch>(to + k * Batch::size / 2, codes[k] > 15 ? words{} + 15 : codes[k]);
+      });
     } else {
-      store_signed_bytes<Batch>(to, code);
+      store_signed_bytes<true, Batch>(to, codes);
     }
+  } else {
+    each([&](auto k) PUSHPULL_INLINE_LAMBDA {
+      std::uint8_t* const at = to + k * Batch::size;
+      if constexpr (std::same_as<Codec, codec::float8>) {
+        store_float8<false>(reinterpret_cast<float8_e4m3*>(at), x[k] * factor);
+      } else {
+        static_assert(DynamicCodec<Codec>);
+        store_bytes<false, Batch>(at, dynamic_codes<Codec::is_signed>(x[k] * factor, rounding[k]));
+      }
+    });
   }
 }
 
@@ -199,9 +217,11 @@ PUSHPULL_HOST_INLINE void encode_block(coded_pointer<Block> const& to, float con
   std::memset(to.codes(bits), 0, Block * bits / 8);
   if (!is_finite(greatest)) return;
   batch const factor(block_factor<Codec>(*to.unit()));
-  words_of<batch> const half = words_of<batch>{} + (1 << 19);
-  for (std::int64_t i = 0; i < Block; i += static_cast<std::int64_t>(batch::size))
-    encode_states<Codec>((to + i).codes(bits), batch::load_aligned(x + i), factor, half);
+  words_of<batch> const half[1] = {words_of<batch>{} + (1 << 19)};
+  for (std::int64_t i = 0; i < Block; i += static_cast<std::int64_t>(batch::size)) {
+    batch const states[1] = {batch::load_aligned(x + i)};
+    encode_states<Codec>((to + i).codes(bits), states, factor, half);
+  }
 }
 
 /// Elements of state number s, from one on that begins a block, as floats.
