@@ -324,7 +324,7 @@ struct body {
         detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA {
           if constexpr (S::template encodes<s>) {
             one{{lanes[s]}}.store(buffer.elements[s] + j + at);
-            greatest[s].add(lanes[s].value);
+            greatest[s].template add<typename S::template codec<s>>(lanes[s].value);
           } else {
             one{{lanes[s]}}.store(memory.elements[s] + j + at);
           }

@@ -104,7 +104,7 @@ template <class V, class S, std::size_t States>
 struct coded_rest {
   using R = decltype(V::value);
 
-  coded_buffer<V, S, States> const* from;
+  coded_buffer<V, S, States>* from;
   std::uint8_t* codes[States];
   R factor[States];
   pushpull::detail::random_words<R> random{};  // zeros if no codec rounds at random
@@ -151,7 +151,7 @@ struct coded_rest {
     if constexpr (S::template encodes<s>) {
       using codec = typename S::template codec<s>;
       constexpr int bits = pushpull::detail::code_bits<codec>;
-      float const magnitude = greatest.value();
+      float const magnitude = greatest.template of_block<codec, S::block>(static_cast<float*>(from->elements[s]));
       float const unit = pushpull::detail::signed_unit<codec, S::block>(pushpull::detail::block_unit<codec>(magnitude),
                                                                         from->elements[s]);
       *to.unit() = unit;

@@ -40,18 +40,19 @@ struct adam {
     A root_scale;    ///< 1 / sqrt(1 - beta2^t)
     A first_share;   ///< 1 - beta1
     A second_share;  ///< 1 - beta2
-
-    PUSHPULL_HOST_DEVICE scalars(double size, double scale, double beta1, double beta2) noexcept
-        : step_size(detail::to_finite<A>(size)),
-          root_scale(static_cast<A>(scale)),
-          first_share(static_cast<A>(1 - beta1)),
-          second_share(static_cast<A>(1 - beta2)) {}
   };
 
   template <class A>
   PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s) const noexcept {
-    return {learning_rate / bias_correction(beta1, s.t), 1 / cuda::std::sqrt(bias_correction(beta2, s.t)), beta1,
-            beta2};
+    return scaled<A>(learning_rate / bias_correction(beta1, s.t), 1 / cuda::std::sqrt(bias_correction(beta2, s.t)),
+                     beta1, beta2);
+  }
+  /// The values of a step of a rule with these betas.
+  template <class A>
+  PUSHPULL_HOST_DEVICE static scalars<A> scaled(double step_size, double root_scale, double beta1,
+                                                double beta2) noexcept {
+    return {detail::to_finite<A>(step_size), static_cast<A>(root_scale), static_cast<A>(1 - beta1),
+            static_cast<A>(1 - beta2)};
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE

@@ -79,8 +79,11 @@ PUSHPULL_HOST_INLINE void store_signed_bytes(std::uint8_t* to, words_of<Batch> c
     to[i] = static_cast<std::uint8_t>(std::clamp<std::int32_t>(words[i], -128, 127));
 }
 
-/// Stores the words of N registers as signed bytes, the nearest that there are; `Biased` words are from 0 to 255, and bytes 128 less.
-template <bool Biased, class Batch, std::size_t N>
+/// How words become signed bytes, each the nearest that there is: of words from -127 on, from -128 on, or from 0 to 255, less 128.
+enum class byte_range { symmetric, full, biased };
+
+/// Stores the words of N registers as bytes.
+template <byte_range Range, class Batch, std::size_t N>
 PUSHPULL_HOST_INLINE void store_signed_bytes(std::uint8_t* to, words_of<Batch> const (&words)[N]) {
 #if PUSHPULL_HAS_AVX512
   if constexpr (sizeof(Batch) == 64 && N == 4) {
@@ -88,11 +91,12 @@ PUSHPULL_HOST_INLINE void store_signed_bytes(std::uint8_t* to, words_of<Batch> c
       return _mm512_packs_epi32(std::bit_cast<__m512i>(words[k]), std::bit_cast<__m512i>(words[k + 1]));
     };
     __m512i bytes;
-    if constexpr (Biased) {
+    if constexpr (Range == byte_range::biased) {
       bytes = _mm512_xor_si512(_mm512_packus_epi16(pairs(0), pairs(2)), _mm512_set1_epi8(-128));
     } else {
       bytes = _mm512_packs_epi16(pairs(0), pairs(2));
     }
+    if constexpr (Range == byte_range::symmetric) bytes = _mm512_max_epi8(bytes, _mm512_set1_epi8(-127));
     // Packing works in quarters of registers.
     __m512i const order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     return _mm512_storeu_si512(to, _mm512_maskz_permutexvar_epi32(0xFFFF, order, bytes));
@@ -104,11 +108,12 @@ PUSHPULL_HOST_INLINE void store_signed_bytes(std::uint8_t* to, words_of<Batch> c
       return _mm256_packs_epi32(std::bit_cast<__m256i>(words[k]), std::bit_cast<__m256i>(words[k + 1]));
     };
     __m256i bytes;
-    if constexpr (Biased) {
+    if constexpr (Range == byte_range::biased) {
       bytes = _mm256_xor_si256(_mm256_packus_epi16(pairs(0), pairs(2)), _mm256_set1_epi8(-128));
     } else {
       bytes = _mm256_packs_epi16(pairs(0), pairs(2));
     }
+    if constexpr (Range == byte_range::symmetric) bytes = _mm256_max_epi8(bytes, _mm256_set1_epi8(-127));
     __m256i const order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     return _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_permutevar8x32_epi32(bytes, order));
   }
@@ -119,16 +124,22 @@ PUSHPULL_HOST_INLINE void store_signed_bytes(std::uint8_t* to, words_of<Batch> c
       return _mm_packs_epi32(std::bit_cast<__m128i>(words[k]), std::bit_cast<__m128i>(words[k + 1]));
     };
     __m128i bytes;
-    if constexpr (Biased) {
+    if constexpr (Range == byte_range::biased) {
       bytes = _mm_xor_si128(_mm_packus_epi16(pairs(0), pairs(2)), _mm_set1_epi8(-128));
     } else {
       bytes = _mm_packs_epi16(pairs(0), pairs(2));
     }
+    if constexpr (Range == byte_range::symmetric)  // -128 is the only byte that a step from below makes less
+      bytes = _mm_sub_epi8(bytes, _mm_cmpeq_epi8(bytes, _mm_set1_epi8(-128)));
     return _mm_storeu_si128(reinterpret_cast<__m128i*>(to), bytes);
   }
 #endif
-  for (std::size_t k = 0; k < N; ++k)
-    store_signed_bytes<Batch>(to + k * Batch::size, words[k] - std::int32_t{Biased ? 128 : 0});
+  for (std::size_t k = 0; k < N; ++k) {
+    words_of<Batch> word = words[k];
+    if constexpr (Range == byte_range::biased) word = (word > 0 ? word : words_of<Batch>{}) - 128;
+    if constexpr (Range == byte_range::symmetric) word = word < -127 ? words_of<Batch>{} - 127 : word;
+    store_signed_bytes<Batch>(to + k * Batch::size, word);
+  }
 }
 
 /// A register of numbers of `Vector`.

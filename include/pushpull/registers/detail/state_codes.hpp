@@ -30,8 +30,10 @@ template <class Codec, class Batch>
 __host__ __device__ Batch decode_states(std::uint8_t const*, Batch const&);
 template <class Batch>
 struct greatest_magnitude {
+  template <class Codec>
   __host__ __device__ void add(Batch const&);
-  __host__ __device__ float value() const;
+  template <class Codec, std::int64_t Block>
+  __host__ __device__ float of_block(float*) const;
 };
 template <class Codec, std::int64_t Block>
 __host__ __device__ float signed_unit(float, float const*);
@@ -111,41 +113,39 @@ struct random_words {
   PUSHPULL_HOST_INLINE words_of<Batch> lower() const { return std::bit_cast<words_of<Batch> >(state[0]); }
 };
 
-/// Encodes N registers of finite states of one block. @param factor  The block's, in all places. @param rounding  Words of
+/// Encodes N registers of finite states of one block, for unsigned codecs without negative ones. @param factor  The block's, in all places. @param rounding  Words of
 /// which the lowest 20 bits round at random, and 2^19 to the nearest code; below 2^20 for a FloatBitsCodec.
 template <class Codec, class Batch, std::size_t N>
 PUSHPULL_HOST_INLINE void encode_states(std::uint8_t* to, Batch const (&x)[N], Batch const& factor,
                                         [[maybe_unused]] words_of<Batch> const (&rounding)[N]) {
   using words = words_of<Batch>;
   [[maybe_unused]] words codes[N];
-  auto const each = [](auto const& f) PUSHPULL_INLINE_LAMBDA { static_for<N>(f); };
   if constexpr (std::same_as<Codec, codec::linear>) {
     // No integer is rounded away, nor what is within 2^-15 of one: a product of a decoded state.
-    words const least = words{} - 127;
-    each([&](auto k) PUSHPULL_INLINE_LAMBDA {
-      words const code = (nearest_words(x[k] * factor) + ((rounding[k] & 0xFFF80) | 64)) >> 20;
-      codes[k] = code < least ? least : code;
+    static_for<N>([&](auto k) PUSHPULL_INLINE_LAMBDA {
+      codes[k] = (nearest_words(x[k] * factor) + ((rounding[k] & 0xFFF80) | 64)) >> 20;
     });
-    store_signed_bytes<false, Batch>(to, codes);
+    store_signed_bytes<byte_range::symmetric, Batch>(to, codes);
   } else if constexpr (std::same_as<Codec, codec::unsigned_linear>) {
-    each([&](auto k) PUSHPULL_INLINE_LAMBDA { codes[k] = nearest_words(x[k] * factor); });
-    store_signed_bytes<true, Batch>(to, codes);
+    static_for<N>([&](auto k) PUSHPULL_INLINE_LAMBDA { codes[k] = nearest_words(x[k] * factor); });
+    store_signed_bytes<byte_range::biased, Batch>(to, codes);
   } else if constexpr (FloatBitsCodec<Codec>) {
     auto const least = std::bit_cast<words>(factor.data);
-    each([&](auto k) PUSHPULL_INLINE_LAMBDA {
-      auto const bits = std::bit_cast<words>(x[k].data);
-      words const above = (bits > least ? bits : least) - least;
+    static_for<N>([&](auto k) PUSHPULL_INLINE_LAMBDA {
+      // Of what is less than the least value the code is below 0, also when it is rounded up.
+      words const above = std::bit_cast<words>(x[k].data) - least;
       codes[k] = (above + (rounding[k] << (Codec::dropped - 20))) >> Codec::dropped;
     });
     if constexpr (code_bits<Codec> == 4) {
-      each([&](auto k) PUSHPULL_INLINE_LAMBDA {
-        store_half_bytes<Batch>(to + k * Batch::size / 2, codes[k] > 15 ? words{} + 15 : codes[k]);
+      static_for<N>([&](auto k) PUSHPULL_INLINE_LAMBDA {
+        words const code = codes[k] > 0 ? codes[k] : words{};
+        store_half_bytes<Batch>(to + k * Batch::size / 2, code > 15 ? words{} + 15 : code);
       });
     } else {
-      store_signed_bytes<true, Batch>(to, codes);
+      store_signed_bytes<byte_range::biased, Batch>(to, codes);
     }
   } else {
-    each([&](auto k) PUSHPULL_INLINE_LAMBDA {
+    static_for<N>([&](auto k) PUSHPULL_INLINE_LAMBDA {
       std::uint8_t* const at = to + k * Batch::size;
       if constexpr (std::same_as<Codec, codec::float8>) {
         store_float8<false>(reinterpret_cast<float8_e4m3*>(at), x[k] * factor);
@@ -182,16 +182,46 @@ PUSHPULL_HOST_INLINE std::int32_t greatest_of(typename compiler_vector<Bytes>::w
   return result;
 }
 
-/// The greatest magnitude so far, by bits: a NaN is greater than infinity.
+/// The greatest magnitude of the states of a block, by bits: a NaN is greater than infinity.
 template <class Batch>
 struct greatest_magnitude {
+  static constexpr auto sign = static_cast<std::int32_t>(0x80000000U);
   words_of<Batch> bits{};
 
+  template <class Codec>
   PUSHPULL_HOST_INLINE void add(Batch const& x) {
-    words_of<Batch> const magnitude = std::bit_cast<words_of<Batch> >(x.data) & 0x7FFFFFFF;
-    bits = magnitude > bits ? magnitude : bits;
+    if constexpr (
+        FloatBitsCodec<
+            Codec>) {  // states without a sign: one that has is greater than all others, and is found at the end
+      using words = typename compiler_vector<sizeof(Batch)>::unsigned_words;
+      words const word = std::bit_cast<words>(x.data), most = std::bit_cast<words>(bits);
+      bits = std::bit_cast<words_of<Batch> >(word > most ? word : most);
+    } else {
+      words_of<Batch> const magnitude = std::bit_cast<words_of<Batch> >(x.data) & ~sign;
+      bits = magnitude > bits ? magnitude : bits;
+    }
   }
-  PUSHPULL_HOST_INLINE float value() const { return std::bit_cast<float>(greatest_of<sizeof(Batch)>(bits)); }
+  /// @param x  The states. Those that are negative become 0 where the codec has no codes for them.
+  template <class Codec, std::int64_t Block>
+  PUSHPULL_HOST_INLINE float of_block([[maybe_unused]] float* x) const {
+    if constexpr (FloatBitsCodec<Codec>) {
+      std::int32_t const most = greatest_of<sizeof(Batch)>(bits ^ sign) ^ sign;
+      return most >= 0 ? std::bit_cast<float>(most) : with_negative(x, Block);
+    } else {
+      return std::bit_cast<float>(greatest_of<sizeof(Batch)>(bits));
+    }
+  }
+
+ private:
+  static float with_negative(float* x, std::int64_t size) {
+    std::int32_t most = 0;
+    for (std::int64_t i = 0; i < size; ++i) {
+      auto const word = std::bit_cast<std::int32_t>(x[i]);
+      most = std::max(most, word & ~sign);
+      if (word < 0) x[i] = 0;
+    }
+    return std::bit_cast<float>(most);
+  }
 };
 
 /// The unit of a block, with its sign. @param x  The states.
@@ -217,7 +247,8 @@ PUSHPULL_HOST_INLINE void encode_block(coded_pointer<Block> const& to, float con
   std::memset(to.codes(bits), 0, Block * bits / 8);
   if (!is_finite(greatest)) return;
   batch const factor(block_factor<Codec>(*to.unit()));
-  words_of<batch> const half[1] = {words_of<batch>{} + (1 << 19)};
+  words_of<batch> half[1];  // assigned: of an array of vectors in braces nvcc 13 breaks down
+  half[0] = words_of<batch>{} + (1 << 19);
   for (std::int64_t i = 0; i < Block; i += static_cast<std::int64_t>(batch::size)) {
     batch const states[1] = {batch::load_aligned(x + i)};
     encode_states<Codec>((to + i).codes(bits), states, factor, half);
@@ -258,8 +289,9 @@ void encode_state(std::size_t s, void const* from, std::int64_t size, coded_poin
                     static_cast<std::size_t>(std::min(size - i, S::block)) * sizeof(float));
         greatest_magnitude<batch> greatest;
         for (std::int64_t j = 0; j < S::block; j += static_cast<std::int64_t>(batch::size))
-          greatest.add(batch::load_aligned(block + j));
-        encode_block<codec>(to + i, static_cast<float const*>(block), greatest.value());
+          greatest.template add<codec>(batch::load_aligned(block + j));
+        float const magnitude = greatest.template of_block<codec, S::block>(static_cast<float*>(block));
+        encode_block<codec>(to + i, static_cast<float const*>(block), magnitude);
       }
   });
 }
