@@ -167,7 +167,8 @@ def peer_cases(models: Mapping[str, tuple[int, ...]], divisor: int) -> list[Case
         small = [[max(round(n / divisor**0.5), 1) for n in shape] for shape in shapes]
         return {"sizes": tuple(r * c for r, c in small), "columns": tuple(c for _, c in small)}
 
-    floats, codes = re.compile(r"^ours|^loop$|PyTorch \(fused\)|DeepSpeed"), re.compile(r"^ours$|torchao|bitsandbytes")
+    floats = re.compile(r"^ours|^loop$|PyTorch \(fused\)|DeepSpeed")
+    codes = re.compile(r"^ours$|torchao|bitsandbytes|PyTorch \(fused\)|DeepSpeed")
     cases = [Case("i", "one array", "adamw", sizes=one, who=floats)]
     cases += [Case("i", "bert_base", "adamw", sizes=bert, who=floats)]
     cases += [Case("j", "one array", "adamw8", sizes=one, who=codes)]

@@ -21,7 +21,7 @@ TITLES = {
     "g": "bfloat16 gradients and mirrors, float weights",
     "h": "Cost curves: 2²² elements",
     "i": "AdamW in place, one array of 2²⁵ floats and the shapes of BERT-base",
-    "j": "AdamW in place with states of 8 bits, one array of 2²⁵ floats",
+    "j": "AdamW in place with states of 8 bits (PyTorch and DeepSpeed: float states), one array of 2²⁵ floats",
     "k": "Muon over the six matrices of a transformer layer, 5 Newton-Schulz iterations",
     "l": "Row-wise AdaGrad, 100,000 of 1,000,000 rows of 64 floats",
 }

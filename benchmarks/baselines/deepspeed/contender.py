@@ -21,14 +21,15 @@ from pytorch.contender import Step
 
 def optimizer(task: Task, parameters: list[torch.Tensor]) -> torch.optim.Optimizer:
     moments = {"betas": (protocol.ADAM["beta1"], protocol.ADAM["beta2"]), "eps": protocol.ADAM["epsilon"]}
-    decay = protocol.WEIGHT_DECAY if task.rule == "adamw" else 0.0
+    decoupled = task.rule != "adam"
+    decay = protocol.WEIGHT_DECAY if decoupled else 0.0
     return DeepSpeedCPUAdam(
-        parameters, lr=protocol.ADAM["learning_rate"], weight_decay=decay, adamw_mode=task.rule == "adamw", **moments
+        parameters, lr=protocol.ADAM["learning_rate"], weight_decay=decay, adamw_mode=decoupled, **moments
     )
 
 
 def make(task: Task) -> protocol.Contender:
-    if task.operation != "step" or task.rule not in ("adam", "adamw"):
+    if task.operation != "step" or task.rule not in ("adam", "adamw", "adamw8"):  # adamw8: float states all the same
         raise Unsupported(f"CPUAdam has no {task.rule}")
     return Step(task, "fused", "cpu", optimizer)
 

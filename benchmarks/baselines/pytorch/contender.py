@@ -38,6 +38,7 @@ def optimizer_of(rule: str, variant: str, parameters: list[torch.Tensor]) -> tor
         "adam": (torch.optim.Adam, adam),
         "adamw": (torch.optim.AdamW, {"weight_decay": protocol.WEIGHT_DECAY, **adam}),
     }
+    rules["adamw8"] = rules["adamw"]  # beside states of 8 bits: it has float ones alone
     if rule not in rules:
         raise Unsupported(f"no rule {rule}")
     make, hyperparameters = rules[rule]

@@ -155,7 +155,8 @@ PUSHPULL_EXEC_CHECK_DISABLE
 template <class Execution, class Block, bool Gradients, bool Weight, bool States, class Run>
 PUSHPULL_DEVICE_INLINE void fetch_ahead(Run const& r, std::int64_t i) {
   if constexpr (requires { Execution::fetched_ahead; }) {
-    i += Execution::fetched_ahead;
+    i += pushpull::detail::CodedStates<typename Run::state_type> ? Execution::fetched_ahead_of_codes
+                                                                 : Execution::fetched_ahead;
     if (!r.distant || i + Block::size > r.size) return;
     auto const fetch = [&](auto const* from)
                            PUSHPULL_INLINE_LAMBDA { pushpull::detail::simd_fetch(from + i, Block::size); };

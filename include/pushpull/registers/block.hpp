@@ -224,6 +224,8 @@ struct host_execution {
   /// the instructions that it holds: without this a rule's arithmetic would add to the time of memory instead of hiding
   /// in it. By measurement; a few dozen elements more or less already cost some rules bandwidth.
   static constexpr std::int64_t fetched_ahead = 160;
+  /// The same of a pass whose states are codes: four codes have the bytes of a float, and arithmetic takes longer.
+  static constexpr std::int64_t fetched_ahead_of_codes = 768;
 
   /// Orders a task's streaming stores before what follows it.
   static void end_task() { pushpull::detail::simd_fence(); }
