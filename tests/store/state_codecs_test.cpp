@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <limits>
 #include <pushpull/pushpull.hpp>
 #include <random>
@@ -312,6 +313,36 @@ TEST_CASE("blocks with an infinity are NaN, others and tiny ones are not", "[sta
   };
   check(state_codecs<64, codec::linear, codec::of<"exp_avg_sq", codec::unsigned_float8>>{});
   check(state_codecs<64, codec::dynamic, codec::of<"exp_avg_sq", codec::unsigned_float4>>{});
+}
+
+TEST_CASE("codecs that add bits take negative states for 0, whoever sets them", "[state_codecs]") {
+  auto const check = [](auto const& policy) {
+    pushpull::kv_store store{pushpull::cpu_devices(1), update::momentum{.learning_rate = 0, .momentum = 0}, policy};
+    floats g = random_floats(1000, 7), clamped;
+    for (float& x : g) x = std::clamp(x, -1.0F, 1.0F);
+    for (std::size_t i = 0; i < g.size(); i += 64) g[i] = 2;  // the greatest of its block
+    g[1] = -0.0F;
+    std::ranges::transform(g, std::back_inserter(clamped), [](float x) { return x > 0 ? x : 0; });
+    auto const states_of = [&](floats const& gradient, bool set) {
+      std::string const key = std::to_string(store.keys().size());
+      store.init(key, floats(gradient.size()));
+      if (set) {
+        store.set_state(key, "momentum_buffer", gradient);
+      } else {
+        store.push(key, gradient).wait();
+      }
+      return store.state(key, "momentum_buffer");
+    };
+    CHECK((states_of(g, true) == states_of(clamped, true)));
+    floats const pushed = states_of(g, false);
+    for (std::size_t i = 0; i < g.size(); ++i) {
+      CAPTURE(i, g[i], pushed[i]);
+      REQUIRE(pushed[i] > 0.0F);
+      REQUIRE(pushed[i] <= std::max(1.51F * clamped[i], 2.0F / 128));
+    }
+  };
+  check(state_codecs<64, codec::unsigned_float8>{});
+  check(state_codecs<64, codec::unsigned_float4>{});
 }
 
 TEST_CASE("unsigned_float8 rounds at random, with the exact value as the mean", "[state_codecs]") {
