@@ -47,7 +47,7 @@ struct folded_correction {
 
   template <class A>
   PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s) const noexcept {
-    return update::adam::scaled<A>(rate(s.t), 1, rule.beta1, rule.beta2);
+    return update::adam::scalars<A>{update::detail::to_finite<A>(rate(s.t)), A(1)};
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE

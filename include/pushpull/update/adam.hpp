@@ -33,33 +33,24 @@ struct adam {
     c.adaptive("adam", learning_rate, beta1, beta2, epsilon);
   }
 
-  /// The values of a step. Compilers leave `1 - beta1` in the loop over the elements, where it costs as much as a multiplication.
+  /// The values that depend on t alone.
   template <class A>
   struct scalars {
-    A step_size;     ///< learning_rate / (1 - beta1^t)
-    A root_scale;    ///< 1 / sqrt(1 - beta2^t)
-    A first_share;   ///< 1 - beta1
-    A second_share;  ///< 1 - beta2
+    A step_size;   ///< learning_rate / (1 - beta1^t)
+    A root_scale;  ///< 1 / sqrt(1 - beta2^t)
   };
 
   template <class A>
   PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s) const noexcept {
-    return scaled<A>(learning_rate / bias_correction(beta1, s.t), 1 / cuda::std::sqrt(bias_correction(beta2, s.t)),
-                     beta1, beta2);
-  }
-  /// The values of a step of a rule with these betas.
-  template <class A>
-  PUSHPULL_HOST_DEVICE static scalars<A> scaled(double step_size, double root_scale, double beta1,
-                                                double beta2) noexcept {
-    return {detail::to_finite<A>(step_size), static_cast<A>(root_scale), static_cast<A>(1 - beta1),
-            static_cast<A>(1 - beta2)};
+    return {detail::to_finite<A>(learning_rate / bias_correction(beta1, s.t)),
+            static_cast<A>(1 / cuda::std::sqrt(bias_correction(beta2, s.t)))};
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class A, class V>
   PUSHPULL_DEVICE_INLINE void operator()(scalars<A> const& s, V& w, V const& g, V& m, V& v) const noexcept {
-    m = beta1 * m + s.first_share * g;
-    v = detail::faded(beta2, v) + s.second_share * g * g;
+    m = beta1 * m + (1 - beta1) * g;
+    v = detail::faded(beta2, v) + (1 - beta2) * g * g;
     w -= s.step_size * m / (sqrt(v) * s.root_scale + detail::beside_root<V>(epsilon));
   }
 };
@@ -84,27 +75,20 @@ struct adamw {
     c.not_negative("adamw: weight_decay", weight_decay);
   }
 
-  /// The values of a step.
   template <class A>
-  struct scalars {
-    A kept;  ///< The part of the weight that decay leaves.
-    adam::scalars<A> rule;
-  };
-
-  template <class A>
-  PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s) const noexcept {
-    return {detail::kept<A>(learning_rate, weight_decay), as_adam().prepare(s)};
+  PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s) const noexcept {
+    return as_adam().prepare(s);
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
-  template <class A, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(scalars<A> const& s, V& w, V const& g, V& m, V& v) const noexcept {
-    w *= s.kept;
-    as_adam()(s.rule, w, g, m, v);
+  template <class S, class V>
+  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& m, V& v) const noexcept {
+    w *= detail::kept<typename V::element_type>(learning_rate, weight_decay);
+    as_adam()(s, w, g, m, v);
   }
 
  private:
-  PUSHPULL_HOST_DEVICE adam as_adam() const { return {learning_rate, beta1, beta2, epsilon}; }
+  PUSHPULL_DEVICE_INLINE adam as_adam() const { return {learning_rate, beta1, beta2, epsilon}; }
 };
 
 static_assert(Updater<adam> && Updater<adamw>);

@@ -40,8 +40,8 @@ struct amsgrad {
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
   PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& m, V& v, V& u) const noexcept {
-    m = beta1 * m + s.first_share * g;
-    v = detail::faded(beta2, v) + s.second_share * g * g;
+    m = beta1 * m + (1 - beta1) * g;
+    v = detail::faded(beta2, v) + (1 - beta2) * g * g;
     u = max(v, u);
     w -= s.step_size * m / (sqrt(u) * s.root_scale + detail::beside_root<V>(epsilon));
   }

@@ -41,8 +41,8 @@ struct yogi {
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class S, class V>
   PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& m, V& v) const noexcept {
-    m = beta1 * m + s.first_share * g;
-    v -= s.second_share * sign(v - g * g) * g * g;
+    m = beta1 * m + (1 - beta1) * g;
+    v -= (1 - beta2) * sign(v - g * g) * g * g;
     w -= s.step_size * m / (sqrt(v) * s.root_scale + detail::beside_root<V>(epsilon));
   }
 };
