@@ -79,8 +79,9 @@ PUSHPULL_HOST_INLINE void store_signed_bytes(std::uint8_t* to, words_of<Batch> c
     to[i] = static_cast<std::uint8_t>(std::clamp<std::int32_t>(words[i], -128, 127));
 }
 
-/// How words become signed bytes, each the nearest that there is: of words from -127 on, from -128 on, or from 0 to 255, less 128.
-enum class byte_range { symmetric, full, biased };
+/// How words become signed bytes, each the nearest that there is: symmetric from -127 to 127; biased from 0 to 255, of which 128 is
+/// subtracted.
+enum class byte_range { symmetric, biased };
 
 /// Stores the words of N registers as bytes.
 template <byte_range Range, class Batch, std::size_t N>
@@ -129,7 +130,7 @@ PUSHPULL_HOST_INLINE void store_signed_bytes(std::uint8_t* to, words_of<Batch> c
     } else {
       bytes = _mm_packs_epi16(pairs(0), pairs(2));
     }
-    if constexpr (Range == byte_range::symmetric)  // -128 is the only byte that a step from below makes less
+    if constexpr (Range == byte_range::symmetric)  // without a maximum of signed bytes: -128 becomes -127
       bytes = _mm_sub_epi8(bytes, _mm_cmpeq_epi8(bytes, _mm_set1_epi8(-128)));
     return _mm_storeu_si128(reinterpret_cast<__m128i*>(to), bytes);
   }

@@ -100,8 +100,7 @@ struct random_words {
   /// On to the next register's elements.
   PUSHPULL_HOST_INLINE void advance() {
     words next = state[0] + random_lane_step;
-    hide(
-        next);  // or a compiler adds multiples of the step to the first word, each of which is to be brought from a scalar register
+    hide(next);  // else compilers add multiples of the step to the first words, each a constant to be loaded
     static_for<registers - 1>([&](auto k) PUSHPULL_INLINE_LAMBDA { state[k] = state[k + 1]; });
     state[registers - 1] = next;
   }
@@ -113,8 +112,9 @@ struct random_words {
   PUSHPULL_HOST_INLINE words_of<Batch> lower() const { return std::bit_cast<words_of<Batch> >(state[0]); }
 };
 
-/// Encodes N registers of finite states of one block, for unsigned codecs without negative ones. @param factor  The block's, in all places. @param rounding  Words of
-/// which the lowest 20 bits round at random, and 2^19 to the nearest code; below 2^20 for a FloatBitsCodec.
+/// Encodes N registers of finite states of one block; for a FloatBitsCodec none is negative. @param factor  The block's, in all
+/// places. @param rounding  Words of which the lowest 20 bits round at random, and 2^19 to the nearest code; below 2^20 for a
+/// FloatBitsCodec.
 template <class Codec, class Batch, std::size_t N>
 PUSHPULL_HOST_INLINE void encode_states(std::uint8_t* to, Batch const (&x)[N], Batch const& factor,
                                         [[maybe_unused]] words_of<Batch> const (&rounding)[N]) {
@@ -190,9 +190,7 @@ struct greatest_magnitude {
 
   template <class Codec>
   PUSHPULL_HOST_INLINE void add(Batch const& x) {
-    if constexpr (
-        FloatBitsCodec<
-            Codec>) {  // states without a sign: one that has is greater than all others, and is found at the end
+    if constexpr (FloatBitsCodec<Codec>) {  // one with a sign is greater than all others, and of_block finds it
       using words = typename compiler_vector<sizeof(Batch)>::unsigned_words;
       words const word = std::bit_cast<words>(x.data), most = std::bit_cast<words>(bits);
       bits = std::bit_cast<words_of<Batch> >(word > most ? word : most);
