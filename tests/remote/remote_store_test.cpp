@@ -24,6 +24,8 @@
 #include <utility>
 #include <vector>
 
+#include <sys/resource.h>
+
 #include <nlohmann/json.hpp>
 
 #include <pushpull/pushpull.hpp>
@@ -1387,3 +1389,24 @@ TEST_CASE("who had left stays so when the server and the others are started agai
     server.reset();  // with the workers alive
   }
 }
+
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+TEST_CASE("messages of steady steps map no memory anew", "[remote]") {
+  constexpr std::size_t pages = std::size_t{16} << 8;  // of 4 KiB, in a gradient
+  server_set<served_sgd> set(1, update::sgd{});
+  worker_store store(devices, set.addresses);
+  std::vector<float> const gradient(pages << 10, 0.5F);
+  std::vector<float> weights(gradient.size());
+  store.init("w", weights);
+  auto const faults = [] {
+    rusage usage{};
+    REQUIRE(getrusage(RUSAGE_SELF, &usage) == 0);
+    return static_cast<std::size_t>(usage.ru_minflt);
+  };
+  for (int step = 0; step < 50; ++step) store.pushpull("w", gradient, weights).wait();
+  std::size_t const before = faults();
+  constexpr std::size_t steps = 50;
+  for (std::size_t step = 0; step < steps; ++step) store.pushpull("w", gradient, weights).wait();
+  REQUIRE(faults() - before < steps * pages / 100);
+}
+#endif

@@ -22,6 +22,7 @@
 #include <pushpull/config.hpp>
 #include <pushpull/error.hpp>
 #include <pushpull/remote/frames.hpp>
+#include <pushpull/remote/freed_memory.hpp>
 #include <pushpull/remote/membership.hpp>
 #include <pushpull/remote/message.hpp>
 #include <pushpull/remote/options.hpp>
@@ -52,6 +53,7 @@ class link {
     pushpull::detail::expects<invalid_argument>(options_.heartbeat.count() > 0, [&] {
       return "remote_store: a heartbeat above 0 ms expected, got " + std::to_string(options_.heartbeat.count()) + " ms";
     });
+    keep_freed_memory();
     rank_ = options_.rank < 0 ? no_worker : static_cast<std::uint32_t>(options_.rank);
     for (std::string const& address : addresses) {
       peers_.push_back(std::make_unique<peer>());

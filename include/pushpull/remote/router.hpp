@@ -23,6 +23,7 @@
 #include <pushpull/remote/barrier.hpp>
 #include <pushpull/remote/control_service.hpp>
 #include <pushpull/remote/frames.hpp>
+#include <pushpull/remote/freed_memory.hpp>
 #include <pushpull/remote/key_directory.hpp>
 #include <pushpull/remote/membership.hpp>
 #include <pushpull/remote/message.hpp>
@@ -48,6 +49,7 @@ class router {
         control_(store, answers_, options_.number, options_.on_command),
         barrier_(members_, answers_),
         keeper_(std::move(keeper)) {
+    keep_freed_memory();
     has_new_keys_ = options_.number == 0;
     if (keeper_ != nullptr) {
       std::vector<known_worker> workers;
