@@ -121,10 +121,3 @@
 #else
 #define PUSHPULL_ASSUMES_FINITE 0
 #endif
-
-/// 1 where OpenMP is switched on for this translation unit.
-#if defined(_OPENMP)
-#define PUSHPULL_HAS_OPENMP 1
-#else
-#define PUSHPULL_HAS_OPENMP 0
-#endif
