@@ -56,9 +56,9 @@ void check(std::string const& body, std::size_t wide, bool narrow) {
   REQUIRE(wide_stores == (narrow ? 0 : operands) + owned * wide);
   REQUIRE(narrow_loads == (narrow ? operands : 0) + 1);  // which rule the key has, and a prepared scalar beside it
   REQUIRE(narrow_stores == (narrow ? operands : 0));
-  // What else is read: the rule's three hyperparameters, the other prepared scalar, a pointer in each of two tables.
+  // What else is read: the rule's two hyperparameters, the other prepared scalar, a pointer in each of two tables.
   std::size_t const loads = count(body, R"(\bld\.(?!param|const|shared)[a-z0-9.]+)");
-  REQUIRE(loads - wide_loads - narrow_loads == 3 + 1 + 2);
+  REQUIRE(loads - wide_loads - narrow_loads == 2 + 1 + 2);
   REQUIRE(count(body, R"(\bst\.(?!param|shared)[a-z0-9.]+)") == wide_stores + narrow_stores);
 }
 

@@ -52,6 +52,28 @@ struct smooth {
   }
 };
 
+/// Tells by the weight which of its operators ran: that of `hoist` subtracts the rate, the other one 1.
+struct hoisting {
+  double learning_rate = 0.5;
+  static constexpr auto state_names = pushpull::states();
+  template <class A>
+  struct numbers {
+    A rate;
+  };
+  template <class A>
+  PUSHPULL_HOST_DEVICE numbers<A> hoist(pushpull::step<A> const&) const noexcept {
+    return {static_cast<A>(learning_rate)};
+  }
+  template <class A, class V>
+  PUSHPULL_HOST_DEVICE void operator()(numbers<A> const& s, V& w, V const&) const noexcept {
+    w -= s.rate;
+  }
+  template <class A, class V>
+  PUSHPULL_HOST_DEVICE void operator()(pushpull::step<A> const&, V& w, V const&) const noexcept {
+    w -= 1;
+  }
+};
+
 std::vector<std::vector<float>> random_gradients(std::size_t count, std::size_t size) {
   std::mt19937 random(7);
   std::uniform_real_distribution<float> uniform(-1, 1);
@@ -94,6 +116,24 @@ TEST_CASE("a rule for single floats needs no template", "[update]") {
     for (auto const& g : gradients) expected -= g[i] > 0 ? 0.5F : (g[i] < 0 ? -0.5F : 0.0F);
     REQUIRE(w[i] == expected);
   }
+}
+
+TEST_CASE("the pass hoists, alone, in pipes and under schedules; wrappers call the plain operator", "[update]") {
+  auto const change = [](auto const& rule) {
+    pushpull::kv_store store{pushpull::cpu_devices(2), rule};
+    std::vector<float> const g(101, 1.0F);
+    std::vector<float> w(101, 0.0F);
+    store.init("w", w);
+    store.pushpull("w", g, w).wait();
+    for (float const x : w) REQUIRE(x == w[0]);
+    return w[0];
+  };
+  REQUIRE(change(hoisting{}) == -0.5F);
+  REQUIRE(change(update::rescale(2) | hoisting{.learning_rate = 0.25}) == -0.25F);
+  auto const quarter = [](std::int64_t) { return 0.125; };
+  REQUIRE(change(hoisting{} | update::learning_rate(quarter)) == -0.125F);
+  REQUIRE(change(update::rescale(2) | hoisting{} | update::learning_rate(quarter)) == -0.125F);
+  REQUIRE(change(update::decoupled_decay{hoisting{}, 0.5}) == -1);
 }
 
 TEST_CASE("a transform with a state stands anywhere in a pipe", "[update]") {

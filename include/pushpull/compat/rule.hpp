@@ -11,6 +11,7 @@
 #include <pushpull/config.hpp>
 #include <pushpull/update/adabelief.hpp>
 #include <pushpull/update/adam.hpp>
+#include <pushpull/update/root.hpp>
 #include <pushpull/update/rule_name.hpp>
 #include <pushpull/update/scalar.hpp>
 #include <pushpull/update/scheduled.hpp>
@@ -47,7 +48,8 @@ struct folded_correction {
 
   template <class A>
   PUSHPULL_HOST_DEVICE auto prepare(step<A> const& s) const noexcept {
-    return update::adam::scalars<A>{update::detail::to_finite<A>(rate(s.t)), A(1)};
+    return update::adam::scalars<A>{update::detail::to_finite<A>(rate(s.t)),
+                                    static_cast<A>(update::detail::beside_root<pack<A>>(rule.epsilon))};
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE

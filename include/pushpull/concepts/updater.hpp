@@ -185,6 +185,23 @@ PUSHPULL_DEVICE_INLINE decltype(auto) argument(P const& p, std::int64_t number) 
   }
 }
 
+/// Computes numbers of its own from its hyperparameters and from the result P of its `prepare`.
+template <class U, class P>
+concept Hoists = requires(U const& rule, P const& prepared) { rule.hoist(prepared); };
+
+/// The numbers of a step that every element takes: the result of `hoist` where the rule has that, else that of `prepare`.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class U, class P>
+PUSHPULL_DEVICE_INLINE auto hoist([[maybe_unused]] U const& rule, P const& prepared) {
+  if constexpr (Hoists<U, P>) {
+    return rule.hoist(prepared);
+  } else {
+    return prepared;
+  }
+}
+template <class U, class A>
+using hoisted_t = decltype(detail::hoist(std::declval<U const&>(), std::declval<prepared_t<U, A> const&>()));
+
 /// The type of the first argument of the operator of `U`.
 template <class U, class A>
 using argument_t =
@@ -283,6 +300,21 @@ concept IsNoexceptPerElement =
     QuietlyNumbered<prepared_t<U, A>> &&
     is_noexcept_call<U, V, argument_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
 
+/// Whether the operator takes the result of `hoist`, and neither may throw.
+template <class U, class V, class A>
+constexpr bool takes_hoisted() {
+  if constexpr (Hoists<U, prepared_t<U, A>>) {
+    using indices = std::make_index_sequence<state_count<U>>;
+    using argument =
+        std::remove_cvref_t<decltype(detail::argument(std::declval<hoisted_t<U, A> const&>(), std::int64_t{}))>;
+    return requires(U const& rule, prepared_t<U, A> const& prepared) {
+      { rule.hoist(prepared) } noexcept;
+    } && is_updater_call<U, V, argument, indices>::value && is_noexcept_call<U, V, argument, indices>::value;
+  } else {
+    return true;
+  }
+}
+
 /// A stage that a pipe refuses because it lacks noexcept.
 template <class U>
 concept MayThrowPerElement =
@@ -307,7 +339,9 @@ inline constexpr bool runs_on =
 /// rule that branches on values says `static constexpr bool one_element_at_a_time = true`. A rule that has to tell
 /// elements apart (random numbers) returns from `prepare` something with a member `at(std::int64_t number) const
 /// noexcept`: `S` is then what that returns, number being that of the pack's first element among all elements of the
-/// store, whatever the devices. States begin at 0. A rule that makes something else of them in a key's first update,
+/// store, whatever the devices. A rule may have `auto hoist(S const&) const noexcept`, PUSHPULL_HOST_DEVICE, for numbers that its
+/// operator would compute for each pack from hyperparameters: the pass calls it once for thousands of elements on a CPU, once per thread
+/// on a GPU, and calls a second operator, whose first argument is the result. Wrappers call the first. States begin at 0. A rule that makes something else of them in a key's first update,
 /// whatever the gradient, says so in `bool starts_states() const`: a lazy push of rows is then a standard one where it
 /// is the key's first update.
 /// Models: all rules of update/, update::pipeline. See also GradientTransform.

@@ -24,18 +24,18 @@ namespace detail {
 /// One pack through the rule; lane by lane where the rule cannot take a register.
 PUSHPULL_EXEC_CHECK_DISABLE
 template <class Rule, class P, class V, std::size_t... S>
-PUSHPULL_DEVICE_INLINE void apply(Rule const& rule, P const& prepared, std::int64_t number, V& w, V const& g, V* state,
+PUSHPULL_DEVICE_INLINE void apply(Rule const& rule, P const& hoisted, std::int64_t number, V& w, V const& g, V* state,
                                   std::index_sequence<S...>) {
   using A = typename V::element_type;
   if constexpr (V::size == 1 || pushpull::detail::runs_on<Rule, V, A>) {
-    rule(pushpull::detail::argument(prepared, number), w, g, state[S]...);
+    rule(pushpull::detail::argument(hoisted, number), w, g, state[S]...);
   } else {
     for (std::size_t lane = 0; lane < V::size; ++lane) {
       auto const at = [lane](auto& x) -> A& { return reinterpret_cast<A*>(&x)[lane]; };
       pack<A> one(at(w));
       pack<A> const h(reinterpret_cast<A const*>(&g)[lane]);
       pack<A> s[sizeof...(S) + 1] = {pack<A>(at(state[S]))..., pack<A>(A(0))};
-      rule(pushpull::detail::argument(prepared, number + static_cast<std::int64_t>(lane)), one, h, s[S]...);
+      rule(pushpull::detail::argument(hoisted, number + static_cast<std::int64_t>(lane)), one, h, s[S]...);
       at(w) = one.value;
       ((at(state[S]) = s[S].value), ...);
     }
@@ -55,6 +55,7 @@ struct body {
   static constexpr std::size_t states = pushpull::detail::state_count<Rule>;
   using run_type = run<Types, states>;
   using prepared_type = pushpull::detail::prepared_t<Rule, A>;
+  using hoisted_type = pushpull::detail::hoisted_t<Rule, A>;
   using block_type = typename Execution::template block_type<A, typename Types::gradient, typename Types::master,
                                                              typename Types::state, typename Types::mirror>;
   using task_type = detail::task_of<Execution, block_type, S, states>;
@@ -100,7 +101,7 @@ struct body {
  private:
   struct parameters {
     Rule rule;
-    prepared_type prepared;
+    hoisted_type hoisted;
     bool skipped = false;
     std::int64_t t = 0;
   };
@@ -110,10 +111,11 @@ struct body {
       return {};
     } else {
       auto const& own_clock = clocks[entry];
-      parameters given{rules[own_clock.parameter_group], own_clock.prepared};
+      Rule const rule = rules[own_clock.parameter_group];
+      parameters given{rule, pushpull::detail::hoist(rule, own_clock.prepared)};
       if constexpr (pushpull::detail::MaySkip<Rule>) given.skipped = own_clock.skipped;
       if constexpr (pushpull::detail::MayRefuse<prepared_type>)
-        given.skipped = given.skipped || given.prepared.is_refused();
+        given.skipped = given.skipped || own_clock.prepared.is_refused();
       if constexpr (Types::stochastic || is_coded) given.t = own_clock.t;
       return given;
     }
@@ -362,7 +364,7 @@ struct body {
     std::int64_t const number = r.first_element + i;
     if constexpr (pushpull::detail::MayLeaveAlone<Rule, A>)
       if (given.skipped) return;
-    detail::apply(given.rule, given.prepared, number, w, g, state, std::make_index_sequence<states>{});
+    detail::apply(given.rule, given.hoisted, number, w, g, state, std::make_index_sequence<states>{});
     if constexpr (Types::stochastic) {
       w = round_stochastically<typename Types::master>(w, given.t, 0, number);
       detail::static_for<states>([&](auto s) PUSHPULL_INLINE_LAMBDA {

@@ -233,6 +233,23 @@ PUSHPULL_DEVICE_INLINE bool any(mask<M> const& m) {
 
 namespace detail {
 
+/// 0 where the mask holds, elsewhere a b.
+PUSHPULL_EXEC_CHECK_DISABLE
+template <class M, class A, class R>
+PUSHPULL_DEVICE_INLINE pack<A, R> product_unless(mask<M> const& m, pack<A, R> const& a, pack<A, R> const& b) {
+#if !defined(__CUDA_ARCH__) && PUSHPULL_HAS_AVX512
+  if constexpr (requires {
+                  R::size;
+                  m.value.data;
+                } && sizeof(R) == 64 && std::same_as<A, float>) {
+    R result(_mm512_maskz_mul_ps(static_cast<__mmask16>(~m.value.data), a.value, b.value));
+    hide(result.data);
+    return {result};
+  }
+#endif
+  return a * select(m, 0, b);
+}
+
 /// `result`, or `a` where that is NaN: compilers that assume finite numbers may let a minimum lose it.
 PUSHPULL_EXEC_CHECK_DISABLE
 template <class A, class R>

@@ -173,6 +173,10 @@ struct check_updater {
     if constexpr (callable) return IsNoexceptPerElement<U, pack<A>, A>;
     return false;
   }();
+  static constexpr bool hoists = [] {
+    if constexpr (callable) return takes_hoisted<U, pack<A>, A>();
+    return true;
+  }();
   static constexpr bool has_quiet_terms = [] {
     if constexpr (callable && PreReduction<U>) return expect_terms<U, pack<A>, A>();
     return true;
@@ -199,8 +203,12 @@ struct check_updater {
       !copyable || !changes || !keeps_states || cannot_throw,
       "Updater: the rule's operator may throw amid a pass, where nothing could be undone: write noexcept behind "
       "its const, and behind that of at(number), if what prepare returns has one");
-  using type =
-      std::conditional_t<copyable && changes && keeps_states && cannot_throw && has_quiet_terms, U, refused_updater>;
+  static_assert(
+      !copyable || !changes || !keeps_states || !cannot_throw || hoists,
+      "Updater: the rule has hoist, but it or a second operator, which takes its result in the place of what prepare "
+      "returned, is missing, not const or not noexcept");
+  using type = std::conditional_t<copyable && changes && keeps_states && cannot_throw && has_quiet_terms && hoists, U,
+                                  refused_updater>;
 };
 template <class A>
 struct check_updater<no_updater, A> {

@@ -42,7 +42,7 @@ struct adabelief {
   PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& m, V& v) const noexcept {
     m = beta1 * m + (1 - beta1) * g;
     v = detail::faded(beta2, v) + (1 - beta2) * (g - m) * (g - m) + epsilon;
-    w -= s.step_size * m / (sqrt(v) * s.root_scale + detail::beside_root<V>(epsilon));
+    w -= s.step_size * m / (sqrt(v) + s.epsilon);
   }
 };
 

@@ -33,25 +33,44 @@ struct adam {
     c.adaptive("adam", learning_rate, beta1, beta2, epsilon);
   }
 
-  /// The values that depend on t alone.
+  /// The values that depend on t alone: w -= step_size m / (sqrt(v) + epsilon), as at the end of the paper's section 2.
   template <class A>
   struct scalars {
-    A step_size;   ///< learning_rate / (1 - beta1^t)
-    A root_scale;  ///< 1 / sqrt(1 - beta2^t)
+    A step_size;  ///< learning_rate sqrt(1 - beta2^t) / (1 - beta1^t)
+    A epsilon;    ///< epsilon sqrt(1 - beta2^t)
   };
 
   template <class A>
   PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s) const noexcept {
-    return {detail::to_finite<A>(learning_rate / bias_correction(beta1, s.t)),
-            static_cast<A>(1 / cuda::std::sqrt(bias_correction(beta2, s.t)))};
+    double const root = cuda::std::sqrt(bias_correction(beta2, s.t));
+    return {detail::to_finite<A>(learning_rate * root / bias_correction(beta1, s.t)),
+            static_cast<A>(detail::beside_root<pack<A>>(epsilon * root))};
+  }
+
+  /// The numbers that every element takes.
+  template <class A>
+  struct numbers : scalars<A> {
+    A beta1, gradient_part;  ///< beta1 and 1 - beta1
+    A beta2, square_part;    ///< beta2 and 1 - beta2
+  };
+
+  template <class A>
+  PUSHPULL_DEVICE_INLINE numbers<A> hoist(scalars<A> const& s) const noexcept {
+    return {s, static_cast<A>(beta1), static_cast<A>(1 - beta1), static_cast<A>(beta2), static_cast<A>(1 - beta2)};
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class A, class V>
+  PUSHPULL_DEVICE_INLINE void operator()(numbers<A> const& s, V& w, V const& g, V& m, V& v) const noexcept {
+    m = s.beta1 * m + s.gradient_part * g;
+    v = detail::faded(s.beta2, v) + s.square_part * g * g;
+    w -= s.step_size * m / (sqrt(v) + s.epsilon);
+  }
+  /// Same, within a wrapper or a pipe.
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class A, class V>
   PUSHPULL_DEVICE_INLINE void operator()(scalars<A> const& s, V& w, V const& g, V& m, V& v) const noexcept {
-    m = beta1 * m + (1 - beta1) * g;
-    v = detail::faded(beta2, v) + (1 - beta2) * g * g;
-    w -= s.step_size * m / (sqrt(v) * s.root_scale + detail::beside_root<V>(epsilon));
+    (*this)(hoist(s), w, g, m, v);
   }
 };
 
@@ -80,11 +99,28 @@ struct adamw {
     return as_adam().prepare(s);
   }
 
+  /// The numbers that every element takes.
+  template <class A>
+  struct numbers : adam::numbers<A> {
+    A kept;  ///< 1 - learning_rate weight_decay
+  };
+
+  template <class A>
+  PUSHPULL_DEVICE_INLINE numbers<A> hoist(adam::scalars<A> const& s) const noexcept {
+    return {as_adam().hoist(s), detail::kept<A>(learning_rate, weight_decay)};
+  }
+
   PUSHPULL_EXEC_CHECK_DISABLE
-  template <class S, class V>
-  PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& m, V& v) const noexcept {
-    w *= detail::kept<typename V::element_type>(learning_rate, weight_decay);
-    as_adam()(s, w, g, m, v);
+  template <class A, class V>
+  PUSHPULL_DEVICE_INLINE void operator()(numbers<A> const& s, V& w, V const& g, V& m, V& v) const noexcept {
+    w *= s.kept;
+    as_adam()(static_cast<adam::numbers<A> const&>(s), w, g, m, v);
+  }
+  /// Same, within a wrapper or a pipe.
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class A, class V>
+  PUSHPULL_DEVICE_INLINE void operator()(adam::scalars<A> const& s, V& w, V const& g, V& m, V& v) const noexcept {
+    (*this)(hoist(s), w, g, m, v);
   }
 
  private:

@@ -43,7 +43,7 @@ struct amsgrad {
     m = beta1 * m + (1 - beta1) * g;
     v = detail::faded(beta2, v) + (1 - beta2) * g * g;
     u = max(v, u);
-    w -= s.step_size * m / (sqrt(u) * s.root_scale + detail::beside_root<V>(epsilon));
+    w -= s.step_size * m / (sqrt(u) + s.epsilon);
   }
 };
 

@@ -147,6 +147,15 @@ struct pipeline {
                          pushpull::detail::prepare(rest, pushpull::detail::behind<First>(s), of_rest(sums))};
   }
 
+  PUSHPULL_EXEC_CHECK_DISABLE
+  template <class P, class Q>
+    requires(pushpull::detail::Hoists<First, P> || pushpull::detail::Hoists<Rest, Q>)
+  PUSHPULL_DEVICE_INLINE auto hoist(scalars<P, Q> const& s) const noexcept {
+    using of_first = decltype(pushpull::detail::hoist(first, s.first));
+    using of_rest = decltype(pushpull::detail::hoist(rest, s.rest));
+    return scalars<of_first, of_rest>{pushpull::detail::hoist(first, s.first), pushpull::detail::hoist(rest, s.rest)};
+  }
+
   /// The persistent values before the first step: see PreReduction.
   PUSHPULL_HOST_DEVICE sums_type initial_sums() const
     requires(pushpull::detail::Carries<First> || pushpull::detail::Carries<Rest>)

@@ -27,9 +27,9 @@ PUSHPULL_DEVICE_INLINE double inside_root(double epsilon) {
 /// beta x of an average of squares, which may have overflowed: with a beta of 0 nothing is left of it. A branch would keep the
 /// registers of a block apart.
 PUSHPULL_EXEC_CHECK_DISABLE
-template <class V>
-PUSHPULL_DEVICE_INLINE V faded(double beta, V const& x) {
-  return beta * select(V(beta) < smallest_normal<typename V::element_type>, 0, x);
+template <class T, class V>
+PUSHPULL_DEVICE_INLINE V faded(T beta, V const& x) {
+  return pushpull::detail::product_unless(V(beta) < smallest_normal<typename V::element_type>, V(beta), x);
 }
 
 }  // namespace detail

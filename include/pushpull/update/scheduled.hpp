@@ -158,6 +158,14 @@ struct scheduled {
   }
 
   PUSHPULL_EXEC_CHECK_DISABLE
+  template <class P>
+    requires pushpull::detail::Hoists<Stage, P>
+  PUSHPULL_DEVICE_INLINE auto hoist(scalars<P> const& s) const noexcept {
+    Stage const scheduled_stage = with(s.value);
+    return scalars<decltype(scheduled_stage.hoist(s.stage))>{s.value, scheduled_stage.hoist(s.stage), s.refused};
+  }
+
+  PUSHPULL_EXEC_CHECK_DISABLE
   template <std::size_t N, class P, class V, class... State>
     requires(N < pushpull::detail::phase_count<Stage> && pushpull::detail::TermsWith<Stage, N, P, V, State...>)
   PUSHPULL_DEVICE_INLINE auto pre_reduce(phase<N>, scalars<P> const& s, V const& w, V const& g,

@@ -43,7 +43,7 @@ struct yogi {
   PUSHPULL_DEVICE_INLINE void operator()(S const& s, V& w, V const& g, V& m, V& v) const noexcept {
     m = beta1 * m + (1 - beta1) * g;
     v -= (1 - beta2) * sign(v - g * g) * g * g;
-    w -= s.step_size * m / (sqrt(v) * s.root_scale + detail::beside_root<V>(epsilon));
+    w -= s.step_size * m / (sqrt(v) + s.epsilon);
   }
 };
 

@@ -18,6 +18,13 @@ namespace pushpull::inline PUSHPULL_ABI::detail {
 
 #if !defined(__CUDA_ARCH__)
 
+/// a + b, which may wrap: sums of infinities' bits, and of places of numbers that have none, mean nothing but are made.
+template <class Batch>
+PUSHPULL_HOST_INLINE words_of<Batch> wrapped_sum(words_of<Batch> const& a, words_of<Batch> const& b) {
+  using words = typename compiler_vector<sizeof(Batch)>::unsigned_words;
+  return std::bit_cast<words_of<Batch>>(std::bit_cast<words>(a) + std::bit_cast<words>(b));
+}
+
 /// The nearest integers, of numbers of small magnitude.
 template <class Batch>
 PUSHPULL_HOST_INLINE words_of<Batch> nearest_words(Batch const& x) {
@@ -79,24 +86,21 @@ PUSHPULL_HOST_INLINE void store_signed_bytes(std::uint8_t* to, words_of<Batch> c
     to[i] = static_cast<std::uint8_t>(std::clamp<std::int32_t>(words[i], -128, 127));
 }
 
-/// How words become signed bytes, each the nearest that there is: symmetric from -127 to 127; biased from 0 to 255, of which 128 is
-/// subtracted.
-enum class byte_range { symmetric, biased };
+/// The signed bytes that codes may become: -128 to 127, or without -128.
+enum class byte_range { all, symmetric };
 
-/// Stores the words of N registers as bytes.
+/// Stores the words of N registers, each less `middle`, as the nearest signed bytes. @param middle  Of 16 bits, as are the words less
+/// what 2 registers need: they are subtracted when two words have become one.
 template <byte_range Range, class Batch, std::size_t N>
-PUSHPULL_HOST_INLINE void store_signed_bytes(std::uint8_t* to, words_of<Batch> const (&words)[N]) {
+PUSHPULL_HOST_INLINE void store_signed_bytes(std::uint8_t* to, words_of<Batch> const (&words)[N], std::int16_t middle) {
+  constexpr bool subtracts = Range == byte_range::all;
 #if PUSHPULL_HAS_AVX512
   if constexpr (sizeof(Batch) == 64 && N == 4) {
     auto const pairs = [&](std::size_t k) PUSHPULL_INLINE_LAMBDA {
-      return _mm512_packs_epi32(std::bit_cast<__m512i>(words[k]), std::bit_cast<__m512i>(words[k + 1]));
+      __m512i const two = _mm512_packs_epi32(std::bit_cast<__m512i>(words[k]), std::bit_cast<__m512i>(words[k + 1]));
+      return subtracts ? _mm512_sub_epi16(two, _mm512_set1_epi16(middle)) : two;
     };
-    __m512i bytes;
-    if constexpr (Range == byte_range::biased) {
-      bytes = _mm512_xor_si512(_mm512_packus_epi16(pairs(0), pairs(2)), _mm512_set1_epi8(-128));
-    } else {
-      bytes = _mm512_packs_epi16(pairs(0), pairs(2));
-    }
+    __m512i bytes = _mm512_packs_epi16(pairs(0), pairs(2));
     if constexpr (Range == byte_range::symmetric) bytes = _mm512_max_epi8(bytes, _mm512_set1_epi8(-127));
     // Packing works in quarters of registers.
     __m512i const order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
@@ -106,14 +110,10 @@ PUSHPULL_HOST_INLINE void store_signed_bytes(std::uint8_t* to, words_of<Batch> c
 #if PUSHPULL_HAS_AVX2
   if constexpr (sizeof(Batch) == 32 && N == 4) {
     auto const pairs = [&](std::size_t k) PUSHPULL_INLINE_LAMBDA {
-      return _mm256_packs_epi32(std::bit_cast<__m256i>(words[k]), std::bit_cast<__m256i>(words[k + 1]));
+      __m256i const two = _mm256_packs_epi32(std::bit_cast<__m256i>(words[k]), std::bit_cast<__m256i>(words[k + 1]));
+      return subtracts ? _mm256_sub_epi16(two, _mm256_set1_epi16(middle)) : two;
     };
-    __m256i bytes;
-    if constexpr (Range == byte_range::biased) {
-      bytes = _mm256_xor_si256(_mm256_packus_epi16(pairs(0), pairs(2)), _mm256_set1_epi8(-128));
-    } else {
-      bytes = _mm256_packs_epi16(pairs(0), pairs(2));
-    }
+    __m256i bytes = _mm256_packs_epi16(pairs(0), pairs(2));
     if constexpr (Range == byte_range::symmetric) bytes = _mm256_max_epi8(bytes, _mm256_set1_epi8(-127));
     __m256i const order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     return _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_permutevar8x32_epi32(bytes, order));
@@ -122,14 +122,10 @@ PUSHPULL_HOST_INLINE void store_signed_bytes(std::uint8_t* to, words_of<Batch> c
 #if PUSHPULL_HAS_SSE2
   if constexpr (sizeof(Batch) == 16 && N == 4) {
     auto const pairs = [&](std::size_t k) PUSHPULL_INLINE_LAMBDA {
-      return _mm_packs_epi32(std::bit_cast<__m128i>(words[k]), std::bit_cast<__m128i>(words[k + 1]));
+      __m128i const two = _mm_packs_epi32(std::bit_cast<__m128i>(words[k]), std::bit_cast<__m128i>(words[k + 1]));
+      return subtracts ? _mm_sub_epi16(two, _mm_set1_epi16(middle)) : two;
     };
-    __m128i bytes;
-    if constexpr (Range == byte_range::biased) {
-      bytes = _mm_xor_si128(_mm_packus_epi16(pairs(0), pairs(2)), _mm_set1_epi8(-128));
-    } else {
-      bytes = _mm_packs_epi16(pairs(0), pairs(2));
-    }
+    __m128i bytes = _mm_packs_epi16(pairs(0), pairs(2));
     if constexpr (Range == byte_range::symmetric)  // without a maximum of signed bytes: -128 becomes -127
       bytes = _mm_sub_epi8(bytes, _mm_cmpeq_epi8(bytes, _mm_set1_epi8(-128)));
     return _mm_storeu_si128(reinterpret_cast<__m128i*>(to), bytes);
@@ -137,7 +133,7 @@ PUSHPULL_HOST_INLINE void store_signed_bytes(std::uint8_t* to, words_of<Batch> c
 #endif
   for (std::size_t k = 0; k < N; ++k) {
     words_of<Batch> word = words[k];
-    if constexpr (Range == byte_range::biased) word = (word > 0 ? word : words_of<Batch>{}) - 128;
+    if constexpr (subtracts) word -= middle;
     if constexpr (Range == byte_range::symmetric) word = word < -127 ? words_of<Batch>{} - 127 : word;
     store_signed_bytes<Batch>(to + k * Batch::size, word);
   }

@@ -53,10 +53,12 @@ PUSHPULL_HOST_INLINE words_of<Batch> dynamic_numbers(words_of<Batch> const& bits
       [&](auto d) PUSHPULL_INLINE_LAMBDA { decade -= bits >= lines.first[d + 1]; });  // true is -1
   auto const place = [&](std::size_t line) PUSHPULL_INLINE_LAMBDA {
     auto const slope = batch_of<Batch>(look_up<Batch>(lines.slope[line].data(), decade));
-    return nearest_words(batch_of<Batch>(bits) * slope) + look_up<Batch>(lines.offset[line].data(), decade);
+    return wrapped_sum<Batch>(nearest_words(batch_of<Batch>(bits) * slope),
+                              look_up<Batch>(lines.offset[line].data(), decade));
   };
   words_of<Batch> const of_decade = place(0), behind = place(1);
-  return ((of_decade < behind ? of_decade : behind) + rounding) >> dynamic_lines<Signed>::fraction;
+  words_of<Batch> const number = wrapped_sum<Batch>(of_decade < behind ? of_decade : behind, rounding);
+  return number >> dynamic_lines<Signed>::fraction;
 }
 
 /// The codes of numbers between -1 and 1, or between 0 and 1. @param rounding  See encode_states; for unsigned codes.

@@ -123,26 +123,26 @@ PUSHPULL_HOST_INLINE void encode_states(std::uint8_t* to, Batch const (&x)[N], B
   if constexpr (std::same_as<Codec, codec::linear>) {
     // No integer is rounded away, nor what is within 2^-15 of one: a product of a decoded state.
     static_for<N>([&](auto k) PUSHPULL_INLINE_LAMBDA {
-      codes[k] = (nearest_words(x[k] * factor) + ((rounding[k] & 0xFFF80) | 64)) >> 20;
+      codes[k] = wrapped_sum<Batch>(nearest_words(x[k] * factor), (rounding[k] & 0xFFF80) | 64) >> 20;
     });
-    store_signed_bytes<byte_range::symmetric, Batch>(to, codes);
+    store_signed_bytes<byte_range::symmetric, Batch>(to, codes, 0);
   } else if constexpr (std::same_as<Codec, codec::unsigned_linear>) {
     static_for<N>([&](auto k) PUSHPULL_INLINE_LAMBDA { codes[k] = nearest_words(x[k] * factor); });
-    store_signed_bytes<byte_range::biased, Batch>(to, codes);
+    store_signed_bytes<byte_range::all, Batch>(to, codes, 128);
   } else if constexpr (FloatBitsCodec<Codec>) {
-    auto const least = std::bit_cast<words>(factor.data);
+    // The least value's lower bits are 0. Of what is less the code is below 0, also when it is rounded up.
     static_for<N>([&](auto k) PUSHPULL_INLINE_LAMBDA {
-      // Of what is less than the least value the code is below 0, also when it is rounded up.
-      words const above = std::bit_cast<words>(x[k].data) - least;
-      codes[k] = (above + (rounding[k] << (Codec::dropped - 20))) >> Codec::dropped;
+      codes[k] =
+          wrapped_sum<Batch>(std::bit_cast<words>(x[k].data), rounding[k] << (Codec::dropped - 20)) >> Codec::dropped;
     });
+    std::int32_t const least = std::bit_cast<std::int32_t>(factor.get(0)) >> Codec::dropped;
     if constexpr (code_bits<Codec> == 4) {
       static_for<N>([&](auto k) PUSHPULL_INLINE_LAMBDA {
-        words const code = codes[k] > 0 ? codes[k] : words{};
+        words const above = codes[k] - least, code = above > 0 ? above : words{};
         store_half_bytes<Batch>(to + k * Batch::size / 2, code > 15 ? words{} + 15 : code);
       });
     } else {
-      store_signed_bytes<byte_range::biased, Batch>(to, codes);
+      store_signed_bytes<byte_range::all, Batch>(to, codes, static_cast<std::int16_t>(least + 128));
     }
   } else {
     static_for<N>([&](auto k) PUSHPULL_INLINE_LAMBDA {
