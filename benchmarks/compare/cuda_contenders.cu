@@ -45,11 +45,11 @@ struct plain_momentum {
 };
 struct plain_adam {
   static constexpr int states = 2;
-  float step_size, root_scale, decay;
+  float step_size, epsilon, decay;
   __device__ void operator()(float& w, float g, float* s) const {
     s[0] = 0.9F * s[0] + 0.1F * g;
     s[1] = 0.999F * s[1] + 0.001F * g * g;
-    w = w * decay - step_size * s[0] / (sqrtf(s[1]) * root_scale + 1e-8F);
+    w = w * decay - step_size * s[0] / (sqrtf(s[1]) + epsilon);
   }
 };
 
@@ -57,7 +57,8 @@ plain_sgd at_step(std::type_identity<update::sgd>, int) { return {1e-2F}; }
 plain_momentum at_step(std::type_identity<update::momentum>, int) { return {1e-2F, 0.9F}; }
 template <class Adam>
 plain_adam at_step(std::type_identity<Adam>, int t) {
-  return {static_cast<float>(1e-3 / (1 - std::pow(0.9, t))), static_cast<float>(1 / std::sqrt(1 - std::pow(0.999, t))),
+  double const root = std::sqrt(1 - std::pow(0.999, t));
+  return {static_cast<float>(1e-3 * root / (1 - std::pow(0.9, t))), static_cast<float>(1e-8 * root),
           std::is_same_v<Adam, update::adamw> ? 1 - 1e-3F * 1e-2F : 1.0F};
 }
 template <class Rule>

@@ -38,7 +38,7 @@ void apply(by_hand<update::momentum> const& r, floats w, floats g, floats* s) {
 void apply(by_hand<update::adam> const& r, floats w, floats g, floats* s) {
   s[0] = r.beta1 * s[0] + (1 - r.beta1) * g;
   s[1] = r.beta2 * s[1] + (1 - r.beta2) * g.square();
-  w -= r.step_size * s[0] / (s[1].sqrt() * r.root_scale + r.epsilon);
+  w -= r.step_size * s[0] / (s[1].sqrt() + r.epsilon);
 }
 void apply(by_hand<update::adamw> const& r, floats w, floats g, floats* s) {
   w *= r.decay;

@@ -44,12 +44,12 @@ struct by_hand<update::momentum> {
 template <>
 struct by_hand<update::adam> {
   static constexpr std::size_t states = 2;
-  float step_size = 1e-3F, root_scale = 1.1F, beta1 = 0.9F, beta2 = 0.999F, epsilon = 1e-8F;
+  float step_size = 1e-3F, beta1 = 0.9F, beta2 = 0.999F, epsilon = 1e-8F;
   template <class V>
   void operator()(V& w, V g, V& m, V& v) const {
     m = beta1 * m + (1 - beta1) * g;
     v = beta2 * v + (1 - beta2) * g * g;
-    w -= step_size * m / (root(v) * root_scale + epsilon);
+    w -= step_size * m / (root(v) + epsilon);
   }
 };
 
@@ -68,8 +68,9 @@ inline by_hand<update::sgd> at_step(by_hand<update::sgd>, int) { return {1e-2F};
 inline by_hand<update::momentum> at_step(by_hand<update::momentum>, int) { return {1e-2F, 0.9F}; }
 template <class Adam>
 Adam at_step(Adam rule, int t) {
-  rule.step_size = static_cast<float>(1e-3 / (1 - std::pow(0.9, t)));
-  rule.root_scale = static_cast<float>(1 / std::sqrt(1 - std::pow(0.999, t)));
+  double const root = std::sqrt(1 - std::pow(0.999, t));
+  rule.step_size = static_cast<float>(1e-3 * root / (1 - std::pow(0.9, t)));
+  rule.epsilon = static_cast<float>(1e-8 * root);
   return rule;
 }
 

@@ -82,17 +82,17 @@ void for_each_rule_by_hand(F const& f) {
     }));
   f("adam", update::adam{}, by_formula<2>([=](V& w, V const& g, V& m, V& v) {
       moments(g, m, v);
-      w -= r * m / (sqrt(v) * c2 + e);
+      w -= r * m / (sqrt(v) + e);
     }));
   f("adamw", update::adamw{}, by_formula<2>([=](V& w, V const& g, V& m, V& v) {
       w *= 1 - r * d;
       moments(g, m, v);
-      w -= r * m / (sqrt(v) * c2 + e);
+      w -= r * m / (sqrt(v) + e);
     }));
   f("amsgrad", update::amsgrad{}, by_formula<3>([=](V& w, V const& g, V& m, V& v, V& u) {
       moments(g, m, v);
       u = max(u, v);
-      w -= r * m / (sqrt(u) * c2 + e);
+      w -= r * m / (sqrt(u) + e);
     }));
   f("adamax", update::adamax{}, by_formula<2>([=](V& w, V const& g, V& m, V& u) {
       m = b1 * m + (1 - b1) * g;
@@ -110,12 +110,12 @@ void for_each_rule_by_hand(F const& f) {
   f("adabelief", update::adabelief{}, by_formula<2>([=](V& w, V const& g, V& m, V& v) {
       m = b1 * m + (1 - b1) * g;
       v = b2 * v + (1 - b2) * (g - m) * (g - m) + e;
-      w -= r * m / (sqrt(v) * c2 + e);
+      w -= r * m / (sqrt(v) + e);
     }));
   f("yogi", update::yogi{}, by_formula<2>([=](V& w, V const& g, V& m, V& v) {
       m = b1 * m + (1 - b1) * g;
       v -= (1 - b2) * sign(v - g * g) * g * g;
-      w -= r * m / (sqrt(v) * c2 + e);
+      w -= r * m / (sqrt(v) + e);
     }));
   f("dcasgd", update::dcasgd{}, by_formula<1>([=](V& w, V const& g, V& old) {
       V const before = w;

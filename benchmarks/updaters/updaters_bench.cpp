@@ -105,7 +105,7 @@ void clipped_adam(bench::operands<float>& o) {
     V const h = factor * g;
     m = b1 * m + (1 - b1) * h;
     v = b2 * v + (1 - b2) * h * h;
-    w -= r * m / (detail::simd_sqrt(v) * c2 + e);
+    w -= r * m / (detail::simd_sqrt(v) + e);
   });
   bench::fused_loop(rule, o, 1, 0);
 }

@@ -37,6 +37,7 @@
 #include "support/catch.hpp"
 #include "support/expect.hpp"
 #include "support/message_of.hpp"
+#include "support/sanitized.hpp"
 #include "support/temporary_folder.hpp"
 
 namespace {
@@ -1390,7 +1391,7 @@ TEST_CASE("who had left stays so when the server and the others are started agai
   }
 }
 
-#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if defined(__GLIBC__) && !PUSHPULL_TEST_SANITIZED
 TEST_CASE("messages of steady steps map no memory anew", "[remote]") {
   constexpr std::size_t pages = std::size_t{16} << 8;  // of 4 KiB, in a gradient
   server_set<served_sgd> set(1, update::sgd{});

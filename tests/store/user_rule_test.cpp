@@ -74,6 +74,42 @@ struct hoisting {
   }
 };
 
+/// Same, for elements that are told apart, one at a time.
+struct hoisting_by_element : hoisting {
+  static constexpr bool one_element_at_a_time = true;
+  template <class A>
+  struct of_elements {
+    A rate;
+    PUSHPULL_HOST_DEVICE numbers<A> at(std::int64_t) const noexcept { return {rate}; }
+  };
+  template <class A>
+  PUSHPULL_HOST_DEVICE of_elements<A> hoist(pushpull::step<A> const&) const noexcept {
+    return {static_cast<A>(learning_rate)};
+  }
+};
+
+/// A transform of the same kind: its gradient is the rate, or 1.
+struct hoisting_transform {
+  double rate = 0.5;
+  static constexpr auto state_names = pushpull::states();
+  template <class A>
+  struct numbers {
+    A rate;
+  };
+  template <class A>
+  PUSHPULL_HOST_DEVICE numbers<A> hoist(pushpull::step<A> const&) const noexcept {
+    return {static_cast<A>(rate)};
+  }
+  template <class A, class V>
+  PUSHPULL_HOST_DEVICE void operator()(numbers<A> const& s, V const&, V& g) const noexcept {
+    g = s.rate;
+  }
+  template <class A, class V>
+  PUSHPULL_HOST_DEVICE void operator()(pushpull::step<A> const&, V const&, V& g) const noexcept {
+    g = 1;
+  }
+};
+
 std::vector<std::vector<float>> random_gradients(std::size_t count, std::size_t size) {
   std::mt19937 random(7);
   std::uniform_real_distribution<float> uniform(-1, 1);
@@ -130,10 +166,28 @@ TEST_CASE("the pass hoists, alone, in pipes and under schedules; wrappers call t
   };
   REQUIRE(change(hoisting{}) == -0.5F);
   REQUIRE(change(update::rescale(2) | hoisting{.learning_rate = 0.25}) == -0.25F);
-  auto const quarter = [](std::int64_t) { return 0.125; };
-  REQUIRE(change(hoisting{} | update::learning_rate(quarter)) == -0.125F);
-  REQUIRE(change(update::rescale(2) | hoisting{} | update::learning_rate(quarter)) == -0.125F);
+  auto const eighth = [](std::int64_t) { return 0.125; };
+  REQUIRE(change(hoisting{} | update::learning_rate(eighth)) == -0.125F);
+  REQUIRE(change(update::rescale(2) | hoisting{} | update::learning_rate(eighth)) == -0.125F);
   REQUIRE(change(update::decoupled_decay{hoisting{}, 0.5}) == -1);
+  REQUIRE(change(hoisting_by_element{}) == -0.5F);
+  REQUIRE(change(hoisting_transform{} | update::sgd{1}) == -0.5F);
+}
+
+TEST_CASE("adam and adamw have the same bits hoisted and within a wrapper", "[update]") {
+  auto const require_same = [](auto const& rule, auto const& wrapped) {
+    auto const gradients = random_gradients(5, 1003);
+    auto const weights = [&](auto const& r) {
+      pushpull::kv_store store{pushpull::cpu_devices(2), r};
+      std::vector<float> w(1003, 1.0F);
+      store.init("w", w);
+      for (auto const& g : gradients) store.pushpull("w", g, w).wait();
+      return w;
+    };
+    REQUIRE(weights(rule) == weights(wrapped));
+  };
+  require_same(update::adam{}, update::clip_weights{update::adam{}, 1e9});
+  require_same(update::adamw{}, update::clip_weights{update::adamw{}, 1e9});
 }
 
 TEST_CASE("a transform with a state stands anywhere in a pipe", "[update]") {

@@ -442,6 +442,8 @@ TEST_CASE("without an epsilon a step is that of the formula, and 0 where there w
   check(update::adam{.learning_rate = 0.1, .epsilon = 0});
   check(update::adam{.learning_rate = 0.1, .beta1 = 1 - 1e-10, .epsilon = 0});
   check(update::adam{.learning_rate = 0.1, .beta1 = 0, .beta2 = 0, .epsilon = 1e-50});
+  // A bound beside the root that counted more than 2^-63 would take 3%.
+  REQUIRE(step(update::adam{.learning_rate = 0.1, .epsilon = 0}, 1e-16) == Approx(-0.1).epsilon(0.01));
   check(update::amsgrad{.learning_rate = 0.1, .epsilon = 0});
   check(update::adamax{.learning_rate = 0.1, .epsilon = 0});
   check(update::adagrad{.learning_rate = 0.1, .epsilon = 0});

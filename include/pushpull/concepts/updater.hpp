@@ -201,6 +201,10 @@ PUSHPULL_DEVICE_INLINE auto hoist([[maybe_unused]] U const& rule, P const& prepa
 }
 template <class U, class A>
 using hoisted_t = decltype(detail::hoist(std::declval<U const&>(), std::declval<prepared_t<U, A> const&>()));
+/// The type of the first argument of the operator that the pass calls.
+template <class U, class A>
+using hoisted_argument_t =
+    std::remove_cvref_t<decltype(detail::argument(std::declval<hoisted_t<U, A> const&>(), std::int64_t{}))>;
 
 /// The type of the first argument of the operator of `U`.
 template <class U, class A>
@@ -300,16 +304,21 @@ concept IsNoexceptPerElement =
     QuietlyNumbered<prepared_t<U, A>> &&
     is_noexcept_call<U, V, argument_t<U, A>, std::make_index_sequence<state_count<U>>>::value;
 
-/// Whether the operator takes the result of `hoist`, and neither may throw.
+/// Whether an operator of a rule or transform takes the result of its `hoist` and changes what it has to, and nothing of it
+/// may throw.
 template <class U, class V, class A>
 constexpr bool takes_hoisted() {
   if constexpr (Hoists<U, prepared_t<U, A>>) {
     using indices = std::make_index_sequence<state_count<U>>;
-    using argument =
-        std::remove_cvref_t<decltype(detail::argument(std::declval<hoisted_t<U, A> const&>(), std::int64_t{}))>;
-    return requires(U const& rule, prepared_t<U, A> const& prepared) {
-      { rule.hoist(prepared) } noexcept;
-    } && is_updater_call<U, V, argument, indices>::value && is_noexcept_call<U, V, argument, indices>::value;
+    using argument = hoisted_argument_t<U, A>;
+    constexpr bool is_rule = is_updater_call<U, V, argument, indices>::value;
+    constexpr bool keeps_weight = is_constant_call<U, V, argument, indices>::value;
+    constexpr bool is_quiet = QuietlyNumbered<hoisted_t<U, A>> && is_noexcept_call<U, V, argument, indices>::value &&
+                              requires(U const& rule, prepared_t<U, A> const& prepared) {
+                                { rule.hoist(prepared) } noexcept;
+                              };
+    return is_quiet && (is_rule ? !keeps_weight : is_transform_call<U, V, argument, indices>::value) &&
+           !copies_any_state<U, V, argument, indices>::value;
   } else {
     return true;
   }
@@ -324,8 +333,11 @@ concept MayThrowPerElement =
 
 /// Packs of a whole register, unless the rule asks for single elements or takes nothing else.
 template <class U, class V, class A>
-inline constexpr bool runs_on =
-    !requires { requires U::one_element_at_a_time; } && (UpdatesWeightWith<U, V, A> || TransformsGradientWith<U, V, A>);
+inline constexpr bool runs_on = !requires { requires U::one_element_at_a_time; } && [] {
+  using indices = std::make_index_sequence<state_count<U>>;
+  using argument = hoisted_argument_t<U, A>;
+  return is_updater_call<U, V, argument, indices>::value || is_transform_call<U, V, argument, indices>::value;
+}();
 
 }  // namespace detail
 
@@ -339,11 +351,13 @@ inline constexpr bool runs_on =
 /// rule that branches on values says `static constexpr bool one_element_at_a_time = true`. A rule that has to tell
 /// elements apart (random numbers) returns from `prepare` something with a member `at(std::int64_t number) const
 /// noexcept`: `S` is then what that returns, number being that of the pack's first element among all elements of the
-/// store, whatever the devices. A rule may have `auto hoist(S const&) const noexcept`, PUSHPULL_HOST_DEVICE, for numbers that its
-/// operator would compute for each pack from hyperparameters: the pass calls it once for thousands of elements on a CPU, once per thread
-/// on a GPU, and calls a second operator, whose first argument is the result. Wrappers call the first. States begin at 0. A rule that makes something else of them in a key's first update,
+/// store, whatever the devices. States begin at 0. A rule that makes something else of them in a key's first update,
 /// whatever the gradient, says so in `bool starts_states() const`: a lazy push of rows is then a standard one where it
 /// is the key's first update.
+/// A rule may also have `auto hoist(P const& prepared) const noexcept`, PUSHPULL_HOST_DEVICE, where P is what `prepare` returns:
+/// for numbers that the operator would compute from hyperparameters for each pack. The pass calls it once for thousands of
+/// elements on a CPU and once per thread on a GPU, and calls an operator whose `S` is the result, or what its `at` returns.
+/// Wrappers, and phases before the pass, call the operator without it.
 /// Models: all rules of update/, update::pipeline. See also GradientTransform.
 template <class U>
 concept Updater =

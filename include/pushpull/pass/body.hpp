@@ -45,7 +45,7 @@ PUSHPULL_DEVICE_INLINE void apply(Rule const& rule, P const& hoisted, std::int64
 }  // namespace detail
 
 /// The pass as a function of a task's number: for each element i of a run
-///   g = reduce(gradient_k[i]);  w, state... = rule(prepared, w[i], g, state...[i]);  mirror_r[i] = w
+///   g = reduce(gradient_k[i]);  w, state... = rule(hoisted, w[i], g, state...[i]);  mirror_r[i] = w
 /// Every operand is read once and written once, g lives in registers.
 template <class Rule, class Reduction, class Types, class Execution, memory Memory,
           template <class> class Schedule = detail::one_run>

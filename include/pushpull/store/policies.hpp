@@ -205,8 +205,8 @@ struct check_updater {
       "its const, and behind that of at(number), if what prepare returns has one");
   static_assert(
       !copyable || !changes || !keeps_states || !cannot_throw || hoists,
-      "Updater: the rule has hoist, but it or a second operator, which takes its result in the place of what prepare "
-      "returned, is missing, not const or not noexcept");
+      "Updater: the rule has a hoist, and no operator takes its result, or that operator takes the weight or a "
+      "state by value, or one of the two may throw: write noexcept behind the const of both");
   using type = std::conditional_t<copyable && changes && keeps_states && cannot_throw && has_quiet_terms && hoists, U,
                                   refused_updater>;
 };

@@ -44,7 +44,7 @@ struct adam {
   PUSHPULL_HOST_DEVICE scalars<A> prepare(step<A> const& s) const noexcept {
     double const root = cuda::std::sqrt(bias_correction(beta2, s.t));
     return {detail::to_finite<A>(learning_rate * root / bias_correction(beta1, s.t)),
-            static_cast<A>(detail::beside_root<pack<A>>(epsilon * root))};
+            static_cast<A>(detail::beside_root<pack<A>>(epsilon) * root)};
   }
 
   /// The numbers that every element takes.
@@ -66,7 +66,7 @@ struct adam {
     v = detail::faded(s.beta2, v) + s.square_part * g * g;
     w -= s.step_size * m / (sqrt(v) + s.epsilon);
   }
-  /// Same, within a wrapper or a pipe.
+  /// Same, of what `prepare` returned: within wrappers, and in phases before the pass.
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class A, class V>
   PUSHPULL_DEVICE_INLINE void operator()(scalars<A> const& s, V& w, V const& g, V& m, V& v) const noexcept {
@@ -116,7 +116,7 @@ struct adamw {
     w *= s.kept;
     as_adam()(static_cast<adam::numbers<A> const&>(s), w, g, m, v);
   }
-  /// Same, within a wrapper or a pipe.
+  /// Same, of what `prepare` returned: within wrappers, and in phases before the pass.
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class A, class V>
   PUSHPULL_DEVICE_INLINE void operator()(adam::scalars<A> const& s, V& w, V const& g, V& m, V& v) const noexcept {

@@ -151,6 +151,10 @@ struct pipeline {
   template <class P, class Q>
     requires(pushpull::detail::Hoists<First, P> || pushpull::detail::Hoists<Rest, Q>)
   PUSHPULL_DEVICE_INLINE auto hoist(scalars<P, Q> const& s) const noexcept {
+    static_assert(pushpull::detail::takes_hoisted<First, pack<float>, float>() &&
+                      pushpull::detail::takes_hoisted<Rest, pack<float>, float>(),
+                  "operator|: a stage has a hoist, and no operator takes its result, or that operator takes a weight, "
+                  "gradient or state by value, or one of the two may throw: write noexcept behind the const of both");
     using of_first = decltype(pushpull::detail::hoist(first, s.first));
     using of_rest = decltype(pushpull::detail::hoist(rest, s.rest));
     return scalars<of_first, of_rest>{pushpull::detail::hoist(first, s.first), pushpull::detail::hoist(rest, s.rest)};

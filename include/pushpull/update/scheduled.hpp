@@ -161,6 +161,10 @@ struct scheduled {
   template <class P>
     requires pushpull::detail::Hoists<Stage, P>
   PUSHPULL_DEVICE_INLINE auto hoist(scalars<P> const& s) const noexcept {
+    static_assert(
+        pushpull::detail::takes_hoisted<Stage, pack<float>, float>(),
+        "scheduled: the stage has a hoist, and no operator takes its result, or that operator takes a weight, "
+        "gradient or state by value, or one of the two may throw: write noexcept behind the const of both");
     Stage const scheduled_stage = with(s.value);
     return scalars<decltype(scheduled_stage.hoist(s.stage))>{s.value, scheduled_stage.hoist(s.stage), s.refused};
   }

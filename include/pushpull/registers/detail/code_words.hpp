@@ -18,7 +18,7 @@ namespace pushpull::inline PUSHPULL_ABI::detail {
 
 #if !defined(__CUDA_ARCH__)
 
-/// a + b, which may wrap: sums of infinities' bits, and of places of numbers that have none, mean nothing but are made.
+/// a + b, which may wrap: states that are not finite give sums that overflow, and nobody uses these.
 template <class Batch>
 PUSHPULL_HOST_INLINE words_of<Batch> wrapped_sum(words_of<Batch> const& a, words_of<Batch> const& b) {
   using words = typename compiler_vector<sizeof(Batch)>::unsigned_words;
@@ -89,8 +89,8 @@ PUSHPULL_HOST_INLINE void store_signed_bytes(std::uint8_t* to, words_of<Batch> c
 /// The signed bytes that codes may become: -128 to 127, or without -128.
 enum class byte_range { all, symmetric };
 
-/// Stores the words of N registers, each less `middle`, as the nearest signed bytes. @param middle  Of 16 bits, as are the words less
-/// what 2 registers need: they are subtracted when two words have become one.
+/// Stores the words of N registers, each less `middle`, as the nearest signed bytes. Words, with and without `middle`, fit in 16 bits:
+/// it is subtracted when two registers have been packed into one.
 template <byte_range Range, class Batch, std::size_t N>
 PUSHPULL_HOST_INLINE void store_signed_bytes(std::uint8_t* to, words_of<Batch> const (&words)[N], std::int16_t middle) {
   constexpr bool subtracts = Range == byte_range::all;

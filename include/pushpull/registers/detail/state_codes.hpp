@@ -130,7 +130,7 @@ PUSHPULL_HOST_INLINE void encode_states(std::uint8_t* to, Batch const (&x)[N], B
     static_for<N>([&](auto k) PUSHPULL_INLINE_LAMBDA { codes[k] = nearest_words(x[k] * factor); });
     store_signed_bytes<byte_range::all, Batch>(to, codes, 128);
   } else if constexpr (FloatBitsCodec<Codec>) {
-    // The least value's lower bits are 0. Of what is less the code is below 0, also when it is rounded up.
+    // The least value's lower bits are 0. Of what is less the code is at most 0, also when it is rounded up.
     static_for<N>([&](auto k) PUSHPULL_INLINE_LAMBDA {
       codes[k] =
           wrapped_sum<Batch>(std::bit_cast<words>(x[k].data), rounding[k] << (Codec::dropped - 20)) >> Codec::dropped;
