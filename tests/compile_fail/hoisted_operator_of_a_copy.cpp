@@ -1,6 +1,13 @@
 // expect: the rule has a hoist, .* or that operator takes the weight or a state by value
 #include <pushpull/pushpull.hpp>
 namespace pp = pushpull;
+#ifdef CONTROL
+template <class V>
+using weight = V&;
+#else
+template <class V>
+using weight = V;
+#endif
 struct descent {
   static constexpr auto state_names = pp::states();
   template <class A>
@@ -12,11 +19,7 @@ struct descent {
     return {A(0.1)};
   }
   template <class A, class V>
-#ifdef CONTROL
-  void operator()(numbers<A> const& s, V& w, V g) const noexcept {
-#else
-  void operator()(numbers<A> const& s, V w, V g) const noexcept {
-#endif
+  void operator()(numbers<A> const& s, weight<V> w, V g) const noexcept {
     w -= s.rate * g;
   }
   template <class A, class V>
