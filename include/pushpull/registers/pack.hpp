@@ -233,7 +233,8 @@ PUSHPULL_DEVICE_INLINE bool any(mask<M> const& m) {
 
 namespace detail {
 
-/// 0 where the mask holds, elsewhere a b.
+/// 0 where the mask holds, elsewhere a b. One instruction of AVX-512, which compilers would not make of a product that `hide` keeps
+/// from what follows.
 PUSHPULL_EXEC_CHECK_DISABLE
 template <class M, class A, class R>
 PUSHPULL_DEVICE_INLINE pack<A, R> product_unless(mask<M> const& m, pack<A, R> const& a, pack<A, R> const& b) {

@@ -54,6 +54,7 @@ struct adam {
     A beta2, square_part;    ///< beta2 and 1 - beta2
   };
 
+  /// Once for many elements: see Updater.
   template <class A>
   PUSHPULL_DEVICE_INLINE numbers<A> hoist(scalars<A> const& s) const noexcept {
     return {s, static_cast<A>(beta1), static_cast<A>(1 - beta1), static_cast<A>(beta2), static_cast<A>(1 - beta2)};
@@ -105,6 +106,7 @@ struct adamw {
     A kept;  ///< 1 - learning_rate weight_decay
   };
 
+  /// Once for many elements: see Updater.
   template <class A>
   PUSHPULL_DEVICE_INLINE numbers<A> hoist(adam::scalars<A> const& s) const noexcept {
     return {as_adam().hoist(s), detail::kept<A>(learning_rate, weight_decay)};

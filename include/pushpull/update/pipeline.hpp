@@ -147,6 +147,7 @@ struct pipeline {
                          pushpull::detail::prepare(rest, pushpull::detail::behind<First>(s), of_rest(sums))};
   }
 
+  /// Of both sides: see Updater.
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class P, class Q>
     requires(pushpull::detail::Hoists<First, P> || pushpull::detail::Hoists<Rest, Q>)

@@ -157,6 +157,7 @@ struct scheduled {
                                                            !taken};
   }
 
+  /// Of the stage, with the schedule's value: see Updater.
   PUSHPULL_EXEC_CHECK_DISABLE
   template <class P>
     requires pushpull::detail::Hoists<Stage, P>
